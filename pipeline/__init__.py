@@ -1,0 +1,14 @@
+"""Land cover of a whole country at 20 cm, from BD ORTHO deliveries to one national product."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public calls, imported when first asked for: torch alone takes seconds."""
+    if name == "predict":
+        return import_module("pipeline.inference").predict
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

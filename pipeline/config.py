@@ -1,0 +1,298 @@
+"""The campaign: one YAML in which stands everything that a result depends on.
+
+Frozen, strict pydantic models; unknown keys are errors. Nothing here opens data: `load_campaign` reads
+the YAML, makes its paths absolute against the YAML's folder, and checks that sizes fit each other.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+
+from pipeline import legend
+from pipeline.errors import ConfigError, GridError
+from pipeline.grid import PIXELS_PER_M, Layout, Tile, Window
+
+DEFAULT_RECIPE = "flair-inc_rgbie_12cl_resnet34-unet"
+Band = Literal["red", "green", "blue", "nir", "elevation"]
+EngineName = Literal["auto", "torch", "openvino"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
+"""Metropolitan France with Corsica in EPSG:2154, each edge a multiple of 5 km."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    """Relative paths of a YAML are meant from its own folder."""
+    base = (info.context or {}).get("base", Path())
+    return Path(base, path.expanduser()).absolute()
+
+
+Located = Annotated[Path, AfterValidator(_absolute)]
+DomainName = Annotated[str, Field(pattern=r"^D(0\d\d|2A|2B|02A|02B|97\d)_\d{4}$")]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict about types and about keys that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Recipe(Section):
+    """How a network's numbers become classes: bands, normalisation, and which logits live.
+
+    Everything here changes bytes of a product, so the whole recipe is part of the fingerprint.
+    """
+
+    name: str = Field(pattern=r"^[\w.\-]+$")
+    architecture: Literal["unet", "fpn"] = "unet"
+    """A decoder of segmentation-models-pytorch."""
+    encoder: str = "resnet34"
+    """An encoder's name in segmentation-models-pytorch."""
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    """Channels of the U-Net's five decoder blocks; no other architecture reads it."""
+    stride: int = Field(default=32, ge=1)
+    """The network commutes only with shifts of this many pixels."""
+    bands: tuple[Band, ...] = ("red", "green", "blue", "nir", "elevation")
+    """Input channels, in order."""
+    mean: tuple[float, ...]
+    """Channel means in units of uint8, 0..255."""
+    std: tuple[float, ...]
+    """Channel standard deviations in units of uint8, above 0."""
+    logits: int = Field(default=19, ge=2, le=19)
+    """Output channels of the network; logit i is FLAIR class i + 1."""
+    live: tuple[int, ...]
+    """FLAIR values 1..19 that may appear; every other logit is masked before the argmax."""
+    height_step_m: float = Field(default=0.2, gt=0)
+    """Metres of one unit of the elevation band, clipped to 0..255."""
+    licence: str = "etalab-2.0"
+    """Licence of the weights (SPDX identifier in lower case)."""
+    citation: str = ""
+    """How the weights want to be cited."""
+    doi: str = ""
+    """DOI of the citation."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        n = len(self.bands)
+        if len(set(self.bands)) != n:
+            raise ValueError(f"bands {self.bands} name one band twice")
+        if len(self.mean) != n or len(self.std) != n:
+            raise ValueError(f"{n} bands want {n} means and stds; got {len(self.mean)} and {len(self.std)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"stds are above 0; got {self.std}")
+        if len(self.live) < 2 or any(v not in legend.BY_VALUE or v > self.logits for v in self.live):
+            raise ValueError(f"live wants two or more FLAIR values of 1..{self.logits}; got {self.live}")
+        if tuple(sorted(set(self.live))) != self.live:
+            raise ValueError(f"live wants each value once, ascending; got {self.live}")
+        return self
+
+
+class ModelSection(Section):
+    """Which weights under which recipe."""
+
+    weights: str
+    """A path (relative to the campaign's folder) or `hf://org/name[/file]`."""
+    recipe: str = DEFAULT_RECIPE
+    """A name under `configs/models/`, or the path of a recipe's YAML."""
+
+
+class DomainSection(Section):
+    """One département and vintage, and where its polygon is."""
+
+    name: DomainName
+    boundary: Located | None = None
+    """GeoJSON polygon in EPSG:4326 or with a `crs` member; it decides the owner of pixels along borders."""
+
+
+class GridSection(Section):
+    """Tile, block, core, halo and window in pixels; each divides the one before."""
+
+    tile: int = Field(default=25_000, ge=50, le=50_000)
+    block: int = Field(default=5_000, ge=1)
+    core: int = Field(default=2_500, ge=1)
+    halo: int = Field(default=160, ge=0)
+    window: int = Field(default=2_848, ge=1)
+
+    def layout(self, stride: int) -> Layout:
+        """The windows' layout for a network of this stride.
+
+        Raises:
+            ConfigError: sizes that do not divide each other or a core that loses its halo.
+        """
+        layout = Layout(core=self.core, halo=self.halo, window=self.window, stride=stride)
+        layout.check_block(self.block, self.tile)
+        return layout
+
+
+class OutputSection(Section):
+    """Where products go, and the national store's extent and chunks."""
+
+    domains: Located = Field(default=Path("products"), validate_default=True)
+    """Folder of the domain products: one folder a domain."""
+    national: Located = Field(default=Path("national"), validate_default=True)
+    """Folder of the national product."""
+    extent_km: tuple[float, float, float, float] = _FRANCE_KM
+    """(left, bottom, right, top) of the national store in km of EPSG:2154; whole tiles."""
+    chunk: int = Field(default=1_000, ge=1)
+    """Inner chunk of the national store in pixels; divides the shard."""
+    shard: int | None = Field(default=None, ge=1)
+    """Shard in pixels: a whole part of a tile; by default the tile."""
+    attribution: str = "IGN"
+    """Producer of the imagery, as its licence wants it named."""
+
+
+class ClusterSection(Section):
+    """Where tasks run. Local: workers are processes, threads read and one of them holds the device."""
+
+    kind: Literal["local"] = "local"
+    workers: int = Field(default=1, ge=1)
+    threads: int = Field(default=2, ge=1)
+    """Tasks at once in a worker."""
+    tiles_in_flight: int = Field(default=2, ge=1)
+    """Tiles that are submitted and not yet sealed, a worker: it bounds memory."""
+    gdal_cache_mb: int = Field(default=512, ge=16)
+    """GDAL's block cache a worker, in MiB."""
+
+
+class Campaign(Section):
+    """What to map, with what, onto which grid, and where to put it."""
+
+    name: str = Field(pattern=r"^[\w.\-]+$")
+    catalog: Located
+    """The input catalogue's folder, as `landcover index` writes it."""
+    model: ModelSection
+    domains: tuple[DomainSection, ...] = Field(min_length=1)
+    engine: EngineName = "auto"
+    """`auto` is resolved at submission and recorded."""
+    precision: Precision = "fp32"
+    """Arithmetic of the forward; part of the fingerprint."""
+    engine_threads: int | None = Field(default=None, ge=1)
+    """Threads of the engine a worker; by default the machine's cores over its workers, recorded too."""
+    grid: GridSection = GridSection()
+    output: OutputSection = Field(default_factory=lambda: cast("OutputSection", {}), validate_default=True)
+    cluster: ClusterSection = ClusterSection()
+    base: Path = Field(default=Path(), exclude=True)
+    """The YAML's folder; set on load."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        names = [d.name for d in self.domains]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a domain is named twice: {names}")
+        tile, shard, chunk = self.grid.tile, self.shard, self.output.chunk
+        if tile % shard or shard % chunk:
+            raise ValueError(f"chunk {chunk} must divide shard {shard}, and that the tile {tile} px")
+        tile_km = tile / (1000 * PIXELS_PER_M)
+        left, bottom, right, top = self.output.extent_km
+        whole = all(abs(e / tile_km - round(e / tile_km)) < 1e-6 for e in self.output.extent_km)
+        if left >= right or bottom >= top or not whole:
+            raise ValueError(f"extent_km {self.output.extent_km} is no rectangle of whole tiles of {tile_km} km")
+        return self
+
+    @property
+    def shard(self) -> int:
+        """The national store's shard in pixels."""
+        return self.output.shard or self.grid.tile
+
+    @property
+    def extent(self) -> Window:
+        """The national store on the lattice."""
+        left, bottom, right, top = (round(e * 1000 * PIXELS_PER_M) for e in self.output.extent_km)
+        return Window.from_edges(-top, left, -bottom, right)
+
+    @property
+    def weights(self) -> str:
+        """The weights as `model.load` takes them: an absolute path, or `hf://…`."""
+        given = self.model.weights
+        return given if given.startswith("hf://") else str(Path(self.base, Path(given).expanduser()).absolute())
+
+    def domain(self, name: str) -> DomainSection:
+        """The domain of this name.
+
+        Raises:
+            ConfigError: the campaign has none of this name.
+        """
+        for section in self.domains:
+            if section.name == name:
+                return section
+        raise ConfigError(f"unknown domain {name!r}: the campaign has {', '.join(d.name for d in self.domains)}")
+
+    def tile(self, name: str) -> Tile:
+        """The tile of this name at the campaign's tile size.
+
+        Raises:
+            ConfigError: it is no such name.
+        """
+        try:
+            return Tile.named(name, self.grid.tile)
+        except GridError as error:
+            raise ConfigError(str(error)) from error
+
+
+def config_folder() -> Path:
+    """The folder `configs/`: inside an installed package, else beside it in a checkout."""
+    here = Path(__file__).parent
+    packaged = here / "_configs"
+    return packaged if packaged.is_dir() else here.parent / "configs"
+
+
+def load_recipe(name_or_path: str, *, base: Path = Path()) -> Recipe:
+    """A recipe by its name under `configs/models/`, or by the path of its YAML (from `base`).
+
+    Raises:
+        ConfigError: there is none, or it does not hold.
+    """
+    shipped = config_folder() / "models"
+    if "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")):
+        path = shipped / f"{name_or_path}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
+            raise ConfigError(f"unknown recipe {name_or_path!r}: expected a path to a YAML or one of {known}")
+    else:
+        path = Path(base, Path(name_or_path).expanduser())
+    return _validated(Recipe, path, {})
+
+
+def load_campaign(path: Path) -> Campaign:
+    """Reads and checks a campaign; its paths become absolute against the YAML's folder.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key, or values that do not fit each other; the
+            message names the file and each key.
+    """
+    base = path.absolute().parent
+    return _validated(Campaign, path, {"base": base}, base=base)
+
+
+def _validated(kind: type[_Model], path: Path, context: dict[str, Any], **extra: Any) -> _Model:
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no such file: {path}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(given).__name__}")
+    if clash := extra.keys() & given.keys():
+        raise ConfigError(f"{path}: unknown key {', '.join(sorted(clash))}")
+    try:
+        return kind.model_validate(given | extra, context=context)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key {where!r}")
+        elif item["type"] == "missing":
+            lines.append(f"missing key {where!r}")
+        else:
+            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})")
+    return "; ".join(lines)

@@ -1,0 +1,1 @@
+"""A procedural piece of country with known truth, delivered as BD ORTHO and elevation are."""

@@ -1,0 +1,249 @@
+"""The country on disk: two domains of different vintage, delivered as IGN would, with the true map of each beside.
+
+<root>/deliveries/<domain>/BDORTHO_…/…/34-2021-07850-62850-LA93-0M20-E080.jp2   and IRC, MNS, MNT
+<root>/boundaries/<domain>.geojson
+<root>/truth/<domain>.tif
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterWindow
+
+from pipeline import legend
+from pipeline.demo.boundary import Points, border, polygon
+from pipeline.demo.delivery_writer import Vintage, write_checksums, write_raster, write_tile
+from pipeline.demo.landscape import Landscape
+from pipeline.demo.render import Radiometry, photograph
+from pipeline.durable import write_json
+from pipeline.errors import ConfigError, DeliveryError
+from pipeline.grid import PIXELS_PER_M, Tile, Window, union
+
+ORIGIN = (-6_285_000 * PIXELS_PER_M, 785_000 * PIXELS_PER_M)
+"""(row, col) of the country's north-west corner: by the Vidourle, where Hérault and Gard meet."""
+
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles) after each tile."""
+
+
+VINTAGES = (
+    Vintage(
+        "34",
+        2021,
+        Radiometry(
+            gain=(1.08, 1.06, 1.00, 1.04),
+            offset=(4, 4, 6, 2),
+            gamma=0.95,
+            dryness=0.5,
+            sun_azimuth_deg=150,
+            sun_elevation_deg=56,
+            seed=1,
+        ),
+        lidar=False,
+    ),
+    Vintage(
+        "30",
+        2024,
+        Radiometry(
+            gain=(0.96, 1.00, 1.04, 0.98),
+            offset=(12, 14, 20, 8),
+            gamma=1.08,
+            dryness=-0.4,
+            sun_azimuth_deg=195,
+            sun_elevation_deg=44,
+            seed=2,
+        ),
+        lidar=True,
+    ),
+)
+"""West and east: a dry summer in warm light, and a hazy spring with a lower sun."""
+
+
+@dataclass(frozen=True)
+class DeliveredDomain:
+    """One domain of the country, on disk."""
+
+    name: str
+    delivery: Path
+    """The folder to index."""
+    boundary: Path
+    """GeoJSON polygon, EPSG:4326."""
+    truth: Path
+    """GeoTIFF over all tiles of the domain, uint8 FLAIR values 1..12."""
+    tiles: tuple[str, ...]
+    """Names of all tiles, sorted."""
+    training: tuple[str, ...]
+    """Those to fit on; the other domain shares none of their ground."""
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The tiles that nothing is fitted on, sorted."""
+        return tuple(t for t in self.tiles if t not in self.training)
+
+    def read_truth(self, window: Window) -> NDArray[np.uint8]:
+        """The true classes of a lattice window: uint8 (y, x), 0 beyond the domain's tiles."""
+        truth = np.full(window.shape, legend.NODATA, np.uint8)
+        with rasterio.open(self.truth) as file:
+            own = Window.from_bounds(tuple(file.bounds))
+            part = window.intersect(own)
+            if part.pixels:
+                place = RasterWindow.from_slices(*part.slices_in(own))
+                truth[part.slices_in(window)] = file.read(1, window=place)
+        return truth
+
+
+@dataclass(frozen=True)
+class Country:
+    """The piece of country on disk."""
+
+    root: Path
+    tile_size: int
+    """Pixels."""
+    domains: tuple[DeliveredDomain, ...]
+    """West and east; the tiles along their border are delivered by both."""
+
+    @property
+    def window(self) -> Window:
+        """All tiles of all domains."""
+        return union([Tile.named(t, self.tile_size).window for d in self.domains for t in d.tiles])
+
+
+def make_country(
+    root: Path,
+    *,
+    seed: int = 2022,
+    rows: int = 3,
+    columns: int = 5,
+    tile_size: int = 1000,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> Country:
+    """Makes the country and writes its deliveries, boundaries and truth below `root`.
+
+    Its tiles are `rows` × `columns`; the middle column lies on the border and is delivered by both domains,
+    each in its own radiometry and with its own year's crops.
+
+    Args:
+        tile_size: pixels, a multiple of 50.
+
+    Raises:
+        ConfigError: `columns` is even or less than 3, or `rows` less than 1.
+        GridError: `tile_size` is no multiple of 50 px.
+        DeliveryError: a delivery is there already.
+        StorageError: `root` cannot be written.
+    """
+    if rows < 1 or columns < 3 or columns % 2 == 0:
+        raise ConfigError(
+            f"the country has at least one row and an odd number of columns from 3; got {rows} × {columns}"
+        )
+    plans = [_Plan.of(root, side, rows=rows, columns=columns, tile_size=tile_size) for side in (0, 1)]
+    for plan in plans:
+        if plan.folder.exists():
+            raise DeliveryError(
+                f"{plan.folder}: is there already; expected none, so that no file of another country is mixed in: "
+                "remove it"
+            )
+    line = border(union([t.window for t in plans[0].tiles]).intersect(union([t.window for t in plans[1].tiles])))
+    count = _Count(sum(len(p.tiles) for p in plans), progress)
+    return Country(root, tile_size, tuple(_write(plan, seed, line, threads=threads, count=count) for plan in plans))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one side of the country will consist of."""
+
+    root: Path
+    side: int
+    """0 west, 1 east of the border."""
+    tiles: tuple[Tile, ...]
+    training: tuple[Tile, ...]
+
+    @classmethod
+    def of(cls, root: Path, side: int, *, rows: int, columns: int, tile_size: int) -> Self:
+        """Columns up to the middle one, or from it; every second tile is to fit on, as on a chessboard."""
+        middle = columns // 2
+        own = range(middle + 1) if side == 0 else range(middle, columns)
+        at = {
+            (r, c): Tile.at(ORIGIN[0] + r * tile_size, ORIGIN[1] + c * tile_size, tile_size)
+            for r in range(rows)
+            for c in own
+        }
+        # The other domain sees the same ground in the middle column, so nobody fits on it.
+        training = [t for (r, c), t in at.items() if c != middle and (r + c) % 2 == 0]
+        return cls(root, side, tuple(sorted(at.values())), tuple(sorted(training)))
+
+    @property
+    def vintage(self) -> Vintage:
+        return VINTAGES[self.side]
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "deliveries" / self.vintage.domain
+
+
+class _Count:
+    """Tiles done, counted by several threads."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress, self._lock = 0, total, progress, Lock()
+
+    def tick(self) -> None:
+        with self._lock:
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+
+def _write(plan: _Plan, seed: int, line: Points, *, threads: int, count: _Count) -> DeliveredDomain:
+    """One domain's delivery, boundary and truth."""
+    name, window = plan.vintage.domain, union([t.window for t in plan.tiles])
+    boundary = plan.root / "boundaries" / f"{name}.geojson"
+    truth = plan.root / "truth" / f"{name}.tif"
+    classes = _deliver(plan, Landscape(seed, plan.vintage.year), threads=threads, count=count)
+    write_raster(
+        truth,
+        classes[None],
+        transform=window.transform,
+        palette=True,
+        driver="GTiff",
+        nodata=legend.NODATA,
+        COMPRESS="DEFLATE",
+        TILED="YES",
+    )
+    _write_boundary(boundary, name, polygon(window, line, west=plan.side == 0))
+    tiles, training = (tuple(t.name for t in some) for some in (plan.tiles, plan.training))
+    return DeliveredDomain(name, plan.folder, boundary, truth, tiles, training)
+
+
+def _deliver(plan: _Plan, country: Landscape, *, threads: int, count: _Count) -> NDArray[np.uint8]:
+    """Writes all files of a domain's delivery; returns the truth (y, x) over all tiles."""
+    window = union([t.window for t in plan.tiles])
+    truth = np.zeros(window.shape, np.uint8)
+
+    def deliver(tile: Tile) -> None:
+        scene, image = photograph(country, tile.window, style=plan.vintage.style)
+        truth[tile.window.slices_in(window)] = scene.truth
+        write_tile(plan.folder, tile, vintage=plan.vintage, country=country, scene=scene, image=image)
+        count.tick()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(deliver, plan.tiles))
+    write_checksums(plan.folder)
+    return truth
+
+
+def _write_boundary(path: Path, name: str, ring: list[tuple[float, float]]) -> None:
+    """A GeoJSON feature whose polygon is one ring of (longitude, latitude)."""
+    feature = {
+        "type": "Feature",
+        "properties": {"domain": name},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    write_json(path, {"type": "FeatureCollection", "features": [feature]}, indent=1)

@@ -1,0 +1,190 @@
+"""A tile's files as IGN delivers them: BD ORTHO in JPEG 2000, surface and terrain models."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline import legend
+from pipeline.demo.landscape import Landscape, Scene
+from pipeline.demo.noise import Float, Mask
+from pipeline.demo.render import Radiometry
+from pipeline.durable import replacing
+from pipeline.grid import CRS, Affine6, Tile
+from pipeline.sources import delivery
+
+_QUALITY = 80
+"""IGN's E080: one byte is kept of eight."""
+_IMAGE_BLOCK = 1024
+"""Internal blocks of BD ORTHO's JPEG 2000, in pixels."""
+_RGE_ALTI_NODATA_M = -99_999
+_NODATA_M = -9_999.0
+
+
+@dataclass(frozen=True)
+class Vintage:
+    """What makes one domain's delivery: département, year, radiometry and kind of elevation."""
+
+    departement: str
+    year: int
+    style: Radiometry
+    lidar: bool
+    """LiDAR HD for both models; otherwise MNS-Correl (with holes) and RGE ALTI."""
+
+    @property
+    def domain(self) -> str:
+        """`D034_2021`."""
+        return f"D{self.departement:0>3}_{self.year}"
+
+
+def write_tile(
+    folder: Path, tile: Tile, *, vintage: Vintage, country: Landscape, scene: Scene, image: NDArray[np.uint8]
+) -> None:
+    """Writes all files of a tile below a delivery's `folder`.
+
+    Args:
+        scene: of the tile's window.
+        image: uint8 (band, y, x) of it: red, green, blue, near infrared.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    _write_imagery(folder, tile, vintage, image)
+    surface = half_metres(scene.ground + scene.height)
+    if vintage.lidar:
+        _write_lidar(folder, tile, country, surface)
+    else:
+        _write_matched(folder / "MNS-CORREL", tile, vintage, surface)
+        _write_rge_alti(folder / "RGEALTI", tile, country)
+
+
+def write_checksums(folder: Path) -> None:
+    """In each folder below `folder` that holds files, `<its name>.md5`, as `md5sum -c` reads it.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.suffix != ".md5")
+    for below in sorted({f.parent for f in files}):
+        lines = [
+            f"{hashlib.md5(f.read_bytes(), usedforsecurity=False).hexdigest()}  {f.name}\n"
+            for f in files
+            if f.parent == below
+        ]
+        with replacing(below / f"{below.name}.md5") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def write_raster(
+    path: Path, bands: NDArray[Any], *, transform: Affine6, palette: bool = False, **options: str | float
+) -> None:
+    """Writes a raster (band, y, x) in EPSG:2154, whole or not at all.
+
+    Args:
+        transform: the six affine coefficients.
+        palette: give band 1 the classes' colours.
+        options: driver, nodata and the driver's creation options.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    count, height, width = bands.shape
+    profile = {"width": width, "height": height, "count": count, "dtype": bands.dtype, "crs": CRS}
+    with (
+        replacing(path) as temporary,
+        # Everything is in the file itself: no `.aux.xml` beside it.
+        rasterio.Env(GDAL_PAM_ENABLED="NO"),
+        rasterio.open(temporary, "w", transform=rasterio.Affine(*transform), **profile, **options) as file,
+    ):
+        file.write(bands)
+        if palette:
+            file.write_colormap(1, legend.colormap())
+
+
+def _write_imagery(folder: Path, tile: Tile, vintage: Vintage, image: NDArray[np.uint8]) -> None:
+    """The RVB file, and the IRC file: near infrared, red, green."""
+    for infrared, bands in ((False, [0, 1, 2]), (True, [3, 0, 1])):
+        name = delivery.imagery_name(
+            tile.name, departement=vintage.departement, year=vintage.year, infrared=infrared, quality=_QUALITY
+        )
+        below = delivery.imagery_folder(departement=vintage.departement, year=vintage.year, infrared=infrared)
+        write_raster(
+            folder / below / name,
+            image[bands],
+            transform=tile.window.transform,
+            driver="JP2OpenJPEG",
+            # Said, because the temporary name's suffix would make it a bare codestream without georeference.
+            CODEC="JP2",
+            QUALITY=1000 / _QUALITY,
+            REVERSIBLE="NO",
+            RESOLUTIONS=6,
+            BLOCKXSIZE=_IMAGE_BLOCK,
+            BLOCKYSIZE=_IMAGE_BLOCK,
+        )
+
+
+def _write_lidar(folder: Path, tile: Tile, country: Landscape, surface: Float) -> None:
+    """LiDAR HD: both models at 0.50 m."""
+    left, _, _, top = tile.window.bounds
+    centres = (np.arange(surface.shape[0], dtype=np.float64) + 0.5) / 2
+    terrain = country.ground(centres - top, centres + left)
+    _write_half_metre_model(folder / "LHD_MNS" / delivery.lidar_name(tile.name, kind="dsm"), tile, surface)
+    _write_half_metre_model(folder / "LHD_MNT" / delivery.lidar_name(tile.name, kind="dtm"), tile, terrain)
+
+
+def _write_matched(folder: Path, tile: Tile, vintage: Vintage, surface: Float) -> None:
+    """MNS-Correl: image matching rounds edges off, and finds nothing over zones that were made unreadable."""
+    matched: Float = ndimage.gaussian_filter(surface, 0.7)
+    matched[_holes(matched.shape)] = _NODATA_M
+    name = delivery.surface_name(tile.name, departement=vintage.departement, year=vintage.year)
+    _write_half_metre_model(folder / name, tile, matched)
+
+
+def _write_half_metre_model(path: Path, tile: Tile, metres: Float) -> None:
+    left, _, _, top = tile.window.bounds
+    write_raster(
+        path,
+        np.round(metres, 2)[None],
+        transform=(0.5, 0.0, left, 0.0, -0.5, top),
+        driver="GTiff",
+        nodata=_NODATA_M,
+        COMPRESS="DEFLATE",
+        PREDICTOR=3,
+    )
+
+
+def _write_rge_alti(folder: Path, tile: Tile, country: Landscape) -> None:
+    """RGE ALTI: cells of 1 m centred on whole metres, so that the bounds lie half a cell to the north-west."""
+    left, bottom, right, top = tile.window.bounds
+    rows, cols = (np.arange(round(n), dtype=np.float64) for n in (top - bottom, right - left))
+    grid = country.ground(rows - top, cols + left)
+    head = (
+        f"ncols        {cols.size}\nnrows        {rows.size}\n"
+        f"xllcorner    {left - 0.5:.12f}\nyllcorner    {bottom + 0.5:.12f}\n"
+        f"cellsize     1.000000000000\nNODATA_value  {_RGE_ALTI_NODATA_M:.2f}\n"
+    )
+    body = "".join(" " + " ".join(f"{v:.2f}" for v in row) + "\n" for row in grid)
+    with replacing(folder / delivery.terrain_name(tile.name)) as temporary:
+        temporary.write_text(head + body, encoding="ascii")
+
+
+def half_metres(field: Float) -> Float:
+    """A field at 0.20 m, of a multiple of 5 px a side, as means over 0.50 m: each cell is 2.5 × 2.5 px."""
+    fine = field.repeat(2, axis=0).repeat(2, axis=1)
+    h, w = fine.shape
+    means: Float = fine.reshape(h // 5, 5, w // 5, 5).mean(axis=(1, 3))
+    return means
+
+
+def _holes(shape: tuple[int, ...]) -> Mask:
+    """Two round holes of a surface model: bool (y, x)."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    first = np.hypot(y - shape[0] * 0.3, x - shape[1] * 0.7) < shape[0] * 0.03
+    second = np.hypot(y - shape[0] * 0.85, x - shape[1] * 0.2) < shape[0] * 0.02
+    holes: Mask = first | second
+    return holes

@@ -1,0 +1,116 @@
+"""Random fields that depend on the place and the seed alone, so that any piece can be made by itself.
+
+Places are metres on the lattice's axes: y grows southwards (row / 5), x eastwards (column / 5).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+Float = NDArray[np.float32]
+Metres = NDArray[np.float64]
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+# Odd 64-bit constants of the SplitMix64 finaliser (Steele, Lea, Flood 2014) and the golden ratio.
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_ROW = np.uint64(0xD6E8FEB86659FD93)
+
+
+def uniform(i: Index, j: Index, *, seed: int) -> Float:
+    """A number in [0, 1) for each pair of integers, float32, of the shape to which `i` and `j` broadcast."""
+    h = np.atleast_1d(i).astype(np.uint64) * _ROW ^ np.uint64((seed + 1) * _GOLDEN & 0xFFFFFFFFFFFFFFFF)
+    h = (h ^ (h >> np.uint64(29))) * _MIX_1 + np.atleast_1d(j).astype(np.uint64)
+    h = (h ^ (h >> np.uint64(30))) * _MIX_1
+    h = (h ^ (h >> np.uint64(27))) * _MIX_2
+    return ((h ^ (h >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+
+
+def smooth(ys: Metres, xs: Metres, *, cell: float, seed: int) -> Float:
+    """Value noise on the grid of `ys` (n,) and `xs` (m,), metres: float32 (n, m) in [-1, 1).
+
+    Random numbers at the corners of cells of `cell` metres, joined by the cubic 3t² - 2t³.
+    """
+    i, ty = _corners(ys, cell)
+    j, tx = _corners(xs, cell)
+    rows, cols = np.arange(i.min(), i.max() + 2), np.arange(j.min(), j.max() + 2)
+    corners = 2 * uniform(rows[:, None], cols[None, :], seed=seed) - 1
+    north, west = i - rows[0], j - cols[0]
+    band = corners[north] * (1 - ty)[:, None] + corners[north + 1] * ty[:, None]
+    field: Float = band[:, west] * (1 - tx) + band[:, west + 1] * tx
+    return field
+
+
+def _corners(positions: Metres, cell: float) -> tuple[Index, Float]:
+    whole = np.floor(positions / cell)
+    t = positions / cell - whole
+    return whole.astype(np.int64), (t * t * (3 - 2 * t)).astype(np.float32)
+
+
+def fractal(ys: Metres, xs: Metres, *, cell: float, octaves: int, seed: int) -> Float:
+    """`octaves` of `smooth`, each of half the cell and half the height: float32 (n, m), about [-1, 1]."""
+    field = smooth(ys, xs, cell=cell, seed=seed)
+    for k in range(1, octaves):
+        field += smooth(ys, xs, cell=cell / 2**k, seed=seed + 7919 * k) * np.float32(0.5**k)
+    return field / np.float32(np.sqrt((1 - 0.25**octaves) / 0.75))
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """For each place, what it is to the points of a jittered grid: a Voronoi map with its edges."""
+
+    i: Index
+    """Row of the nearest point's grid cell."""
+    j: Index
+    """Column of the nearest point's grid cell."""
+    edge: Float
+    """Distance to the line between the nearest point and the second nearest."""
+    pair: Float
+    """A number in [0, 1), the same on both sides of an edge."""
+    normal: Float
+    """Direction of that line's normal, radians, atan2(dy, dx)."""
+
+    def random(self, seed: int) -> Float:
+        """A number in [0, 1) for each place's cell."""
+        return uniform(self.i, self.j, seed=seed)
+
+
+def jittered(low: Metres, high: Metres, *, jitter: float, seed: int) -> tuple[Index, Index, Metres]:
+    """The points of a unit grid, each moved at random by up to ± jitter / 2, from `low` to `high` (y, x).
+
+    Returns:
+        i, j (n,) of each point's grid cell, row by row, and the points (n, 2) as y, x.
+    """
+    rows, cols = (np.arange(np.floor(low[k]), np.ceil(high[k])).astype(np.int64) for k in (0, 1))
+    i, j = rows.repeat(cols.size), np.tile(cols, rows.size)
+    offsets = np.stack([uniform(i, j, seed=seed), uniform(i, j, seed=seed + 1)], axis=-1) - 0.5
+    return i, j, np.stack([i, j], axis=-1) + 0.5 + jitter * offsets.astype(np.float64)
+
+
+def voronoi(v: Metres, u: Metres, *, jitter: float, seed: int) -> Cells:
+    """The Voronoi map of a jittered unit grid at the places (v, u), in units of the grid, any one shape."""
+    places = np.stack([v.ravel(), u.ravel()], axis=-1)
+    i, j, points = jittered(places.min(axis=0) - 3, places.max(axis=0) + 3, jitter=jitter, seed=seed)
+    distance, nearest = cKDTree(points).query(places, k=2)
+    first, second = nearest[:, 0], nearest[:, 1]
+    apart = points[second] - points[first]
+    edge = (distance[:, 1] ** 2 - distance[:, 0] ** 2) / (2 * np.hypot(apart[:, 0], apart[:, 1]))
+    # Sums and differences squared are the same from both sides.
+    pair = uniform(
+        (i[first] + i[second]) * 3 + (i[first] - i[second]) ** 2,
+        (j[first] + j[second]) * 3 + (j[first] - j[second]) ** 2,
+        seed=seed + 2,
+    )
+    normal = np.arctan2(apart[:, 0], apart[:, 1])
+    shape = v.shape
+    return Cells(
+        i[first].reshape(shape),
+        j[first].reshape(shape),
+        edge.astype(np.float32).reshape(shape),
+        pair.reshape(shape),
+        normal.astype(np.float32).reshape(shape),
+    )

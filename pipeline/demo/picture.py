@@ -1,0 +1,58 @@
+"""A picture of maps side by side, with titles and a legend."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline import legend
+from pipeline.durable import replacing
+from pipeline.errors import ConfigError
+
+_MARGIN, _TITLE, _LINE, _SWATCH = 16, 34, 26, 18
+_COLUMN = 210
+"""Pixels of a legend entry."""
+_TEXT = (30, 30, 30)
+
+
+def colours_of(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colours of a class map: (y, x) of FLAIR values → uint8 rgb (y, x, 3); no data is white."""
+    table = np.full((256, 3), 255, np.uint8)
+    for c in legend.FLAIR:
+        table[c.value] = c.rgb
+    return table[classes]
+
+
+def side_by_side(path: Path, panels: Sequence[tuple[str, NDArray[np.uint8]]], legend_values: Sequence[int]) -> None:
+    """Writes a PNG of panels in a row, each below its title, over a legend.
+
+    Args:
+        panels: (title, uint8 rgb (y, x, 3)), all of one shape.
+        legend_values: the FLAIR values to name, with their colours, in this order.
+
+    Raises:
+        ConfigError: no panels, or of different shapes.
+        StorageError: `path` cannot be written.
+    """
+    shapes = {rgb.shape for _, rgb in panels}
+    if len(shapes) != 1:
+        raise ConfigError(f"{path}: expected panels of one shape; got {sorted(shapes)}")
+    height, width, _ = shapes.pop()
+    total = _MARGIN + len(panels) * (width + _MARGIN)
+    across = max(1, (total - 2 * _MARGIN) // _COLUMN)
+    lines = -(-len(legend_values) // across)
+    sheet = Image.new("RGB", (total, _TITLE + height + _MARGIN + lines * _LINE + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for k, (title, rgb) in enumerate(panels):
+        left = _MARGIN + k * (width + _MARGIN)
+        draw.text((left, 8), title, fill=_TEXT, font=ImageFont.load_default(18))
+        sheet.paste(Image.fromarray(np.ascontiguousarray(rgb)), (left, _TITLE))
+    for k, c in enumerate(legend.classes(legend_values)):
+        left = _MARGIN + k % across * _COLUMN
+        top = _TITLE + height + _MARGIN + k // across * _LINE
+        draw.rectangle((left, top, left + _SWATCH, top + _SWATCH), fill=c.rgb, outline=_TEXT)
+        draw.text((left + _SWATCH + 8, top), c.name, fill=_TEXT, font=ImageFont.load_default(15))
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")

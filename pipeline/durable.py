@@ -1,0 +1,69 @@
+"""Files that are there whole or not at all: temporary name, sync, rename, sync of the folder."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StorageError
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's names, are on the disk.
+
+    Raises:
+        OSError: it cannot be opened or synced.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`; what is written there becomes `path` when the block ends well.
+
+    The folder is made where it is missing. The file is synced before the rename and the folder after it, so
+    that a crash leaves the old file or the new one. When the block raises, the temporary file and what stands
+    beside it under the same name (GDAL's `.ovr.tmp`) go.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            remove_temporaries(path.parent, temporary.name)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written: {error.strerror or error}; is there room, and the right to write?"
+        ) from error
+
+
+def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:
+    """Removes the files of `folder` whose names start with `prefix` and end in `.tmp`; returns them."""
+    found = tuple(sorted(p for p in folder.glob(f"{prefix}*") if p.name.endswith(".tmp")))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+    """Writes JSON as `replacing` does.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")

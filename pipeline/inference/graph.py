@@ -1,0 +1,44 @@
+"""All that an engine computes, as one network: uint8 in, uint8 out. Every engine runs this graph."""
+
+import torch
+from torch import nn
+
+from pipeline.model import Model
+
+NOT_FINITE = 0
+"""Confidence where a live logit is NaN or infinite. A softmax over n classes is at least 1 / n, so none is 0."""
+
+
+class MapGraph(nn.Module):
+    """Normalisation, mask, network, class mask, softmax and argmax.
+
+    Forward takes pixels uint8 (n, band, y, x) and valid uint8 (n, y, x) of 0 and 1, and gives layers uint8
+    (n, layer, y, x): the FLAIR value of the most probable live class, and round(255 × its softmax over the
+    live logits), `NOT_FINITE` where a logit is.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        recipe = model.recipe
+        self.network = model.network
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.live: torch.Tensor
+        self.values: torch.Tensor
+        self.register_buffer("mean", torch.tensor(recipe.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(recipe.std).view(1, -1, 1, 1))
+        self.register_buffer("live", torch.tensor([value - 1 for value in recipe.live]))
+        self.register_buffer("values", torch.tensor(recipe.live, dtype=torch.uint8))
+
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        # The mean is subtracted before the mask: zero after normalisation is the channel mean, also for the
+        # zeros that convolutions pad with.
+        x = (pixels.float() - self.mean) / self.std * valid.float().unsqueeze(1)
+        # Dead logits go before anything looks at values: whatever they are, they cannot appear.
+        logits = self.network(x).float().index_select(1, self.live)
+        best, index = logits.max(dim=1)
+        # max softmax = 1 / Σ exp(l - max l): no second array of all the probabilities.
+        share = 1.0 / (logits - best.unsqueeze(1)).exp().sum(dim=1)
+        confidence = torch.where(torch.isfinite(share), torch.round(share * 255.0), float(NOT_FINITE))
+        return torch.stack([self.values[index], confidence.to(torch.uint8)], dim=1)

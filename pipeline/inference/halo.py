@@ -1,0 +1,260 @@
+"""Overlap made when reading: a block reads its core + halo from the source itself and is mapped alone.
+
+One task a block yields one stacked (layer, y, x) array; the Dataset's variables are views of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import normalize_token, tokenize
+from numpy.typing import NDArray
+
+from pipeline import legend
+from pipeline.config import EngineName, Recipe
+from pipeline.errors import ConfigError, EngineError
+from pipeline.grid import Layout, Window
+from pipeline.inference.arrays import ArraySource, coordinates, mosaic_behind
+from pipeline.inference.predictor import LAYERS, TORCH, Engine, Predictor, predictor_for, resolve_engine
+from pipeline.model import Model
+from pipeline.sources.mosaic import Pixels, Source
+
+BATCH_PIXELS = 2_848 * 2_848
+"""Windows of one shape go to the engine together up to this many pixels: memory as of one large window."""
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """How an image is mapped: the network, its windows, and the engine that runs it."""
+
+    model: Model
+    layout: Layout
+    block: int
+    """Pixels a side of a block: one chunk, one task."""
+    engine: Engine = TORCH
+
+    def __post_init__(self) -> None:
+        if self.block % self.layout.core:
+            raise ConfigError(f"core {self.layout.core} px must divide the block {self.block} px")
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """Dask's name for it, from what a map depends on."""
+        return ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine)
+
+
+def predict(
+    image: Source | xr.DataArray,
+    model: Model,
+    *,
+    layout: Layout | None = None,
+    block: int | None = None,
+    engine: EngineName | Engine = "auto",
+) -> xr.Dataset:
+    """Maps an image: lazily, one task a block, in windows that overlap as the layout says.
+
+    Args:
+        image: a `Mosaic` or `Raster`, or a (band, y, x) uint8 DataArray, in memory or on Dask, whose
+            bands are the recipe's. The view of a mosaic is read through the mosaic.
+        model: as `pipeline.model.load` gives it.
+        layout: core, halo and window; by default `Layout()` with the recipe's stride.
+        block: pixels a side of a block, a multiple of the core; by default twice the core.
+        engine: `auto`, `torch` or `openvino`, or an engine with its precision.
+
+    Returns:
+        Dataset (y, x) of `landcover` (uint8, 0 = no data, else FLAIR values 1..19) and `confidence`
+        (uint8, round(255 × max softmax over the live logits), 0 = no data), with the image's
+        coordinates. The windows' phase origin is the lattice for a mosaic, the image's own corner else.
+
+    Raises:
+        ConfigError: sizes that do not fit each other.
+        EngineError: an unknown engine, or bands that are not the recipe's.
+    """
+    layout = layout or Layout(stride=model.recipe.stride)
+    resolved = engine if isinstance(engine, Engine) else resolve_engine(engine)
+    method = Method(model, layout, block or 2 * layout.core, resolved)
+    if isinstance(image, xr.DataArray):
+        source = mosaic_behind(image)
+        if source is None:
+            return _predict_array(image, method)
+        image = source
+    _check_bands(image.bands, model.recipe)
+    stack = predict_stack(image, method, window=image.window)
+    return _dataset(stack, coordinates(image.window, image.transform, image.crs), model.recipe)
+
+
+def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
+    """The lazy stacked map of a window of a source.
+
+    Args:
+        source: where blocks read; their halo may lie outside `window`, and past the source's edge it is
+            reflected.
+        method: the network and its windows.
+        window: the part to map, inside `source.window`; its blocks start at its north-west corner.
+
+    Returns:
+        uint8 Dask array (layer, y, x), layers as `LAYERS`, one chunk a block.
+    """
+    chunks = ((len(LAYERS),), _chunks(window.height, method.block), _chunks(window.width, method.block))
+    name = f"predict-{tokenize(source, method, window)}"
+    stack: da.Array = da.map_blocks(
+        _predict_at, source=source, method=method, window=window, chunks=chunks, dtype=np.uint8, meta=_META, name=name
+    )
+    return stack
+
+
+_META = np.empty((0, 0, 0), np.uint8)
+
+
+def map_block(source: Source, block: Window, *, layout: Layout, predictor: Predictor) -> NDArray[np.uint8]:
+    """Maps one block: one read, then the forwards of its windows, then the halo goes.
+
+    Args:
+        source: what is read; beyond its edge the image is reflected.
+        block: inside `source.window`.
+        layout: how the block is cut into windows.
+        predictor: the engine.
+
+    Returns:
+        uint8 (layer, y, x) of the block's shape; 0 in both layers where the source has no data.
+    """
+    out = np.zeros((len(LAYERS), *block.shape), np.uint8)
+    read = layout.read_of_block(block)
+    pixels = read_reflected(source, read)
+    inside = pixels.valid[block.slices_in(read)]
+    # A window whose core has no data at all costs no forward.
+    jobs = [w for w in layout.windows_of(block) if pixels.valid[w[0].slices_in(read)].any()]
+    for batch in _batches(jobs):
+        _map_batch(batch, pixels, read=read, block=block, out=out, predictor=predictor)
+    out[:, ~inside] = legend.NODATA
+    return out
+
+
+def read_reflected(source: Source, window: Window) -> Pixels:
+    """Reads a window that may pass the source's edge; what lies beyond is the image reflected about its edge pixels.
+
+    As `numpy.pad(mode="reflect")`: the edge pixel itself is not repeated, and a narrow image is reflected
+    again and again.
+    """
+    rows = _reflect(window.row, window.bottom, source.window.row, source.window.bottom)
+    cols = _reflect(window.col, window.right, source.window.col, source.window.right)
+    top, left = int(rows.min()), int(cols.min())
+    pixels = source.read(Window.from_edges(top, left, int(rows.max()) + 1, int(cols.max()) + 1))
+    if source.window.contains(window):
+        return pixels
+    rows, cols = rows - top, cols - left
+    return Pixels(pixels.bands[:, rows[:, None], cols], pixels.valid[rows[:, None], cols])
+
+
+def _reflect(start: int, stop: int, low: int, high: int) -> NDArray[np.int64]:
+    """Positions start..stop folded into [low, high)."""
+    last = high - low - 1
+    if last == 0:
+        return np.full(stop - start, low)
+    folded = (np.arange(start, stop) - low) % (2 * last)
+    return low + np.where(folded > last, 2 * last - folded, folded)
+
+
+def _batches(jobs: Sequence[tuple[Window, Window]]) -> list[list[tuple[Window, Window]]]:
+    """(core, read) pairs in batches of one read shape, each within `BATCH_PIXELS` or alone."""
+    batches: list[list[tuple[Window, Window]]] = []
+    for shape in dict.fromkeys(read.shape for _, read in jobs):
+        alike = [job for job in jobs if job[1].shape == shape]
+        size = max(1, BATCH_PIXELS // (shape[0] * shape[1]))
+        batches += [alike[i : i + size] for i in range(0, len(alike), size)]
+    return batches
+
+
+def _map_batch(
+    batch: list[tuple[Window, Window]],
+    pixels: Pixels,
+    *,
+    read: Window,
+    block: Window,
+    out: NDArray[np.uint8],
+    predictor: Predictor,
+) -> None:
+    """Maps windows of one shape and puts their cores into `out` (layer, y, x) of the block."""
+    places = [window.slices_in(read) for _, window in batch]
+    images = np.stack([pixels.bands[:, rows, cols] for rows, cols in places])
+    valid = np.stack([pixels.valid[rows, cols] for rows, cols in places])
+    for (core, window), layers in zip(batch, predictor(images, valid), strict=True):
+        out[(slice(None), *core.slices_in(block))] = layers[(slice(None), *core.slices_in(window))]
+
+
+def _predict_at(*, source: Source, method: Method, window: Window, block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The task of one block, found by its place in the Dask array."""
+    row, col = window.row + block_id[1] * method.block, window.col + block_id[2] * method.block
+    block = Window(row, col, method.block, method.block).intersect(window)
+    return map_block(source, block, layout=method.layout, predictor=predictor_for(method.model, method.engine))
+
+
+def _chunks(size: int, block: int) -> tuple[int, ...]:
+    return tuple(min(block, size - start) for start in range(0, size, block))
+
+
+def _check_bands(bands: Sequence[str], recipe: Recipe) -> None:
+    if tuple(bands) != recipe.bands:
+        raise EngineError(f"recipe {recipe.name} wants the bands {', '.join(recipe.bands)}; got {', '.join(bands)}")
+
+
+def _predict_array(image: xr.DataArray, method: Method) -> xr.Dataset:
+    """Maps a DataArray: in memory through an `ArraySource`, on Dask by exchanging the halo between chunks."""
+    recipe = method.model.recipe
+    if image.dims != ("band", "y", "x") or image.dtype != np.uint8:
+        raise EngineError(f"expected a uint8 array (band, y, x); got {image.dtype} {image.dims}")
+    if image.sizes["band"] != len(recipe.bands):
+        raise EngineError(f"recipe {recipe.name} wants {len(recipe.bands)} bands; got {image.sizes['band']}")
+    if image.coords["band"].dtype.kind == "U":
+        _check_bands([str(b) for b in image.coords["band"].values], recipe)
+    window = Window(0, 0, image.sizes["y"], image.sizes["x"])
+    nodata = image.rio.nodata
+    if image.chunks is None:
+        source = ArraySource.of(image.values, window, window=window, nodata=nodata)
+        stack = predict_stack(source, method, window=window)
+    else:
+        stack = _predict_overlapped(image.data, window, nodata, method)
+    return _dataset(stack, image.isel(band=0, drop=True), recipe)
+
+
+def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, method: Method) -> da.Array:
+    """`dask.array.overlap` with room for the widest read of any block, which starts where it would else."""
+    # A last block narrower than the halo cannot serve its neighbour: Dask's helper merges it, once, here.
+    reach = method.layout.reach + method.layout.stride
+    depth = {0: 0, 1: min(reach, window.height), 2: min(reach, window.width)}
+    rows, cols = (
+        da.overlap.ensure_minimum_chunksize(depth[axis], _chunks(pixels.shape[axis], method.block)) for axis in (1, 2)
+    )
+    row_edges, col_edges = np.cumsum((0, *rows)), np.cumsum((0, *cols))
+    overlapped = da.overlap.overlap(pixels.rechunk((pixels.shape[0], rows, cols)), depth=depth, boundary="none")
+
+    def mapped(part: NDArray[np.uint8], block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
+        _, i, j = block_id
+        at = Window.from_edges(int(row_edges[i]), int(col_edges[j]), int(row_edges[i + 1]), int(col_edges[j + 1]))
+        held = at.grow(depth[1], depth[2]).intersect(window)
+        source = ArraySource.of(part, held, window=window, nodata=nodata)
+        return map_block(source, at, layout=method.layout, predictor=predictor_for(method.model, method.engine))
+
+    stack: da.Array = overlapped.map_blocks(mapped, chunks=((len(LAYERS),), rows, cols), dtype=np.uint8, meta=_META)
+    return stack
+
+
+def _dataset(stack: da.Array, like: xr.DataArray, recipe: Recipe) -> xr.Dataset:
+    """Names the layers of a stack and puts them on the coordinates of `like` (y, x)."""
+    live = legend.classes(recipe.live)
+    attributes: dict[str, dict[str, Any]] = {
+        "landcover": {
+            "long_name": "land cover, FLAIR nomenclature",
+            "flag_values": [legend.NODATA, *(c.value for c in live)],
+            "flag_meanings": " ".join(["no_data", *(c.slug for c in live)]),
+        },
+        "confidence": {"long_name": "round(255 × greatest softmax over the live classes); 0 is no data"},
+    }
+    variables = {name: (("y", "x"), stack[i], attributes[name]) for i, name in enumerate(LAYERS)}
+    coords = {name: like.coords[name] for name in ("y", "x", "spatial_ref") if name in like.coords}
+    dataset = xr.Dataset(variables, coords=coords, attrs={"recipe": recipe.name})
+    for layer in LAYERS:
+        dataset[layer] = dataset[layer].rio.write_nodata(legend.NODATA)
+    return dataset

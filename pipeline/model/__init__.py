@@ -1,0 +1,6 @@
+"""The network, its weights and its recipe."""
+
+from pipeline.model.network import build
+from pipeline.model.weights import Model, load
+
+__all__ = ["Model", "build", "load"]

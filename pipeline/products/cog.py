@@ -1,0 +1,165 @@
+"""One layer of one tile as a Cloud Optimized GeoTIFF."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+
+from pipeline import legend
+from pipeline.durable import remove_temporaries, replacing
+from pipeline.errors import ProductError
+from pipeline.fingerprint import file_sha256
+from pipeline.grid import Affine6
+
+Layer = Literal["landcover", "confidence"]
+LAYERS: tuple[Layer, Layer] = ("landcover", "confidence")
+"""In the order of the stack's first axis."""
+
+BLOCK = 512
+"""Pixels of a COG's internal block, a side."""
+
+_CREATION = {
+    "COMPRESS": "ZSTD",
+    # Level 9, GDAL's default, takes twice the time of 1 for a file smaller by a sixth.
+    "LEVEL": "3",
+    "BLOCKSIZE": str(BLOCK),
+    "STATISTICS": "NO",
+    "BIGTIFF": "IF_SAFER",
+    "GEOTIFF_VERSION": "1.1",
+}
+_LAYER_CREATION: dict[Layer, dict[str, str]] = {
+    "landcover": {"OVERVIEW_RESAMPLING": "MODE"},
+    "confidence": {"OVERVIEW_RESAMPLING": "AVERAGE"},
+}
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A written file: where it is, its size in bytes, and its SHA-256 in hexadecimal."""
+
+    path: Path
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileFacts":
+        """The facts of a file as it is now.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return cls(path, path.stat().st_size, file_sha256(path))
+
+
+def write_cog(
+    path: Path,
+    pixels: NDArray[np.uint8],
+    *,
+    layer: Layer,
+    transform: Affine6,
+    crs: str,
+    live: tuple[int, ...],
+    tags: Mapping[str, str],
+) -> FileFacts:
+    """Writes one layer as a COG: ZSTD, 512 px blocks, overviews by mode (classes) or average (confidence).
+
+    The array is handed to GDAL where it lies, so no second copy of it is made. The file carries no date
+    and its bytes are the same for any number of threads. GDAL keeps category names of a GeoTIFF only in
+    a side file; they stand here as the band's tags `class_0` … instead.
+
+    Args:
+        path: the file to be; appears whole or not at all.
+        pixels: uint8 (y, x); 0 is no data.
+        layer: FLAIR values with a palette, or confidence 0..255 in grey.
+        transform: the six affine coefficients of the raster.
+        crs: what PROJ understands, such as `EPSG:2154`.
+        live: FLAIR values whose names are written.
+        tags: the dataset's tags, such as licence and citation.
+
+    Returns:
+        Size and checksum of the file.
+
+    Raises:
+        ProductError: the array is not uint8 (y, x), or the file cannot be written.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 2 or not pixels.size:
+        raise ProductError(f"{path}: expected uint8 (y, x), got {pixels.dtype} of shape {pixels.shape}")
+    with replacing(path) as temporary:
+        with _in_memory(np.ascontiguousarray(pixels), transform=transform, crs=crs) as source:
+            _describe(source, layer=layer, live=live, tags=tags)
+            try:
+                rasterio.shutil.copy(source, temporary, driver="COG", **_CREATION, **_LAYER_CREATION[layer])
+            except (RasterioError, CPLE_BaseError) as error:
+                raise ProductError(f"{path}: GDAL cannot write the COG: {error}") from error
+        _prove(temporary, pixels, path)
+        return FileFacts(path, temporary.stat().st_size, file_sha256(temporary))
+
+
+def _prove(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
+    """Raises ProductError unless the file gives back the pixels.
+
+    GDAL reports no error when the disk is full as the file is closed: its last kilobytes are then missing.
+    Reading back costs a twentieth of writing.
+    """
+    height, width = pixels.shape
+    try:
+        with rasterio.open(temporary) as dataset:
+            for row in range(0, height, 2 * BLOCK):
+                stop = min(row + 2 * BLOCK, height)
+                read = dataset.read(1, window=((row, stop), (0, width)))
+                if not np.array_equal(read, pixels[row:stop]):
+                    raise ProductError(
+                        f"{path}: rows {row}..{stop} read back unlike what was written; is the disk sound?"
+                    )
+    except (RasterioError, CPLE_BaseError) as error:
+        raise ProductError(f"{path}: was written and cannot be read back ({error}); is the disk full?") from error
+
+
+@contextmanager
+def _in_memory(pixels: NDArray[np.uint8], *, transform: Affine6, crs: str) -> Iterator[Any]:
+    """A GDAL dataset whose pixels are those of the array, without a copy; open for its metadata."""
+    height, width = pixels.shape
+    a, b, c, d, e, f = transform
+    name = (
+        f"MEM:::DATAPOINTER={pixels.__array_interface__['data'][0]},PIXELS={width},LINES={height},BANDS=1,"
+        f"DATATYPE=Byte,GEOTRANSFORM={c!r}/{a!r}/{b!r}/{f!r}/{d!r}/{e!r}"
+    )
+    # GDAL asks for this since 3.10, since a name from outside could point anywhere; ours is our own array.
+    with rasterio.Env(GDAL_MEM_ENABLE_OPEN=True), rasterio.open(name, "r+") as dataset:
+        dataset.crs = crs
+        yield dataset
+
+
+def _describe(dataset: Any, *, layer: Layer, live: tuple[int, ...], tags: Mapping[str, str]) -> None:
+    dataset.nodata = legend.NODATA
+    dataset.set_band_description(1, layer)
+    dataset.update_tags(**dict(sorted(tags.items())))
+    if layer == "landcover":
+        dataset.write_colormap(1, legend.colormap())
+        names = {f"class_{legend.NODATA}": "no data"} | {f"class_{c.value}": c.name for c in legend.classes(live)}
+        dataset.update_tags(1, **names)
+    else:
+        dataset.colorinterp = [ColorInterp.gray]
+        dataset.update_tags(1, scale="1/255 of the probability of the class")
+
+
+def remove_stray(folder: Path, stem: str) -> tuple[Path, ...]:
+    """Removes what a killed run left of one tile: temporary files of names that start with `stem`.
+
+    Args:
+        folder: the domain's products.
+        stem: `<domain>-<xxxx>-<yyyy>`.
+
+    Returns:
+        The files removed.
+    """
+    return remove_temporaries(folder, f".{stem}-") + remove_temporaries(folder, f".{stem}.")

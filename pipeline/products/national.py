@@ -1,0 +1,275 @@
+"""What a publish changes: who may own what of each shard, and a plan against the current edition.
+
+Nothing here writes, and no pixel is read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from pipeline.errors import ProductError
+from pipeline.fingerprint import digest
+from pipeline.grid import Tile, Window
+from pipeline.products.item import SealedTile
+from pipeline.products.ownership import Claim, possible_owners
+from pipeline.products.record import (
+    FAILED,
+    LAYERS,
+    MAPPED,
+    MISSING,
+    OUTSIDE,
+    Edition,
+    Index,
+    NationalGrid,
+    current_edition,
+    next_number,
+    present_shards,
+)
+
+__all__ = [
+    "DomainProduct",
+    "EditionPlan",
+    "NationalGrid",
+    "Owner",
+    "ShardPlan",
+    "Target",
+    "domain_code",
+    "plan_edition",
+]
+
+STORE_VERSION = 1
+"""Raised by hand when the same tiles give other bytes or metadata: every shard is then written anew."""
+
+_WORST_LAST = (OUTSIDE, MAPPED, MISSING, FAILED)
+
+
+@dataclass(frozen=True)
+class DomainProduct:
+    """A domain as publishing sees it: what it should have, what it has, and where it may own pixels."""
+
+    name: str
+    """`D064_2021`."""
+    year: int
+    """The vintage."""
+    boundary: BaseGeometry | None
+    """The département's polygon in EPSG:2154, if one was given."""
+    sealed: tuple[SealedTile, ...]
+    """Its sealed tiles that are up to date; those that it should not have are left out of the nation."""
+    expected: tuple[str, ...]
+    """Names of the tiles of its input catalogue."""
+    failed: frozenset[str] = frozenset()
+    """Names of expected tiles that could not be made."""
+    about: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What the store's table says of it besides: campaign, weights."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What one domain may own of a shard."""
+
+    code: int
+    """Its number in the `domain` layer."""
+    claim: Claim
+    """Cut to the shard."""
+    sealed: SealedTile | None
+    """The tile that the shard is part of; None where it failed or is missing, and nobody fills it."""
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """All that one shard depends on: enough to write it, small enough to send to a worker."""
+
+    index: Index
+    window: Window
+    owners: tuple[Owner, ...]
+    """In order of rank; possibly none."""
+
+    @property
+    def digest(self) -> str:
+        """What goes into the shard's bytes, as a hash."""
+        owners = []
+        for owner in self.owners:
+            boundary = owner.claim.boundary
+            owners.append(
+                {
+                    "code": owner.code,
+                    # Millimetres: an upgrade of GEOS that moves the last digit rewrites nothing.
+                    "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
+                    "windows": [[w.row, w.col, w.height, w.width] for w in owner.claim.windows],
+                    "files": None if owner.sealed is None else [f.sha256 for f in owner.sealed.files],
+                }
+            )
+        w = self.window
+        return digest({"version": STORE_VERSION, "window": [w.row, w.col, w.height, w.width], "owners": owners})
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an edition comes into being, and how it is cut: what a worker needs besides the shard."""
+
+    store: Path
+    """The Zarr under its temporary name."""
+    grid: NationalGrid
+
+
+@dataclass(frozen=True, eq=False)
+class EditionPlan:
+    """What the next edition is, and what of it is new."""
+
+    national: Path
+    grid: NationalGrid
+    number: int
+    parent: Edition | None
+    """The current edition, whose unchanged shards are linked."""
+    domains: tuple[Mapping[str, Any], ...]
+    """The domain table, by code."""
+    coverage: NDArray[np.uint8]
+    """uint8 (tile_y, tile_x): 0 outside, 1 mapped, 2 failed, 3 missing."""
+    write: tuple[ShardPlan, ...]
+    """Shards to write, in order of their index."""
+    link: tuple[Index, ...]
+    """Shards that are as they are in the parent."""
+    drop: tuple[Index, ...]
+    """Shards of the parent that no domain has a tile in any more."""
+    digests: Mapping[Index, str]
+    """Every shard of the edition."""
+
+    @property
+    def metadata(self) -> str:
+        """Hash of domain table and coverage."""
+        return digest([STORE_VERSION, [dict(d) for d in self.domains], self.coverage.tobytes().hex()])
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """True where the current edition is already what would be written."""
+        unchanged = self.parent is not None and self.parent.metadata == self.metadata
+        return unchanged and not self.write and not self.drop
+
+    @property
+    def staging(self) -> Path:
+        """The edition's folder until it is committed."""
+        return self.national / "editions" / f".{self.number:06d}.tmp"
+
+    @property
+    def target(self) -> Target:
+        """What `write_shard` takes."""
+        return Target(self.staging / "product.zarr", self.grid)
+
+
+def domain_code(name: str) -> int:
+    """A domain's number in the `domain` layer: département × 100 + year − 2000, so `D064_2021` is 6421.
+
+    It follows from the name alone: neither the order of publishing nor a new domain changes the bytes
+    of shards that are there. 2A and 2B count as 201 and 202 (their old postal codes), 971..979 as 301..309.
+
+    Raises:
+        ProductError: a name of another form or a year outside 2000..2099.
+    """
+    department, _, year = name.removeprefix("D").partition("_")
+    department = department.lstrip("0")
+    if department in ("2A", "2B"):
+        number = 201 + "AB".index(department[-1])
+    elif department.isascii() and department.isdigit():
+        number = int(department) if int(department) < 100 else int(department) - 670
+    else:
+        number = 0
+    if not (1 <= number <= 309 and year.isascii() and year.isdigit() and 2000 <= int(year) <= 2099):
+        raise ProductError(f"domain {name!r} has no number: expected D<département>_<year 2000..2099>, as D064_2021")
+    return number * 100 + int(year) - 2000
+
+
+def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainProduct]) -> EditionPlan:
+    """What a publish of exactly these domains changes against the current edition.
+
+    The plan depends on the domains and not on their order. A domain that is left out leaves the nation.
+    Shards that the current edition has lost are written again.
+
+    Raises:
+        ProductError: a domain named twice, a tile outside the extent, a name without a code, or a damaged
+            current edition.
+    """
+    codes = [domain_code(d.name) for d in domains]
+    if len(set(codes)) != len(codes):
+        raise ProductError(f"a domain is given twice: {', '.join(sorted(d.name for d in domains))}")
+    coverage: NDArray[np.uint8] = np.full(grid.tiles_shape, OUTSIDE, np.uint8)
+    shards: list[ShardPlan] = []
+    for index, here in sorted(_by_tile(grid, domains).items()):
+        state, planned = _plan_tile(grid, index, here)
+        coverage[index] = state
+        shards += planned
+    digests = {s.index: s.digest for s in shards}
+    parent = current_edition(national)
+    kept = _reusable(parent, grid, digests)
+    return EditionPlan(
+        national=national,
+        grid=grid,
+        number=next_number(national),
+        parent=parent,
+        domains=tuple(sorted((_row(d) for d in domains), key=lambda row: int(row["code"]))),
+        coverage=coverage,
+        write=tuple(s for s in shards if s.index not in kept),
+        link=tuple(sorted(kept)),
+        drop=tuple(sorted((parent.digests.keys() if parent else set()) - digests.keys())),
+        digests=digests,
+    )
+
+
+def _row(domain: DomainProduct) -> dict[str, Any]:
+    return {**domain.about, "code": domain_code(domain.name), "name": domain.name, "year": domain.year}
+
+
+def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Index, list[tuple[Tile, DomainProduct]]]:
+    found: dict[Index, list[tuple[Tile, DomainProduct]]] = {}
+    for domain in domains:
+        if domain.boundary is not None:
+            shapely.prepare(domain.boundary)
+        for tile in (Tile.named(name, grid.tile) for name in sorted(set(domain.expected))):
+            found.setdefault(grid.tile_index(tile), []).append((tile, domain))
+    return found
+
+
+def _plan_tile(
+    grid: NationalGrid, index: Index, here: Sequence[tuple[Tile, DomainProduct]]
+) -> tuple[int, list[ShardPlan]]:
+    """Coverage of a tile, and its shards; none where its domains' polygons leave it to nobody.
+
+    All shards of a covered tile are planned, also those that nobody owns a pixel of, so that coverage
+    alone tells which files must be there.
+    """
+    tile = here[0][0]
+    products = {d.name: d for _, d in here}
+    claims = possible_owners(tile.window, [Claim(d.name, d.year, d.boundary, (tile.window,)) for _, d in here])
+    if not claims:
+        return OUTSIDE, []
+    tiles = {name: _usable(products[name], tile) for name in (c.domain for c in claims)}
+    state = max((s for _, s in tiles.values()), key=_WORST_LAST.index)
+    shards = []
+    for shard in grid.shards_of(index):
+        window = grid.shard_window(shard)
+        owners = tuple(Owner(domain_code(c.domain), c, tiles[c.domain][0]) for c in possible_owners(window, claims))
+        shards.append(ShardPlan(shard, window, owners))
+    return state, shards
+
+
+def _usable(domain: DomainProduct, tile: Tile) -> tuple[SealedTile | None, int]:
+    """The domain's sealed tile and its coverage; a tile that failed is not used, whatever is on disk."""
+    if tile.name in domain.failed:
+        return None, FAILED
+    for sealed in domain.sealed:
+        if sealed.tile == tile:
+            return sealed, MAPPED
+    return None, MISSING
+
+
+def _reusable(parent: Edition | None, grid: NationalGrid, digests: Mapping[Index, str]) -> set[Index]:
+    """Shards that the parent has just as they are wanted, with all their files."""
+    if parent is None or parent.grid != grid:
+        return set()
+    there = set.intersection(*(present_shards(parent.store, layer) for layer in LAYERS))
+    return {index for index, wanted in digests.items() if parent.digests.get(index) == wanted and index in there}

@@ -1,0 +1,270 @@
+"""The STAC item of a sealed tile: what it is, where it lies, and how it came about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pystac
+import shapely
+from numpy.typing import NDArray
+from pyproj import Transformer
+from pystac.errors import STACValidationError
+
+from pipeline import legend
+from pipeline.errors import ProductError
+from pipeline.fingerprint import PRODUCT_VERSION
+from pipeline.grid import CRS, RESOLUTION_M, Layout, Tile
+from pipeline.products.cog import LAYERS, FileFacts, Layer
+
+if TYPE_CHECKING:
+    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+_EXTENSIONS = tuple(
+    f"https://stac-extensions.github.io/{name}/schema.json"
+    for name in (
+        "projection/v2.0.0",
+        "raster/v2.0.0",
+        "classification/v2.0.0",
+        "file/v2.1.0",
+        "processing/v1.2.0",
+        "scientific/v1.0.0",
+    )
+)
+_SHA256_MULTIHASH = "1220"
+"""Multihash prefix: function sha2-256 (0x12), 32 bytes (0x20)."""
+_DENSIFY_M = 1000.0
+"""A tile's edge is bent in longitude and latitude; a vertex each kilometre keeps it within 2 cm."""
+_TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a tile was made, as its item and its files say it; nothing of it decides what is recomputed."""
+
+    campaign: str
+    """Name of the campaign."""
+    weights: str
+    """Path or `hf://…` of the weights."""
+    weights_sha256: str
+    """Their SHA-256 in hexadecimal."""
+    recipe: str
+    """Name of the recipe."""
+    engine: str
+    """`torch` and the like: resolved, never `auto`."""
+    precision: str
+    """`fp32` and the like."""
+    engine_threads: int
+    """Threads of the engine, as resolved at submission."""
+    layout: Layout
+    """How blocks were cut into windows."""
+    software: tuple[tuple[str, str], ...]
+    """(package, version) pairs."""
+    licence: str = "etalab-2.0"
+    """SPDX identifier."""
+    attribution: str = "IGN"
+    """Producer of the imagery."""
+    citation: str = ""
+    """How the model wants to be cited."""
+    doi: str = ""
+    """DOI of the citation."""
+
+    def tags(self) -> dict[str, str]:
+        """What the COGs themselves carry: campaign, licence, attribution, citation, weights."""
+        given = {
+            "campaign": self.campaign,
+            "recipe": self.recipe,
+            "weights_sha256": self.weights_sha256,
+            "licence": self.licence,
+            "attribution": self.attribution,
+            "citation": self.citation,
+            "doi": self.doi,
+            "TIFFTAG_COPYRIGHT": f"{self.attribution}, {self.licence}",
+        }
+        return {key: value for key, value in given.items() if value}
+
+
+def vintage(domain: str) -> int:
+    """The year of a domain's name, `D064_2021` → 2021.
+
+    Raises:
+        ProductError: the name ends in no year.
+    """
+    year = domain.rpartition("_")[2]
+    if not (len(year) == 4 and year.isascii() and year.isdigit()):
+        raise ProductError(f"domain {domain!r} ends in no vintage: expected a name such as D064_2021")
+    return int(year)
+
+
+def build_item(
+    *,
+    domain: str,
+    tile: Tile,
+    fingerprint: str,
+    files: Mapping[Layer, FileFacts],
+    class_pixels: Mapping[int, int],
+    live: Sequence[int],
+    provenance: Provenance,
+    inputs: Sequence[str],
+) -> dict[str, Any]:
+    """The item as JSON-able content: STAC 1.1 with its projection, raster, classification, file,
+    processing and scientific fields, and ours under `landcover:`.
+
+    Args:
+        domain: `D064_2021`; its year gives start and end.
+        tile: the tile on the lattice.
+        fingerprint: of all that the tile's bytes depend on.
+        files: the COG of each layer; hrefs are relative to the item.
+        class_pixels: FLAIR value → pixels, 0 (no data) included.
+        live: FLAIR values that could appear.
+        provenance: how it was made.
+        inputs: hrefs of what it was made from.
+    """
+    year = vintage(domain)
+    ring, bbox = _outline(tile)
+    item = pystac.Item(
+        id=f"{domain}-{tile.name}",
+        geometry=ring,
+        bbox=bbox,
+        datetime=None,
+        start_datetime=datetime(year, 1, 1, tzinfo=UTC),
+        end_datetime=datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC),
+        properties=_projection(tile)
+        | _processing(provenance)
+        | _ours(domain, tile, fingerprint, class_pixels, provenance),
+        stac_extensions=list(_EXTENSIONS),
+    )
+    for layer in LAYERS:
+        item.add_asset(layer, _asset(layer, files[layer], live))
+    for href in inputs:
+        item.add_link(pystac.Link("derived_from", href))
+    if provenance.doi:
+        item.add_link(pystac.Link("cite-as", f"https://doi.org/{provenance.doi}"))
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def _outline(tile: Tile) -> tuple[dict[str, Any], list[float]]:
+    """The tile's GeoJSON polygon (counter-clockwise) and bbox, in degrees of WGS 84."""
+    box = shapely.box(*tile.window.bounds).segmentize(_DENSIFY_M)
+    degrees = shapely.orient_polygons(shapely.transform(box, _to_degrees))
+    return dict(shapely.geometry.mapping(degrees)), [float(v) for v in degrees.bounds]
+
+
+def _to_degrees(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 2) x, y in metres → (n, 2) longitude, latitude to 1 mm."""
+    return np.column_stack(_transformer().transform(xy[:, 0], xy[:, 1])).round(8)
+
+
+@cache
+def _transformer() -> Transformer:
+    return Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+
+
+def _projection(tile: Tile) -> dict[str, Any]:
+    return {
+        "proj:code": CRS,
+        "proj:shape": list(tile.window.shape),
+        "proj:transform": list(tile.window.transform),
+        "proj:bbox": list(tile.window.bounds),
+    }
+
+
+def _processing(provenance: Provenance) -> dict[str, Any]:
+    cited = {"sci:citation": provenance.citation, "sci:doi": provenance.doi}
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "license": provenance.licence,
+        "providers": [{"name": provenance.attribution, "roles": ["producer", "licensor"]}],
+        "gsd": RESOLUTION_M,
+        "processing:level": "L4",
+        "processing:software": dict(provenance.software),
+        "processing:lineage": (
+            f"{provenance.recipe} ({provenance.weights}, SHA-256 {provenance.weights_sha256}) "
+            f"by {provenance.engine} {provenance.precision} over the imagery and heights under derived_from; "
+            f"campaign {provenance.campaign}"
+        ),
+    } | {key: value for key, value in cited.items() if value}
+
+
+def _ours(
+    domain: str, tile: Tile, fingerprint: str, class_pixels: Mapping[int, int], provenance: Provenance
+) -> dict[str, Any]:
+    return {
+        "landcover:domain": domain,
+        "landcover:tile": tile.name,
+        "landcover:fingerprint": fingerprint,
+        "landcover:product_version": PRODUCT_VERSION,
+        "landcover:class_pixels": {str(value): count for value, count in sorted(class_pixels.items())},
+        "landcover:campaign": provenance.campaign,
+        "landcover:recipe": provenance.recipe,
+        "landcover:weights": provenance.weights,
+        "landcover:weights_sha256": provenance.weights_sha256,
+        "landcover:engine": provenance.engine,
+        "landcover:precision": provenance.precision,
+        "landcover:engine_threads": provenance.engine_threads,
+        "landcover:layout": asdict(provenance.layout),
+    }
+
+
+def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
+    band: dict[str, Any] = {"name": layer, "data_type": "uint8", "nodata": legend.NODATA}
+    fields: dict[str, Any] = {
+        "bands": [band],
+        "raster:spatial_resolution": RESOLUTION_M,
+        "raster:sampling": "area",
+        "file:size": facts.size,
+        "file:checksum": _SHA256_MULTIHASH + facts.sha256,
+    }
+    if layer == "landcover":
+        fields["classification:classes"] = [
+            {"value": legend.NODATA, "name": "no_data", "title": "no data", "nodata": True}
+        ] + [
+            {"value": c.value, "name": c.slug, "title": c.name, "color_hint": c.colour.removeprefix("#").upper()}
+            for c in legend.classes(live)
+        ]
+    else:
+        fields["raster:scale"] = 1 / 255
+    return pystac.Asset(
+        f"./{facts.path.name}",
+        title=_TITLES[layer],
+        media_type=pystac.MediaType.COG,
+        roles=["data"],
+        extra_fields=fields,
+    )
+
+
+def sha256_of(asset: Mapping[str, Any]) -> str:
+    """The SHA-256 in an asset's `file:checksum`.
+
+    Raises:
+        ValueError: the checksum is another multihash.
+    """
+    checksum = str(asset["file:checksum"])
+    if not checksum.startswith(_SHA256_MULTIHASH) or len(checksum) != 68:
+        raise ValueError(f"file:checksum {checksum!r} is no SHA-256 multihash")
+    return checksum.removeprefix(_SHA256_MULTIHASH)
+
+
+def invalid(content: Mapping[str, Any]) -> str | None:
+    """Why this is no STAC item by the core schema that pystac brings along; None where it is one.
+
+    Extensions' schemas are on the network, so they are not asked.
+    """
+    version = str(content.get("stac_version", ""))
+    if version != pystac.get_stac_version():
+        return f"expected STAC {pystac.get_stac_version()}, got {version!r}"
+    try:
+        _validator().validate_core(dict(content), pystac.STACObjectType.ITEM, version)
+    except STACValidationError as error:
+        return str(error).partition("\n\n")[0].replace("\n", ": ")
+    return None
+
+
+@cache
+def _validator() -> "JsonSchemaSTACValidator":
+    # Where jsonschema's optional format checkers are installed, importing it takes seconds; workers never validate.
+    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+    return JsonSchemaSTACValidator()

@@ -1,0 +1,1 @@
+"""Plan, run, publish, verify: what the command line calls."""

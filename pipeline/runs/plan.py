@@ -1,0 +1,222 @@
+"""What a run would do, and why: the same plan prints the dry run and drives the work."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline import fingerprint
+from pipeline.cluster import engine_threads
+from pipeline.config import Campaign, DomainSection, Recipe, load_recipe
+from pipeline.errors import ConfigError
+from pipeline.grid import Layout, Tile, Window
+from pipeline.inference import Engine, Method, resolve_engine
+from pipeline.model import Model, load
+from pipeline.products.item import SealedTile, matches, read_sealed
+from pipeline.sources.catalog import DomainInputs, open_domain
+
+Reason = Literal["not mapped yet", "inputs, weights, recipe or windows changed", "files missing or damaged", "forced"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a campaign resolves to at submission, the same for all of its tiles."""
+
+    campaign: Campaign
+    recipe: Recipe
+    layout: Layout
+    engine: Engine
+    engine_threads: int
+    model: Model
+    """Loaded, so that weights that do not fit stop a campaign before anything starts."""
+
+    @property
+    def method(self) -> Method:
+        """How a tile's blocks are mapped."""
+        return Method(self.model, self.layout, self.campaign.grid.block, self.engine)
+
+    def folder(self, domain: str) -> Path:
+        """Where a domain's product is."""
+        return self.campaign.output.domains / domain
+
+    def reads(self, tile: Tile) -> Window:
+        """All that the tile's windows read; it may pass the domain's edge."""
+        return self.layout.read_of_block(tile.window)
+
+    def fingerprint(self, tile: Tile, inputs: DomainInputs) -> str:
+        """The tile's fingerprint: all that its bytes depend on, its neighbours within reach among it."""
+        return fingerprint.digest(
+            {
+                "version": fingerprint.PRODUCT_VERSION,
+                "weights": self.model.weights_hash,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "layout": asdict(self.layout),
+                "engine": asdict(self.engine),
+                "tile": asdict(tile.window),
+                "inputs": inputs.inputs_digest(self.reads(tile)),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class PlannedTile:
+    """A tile, the fingerprint that it would have today, and what is to be done with it."""
+
+    tile: Tile
+    fingerprint: str
+    reason: Reason | None
+    """Why it is to be mapped; None: it is sealed and today's."""
+    broken: tuple[str, ...]
+    """Input files behind a tile to map that are gone or changed since they were indexed: it will fail."""
+    sealed: SealedTile | None
+    """What stands sealed now, today's or not."""
+
+
+@dataclass(frozen=True)
+class DomainPlan:
+    """A domain's tiles, sealed and to do."""
+
+    section: DomainSection
+    inputs: DomainInputs
+    tiles: tuple[PlannedTile, ...]
+
+    @property
+    def name(self) -> str:
+        """`D064_2021`."""
+        return self.section.name
+
+    @property
+    def todo(self) -> tuple[PlannedTile, ...]:
+        """The tiles that a run would map."""
+        return tuple(t for t in self.tiles if t.reason)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that a run would do."""
+
+    settings: Settings
+    domains: tuple[DomainPlan, ...]
+
+    @property
+    def todo(self) -> int:
+        """Tiles to map."""
+        return sum(len(d.todo) for d in self.domains)
+
+
+def resolve(campaign: Campaign) -> Settings:
+    """Settles recipe, windows, engine, threads and weights of a campaign. Loads the weights.
+
+    Raises:
+        ConfigError: sizes that do not fit each other or the network's stride.
+        EngineError: no such engine.
+        WeightsError: the weights cannot be had or do not fit the recipe.
+    """
+    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    layout = campaign.grid.layout(recipe.stride)
+    return Settings(
+        campaign=campaign,
+        recipe=recipe,
+        layout=layout,
+        engine=resolve_engine(campaign.engine, precision=campaign.precision),
+        engine_threads=engine_threads(campaign),
+        model=load(campaign.weights, recipe),
+    )
+
+
+def make_plan(
+    campaign: Campaign,
+    *,
+    domains: Sequence[str] = (),
+    tiles: Sequence[str] = (),
+    force: bool = False,
+) -> RunPlan:
+    """Compares what is sealed with what the campaign asks for today.
+
+    Args:
+        campaign: as `load_campaign` gives it.
+        domains: names of some of its domains; all when empty.
+        tiles: names of some tiles; all when empty.
+        force: map every chosen tile again.
+
+    Raises:
+        ConfigError: a domain or tile that the campaign does not have.
+        CatalogError: a domain that is not indexed.
+        ProductError: a sealed item that is damaged.
+    """
+    sections = [campaign.domain(name) for name in domains] or list(campaign.domains)
+    settings = resolve(campaign)
+    wanted = {campaign.tile(name).name for name in tiles}
+    plans = tuple(_plan_domain(settings, section, wanted, force=force) for section in sections)
+    if unknown := wanted - {t.tile.name for p in plans for t in p.tiles}:
+        raise ConfigError(
+            f"tile {', '.join(sorted(unknown))} is in no chosen domain's catalogue "
+            f"({', '.join(s.name for s in sections)}); `landcover status` lists the tiles"
+        )
+    return RunPlan(settings, plans)
+
+
+def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *, force: bool) -> DomainPlan:
+    campaign = settings.campaign
+    inputs = open_domain(campaign.catalog, section.name, tile_size=campaign.grid.tile)
+    if outside := [t.tile.name for t in inputs.tiles if not campaign.extent.contains(t.tile.window)]:
+        raise ConfigError(
+            f"domain {section.name}: tile {', '.join(outside[:5])} lies outside extent_km {campaign.output.extent_km}"
+        )
+    folder = settings.folder(section.name)
+    planned = []
+    for tile in sorted(t.tile for t in inputs.tiles):
+        if wanted and tile.name not in wanted:
+            continue
+        today = settings.fingerprint(tile, inputs)
+        sealed = read_sealed(folder, section.name, tile)
+        reason = _reason(sealed, today, force=force)
+        # Inputs of a sealed tile may go (a purged disk); those of a tile that is to be mapped must be as indexed.
+        broken = inputs.changed(inputs.behind(settings.reads(tile))) if reason else []
+        planned.append(PlannedTile(tile, today, reason, tuple(broken), sealed))
+    return DomainPlan(section, inputs, tuple(planned))
+
+
+def _reason(sealed: SealedTile | None, today: str, *, force: bool) -> Reason | None:
+    if sealed is None:
+        return "not mapped yet"
+    if sealed.fingerprint != today:
+        return "inputs, weights, recipe or windows changed"
+    if matches(sealed):
+        return "files missing or damaged"
+    return "forced" if force else None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """A domain's plan in numbers; all but `tiles` are of the tiles to map."""
+
+    tiles: int
+    todo: int
+    blocks: int
+    windows: int
+    read_bytes: int
+    """Bytes of the input files behind the tiles to map."""
+    write_bytes: int
+    """Both layers uncompressed: more than what will be written."""
+    input_files: int
+    """Files, and so inodes, behind the tiles to map."""
+    output_files: int
+    """Files, and so inodes, that will be written: two COGs and an item a tile."""
+
+
+def totals(settings: Settings, domain: DomainPlan) -> Totals:
+    """Counts what a run of this domain would do; reads nothing."""
+    windows = [t.tile.window for t in domain.todo]
+    blocks = [b for w in windows for b in w.split(settings.campaign.grid.block)]
+    assets = {a for t in domain.todo for a in domain.inputs.behind(settings.reads(t.tile))}
+    return Totals(
+        tiles=len(domain.tiles),
+        todo=len(windows),
+        blocks=len(blocks),
+        windows=sum(len(settings.layout.windows_of(b)) for b in blocks),
+        read_bytes=sum(a.size for a in assets),
+        write_bytes=2 * sum(w.pixels for w in windows),
+        input_files=len(assets),
+        output_files=3 * len(windows),
+    )

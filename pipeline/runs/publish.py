@@ -1,0 +1,100 @@
+"""Domain products → a new edition of the national product: plan → begin → one task a shard → commit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Future
+
+from pipeline.cluster import in_flight, open_cluster
+from pipeline.config import Campaign
+from pipeline.errors import ProductError
+from pipeline.products.edition import abandoned, begin, commit, publishing, write_shard
+from pipeline.products.item import list_sealed
+from pipeline.products.national import DomainProduct, EditionPlan, NationalGrid, ShardPlan, plan_edition
+from pipeline.products.ownership import read_boundary
+from pipeline.products.record import current_edition
+from pipeline.products.stac import vintage
+from pipeline.runs.status import DomainStatus, status
+
+
+@dataclass(frozen=True)
+class Published:
+    """The edition that is current now."""
+
+    edition: int
+    store: Path
+    """The Zarr store, as `xarray.open_zarr` takes it."""
+    written: int
+    """Shards written."""
+    linked: int
+    """Shards that did not change: hard links to the edition before."""
+    lacking: tuple[tuple[str, int], ...]
+    """(domain, tiles of its catalogue that are not sealed); their pixels are no data."""
+
+
+def publish(
+    campaign: Campaign,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Published:
+    """Publishes what is sealed of the campaign's domains; what did not change costs nothing.
+
+    Args:
+        campaign: names domains, boundaries, extent and chunks.
+        workers: processes, instead of the campaign's number.
+        progress: told (shards written, shards to write).
+
+    Raises:
+        ProductError: nothing is sealed, a boundary cannot be read, the store cannot be written, or
+            somebody else publishes; the edition before stays current.
+    """
+    national = campaign.output.national
+    grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk)
+    states = status(campaign)
+    products = [_product(campaign, state) for state in states]
+    if not any(product.sealed for product in products):
+        raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
+    with publishing(national):
+        abandoned(national)
+        plan = plan_edition(national, grid, products)
+        if not plan.nothing_to_do:
+            begin(plan)
+            with open_cluster(campaign, workers=workers) as client:
+                _write_shards(client, plan, progress)
+            commit(plan)
+        edition = current_edition(national)
+    if edition is None:
+        raise ProductError(f"{national}: no edition is current after the publish; publish again")
+    lacking = tuple((s.domain, len(s.failed) + len(s.missing)) for s in states if s.failed or s.missing)
+    store = national / "current" / edition.store.name
+    return Published(edition.number, store, len(plan.write), len(plan.link), lacking)
+
+
+def _product(campaign: Campaign, state: DomainStatus) -> DomainProduct:
+    """A domain as publishing sees it; its table row says with what it was mapped."""
+    section = campaign.domain(state.domain)
+    failed = frozenset(name for name, _ in state.failed)
+    return DomainProduct(
+        name=state.domain,
+        year=vintage(state.domain),
+        boundary=read_boundary(section.boundary) if section.boundary else None,
+        sealed=list_sealed(campaign.output.domains / state.domain, state.domain, campaign.grid.tile),
+        expected=(*state.sealed, *state.damaged, *failed, *state.missing),
+        failed=failed,
+        about={"campaign": campaign.name, "weights": campaign.model.weights},
+    )
+
+
+def _write_shards(client: Client, plan: EditionPlan, progress: Callable[[int, int], None]) -> None:
+    """One task writes one shard: no locks."""
+
+    def submit(shard: ShardPlan) -> Future[Any]:
+        return client.submit(write_shard, plan.target, shard, pure=False)
+
+    limit = 2 * sum(client.nthreads().values())
+    for done, (_, future) in enumerate(in_flight(plan.write, submit, limit=limit), start=1):
+        future.result()
+        progress(done, len(plan.write))

@@ -1,0 +1,194 @@
+"""Names and folders of IGN's deliveries: read them, and make them.
+
+Imagery is named `38-2024-0595-6890-LA93-0M20-E080.jp2` (infrared: `…-0M20-IRC-E080.jp2`), by the
+NORTH-WEST corner in km. Surface models are `93-2024-0652-6870-LA93-0M50.tif` (MNS-Correl) or
+`LHD_FXX_0932_6453_MNS_0M50_LAMB93_IGN69.tif` (LiDAR HD), terrain models `LHD_FXX_…_MNT_…` or
+`RGEALTI_FXX_0845_6446_MNT_LAMB93_IGN69.asc`, a ready height in units of 0.2 m
+`38-2024-0595-6890-LA93-0M20-HAUTEUR.tif`. A raster of any other name counts as surface or terrain where
+it lies in a folder named DSM or MNS, DTM or MNT.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import DeliveryError
+
+Kind = Literal["rvb", "irc", "height", "dsm", "dtm"]
+
+RASTER_SUFFIXES = frozenset({".jp2", ".tif", ".asc"})
+_FOLDERS: dict[str, Kind] = {"DSM": "dsm", "MNS": "dsm", "DTM": "dtm", "MNT": "dtm"}
+
+_CORNER = r"(?P<x>\d{4,6})-(?P<y>\d{4,6})"
+_DOMAIN = r"(?P<departement>0?2[AB]|\d{2,3})-(?P<year>\d{4})-" + _CORNER + r"-[A-Z0-9]+-(?P<resolution>\d+M\d\d)"
+_IMAGERY = re.compile(_DOMAIN + r"(?P<infrared>-IRC)?(?P<quality>-E\d{2,3})?\.(?P<suffix>jp2|tif)", re.IGNORECASE)
+_HEIGHT = re.compile(_DOMAIN + r"-HAUTEUR\.tif", re.IGNORECASE)
+_LIDAR = re.compile(
+    r"LHD_FXX_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNS|MNT)(_[A-Z])?_\d+M\d\d_LAMB93_IGN69\.tif", re.IGNORECASE
+)
+_RGE_ALTI = re.compile(r"RGEALTI_FXX_(?P<x>\d{4,6})_(?P<y>\d{4,6})_MNT_LAMB93_IGN69\.(asc|tif)", re.IGNORECASE)
+_DOMAIN_NAME = re.compile(r"D(?P<departement>0?2[AB]|\d{3})_(?P<year>\d{4})")
+
+
+@dataclass(frozen=True, order=True)
+class Delivered:
+    """One file of a delivery, as far as its name tells."""
+
+    kind: Kind
+    path: Path
+    departement: str | None
+    """`38`, `2A`, `974`: without leading zeros; None where the name has none."""
+    year: int | None
+    """Vintage; None where the name has none."""
+    corner: str | None
+    """`0595-6890`: north-west corner as `grid.Tile` names it; None where the name has none."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What lies in the folders of a delivery."""
+
+    delivered: tuple[Delivered, ...]
+    """Recognised files, sorted by kind and path."""
+    ignored: tuple[Path, ...]
+    """Rasters of an unrecognised name, sorted."""
+
+
+def normal_departement(code: str) -> str:
+    """`064` and `64` → `64`, `02A` → `2A`, `974` → `974`, `01` → `1`: no leading zeros, upper case."""
+    return code.upper().lstrip("0")
+
+
+def split_domain(domain: str) -> tuple[str, int]:
+    """(département without leading zeros, year) of a domain's name; `D064_2021` → (`64`, 2021).
+
+    Raises:
+        DeliveryError: it is no name of a domain.
+    """
+    match = _DOMAIN_NAME.fullmatch(domain)
+    if not match:
+        raise DeliveryError(
+            f"{domain!r} is no domain: expected département and vintage, such as D064_2021, D2A_2021 or D974_2022"
+        )
+    return normal_departement(match["departement"]), int(match["year"])
+
+
+def parse(path: Path) -> Delivered | None:
+    """What the file is by its name, or by its folder where the name says nothing; None where neither does."""
+    name = path.name
+    if match := _HEIGHT.fullmatch(name):
+        return _of_domain("height", path, match)
+    if match := _IMAGERY.fullmatch(name):
+        return _of_domain(_imagery_kind(match), path, match)
+    if match := _LIDAR.fullmatch(name):
+        kind: Kind = "dsm" if match["model"].upper() == "MNS" else "dtm"
+        return Delivered(kind, path, None, None, f"{match['x']}-{match['y']}")
+    if match := _RGE_ALTI.fullmatch(name):
+        return Delivered("dtm", path, None, None, f"{match['x']}-{match['y']}")
+    folder = _FOLDERS.get(path.parent.name.upper())
+    if folder and path.suffix.lower() in {".tif", ".asc"}:
+        return Delivered(folder, path, None, None, None)
+    return None
+
+
+def _imagery_kind(match: re.Match[str]) -> Kind:
+    if match["infrared"]:
+        return "irc"
+    # MNS-Correl is named as imagery is, without the compression, and never comes at 0.20 m.
+    plain_tif = match["suffix"].lower() == "tif" and not match["quality"]
+    return "dsm" if plain_tif and match["resolution"].upper() != "0M20" else "rvb"
+
+
+def _of_domain(kind: Kind, path: Path, match: re.Match[str]) -> Delivered:
+    departement = normal_departement(match["departement"])
+    return Delivered(kind, path, departement, int(match["year"]), f"{match['x']}-{match['y']}")
+
+
+def walk(folders: Sequence[Path]) -> Walk:
+    """All files below `folders`; a file that is reached twice counts once, links to folders are followed.
+
+    Raises:
+        DeliveryError: a folder that is none or that cannot be listed.
+    """
+    delivered: dict[Path, Delivered] = {}
+    ignored: set[Path] = set()
+    for path in _rasters(folders):
+        if found := parse(path):
+            delivered.setdefault(path.resolve(), found)
+        else:
+            ignored.add(path)
+    return Walk(tuple(sorted(delivered.values())), tuple(sorted(ignored)))
+
+
+def _rasters(folders: Sequence[Path]) -> Iterator[Path]:
+    seen: set[str] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise DeliveryError(f"no such folder: {folder}")
+        for root, below, files in os.walk(folder.absolute(), followlinks=True, onerror=_unlisted):
+            real = os.path.realpath(root)
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            yield from (Path(root, f) for f in files if Path(f).suffix.lower() in RASTER_SUFFIXES)
+
+
+def _unlisted(error: OSError) -> None:
+    raise DeliveryError(f"cannot list {error.filename}: {error.strerror}") from error
+
+
+def check_domain(files: Sequence[Delivered], domain: str) -> list[str]:
+    """One sentence for each file whose name belongs to another département or vintage than `domain`."""
+    departement, year = split_domain(domain)
+    return [
+        f"{f.path}: is of département {f.departement}, vintage {f.year}; expected {departement}, {year} of {domain}"
+        for f in files
+        if f.departement is not None and (f.departement, f.year) != (departement, year)
+    ]
+
+
+def imagery_name(
+    corner: str, *, departement: str, year: int, infrared: bool = False, suffix: str = "jp2", quality: int = 80
+) -> str:
+    """`38-2024-0595-6890-LA93-0M20-E080.jp2`, with `-IRC` where infrared; `corner` as `grid.Tile` names it."""
+    infix = "-IRC" if infrared else ""
+    return f"{_short(departement)}-{year}-{corner}-LA93-0M20{infix}-E{quality:03d}.{suffix}"
+
+
+def height_name(corner: str, *, departement: str, year: int) -> str:
+    """`38-2024-0595-6890-LA93-0M20-HAUTEUR.tif`: a ready height, uint8 in units of 0.2 m."""
+    return f"{_short(departement)}-{year}-{corner}-LA93-0M20-HAUTEUR.tif"
+
+
+def surface_name(corner: str, *, departement: str, year: int) -> str:
+    """`93-2024-0652-6870-LA93-0M50.tif`: a surface model of MNS-Correl."""
+    return f"{_short(departement)}-{year}-{corner}-LA93-0M50.tif"
+
+
+def lidar_name(corner: str, *, kind: Literal["dsm", "dtm"]) -> str:
+    """`LHD_FXX_0932_6453_MNS_0M50_LAMB93_IGN69.tif`: a surface or terrain model of LiDAR HD."""
+    model = "MNS" if kind == "dsm" else "MNT"
+    return f"LHD_FXX_{corner.replace('-', '_')}_{model}_0M50_LAMB93_IGN69.tif"
+
+
+def terrain_name(corner: str) -> str:
+    """`RGEALTI_FXX_0845_6446_MNT_LAMB93_IGN69.asc`: a terrain model of RGE ALTI."""
+    return f"RGEALTI_FXX_{corner.replace('-', '_')}_MNT_LAMB93_IGN69.asc"
+
+
+def imagery_folder(*, departement: str, year: int, infrared: bool = False) -> Path:
+    """The folder of a delivery's imagery, relative to where the delivery was unpacked."""
+    colours = "IRC" if infrared else "RVB"
+    long = normal_departement(departement).zfill(3)
+    top = f"BDORTHO_2-0_{colours}-0M20_JP2-E080_LAMB93_D{long}_{year}-01-01"
+    inner = f"OHR_{colours}_0M20_JP2-E080_LAMB93_D{_short(departement)}-{year}"
+    return Path(top, "ORTHOHR", f"1_DONNEES_LIVRAISON_{year}-01-01", inner)
+
+
+def _short(departement: str) -> str:
+    """At least two characters, as file names have it: `1` → `01`, `064` → `64`."""
+    return normal_departement(departement).zfill(2)

@@ -1,0 +1,66 @@
+"""Height above ground in the model's units, from surface and terrain models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.grid import Window
+from pipeline.sources import vrt
+from pipeline.sources.handles import read_band
+from pipeline.sources.inputs import CELL, Asset, whole_cells
+
+
+@dataclass(frozen=True)
+class Elevation:
+    """DSM − DTM on the lattice; two virtual rasters in metres."""
+
+    surface: str
+    """VRT of the surface models, empty text where there are none."""
+    terrain: str
+    """VRT of the terrain models, empty text where there are none."""
+
+    @classmethod
+    def of(cls, assets: Sequence[Asset]) -> "Elevation":
+        """From all surface and terrain files among `assets`."""
+        return cls(
+            vrt.elevation([a for a in assets if a.kind == "dsm"]),
+            vrt.elevation([a for a in assets if a.kind == "dtm"]),
+        )
+
+    def read_into(self, out: NDArray[np.uint8], window: Window, *, step_m: float) -> None:
+        """Writes heights of a lattice `window` into `out` (uint8, (y, x) of its shape), in units of `step_m` metres.
+
+        Where surface or terrain is unknown nothing is written. Cell by cell, see `inputs.CELL`.
+
+        Raises:
+            rasterio.errors.RasterioIOError: a file behind the window cannot be read.
+        """
+        if not (self.surface and self.terrain):
+            return
+        for cell in whole_cells(window).split(CELL):
+            part = cell.intersect(window)
+            inside = part.slices_in(cell)
+            units, known = height_units(
+                read_band(self.surface, cell)[inside], read_band(self.terrain, cell)[inside], step_m=step_m
+            )
+            np.copyto(out[part.slices_in(window)], units, where=known)
+
+
+def height_units(
+    surface: NDArray[np.float32], terrain: NDArray[np.float32], *, step_m: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(DSM − DTM) / `step_m`, rounded, clipped to 0..255, and where both are known.
+
+    FLAIR's fifth band: one unit is 0.20 m, so 255 units are 51 m (the FLAIR-INC model card).
+
+    Args:
+        surface, terrain: float32 (y, x), metres; `vrt.NODATA_M` or not finite where unknown.
+
+    Returns:
+        uint8 (y, x), 0 where unknown; bool (y, x), True where both are known.
+    """
+    known = (surface != vrt.NODATA_M) & (terrain != vrt.NODATA_M) & np.isfinite(surface) & np.isfinite(terrain)
+    height = np.where(known, surface - terrain, np.float32(0)) / np.float32(step_m)
+    return np.rint(np.clip(height, 0, 255)).astype(np.uint8), known

@@ -1,0 +1,212 @@
+"""What the input catalogue says about a domain: tiles, files and fill. Plain values, no raster opened."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.errors import CatalogError
+from pipeline.fingerprint import digest, file_signature
+from pipeline.grid import PIXELS_PER_M, Affine6, Tile, Window
+from pipeline.sources.delivery import Kind
+
+RVB = ("red", "green", "blue")
+"""Bands of an RVB file, in its order."""
+IMAGERY = (*RVB, "nir")
+BANDS = (*IMAGERY, "elevation")
+"""All bands that a domain can have; FLAIR's fifth is a height."""
+
+CELL = 250
+"""Elevation is resampled in whole cells of the lattice of this many pixels a side (50 m).
+
+A cell is always the same request to GDAL, so its floats are the same whatever window was asked for.
+"""
+
+Ring = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, order=True)
+class Asset:
+    """One file behind a tile, with what is needed to read it without looking at its header again."""
+
+    kind: Kind
+    path: Path
+    """Absolute."""
+    signature: str
+    """`fingerprint.file_signature` of the content when it was indexed."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """Time of the last change in nanoseconds, when it was indexed."""
+    transform: Affine6
+    """Affine coefficients of the raster in EPSG:2154, in metres; north-up."""
+    shape: tuple[int, int]
+    """(height, width) in the file's own pixels."""
+    dtype: str
+    """numpy's name of the samples' type."""
+    block: tuple[int, int]
+    """(height, width) of the file's internal blocks."""
+    nodata: str | None
+    """No-data value of an elevation file, as text because it may be `nan`; None where there is none."""
+
+    @property
+    def resolution_m(self) -> float:
+        """Metres of a pixel of the file."""
+        return self.transform[0]
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) in metres of EPSG:2154."""
+        a, _, left, _, e, top = self.transform
+        return (left, top + e * self.shape[0], left + a * self.shape[1], top)
+
+    def meets(self, window: Window) -> bool:
+        """True where the file, or one of its pixels beyond its edge, covers a part of the lattice window."""
+        reach = self.resolution_m if self.kind in ("dsm", "dtm") else 0.0
+        left, bottom, right, top = window.bounds
+        own = self.bounds
+        # A hundredth of a pixel, because files state their corners with an error of that order.
+        slack = 0.01 / PIXELS_PER_M - reach
+        return own[0] + slack < right and own[2] - slack > left and own[1] + slack < top and own[3] - slack > bottom
+
+    @property
+    def content(self) -> dict[str, object]:
+        """What pixels depend on: everything but the place and the date of the file."""
+        return {
+            "kind": self.kind,
+            "signature": self.signature,
+            "transform": [round(c, 6) for c in self.transform],
+            "shape": self.shape,
+            "nodata": self.nodata,
+        }
+
+
+@dataclass(frozen=True, order=True)
+class Fill:
+    """Where a tile's imagery may be fill: there, a pixel of the fill's value is no data."""
+
+    value: int
+    """0 (black) or 255 (white)."""
+    polygons: tuple[tuple[Ring, ...], ...]
+    """MultiPolygon coordinates in metres of EPSG:2154: polygons of rings, the outer ring first."""
+
+    @property
+    def geometry(self) -> dict[str, object]:
+        """The GeoJSON MultiPolygon, in EPSG:2154."""
+        return {"type": "MultiPolygon", "coordinates": self.polygons}
+
+
+@dataclass(frozen=True, order=True)
+class InputTile:
+    """A tile of imagery with all files behind it."""
+
+    tile: Tile
+    assets: tuple[Asset, ...]
+    """Sorted; elevation files within 100 m of the tile are among them."""
+    fill: tuple[Fill, ...] = ()
+    """At most one of each value."""
+
+    def has(self, kind: Kind) -> bool:
+        """True where a file of this kind is behind the tile."""
+        return any(a.kind == kind for a in self.assets)
+
+
+@dataclass(frozen=True)
+class DomainInputs:
+    """A domain's tiles as the catalogue has them."""
+
+    domain: str
+    window: Window
+    """The bounding window of all tiles of the domain, also where `tiles` is only a part of them."""
+    tiles: tuple[InputTile, ...]
+    """Sorted by name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tiles."""
+        return tuple(t.tile.name for t in self.tiles)
+
+    @cached_property
+    def assets(self) -> tuple[Asset, ...]:
+        """All files of all tiles, each once, sorted."""
+        return _distinct(a for t in self.tiles for a in t.assets)
+
+    def tile(self, name: str) -> InputTile:
+        """The tile of this name.
+
+        Raises:
+            CatalogError: the domain has none.
+        """
+        for tile in self.tiles:
+            if tile.tile.name == name:
+                return tile
+        some = ", ".join(self.names[:12]) + (" …" if len(self.tiles) > 12 else "")
+        raise CatalogError(f"domain {self.domain} has no tile {name!r}; its {len(self.tiles)} tiles: {some}")
+
+    def meeting(self, window: Window) -> tuple[InputTile, ...]:
+        """The tiles that share a pixel with `window`."""
+        return tuple(t for t in self.tiles if t.tile.window.intersect(window).pixels)
+
+    def behind(self, window: Window) -> tuple[Asset, ...]:
+        """The files on which the pixels of `window` depend, each once, sorted."""
+        cells = whole_cells(window)
+        return _distinct(
+            a for t in self.meeting(cells) for a in t.assets if a.meets(cells if a.kind in ("dsm", "dtm") else window)
+        )
+
+    def around(self, window: Window) -> "DomainInputs":
+        """The same domain with only the tiles and files behind `window`: small to send to a worker."""
+        behind = frozenset(self.behind(window))
+        tiles = tuple(
+            InputTile(t.tile, tuple(a for a in t.assets if a in behind), t.fill)
+            for t in self.meeting(whole_cells(window))
+        )
+        return DomainInputs(self.domain, self.window, tiles)
+
+    def changed(self, assets: Iterable[Asset]) -> list[str]:
+        """One sentence for each file that is gone or whose content is no longer what was indexed."""
+        return [sentence for a in assets if (sentence := _change(a))]
+
+    def inputs_digest(self, window: Window) -> str:
+        """32 hexadecimal digits over all that the pixels of `window` depend on.
+
+        The files behind it, the tiles and fill that meet it, and its part inside the domain, because
+        beyond the domain's edge the image is reflected. Paths and dates do not count.
+        """
+        inside = window.intersect(self.window)
+        tiles = [
+            {"window": _edges(t.tile.window), "fill": [(f.value, f.polygons) for f in t.fill]}
+            for t in self.meeting(window)
+        ]
+        assets = sorted(digest(a.content) for a in self.behind(window))
+        return digest({"inside": _edges(inside), "tiles": tiles, "assets": assets})
+
+
+def whole_cells(window: Window) -> Window:
+    """The smallest window of whole elevation cells that covers `window`."""
+    return Window.from_edges(
+        window.row // CELL * CELL,
+        window.col // CELL * CELL,
+        -(-window.bottom // CELL) * CELL,
+        -(-window.right // CELL) * CELL,
+    )
+
+
+def _distinct(assets: Iterable[Asset]) -> tuple[Asset, ...]:
+    return tuple(sorted(set(assets), key=lambda a: (a.kind, a.path)))
+
+
+def _edges(window: Window) -> tuple[int, int, int, int]:
+    return (window.row, window.col, window.bottom, window.right)
+
+
+def _change(asset: Asset) -> str | None:
+    try:
+        stat = asset.path.stat()
+        if (stat.st_size, stat.st_mtime_ns) == (asset.size, asset.mtime_ns):
+            return None
+        if stat.st_size == asset.size and file_signature(asset.path) == asset.signature:
+            return None
+    except OSError as error:
+        return f"{asset.path}: cannot be read: {error.strerror}; restore it, or index the domain again"
+    return f"{asset.path}: its content is no longer what was indexed; index the domain again"

@@ -1,0 +1,149 @@
+"""STAC items of input tiles: made from what was examined, read back as plain values."""
+
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pystac
+from rasterio.warp import transform_geom
+
+from pipeline.errors import CatalogError
+from pipeline.grid import CRS, RESOLUTION_M, Tile
+from pipeline.sources.inputs import Asset, Fill, InputTile
+
+LICENCE = "etalab-2.0"
+_EXTENSIONS = [
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+]
+_MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
+_DIGITS = 7
+"""Decimals of a degree: 1 cm."""
+
+
+def vintage(year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
+    """(start, middle, end) of a year in UTC: the imagery is of some day in it."""
+    start = dt.datetime(year, 1, 1, tzinfo=dt.UTC)
+    return start, dt.datetime(year, 7, 1, tzinfo=dt.UTC), dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
+
+
+def item_of(
+    tile: InputTile, *, domain: str, year: int, path: Path, near: Path, notes: Sequence[str], attribution: str
+) -> pystac.Item:
+    """The STAC item of a tile that will lie at `path`.
+
+    Files below `near` are named relative to the item, so that a catalogue beside its delivery can move
+    with it; others absolutely.
+    """
+    start, middle, end = vintage(year)
+    window = tile.tile.window
+    geometry = _footprint(tile.tile)
+    item = pystac.Item(
+        id=f"{domain}-{tile.tile.name}",
+        geometry=geometry,
+        bbox=_bbox(geometry),
+        datetime=middle,
+        start_datetime=start,
+        end_datetime=end,
+        stac_extensions=list(_EXTENSIONS),
+        properties={
+            "gsd": RESOLUTION_M,
+            "license": LICENCE,
+            "proj:code": CRS,
+            "proj:shape": list(window.shape),
+            "proj:transform": list(window.transform),
+            "proj:bbox": list(window.bounds),
+            "landcover:domain": domain,
+            "landcover:tile": tile.tile.name,
+            "landcover:notes": list(notes),
+            "landcover:attribution": attribution,
+            "landcover:fill": [{"value": f.value, "geometry": f.geometry} for f in tile.fill],
+        },
+    )
+    item.set_self_href(str(path))
+    for asset in tile.assets:
+        item.add_asset(_key(asset), _stac_asset(asset, path.parent, near))
+    return item
+
+
+def _key(asset: Asset) -> str:
+    return f"{asset.kind}-{asset.path.name}" if asset.kind in ("dsm", "dtm") else asset.kind
+
+
+def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
+    below = asset.path.is_relative_to(near)
+    href = Path(os.path.relpath(asset.path, folder)).as_posix() if below else asset.path.as_posix()
+    fields: dict[str, Any] = {
+        "data_type": asset.dtype,
+        "file:size": asset.size,
+        "proj:shape": list(asset.shape),
+        "proj:transform": list(asset.transform),
+        "landcover:kind": asset.kind,
+        "landcover:signature": asset.signature,
+        "landcover:mtime_ns": asset.mtime_ns,
+        "landcover:block": list(asset.block),
+    }
+    if asset.nodata is not None:
+        fields["nodata"] = asset.nodata if asset.nodata in ("nan", "inf", "-inf") else float(asset.nodata)
+    return pystac.Asset(href, media_type=_MEDIA.get(asset.path.suffix.lower()), roles=["data"], extra_fields=fields)
+
+
+def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
+    """The tile that an item describes; opens no raster.
+
+    Raises:
+        CatalogError: an item of another tile size, or one that `index` did not write.
+    """
+    where = item.get_self_href() or item.id
+    try:
+        name, shape = item.properties["landcover:tile"], tuple(item.properties["proj:shape"])
+        fill = tuple(Fill(f["value"], _tuples(f["geometry"]["coordinates"])) for f in item.properties["landcover:fill"])
+        assets = tuple(sorted((_asset(a) for a in item.assets.values()), key=lambda a: (a.kind, a.path)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CatalogError(
+            f"{where}: is no item of an input tile: {type(error).__name__} {error}; index the domain again"
+        ) from error
+    if shape != (tile_size, tile_size):
+        raise CatalogError(
+            f"{where}: tile {name} has {shape[0]} × {shape[1]} px; expected grid.tile = {tile_size}: "
+            f"set the campaign's tile to {shape[0]}, or index a delivery of tiles of {tile_size} px"
+        )
+    return InputTile(Tile.named(name, tile_size), assets, fill)
+
+
+def _asset(asset: pystac.Asset) -> Asset:
+    fields = asset.extra_fields
+    nodata = fields.get("nodata")
+    return Asset(
+        kind=fields["landcover:kind"],
+        path=Path(os.path.normpath(asset.get_absolute_href() or asset.href)),
+        signature=fields["landcover:signature"],
+        size=fields["file:size"],
+        mtime_ns=fields["landcover:mtime_ns"],
+        transform=_tuples(fields["proj:transform"]),
+        shape=_tuples(fields["proj:shape"]),
+        dtype=fields["data_type"],
+        block=_tuples(fields["landcover:block"]),
+        nodata=None if nodata is None else str(nodata),
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _footprint(tile: Tile) -> dict[str, Any]:
+    left, bottom, right, top = tile.window.bounds
+    ring = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
+    geometry: dict[str, Any] = json.loads(
+        json.dumps(transform_geom(CRS, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=_DIGITS))
+    )
+    return geometry
+
+
+def _bbox(geometry: Mapping[str, Any]) -> list[float]:
+    xs, ys = zip(*geometry["coordinates"][0], strict=True)
+    return [min(xs), min(ys), max(xs), max(ys)]

@@ -1,0 +1,77 @@
+"""Which elevation files stand behind a tile, how much of it they cover, and what is said about them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shapely import STRtree, box, union_all
+
+from pipeline.grid import Tile
+from pipeline.sources.checks import Examined, named_corner
+from pipeline.sources.delivery import Kind
+
+REACH_M = 100.0
+"""Elevation files up to here beyond a tile count as behind it: windows read over its edge."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relief:
+    """All surface and terrain files of a delivery, indexed by place."""
+
+    files: Sequence[Examined]
+    boxes: Any
+    """shapely boxes of the files, in their order."""
+    tree: Any
+    """shapely's STRtree over `boxes`."""
+
+    @classmethod
+    def of(cls, files: Sequence[Examined]) -> "Relief":
+        """Over these files."""
+        boxes = [box(*f.header.bounds) for f in files]
+        return cls(files, boxes, STRtree(boxes))
+
+    def behind(self, tile: Tile) -> list[Examined]:
+        """The files that meet the tile grown by `REACH_M`."""
+        left, bottom, right, top = tile.window.bounds
+        grown = box(left - REACH_M, bottom - REACH_M, right + REACH_M, top + REACH_M)
+        return [self.files[i] for i in sorted(self.tree.query(grown, predicate="intersects"))]
+
+    def share(self, tile: Tile) -> float:
+        """The share, 0..1, of a tile's area that surface and terrain files both cover; holes in files do not count."""
+        area = box(*tile.window.bounds)
+        covered = area
+        for kind in ("dsm", "dtm"):
+            near = [self.boxes[i] for i in self.tree.query(area) if self.files[i].kind == kind]
+            covered = covered.intersection(union_all(near))
+        return float(covered.area / area.area)
+
+
+def notes(imagery: Mapping[Kind, Examined], elevation: Sequence[Examined]) -> list[str]:
+    """What was found in a tile's headers and what was done about it, a sentence each."""
+    said = []
+    for kind, file in sorted(imagery.items()):
+        if file.header.crs == "parameters":
+            said.append(f"{kind}: CRS without the code EPSG:2154; its projection parameters are Lambert-93's: taken so")
+        if file.header.nodata is not None:
+            said.append(f"{kind}: no-data tag {file.header.nodata:g} ignored: it is a legal value of 8-bit pixels")
+    for kind in ("dsm", "dtm"):
+        files = [f for f in elevation if f.kind == kind]
+        if without := sum(f.header.crs == "absent" for f in files):
+            said.append(f"{kind}: {without} of {len(files)} files carry no CRS: taken as Lambert-93")
+        if by_parameters := sum(f.header.crs == "parameters" for f in files):
+            said.append(f"{kind}: {by_parameters} of {len(files)} files are Lambert-93 by parameters, not by code")
+        if shifted := sum(_half_pixel(f) for f in files):
+            said.append(
+                f"{kind}: {shifted} of {len(files)} files lie half a pixel off their names: "
+                "resampled from where their georeference has them"
+            )
+    return said
+
+
+def _half_pixel(file: Examined) -> bool:
+    corner = named_corner(file.delivered)
+    if corner is None:
+        return False
+    step = file.header.transform[0]
+    off = (file.header.transform[2] - corner[0], file.header.transform[5] - corner[1])
+    return all(abs(abs(o) / step - 0.5) < 0.01 for o in off)

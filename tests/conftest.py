@@ -1,0 +1,46 @@
+"""What all tests share: real data, Hypothesis profiles, few threads, no network."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+# Before any numerical library starts its threads: on a machine of many cores, a thread a core for images of a
+# few hundred pixels makes tests slower, not faster.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ.setdefault(_variable, "2")
+# Before huggingface_hub reads it: a test that would ask the hub fails at once instead of waiting.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("dev", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, max_examples=100)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real files beside the repository; its tests are skipped where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only this machine answers: connections elsewhere fail by name instead of hanging or passing by luck."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        # A datagram socket sends nothing when it connects: distributed asks the system for its own address so.
+        if self.type == socket.SOCK_STREAM and host not in ("localhost", "::1") and not host.startswith("127."):
+            raise OSError(f"tests have no network; refused a connection to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)

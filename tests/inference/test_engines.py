@@ -1,0 +1,197 @@
+"""Engines run one graph: they agree, whatever the batch or the threads, and refuse what they cannot do."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from numpy.typing import NDArray
+
+from pipeline.config import Recipe
+from pipeline.errors import EngineError, StorageError
+from pipeline.inference import Engine, Predictor, resolve_engine
+from pipeline.inference import openvino_engine as ov
+from pipeline.inference import predictor as predictors
+from pipeline.inference.openvino_engine import OpenVinoPredictor, converted
+from pipeline.inference.torch_engine import TorchPredictor
+from pipeline.model import Model, build, load
+from tests.inference.networks import Strided, exact_recipe
+
+pytest.importorskip("openvino", reason="the extra `cpu` is not installed")
+
+RECIPE = Recipe(
+    name="light",
+    encoder="resnet18",
+    decoder_channels=(32, 16, 16, 8, 8),
+    mean=(105.08, 110.87, 101.82, 106.38, 53.26),
+    std=(52.17, 45.38, 44.00, 39.69, 79.30),
+    live=tuple(range(1, 13)),
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model.in_memory(build(RECIPE), RECIPE)
+
+
+def windows(count: int = 2, size: int = 96) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, 5, size // 16, size // 16))
+    pixels = np.clip(np.kron(coarse, np.ones((16, 16))) + rng.normal(0, 8, (count, 5, size, size)), 0, 255)
+    return pixels.astype(np.uint8), rng.random((count, size, size)) > 0.1
+
+
+def agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    return float((a[:, 0] == b[:, 0]).mean())
+
+
+def test_openvino_agrees_with_torch_on_made_up_windows(model: Model) -> None:
+    pixels, valid = windows()
+    ours, theirs = TorchPredictor(model)(pixels, valid), OpenVinoPredictor(model)(pixels, valid)
+    assert agreement(ours, theirs) >= 0.9999
+    assert np.abs(ours[:, 1].astype(int) - theirs[:, 1]).max() <= 1
+
+
+def test_openvino_agrees_with_torch_on_the_real_patches(shared_data: Path) -> None:
+    model = load(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
+    images = []
+    for path in sorted((shared_data / "flair_patches").glob("IMG_*.tif"))[:3]:
+        with rasterio.open(path) as image:
+            images.append(image.read())
+    pixels = np.stack(images)
+    valid = np.ones((len(pixels), 512, 512), bool)
+    assert agreement(TorchPredictor(model)(pixels, valid), OpenVinoPredictor(model)(pixels, valid)) >= 0.9999
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_batch_and_threads_change_no_byte(model: Model, engine: str) -> None:
+    pixels, valid = windows(4)
+
+    def made(threads: int) -> Predictor:
+        if engine == "openvino":
+            return OpenVinoPredictor(model, threads=threads)
+        torch.set_num_threads(threads)
+        return TorchPredictor(model)
+
+    before = torch.get_num_threads()
+    try:
+        together = made(1)(pixels, valid)
+        two = made(2)
+        apart = np.concatenate([two(pixels[i : i + 1], valid[i : i + 1]) for i in reversed(range(4))][::-1])
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(together, apart)
+
+
+def test_under_bf16_the_map_is_nearly_the_same(model: Model) -> None:
+    """The path that CUDA takes, on this processor: the same code under autocast."""
+    pixels, valid = windows()
+    assert agreement(TorchPredictor(model)(pixels, valid), TorchPredictor(model, precision="bf16")(pixels, valid)) > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_cuda_agrees_with_the_processor(model: Model, precision: str) -> None:
+    pixels, valid = windows()
+    on_device = TorchPredictor(model, precision=precision)(pixels, valid)
+    assert agreement(on_device, OpenVinoPredictor(model)(pixels, valid)) > (0.999 if precision == "fp32" else 0.9)
+
+
+@pytest.mark.parametrize("kind", [TorchPredictor, OpenVinoPredictor])
+def test_logits_that_are_not_finite_are_an_error_and_no_pixel(kind: type[Predictor]) -> None:
+    class Broken(Strided):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) / (x[:, :1] - 7.0)
+
+    predictor = kind(Model.in_memory(Broken(5, 5), exact_recipe()))  # type: ignore[call-arg]
+    pixels, valid = np.full((1, 5, 8, 8), 9, np.uint8), np.ones((1, 8, 8), bool)
+    assert predictor(pixels, valid)[:, 1].all()
+    pixels[0, 0, 3, 3] = 7
+    with pytest.raises(EngineError, match="not finite"):
+        predictor(pixels, valid)
+
+
+def test_a_device_that_is_full_takes_smaller_batches_and_gives_the_same(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, valid = windows(4)
+    predictor = TorchPredictor(model)
+    whole = predictor(pixels, valid)
+    forward = predictor._graph.forward
+    sizes = []
+
+    def small(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > room:
+            raise torch.cuda.OutOfMemoryError("made up")
+        result: torch.Tensor = forward(images, mask)
+        return result
+
+    monkeypatch.setattr(predictor._graph, "forward", small)
+    room = 1
+    np.testing.assert_array_equal(predictor(pixels, valid), whole)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    room = 0
+    with pytest.raises(EngineError, match=r"a window of 96 × 96 px does not fit .* use a smaller window"):
+        predictor(pixels, valid)
+
+
+def test_a_conversion_is_kept_and_belongs_to_its_weights(model: Model, cache: Path) -> None:
+    path = converted(model)
+    assert path.is_relative_to(cache)
+    before = path.stat().st_mtime_ns
+    assert converted(model) == path
+    assert path.stat().st_mtime_ns == before
+    torch.manual_seed(1)
+    assert converted(Model.in_memory(build(RECIPE), RECIPE)) != path
+    assert {p.suffix for p in path.parent.iterdir()} == {".xml", ".bin"}
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="LANDCOVER_CACHE"):
+        converted(model)
+
+
+def test_auto_is_openvino_where_it_is_and_no_cuda_device_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictors, "device", lambda: torch.device("cpu"))
+    assert resolve_engine("auto") == Engine("openvino", "fp32")
+    monkeypatch.setattr(predictors, "find_spec", lambda _: None)
+    assert resolve_engine("auto") == Engine("torch", "fp32")
+    with pytest.raises(EngineError, match="not installed"):
+        resolve_engine("openvino")
+    monkeypatch.undo()
+    monkeypatch.setattr(predictors, "device", lambda: torch.device("cuda:0"))
+    assert resolve_engine("auto", precision="fp16") == Engine("torch", "fp16")
+
+
+def test_what_no_engine_can_do_is_refused(model: Model) -> None:
+    with pytest.raises(EngineError, match="expected auto, torch, openvino"):
+        resolve_engine("tensorflow")  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="no fp16"):
+        resolve_engine("openvino", precision="fp16")
+    if not torch.cuda.is_available():
+        with pytest.raises(EngineError, match="fp16 wants a CUDA device"):
+            TorchPredictor(model, precision="fp16")
+
+
+def test_importing_the_package_needs_no_openvino() -> None:
+    assert ov.__name__ in sys.modules
+    assert "openvino" not in vars(ov)

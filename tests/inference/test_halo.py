@@ -1,0 +1,254 @@
+"""The map does not depend on windows, blocks, chunks or threads, and no data stays no data."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import pipeline
+from pipeline.errors import ConfigError, EngineError
+from pipeline.grid import Layout, Window
+from pipeline.inference import Engine, Method, predict_stack
+from pipeline.inference.halo import map_block, read_reflected
+from pipeline.inference.predictor import predictor_for
+from pipeline.inference.torch_engine import TorchPredictor
+from pipeline.model import Model
+from pipeline.sources.mosaic import Pixels
+from tests.inference.networks import STRIDE, Strided, exact_model, exact_recipe
+
+BANDS = ("red", "green", "blue", "nir", "elevation")
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """A source in memory, anywhere on the lattice, that counts its reads."""
+
+    pixels: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    window: Window
+    bands: tuple[str, ...] = BANDS
+    crs: str = "EPSG:2154"
+    transform: tuple[float, ...] = (0.2, 0.0, 0.0, 0.0, -0.2, 0.0)
+    reads: list[Window] = field(default_factory=list)
+
+    def read(self, window: Window) -> Pixels:
+        assert self.window.contains(window), "a read passed the source's edge"
+        self.reads.append(window)
+        rows, cols = window.slices_in(self.window)
+        return Pixels(self.pixels[:, rows, cols], self.valid[rows, cols])
+
+
+def image(rng: np.random.Generator, window: Window, *, holes: float = 0.0) -> Counted:
+    pixels = rng.integers(0, 256, (5, *window.shape), dtype=np.uint8)
+    valid = np.ones(window.shape, bool)
+    if holes:
+        valid[rng.random(window.shape) < holes] = False
+    return Counted(pixels, valid, window)
+
+
+def whole_forward(source: Counted, model: Model, *, halo: int) -> NDArray[np.uint8]:
+    """The network run once over the whole image, padded by reflection, aligned to the lattice."""
+    w, s = source.window, STRIDE
+    top, left = (w.row - halo) // s * s, (w.col - halo) // s * s
+    height, width = (-(-(e + halo - t) // s) * s for e, t in ((w.bottom, top), (w.right, left)))
+    pad = ((w.row - top, top + height - w.bottom), (w.col - left, left + width - w.right))
+    pixels = np.pad(source.pixels, ((0, 0), *pad), mode="reflect").astype(np.float32)
+    pixels *= np.pad(source.valid, pad, mode="reflect")  # mean 0, std 1: masked is 0
+    with torch.inference_mode():
+        logits = model.network(torch.from_numpy(pixels)[None])[0].numpy()
+    live = np.array(model.recipe.live)
+    logits = logits[live - 1]
+    classes = live[logits.argmax(0)].astype(np.uint8)
+    share = np.exp(logits - logits.max(0)).sum(0, dtype=np.float64)
+    layers = np.stack([classes, np.round(255.0 / share).astype(np.uint8)])
+    rows, cols = slice(w.row - top, w.bottom - top), slice(w.col - left, w.right - left)
+    out = layers[:, rows, cols]
+    out[:, ~source.valid] = 0
+    return out
+
+
+LAYOUT = Layout(core=10, halo=11, window=40, stride=STRIDE)
+assert LAYOUT.core % STRIDE, "cores start off the network's stride"
+assert len({(r // STRIDE * STRIDE - r) for r in range(0, 40, 10)}) > 1
+
+MODEL = exact_model()
+
+
+@given(
+    st.builds(Window, st.integers(-60, 60), st.integers(-60, 60), st.integers(12, 70), st.integers(12, 70)),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 0.3]),
+    st.integers(0, 99),
+)
+def test_the_mapped_domain_equals_one_forward_of_the_whole_byte_for_byte(
+    window: Window, cores: int, holes: float, seed: int
+) -> None:
+    source = image(np.random.default_rng(seed), window, holes=holes)
+    stack = predict_stack(source, Method(MODEL, LAYOUT, cores * LAYOUT.core), window=source.window)
+    mapped = stack.compute(scheduler="sync")
+    expected = whole_forward(source, MODEL, halo=LAYOUT.halo)
+    np.testing.assert_array_equal(mapped[0], expected[0])
+    # NumPy's exp and torch's may differ in the last bit, so confidence may round to the next unit.
+    assert np.abs(mapped[1].astype(int) - expected[1]).max() <= 1
+
+
+@given(st.integers(-40, 40), st.integers(1, 30), st.integers(1, 60), st.integers(1, 60))
+def test_beyond_the_edge_the_image_is_reflected_as_numpy_does(start: int, size: int, before: int, after: int) -> None:
+    source = image(np.random.default_rng(0), Window(start, -start, size, size))
+    read = read_reflected(source, Window(start - before, -start - after, before + size + after, after + size + before))
+    pad = ((before, after), (after, before))
+    np.testing.assert_array_equal(read.bands, np.pad(source.pixels, ((0, 0), *pad), mode="reflect"))
+    np.testing.assert_array_equal(read.valid, np.pad(source.valid, pad, mode="reflect"))
+
+
+@pytest.fixture
+def big() -> Counted:
+    return image(np.random.default_rng(1), Window(-37, 13, 100, 100), holes=0.05)
+
+
+def lazily(source: Counted, model: Model = MODEL, *, block: int = 20) -> da.Array:
+    return predict_stack(source, Method(model, LAYOUT, block), window=source.window)
+
+
+def test_25_blocks_are_25_tasks(big: Counted) -> None:
+    (stack,) = dask.optimize(lazily(big))
+    assert stack.numblocks == (1, 5, 5)
+    assert len(dict(stack.__dask_graph__())) == 25
+
+
+def test_both_layers_together_read_and_infer_each_block_once(big: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    forwards = []
+    call = TorchPredictor.__call__
+
+    def counted(self: TorchPredictor, pixels: Any, valid: Any) -> Any:
+        forwards.append(len(pixels))
+        return call(self, pixels, valid)
+
+    monkeypatch.setattr(TorchPredictor, "__call__", counted)
+    dataset = pipeline.predict(big, MODEL, layout=LAYOUT, block=20, engine="torch")
+    assert not big.reads, "building the map read something"
+    dask.compute(dataset["landcover"].data, dataset["confidence"].data, scheduler="threads")
+    assert len(big.reads) == 25
+    assert len(forwards) == 25
+    assert sum(forwards) == 100
+
+
+@pytest.mark.parametrize("block", [10, 30, 100])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_blocks_and_threads_change_no_byte(big: Counted, block: int, threads: int) -> None:
+    expected = lazily(big).compute(scheduler="sync")
+    stack = lazily(big, block=block)
+    np.testing.assert_array_equal(stack.compute(scheduler="threads", num_workers=threads), expected)
+
+
+def test_a_part_is_mapped_as_within_the_whole(big: Counted) -> None:
+    part = Window(big.window.row + 20, big.window.col + 40, 40, 20)
+    stack = predict_stack(big, Method(MODEL, LAYOUT, 20), window=part)
+    rows, cols = part.slices_in(big.window)
+    np.testing.assert_array_equal(stack.compute(), lazily(big).compute()[:, rows, cols])
+
+
+@given(st.integers(1, 75), st.integers(1, 75), st.none() | st.tuples(st.integers(5, 80), st.integers(5, 80)))
+def test_an_array_in_memory_or_on_dask_gives_the_map_of_its_source(
+    height: int, width: int, chunks: tuple[int, int] | None
+) -> None:
+    source = image(np.random.default_rng(height), Window(0, 0, height, width))
+    source.pixels[:, : height // 2, : width // 3] = 7
+    array = xr.DataArray(source.pixels, dims=("band", "y", "x"), coords={"band": list(BANDS)}).rio.write_nodata(7)
+    source.valid[(source.pixels == 7).all(0)] = False
+    if chunks:
+        array = array.chunk({"band": 1, "y": chunks[0], "x": chunks[1]})
+    dataset = pipeline.predict(array, MODEL, layout=LAYOUT, block=20, engine="torch")
+    expected = lazily(source).compute()
+    for i, name in enumerate(("landcover", "confidence")):
+        np.testing.assert_array_equal(dataset[name].values, expected[i], err_msg=name)
+
+
+def test_the_map_has_the_coordinates_of_the_image() -> None:
+    y, x = 6_890_000 - 0.2 * (np.arange(30) + 0.5), 595_000 + 0.2 * (np.arange(40) + 0.5)
+    array = xr.DataArray(np.zeros((5, 30, 40), np.uint8), dims=("band", "y", "x"), coords={"y": y, "x": x})
+    dataset = pipeline.predict(array.rio.write_crs("EPSG:2154"), MODEL, layout=LAYOUT, engine="torch")
+    np.testing.assert_array_equal(dataset.y, y)
+    np.testing.assert_array_equal(dataset.x, x)
+    assert dataset.landcover.rio.crs.to_epsg() == 2154
+    assert dataset.landcover.rio.nodata == 0
+
+
+def test_a_logit_that_is_switched_off_never_appears_whatever_its_value() -> None:
+    class Loud(Strided):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(x)
+            logits[:, 3] = 1e30
+            return logits
+
+    recipe = exact_recipe(live=(1, 2, 3, 5))
+    source = image(np.random.default_rng(3), Window(0, 0, 40, 40))
+    loud = lazily(source, Model.in_memory(Loud(5, 5), recipe)).compute()
+    quiet = lazily(source, exact_model(recipe)).compute()
+    assert set(np.unique(loud[0])) <= {1, 2, 3, 5}
+    np.testing.assert_array_equal(loud, quiet)
+
+
+def test_masked_pixels_enter_the_network_as_the_channel_mean() -> None:
+    recipe = exact_recipe().model_copy(update={"mean": (3.0, 5.0, 7.0, 9.0, 11.0), "std": (2.0,) * 5})
+    model = Model.in_memory(Strided(5, 5), recipe)
+    rng = np.random.default_rng(4)
+    pixels = rng.integers(0, 256, (1, 5, 16, 16), dtype=np.uint8)
+    valid = rng.random((1, 16, 16)) < 0.6
+    at_mean = np.where(valid[:, None], pixels, np.array(recipe.mean, np.uint8)[None, :, None, None])
+    predictor = TorchPredictor(model)
+    np.testing.assert_array_equal(predictor(pixels, valid), predictor(at_mean, np.ones_like(valid)))
+
+
+def test_a_block_without_data_costs_no_forward_and_is_no_data() -> None:
+    source = image(np.random.default_rng(5), Window(0, 0, 40, 40))
+    source.valid[:] = False
+
+    class Refuses:
+        def __call__(self, *_: Any) -> Any:
+            raise AssertionError("a forward was run")
+
+    layers = map_block(source, Window(0, 0, 20, 20), layout=LAYOUT, predictor=Refuses())
+    assert not layers.any()
+
+
+def test_logits_that_are_not_finite_are_an_error_and_no_pixel() -> None:
+    class Broken(Strided):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(x)
+            logits[0, 1, 3, 3] = float("nan")
+            return logits
+
+    predictor = TorchPredictor(Model.in_memory(Broken(5, 5), exact_recipe()))
+    with pytest.raises(EngineError, match="not finite"):
+        predictor(np.zeros((1, 5, 8, 8), np.uint8), np.ones((1, 8, 8), bool))
+
+
+def test_threads_share_one_resident_predictor() -> None:
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(predictor_for(MODEL, Engine()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
+
+
+def test_bands_that_are_not_the_recipes_are_refused() -> None:
+    source = image(np.random.default_rng(6), Window(0, 0, 40, 40))
+    swapped = Counted(source.pixels, source.valid, source.window, bands=("nir", "red", "green", "blue", "elevation"))
+    with pytest.raises(EngineError, match="wants the bands red, green"):
+        pipeline.predict(swapped, MODEL, layout=LAYOUT, engine="torch")
+    with pytest.raises(EngineError, match="wants 5 bands; got 3"):
+        pipeline.predict(xr.DataArray(source.pixels[:3], dims=("band", "y", "x")), MODEL, layout=LAYOUT, engine="torch")
+    with pytest.raises(ConfigError, match="must divide the block"):
+        pipeline.predict(source, MODEL, layout=LAYOUT, block=25)

@@ -1,0 +1,365 @@
+"""Weights: every layout gives the same network, and what does not fit is refused by name."""
+
+import copy
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+from pipeline.config import DEFAULT_RECIPE, Recipe, load_recipe
+from pipeline.errors import ConfigError, WeightsError
+from pipeline.fingerprint import file_sha256
+from pipeline.model import Model, build, load
+
+LIGHT = Recipe(
+    name="light",
+    encoder="tu-tf_mobilenetv3_small_minimal_100",
+    decoder_channels=(16, 8, 8, 8, 8),
+    mean=(105.0, 110.0, 100.0, 106.0, 53.0),
+    std=(52.0, 45.0, 44.0, 39.0, 79.0),
+    live=(1, 2, 3),
+)
+FIRST = "encoder.model.conv_stem.weight"
+HEAD = ("segmentation_head.0.weight", "segmentation_head.0.bias")
+
+State = OrderedDict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    """Random weights of the light network, float32."""
+    torch.manual_seed(7)
+    return OrderedDict(build(LIGHT).state_dict())
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path) -> Path:
+    return shared_data / "weights" / "mini_resnet34-unet_weights.pth"
+
+
+def prefixed(state: State) -> State:
+    """As in a FLAIR-INC file: the Lightning module's prefix, and the loss's class weights."""
+    named = OrderedDict((f"model.seg_model.{name}", tensor) for name, tensor in state.items())
+    return OrderedDict([*named.items(), ("criterion.weight", torch.ones(19))])
+
+
+def saved(path: Path, state: State) -> Path:
+    torch.save(prefixed(state), path)
+    return path
+
+
+def without(state: State, *names: str) -> State:
+    return OrderedDict((name, tensor) for name, tensor in state.items() if name not in names)
+
+
+def output(model: Model) -> np.ndarray:
+    values = torch.linspace(-2, 2, 5 * 64 * 64).reshape(1, 5, 64, 64)
+    with torch.inference_mode():
+        return model.network(values).numpy()
+
+
+def as_pth(path: Path, state: State) -> Path:
+    return saved(path.with_suffix(".pth"), state)
+
+
+def as_legacy_pth(path: Path, state: State) -> Path:
+    torch.save(prefixed(state), path.with_suffix(".pth"), _use_new_zipfile_serialization=False)
+    return path.with_suffix(".pth")
+
+
+def as_lightning(path: Path, state: State) -> Path:
+    whole = {"state_dict": prefixed(state), "epoch": 65, "pytorch-lightning_version": "2.5.0", "callbacks": {"a": [1]}}
+    torch.save(whole, path.with_suffix(".ckpt"))
+    return path.with_suffix(".ckpt")
+
+
+def as_safetensors(path: Path, state: State) -> Path:
+    save_file(dict(state), path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+def as_prefixed_safetensors(path: Path, state: State) -> Path:
+    save_file(dict(prefixed(state)), path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+LAYOUTS = [as_pth, as_legacy_pth, as_lightning, as_safetensors, as_prefixed_safetensors]
+
+
+def test_every_layout_gives_the_same_network(tmp_path: Path, state: State) -> None:
+    plain = build(LIGHT)
+    plain.load_state_dict(state)
+    expected = output(Model.in_memory(plain, LIGHT))
+    for layout in LAYOUTS:
+        model = load(layout(tmp_path / layout.__name__, state), LIGHT)
+        np.testing.assert_array_equal(output(model), expected)
+        assert not model.network.training
+        assert not any(parameter.requires_grad for parameter in model.network.parameters())
+
+
+def test_real_weights_load_as_float32_under_the_default_recipe(real: Path) -> None:
+    model = load(real)
+    assert model.recipe == load_recipe(DEFAULT_RECIPE)
+    assert model.weights_hash == file_sha256(real)
+    assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+    assert sum(p.numel() for p in model.network.parameters()) == pytest.approx(24.4e6, rel=0.01)
+    stored = torch.load(real, weights_only=True)["model.seg_model.segmentation_head.0.bias"]
+    assert torch.equal(model.network.state_dict()[HEAD[1]], stored.float())
+    assert output(model).shape == (1, 19, 64, 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_floating_precision_becomes_float32(tmp_path: Path, state: State, dtype: torch.dtype) -> None:
+    narrow = OrderedDict((n, t.to(dtype) if t.is_floating_point() else t) for n, t in state.items())
+    model = load(saved(tmp_path / "w.pth", narrow), LIGHT)
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, narrow[name].to(state[name].dtype)), name
+
+
+def test_a_process_keeps_one_copy_and_notices_a_replaced_file(tmp_path: Path, state: State) -> None:
+    path = saved(tmp_path / "w.pth", state)
+    first = load(path, LIGHT)
+    assert load(str(path), LIGHT) is first
+    saved(tmp_path / "new.pth", OrderedDict((n, t * 2) for n, t in state.items())).replace(path)
+    second = load(path, LIGHT)
+    assert second is not first
+    assert second.weights_hash != first.weights_hash
+
+
+def test_a_loaded_model_travels_as_a_path(tmp_path: Path, state: State) -> None:
+    model = load(saved(tmp_path / "w.pth", state), LIGHT)
+    sent = pickle.dumps(model)
+    assert len(sent) < 4_000
+    assert pickle.loads(sent) is model
+
+
+def test_a_model_whose_file_changed_on_the_way_is_refused(tmp_path: Path, state: State) -> None:
+    path = saved(tmp_path / "w.pth", state)
+    sent = pickle.dumps(load(path, LIGHT))
+    saved(path, OrderedDict((n, t * 2) for n, t in state.items()))
+    with pytest.raises(WeightsError, match=r"expected the weights of SHA-256 .* changed after"):
+        pickle.loads(sent)
+
+
+def test_a_model_in_memory_travels_with_its_weights(state: State) -> None:
+    network = build(LIGHT)
+    network.load_state_dict(state)
+    model = Model.in_memory(network, LIGHT)
+    arrived = pickle.loads(pickle.dumps(model))
+    assert arrived.weights_hash == model.weights_hash
+    np.testing.assert_array_equal(output(arrived), output(model))
+    other = copy.deepcopy(network)
+    torch.nn.init.ones_(other.get_parameter(HEAD[1]))
+    assert Model.in_memory(other, LIGHT).weights_hash != model.weights_hash
+
+
+def refused(path: Path | str, *parts: str, recipe: Recipe | str = LIGHT) -> str:
+    """Loading fails as WeightsError whose message holds the path's name and every part."""
+    with pytest.raises(WeightsError) as caught:
+        load(path, recipe)
+    message = str(caught.value)
+    for part in (Path(path).name, *parts):
+        assert part in message
+    return message
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere.pth", "no such file")
+    refused(tmp_path, "got a folder")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".safetensors"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, suffix: str, state: State) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(b"")
+    refused(path, "is empty")
+    path.write_text("<html>not found</html>")
+    refused(path, "not a checkpoint, or cut short")
+    layout = as_safetensors if suffix == ".safetensors" else as_pth
+    whole = layout(tmp_path / "whole", state).read_bytes()
+    for share in (0.0002, 0.001, 0.002, 0.3, 0.99):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        refused(path, "not a checkpoint, or cut short")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, torch.ones(3), {"state_dict": {}}, {"state_dict": {}, "epoch": 1}])
+def test_a_checkpoint_without_named_tensors_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "expected a dict of tensors by name")
+
+
+def test_values_beside_the_tensors_are_listed(tmp_path: Path, state: State) -> None:
+    torch.save({**state, "epoch": 3}, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "got also 'epoch' (int)")
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("name", ["w.pth", "w.ckpt"])
+def test_a_malicious_pickle_does_not_run(tmp_path: Path, name: str, new_format: bool, state: State) -> None:
+    mark = tmp_path / "ran"
+    content = {"state_dict": prefixed(state), "callbacks": Payload(mark)}
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=new_format)
+    refused(tmp_path / name, "system", "is no tensor; refused", "safetensors.torch.save_file")
+    assert not mark.exists()
+    (tmp_path / name).write_bytes(pickle.dumps(Payload(mark), protocol=2))
+    refused(tmp_path / name)
+    assert not mark.exists()
+
+
+def test_a_pickled_object_of_ours_is_refused_with_its_name(tmp_path: Path, state: State) -> None:
+    torch.save({"state_dict": prefixed(state), "hyper_parameters": Path("a")}, tmp_path / "w.ckpt")
+    refused(tmp_path / "w.ckpt", "the pickled object pathlib.", "export its tensors")
+
+
+def test_missing_tensors_are_listed(tmp_path: Path, state: State) -> None:
+    gone = list(state)[5:18]
+    message = refused(saved(tmp_path / "w.pth", without(state, *gone)), "missing tensors", *gone[:10], "and 3 more")
+    assert gone[10] not in message
+
+
+def test_unexpected_tensors_are_listed(tmp_path: Path, state: State) -> None:
+    extra = OrderedDict([*state.items(), ("decoder.extra.weight", torch.ones(2))])
+    refused(saved(tmp_path / "w.pth", extra), "unexpected tensors: decoder.extra.weight")
+
+
+def test_misshapen_tensors_are_listed_with_both_shapes(tmp_path: Path, state: State) -> None:
+    name = "decoder.blocks.0.conv1.0.weight"
+    out, into, height, width = state[name].shape
+    odd = OrderedDict(state, **{name: torch.zeros(out, into + 1, height, width)})
+    refused(saved(tmp_path / "w.pth", odd), f"{name} ({out} × {into + 1} × 3 × 3, float32) for ({out} × {into} × 3 × 3")
+    whole = OrderedDict(state, **{name: state[name].to(torch.int8)})
+    refused(saved(tmp_path / "w.pth", whole), "of another shape or type", "int8")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, state: State, value: float) -> None:
+    bias = state[HEAD[1]].clone()
+    bias[3] = value
+    refused(saved(tmp_path / "w.pth", OrderedDict(state, **{HEAD[1]: bias})), "NaN or infinite", HEAD[1])
+
+
+def test_a_double_that_overflows_float32_is_refused(tmp_path: Path, state: State) -> None:
+    bias = state[HEAD[1]].double()
+    bias[3] = 1e300
+    refused(saved(tmp_path / "w.pth", OrderedDict(state, **{HEAD[1]: bias})), "NaN or infinite", HEAD[1])
+
+
+def test_a_head_of_other_classes_is_refused_with_the_recipe_that_fits(tmp_path: Path, state: State) -> None:
+    head = {name: state[name][:13].clone() for name in HEAD}
+    path = saved(tmp_path / "w.pth", OrderedDict(state, **head))
+    refused(path, "its head has 13 logits, the recipe 19", "no shipped recipe has 5 bands and 13 logits")
+    thirteen = LIGHT.model_copy(update={"name": "thirteen", "logits": 13})
+    refused(saved(path, state), "its head has 19 logits, the recipe 13", DEFAULT_RECIPE, recipe=thirteen)
+
+
+def test_an_input_of_other_bands_is_refused(tmp_path: Path, state: State) -> None:
+    path = saved(tmp_path / "w.pth", OrderedDict(state, **{FIRST: state[FIRST][:, :3].clone()}))
+    refused(path, "its input has 3 channels, the recipe 5 (red, green, blue, nir, elevation)")
+
+
+def test_a_tensor_both_with_and_without_prefix_is_refused(tmp_path: Path, state: State) -> None:
+    torch.save(OrderedDict([*prefixed(state).items(), (FIRST, state[FIRST])]), tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "both with and without")
+
+
+def test_a_recipe_of_an_unknown_encoder_or_a_wrong_stride_is_refused() -> None:
+    for encoder in ("resnet35", "tu-resnet35"):
+        with pytest.raises(ConfigError, match="resnet35"):
+            build(LIGHT.model_copy(update={"encoder": encoder}))
+    with pytest.raises(ConfigError, match=r"decoder channels \(8, 8\)"):
+        build(LIGHT.model_copy(update={"decoder_channels": (8, 8)}))
+    with pytest.raises(ConfigError, match="set stride: 32"):
+        build(LIGHT.model_copy(update={"stride": 16}))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache on a machine without network."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def cached(hub: Path, repo: str, file: str, content: Path) -> Path:
+    """Puts a file into a hub cache, in the hub's own layout: a named revision and its snapshot."""
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    root = hub / f"models--{repo.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True, exist_ok=True)
+    (root / "refs" / "main").write_text(revision)
+    target = root / "snapshots" / revision / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(content, target))
+
+
+def test_the_hubs_cache_is_enough(hub: Path, tmp_path: Path, state: State) -> None:
+    path = saved(tmp_path / "w.pth", state)
+    expected = output(load(path, LIGHT))
+    cached(hub, "org/light", "light_weights.pth", path)
+    cached(hub, "org/light", "deep/other.pth", path)
+    cached(hub, "org/safe", "model.safetensors", as_safetensors(tmp_path / "s", state))
+    for source in (
+        "hf://org/light",
+        "hf://org/light/deep/other.pth",
+        "hf://org/safe",
+        "hf://org/safe/model.safetensors",
+    ):
+        model = load(source, LIGHT)
+        assert model.source == source
+        np.testing.assert_array_equal(output(model), expected)
+        assert pickle.loads(pickle.dumps(model)).weights_hash == model.weights_hash
+
+
+def test_without_network_and_cache_the_command_for_a_login_node_is_given(hub: Path) -> None:
+    refused("hf://org/name", "login node", "hf download org/name name_weights.pth", "model.safetensors", str(hub))
+    refused("hf://org/name/a.ckpt", "hf download org/name a.ckpt")
+
+
+@pytest.mark.parametrize("source", ["hf://org", "hf://", "hf://org/", "hf:///name"])
+def test_half_a_hub_address_is_refused(source: str) -> None:
+    with pytest.raises(WeightsError, match=r"expected hf://org/name"):
+        load(source, LIGHT)
+
+
+def test_loading_a_file_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a socket was asked for")
+
+    path = saved(tmp_path / "w.pth", state)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert load(path, LIGHT).weights_hash
+    assert build(load_recipe(DEFAULT_RECIPE))
+
+
+def test_a_worker_process_finds_the_cache_by_the_environment(tmp_path: Path, state: State) -> None:
+    cached(tmp_path / "hub", "org/light", "light_weights.pth", saved(tmp_path / "w.pth", state))
+    (tmp_path / "light.yaml").write_text(LIGHT.model_dump_json())
+    code = "import sys; from pipeline.model import load; print(load('hf://org/light', sys.argv[1]).weights_hash)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "light.yaml")],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == file_sha256(tmp_path / "w.pth")

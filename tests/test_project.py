@@ -1,0 +1,97 @@
+"""The repository keeps its own promises: constraints, shipped configuration, job script, README."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from pipeline.cli import app
+from pipeline.config import config_folder, load_campaign, load_recipe
+
+ROOT = Path(__file__).parents[1]
+SBATCH = ROOT / "slurm" / "map.sbatch"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_constraints_are_names_and_versions_and_pin_what_is_installed_directly() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [p for p in pins if not re.fullmatch(r"[\w.\-]+==[\w.]+", p)] == []
+    versions = {canonical(name): version for name, version in (p.split("==") for p in pins)}
+    assert len(versions) == len(pins)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + [r for name in ("cpu", "dev", "notebooks") for r in extras[name]]
+    assert {canonical(re.split(r"[\[<>=~]", r)[0]) for r in wanted} - versions.keys() == set()
+    assert versions["dask"] == versions["distributed"] == "2026.7.1"  # the one release that dask-cuda 26.10 takes
+
+
+def test_every_shipped_recipe_loads_under_its_own_name() -> None:
+    names = [path.stem for path in (config_folder() / "models").glob("*.yaml")]
+    assert names
+    for name in names:
+        assert load_recipe(name).name == name
+
+
+def test_the_example_campaign_loads_and_its_sizes_fit() -> None:
+    campaign = load_campaign(ROOT / "configs" / "campaign-example.yaml")
+    layout = campaign.grid.layout(load_recipe(campaign.model.recipe).stride)
+    assert campaign.domain("D034_2021").boundary is None
+    assert layout.overlap_factor == pytest.approx(1.298, abs=1e-3)
+    assert campaign.catalog == ROOT / "configs" / "catalog"
+
+
+def test_every_command_that_the_readme_names_is_there() -> None:
+    command = typer.main.get_command(app)
+    named = set(re.findall(r"\blandcover ([a-z]+)", README))
+    assert {"index", "plan", "run", "verify", "publish"} <= named <= set(getattr(command, "commands", ()))
+
+
+def test_every_file_that_the_readme_links_is_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def run_job(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The job script with a `landcover` that only says how it was called."""
+    fake = folder / "landcover"
+    fake.write_text('#!/bin/bash\nprintf "[%s]" "$@"\necho " offline=$HF_HUB_OFFLINE threads=$OMP_NUM_THREADS"\n')
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **variables}
+    return subprocess.run(["bash", str(SBATCH)], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_job_runs_one_domain_offline(tmp_path: Path) -> None:
+    job = run_job(tmp_path, CAMPAIGN="my campaign.yaml", DOMAIN="D034_2021")
+    assert job.returncode == 0, job.stderr
+    assert "[run][my campaign.yaml][--domain][D034_2021] offline=1 threads=1" in job.stdout
+
+
+@pytest.mark.parametrize("missing", ["CAMPAIGN", "DOMAIN"])
+def test_the_job_says_what_it_was_not_given(tmp_path: Path, missing: str) -> None:
+    given = {"CAMPAIGN": "campaign.yaml", "DOMAIN": "D034_2021"}
+    del given[missing]
+    job = run_job(tmp_path, **given)
+    assert job.returncode != 0
+    assert f"{missing}: " in job.stderr
+    assert "[run]" not in job.stdout
+
+
+@pytest.mark.parametrize("script", [SBATCH, ROOT / ".ci" / "run"])
+def test_shell_scripts_are_sound(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed; bash -n found nothing")
+    subprocess.run([shellcheck, str(script)], check=True)
