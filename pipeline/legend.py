@@ -1,4 +1,4 @@
-"""Classes, names and colours: the only copy.
+"""Layers, classes, names and colours: the only copy.
 
 FLAIR values are 1..19 in masks and in our products; 0 is no data. The network's index of a class is
 its value minus one. Names and colours are those of the FLAIR-INC model cards.
@@ -6,8 +6,13 @@ its value minus one. Names and colours are those of the FLAIR-INC model cards.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 NODATA = 0
+
+Layer = Literal["landcover", "confidence"]
+LAYERS: tuple[Layer, Layer] = ("landcover", "confidence")
+"""What is mapped, in the order of every stacked (layer, y, x) array."""
 
 
 @dataclass(frozen=True)

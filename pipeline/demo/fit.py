@@ -46,11 +46,11 @@ class Sample:
 class Effort:
     """How hard to try; the defaults take about a minute on two cores."""
 
-    steps: int = 150
-    batch: int = 8
-    crop: int = 256
+    steps: int = 400
+    batch: int = 4
+    crop: int = 192
     """Pixels a side, a multiple of 32."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 1e-2
 
 
 @dataclass(frozen=True)

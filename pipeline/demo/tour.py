@@ -32,7 +32,7 @@ from pipeline.runs.verify import verify
 from pipeline.sources.catalog import index, open_domain
 from pipeline.sources.mosaic import Mosaic
 
-_GRID = {"tile": 1000, "block": 500, "core": 500, "halo": 128, "window": 800}
+_GRID = {"tile": 1000, "block": 500, "core": 500, "halo": 96, "window": 736}
 _PREVIEW_STEP = 4
 """Every fourth pixel of the country is drawn."""
 

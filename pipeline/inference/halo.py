@@ -18,7 +18,8 @@ from pipeline.config import EngineName, Recipe
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Layout, Window
 from pipeline.inference.arrays import ArraySource, coordinates, mosaic_behind
-from pipeline.inference.predictor import LAYERS, TORCH, Engine, Predictor, predictor_for, resolve_engine
+from pipeline.inference.predictor import TORCH, Engine, Predictor, predictor_for, resolve_engine
+from pipeline.legend import LAYERS
 from pipeline.model import Model
 from pipeline.sources.mosaic import Pixels, Source
 

@@ -14,9 +14,6 @@ from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.torch_engine import TorchPredictor, device, set_threads
 from pipeline.model import Model
 
-LAYERS = ("landcover", "confidence")
-"""Names of the two layers, in the order of every stacked (layer, y, x) array."""
-
 
 @dataclass(frozen=True)
 class Engine:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -19,10 +19,7 @@ from pipeline.durable import remove_temporaries, replacing
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Affine6
-
-Layer = Literal["landcover", "confidence"]
-LAYERS: tuple[Layer, Layer] = ("landcover", "confidence")
-"""In the order of the stack's first axis."""
+from pipeline.legend import Layer
 
 BLOCK = 512
 """Pixels of a COG's internal block, a side."""

@@ -22,8 +22,8 @@ from rasterio.errors import RasterioError
 from pipeline.durable import sync, write_json
 from pipeline.errors import ProductError
 from pipeline.grid import Window
-from pipeline.products.cog import LAYERS as COG_LAYERS
-from pipeline.products.cog import Layer
+from pipeline.legend import LAYERS as COG_LAYERS
+from pipeline.legend import Layer
 from pipeline.products.item import SealedTile, matches, read_sealed
 from pipeline.products.national import EditionPlan, Owner, ShardPlan, Target
 from pipeline.products.ownership import NOBODY, owners

@@ -19,7 +19,8 @@ from pipeline import legend
 from pipeline.durable import sync, write_json
 from pipeline.errors import ProductError
 from pipeline.grid import CRS, Tile
-from pipeline.products.cog import LAYERS, FileFacts, Layer, remove_stray, write_cog
+from pipeline.legend import LAYERS, Layer
+from pipeline.products.cog import FileFacts, remove_stray, write_cog
 from pipeline.products.stac import Provenance, build_item, sha256_of
 
 _STRIP_ROWS = 1024

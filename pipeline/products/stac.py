@@ -17,7 +17,8 @@ from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import CRS, RESOLUTION_M, Layout, Tile
-from pipeline.products.cog import LAYERS, FileFacts, Layer
+from pipeline.legend import LAYERS, Layer
+from pipeline.products.cog import FileFacts
 
 if TYPE_CHECKING:
     from pystac.validation.stac_validator import JsonSchemaSTACValidator

@@ -13,8 +13,9 @@ from pipeline.config import EngineName, load_recipe
 from pipeline.errors import ProductError
 from pipeline.grid import Layout
 from pipeline.inference import predict
+from pipeline.legend import LAYERS
 from pipeline.model import load
-from pipeline.products.cog import LAYERS, write_cog
+from pipeline.products.cog import write_cog
 from pipeline.sources.mosaic import Raster
 
 _BLOCK = 5_000
