@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pipeline import __version__
-from pipeline.config import DEFAULT_RECIPE, EngineName, load_campaign
+from pipeline.config import DEFAULT_RECIPE, EngineName, Precision, load_campaign
 from pipeline.errors import LandcoverError, VerifyFailed
 
 if TYPE_CHECKING:
@@ -187,6 +187,10 @@ def predict(
     window: Annotated[int | None, typer.Option("--window", help="Pixels a side that the network sees at once.")] = None,
     halo: Annotated[int | None, typer.Option("--halo", help="Pixels around a core that are thrown away.")] = None,
     engine: Annotated[EngineName, typer.Option("--engine", help="What runs the network.")] = "auto",
+    precision: Annotated[Precision, typer.Option("--precision", help="Arithmetic of the forward.")] = "fp32",
+    quantized: Annotated[
+        Path | None, typer.Option("--quantized", help="With int8: the XML that `landcover quantize` made.")
+    ] = None,
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or its YAML.")] = DEFAULT_RECIPE,
 ) -> None:
     """Map one georeferenced raster without a catalogue, into <stem>-landcover.tif and <stem>-confidence.tif."""
@@ -194,9 +198,55 @@ def predict(
 
     with _progress("predict") as told:
         done = predict_raster(
-            raster, weights=weights, out=out, recipe=recipe, window=window, halo=halo, engine=engine, progress=told
+            raster,
+            weights=weights,
+            out=out,
+            recipe=recipe,
+            window=window,
+            halo=halo,
+            engine=engine,
+            precision=precision,
+            quantized=quantized,
+            progress=told,
         )
     console.print(f"{done.pixels / 1e6:.2f} Mpx mapped: {done.landcover} and {done.confidence}")
+
+
+@app.command(epilog="Example: landcover quantize campaign.yaml --domain D034_2021 --out int8/model.xml")
+def quantize(
+    config: ConfigArgument,
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL.xml", help="The XML; .bin, .json, .html go beside it.")],
+    domain: DomainOption = None,
+    windows: Annotated[
+        int, typer.Option("--windows", min=1, help="Windows to calibrate on, and as many to judge by.")
+    ] = 64,
+    min_agreement: Annotated[
+        float, typer.Option("--min-agreement", min=0, max=1, help="Share of pixels that int8 must map as fp32 does.")
+    ] = 0.99,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Where nothing suffices, bring operations back to float, one by one.")
+    ] = False,
+) -> None:
+    """Make an int8 network from windows of the catalogue, and report how it agrees with fp32."""
+    from pipeline.runs.quantize import quantize as quantize_campaign
+
+    with _progress("quantize") as told:
+        done = quantize_campaign(
+            load_campaign(config),
+            out=out,
+            domains=domain or (),
+            windows=windows,
+            min_agreement=min_agreement,
+            slow=slow,
+            say=log.info,
+            progress=told,
+        )
+    console.print(
+        f"{done.quantized.path}: agrees with fp32 on {done.agreement.overall:.3%} of {len(done.samples.held_out)} "
+        f"held-out windows; report in {done.html_file}",
+        soft_wrap=True,
+    )
 
 
 @app.command(epilog="Example: landcover demo --out build/demo")

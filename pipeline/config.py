@@ -17,7 +17,7 @@ from pipeline.grid import PIXELS_PER_M, Layout, Tile, Window
 DEFAULT_RECIPE = "flair-inc_rgbie_12cl_resnet34-unet"
 Band = Literal["red", "green", "blue", "nir", "elevation"]
 EngineName = Literal["auto", "torch", "openvino"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 _FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
 """Metropolitan France with Corsica in EPSG:2154, each edge a multiple of 5 km."""
@@ -98,6 +98,8 @@ class ModelSection(Section):
     """A path (relative to the campaign's folder) or `hf://org/name[/file]`."""
     recipe: str = DEFAULT_RECIPE
     """A name under `configs/models/`, or the path of a recipe's YAML."""
+    quantized: Located | None = None
+    """The XML that `landcover quantize` made of these weights; what precision int8 runs, read by no other."""
 
 
 class DomainSection(Section):
@@ -183,6 +185,8 @@ class Campaign(Section):
         names = [d.name for d in self.domains]
         if len(set(names)) != len(names):
             raise ValueError(f"a domain is named twice: {names}")
+        if self.precision == "int8" and self.model.quantized is None:
+            raise ValueError("precision int8 wants model.quantized, the XML that `landcover quantize` makes")
         tile, shard, chunk = self.grid.tile, self.shard, self.output.chunk
         if tile % shard or shard % chunk:
             raise ValueError(f"chunk {chunk} must divide shard {shard}, and that the tile {tile} px")

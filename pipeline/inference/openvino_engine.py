@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.durable import sync
-from pipeline.errors import StorageError
+from pipeline.errors import EngineError, StorageError
 from pipeline.fingerprint import PRODUCT_VERSION, digest
 from pipeline.inference.graph import MapGraph
+from pipeline.inference.quantized import Quantized
 from pipeline.inference.torch_engine import check_finite
 from pipeline.model import Model
 
@@ -30,15 +31,22 @@ _COMPILED = 4
 class OpenVinoPredictor:
     """The graph compiled by OpenVINO for each shape of window; windows go one by one."""
 
-    def __init__(self, model: Model, *, precision: str = "fp32", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        quantized: Quantized | None = None,
+    ) -> None:
         import openvino
 
         self.precision = precision
         self._core = openvino.Core()
-        self._graph = self._core.read_model(converted(model))
+        self._graph = self._core.read_model(_graph_file(model, precision, quantized))
         self._options = {
-            # fp32 means fp32, also on processors that would rather take bf16.
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            # fp32 means fp32, also on processors that would rather take bf16; in int8 it is for what stays float.
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision],
             # One window at a time with all of the engine's threads.
             "PERFORMANCE_HINT": "LATENCY",
             **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
@@ -66,6 +74,17 @@ class OpenVinoPredictor:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
         return self._requests[shape]
+
+
+def _graph_file(model: Model, precision: str, quantized: Quantized | None) -> Path:
+    """The XML to read: the model's own, or the one that was quantised from it."""
+    if precision != "int8":
+        return converted(model)
+    if quantized is None:
+        raise EngineError("precision int8 wants a quantised network: `landcover quantize` makes it")
+    quantized.check_fits(model)
+    quantized.check_unchanged()
+    return quantized.path
 
 
 def converted(model: Model) -> Path:
@@ -100,8 +119,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LANDCOVER_CACHE") or platformdirs.user_cache_dir("landcover")) / "openvino"
 
 
-def save_graph(graph: Any, path: Path) -> None:
+def save_graph(graph: Any, path: Path, *, remedy: str = "set LANDCOVER_CACHE to a folder that can be") -> None:
     """Writes XML and weights, the XML last: where it stands, both are whole.
+
+    Args:
+        graph: an `openvino.Model`.
+        path: of the XML; the weights go beside it with suffix `.bin`.
+        remedy: what to do where it cannot be written, for the error's message.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -117,6 +141,4 @@ def save_graph(graph: Any, path: Path) -> None:
                 Path(folder, part.name).replace(part)
         sync(path.parent)
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written: {error}; set LANDCOVER_CACHE to a folder that can be"
-        ) from error
+        raise StorageError(f"{path}: cannot be written: {error}; {remedy}") from error

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.config import EngineName, Precision
 from pipeline.errors import EngineError
 from pipeline.inference.openvino_engine import OpenVinoPredictor
+from pipeline.inference.quantized import Quantized, read_quantized
 from pipeline.inference.torch_engine import TorchPredictor, device, set_threads
 from pipeline.model import Model
 
@@ -21,6 +23,14 @@ class Engine:
 
     name: Literal["torch", "openvino"] = "torch"
     precision: Precision = "fp32"
+    quantized: Quantized | None = None
+    """The network in int8; None for every other precision."""
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What bytes depend on: of a quantised network its hash, not its place."""
+        own = {"name": self.name, "precision": self.precision}
+        return own | ({"quantized": self.quantized.sha256} if self.quantized else {})
 
 
 TORCH = Engine()
@@ -47,23 +57,53 @@ class Predictor(Protocol):
         ...
 
 
-def resolve_engine(name: EngineName = "auto", *, precision: Precision = "fp32") -> Engine:
+def resolve_engine(
+    name: EngineName = "auto",
+    *,
+    precision: Precision = "fp32",
+    quantized: Path | None = None,
+    model: Model | None = None,
+) -> Engine:
     """The engine behind a campaign's `engine:`.
 
-    `auto` is torch where there is a CUDA device, else OpenVINO where it is installed, else torch.
+    `auto` is torch where there is a CUDA device, else OpenVINO where it is installed, else torch; in int8 it
+    is OpenVINO wherever it is installed.
+
+    Args:
+        quantized: the XML that `landcover quantize` made; int8 needs it, the others do not look at it.
+        model: what it must have been made from; int8 needs it too.
 
     Raises:
-        EngineError: no engine of this name, one that is not installed, or a precision that it does not have.
+        EngineError: no engine of this name, one that is not installed, a precision that it does not have, or a
+            quantised network that is missing, damaged, or made from other weights or another recipe.
     """
     installed = find_spec("openvino") is not None
     if name not in get_args(EngineName):
         raise EngineError(f"unknown engine {name!r}: expected {', '.join(get_args(EngineName))}")
     if name == "openvino" and not installed:
         raise EngineError("engine openvino is not installed: pip install 'landcover-pipeline[cpu]', or engine: torch")
+    if precision == "int8":
+        return _in_int8(name, quantized, model, installed=installed)
     on_openvino = name == "openvino" or (name == "auto" and installed and device().type == "cpu")
     if on_openvino and precision == "fp16":
         raise EngineError("OpenVINO's CPU engine has no fp16 here: use fp32 or bf16, or engine: torch on a CUDA device")
     return Engine("openvino" if on_openvino else "torch", precision)
+
+
+def _in_int8(name: EngineName, quantized: Path | None, model: Model | None, *, installed: bool) -> Engine:
+    if name == "torch" or not installed:
+        raise EngineError(
+            f"precision int8 wants engine openvino, got {name}"
+            + ("" if installed else " and OpenVINO is not installed: pip install 'landcover-pipeline[cpu]'")
+        )
+    if quantized is None or model is None:
+        raise EngineError(
+            "precision int8 wants a quantised network (model.quantized in a campaign, --quantized on the command "
+            "line): `landcover quantize` makes it"
+        )
+    found = read_quantized(quantized)
+    found.check_fits(model)
+    return Engine("openvino", "int8", found)
 
 
 _RESIDENT: dict[tuple[str, str, Engine], Predictor] = {}
@@ -85,7 +125,7 @@ def predictor_for(model: Model, engine: Engine, *, threads: int | None = None) -
 
 def _make(model: Model, engine: Engine, threads: int | None) -> Predictor:
     if engine.name == "openvino":
-        return OpenVinoPredictor(model, precision=engine.precision, threads=threads)
+        return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)
     if threads is not None:
         set_threads(threads)
     return TorchPredictor(model, precision=engine.precision)

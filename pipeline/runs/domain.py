@@ -213,6 +213,7 @@ def _record(settings: Settings, domain: DomainPlan, events: list[TileEnded]) -> 
             "campaign": settings.campaign.model_dump(mode="json")
             | {"engine": settings.engine.name, "engine_threads": settings.engine_threads},
             "weights_sha256": settings.model.weights_hash,
+            "quantized_sha256": settings.engine.quantized.sha256 if settings.engine.quantized else None,
             "recipe": settings.recipe.model_dump(mode="json"),
             "software": software(),
             "tiles": [

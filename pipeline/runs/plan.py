@@ -51,7 +51,7 @@ class Settings:
                 "weights": self.model.weights_hash,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "layout": asdict(self.layout),
-                "engine": asdict(self.engine),
+                "engine": self.engine.content,
                 "tile": asdict(tile.window),
                 "inputs": inputs.inputs_digest(self.reads(tile)),
             }
@@ -109,18 +109,21 @@ def resolve(campaign: Campaign) -> Settings:
 
     Raises:
         ConfigError: sizes that do not fit each other or the network's stride.
-        EngineError: no such engine.
+        EngineError: no such engine, or a quantised network that is not of these weights.
         WeightsError: the weights cannot be had or do not fit the recipe.
     """
     recipe = load_recipe(campaign.model.recipe, base=campaign.base)
     layout = campaign.grid.layout(recipe.stride)
+    model = load(campaign.weights, recipe)
     return Settings(
         campaign=campaign,
         recipe=recipe,
         layout=layout,
-        engine=resolve_engine(campaign.engine, precision=campaign.precision),
+        engine=resolve_engine(
+            campaign.engine, precision=campaign.precision, quantized=campaign.model.quantized, model=model
+        ),
         engine_threads=engine_threads(campaign),
-        model=load(campaign.weights, recipe),
+        model=model,
     )
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from dask.base import compute
 from dask.callbacks import Callback
 
-from pipeline.config import EngineName, load_recipe
-from pipeline.errors import ProductError
+from pipeline.config import EngineName, Precision, load_recipe
+from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Layout
-from pipeline.inference import predict
+from pipeline.inference import predict, resolve_engine
 from pipeline.legend import LAYERS
 from pipeline.model import load
 from pipeline.products.cog import write_cog
@@ -41,6 +41,8 @@ def predict_raster(
     window: int | None = None,
     halo: int | None = None,
     engine: EngineName = "auto",
+    precision: Precision = "fp32",
+    quantized: Path | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Predicted:
     """Maps one raster whose bands are the recipe's, in windows aligned to its own corner.
@@ -53,14 +55,20 @@ def predict_raster(
         window: what the network sees at once, pixels a side; 2 848 by default.
         halo: pixels around a core, at least; 160 by default.
         engine: `auto`, `torch` or `openvino`.
+        precision: arithmetic of the forward.
+        quantized: the XML that `landcover quantize` made of these weights; with precision int8, and only then.
         progress: told (blocks done, blocks in all).
 
     Raises:
-        ConfigError: window and halo that do not fit each other or the network's stride.
+        ConfigError: window and halo that do not fit each other or the network's stride, or a quantised network
+            without precision int8.
+        EngineError: an engine or precision that is not to be had, or a quantised network of other weights.
         SourceError: a raster that cannot be read or whose bands are not the recipe's.
         WeightsError: weights that cannot be had or do not fit.
         ProductError: `out` cannot be written.
     """
+    if quantized and precision != "int8":
+        raise ConfigError(f"a quantised network ({quantized}) runs in int8, got {precision}: ask for --precision int8")
     rules = load_recipe(recipe)
     default = Layout(stride=rules.stride)
     if window is None and halo is None:
@@ -68,12 +76,14 @@ def predict_raster(
     else:
         layout = Layout.fitted(window or default.window, default.halo if halo is None else halo, rules.stride)
     source = Raster.open(raster, bands=rules.bands)
+    model = load(weights, rules)
+    resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProductError(f"{out} cannot be made: {error}") from error
     block = max(1, _BLOCK // layout.core) * layout.core
-    dataset = predict(source, load(weights, rules), layout=layout, block=block, engine=engine)
+    dataset = predict(source, model, layout=layout, block=block, engine=resolved)
     with _Told(progress, dataset["landcover"].data.numblocks):
         layers = dict(zip(LAYERS, compute(*(dataset[name].data for name in LAYERS)), strict=True))
     paths = {name: out / f"{raster.stem}-{name}.tif" for name in LAYERS}

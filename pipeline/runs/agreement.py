@@ -1,0 +1,61 @@
+"""How two engines' class maps agree: overall, by class, and window by window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import legend
+from pipeline.errors import ConfigError
+
+_VALUES = len(legend.FLAIR) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """A class map against the one that it should be, over some windows."""
+
+    confusion: NDArray[np.int64]
+    """Pixels (reference, other), FLAIR values 0..19; row and column 0 are empty."""
+    by_window: tuple[float, ...]
+    """Share of each window's valid pixels that agree, 0..1, in the order of the windows."""
+
+    @property
+    def overall(self) -> float:
+        """Share of all valid pixels that agree, 0..1."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+    @property
+    def by_class(self) -> dict[int, float]:
+        """FLAIR value → share of the pixels that the reference gives this class and the other too; those that occur."""
+        totals = self.confusion.sum(axis=1)
+        return {int(v): float(self.confusion[v, v] / totals[v]) for v in np.flatnonzero(totals)}
+
+    @property
+    def worst(self) -> list[int]:
+        """Positions of the windows, the one that agrees least first."""
+        return sorted(range(len(self.by_window)), key=self.by_window.__getitem__)
+
+
+def agree(reference: Sequence[NDArray[np.uint8]], other: Sequence[NDArray[np.uint8]]) -> Agreement:
+    """Compares class maps, window by window.
+
+    Args:
+        reference: uint8 (y, x) of FLAIR values for each window; 0 is no data and counts for nothing.
+        other: the same windows by the other engine; what it has where the reference has 0 does not matter.
+
+    Raises:
+        ConfigError: no window has a valid pixel.
+    """
+    confusion = np.zeros((_VALUES, _VALUES), np.int64)
+    shares = []
+    for one, two in zip(reference, other, strict=True):
+        valid = one != legend.NODATA
+        pairs = one[valid].astype(np.int64) * _VALUES + two[valid]
+        counts = np.bincount(pairs, minlength=_VALUES**2).reshape(_VALUES, _VALUES)
+        confusion += counts
+        shares.append(float(np.trace(counts) / max(1, counts.sum())))
+    if not confusion.any():
+        raise ConfigError(f"nothing to compare: {len(shares)} windows without a valid pixel")
+    return Agreement(confusion, tuple(shares))

@@ -1,0 +1,118 @@
+"""Agreement with fp32 against speed: what each precision and each way to quantise gives and costs."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Campaign, load_recipe
+from pipeline.errors import SourceError
+from pipeline.grid import Window
+from pipeline.inference import Engine, Predictor, predictor_for
+from pipeline.inference.calibrate import SCHEMES, Scheme, quantize_graph, save_quantized
+from pipeline.inference.openvino_engine import OpenVinoPredictor
+from pipeline.model import Model, load
+from pipeline.runs.agreement import agree
+from pipeline.runs.calibration import Sampled, Samples, classes_of, sample
+from pipeline.sources.mosaic import Raster
+
+
+@dataclass(frozen=True)
+class Point:
+    """One precision or scheme, over the held-out windows."""
+
+    name: str
+    """`fp32`, `bf16`, or `int8 ` and a scheme's name."""
+    agreement: float
+    """Share of valid pixels that have the class which fp32 gives them, 0..1."""
+    mpx_per_s: float
+    """Forward alone."""
+
+    @property
+    def is_int8(self) -> bool:
+        """True for a quantised network."""
+        return self.name.startswith("int8")
+
+
+def frontier(
+    model: Model, samples: Samples, *, threads: int | None = None, schemes: Sequence[Scheme] = SCHEMES
+) -> tuple[Point, ...]:
+    """Measures fp32, bf16 and each scheme on the held-out windows.
+
+    Args:
+        model: as `pipeline.model.load` gives it.
+        samples: what to calibrate on, and what to judge by; `of_patches` or `of_campaign` make them.
+        threads: of the engine; by default what OpenVINO takes.
+        schemes: of quantisation.
+
+    Returns:
+        fp32 first, whose agreement is 1 by definition, then bf16, then the schemes in their order.
+    """
+    points = []
+    for precision in ("fp32", "bf16"):
+        predictor = OpenVinoPredictor(model, precision=precision, threads=threads)
+        points.append(_point(precision, predictor, samples.held_out))
+    for scheme in schemes:
+        graph = quantize_graph(model, [w.pixels for w in samples.calibration], scheme)
+        with tempfile.TemporaryDirectory(prefix="landcover-frontier-") as folder:
+            quantized = save_quantized(graph, Path(folder, "model.xml"))
+            predictor = OpenVinoPredictor(model, precision="int8", threads=threads, quantized=quantized)
+            points.append(_point(f"int8 {scheme.name}", predictor, samples.held_out))
+    return tuple(points)
+
+
+def best_int8(points: Sequence[Point]) -> Point:
+    """The scheme that agrees best: what `landcover quantize` would keep, or better."""
+    return max((p for p in points if p.is_int8), key=lambda p: p.agreement)
+
+
+def of_patches(patches: Sequence[Path], model: Model) -> Samples:
+    """The left halves of images to calibrate on, their right halves to judge by.
+
+    Args:
+        patches: georeferenced uint8 files whose bands are the recipe's, of one shape.
+        model: whose fp32 classes are the reference.
+
+    Raises:
+        SourceError: a file that cannot be read, or half of whose width is no multiple of the stride.
+    """
+    reference = predictor_for(model, Engine("openvino"))
+    left: list[Sampled] = []
+    right: list[Sampled] = []
+    for path in patches:
+        source = Raster.open(path, bands=model.recipe.bands)
+        height, width = source.window.shape
+        half = width // 2
+        if half % model.recipe.stride or height % model.recipe.stride:
+            raise SourceError(
+                f"{path}: {height} × {width} px has no halves whose sides are multiples of {model.recipe.stride} px"
+            )
+        for windows, col in ((left, 0), (right, half)):
+            window = Window(0, col, height, half)
+            pixels = source.read(window)
+            windows.append(Sampled("", path.stem, window, pixels, classes_of(reference, pixels)))
+    return Samples(tuple(left), tuple(right))
+
+
+def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, Samples]:
+    """A campaign's network, and windows as `landcover quantize` draws them."""
+    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    model = load(campaign.weights, recipe)
+    reference = predictor_for(model, Engine("openvino"))
+    return model, sample(campaign, recipe, reference=reference, windows=windows, seed=seed)
+
+
+def as_figures(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """The points for a bench's JSON."""
+    return [{"name": p.name, "agreement": p.agreement, "mpx_per_s": p.mpx_per_s} for p in points]
+
+
+def _point(name: str, predictor: Predictor, windows: Sequence[Sampled]) -> Point:
+    classes_of(predictor, windows[0].pixels)  # compiles
+    started = time.monotonic()
+    maps = [classes_of(predictor, w.pixels) for w in windows]
+    seconds = time.monotonic() - started
+    pixels = sum(w.classes.size for w in windows)
+    return Point(name, agree([w.classes for w in windows], maps).overall, pixels / 1e6 / seconds)
