@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import EngineError
-from pipeline.inference.openvino_engine import converted, save_graph
+from pipeline.inference.openvino_engine import converted, save_graph, without_telemetry
 from pipeline.inference.quantized import Quantized, describe, read_quantized
 from pipeline.model import Model
 from pipeline.sources.mosaic import Pixels
@@ -54,7 +54,7 @@ CONTROLLED = Scheme("minmax, accuracy control", "minmax", bias_correction=True, 
 def require_nncf() -> None:
     """Raises EngineError where OpenVINO or NNCF is not installed."""
     try:
-        with _quiet():
+        with _quiet(), without_telemetry():
             import nncf
             import openvino  # noqa: F401
     except ImportError as error:
@@ -87,6 +87,7 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
     if len(shapes) != 1:
         raise EngineError(f"calibration wants windows of one shape, one or more; got {sorted(shapes)}")
     graph = openvino.Core().read_model(converted(model))
+    _name_by_place(graph)
     open_shapes = [i.partial_shape for i in graph.inputs]
     # A fixed shape: NNCF compiles the graph several times, and runs an open one a third slower.
     graph.reshape({0: [1, *shapes.pop()], 1: [1, *windows[0].valid.shape]})
@@ -96,13 +97,15 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
         "subset_size": len(windows),
         "ignored_scope": nncf.IgnoredScope(names=_outside_network(graph), validate=False),
     }
-    dataset = nncf.Dataset(list(windows), _inputs)
     with _quiet():
         if scheme.accuracy_control:
-            quantized = _controlled(model, graph, dataset, scheme, max_drop=max_drop, common=common)
+            quantized = _controlled(model, graph, windows, scheme, max_drop=max_drop, common=common)
         else:
-            quantized = nncf.quantize(graph, dataset, advanced_parameters=_advanced(scheme), **common)
+            quantized = nncf.quantize(
+                graph, nncf.Dataset(list(windows), _inputs), advanced_parameters=_advanced(scheme), **common
+            )
     quantized.reshape(dict(enumerate(open_shapes)))
+    _name_by_place(quantized)
     describe(quantized, model, scheme=scheme.name)
     return quantized
 
@@ -130,28 +133,23 @@ def _advanced(scheme: Scheme) -> Any:
 
 
 def _controlled(
-    model: Model, graph: Any, dataset: Any, scheme: Scheme, *, max_drop: float, common: dict[str, Any]
+    model: Model, graph: Any, windows: Sequence[Pixels], scheme: Scheme, *, max_drop: float, common: dict[str, Any]
 ) -> Any:
     """Accuracy control, where accuracy is the agreement with fp32 over the calibration windows."""
     import nncf
     import openvino
 
-    request = openvino.Core().compile_model(converted(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    truth: list[NDArray[np.uint8]] = []
+    fp32 = openvino.Core().compile_model(converted(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pairs = [(w, _classes(fp32, w)) for w in windows]
 
-    def agreement(compiled: Any, windows: Iterable[list[NDArray[np.uint8]]]) -> tuple[float, list[float]]:
-        shares = []
-        for i, window in enumerate(windows):
-            if i == len(truth):
-                truth.append(request(window)[0][0, 0].copy())
-            valid = window[1][0] > 0
-            shares.append(float((compiled(window)[0][0, 0] == truth[i])[valid].mean()))
+    def agreement(compiled: Any, chosen: Iterable[tuple[Pixels, NDArray[np.uint8]]]) -> tuple[float, list[float]]:
+        shares = [float((_classes(compiled, w) == truth)[w.valid].mean()) for w, truth in chosen]
         return float(np.mean(shares)), shares
 
     return nncf.quantize_with_accuracy_control(
         graph,
-        dataset,
-        dataset,
+        nncf.Dataset(list(windows), _inputs),
+        nncf.Dataset(pairs, lambda pair: _inputs(pair[0])),
         validation_fn=agreement,
         max_drop=max_drop,
         advanced_quantization_parameters=_advanced(scheme),
@@ -160,9 +158,21 @@ def _controlled(
     )
 
 
+def _classes(compiled: Any, window: Pixels) -> NDArray[np.uint8]:
+    """The class map (y, x) of a window by a compiled graph."""
+    classes: NDArray[np.uint8] = compiled(_inputs(window))[0][0, 0].copy()
+    return classes
+
+
 def _inputs(window: Pixels) -> list[NDArray[np.uint8]]:
     """A window as the graph's two inputs."""
     return [window.bands[None], window.valid[None].view(np.uint8)]
+
+
+def _name_by_place(graph: Any) -> None:
+    """Names operations by kind and place: OpenVINO counts through a process, and names are in the XML's hash."""
+    for place, operation in enumerate(graph.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{place}")
 
 
 def _outside_network(graph: Any) -> list[str]:

@@ -5,6 +5,8 @@ import tempfile
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +107,27 @@ def converted(model: Model) -> Path:
             torch.zeros((1, len(model.recipe.bands), _EXAMPLE, _EXAMPLE), dtype=torch.uint8),
             torch.ones((1, _EXAMPLE, _EXAMPLE), dtype=torch.uint8),
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_telemetry():
             # OpenVINO traces with torch.jit, whose deprecation is its makers' to mend; tracing says of constants
             # such as shapes that it keeps them, which is what a fixed network wants.
             warnings.simplefilter("ignore")
             graph = openvino.convert_model(MapGraph(model).eval(), example_input=example)
         save_graph(graph, path)
     return path
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """OpenVINO's converter and NNCF report their use to their makers unless they believe to run in CI."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
 
 
 def cache_folder() -> Path:

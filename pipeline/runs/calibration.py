@@ -82,7 +82,8 @@ def sample(
         SourceError: an input that cannot be read.
     """
     names = [campaign.domain(n).name for n in domains] or [d.name for d in campaign.domains]
-    side = max(recipe.stride, min(_SIDE, campaign.grid.tile // recipe.stride * recipe.stride))
+    # A tile of a small campaign still has some windows to choose from.
+    side = max(recipe.stride, min(_SIDE, campaign.grid.tile // 4 // recipe.stride * recipe.stride))
     drawn = _in_turns([_of_domain(campaign, recipe, n, side=side, seed=seed) for n in names])
     pool: list[Sampled] = []
     for domain, tile, window, mosaic in drawn:

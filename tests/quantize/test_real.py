@@ -1,0 +1,66 @@
+"""Real weights, real patches: calibrated on their left halves, judged on their right ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import SourceError
+from pipeline.inference.calibrate import CONTROLLED, SCHEMES, quantize_graph, save_quantized
+from pipeline.inference.openvino_engine import OpenVinoPredictor
+from pipeline.model import Model, load
+from pipeline.runs.calibration import Samples, classes_of
+from pipeline.runs.frontier import as_figures, best_int8, frontier, of_patches
+from pipeline.runs.quantize import judged
+from tests.deliveries import write_raster
+from tests.inference.networks import exact_model
+
+pytest.importorskip("openvino", reason="the extra `cpu` is not installed")
+pytest.importorskip("nncf", reason="the extra `cpu` is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.slow
+def test_int8_maps_unseen_halves_of_the_real_patches_as_fp32_does(shared_data: Path, tmp_path: Path) -> None:
+    model = load(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
+    samples = of_patches(sorted((shared_data / "flair_patches").glob("IMG_*.tif")), model)
+    assert [w.window.col for w in samples.held_out] == [256] * 5
+    graph = quantize_graph(model, [w.pixels for w in samples.calibration], SCHEMES[0])
+    agreement, _ = judged(model, save_quantized(graph, tmp_path / "model.xml"), samples.held_out)
+    assert agreement.overall >= 0.99
+
+
+def halves(folder: Path, model: Model) -> Samples:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, 64, 128), dtype=np.uint8)
+    return of_patches([write_raster(folder / "image.tif", pixels, 770_000, 6_278_000)], model)
+
+
+def test_the_frontier_measures_each_precision_on_the_held_out_windows(tmp_path: Path) -> None:
+    model = exact_model()
+    points = frontier(model, halves(tmp_path, model))
+    assert [p.name for p in points] == ["fp32", "bf16", *(f"int8 {s.name}" for s in SCHEMES)]
+    assert points[0].agreement == 1
+    assert all(p.mpx_per_s > 0 for p in points)
+    assert best_int8(points).agreement == max(p.agreement for p in points[2:])
+    assert [f["name"] for f in as_figures(points)] == [p.name for p in points]
+
+
+def test_accuracy_control_brings_operations_back_until_enough_agrees(tmp_path: Path) -> None:
+    model = exact_model()
+    samples = halves(tmp_path, model)
+    graph = quantize_graph(model, [w.pixels for w in samples.calibration], CONTROLLED, max_drop=0.001)
+    quantized = save_quantized(graph, tmp_path / "model.xml")
+    predictor = OpenVinoPredictor(model, precision="int8", quantized=quantized)
+    (window,) = samples.calibration
+    assert (classes_of(predictor, window.pixels) == window.classes).mean() >= 0.999
+
+
+def test_an_image_without_aligned_halves_is_refused(tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "odd.tif", np.zeros((5, 64, 122), np.uint8), 770_000, 6_278_000)
+    with pytest.raises(SourceError, match="64 × 122 px has no halves"):
+        of_patches([raster], exact_model())
