@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, StorageError
 from pipeline.inference.openvino_engine import converted, save_graph, without_telemetry
 from pipeline.inference.quantized import Quantized, describe, read_quantized
 from pipeline.model import Model
@@ -58,9 +58,8 @@ def require_nncf() -> None:
             import nncf
             import openvino  # noqa: F401
     except ImportError as error:
-        raise EngineError(f"quantising wants OpenVINO and NNCF: pip install 'landcover-pipeline[cpu]' ({error})") from (
-            error
-        )
+        wanted = "quantising wants OpenVINO and NNCF: pip install 'landcover-pipeline[cpu]'"
+        raise EngineError(f"{wanted} ({error})") from error
     nncf.set_log_level(logging.ERROR)
 
 
@@ -116,9 +115,13 @@ def save_quantized(graph: Any, path: Path) -> Quantized:
     Raises:
         StorageError: the folder cannot be written.
     """
-    # An XML beside the weights of another would be read as whole.
-    path.unlink(missing_ok=True)
-    save_graph(graph, path, remedy="choose another place")
+    remedy = "choose another place, and make room"
+    try:
+        # An XML beside the weights of another would be read as whole.
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error}; {remedy}") from error
+    save_graph(graph, path, remedy=remedy)
     return read_quantized(path)
 
 

@@ -63,9 +63,11 @@ def frontier(
     return tuple(points)
 
 
-def best_int8(points: Sequence[Point]) -> Point:
-    """The scheme that agrees best: what `landcover quantize` would keep, or better."""
-    return max((p for p in points if p.is_int8), key=lambda p: p.agreement)
+def kept(points: Sequence[Point], *, min_agreement: float = 0.99) -> Point:
+    """The int8 point that `landcover quantize` would keep: the first that agrees enough, else the best."""
+    int8 = [p for p in points if p.is_int8]
+    enough = [p for p in int8 if p.agreement >= min_agreement]
+    return enough[0] if enough else max(int8, key=lambda p: p.agreement)
 
 
 def of_patches(patches: Sequence[Path], model: Model) -> Samples:

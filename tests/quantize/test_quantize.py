@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import load_campaign, load_recipe
-from pipeline.errors import ConfigError, EngineError
+from pipeline.errors import ConfigError, EngineError, StorageError
 from pipeline.inference import Engine, resolve_engine
 from pipeline.inference.calibrate import SCHEMES, quantize_graph, save_quantized
 from pipeline.inference.openvino_engine import OpenVinoPredictor
@@ -151,6 +151,12 @@ def test_below_the_asked_agreement_it_refuses_names_what_it_tried_and_leaves_not
 def test_an_output_that_is_no_xml_is_refused_before_anything_is_computed(made: Made, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.onnx: expected the name of an XML"):
         quantize(made.campaign, out=tmp_path / "model.onnx")
+
+
+def test_a_place_that_cannot_be_written_is_named(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"model\.xml: cannot be written: .*; choose another place"):
+        quantize(made.campaign, out=tmp_path / "file" / "model.xml", windows=1, min_agreement=0.1)
 
 
 def test_the_network_alone_is_quantised_and_windows_may_have_any_size(model: Model, tmp_path: Path) -> None:

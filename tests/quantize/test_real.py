@@ -10,7 +10,7 @@ from pipeline.inference.calibrate import CONTROLLED, SCHEMES, quantize_graph, sa
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.model import Model, load
 from pipeline.runs.calibration import Samples, classes_of
-from pipeline.runs.frontier import as_figures, best_int8, frontier, of_patches
+from pipeline.runs.frontier import as_figures, frontier, kept, of_patches
 from pipeline.runs.quantize import judged
 from tests.deliveries import write_raster
 from tests.inference.networks import exact_model
@@ -46,7 +46,8 @@ def test_the_frontier_measures_each_precision_on_the_held_out_windows(tmp_path: 
     assert [p.name for p in points] == ["fp32", "bf16", *(f"int8 {s.name}" for s in SCHEMES)]
     assert points[0].agreement == 1
     assert all(p.mpx_per_s > 0 for p in points)
-    assert best_int8(points).agreement == max(p.agreement for p in points[2:])
+    assert kept(points, min_agreement=0).name == "int8 minmax"
+    assert kept(points, min_agreement=1.1).agreement == max(p.agreement for p in points[2:])
     assert [f["name"] for f in as_figures(points)] == [p.name for p in points]
 
 
