@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format clean
+.PHONY: help install demo bench test test-fast lint format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ install: $(STAMP) ## Make .venv and install the package; PYTHON=python3.12 choos
 
 demo: $(STAMP) ## Map a small made-up country from delivery to national Zarr, into build/demo
 	$(BIN)/landcover demo --out build/demo
+
+bench: $(STAMP) ## Measure engines, feed, run and halo on this machine, into build/bench (within 20 minutes on 2 cores)
+	$(BIN)/landcover bench --out build/bench
 
 test: lint ## Lint, then all tests
 	$(BIN)/python -m pytest

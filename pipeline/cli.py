@@ -5,10 +5,12 @@ tiles failed, the others are sealed; 4 a product is not what its items say, or n
 """
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -57,19 +59,50 @@ WorkersOption = Annotated[
     epilog="Example: landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 --domain D034_2021 --catalog catalog"
 )
 def index(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Deliveries, unpacked.", show_default=False)],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders of deliveries; STAC catalogues (path or URL of their .json); URLs of STAC APIs.",
+            show_default=False,
+        ),
+    ],
     domain: Annotated[str, typer.Option("--domain", help="Département and vintage, such as D064_2021.")],
     catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the input catalogue; made if missing.")],
     tile_m: Annotated[int, typer.Option("--tile-m", min=10, help="Side of a tile in metres.")] = 5_000,
     recipe: Annotated[
         str, typer.Option("--recipe", help="Its bands say which files are needed: a name, or a YAML.")
     ] = DEFAULT_RECIPE,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", help="A limit of the model's card that the delivery may pass; may be repeated."),
+    ] = None,
+    collections: Annotated[
+        list[str] | None, typer.Option("--collection", help="A collection of a STAC catalogue; may be repeated.")
+    ] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option("--bbox", metavar="W S E N", help="Degrees; of STAC catalogues, items that meet it."),
+    ] = None,
+    when: Annotated[
+        str | None, typer.Option("--datetime", help="A day, a year or START/END; of STAC catalogues, items of then.")
+    ] = None,
 ) -> None:
-    """Index IGN deliveries: check names and headers, write one STAC item a tile."""
+    """Index IGN deliveries or STAC catalogues: check names, headers and levels, write one STAC item a tile."""
     from pipeline.runs.index import index_domain
+    from pipeline.sources.catalog import Query
 
     with _progress("index") as told:
-        report = index_domain(folders, domain=domain, catalog=catalog, tile_m=tile_m, recipe=recipe, progress=told)
+        report = index_domain(
+            sources,
+            domain=domain,
+            catalog=catalog,
+            tile_m=tile_m,
+            recipe=recipe,
+            accept=accept or (),
+            query=Query(tuple(collections or ()), bbox, when),
+            progress=told,
+        )
     for sentence, tiles in _grouped(report.notes).items():
         log.info("%s (%s)", sentence, tiles)
     for path in report.ignored:
@@ -78,6 +111,58 @@ def index(
         f"{domain}: {len(report.tiles)} tiles, {report.files} files, {report.size_bytes / 1e9:.2f} GB indexed in "
         f"{report.catalog / domain}"
     )
+    if report.limits:
+        console.print(f"the campaign needs accept_limits: [{', '.join(report.limits)}]", markup=False)
+
+
+@app.command(
+    epilog="Example: landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ --domain D034_2021 --out staged"
+)
+def stage(
+    given: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ARCHIVE...",
+            help="7z archives, by any of their volumes; or folders that are unpacked already.",
+            show_default=False,
+        ),
+    ],
+    domain: Annotated[str, typer.Option("--domain", help="Département and vintage, such as D064_2021.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Staging folder; by default named by the domain, beside the first archive."),
+    ] = None,
+    tile_m: Annotated[int, typer.Option("--tile-m", min=10, help="Side of a tile in metres.")] = 5_000,
+    holes: Annotated[
+        Literal["interpolate", "leave"],
+        typer.Option("--holes", help="Holes of the elevation: interpolated up to 25 m, or left as ground."),
+    ] = "interpolate",
+    remove_small: Annotated[
+        bool,
+        typer.Option("--remove-small", help="Remove elevation files in the staging folder that heights stand for."),
+    ] = False,
+) -> None:
+    """Unpack archives and make one height file of each tile's elevation; run it again after an interruption."""
+    from pipeline.runs.stage import stage as stage_all
+
+    done = stage_all(
+        given, domain=domain, out=out, tile_m=tile_m, treatment=holes, remove_small=remove_small, bar=_progress
+    )
+    for sentence in done.notes:
+        log.info("%s", sentence)
+    for name, part in done.unpacked:
+        console.print(
+            f"{name}: {part.written} files, {part.size_bytes / 1e9:.2f} GB unpacked in {done.out}; "
+            f"{part.kept} were there",
+            soft_wrap=True,
+        )
+    console.print(
+        f"{domain}: {len(done.heights.written)} heights written in {done.heights.folder}; "
+        f"{done.removed} elevation files removed",
+        soft_wrap=True,
+    )
+    folders = " ".join(shlex.quote(str(f)) for f in done.folders)
+    console.print(f"next: landcover index {folders} --domain {domain} --catalog catalog", soft_wrap=True, markup=False)
 
 
 @app.command(epilog="Example: landcover plan campaign.yaml --domain D034_2021")
@@ -259,6 +344,24 @@ def demo(
     run_demo(out, say=lambda line: console.print(line, markup=False, highlight=False))
 
 
+@app.command(epilog="Example: landcover bench engines halo --out build/bench")
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Some of them; all by default.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of figures, pictures and imagery.")] = Path("build/bench"),
+    data: Annotated[Path, typer.Option("--data", help="Folder of real patches and weights.")] = Path("../shared/data"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="1 Mpx instead of 100: it runs, its figures say little.")
+    ] = False,
+) -> None:
+    """Measure engines, feed, run and halo on this machine: <name>.json and <name>.png each."""
+    from pipeline.bench.suite import run_benches
+
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    run_benches(names or (), out=out, data=data, quick=quick, say=say)
+
+
 def _grouped(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Each sentence once, with the tiles that it is about."""
     tiles: dict[str, list[str]] = {}
@@ -291,7 +394,13 @@ def _print_plan(planned: "RunPlan") -> None:
         f"engine {s.engine.name} {s.engine.precision}, {s.engine_threads} threads a worker; core {s.layout.core}, halo "
         f"{s.layout.halo}, window {s.layout.window}: {s.layout.overlap_factor:.3f} × the pixels computed"
     )
+    budget = s.campaign.cluster.memory_bytes
+    allowed = "no memory_bytes given" if budget is None else f"memory_bytes allows {budget / 1e9:.2f} GB"
+    console.print(f"a worker takes up to {s.memory}; {allowed}", markup=False, highlight=False)
     for d in planned.domains:
+        if d.inputs.limits:
+            limits = ", ".join(d.inputs.limits)
+            console.print(f"{d.name}: passes limits of the model's card, accepted: {limits}", markup=False)
         for p in d.todo:
             console.print(f"{d.name} {p.tile.name}: {p.reason}", markup=False, highlight=False)
             for cause in p.broken:

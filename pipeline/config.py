@@ -18,6 +18,8 @@ DEFAULT_RECIPE = "flair-inc_rgbie_12cl_resnet34-unet"
 Band = Literal["red", "green", "blue", "nir", "elevation"]
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding"]
+"""What the models' cards say that they are not for; `pipeline.sources.limits` says why and looks for it."""
 
 _FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
 """Metropolitan France with Corsica in EPSG:2154, each edge a multiple of 5 km."""
@@ -158,6 +160,8 @@ class ClusterSection(Section):
     """Tiles that are submitted and not yet sealed, a worker: it bounds memory."""
     gdal_cache_mb: int = Field(default=512, ge=16)
     """GDAL's block cache a worker, in MiB."""
+    memory_bytes: int | None = Field(default=None, ge=1)
+    """What a worker may take: a run whose projection is over it does not start. By default nothing is refused."""
 
 
 class Campaign(Section):
@@ -177,6 +181,8 @@ class Campaign(Section):
     grid: GridSection = GridSection()
     output: OutputSection = Field(default_factory=lambda: cast("OutputSection", {}), validate_default=True)
     cluster: ClusterSection = ClusterSection()
+    accept_limits: tuple[LimitName, ...] = ()
+    """Limits of the model's card that this campaign passes knowingly; a domain indexed past others is refused."""
     base: Path = Field(default=Path(), exclude=True)
     """The YAML's folder; set on load."""
 

@@ -54,7 +54,7 @@ def write_tile(
     Raises:
         StorageError: the folder cannot be written.
     """
-    _write_imagery(folder, tile, vintage, image)
+    write_imagery(folder, tile, vintage, image)
     surface = half_metres(scene.ground + scene.height)
     if vintage.lidar:
         _write_lidar(folder, tile, country, surface)
@@ -106,8 +106,15 @@ def write_raster(
             file.write_colormap(1, legend.colormap())
 
 
-def _write_imagery(folder: Path, tile: Tile, vintage: Vintage, image: NDArray[np.uint8]) -> None:
-    """The RVB file, and the IRC file: near infrared, red, green."""
+def write_imagery(folder: Path, tile: Tile, vintage: Vintage, image: NDArray[np.uint8]) -> None:
+    """The RVB file, and the IRC file (near infrared, red, green) of a tile, in IGN's folders below `folder`.
+
+    Args:
+        image: uint8 (band, y, x): red, green, blue, near infrared.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     for infrared, bands in ((False, [0, 1, 2]), (True, [3, 0, 1])):
         name = delivery.imagery_name(
             tile.name, departement=vintage.departement, year=vintage.year, infrared=infrared, quality=_QUALITY
@@ -133,8 +140,8 @@ def _write_lidar(folder: Path, tile: Tile, country: Landscape, surface: Float) -
     left, _, _, top = tile.window.bounds
     centres = (np.arange(surface.shape[0], dtype=np.float64) + 0.5) / 2
     terrain = country.ground(centres - top, centres + left)
-    _write_half_metre_model(folder / "LHD_MNS" / delivery.lidar_name(tile.name, kind="dsm"), tile, surface)
-    _write_half_metre_model(folder / "LHD_MNT" / delivery.lidar_name(tile.name, kind="dtm"), tile, terrain)
+    write_half_metre_model(folder / "LHD_MNS" / delivery.lidar_name(tile.name, kind="dsm"), tile, surface)
+    write_half_metre_model(folder / "LHD_MNT" / delivery.lidar_name(tile.name, kind="dtm"), tile, terrain)
 
 
 def _write_matched(folder: Path, tile: Tile, vintage: Vintage, surface: Float) -> None:
@@ -142,10 +149,15 @@ def _write_matched(folder: Path, tile: Tile, vintage: Vintage, surface: Float) -
     matched: Float = ndimage.gaussian_filter(surface, 0.7)
     matched[_holes(matched.shape)] = _NODATA_M
     name = delivery.surface_name(tile.name, departement=vintage.departement, year=vintage.year)
-    _write_half_metre_model(folder / name, tile, matched)
+    write_half_metre_model(folder / name, tile, matched)
 
 
-def _write_half_metre_model(path: Path, tile: Tile, metres: Float) -> None:
+def write_half_metre_model(path: Path, tile: Tile, metres: Float) -> None:
+    """A surface or terrain model (y, x) of a tile at 0.50 m, in metres, rounded to the centimetre.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     left, _, _, top = tile.window.bounds
     write_raster(
         path,

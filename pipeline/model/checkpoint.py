@@ -4,7 +4,8 @@ import io
 import pickle
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from pipeline.config import Recipe, config_folder, load_recipe
 from pipeline.errors import WeightsError
+from pipeline.model.network import build
 
 PREFIX = "model.seg_model."
 """Before each name of segmentation-models-pytorch in the FLAIR-INC files, as their Lightning module nests it."""
@@ -131,7 +133,10 @@ def fit_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, recipe:
             not finite.
     """
     wanted = network.state_dict()
-    if faults := _misfits(tensors, wanted, network, recipe):
+    faults = _misfits(tensors, wanted, network, recipe)
+    if named := _named_otherwise(where, recipe):
+        faults.append(named)
+    if faults:
         raise WeightsError(f"{where}: does not fit recipe {recipe.name}: {'; '.join(faults)}")
     cast = {name: tensors[name].to(like.dtype) for name, like in wanted.items()}
     odd = [name for name, tensor in cast.items() if not torch.isfinite(tensor).all()]
@@ -154,8 +159,7 @@ def _misfits(
         faults.append(f"its head has {logits} logits, the recipe {recipe.logits}")
     if channels not in (None, len(recipe.bands)):
         faults.append(f"its input has {channels} channels, the recipe {len(recipe.bands)} ({', '.join(recipe.bands)})")
-    if faults:
-        faults.append(_advice(logits or recipe.logits, channels or len(recipe.bands)))
+    heads = bool(faults)
     if missing := [name for name in wanted if name not in tensors]:
         faults.append(f"missing tensors: {listed(missing)}")
     if unexpected := [name for name in tensors if name not in wanted]:
@@ -163,7 +167,45 @@ def _misfits(
     if bad:
         named = [f"{n} {_shown(tensors[n])} for {_shown(wanted[n])}" for n in shared if n in bad]
         faults.append(f"tensors of another shape or type: {listed(named)}")
+    fitting = _fitting(tensors) if faults else []
+    if fitting and recipe.name not in fitting:
+        faults.append(f"of the shipped recipes, {listed(fitting)} has just these tensors: set model.recipe to it")
+    elif heads:
+        faults.append(_advice(logits or recipe.logits, channels or len(recipe.bands)))
     return faults
+
+
+def _fitting(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Shipped recipes whose network has tensors of just these names and shapes."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return [name for name, expected in _shapes_of_shipped() if expected == shapes]
+
+
+@cache
+def _shapes_of_shipped() -> tuple[tuple[str, dict[str, tuple[int, ...]]], ...]:
+    found = []
+    for recipe in _shipped():
+        # Without storage: only names and shapes are wanted.
+        with torch.device("meta"):
+            state = build(recipe).state_dict()
+        found.append((recipe.name, {name: tuple(tensor.shape) for name, tensor in state.items()}))
+    return tuple(found)
+
+
+def _shipped() -> list[Recipe]:
+    return [load_recipe(path.stem) for path in sorted((config_folder() / "models").glob("*.yaml"))]
+
+
+def _named_otherwise(where: str, recipe: Recipe) -> str | None:
+    """What the file's name says against a shipped recipe: 12cl and 15cl differ in no tensor, only in training."""
+    names = [r.name for r in _shipped()]
+    said = [n for n in names if re.search(rf"(?<![a-z]){re.escape(n)}(?![a-z])", where.lower())]
+    if recipe.name not in names or not said or recipe.name in said:
+        return None
+    return (
+        f"its name says that it is of recipe {said[-1]}: set model.recipe to it, or give the file another name where "
+        "its name is wrong"
+    )
 
 
 def _signature(tensor: torch.Tensor) -> tuple[tuple[int, ...], bool]:
@@ -189,8 +231,7 @@ def _first_convolution(network: nn.Module, recipe: Recipe) -> str:
 
 
 def _advice(logits: int, channels: int) -> str:
-    recipes: Iterable[Recipe] = (load_recipe(p.stem) for p in sorted((config_folder() / "models").glob("*.yaml")))
-    fitting = [r.name for r in recipes if r.logits == logits and len(r.bands) == channels]
+    fitting = [r.name for r in _shipped() if r.logits == logits and len(r.bands) == channels]
     if fitting:
         return f"of the shipped recipes, {listed(fitting)} has {channels} bands and {logits} logits"
     return f"no shipped recipe has {channels} bands and {logits} logits: write one and give its path"

@@ -27,6 +27,7 @@ from pipeline.products.item import seal
 from pipeline.products.stac import Provenance
 from pipeline.runs.plan import DomainPlan, PlannedTile, RunPlan, Settings
 from pipeline.runs.record import RUN_FILE, read_run, software
+from pipeline.sources.inputs import DomainInputs
 from pipeline.sources.mosaic import Mosaic
 
 
@@ -78,12 +79,14 @@ def run(plan: RunPlan, *, workers: int | None = None, listener: Listener = lambd
         The sealed tiles' events.
 
     Raises:
+        ConfigError: a worker would take more than `cluster.memory_bytes`; nothing was started.
         ProductError: an output folder cannot be written; nothing was started.
         RunFailed: some tiles failed; the others are sealed.
     """
     settings = plan.settings
     if not plan.todo:
         return ()
+    settings.memory.check(settings.campaign.cluster.memory_bytes)
     for domain in plan.domains:
         _prepare(settings.folder(domain.name))
     ended = [_broken(d, t) for d in plan.domains for t in d.todo if t.broken]
@@ -165,13 +168,17 @@ def _tile_graph(settings: Settings, domain: DomainPlan, mosaic: Mosaic, planned:
         stack=stack,
         fingerprint=planned.fingerprint,
         live=settings.recipe.live,
-        provenance=_provenance(settings),
-        inputs=[str(asset.path) for asset in assets],
+        provenance=_provenance(settings, domain.inputs),
+        inputs=[asset.href for asset in assets],
     )
 
 
-def _provenance(settings: Settings) -> Provenance:
+def _provenance(settings: Settings, inputs: DomainInputs) -> Provenance:
+    """Whose imagery it is follows the delivery, unless the campaign says otherwise."""
     campaign, recipe = settings.campaign, settings.recipe
+    named = "attribution" in campaign.output.model_fields_set
+    # The map is made of the imagery and of the weights: under one licence where both have it.
+    licence = recipe.licence if inputs.licence in ("", recipe.licence) else "other"
     return Provenance(
         campaign=campaign.name,
         weights=campaign.model.weights,
@@ -182,8 +189,8 @@ def _provenance(settings: Settings) -> Provenance:
         engine_threads=settings.engine_threads,
         layout=settings.layout,
         software=tuple(sorted(software().items())),
-        licence=recipe.licence,
-        attribution=campaign.output.attribution,
+        licence=licence,
+        attribution=campaign.output.attribution if named or not inputs.attribution else inputs.attribution,
         citation=recipe.citation,
         doi=recipe.doi,
     )

@@ -9,8 +9,9 @@ from pipeline import fingerprint
 from pipeline.cluster import engine_threads
 from pipeline.config import Campaign, DomainSection, Recipe, load_recipe
 from pipeline.errors import ConfigError
-from pipeline.grid import Layout, Tile, Window
+from pipeline.grid import CRS, Layout, Tile, Window
 from pipeline.inference import Engine, Method, resolve_engine
+from pipeline.inference.memory import Projection, projected_memory
 from pipeline.model import Model, load
 from pipeline.products.item import SealedTile, matches, read_sealed
 from pipeline.sources.catalog import DomainInputs, open_domain
@@ -34,6 +35,21 @@ class Settings:
     def method(self) -> Method:
         """How a tile's blocks are mapped."""
         return Method(self.model, self.layout, self.campaign.grid.block, self.engine)
+
+    @property
+    def memory(self) -> Projection:
+        """What a worker takes at most."""
+        grid, cluster = self.campaign.grid, self.campaign.cluster
+        return projected_memory(
+            self.layout,
+            self.engine,
+            bands=len(self.recipe.bands),
+            block=grid.block,
+            tile=grid.tile,
+            threads=cluster.threads,
+            tiles_in_flight=cluster.tiles_in_flight,
+            gdal_cache_mb=cluster.gdal_cache_mb,
+        )
 
     def folder(self, domain: str) -> Path:
         """Where a domain's product is."""
@@ -162,6 +178,17 @@ def make_plan(
 def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *, force: bool) -> DomainPlan:
     campaign = settings.campaign
     inputs = open_domain(campaign.catalog, section.name, tile_size=campaign.grid.tile)
+    if passed := sorted(set(inputs.limits) - set(campaign.accept_limits)):
+        raise ConfigError(
+            f"domain {section.name} passes limits of the model's card that the campaign does not accept: "
+            f"{', '.join(passed)}; `landcover index` said why. To map it all the same, accept_limits: "
+            f"[{', '.join(sorted({*campaign.accept_limits, *passed}))}]"
+        )
+    if inputs.crs != CRS:
+        raise ConfigError(
+            f"domain {section.name} lies on a lattice in {inputs.crs}; products are written in {CRS} only: read it "
+            "with pipeline.sources.Mosaic and map it with pipeline.inference.predict"
+        )
     if outside := [t.tile.name for t in inputs.tiles if not campaign.extent.contains(t.tile.window)]:
         raise ConfigError(
             f"domain {section.name}: tile {', '.join(outside[:5])} lies outside extent_km {campaign.output.extent_km}"

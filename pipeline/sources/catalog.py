@@ -1,41 +1,57 @@
-"""The input catalogue: from deliveries on disk to one static STAC item a tile, and back to plain values.
+"""The input catalogue: from deliveries on disk or ready catalogues to one static STAC item a tile, and back.
 
     CAT/catalog.json
     CAT/<domain>/collection.json
     CAT/<domain>/<domain>-<tile>.json
+    CAT/<domain>/seen.jsonl             what an index saw in each file; the next one need not look again
 
-Everything is checked before anything is written; items come first, then the collection, then the
+Everything is checked before anything of the catalogue is written; items come first, then the collection, then the
 catalogue, each by rename, so a reader sees a domain as it was or as it is.
 """
 
+import datetime as dt
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import pystac
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
-from pipeline.durable import sync, write_json
+from pipeline.config import LimitName, Recipe
 from pipeline.errors import CatalogError, DeliveryError
-from pipeline.grid import Tile, union
-from pipeline.sources.checks import Survey, examine, pair_problems, survey
-from pipeline.sources.delivery import check_domain, split_domain, walk
-from pipeline.sources.fill import coarse, outer_fill
+from pipeline.grid import CRS, Tile, union
+from pipeline.sources import limits, pairing
+from pipeline.sources.adopt import Query, adopt, is_catalogue
+from pipeline.sources.checks import Examined, Survey, examine, pair_problems, readable, survey
+from pipeline.sources.delivery import Delivered, Kind, check_domain, split_domain, walk
+from pipeline.sources.fill import outer_fill
 from pipeline.sources.inputs import BANDS, Asset, DomainInputs, Fill, InputTile
-from pipeline.sources.items import LICENCE, item_of, tile_of, vintage
-from pipeline.sources.relief import Relief, notes
+from pipeline.sources.items import tile_of
+from pipeline.sources.journal import Journal
+from pipeline.sources.limits import Excess
+from pipeline.sources.look import Look, look
+from pipeline.sources.origin import About, Acquired, Days, Origin, days_of, of_files
+from pipeline.sources.relief import Relief, notes, other_years
+from pipeline.sources.sampling import implausible_heights
+from pipeline.sources.writing import Described, write_domain
 
-__all__ = ["Asset", "DomainInputs", "Fill", "IndexReport", "InputTile", "index", "open_domain"]
+__all__ = ["Asset", "DomainInputs", "Fill", "IndexReport", "InputTile", "Query", "index", "open_domain"]
+
+Progress = Callable[[int, int], None]
 
 _SHOWN = 20
 """Problems that an error lists; the rest it counts."""
 _READERS = min(8, os.cpu_count() or 1)
 """Threads that read headers and lowest levels."""
-_INDEX_CACHE_BYTES = 256 * 2**20
+_INDEX_CACHE_BYTES = 64 * 2**20
 """GDAL's cache while indexing: each file passes through it once."""
-_ATTRIBUTION = "IGN"
+_JOURNAL = "seen.jsonl"
 
 
 @dataclass(frozen=True)
@@ -55,67 +71,145 @@ class IndexReport:
     """Rasters whose name is none of a delivery's."""
     notes: tuple[tuple[str, str], ...]
     """(tile, sentence) pairs of what was found and handled."""
+    limits: tuple[LimitName, ...] = ()
+    """Limits of the model's card that the domain passes and that were accepted."""
 
 
 def index(
-    folders: Sequence[Path],
+    sources: Sequence[str | Path],
     *,
     domain: str,
     catalog: Path,
     tile_size: int = 25_000,
     bands: tuple[str, ...] = BANDS,
-    progress: Callable[[int, int], None] | None = None,
+    recipe: Recipe | None = None,
+    accept: Sequence[LimitName] = (),
+    query: Query | None = None,
+    progress: Progress | None = None,
 ) -> IndexReport:
-    """Walks deliveries and writes the domain's part of the catalogue; another domain's part is left as it is.
+    """Reads deliveries and writes the domain's part of the catalogue; another domain's part is left as it is.
 
-    Reads names, headers and the lowest resolution level of imagery.
+    Reads names, headers and the lowest resolution level of imagery, and a small sample of heights.
 
     Args:
-        folders: where the delivery lies, in any order and depth.
+        sources: folders where the delivery lies, in any order and depth; paths or URLs of static STAC
+            catalogues (`….json`); URLs of STAC APIs.
         domain: `D064_2021`; the names' département and vintage must be its own.
         catalog: the catalogue's folder; made where it is missing.
         tile_size: pixels of a tile's side.
         bands: what will be read; without `nir` no IRC is asked for, without `elevation` no relief.
+        recipe: takes `bands` from it, and compares the imagery with its training statistics.
+        accept: limits of the model's card that may be passed.
+        query: which items of catalogues and APIs.
         progress: called with (files done, files).
 
     Raises:
-        DeliveryError: with all that does not hold, file by file; nothing is written then.
-        CatalogError: the catalogue cannot be written.
+        DeliveryError: with all that does not hold, file by file; nothing is written then but what was seen.
+        CatalogError: a source that is no catalogue, or names what may not be opened.
+        StorageError: the catalogue cannot be written.
     """
+    bands = tuple(recipe.bands) if recipe else bands
     _, year = split_domain(domain)
-    found = walk(folders)
-    problems = check_domain(found.delivered, domain) + pair_problems(found.delivered, infrared="nir" in bands)
-    with rasterio.Env(GDAL_CACHEMAX=_INDEX_CACHE_BYTES):
-        examined, broken = examine(found.delivered, readers=_READERS, progress=progress)
-        surveyed = survey(examined, tile_size=tile_size)
-        heights = Relief.of(surveyed.elevation if "elevation" in bands else [])
+    found = _Found.at(sources, query or Query(), year=year, bands=bands)
+    root = catalog.absolute()
+    journal = Journal(root / domain / _JOURNAL)
+    crs, excess = limits.territory(found.delivered)
+    problems = check_domain([f for f in found.delivered if f.kind not in ("dsm", "dtm")], domain)
+    problems += pair_problems(found.delivered, infrared="nir" in bands)
+    with rasterio.Env(GDAL_CACHEMAX=_INDEX_CACHE_BYTES), warnings.catch_warnings():
+        # A file without a georeference is one of our own sentences.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        examined, broken = examine(found.delivered, journal=journal, readers=_READERS, progress=progress)
+        surveyed = survey(examined, tile_size=tile_size, crs=crs)
+        heights = Relief.of(surveyed.elevation)
         problems += broken + surveyed.problems
         if "elevation" in bands and not broken:
             problems += _lacking_elevation(surveyed, heights)
-        _refuse(domain, folders, problems, surveyed)
-        fill = _fill_of(surveyed)
-    described = [_described(tile, surveyed, heights, fill.get(tile, ())) for tile in sorted(surveyed.tiles)]
-    root = catalog.absolute()
-    _write(root, domain, year=year, described=described)
-    return _report(domain, root, described=described, ignored=found.ignored)
+        excess = _settled(domain, sources, problems, excess + surveyed.excess, accept, tiles=len(surveyed.tiles))
+        looks = _looks(surveyed, journal)
+        problems = _foreign_infrared(surveyed, looks) if "nir" in bands else []
+        seen = limits.radiometry(reduce(add, (x.sums for x in looks.values())), recipe) if recipe else []
+        if "elevation" in bands:
+            seen += implausible_heights(surveyed.tiles, heights)
+        excess += _settled(domain, sources, problems, seen, accept, tiles=len(looks))
+    passed = tuple(sorted({e.limit for e in excess}))
+    about = About(domain, year, found.origin, crs, passed)
+    fill = outer_fill(looks)
+    described = [
+        _described(
+            tile,
+            surveyed.tiles[tile],
+            heights,
+            fill=fill.get(tile, ()),
+            passed=[e.note for e in excess if e.tile in (None, tile.name)],
+            acquired=found.acquired.of(tile.name),
+            year=year,
+        )
+        for tile in sorted(surveyed.tiles)
+    ]
+    write_domain(root, about, described)
+    journal.drop_unused()
+    return _report(about, root, described=described, ignored=found.ignored)
 
 
-Described = tuple[InputTile, list[str]]
-"""A tile and what was found and handled, a sentence each."""
+@dataclass(frozen=True)
+class _Found:
+    """What sources name, of the kinds that the bands want."""
+
+    delivered: tuple[Delivered, ...]
+    ignored: tuple[Path, ...]
+    origin: Origin
+    acquired: Acquired = field(default_factory=Acquired)
+
+    @classmethod
+    def at(cls, sources: Sequence[str | Path], query: Query, *, year: int, bands: tuple[str, ...]) -> "_Found":
+        folders = [Path(s) for s in sources if not is_catalogue(str(s))]
+        wanted = {"rvb"} | ({"irc"} if "nir" in bands else set())
+        wanted |= {"height", "dsm", "dtm"} if "elevation" in bands else set()
+        walked = walk(folders)
+        local = tuple(f for f in walked.delivered if f.kind in wanted)
+        origins = [of_files(local, year=year)] if local else []
+        acquired = days_of(folders, year=year)
+        delivered, ignored = {f.path: f for f in local}, set(walked.ignored)
+        days: dict[str, Days] = dict(acquired.tiles)
+        for source in sources:
+            if is_catalogue(str(source)):
+                adopted = adopt(str(source), query)
+                delivered |= {p: f for p, f in adopted.delivered.items() if f.kind in wanted and p not in delivered}
+                ignored |= adopted.ignored
+                origins += adopted.origins
+                days |= adopted.days
+        return cls(
+            tuple(sorted(delivered.values(), key=lambda f: (f.kind, str(f.path)))),
+            tuple(Path(readable(p)) for p in sorted(ignored)),
+            Origin.joined(origins),
+            Acquired(days, acquired.domain),
+        )
 
 
-def _refuse(domain: str, folders: Sequence[Path], problems: Sequence[str], surveyed: Survey) -> None:
-    """Raises DeliveryError where there is a problem, or nothing to index."""
+def _settled(
+    domain: str,
+    sources: Sequence[str | Path],
+    problems: Sequence[str],
+    excess: Sequence[Excess],
+    accept: Sequence[LimitName],
+    *,
+    tiles: int,
+) -> list[Excess]:
+    """What is passed and accepted; raises DeliveryError where there is a problem, or nothing to index."""
+    refused, accepted = limits.settle(excess, accept)
+    problems = [*problems, *refused]
     if problems:
         shown = "\n  ".join(problems[:_SHOWN])
         more = f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise DeliveryError(f"{domain}: {count} in the delivery, nothing was indexed:\n  {shown}{more}")
-    if not surveyed.tiles:
-        where = ", ".join(str(f) for f in folders)
+    if not tiles:
+        where = ", ".join(str(s) for s in sources)
         raise DeliveryError(
             f"{domain}: no imagery under {where}; expected files such as 38-2024-0595-6890-LA93-0M20-E080.jp2"
         )
+    return accepted
 
 
 def _lacking_elevation(surveyed: Survey, heights: Relief) -> list[str]:
@@ -127,23 +221,46 @@ def _lacking_elevation(surveyed: Survey, heights: Relief) -> list[str]:
     ]
 
 
-def _fill_of(surveyed: Survey) -> dict[Tile, tuple[Fill, ...]]:
-    """Fill of the whole delivery, which is connected across tiles.
+def _looks(surveyed: Survey, journal: Journal) -> dict[Tile, Look]:
+    """The lowest level of each tile's imagery; fill is connected across tiles, so all are held, packed.
 
     Raises:
         DeliveryError: a lowest level that cannot be read.
     """
+
+    def seen(tile: Tile) -> Look:
+        rvb, irc = surveyed.tiles[tile]["rvb"], surveyed.tiles[tile].get("irc")
+        key = ["look", rvb.signature, irc.signature if irc else None]
+        if entry := journal.get(key):
+            return Look.of_json(entry)
+        found = look(rvb.path, irc.path if irc else None)
+        journal.put(key, found.as_json())
+        return found
+
     tiles = sorted(surveyed.tiles)
     with ThreadPoolExecutor(_READERS) as pool:
-        files = [surveyed.tiles[t] for t in tiles]
-        levels = pool.map(lambda f: coarse(f["rvb"].path, f["irc"].path if "irc" in f else None), files)
-        return outer_fill(dict(zip(tiles, levels, strict=True)))
+        return dict(zip(tiles, pool.map(seen, tiles), strict=True))
 
 
-def _described(tile: Tile, surveyed: Survey, heights: Relief, fill: tuple[Fill, ...]) -> Described:
-    imagery, elevation = surveyed.tiles[tile], heights.behind(tile)
-    files = [*imagery.values(), *elevation]
-    said = notes(imagery, elevation)
+def _foreign_infrared(surveyed: Survey, looks: Mapping[Tile, Look]) -> list[str]:
+    names = {t: (str(f["rvb"].path), str(f["irc"].path)) for t, f in surveyed.tiles.items()}
+    return pairing.foreign_infrared(looks, names)
+
+
+def _described(
+    tile: Tile,
+    imagery: Mapping[Kind, Examined],
+    heights: Relief,
+    *,
+    fill: tuple[Fill, ...],
+    passed: Sequence[str],
+    acquired: Days | None,
+    year: int,
+) -> Described:
+    elevation = heights.behind(tile)
+    files: list[Examined] = [*imagery.values(), *elevation]
+    said = notes(imagery, elevation) + other_years(elevation, acquired[0].year if acquired else year)
+    said += dict.fromkeys(passed)
     if elevation and "height" in imagery:
         said.append("height: counts before the surface and terrain models that are there too")
     elif elevation and (share := heights.share(tile)) < 1:
@@ -152,94 +269,22 @@ def _described(tile: Tile, surveyed: Survey, heights: Relief, fill: tuple[Fill, 
         colour = "black" if part.value == 0 else "white"
         said.append(f"imagery: {colour} fill that is connected to the delivery's edge is no data")
     assets = tuple(sorted((f.asset for f in files), key=lambda a: (a.kind, a.path)))
-    return InputTile(tile, assets, fill), said
+    return Described(InputTile(tile, assets, fill), tuple(said), acquired)
 
 
-def _report(domain: str, root: Path, *, described: Sequence[Described], ignored: tuple[Path, ...]) -> IndexReport:
-    tiles = tuple(t for t, _ in described)
-    assets = DomainInputs(domain, union([t.tile.window for t in tiles]), tiles).assets
+def _report(about: About, root: Path, *, described: Sequence[Described], ignored: tuple[Path, ...]) -> IndexReport:
+    tiles = tuple(d.tile for d in described)
+    assets = DomainInputs(about.domain, union([t.tile.window for t in tiles]), tiles).assets
     return IndexReport(
-        domain=domain,
+        domain=about.domain,
         catalog=root,
         tiles=tuple(t.tile.name for t in tiles),
         files=len(assets),
         size_bytes=sum(a.size for a in assets),
         ignored=ignored,
-        notes=tuple((t.tile.name, sentence) for t, said in described for sentence in said),
+        notes=tuple((d.tile.tile.name, sentence) for d in described for sentence in d.notes),
+        limits=about.limits,
     )
-
-
-def _write(root: Path, domain: str, *, year: int, described: Sequence[Described]) -> None:
-    """Items first, the collection that names them after, then what it no longer names goes."""
-    folder = root / domain
-    items = [
-        item_of(
-            tile,
-            domain=domain,
-            year=year,
-            path=folder / f"{domain}-{tile.tile.name}.json",
-            near=root.parent,
-            notes=said,
-            attribution=_ATTRIBUTION,
-        )
-        for tile, said in described
-    ]
-    catalog = _catalog_of(root, without=domain)
-    collection = _collection_of(domain, year, items=items)
-    catalog.add_child(collection)
-    # add_child and add_item lay files out their own way; ours is set again.
-    collection.set_self_href(str(folder / "collection.json"))
-    for item in items:
-        href = item.get_self_href()
-        collection.add_item(item)
-        item.set_self_href(href)
-        write_json(folder / f"{item.id}.json", item.to_dict(include_self_link=False), indent=None)
-    write_json(folder / "collection.json", collection.to_dict(include_self_link=False), indent=None)
-    _drop_stale(folder, keep={f"{item.id}.json" for item in items})
-    write_json(root / "catalog.json", catalog.to_dict(include_self_link=False))
-
-
-def _catalog_of(root: Path, without: str) -> pystac.Catalog:
-    """The catalogue with its domains but one; made anew from the folders, which are what counts."""
-    catalog = pystac.Catalog(
-        "landcover-inputs",
-        "Imagery and elevation of BD ORTHO deliveries, one item a tile",
-        catalog_type=pystac.CatalogType.SELF_CONTAINED,
-    )
-    catalog.set_self_href(str(root / "catalog.json"))
-    for path in sorted(root.glob("*/collection.json")):
-        if path.parent.name == without:
-            continue
-        catalog.add_link(pystac.Link(pystac.RelType.CHILD, str(path), pystac.MediaType.JSON, title=path.parent.name))
-    return catalog
-
-
-def _collection_of(domain: str, year: int, *, items: Sequence[pystac.Item]) -> pystac.Collection:
-    boxes = [item.bbox for item in items if item.bbox]
-    west, south, east, north = zip(*boxes, strict=True)
-    start, _, end = vintage(year)
-    return pystac.Collection(
-        domain,
-        f"Tiles of {domain} as delivered: imagery, and elevation where there is any",
-        extent=pystac.Extent(
-            pystac.SpatialExtent([[min(west), min(south), max(east), max(north)]]),
-            pystac.TemporalExtent([[start, end]]),
-        ),
-        license=LICENCE,
-        providers=[pystac.Provider(_ATTRIBUTION, roles=[pystac.ProviderRole.PRODUCER])],
-        extra_fields={"landcover:domain": domain},
-    )
-
-
-def _drop_stale(folder: Path, keep: set[str]) -> None:
-    """Removes items of tiles that the domain no longer has."""
-    try:
-        for path in folder.glob(f"{folder.name}-*.json"):
-            if path.name not in keep:
-                path.unlink()
-        sync(folder)
-    except OSError as error:
-        raise CatalogError(f"{folder}: old items cannot be removed: {error.strerror}") from error
 
 
 def open_domain(catalog: Path, domain: str, *, tile_size: int) -> DomainInputs:
@@ -263,9 +308,28 @@ def open_domain(catalog: Path, domain: str, *, tile_size: int) -> DomainInputs:
     try:
         collection = pystac.Collection.from_file(str(path))
         tiles = [tile_of(item, tile_size=tile_size) for item in collection.get_items()]
+        acquired = _days(collection.extra_fields.get("landcover:acquired"))
     except (OSError, ValueError, KeyError, pystac.STACError) as error:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
     if not tiles:
         raise CatalogError(f"{path}: the domain has no tiles; index it again")
     ordered = tuple(sorted(tiles, key=lambda t: t.tile.name))
-    return DomainInputs(domain, union([t.tile.window for t in ordered]), ordered)
+    fields = collection.extra_fields
+    return DomainInputs(
+        domain,
+        union([t.tile.window for t in ordered]),
+        ordered,
+        crs=fields.get("landcover:crs", CRS),
+        origin=Origin(
+            fields.get("landcover:attribution", ""),
+            collection.license,
+            fields.get("sci:citation", ""),
+            fields.get("sci:doi", ""),
+        ),
+        acquired=acquired,
+        limits=tuple(fields.get("landcover:accepted_limits", ())),
+    )
+
+
+def _days(given: Sequence[str] | None) -> Days | None:
+    return (dt.date.fromisoformat(given[0]), dt.date.fromisoformat(given[1])) if given else None

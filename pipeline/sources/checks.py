@@ -1,9 +1,11 @@
 """What a delivery promises by its names, against what its headers say; problems as sentences, all of them."""
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import DeliveryError, GridError
 from pipeline.fingerprint import file_signature
@@ -11,6 +13,8 @@ from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Tile
 from pipeline.sources.delivery import Delivered, Kind
 from pipeline.sources.headers import Header, read_header
 from pipeline.sources.inputs import Asset
+from pipeline.sources.journal import Journal
+from pipeline.sources.limits import Excess, outside_france
 from pipeline.sources.vrt import ELEVATION_TYPES
 
 _IMAGERY_BANDS: dict[Kind, int] = {"rvb": 3, "irc": 3, "height": 1}
@@ -20,6 +24,10 @@ _COARSEST_M = 5.0
 """RGE ALTI comes at 1 m and 5 m."""
 _ELEVATION_FILE_M = 1000.0
 """Side of an elevation file."""
+_ELEVATIONS_M = (-500.0, 5000.0)
+"""What an elevation may be: a no-data tag inside, but for 0, would cut holes into real terrain."""
+_NAMED_RESOLUTION = re.compile(r"[-_](\d+)M(\d\d)[-_.]", re.IGNORECASE)
+"""`0M20` in a name: 0.20 m."""
 
 Progress = Callable[[int, int], None]
 
@@ -45,9 +53,17 @@ class Examined:
         return self.delivered.kind
 
     @property
+    def nodata_believed(self) -> bool:
+        """False where the tag's value is legal for a pixel: any of 0..255 in 8 bits, an elevation in a model."""
+        value = self.header.nodata
+        if value is None or self.kind not in ("dsm", "dtm"):
+            return False
+        return value == 0 or not _ELEVATIONS_M[0] <= value <= _ELEVATIONS_M[1]
+
+    @property
     def asset(self) -> Asset:
-        """As the catalogue keeps it; the no-data tag of 8-bit files is dropped, its value is legal there."""
-        nodata = self.header.nodata if self.kind in ("dsm", "dtm") else None
+        """As the catalogue keeps it, without a no-data tag that is not to be believed."""
+        nodata = self.header.nodata if self.nodata_believed else None
         return Asset(
             self.kind,
             self.path,
@@ -72,14 +88,21 @@ class Survey:
     """Surface and terrain models."""
     problems: list[str] = field(default_factory=list)
     """One sentence each."""
+    excess: list[Excess] = field(default_factory=list)
+    """Limits of the model's card that files pass."""
 
 
-def examine(files: Sequence[Delivered], *, readers: int, progress: Progress | None) -> tuple[list[Examined], list[str]]:
-    """Headers and signatures of all files, in their order, and a sentence for each that is not whole."""
+def examine(
+    files: Sequence[Delivered], *, journal: Journal, readers: int, progress: Progress | None
+) -> tuple[list[Examined], list[str]]:
+    """Headers and signatures of all files, in their order, and a sentence for each that is not whole.
+
+    A file that the journal knows by path, size and date is not opened.
+    """
     good: list[Examined] = []
     problems: list[str] = []
     with ThreadPoolExecutor(readers) as pool:
-        for done, found in enumerate(pool.map(_examine, files), start=1):
+        for done, found in enumerate(pool.map(lambda f: _examine(f, journal), files), start=1):
             if isinstance(found, Examined):
                 good.append(found)
             else:
@@ -89,73 +112,156 @@ def examine(files: Sequence[Delivered], *, readers: int, progress: Progress | No
     return good, problems
 
 
-def _examine(file: Delivered) -> Examined | str:
+def _examine(file: Delivered, journal: Journal) -> Examined | str:
     try:
-        header = read_header(file.path)
+        str(file.path).encode()
+    except UnicodeEncodeError:
+        return f"{readable(file.path)}: its name is not UTF-8; rename it, or the folder above it"
+    try:
         stat = file.path.stat()
-        return Examined(file, header, file_signature(file.path), stat.st_size, stat.st_mtime_ns)
+        key = ["header", str(file.path), stat.st_size, stat.st_mtime_ns]
+        if entry := journal.get(key):
+            return Examined(file, _header_of(entry["header"]), entry["signature"], stat.st_size, stat.st_mtime_ns)
+        header, signature = read_header(file.path), file_signature(file.path)
+        # An infinite or undefined tag survives JSON as Python writes it.
+        journal.put(key, {"header": asdict(header), "signature": signature})
+        return Examined(file, header, signature, stat.st_size, stat.st_mtime_ns)
     except DeliveryError as error:
         return str(error)
     except OSError as error:
         return f"{file.path}: cannot be read: {error.strerror}"
 
 
-def survey(files: Sequence[Examined], *, tile_size: int) -> Survey:
-    """Sorts files to tiles and collects what does not hold of each file, and files that come twice."""
+def readable(path: Path) -> str:
+    """A path as text that can be printed, whatever bytes its name has."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _header_of(entry: dict[str, Any]) -> Header:
+    """A header as the journal kept it: JSON has no tuples."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return Header(**fields)
+
+
+def survey(files: Sequence[Examined], *, tile_size: int, crs: str = CRS) -> Survey:
+    """Sorts files to tiles and collects what does not hold of each file, and files that come twice.
+
+    Args:
+        files: all of a domain.
+        tile_size: pixels of a tile's side.
+        crs: `EPSG:…` that all files must have.
+    """
     found = Survey()
-    seen: dict[tuple[Kind, str], Path] = {}
+    seen: dict[tuple[Kind, object], Examined] = {}
     for file in files:
-        corner = file.delivered.corner if file.kind in _IMAGERY_BANDS else None
-        key = (file.kind, corner or file.path.name)
-        if first := seen.get(key):
-            found.problems.append(f"{file.path}: delivered twice, see {first}; leave one of them out")
+        imagery = file.kind in _IMAGERY_BANDS
+        places: list[object] = [file.delivered.corner] if imagery else [file.path.name, _place(file.header)]
+        first = next((seen[file.kind, p] for p in places if (file.kind, p) in seen), None)
+        if first:
+            pixels = "the same content" if first.signature == file.signature else "other pixels"
+            found.problems.append(f"{file.path}: delivered twice, see {first.path} ({pixels}); leave one of them out")
             continue
-        seen[key] = file.path
-        if file.kind in _IMAGERY_BANDS:
-            _survey_imagery(found, file, tile_size)
+        seen.update(((file.kind, p), file) for p in places)
+        if imagery:
+            _survey_imagery(found, file, tile_size, crs)
         else:
-            found.problems.extend(_elevation_problems(file))
+            found.problems.extend(_elevation_problems(file, crs))
             found.elevation.append(file)
     return found
 
 
-def _survey_imagery(found: Survey, file: Examined, tile_size: int) -> None:
+def _place(header: Header) -> tuple[object, ...]:
+    """What two files share that cover the same pixels."""
+    return (*(round(c, 3) for c in header.transform), *header.shape)
+
+
+def _survey_imagery(found: Survey, file: Examined, tile_size: int, crs: str) -> None:
     try:
         tile = Tile.named(str(file.delivered.corner), tile_size)
     except GridError as error:
         found.problems.append(f"{file.path}: {error}")
         return
-    found.problems.extend(_imagery_problems(file, tile))
-    found.tiles.setdefault(tile, {})[file.kind] = file
+    found.problems.extend(f"{file.path}: {wrong}" for wrong in _imagery_problems(file, tile, crs))
+    found.excess.extend(_imagery_excess(file, tile, crs))
+    beside = found.tiles.setdefault(tile, {})
+    pair = [f for f in (*beside.values(), file) if f.kind != "height"]
+    if other := next((f for f in pair[:-1] if _place(f.header) != _place(file.header)), None):
+        found.problems.append(
+            f"{file.path}: lies on another pixel grid than {other.path}; expected one resolution and corner for a tile"
+        )
+    beside[file.kind] = file
 
 
-def _imagery_problems(file: Examined, tile: Tile) -> list[str]:
-    header, size = file.header, tile.window.height
-    wrong = []
-    if header.crs in ("absent", "other"):
-        wrong.append(f"CRS is {header.crs_text}; expected {CRS} (Lambert-93)")
+def _imagery_problems(file: Examined, tile: Tile, crs: str) -> list[str]:
+    header = file.header
+    wrong = _crs_problems(header, crs)
     if header.count != _IMAGERY_BANDS[file.kind]:
-        wrong.append(f"has {header.count} bands; expected {_IMAGERY_BANDS[file.kind]}")
+        fourth = " (the last is transparency, no infrared)" if header.alpha else ""
+        wrong.append(f"has {header.count} bands{fourth}; expected {_IMAGERY_BANDS[file.kind]}")
     if header.dtype != "uint8":
-        wrong.append(f"samples are {header.dtype}; expected uint8")
+        wrong.append(_depth_problem(file))
+    if placed := _placement_problem(header):
+        return [*wrong, placed]
+    size = round(tile.window.height * RESOLUTION_M / header.transform[0])
     if header.shape != (size, size):
         wrong.append(f"is {header.shape[0]} × {header.shape[1]} px; expected tiles of {size} × {size} px")
-    if placed := _placement_problem(header) or _resolution_problem(header) or _corner_problem(header, tile):
-        wrong.append(placed)
-    return [f"{file.path}: {w}" for w in wrong]
+    if file.kind == "height" and header.shape != tile.window.shape:
+        wrong.append(
+            f"is {header.shape[0]} × {header.shape[1]} px; expected ready heights at {RESOLUTION_M:g} m a pixel"
+        )
+    wrong += [p for p in (_named_resolution_problem(file), _corner_problem(header, tile)) if p]
+    return wrong
+
+
+def _crs_problems(header: Header, crs: str) -> list[str]:
+    if header.crs_text == crs or (crs == CRS and header.crs in ("code", "parameters")):
+        return []
+    return [f"CRS is {header.crs_text}; expected {crs}{' (Lambert-93)' if crs == CRS else ''}"]
+
+
+def _depth_problem(file: Examined) -> str:
+    """More than 8 bits cannot be accepted: how the levels map onto 0..255 stands in no file."""
+    if file.kind == "height":
+        return (
+            f"samples are {file.header.dtype}; expected uint8 in units of 0.2 m (metres? "
+            "gdal_translate -ot Byte -scale 0 51 0 255 makes them so, and negative heights 0)"
+        )
+    return (
+        f"samples are {file.header.dtype}; expected uint8: the model is for BD ORTHO's 8-bit radiometry, and how other "
+        "levels map onto it is not stated in the file, so bit_depth cannot be accepted as it is: convert it, "
+        "gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT, with the levels that look as BD ORTHO's black and white"
+    )
+
+
+def _imagery_excess(file: Examined, tile: Tile, crs: str) -> list[Excess]:
+    x, y = file.header.transform[0], -file.header.transform[4]
+    found = []
+    if (
+        file.kind != "height"
+        and file.header.north_up
+        and max(abs(x - RESOLUTION_M), abs(y - RESOLUTION_M)) > 1e-6 * RESOLUTION_M
+    ):
+        sentence = f"resolution is {x:g} × {y:g} m; expected {RESOLUTION_M:g} m, the only one the model is for"
+        found.append(Excess("resolution", f"{file.path}: {sentence}; accepted, it is resampled to it", tile.name))
+    if crs == CRS and file.kind == "rvb" and outside_france(tile.window.bounds):
+        found.append(Excess("territory", f"{file.path}: lies outside metropolitan France", tile.name))
+    return found
+
+
+def _named_resolution_problem(file: Examined) -> str | None:
+    named = _NAMED_RESOLUTION.search(file.path.name)
+    if named is None:
+        return None
+    said, has = int(named[1]) + int(named[2]) / 100, file.header.transform[0]
+    return (
+        None if abs(said - has) <= 1e-3 * said else f"its name says {said:g} m a pixel; the georeference has {has:g} m"
+    )
 
 
 def _placement_problem(header: Header) -> str | None:
     if header.north_up:
         return None
     return f"is rotated or not north-up: transform {header.transform}; expected rows southwards, columns eastwards"
-
-
-def _resolution_problem(header: Header) -> str | None:
-    x, y = header.transform[0], -header.transform[4]
-    if max(abs(x - RESOLUTION_M), abs(y - RESOLUTION_M)) <= 1e-6 * RESOLUTION_M:
-        return None
-    return f"resolution is {x:g} × {y:g} m; expected {RESOLUTION_M:g} m, the only one the model is for"
 
 
 def _corner_problem(header: Header, tile: Tile) -> str | None:
@@ -178,11 +284,9 @@ def _corner_problem(header: Header, tile: Tile) -> str | None:
     return sentence
 
 
-def _elevation_problems(file: Examined) -> list[str]:
+def _elevation_problems(file: Examined, crs: str) -> list[str]:
     header = file.header
-    wrong = []
-    if header.crs == "other":
-        wrong.append(f"CRS is {header.crs_text}; expected {CRS} (Lambert-93) or none")
+    wrong = [] if header.crs == "absent" else [f"{w} or none" for w in _crs_problems(header, crs)]
     if header.count != 1:
         wrong.append(f"has {header.count} bands; expected 1")
     if header.dtype not in ELEVATION_TYPES:
@@ -192,7 +296,7 @@ def _elevation_problems(file: Examined) -> list[str]:
         wrong.append(placed)
     elif abs(x - y) > 1e-6 * x or x > _COARSEST_M:
         wrong.append(f"resolution is {x:g} × {y:g} m; expected square pixels of at most {_COARSEST_M:g} m")
-    elif outside := _outside_name(file):
+    elif outside := _outside_name(file) or _named_resolution_problem(file):
         wrong.append(outside)
     return [f"{file.path}: {w}" for w in wrong]
 

@@ -29,16 +29,20 @@ class Elevation:
             vrt.elevation([a for a in assets if a.kind == "dtm"]),
         )
 
-    def read_into(self, out: NDArray[np.uint8], window: Window, *, step_m: float) -> None:
+    def read_into(self, out: NDArray[np.uint8], window: Window, *, step_m: float) -> NDArray[np.bool_]:
         """Writes heights of a lattice `window` into `out` (uint8, (y, x) of its shape), in units of `step_m` metres.
 
         Where surface or terrain is unknown nothing is written. Cell by cell, see `inputs.CELL`.
 
+        Returns:
+            bool (y, x), True where both are known.
+
         Raises:
             rasterio.errors.RasterioIOError: a file behind the window cannot be read.
         """
+        both_known = np.zeros(window.shape, np.bool_)
         if not (self.surface and self.terrain):
-            return
+            return both_known
         for cell in whole_cells(window).split(CELL):
             part = cell.intersect(window)
             inside = part.slices_in(cell)
@@ -46,6 +50,8 @@ class Elevation:
                 read_band(self.surface, cell)[inside], read_band(self.terrain, cell)[inside], step_m=step_m
             )
             np.copyto(out[part.slices_in(window)], units, where=known)
+            both_known[part.slices_in(window)] = known
+        return both_known
 
 
 def height_units(

@@ -12,6 +12,7 @@ from rasterio.windows import Window as RasterWindow
 
 from pipeline.grid import Window
 from pipeline.sources.vrt import FRAME
+from pipeline.sources.web import gdal_headers
 
 OPTIONS: dict[str, Any] = {
     # One thread a reader: two decode 1.24 times faster for 1.42 times the CPU, and readers are many.
@@ -22,6 +23,9 @@ OPTIONS: dict[str, Any] = {
     # Files that virtual rasters keep open in a process. The default of 100 is fewer than 16 reading threads need
     # where four tiles and their elevation files meet, and then files are opened again and again.
     "GDAL_MAX_DATASET_POOL_SIZE": 450,
+    # Files on the web: a server's hiccup is no failure of a tile.
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
 }
 
 HANDLES_PER_THREAD = 32
@@ -40,7 +44,7 @@ _HANDLES = _Handles()
 
 def gdal_options() -> rasterio.Env:
     """The environment in which all reading happens."""
-    return rasterio.Env(**OPTIONS)
+    return rasterio.Env(**OPTIONS, **gdal_headers())
 
 
 def read(

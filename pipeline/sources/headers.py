@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 import rasterio
 from rasterio import crs as rasterio_crs
+from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, RasterioIOError
 
 from pipeline.errors import DeliveryError
 from pipeline.grid import Affine6
+from pipeline.sources.web import gdal_headers
 
 _LAMBERT_93 = {"lat_0": 46.5, "lon_0": 3.0, "x_0": 700_000.0, "y_0": 6_600_000.0}
 """EPSG:2154: origin in degrees and false origin in metres; standard parallels 49 and 44 degrees."""
@@ -19,6 +21,13 @@ _ELLIPSOIDS = frozenset({"GRS80", "WGS84"})
 """They differ by 0.1 mm; a writer that lost the datum writes the second."""
 
 CRSMatch = Literal["code", "parameters", "absent", "other"]
+
+MAX_SIDE = 100_000
+"""Pixels a side that a file may claim: four tiles of 5 km at 0.20 m. What claims more is damaged or forged."""
+
+_DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".asc": "AAIGrid"}
+"""The one driver that may open a file of this name: by its content alone, GDAL would take a virtual raster
+under such a name too, and follow it to other files."""
 
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _END_OF_CODESTREAM = b"\xff\xd9"
@@ -40,7 +49,9 @@ class Header:
     nodata: float | None
     crs: CRSMatch
     crs_text: str
-    """The CRS as the file has it, shortened for messages."""
+    """The CRS as the file has it, shortened for messages: its code where it has one."""
+    alpha: bool = False
+    """True where the file says that its last band is transparency."""
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -62,13 +73,20 @@ def read_header(path: Path) -> Header:
     Esri ASCII: there are at least two bytes for each value, and the last row is whole.
 
     Raises:
-        DeliveryError: it cannot be opened, or is truncated.
+        DeliveryError: it cannot be opened as what its suffix says, is truncated, or claims an absurd size.
     """
+    suffix = path.suffix.lower()
+    # Sidecars are looked for by name: listing a folder of thousands for each of its files takes minutes.
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_NUM_THREADS": 1} | gdal_headers()
     try:
-        if path.suffix.lower() == ".jp2":
+        if suffix == ".jp2":
             _check_boxes(path)
-        # Sidecars are looked for by name: listing a folder of thousands for each of its files takes minutes.
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GDAL_NUM_THREADS=1), rasterio.open(path) as file:
+        with rasterio.Env(**options), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
+            if max(file.shape) > MAX_SIDE:
+                raise DeliveryError(
+                    f"{path}: its header claims {file.height} × {file.width} px; expected at most {MAX_SIDE} a side: "
+                    "deliver the file again"
+                )
             if file.driver == "GTiff":
                 _check_tiff_blocks(path, file)
             elif file.driver == "AAIGrid":
@@ -88,7 +106,8 @@ def _header(file: Any) -> Header:
         block=tuple(file.block_shapes[0]),
         nodata=file.nodata,
         crs=match_crs(file.crs),
-        crs_text="no CRS" if file.crs is None else _short(file.crs),
+        crs_text="no CRS" if not file.crs else _short(file.crs),
+        alpha=file.colorinterp[-1] == ColorInterp.alpha,
     )
 
 

@@ -1,14 +1,17 @@
 """What the input catalogue says about a domain: tiles, files and fill. Plain values, no raster opened."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.config import LimitName
 from pipeline.errors import CatalogError
 from pipeline.fingerprint import digest, file_signature
-from pipeline.grid import PIXELS_PER_M, Affine6, Tile, Window
+from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Affine6, Tile, Window
 from pipeline.sources.delivery import Kind
+from pipeline.sources.origin import UNKNOWN, Days, Origin
+from pipeline.sources.web import WebPath
 
 RVB = ("red", "green", "blue")
 """Bands of an RVB file, in its order."""
@@ -55,6 +58,16 @@ class Asset:
         return self.transform[0]
 
     @property
+    def href(self) -> str:
+        """The file's URL, or its path."""
+        return self.path.url if isinstance(self.path, WebPath) else str(self.path)
+
+    @property
+    def resampled(self) -> bool:
+        """True where the file's pixels are not the lattice's: any elevation model, imagery of another resolution."""
+        return self.kind in ("dsm", "dtm") or abs(self.resolution_m - RESOLUTION_M) > 1e-6 * RESOLUTION_M
+
+    @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) in metres of EPSG:2154."""
         a, _, left, _, e, top = self.transform
@@ -62,7 +75,7 @@ class Asset:
 
     def meets(self, window: Window) -> bool:
         """True where the file, or one of its pixels beyond its edge, covers a part of the lattice window."""
-        reach = self.resolution_m if self.kind in ("dsm", "dtm") else 0.0
+        reach = self.resolution_m if self.resampled else 0.0
         left, bottom, right, top = window.bounds
         own = self.bounds
         # A hundredth of a pixel, because files state their corners with an error of that order.
@@ -120,6 +133,24 @@ class DomainInputs:
     """The bounding window of all tiles of the domain, also where `tiles` is only a part of them."""
     tiles: tuple[InputTile, ...]
     """Sorted by name."""
+    crs: str = CRS
+    """`EPSG:…` of the lattice on which the tiles lie; overseas it is a UTM zone's."""
+    origin: Origin = UNKNOWN
+    """Whose data, under which licence, cited how."""
+    acquired: Days | None = None
+    """First and last day of acquisition, where the delivery has them."""
+    limits: tuple[LimitName, ...] = ()
+    """Limits of the model's card that the domain passes and that were accepted when it was indexed."""
+
+    @property
+    def attribution(self) -> str:
+        """`IGN, BD ORTHO 2021`; empty where the catalogue has none."""
+        return self.origin.attribution
+
+    @property
+    def licence(self) -> str:
+        """SPDX identifier; empty where the catalogue has none."""
+        return self.origin.licence
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,9 +181,7 @@ class DomainInputs:
     def behind(self, window: Window) -> tuple[Asset, ...]:
         """The files on which the pixels of `window` depend, each once, sorted."""
         cells = whole_cells(window)
-        return _distinct(
-            a for t in self.meeting(cells) for a in t.assets if a.meets(cells if a.kind in ("dsm", "dtm") else window)
-        )
+        return _distinct(a for t in self.meeting(cells) for a in t.assets if a.meets(cells if a.resampled else window))
 
     def around(self, window: Window) -> "DomainInputs":
         """The same domain with only the tiles and files behind `window`: small to send to a worker."""
@@ -161,7 +190,7 @@ class DomainInputs:
             InputTile(t.tile, tuple(a for a in t.assets if a in behind), t.fill)
             for t in self.meeting(whole_cells(window))
         )
-        return DomainInputs(self.domain, self.window, tiles)
+        return replace(self, tiles=tiles)
 
     def changed(self, assets: Iterable[Asset]) -> list[str]:
         """One sentence for each file that is gone or whose content is no longer what was indexed."""
@@ -208,5 +237,5 @@ def _change(asset: Asset) -> str | None:
         if stat.st_size == asset.size and file_signature(asset.path) == asset.signature:
             return None
     except OSError as error:
-        return f"{asset.path}: cannot be read: {error.strerror}; restore it, or index the domain again"
+        return f"{asset.path}: cannot be read: {error.strerror or error}; restore it, or index the domain again"
     return f"{asset.path}: its content is no longer what was indexed; index the domain again"

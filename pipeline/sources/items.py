@@ -11,13 +11,15 @@ import pystac
 from rasterio.warp import transform_geom
 
 from pipeline.errors import CatalogError
-from pipeline.grid import CRS, RESOLUTION_M, Tile
+from pipeline.grid import RESOLUTION_M, Tile
 from pipeline.sources.inputs import Asset, Fill, InputTile
+from pipeline.sources.origin import About, Days, Origin
+from pipeline.sources.web import WebPath
 
-LICENCE = "etalab-2.0"
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/scientific/v1.0.0/schema.json",
 ]
 _MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
 _DIGITS = 7
@@ -30,36 +32,61 @@ def vintage(year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
     return start, dt.datetime(year, 7, 1, tzinfo=dt.UTC), dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
 
 
+def span(days: Days | None, year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
+    """(start, middle, end) in UTC of days of acquisition, or of the vintage where they are not known."""
+    if days is None:
+        return vintage(year)
+    start = dt.datetime.combine(days[0], dt.time(), dt.UTC)
+    end = dt.datetime.combine(days[1], dt.time(23, 59, 59), dt.UTC)
+    return start, start + (end - start) // 2, end
+
+
+def provenance(origin: Origin) -> dict[str, Any]:
+    """STAC properties of an origin: licence, providers, citation; what is unknown is left out."""
+    given = {
+        "license": origin.licence,
+        "sci:citation": origin.citation,
+        "sci:doi": origin.doi,
+        "landcover:attribution": origin.attribution,
+    }
+    fields: dict[str, Any] = {key: value for key, value in given.items() if value}
+    if origin.attribution:
+        # The producer stands before the product: `IGN, BD ORTHO 2021`.
+        producers = dict.fromkeys(part.partition(",")[0].strip() for part in origin.attribution.split(";"))
+        fields["providers"] = [{"name": name, "roles": ["producer", "licensor"]} for name in producers]
+    return fields
+
+
 def item_of(
-    tile: InputTile, *, domain: str, year: int, path: Path, near: Path, notes: Sequence[str], attribution: str
+    tile: InputTile, *, about: About, path: Path, near: Path, notes: Sequence[str], acquired: Days | None
 ) -> pystac.Item:
     """The STAC item of a tile that will lie at `path`.
 
     Files below `near` are named relative to the item, so that a catalogue beside its delivery can move
     with it; others absolutely.
     """
-    start, middle, end = vintage(year)
+    start, middle, end = span(acquired, about.year)
     window = tile.tile.window
-    geometry = _footprint(tile.tile)
+    geometry = _footprint(tile.tile, about.crs)
     item = pystac.Item(
-        id=f"{domain}-{tile.tile.name}",
+        id=f"{about.domain}-{tile.tile.name}",
         geometry=geometry,
         bbox=_bbox(geometry),
         datetime=middle,
         start_datetime=start,
         end_datetime=end,
         stac_extensions=list(_EXTENSIONS),
-        properties={
+        properties=provenance(about.origin)
+        | {
             "gsd": RESOLUTION_M,
-            "license": LICENCE,
-            "proj:code": CRS,
+            "proj:code": about.crs,
             "proj:shape": list(window.shape),
             "proj:transform": list(window.transform),
             "proj:bbox": list(window.bounds),
-            "landcover:domain": domain,
+            "landcover:domain": about.domain,
             "landcover:tile": tile.tile.name,
+            "landcover:acquired": acquired is not None,
             "landcover:notes": list(notes),
-            "landcover:attribution": attribution,
             "landcover:fill": [{"value": f.value, "geometry": f.geometry} for f in tile.fill],
         },
     )
@@ -74,8 +101,11 @@ def _key(asset: Asset) -> str:
 
 
 def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
-    below = asset.path.is_relative_to(near)
-    href = Path(os.path.relpath(asset.path, folder)).as_posix() if below else asset.path.as_posix()
+    if isinstance(asset.path, WebPath):
+        href = asset.path.url
+    else:
+        below = asset.path.is_relative_to(near)
+        href = Path(os.path.relpath(asset.path, folder)).as_posix() if below else asset.path.as_posix()
     fields: dict[str, Any] = {
         "data_type": asset.dtype,
         "file:size": asset.size,
@@ -119,7 +149,7 @@ def _asset(asset: pystac.Asset) -> Asset:
     nodata = fields.get("nodata")
     return Asset(
         kind=fields["landcover:kind"],
-        path=Path(os.path.normpath(asset.get_absolute_href() or asset.href)),
+        path=_path(asset),
         signature=fields["landcover:signature"],
         size=fields["file:size"],
         mtime_ns=fields["landcover:mtime_ns"],
@@ -131,15 +161,20 @@ def _asset(asset: pystac.Asset) -> Asset:
     )
 
 
+def _path(asset: pystac.Asset) -> Path:
+    href = asset.get_absolute_href() or asset.href
+    return WebPath.at(href) if href.startswith(("http://", "https://")) else Path(os.path.normpath(href))
+
+
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _footprint(tile: Tile) -> dict[str, Any]:
+def _footprint(tile: Tile, crs: str) -> dict[str, Any]:
     left, bottom, right, top = tile.window.bounds
     ring = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
     geometry: dict[str, Any] = json.loads(
-        json.dumps(transform_geom(CRS, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=_DIGITS))
+        json.dumps(transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=_DIGITS))
     )
     return geometry
 

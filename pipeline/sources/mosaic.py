@@ -9,6 +9,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import rasterio
 import rioxarray  # noqa: F401  registers the `rio` accessor
 import xarray as xr
 from affine import Affine
@@ -20,12 +21,13 @@ from rasterio.features import rasterize
 
 from pipeline.errors import CatalogError, SourceError
 from pipeline.fingerprint import digest
-from pipeline.grid import CRS, RESOLUTION_M, Affine6, Window
+from pipeline.grid import RESOLUTION_M, Affine6, Window
 from pipeline.sources import vrt
 from pipeline.sources.elevation import Elevation
 from pipeline.sources.handles import gdal_options, on_frame, read
-from pipeline.sources.inputs import BANDS, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
+from pipeline.sources.inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
 from pipeline.sources.raster import Pixels, Raster, Source, check_inside
+from pipeline.sources.silence import check_not_silent
 
 __all__ = ["BANDS", "Mosaic", "Pixels", "Raster", "Source"]
 
@@ -101,8 +103,8 @@ class Mosaic:
 
     @property
     def crs(self) -> str:
-        """`EPSG:2154`."""
-        return CRS
+        """`EPSG:2154`; overseas that of a UTM zone."""
+        return self.inputs.crs
 
     @property
     def transform(self) -> Affine6:
@@ -131,6 +133,7 @@ class Mosaic:
         with gdal_options():
             try:
                 self._read_imagery(pixels.bands, window)
+                self._check_imagery(pixels.bands, window)
                 if "elevation" in self.bands:
                     self._read_elevation(pixels.bands[self.bands.index("elevation")], window, tiles)
             except RasterioIOError as error:
@@ -140,6 +143,29 @@ class Mosaic:
         return pixels
 
     def _read_imagery(self, out: NDArray[np.uint8], window: Window) -> None:
+        if not any(a.resampled and a.kind in ("rvb", "irc") for a in self.inputs.assets):
+            self._read_pixels(out, window)
+            return
+        # Resampled in whole cells, as elevation is: the same request to GDAL whatever window was asked for.
+        for cell in whole_cells(window).split(CELL):
+            part = cell.intersect(window)
+            pixels = np.zeros((len(self.bands), *cell.shape), np.uint8)
+            self._read_pixels(pixels, cell)
+            out[:, *part.slices_in(window)] = pixels[:, *part.slices_in(cell)]
+        # Resampling reaches half a source pixel over a tile's edge.
+        outside = np.ones(window.shape, np.bool_)
+        for tile in self.inputs.meeting(window):
+            outside[tile.tile.window.intersect(window).slices_in(window)] = False
+        out[:, outside] = 0
+
+    def _check_imagery(self, bands: NDArray[np.uint8], window: Window) -> None:
+        for kind, names in (("rvb", RVB), ("irc", ("nir",))):
+            own = [i for i, name in enumerate(self.bands) if name in names]
+            if own and not all(bands[i].all() for i in own):
+                files = [a for a in self.inputs.behind(window) if a.kind == kind]
+                check_not_silent(files, bands[own], window)
+
+    def _read_pixels(self, out: NDArray[np.uint8], window: Window) -> None:
         place = on_frame(window)
         wanted = [i for i, name in enumerate(self.bands) if name in RVB]
         if wanted:
@@ -160,9 +186,12 @@ class Mosaic:
             if not tile.has("height"):
                 # A virtual raster looks at each of its files in every read, and a domain has thousands.
                 near = [a for a in tile.assets if a.meets(whole_cells(part))]
-                Elevation.of(near).read_into(out[part.slices_in(window)], part, step_m=self.height_step_m)
+                known = Elevation.of(near).read_into(out[part.slices_in(window)], part, step_m=self.height_step_m)
+                if not known.all():
+                    check_not_silent((a for a in near if a.kind in ("dsm", "dtm")), known, part)
                 continue
             units = read(self.height, on_frame(part), indexes=[1])[0]
+            check_not_silent((a for a in tile.assets if a.kind == "height"), units, part)
             if self.height_step_m != _HEIGHT_STEP_M:
                 units = np.rint(np.clip(units * (_HEIGHT_STEP_M / self.height_step_m), 0, 255))
             out[part.slices_in(window)] = units
@@ -194,6 +223,9 @@ class Mosaic:
             else:
                 single, place = vrt.imagery([asset], bands=1), window
             try:
+                # A file that GDAL's pool remembers as missing fails in a virtual raster without a message.
+                with rasterio.open(asset.path):
+                    pass
                 read(single, on_frame(place), indexes=[1])
             except RasterioIOError as own:
                 cause = own.__cause__ or own

@@ -1,5 +1,6 @@
 """Which elevation files stand behind a tile, how much of it they cover, and what is said about them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from shapely import STRtree, box, union_all
 from pipeline.grid import Tile
 from pipeline.sources.checks import Examined, named_corner
 from pipeline.sources.delivery import Kind
+
+_DATED = re.compile(r"[_-](\d{4})-\d\d-\d\d$")
 
 REACH_M = 100.0
 """Elevation files up to here beyond a tile count as behind it: windows read over its edge."""
@@ -60,12 +63,39 @@ def notes(imagery: Mapping[Kind, Examined], elevation: Sequence[Examined]) -> li
             said.append(f"{kind}: {without} of {len(files)} files carry no CRS: taken as Lambert-93")
         if by_parameters := sum(f.header.crs == "parameters" for f in files):
             said.append(f"{kind}: {by_parameters} of {len(files)} files are Lambert-93 by parameters, not by code")
+        if odd := [f for f in files if f.header.nodata is not None and not f.nodata_believed]:
+            said.append(
+                f"{kind}: no-data tag {odd[0].header.nodata:g} of {len(odd)} files ignored: an elevation may be so"
+            )
         if shifted := sum(_half_pixel(f) for f in files):
             said.append(
                 f"{kind}: {shifted} of {len(files)} files lie half a pixel off their names: "
                 "resampled from where their georeference has them"
             )
     return said
+
+
+def other_years(elevation: Sequence[Examined], year: int) -> list[str]:
+    """A sentence for each kind of elevation whose names or folders have another year than the imagery."""
+    said = []
+    for kind in ("dsm", "dtm"):
+        years = {_year(f) for f in elevation if f.kind == kind} - {None, year}
+        if years:
+            named = ", ".join(str(y) for y in sorted(y for y in years if y))
+            said.append(
+                f"{kind}: of {named}, the imagery of {year}: what was built or felled between has a false height"
+            )
+    return said
+
+
+def _year(file: Examined) -> int | None:
+    """The year in the file's name, else in the nearest folder that ends in a date: `…_D034_2020-12-15`."""
+    if file.delivered.year:
+        return file.delivered.year
+    for folder in file.path.parents:
+        if dated := _DATED.search(folder.name):
+            return int(dated[1])
+    return None
 
 
 def _half_pixel(file: Examined) -> bool:

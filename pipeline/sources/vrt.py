@@ -35,14 +35,20 @@ def imagery(assets: Sequence[Asset], *, bands: int) -> str:
     """A uint8 raster of `bands` bands over the frame, 0 outside the files; empty text without files.
 
     SimpleSource only: with the same files behind every band GDAL then hands a read of all bands to the
-    file in one call, so each block of a JPEG 2000 file is decoded once.
+    file in one call, so each block of a JPEG 2000 file is decoded once. Files of another resolution are first
+    laid side by side, then brought to the lattice: averaged where they are finer, bilinearly where coarser.
     """
     if not assets:
         return ""
-    placed = [(a, _on_frame(a)) for a in assets]
+    own = [(a, _on_frame(a)) for a in assets if not a.resampled]
+    others: dict[NativeGrid, list[Asset]] = {}
+    for asset in assets:
+        if asset.resampled:
+            others.setdefault(NativeGrid.of(asset), []).append(asset)
     rasters = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}">'
-        + "".join(_source("SimpleSource", a, band=band, left=left, top=top) for a, (left, top) in placed)
+        + "".join(_resampled_imagery(grid, others[grid], band=band) for grid in sorted(others, key=_finer_last))
+        + "".join(_source("SimpleSource", a, band=band, left=left, top=top) for a, (left, top) in own)
         + "</VRTRasterBand>"
         for band in range(1, bands + 1)
     )
@@ -101,8 +107,8 @@ class NativeGrid:
         return round((left - self.left) / self.resolution_m), round((self.top - top) / self.resolution_m)
 
 
-def _native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
-    """The files of one grid side by side, at their own resolution."""
+def native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
+    """The files of one grid side by side, at their own resolution: metres, float32, `NODATA_M` where unknown."""
     sources = []
     # Of two files at the same place the order decides: by content, never by where they lie.
     for asset in sorted(assets, key=lambda a: (a.bounds, a.signature)):
@@ -114,7 +120,9 @@ def _native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
         f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{NODATA_M}</NoDataValue>'
         f"{''.join(sources)}</VRTRasterBand>"
     )
-    return _dataset(grid.size, grid.size, band)
+    step = grid.resolution_m
+    place = f"<GeoTransform>{grid.left}, {step}, 0, {grid.top}, 0, {-step}</GeoTransform>"
+    return _dataset(grid.size, grid.size, place + band)
 
 
 def _resampled(kind: str, grid: NativeGrid, assets: Sequence[Asset]) -> str:
@@ -124,11 +132,39 @@ def _resampled(kind: str, grid: NativeGrid, assets: Sequence[Asset]) -> str:
     nodata = f"<NODATA>{NODATA_M}</NODATA>" if kind == "ComplexSource" else ""
     return (
         f'<{kind} resampling="bilinear">'
-        f'<SourceFilename relativeToVRT="0" shared="0">{escape(_native(grid, assets))}</SourceFilename>'
+        f'<SourceFilename relativeToVRT="0" shared="0">{escape(native(grid, assets))}</SourceFilename>'
         f"<SourceBand>1</SourceBand>{_properties(grid.size, grid.size, 'Float32', (128, 128))}"
         f'<SrcRect xOff="{x:.6f}" yOff="{y:.6f}" xSize="{span:.6f}" ySize="{span:.6f}"/>'
         f'<DstRect xOff="0" yOff="0" xSize="{FRAME.width}" ySize="{FRAME.height}"/>'
         f"{nodata}</{kind}>"
+    )
+
+
+def _finer_last(grid: NativeGrid) -> tuple[float, float, float]:
+    return (-grid.resolution_m, grid.left, grid.top)
+
+
+def _resampled_imagery(grid: NativeGrid, assets: Sequence[Asset], *, band: int) -> str:
+    """One band of files of one grid, on the lattice; around the rectangle that they cover it stays 0."""
+    placed = [(a, *grid.place(a)) for a in assets]
+    left, top = min(p[1] for p in placed), min(p[2] for p in placed)
+    width = max(column + a.shape[1] for a, column, _ in placed) - left
+    height = max(row + a.shape[0] for a, _, row in placed) - top
+    sources = "".join(
+        _source("SimpleSource", a, band=band, left=column - left, top=row - top) for a, column, row in placed
+    )
+    mosaic = _dataset(width, height, f'<VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand>')
+    frame_left, _, _, frame_top = FRAME.bounds
+    step = grid.resolution_m
+    x, y = (grid.left + left * step - frame_left) * PIXELS_PER_M, (frame_top - grid.top + top * step) * PIXELS_PER_M
+    method = "average" if step < RESOLUTION_M else "bilinear"
+    return (
+        f'<SimpleSource resampling="{method}">'
+        f'<SourceFilename relativeToVRT="0" shared="0">{escape(mosaic)}</SourceFilename><SourceBand>1</SourceBand>'
+        f"{_properties(height, width, 'Byte', (128, 128))}"
+        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+        f'<DstRect xOff="{x:.6f}" yOff="{y:.6f}" xSize="{width * step * PIXELS_PER_M:.6f}" '
+        f'ySize="{height * step * PIXELS_PER_M:.6f}"/></SimpleSource>'
     )
 
 

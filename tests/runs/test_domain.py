@@ -81,7 +81,9 @@ def test_what_is_sealed_is_what_predict_gives_for_the_mosaic(mapped: Made) -> No
     mosaic = Mosaic.of(inputs, bands=model.recipe.bands)
     layout = campaign.grid.layout(32)
     for image in (mosaic, mosaic.to_xarray(250)):
-        dataset = pipeline.predict(image, model, layout=layout, block=250).compute(scheduler="threads")
+        dataset = pipeline.predict(image, model, layout=layout, block=250, engine=campaign.engine).compute(
+            scheduler="threads"
+        )
         for tile in mapped.delivery.tiles:
             rows, cols = tile.window.slices_in(mosaic.window)
             for name in ("landcover", "confidence"):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.grid import Tile
 from pipeline.sources import Mosaic, Pixels, index, open_domain
-from tests.deliveries import make_delivery, noise, tile_at, write_pair
+from tests.deliveries import flat, make_delivery, noise, tile_at, write_pair, write_relief
 
 BANDS = ("red", "green", "blue", "nir")
 
@@ -50,7 +50,8 @@ def test_a_dark_pixel_beside_the_fill_is_data_unless_every_band_is_dark(tmp_path
 def test_a_region_that_only_some_components_share_is_data(tmp_path: Path) -> None:
     tile = tile_at(0, 0)
     pixels = noise(tile)
-    pixels[:3, :, 200:] = 255
+    # Narrow, so that the infrared still looks like the colours' own.
+    pixels[:3, :, 246:] = 255
     write_pair(tmp_path, tile, pixels)
     assert read(tmp_path, 250).valid.all()
 
@@ -93,6 +94,7 @@ def test_fill_of_a_jpeg_2000_pair_is_found_on_its_lowest_level(tmp_path: Path, l
     size = 1250
     tile = tile_at(0, 0, size)
     coarse = np.random.default_rng(0).integers(30, 220, (6, 25, 25)).astype(np.uint8)
+    coarse[4:] = coarse[:2]
     pixels = coarse.repeat(50, axis=1).repeat(50, axis=2)
     cut = triangle(size)
     pixels[:, cut] = 0
@@ -108,3 +110,44 @@ def test_fill_of_a_jpeg_2000_pair_is_found_on_its_lowest_level(tmp_path: Path, l
         assert wrong.mean() < 0.002
         y, x = np.nonzero(wrong)
         assert np.abs(x + y - 1.2 * size).max() < 40
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_white_margin_around_a_delivery_is_no_data_and_a_white_roof_in_it_is_data(
+    tmp_path: Path, *, lossless: bool
+) -> None:
+    size = 1250
+    fields = np.random.default_rng(1).integers(30, 220, (6, 25, 25)).astype(np.uint8)
+    fields[4:] = fields[:2]
+    margin = np.zeros((size, size), np.bool_)
+    margin[:130], margin[:, :170] = True, True
+
+    pixels = fields.repeat(50, axis=1).repeat(50, axis=2)
+    pixels[:, 700:900, 700:900] = 255
+    pixels[:, margin] = 255
+    write_pair(tmp_path, tile_at(0, 0, size), pixels, suffix="jp2", lossless=lossless)
+    report = index([tmp_path], domain="D034_2021", catalog=tmp_path / "cat", tile_size=size, bands=BANDS)
+    assert [said for _, said in report.notes if "fill" in said] == [
+        "imagery: white fill that is connected to the delivery's edge is no data"
+    ]
+    valid = read(tmp_path, size).valid
+    wrong = valid == margin
+    assert valid[700:900, 700:900].all()
+    if lossless:
+        assert not wrong.any()
+    else:
+        assert wrong.mean() < 0.002
+
+
+def test_a_no_data_tag_is_believed_only_where_no_elevation_can_be_so(tmp_path: Path) -> None:
+    tile = tile_at(0, 0)
+    write_pair(tmp_path, tile, noise(tile))
+    write_relief(tmp_path, "dtm", flat(100), corner=tile.name, side_m=50)
+    path = write_relief(tmp_path, "dsm", flat(110), corner=tile.name, side_m=50)
+    with rasterio.open(path, "r+") as file:
+        file.nodata = 110
+    report = index([tmp_path], domain="D034_2021", catalog=tmp_path / "cat", tile_size=250)
+    assert ("dsm: no-data tag 110 of 1 files ignored: an elevation may be so") in [said for _, said in report.notes]
+    bands = (*BANDS, "elevation")
+    mosaic = Mosaic.of(open_domain(tmp_path / "cat", "D034_2021", tile_size=250), bands=bands)
+    assert (mosaic.read(mosaic.window).bands[4] == 50).all()

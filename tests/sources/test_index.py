@@ -31,10 +31,10 @@ def indexed(delivery: Delivery, catalog: Path, **options: object) -> IndexReport
 
 
 def refused(delivery: Delivery, catalog: Path) -> str:
-    """The message of the refusal; nothing is written then."""
+    """The message of the refusal; no catalogue is written then."""
     with pytest.raises(DeliveryError) as caught:
         indexed(delivery, catalog)
-    assert not catalog.exists()
+    assert not files(catalog, "*.json")
     return str(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_a_wrong_size_is_named(tmp_path: Path) -> None:
 
 
 def test_wrong_bands_are_named(tmp_path: Path) -> None:
-    assert "has 4 bands; expected 3" in imagery_problem(tmp_path, bands=4)
+    assert "has 4 bands (the last is transparency, no infrared); expected 3" in imagery_problem(tmp_path, bands=4)
 
 
 def test_a_wrong_type_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""The parts of a run, bare: decoding alone, and sealing alone."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterWindow
+
+from pipeline.bench.machine import Usage, measure, set_gdal_cache
+from pipeline.grid import CRS, Window
+from pipeline.legend import LAYERS
+from pipeline.products.cog import write_cog
+from pipeline.sources.inputs import Asset
+
+_BANDS = {"rvb": [1, 2, 3], "irc": [1]}
+"""What a map needs of each file."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A window of one JPEG 2000 file."""
+
+    asset: Asset
+    window: Window
+    """In the file's own pixels."""
+
+    @classmethod
+    def of(cls, asset: Asset, read: Window) -> "Part":
+        """What a read of the lattice needs of a file."""
+        own = Window.from_bounds(asset.bounds)
+        rows, cols = read.intersect(own).slices_in(own)
+        return cls(asset, Window.from_edges(rows.start, cols.start, rows.stop, cols.stop))
+
+
+class _Files(threading.local):
+    """One handle a thread and file, as the pipeline has them."""
+
+    def __init__(self) -> None:
+        self.open: dict[Path, Any] = {}
+
+
+def decode(reads: list[list[Part]], *, threads: int, cache_mb: int) -> Usage:
+    """Decodes the parts of each read with OpenJPEG and does nothing with them; to be called in a fresh process.
+
+    Args:
+        reads: one list a block, which one thread decodes.
+        threads: readers side by side, each with one thread of GDAL's.
+        cache_mb: GDAL's cache.
+    """
+    set_gdal_cache(cache_mb)
+    files = _Files()
+
+    def one(parts: list[Part]) -> None:
+        # Options of GDAL hold for a thread.
+        with rasterio.Env(GDAL_NUM_THREADS=1, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+            for part in parts:
+                path, w = part.asset.path, part.window
+                if path not in files.open:
+                    files.open[path] = rasterio.open(path)
+                files.open[path].read(_BANDS[part.asset.kind], window=RasterWindow(w.col, w.row, w.width, w.height))
+
+    def work() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(one, reads))
+
+    return measure(work)[1]
+
+
+def seal_again(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) -> Usage:
+    """Writes a tile's two layers once more into another folder: COGs, overviews and checksums, nothing else."""
+    layers = [read_layer(path) for path in cogs]
+    with rasterio.open(cogs[0]) as file:
+        transform = tuple(file.transform)[:6]
+
+    def work() -> None:
+        for name, pixels in zip(LAYERS, layers, strict=True):
+            path = folder / f"{name}.tif"
+            write_cog(path, pixels, layer=name, transform=transform, crs=CRS, live=live, tags={})
+
+    return measure(work)[1]
+
+
+def read_layer(path: Path) -> NDArray[np.uint8]:
+    """A sealed layer, uint8 (y, x)."""
+    with rasterio.open(path) as file:
+        pixels: NDArray[np.uint8] = file.read(1)
+    return pixels

@@ -1,0 +1,82 @@
+"""The yardstick: what this machine multiplies at best, and what a network has to multiply."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.model import Model
+
+_COUNTED = 256
+"""Pixels a side on which a network's operations are counted; they grow with the pixels."""
+
+
+def network_flops(model: Model, pixels: int) -> float:
+    """Floating-point operations of a forward over `pixels` pixels: two for each multiplication of its convolutions.
+
+    64.7 GFLOP for the 512² patch of the ResNet-34 U-Net.
+    """
+    bands = len(model.recipe.bands)
+    network = copy.deepcopy(model.network).to("meta")
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(torch.empty(1, bands, _COUNTED, _COUNTED, device="meta"))
+    return float(counter.get_total_flops()) * pixels / _COUNTED**2
+
+
+def has_bf16() -> bool:
+    """True where this processor multiplies bf16; elsewhere it is emulated, which tells nothing."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def multiplications(size: int, *, threads: int) -> Mapping[str, Callable[[], float]]:
+    """Functions that each multiply two `size`² float32 matrices once and return GFLOP/s, by library.
+
+    The peak is the best of them: no library is the machine.
+    """
+    import openvino
+    from openvino import opset13
+
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((size, size), np.float32) for _ in range(2))
+    flops = 2.0 * size**3
+
+    left, right = (opset13.parameter((size, size), np.float32) for _ in range(2))
+    graph = openvino.Model(opset13.matmul(left, right, False, False), [left, right])  # noqa: FBT003  (its signature)
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    request = openvino.Core().compile_model(graph, "CPU", options).create_infer_request()
+
+    def by_openvino() -> None:
+        request.infer([a, b])
+
+    def by_torch() -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        torch.mm(torch.from_numpy(a), torch.from_numpy(b))
+        torch.set_num_threads(before)
+
+    def rated(multiply: Callable[[], None]) -> Callable[[], float]:
+        multiply()  # the first one makes threads and buffers
+
+        def once() -> float:
+            start = time.perf_counter()
+            multiply()
+            return flops / (time.perf_counter() - start) / 1e9
+
+        return once
+
+    return {"openvino": rated(by_openvino), "torch": rated(by_torch)}
+
+
+def agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Share of pixels with the same class."""
+    return float((a == b).mean())

@@ -1,0 +1,118 @@
+"""The machine's facts, and what a piece of work uses of it: wall time, core-seconds by process, peak memory."""
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from pipeline.runs.record import software
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_ENGINE_PACKAGES = ("openvino", "nncf")
+"""Extras: their versions are told where they are installed."""
+_KIB = 1024
+"""Linux counts memory so."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def available_memory() -> int:
+    """Bytes that a new process can take without swapping (`MemAvailable`)."""
+    return int(_field(Path("/proc/meminfo"), "MemAvailable").split()[0]) * _KIB
+
+
+def facts() -> dict[str, Any]:
+    """Processor, cores, memory, load and versions, for whoever reads a figure later."""
+    flags = _field(Path("/proc/cpuinfo"), "flags").split()
+    return {
+        "processor": _field(Path("/proc/cpuinfo"), "model name"),
+        "flags": [flag for flag in _TELLING_FLAGS if flag in flags],
+        "cores": cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "available_bytes": available_memory(),
+        "load_average": list(os.getloadavg()),
+        "system": platform.platform(),
+        "software": software() | {name: version(name) for name in _ENGINE_PACKAGES if find_spec(name)},
+    }
+
+
+def _field(path: Path, name: str) -> str:
+    """The value behind `name:` in one of the kernel's tables; empty where it is not there."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a piece of work used."""
+
+    wall_s: float
+    own_core_s: float
+    """User and system time of the process that did it."""
+    children_core_s: float
+    """The same of its children that ended meanwhile: a cluster's workers."""
+    own_peak_bytes: int
+    """Largest resident memory of the process in all its life."""
+    children_peak_bytes: int
+    """Of the largest child that has ended; at least what this process had when it started it, as Linux counts."""
+
+    @property
+    def core_s(self) -> float:
+        """Of all processes."""
+        return self.own_core_s + self.children_core_s
+
+
+def measure(work: Callable[[], T]) -> tuple[T, Usage]:
+    """Does some work and says what it used; children count when they end within it."""
+    before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    start = time.perf_counter()
+    value = work()
+    wall = time.perf_counter() - start
+    after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    own, children = (a.ru_utime + a.ru_stime - b.ru_utime - b.ru_stime for a, b in zip(after, before, strict=True))
+    # Not `ru_maxrss` of its own: that begins with the memory of the process that started this one.
+    own_peak = int(_field(Path("/proc/self/status"), "VmHWM").split()[0]) * _KIB
+    return value, Usage(wall, own, children, own_peak, after[1].ru_maxrss * _KIB)
+
+
+def isolated(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Calls a function of a module in a new process that ends with it: caches are cold, memory is its own.
+
+    Exceptions come back as they were raised.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *args, **kwargs).result()
+
+
+def set_gdal_cache(mb: int) -> None:
+    """GDAL's block cache of this process in MiB, as a cluster's worker gets it; before the first raster is read."""
+    # GDAL reads the variable once, when it first needs a block.
+    os.environ["GDAL_CACHEMAX"] = str(mb)
+
+
+def usage_json(usage: Usage) -> Mapping[str, float]:
+    """Rounded for a report."""
+    return {
+        "wall_s": round(usage.wall_s, 3),
+        "own_core_s": round(usage.own_core_s, 3),
+        "children_core_s": round(usage.children_core_s, 3),
+        "own_peak_bytes": usage.own_peak_bytes,
+        "children_peak_bytes": usage.children_peak_bytes,
+    }

@@ -1,0 +1,186 @@
+"""`run`: a campaign end to end against the loop of IGN's command, and against the sum of its own parts."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.bench.baseline import LOADERS, map_as_ign
+from pipeline.bench.candidates import Candidate, candidates
+from pipeline.bench.chart import bars
+from pipeline.bench.decode import decode, read_layer, seal_again
+from pipeline.bench.feed import blocks_of, parts_of
+from pipeline.bench.imagery import Imagery, Say, mirrored
+from pipeline.bench.machine import Usage, cores, measure, usage_json
+from pipeline.bench.report import Report
+from pipeline.config import Campaign
+from pipeline.demo.delivery_writer import write_raster
+from pipeline.grid import Layout, Window
+from pipeline.inference import predictor_for
+from pipeline.runs.domain import run as run_plan
+from pipeline.runs.plan import make_plan
+from pipeline.sources.inputs import DomainInputs
+
+NAME = "run"
+MIN_AGREEMENT = 0.99
+"""Of a candidate with fp32: under it, speed counts nothing."""
+_FORWARDS = 4
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A campaign's run."""
+
+    products: Path
+    mpx: float
+    usage: Usage
+
+    @property
+    def mpx_per_s(self) -> float:
+        """From the start of the cluster to the last sealed tile."""
+        return self.mpx / self.usage.wall_s
+
+
+def run(imagery: Imagery, *, say: Say) -> Report:
+    """Baseline, runs over one tile and over all, the parts alone, the baseline again: one after the other."""
+    with tempfile.TemporaryDirectory(prefix="run-", dir=imagery.folder) as scratch:
+        return _run(imagery, Path(scratch), say)
+
+
+def _run(imagery: Imagery, scratch: Path, say: Say) -> Report:
+    inputs = imagery.mosaic.inputs
+    stack = _stack(imagery, scratch)
+    # First of all, because it leaves the converted graph in the cache, where every run finds it.
+    forward = imagery.measured(forwards, imagery, imagery.scale.layout)
+    baselines = [_baseline(imagery, stack, scratch)]
+    say(f"run: baseline {baselines[0].mpx_per_s:.3f} Mpx/s")
+    fp32, *others = (_mapped(imagery, scratch, candidate, say=say) for candidate in candidates(imagery))
+    one = _mapped(imagery, scratch, candidates(imagery)[0], tiles=inputs.names[:1], say=say)
+    parts = _parts(imagery, fp32, forward, scratch=scratch)
+    say("run: its parts are measured")
+    if imagery.scale.repeats > 1:
+        # Before and after: what else the machine does falls on both sides of the ratio.
+        baselines.append(_baseline(imagery, stack, scratch))
+    agreements = [1.0, *(_agreement(fp32, other, inputs) for other in others)]
+    runs = [(c.name, r, a) for c, r, a in zip(candidates(imagery), (fp32, *others), agreements, strict=True)]
+    return _report(imagery, runs, one=one, parts=parts, baselines=baselines)
+
+
+def _report(
+    imagery: Imagery,
+    runs: Sequence[tuple[str, Ran, float]],
+    *,
+    one: Ran,
+    parts: Mapping[str, float],
+    baselines: Sequence[Ran],
+) -> Report:
+    """Figures of the runs (name, run, agreement with fp32), fp32 first."""
+    _, fp32, _ = runs[0]
+    best, best_agreement = max((ran.mpx_per_s, share) for _, ran, share in runs if share >= MIN_AGREEMENT)
+    slow = sum(b.mpx for b in baselines) / sum(b.usage.wall_s for b in baselines)
+    figures = {
+        "run.speedup_fp32": fp32.mpx_per_s / slow,
+        "run.speedup_best": best / slow,
+        "run.agreement_best": best_agreement,
+        "run.core_seconds_share": sum(parts.values()) / fp32.usage.core_s,
+        "run.memory_ratio_4x": fp32.usage.children_peak_bytes / one.usage.children_peak_bytes,
+    }
+    raw: dict[str, Any] = {
+        "runs": {name: _json(ran) | {"agreement": share} for name, ran, share in runs},
+        "one_tile": _json(one),
+        "baselines": [_json(b) for b in baselines],
+        "parts_core_s": parts,
+    }
+    rates = [("baseline", slow), *((name, ran.mpx_per_s) for name, ran, _ in runs)]
+    notes = (
+        *imagery.told,
+        "runs count from the start of their cluster; the baseline neither loads its network nor decodes JPEG 2000",
+    )
+    return Report(NAME, figures, raw, bars("End to end, COGs written", rates, unit="Mpx/s"), notes)
+
+
+def _json(ran: Ran) -> dict[str, Any]:
+    return {"mpx": ran.mpx, "mpx_per_s": ran.mpx_per_s, **usage_json(ran.usage)}
+
+
+def _mapped(imagery: Imagery, scratch: Path, candidate: Candidate, *, say: Say, tiles: Sequence[str] = ()) -> Ran:
+    """A run in a process of its own, into a folder of its own."""
+    products = Path(tempfile.mkdtemp(prefix="products-", dir=scratch))
+    ran = imagery.measured(map_campaign, candidate.of(imagery.campaign, products), tuple(tiles))
+    say(f"run: {candidate.name}, {ran.mpx:.1f} Mpx at {ran.mpx_per_s:.3f} Mpx/s")
+    return ran
+
+
+def map_campaign(campaign: Campaign, tiles: Sequence[str]) -> Ran:
+    """Runs a campaign over some tiles, all when empty; to be called in a fresh process, whose workers are counted."""
+    plan = make_plan(campaign, tiles=tiles)
+    ended, usage = measure(lambda: run_plan(plan))
+    return Ran(campaign.output.domains, sum(e.pixels for e in ended) / 1e6, usage)
+
+
+def _stack(imagery: Imagery, scratch: Path) -> Path:
+    """The baseline's input: a part of the imagery as one raster of five bands."""
+    mosaic, side = imagery.mosaic, imagery.scale.baseline
+    window = Window(mosaic.window.row, mosaic.window.col, side, side)
+    path = scratch / "stack.tif"
+    options: dict[str, Any] = {"driver": "GTiff", "TILED": "YES", "BLOCKXSIZE": 512, "BLOCKYSIZE": 512}
+    write_raster(path, mosaic.read(window).bands, transform=window.transform, **options)
+    return path
+
+
+def _baseline(imagery: Imagery, stack: Path, scratch: Path) -> Ran:
+    # Forks want a process without threads: loaders of their own only where the measurement has one.
+    loaders = LOADERS if imagery.scale.apart else 0
+    out = scratch / "baseline.tif"
+    usage = imagery.measured(map_as_ign, imagery.model, stack, out, threads=cores(), loaders=loaders)
+    return Ran(scratch, imagery.scale.baseline**2 / 1e6, usage)
+
+
+def _parts(imagery: Imagery, ran: Ran, forward: Usage, *, scratch: Path) -> Mapping[str, float]:
+    """Core-seconds that decoding, the forwards and sealing of the fp32 run take when nothing else is done."""
+    campaign, inputs = Candidate.fp32().of(imagery.campaign, ran.products), imagery.mosaic.inputs
+    layout, cluster = imagery.scale.layout, campaign.cluster
+    blocks = blocks_of(inputs, campaign.grid.block)
+    bare = imagery.measured(
+        decode, parts_of(inputs, blocks, layout), threads=cluster.threads, cache_mb=cluster.gdal_cache_mb
+    )
+    windows = sum(len(layout.windows_of(block)) for block in blocks)
+    cogs = [_cogs(ran, inputs, name) for name in inputs.names]
+    live = imagery.model.recipe.live
+    sealed = imagery.measured(seal_again, cogs[0], scratch / "again", live=live)
+    return {
+        "decode": bare.core_s,
+        "forward": forward.core_s / _FORWARDS * windows,
+        "seal": sealed.core_s * len(cogs),
+    }
+
+
+def forwards(imagery: Imagery, layout: Layout) -> Usage:
+    """Some forwards of the fp32 engine on a whole window, compiled before; to be called in a fresh process."""
+    predictor = predictor_for(imagery.model, Candidate.fp32().engine, threads=cores())
+    image = mirrored(imagery.patches, Window(0, 0, layout.window, layout.window))[None]
+    valid = np.ones((1, *image.shape[2:]), np.bool_)
+    predictor(image, valid)
+
+    def work() -> None:
+        for _ in range(_FORWARDS):
+            predictor(image, valid)
+
+    return measure(work)[1]
+
+
+def _cogs(ran: Ran, inputs: DomainInputs, tile: str) -> tuple[Path, Path]:
+    stem = ran.products / inputs.domain / f"{inputs.domain}-{tile}"
+    return Path(f"{stem}-landcover.tif"), Path(f"{stem}-confidence.tif")
+
+
+def _agreement(a: Ran, b: Ran, inputs: DomainInputs) -> float:
+    """Share of pixels that two runs give the same class."""
+    same = total = 0
+    for name in inputs.names:
+        first, second = (read_layer(_cogs(ran, inputs, name)[0]) for ran in (a, b))
+        same, total = same + int((first == second).sum()), total + first.size
+    return same / total

@@ -1,0 +1,158 @@
+"""Whose data a domain is, under which licence, and of which days: it follows the pixels into every product."""
+
+import datetime as dt
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.config import LimitName
+from pipeline.grid import CRS
+from pipeline.sources.delivery import Delivered, parse
+
+LICENCE = "etalab-2.0"
+"""BD ORTHO, RGE ALTI and LiDAR HD since 2021."""
+PRODUCER = "IGN"
+
+Days = tuple[dt.date, dt.date]
+"""First and last day of acquisition."""
+
+_ELEVATION_NAMES = (("LHD_", "LiDAR HD"), ("RGEALTI_", "RGE ALTI"))
+_DATE_FIELD = re.compile(r"DATE(?!_?(MAJ|EDIT|CREA|LIV))")
+"""Days of flight, not those of an update, an edition or a delivery."""
+_DATES = (re.compile(r"(?P<y>\d{4})-?(?P<m>\d\d)-?(?P<d>\d\d)"), re.compile(r"(?P<d>\d\d)/(?P<m>\d\d)/(?P<y>\d{4})"))
+_YEARS_OFF = 2
+"""A vintage is flown in its own year, and mended with images of the neighbouring ones."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose data, under which licence, cited how; empty where unknown."""
+
+    attribution: str = ""
+    """Producer, product and vintage: `IGN, BD ORTHO 2021`."""
+    licence: str = ""
+    """SPDX identifier in lower case."""
+    citation: str = ""
+    doi: str = ""
+
+    @classmethod
+    def joined(cls, origins: Iterable["Origin"]) -> "Origin":
+        """All of them as one; several licences are `other`, as STAC has it."""
+        given = list(origins)
+        licences = _once(o.licence for o in given)
+        return cls(
+            "; ".join(_once(o.attribution for o in given)),
+            licences[0] if len(licences) == 1 else "other" if licences else "",
+            " ".join(_once(o.citation for o in given)),
+            " ".join(_once(o.doi for o in given)),
+        )
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True)
+class About:
+    """What all items of a domain share."""
+
+    domain: str
+    year: int
+    """The vintage."""
+    origin: Origin
+    crs: str = CRS
+    limits: tuple[LimitName, ...] = ()
+    """Limits of the model's card that were passed and accepted, sorted."""
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """Days of acquisition, as far as a delivery has them."""
+
+    tiles: Mapping[str, Days] = field(default_factory=dict)
+    """By the corner in a tile's name, `0595-6890`."""
+    domain: Days | None = None
+    """Over everything that names no tile."""
+
+    def of(self, tile: str) -> Days | None:
+        """The tile's own days, else the domain's, else None."""
+        return self.tiles.get(tile, self.domain)
+
+
+def of_files(files: Sequence[Delivered], *, year: int) -> Origin:
+    """The origin of files under IGN's names: `IGN, BD ORTHO 2021, LiDAR HD`."""
+    products = []
+    if any(f.kind in ("rvb", "irc") for f in files):
+        products.append(f"BD ORTHO {year}")
+    for f in files:
+        if f.kind in ("dsm", "dtm"):
+            names = [product for prefix, product in _ELEVATION_NAMES if f.path.name.upper().startswith(prefix)]
+            products += names or ([f"MNS-Correl {f.year}"] if f.year else [])
+    return Origin(", ".join(_once([PRODUCER, *products])), LICENCE)
+
+
+def days_of(folders: Iterable[Path], *, year: int) -> Acquired:
+    """Days of acquisition from the attribute tables (`.dbf`) that lie in a delivery.
+
+    `dalles.dbf` and the mosaicking graph, where they have a field DATE…: with a field NOM that names a tile the days
+    are the tile's, otherwise the domain's. Other tables, and days over two years off the vintage, are passed over.
+    """
+    tiles: dict[str, Days] = {}
+    whole: list[dt.date] = []
+    for path in _tables(folders):
+        for row in _rows(path):
+            days = [d for name, text in row.items() if _DATE_FIELD.match(name) and (d := _day(text))]
+            days = [d for d in days if abs(d.year - year) <= _YEARS_OFF]
+            named = parse(Path(row.get("NOM", "")))
+            corner = named.corner if named else None
+            if days and corner:
+                known = tiles.get(corner, (days[0], days[0]))
+                tiles[corner] = (min(*days, known[0]), max(*days, known[1]))
+            whole += days if not corner else []
+    return Acquired(tiles, (min(whole), max(whole)) if whole else None)
+
+
+def _tables(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in folders:
+        for root, _, files in os.walk(folder):
+            yield from sorted(Path(root, f) for f in files if f.lower().endswith(".dbf"))
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a dBASE III table, fields by name in capitals; none where the file is no such table."""
+    with path.open("rb") as file:
+        head = file.read(32)
+        if len(head) < 32:
+            return
+        count, start, length = struct.unpack("<IHH", head[4:12])
+        fields = []
+        while len(raw := file.read(32)) == 32 and raw[0] != 0x0D:
+            fields.append((raw[:11].split(b"\0")[0].decode("ascii", "replace").upper(), raw[16]))
+        if not any(_DATE_FIELD.match(name) for name, _ in fields):
+            return
+        file.seek(start)
+        for _ in range(count):
+            record = file.read(length)
+            if len(record) < length:
+                return
+            row, at = {}, 1
+            for name, width in fields:
+                row[name] = record[at : at + width].decode("latin-1").strip()
+                at += width
+            yield row
+
+
+def _day(text: str) -> dt.date | None:
+    for pattern in _DATES:
+        if match := pattern.match(text):
+            try:
+                return dt.date(int(match["y"]), int(match["m"]), int(match["d"]))
+            except ValueError:
+                return None
+    return None
+
+
+def _once(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(t for t in texts if t))

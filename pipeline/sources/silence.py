@@ -1,0 +1,58 @@
+"""A read that failed without saying so, found out.
+
+GDAL's pool of open files remembers a file that it could not open and from then on fails without a message, which
+rasterio takes for success: the pixels stay 0. So where a file gave nothing at all, it is asked directly.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioIOError
+from rasterio.windows import Window as RasterWindow
+from rasterio.windows import from_bounds
+
+from pipeline.grid import PIXELS_PER_M, Affine6, Window
+from pipeline.sources.inputs import Asset
+
+
+def check_not_silent(assets: Iterable[Asset], given: NDArray[np.uint8] | NDArray[np.bool_], window: Window) -> None:
+    """Asks each file directly whose part of a read is empty.
+
+    Args:
+        assets: files behind the read.
+        given: (…, y, x) over `window`: what was read of them, or where something was.
+        window: on the lattice.
+
+    Raises:
+        rasterio.errors.RasterioIOError: a file cannot be opened, or has pixels where the read had none.
+    """
+    for asset in assets:
+        part = _place(asset).intersect(window)
+        own = given[..., *part.slices_in(window)]
+        # A neighbour's elevation reaches a pixel into the part of a file that is missing.
+        silent = not own.all() if asset.kind in ("dsm", "dtm") else not own.any()
+        if part.pixels and silent:
+            _ask(asset, part)
+
+
+def _place(asset: Asset) -> Window:
+    """The whole lattice pixels inside a file."""
+    left, bottom, right, top = (round(edge * PIXELS_PER_M, 3) for edge in asset.bounds)
+    return Window.from_edges(*(int(np.ceil(e)) for e in (-top, left)), *(int(np.floor(e)) for e in (-bottom, right)))
+
+
+def _ask(asset: Asset, part: Window) -> None:
+    with rasterio.open(asset.path) as file:
+        if asset.kind in ("dsm", "dtm"):
+            # Its pixels may be holes, or its counterpart's are: that it opens must do.
+            return
+        place = _in_file(part, asset.transform, asset.shape)
+        if file.read(window=place).any():
+            raise RasterioIOError(f"{asset.path}: could not be opened a while ago and can be now; run again")
+
+
+def _in_file(part: Window, transform: Affine6, shape: tuple[int, int]) -> RasterWindow:
+    place = from_bounds(*part.bounds, transform=rasterio.Affine(*transform))
+    return place.round_offsets().round_lengths().intersection(RasterWindow(0, 0, shape[1], shape[0]))

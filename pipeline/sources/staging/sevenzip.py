@@ -1,0 +1,253 @@
+"""What is in a 7z archive, and its members' bytes as one stream.
+
+py7zr reads the headers. The streams are decoded here: py7zr 1.1 hands its decoder more input at every member, needed
+or not, and so ends with the whole packed stream in memory.
+"""
+
+import bz2
+import lzma
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+import py7zr
+from py7zr.exceptions import ArchiveError, PasswordRequired
+
+from pipeline.errors import DeliveryError
+from pipeline.sources.staging.volumes import Archive
+
+_START = 32
+"""Bytes before the first packed stream."""
+_PIECE_BYTES = 2**20
+"""The most that is unpacked at once."""
+_INPUT_BYTES = 2**18
+
+# What py7zr raises, beside its own, on headers that are damaged: it follows counts and offsets from the file.
+_BROKEN_HEADER = (
+    ArchiveError,
+    lzma.LZMAError,
+    struct.error,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+_AES = b"\x06\xf1\x07\x01"
+
+
+class _Decoder(Protocol):
+    """What `lzma` and `bz2` have alike."""
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _Copy:
+    """Stored, not compressed."""
+
+    needs_input = True
+    eof = False
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:  # noqa: ARG002  input pieces are small enough
+        return data
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or folder of an archive."""
+
+    name: str
+    """As the archive has it, with `/`; not yet known to be safe."""
+    size: int
+    """Bytes unpacked."""
+    crc: int | None
+    """CRC-32; None where the archive has none."""
+    kind: str
+    """`file`, `folder`, or what else it is: `link`, `device`."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A packed stream and the members that lie in it one after another."""
+
+    start: int
+    """Position of its first byte in the archive."""
+    packed: int
+    """Bytes packed."""
+    method: bytes
+    properties: bytes
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that is in an archive."""
+
+    streams: tuple[Stream, ...]
+    empty: tuple[Member, ...]
+    """Folders, and files without bytes."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All of them."""
+        return (*self.empty, *(m for s in self.streams for m in s.members))
+
+
+def read_contents(archive: Archive) -> Contents:
+    """Reads the archive's header.
+
+    Raises:
+        DeliveryError: it is damaged, protected by a password, or packed in a way that is not read here.
+    """
+    try:
+        with archive.open() as file, py7zr.SevenZipFile(file) as opened:
+            return _contents(archive, opened)
+    except PasswordRequired as error:
+        raise _protected(archive) from error
+    except OSError as error:
+        raise DeliveryError(f"{archive.path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DeliveryError(
+            f"{archive.path}: a member's name is not Unicode ({error.reason}); pack the archive again"
+        ) from error
+    except _BROKEN_HEADER as error:
+        raise _damaged(archive, f"its header cannot be read: {type(error).__name__} {error}") from error
+
+
+def _contents(archive: Archive, opened: Any) -> Contents:
+    main = opened.header.main_streams
+    folders = [] if main is None else main.unpackinfo.folders
+    inside: dict[int, list[Member]] = {id(f): [] for f in folders}
+    empty = []
+    for f in opened.files:
+        member = Member(f.filename, int(f.uncompressed), f.crc32, _kind(f))
+        if f.emptystream:
+            empty.append(member)
+        else:
+            inside[id(f.folder)].append(member)
+    streams = []
+    for number, folder in enumerate(folders):
+        method, properties = _coder(archive, folder)
+        start = _START + main.packinfo.packpos + main.packinfo.packpositions[number]
+        packed = main.packinfo.packsizes[number]
+        if start + packed > archive.size:
+            raise _damaged(archive, f"a stream ends at byte {start + packed}, the archive at {archive.size}")
+        streams.append(Stream(start, packed, method, properties, tuple(inside[id(folder)])))
+    return Contents(tuple(streams), tuple(empty))
+
+
+def _kind(entry: Any) -> str:
+    if entry.is_symlink or entry.is_junction:
+        return "link"
+    if entry.is_directory:
+        return "folder"
+    return "file" if entry.is_file else "device"
+
+
+def _coder(archive: Archive, folder: Any) -> tuple[bytes, bytes]:
+    """(method, properties) of a stream with a single coder."""
+    methods = [c["method"] for c in folder.coders]
+    if _AES in methods:
+        raise _protected(archive)
+    if len(methods) != 1 or methods[0] not in _DECODERS:
+        named = " + ".join(m.hex() for m in methods)
+        raise DeliveryError(
+            f"{archive.path}: is packed with method {named}; expected LZMA, LZMA2, BZip2 or Copy alone: "
+            "unpack it with 7-Zip and give its folder instead"
+        )
+    return methods[0], folder.coders[0].get("properties") or b""
+
+
+def _lzma1(properties: bytes) -> _Decoder:
+    """Properties: one byte (pb · 5 + lp) · 9 + lc, and the dictionary's size (LZMA specification)."""
+    packed, dictionary = struct.unpack("<BI", properties)
+    options = {"lc": packed % 9, "lp": packed // 9 % 5, "pb": packed // 45, "dict_size": max(dictionary, 4096)}
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, **options}])
+
+
+def _lzma2(properties: bytes) -> _Decoder:
+    """Properties: one byte, 0..40; the dictionary is 2 or 3 times a power of two (xz file format, 5.3.1)."""
+    (packed,) = struct.unpack("<B", properties)
+    if packed > 40:
+        raise ValueError(f"dictionary size {packed} of LZMA2 is over 40")
+    dictionary = 2**32 - 1 if packed == 40 else (2 | packed & 1) << packed // 2 + 11
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": dictionary}])
+
+
+_DECODERS: dict[bytes, Any] = {
+    b"\x00": lambda _: _Copy(),
+    b"\x21": _lzma2,
+    b"\x03\x01\x01": _lzma1,
+    b"\x04\x02\x02": lambda _: bz2.BZ2Decompressor(),
+}
+
+
+class Tape:
+    """A stream's members, unpacked one after another; memory is that of the decoder, whatever their number."""
+
+    def __init__(self, archive: Archive, stream: Stream, file: BinaryIO) -> None:
+        """Starts at the first member; `file` is the open archive and is read from here on by nobody else."""
+        self._archive, self._file, self._left = archive, file, stream.packed
+        try:
+            self._decoder: _Decoder = _DECODERS[stream.method](stream.properties)
+        except (lzma.LZMAError, struct.error, ValueError) as error:
+            raise _damaged(archive, f"a stream's properties are none: {error}") from error
+        self._file.seek(stream.start)
+        self._piece = memoryview(b"")
+
+    def take(self, size: int) -> Iterator[memoryview]:
+        """The next `size` bytes in pieces of at most 1 MiB.
+
+        Raises:
+            DeliveryError: the stream is damaged or ends before, or a volume cannot be read.
+        """
+        while size > 0:
+            if not self._piece:
+                self._piece = memoryview(self._next())
+            part, self._piece = self._piece[:size], self._piece[size:]
+            size -= len(part)
+            if part:
+                yield part
+
+    def _next(self) -> bytes:
+        data = b""
+        if self._decoder.needs_input and not self._decoder.eof:
+            data = self._packed()
+        if self._decoder.eof or (not data and self._decoder.needs_input):
+            raise _damaged(self._archive, "a stream ends before its last member", self._file.tell())
+        try:
+            return self._decoder.decompress(data, _PIECE_BYTES)
+        except (lzma.LZMAError, OSError) as error:
+            raise _damaged(self._archive, f"a stream cannot be unpacked ({error})", self._file.tell()) from error
+
+    def _packed(self) -> bytes:
+        try:
+            data = self._file.read(min(_INPUT_BYTES, self._left))
+        except OSError as error:
+            raise DeliveryError(f"{self._archive.path}: cannot be read: {error.strerror}") from error
+        self._left -= len(data)
+        return data
+
+    def damaged(self, member: Member) -> DeliveryError:
+        """The error of a member whose CRC is wrong."""
+        return _damaged(self._archive, f"{member.name} has another CRC than the archive says", self._file.tell())
+
+
+def _damaged(archive: Archive, what: str, position: int | None = None) -> DeliveryError:
+    where = archive.path if position is None else archive.volume_at(position - 1)
+    return DeliveryError(f"{where}: is damaged: {what}; download it again")
+
+
+def _protected(archive: Archive) -> DeliveryError:
+    return DeliveryError(
+        f"{archive.path}: is protected by a password; unpack it with 7-Zip and give its folder instead"
+    )

@@ -1,0 +1,85 @@
+"""Every bench runs at its small scale and writes its figures under their names. No timing is looked at."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.bench.imagery import QUICK, Imagery, make_imagery, mirrored
+from pipeline.bench.suite import run_benches
+from pipeline.errors import ConfigError
+from pipeline.grid import Window
+
+FIGURES = {
+    "engines": {"engines.gemm_share_fp32", "engines.agreement_fp32"},
+    "feed": {"feed.share_of_decode"},
+    "run": {
+        "run.speedup_fp32",
+        "run.speedup_best",
+        "run.agreement_best",
+        "run.core_seconds_share",
+        "run.memory_ratio_4x",
+    },
+    "halo": {"halo.disagreement_default", "halo.overlap_default"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def imagery(folder: Path) -> Imagery:
+    """Made up: a checkout without real data has to measure too."""
+    return make_imagery(folder, data=folder / "none", scale=QUICK, say=lambda _: None)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_bench_writes_its_figures_and_a_picture(
+    imagery: Imagery, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDAL_CACHEMAX", "64")  # benches set it; this puts it back
+    monkeypatch.setenv("LANDCOVER_CACHE", str(folder / "cache"))
+    told: list[str] = []
+    run_benches([name], out=folder, data=folder / "none", quick=True, say=told.append)
+    assert not [line for line in told if "being made" in line], "the imagery was there"
+    report = json.loads((folder / f"{name}.json").read_text())
+    assert report["figures"].keys() == FIGURES[name]
+    assert all(np.isfinite(value) and value >= 0 for value in report["figures"].values())
+    assert "demo's country" in report["notes"][0]
+    assert report["machine"]["cores"] >= 1
+    with Image.open(folder / f"{name}.png") as picture:
+        assert min(picture.size) > 100
+    assert not list(imagery.folder.glob("run-*"))
+
+
+def test_the_imagery_is_what_was_mirrored_and_the_height_survives_resampling(imagery: Imagery) -> None:
+    mosaic = imagery.mosaic
+    assert mosaic.window.shape == (1000, 1000)
+    part = Window(mosaic.window.row + 480, mosaic.window.col + 480, 40, 40)  # all four tiles
+    delivered = mosaic.read(part).bands.astype(int)
+    patches = np.load(imagery.folder / "patches.npy")
+    assert patches.shape[1:] == (5, QUICK.patch, QUICK.patch)
+    assert delivered.std() > 1
+    again = make_imagery(imagery.folder.parents[1], data=Path("none"), scale=QUICK, say=lambda _: None)
+    assert again == imagery
+
+
+def test_mirroring_has_no_seam_at_the_edge_of_the_square_and_shows_every_patch() -> None:
+    patches = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 4), dtype=np.uint8)
+    plane = mirrored(patches, Window(0, 0, 20, 20))
+    np.testing.assert_array_equal(plane[:, :4, :4], patches[0])
+    np.testing.assert_array_equal(plane[:, :4, 4:8], patches[1])
+    np.testing.assert_array_equal(plane[:, 4:8, :4], patches[1])
+    np.testing.assert_array_equal(plane[:, :8], plane[:, 15:7:-1])
+    np.testing.assert_array_equal(plane[:, :, :8], plane[:, :, 15:7:-1])
+    np.testing.assert_array_equal(mirrored(patches, Window(3, 5, 7, 9)), plane[:, 3:10, 5:14])
+
+
+def test_an_unknown_bench_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown bench speed: expected engines, feed, run, halo"):
+        run_benches(["speed"], out=tmp_path, data=tmp_path, quick=True, say=lambda _: None)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,60 @@
+"""A domain past a limit of the card is mapped only by a campaign that accepts it; attribution follows the delivery."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import ConfigError
+from pipeline.runs.domain import _provenance
+from pipeline.runs.plan import make_plan
+from pipeline.sources.origin import Origin
+from tests.runs.campaigns import Made, make_campaign
+
+
+def past(made: Made, *limits: str) -> Made:
+    """As `landcover index --accept` leaves the catalogue."""
+    path = made.folder / "catalog" / made.delivery.domain / "collection.json"
+    content = json.loads(path.read_text())
+    content["landcover:accepted_limits"] = list(limits)
+    path.write_text(json.dumps(content))
+    return made
+
+
+def test_a_limit_that_the_campaign_does_not_accept_stops_the_plan(tmp_path: Path) -> None:
+    made = past(make_campaign(tmp_path, at=[(0, 0)]), "radiometry", "territory")
+    with pytest.raises(
+        ConfigError, match=r"does not accept: radiometry, territory; .*accept_limits: \[radiometry, terr"
+    ):
+        make_plan(made.campaign)
+    made.change(accept_limits=["radiometry"])
+    with pytest.raises(ConfigError, match="does not accept: territory"):
+        make_plan(made.campaign)
+    made.change(accept_limits=["radiometry", "territory"])
+    before = make_plan(made.campaign).domains[0].tiles[0].fingerprint
+    past(made)
+    made.change(accept_limits=[])
+    assert make_plan(made.campaign).domains[0].tiles[0].fingerprint == before, "acceptance changes no byte"
+
+
+def test_a_domain_on_another_lattice_is_not_written_as_lambert_93(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path, at=[(0, 0)])
+    path = made.folder / "catalog" / made.delivery.domain / "collection.json"
+    path.write_text(path.read_text().replace('"landcover:crs":"EPSG:2154"', '"landcover:crs":"EPSG:2975"'))
+    path.write_text(path.read_text().replace('"landcover:crs": "EPSG:2154"', '"landcover:crs": "EPSG:2975"'))
+    with pytest.raises(ConfigError, match="lies on a lattice in EPSG:2975; products are written in EPSG:2154 only"):
+        make_plan(made.campaign)
+
+
+def test_products_name_the_deliverys_producer_product_and_vintage_unless_the_campaign_does(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path, at=[(0, 0)])
+    plan = make_plan(made.campaign)
+    provenance = _provenance(plan.settings, plan.domains[0].inputs)
+    assert (provenance.attribution, provenance.licence) == ("IGN, BD ORTHO 2021, LiDAR HD", "etalab-2.0")
+    output = {**yaml.safe_load(made.config.read_text())["output"], "attribution": "A region"}
+    plan = make_plan(made.change(output=output).campaign)
+    assert _provenance(plan.settings, plan.domains[0].inputs).attribution == "A region"
+    other = replace(plan.domains[0].inputs, origin=Origin("A region", "cc-by-4.0"))
+    assert _provenance(plan.settings, other).licence == "other", "two licences are no single one"

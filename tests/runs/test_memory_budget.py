@@ -1,0 +1,25 @@
+"""A worker's memory is printed before a run and refused where it is over the budget."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.errors import ConfigError
+from pipeline.runs.domain import run
+from pipeline.runs.plan import make_plan
+from tests.runs.campaigns import make_campaign
+
+
+def test_a_run_over_its_budget_does_not_start_and_plan_says_the_same_numbers(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path, at=((0, 0),))
+    made.change(cluster={"memory_bytes": 500_000_000})
+    plan = make_plan(made.campaign)
+    with pytest.raises(ConfigError, match=r"memory_bytes allows 0\.50 GB; use a smaller grid\.window"):
+        run(plan)
+    assert not made.products.exists()
+    printed = CliRunner().invoke(app, ["plan", str(made.config)])
+    assert printed.exit_code == 0
+    assert f"up to {plan.settings.memory.total / 1e9:.2f} GB" in printed.output
+    assert "memory_bytes allows 0.50 GB" in " ".join(printed.output.split())
