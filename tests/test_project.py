@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import config_folder, load_campaign, load_recipe
@@ -55,6 +56,17 @@ def test_every_command_that_the_readme_names_is_there() -> None:
     command = typer.main.get_command(app)
     named = set(re.findall(r"\blandcover ([a-z]+)", README))
     assert {"index", "plan", "run", "verify", "publish"} <= named <= set(getattr(command, "commands", ()))
+
+
+COMMANDS = sorted(getattr(typer.main.get_command(app), "commands", ()))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str) -> None:
+    shown = CliRunner().invoke(app, [name, "--help"])
+    assert shown.exit_code == 0, shown.exception
+    assert f"landcover {name}" in shown.output
+    assert "Example" in shown.output
 
 
 def test_every_file_that_the_readme_links_is_there() -> None:

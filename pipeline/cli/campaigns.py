@@ -1,0 +1,181 @@
+"""Commands that take a campaign: plan, run, status, verify and publish."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.screen import (
+    ConfigArgument,
+    DomainOption,
+    ForceOption,
+    TileOption,
+    WorkersOption,
+    console,
+    log,
+    progress,
+)
+from pipeline.config import load_campaign
+from pipeline.errors import VerifyFailed
+
+if TYPE_CHECKING:
+    from pipeline.runs.domain import RunStarted, TileEnded
+    from pipeline.runs.plan import RunPlan
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: landcover plan campaign.yaml --domain D034_2021")
+def plan(
+    config: ConfigArgument,
+    domain: DomainOption = None,
+    tile: TileOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Show what a run would do and why; nothing is computed."""
+    from pipeline.runs.plan import make_plan
+
+    _print_plan(make_plan(load_campaign(config), domains=domain or (), tiles=tile or (), force=force))
+
+
+@app.command(epilog="Example: landcover run campaign.yaml --domain D034_2021 --workers 2")
+def run(
+    config: ConfigArgument,
+    domain: DomainOption = None,
+    tile: TileOption = None,
+    force: ForceOption = False,
+    workers: WorkersOption = None,
+) -> None:
+    """Map what is not mapped yet and seal it tile by tile; run it again after an interruption."""
+    from pipeline.runs import domain as runs_domain
+    from pipeline.runs.plan import make_plan
+
+    campaign = load_campaign(config)
+    planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force)
+    if not planned.todo:
+        console.print("nothing to do: every tile is sealed and today's")
+        return
+    with progress("run") as told:
+        ended = runs_domain.run(planned, workers=workers, listener=_run_listener(told))
+    for part in planned.domains:
+        console.print(
+            f"{part.name}: {sum(e.domain == part.name for e in ended)} tiles sealed in "
+            f"{planned.settings.folder(part.name)}"
+        )
+
+
+@app.command(epilog="Example: landcover status campaign.yaml")
+def status(config: ConfigArgument) -> None:
+    """Count each domain's sealed, damaged, failed and missing tiles."""
+    from pipeline.runs.status import status as read_status
+
+    table = Table("domain", "sealed", "damaged", "failed", "missing", box=None)
+    states = read_status(load_campaign(config))
+    for s in states:
+        table.add_row(s.domain, *(str(len(group)) for group in (s.sealed, s.damaged, s.failed, s.missing)))
+    console.print(table)
+    for s in states:
+        for name, cause in s.failed:
+            console.print(f"{s.domain} {name} failed: {cause}", markup=False)
+
+
+@app.command(epilog="Example: landcover verify campaign.yaml --json verify.json")
+def verify(
+    config: ConfigArgument,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Read every COG, checksum and item again, and the national store; fail when anything is wrong or missing."""
+    from pipeline.durable import write_json
+    from pipeline.runs.verify import verify as read_again
+
+    with progress("verify") as told:
+        verified = read_again(load_campaign(config), progress=told)
+    if json_file:
+        write_json(json_file, verified.as_json())
+    for d in verified.domains:
+        console.print(
+            f"{d.domain}: {d.tiles} tiles, {d.files} files read; {len(d.missing)} missing, {len(d.problems)} problems"
+        )
+    if verified.national is None:
+        console.print("national: nothing published")
+    else:
+        console.print(f"national: {len(verified.national)} problems")
+    if not verified.clean:
+        problems = [f"{d.domain} {p}" for d in verified.domains for p in d.problems]
+        problems += [f"{d.domain} {name}: not sealed" for d in verified.domains for name in d.missing]
+        raise VerifyFailed("not clean:\n  " + "\n  ".join([*problems, *(verified.national or ())]))
+
+
+@app.command(epilog="Example: landcover publish campaign.yaml")
+def publish(config: ConfigArgument, workers: WorkersOption = None) -> None:
+    """Publish what is sealed into a new edition of the national Zarr; what did not change is kept."""
+    from pipeline.runs.publish import publish as publish_edition
+
+    with progress("publish") as told:
+        done = publish_edition(load_campaign(config), workers=workers, progress=told)
+    for name, tiles in done.lacking:
+        log.warning("%s: %d tiles are not sealed; they are no data in this edition", name, tiles)
+    console.print(
+        f"edition {done.edition} is current: {done.written} shards written, {done.linked} unchanged, in {done.store}",
+        soft_wrap=True,
+    )
+
+
+def _print_plan(planned: "RunPlan") -> None:
+    from pipeline.runs.plan import totals
+
+    columns = ("domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
+    table = Table(*columns, box=None)
+    for d in planned.domains:
+        t = totals(planned.settings, d)
+        table.add_row(
+            d.name,
+            str(t.tiles),
+            str(t.todo),
+            str(t.blocks),
+            str(t.windows),
+            f"{t.read_bytes / 1e6:.0f} MB",
+            f"≤ {t.write_bytes / 1e6:.0f} MB",
+            str(t.input_files),
+            str(t.output_files),
+        )
+    console.print(table)
+    s = planned.settings
+    console.print(
+        f"engine {s.engine.name} {s.engine.precision}, {s.engine_threads} threads a worker; core {s.layout.core}, halo "
+        f"{s.layout.halo}, window {s.layout.window}: {s.layout.overlap_factor:.3f} × the pixels computed"
+    )
+    budget = s.campaign.cluster.memory_bytes
+    allowed = "no memory_bytes given" if budget is None else f"memory_bytes allows {budget / 1e9:.2f} GB"
+    console.print(f"a worker takes up to {s.memory}; {allowed}", markup=False, highlight=False)
+    for d in planned.domains:
+        if d.inputs.limits:
+            limits = ", ".join(d.inputs.limits)
+            console.print(f"{d.name}: passes limits of the model's card, accepted: {limits}", markup=False)
+        for p in d.todo:
+            console.print(f"{d.name} {p.tile.name}: {p.reason}", markup=False, highlight=False)
+            for cause in p.broken:
+                console.print(f"  will fail: {cause}", markup=False, highlight=False)
+
+
+def _run_listener(told: Callable[[int, int], None]) -> "Callable[[RunStarted | TileEnded], None]":
+    from pipeline.runs.domain import RunStarted
+
+    counts = {"done": 0, "all": 0}
+
+    def listen(event: "RunStarted | TileEnded") -> None:
+        if isinstance(event, RunStarted):
+            counts["all"] = event.tiles
+            log.info("dashboard: %s", event.dashboard)
+        elif event.error:
+            log.error("%s %s failed: %s", event.domain, event.tile, event.error)
+        else:
+            rate = event.pixels / 1e6 / event.seconds
+            log.info("%s %s sealed in %.1f s, %.2f Mpx/s", event.domain, event.tile, event.seconds, rate)
+        if not isinstance(event, RunStarted):
+            counts["done"] += 1
+        told(counts["done"], counts["all"])
+
+    return listen

@@ -1,0 +1,42 @@
+"""What commands share: the console, one progress bar, and the options that several of them take."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console()
+log = logging.getLogger("landcover")
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The campaign's YAML.", show_default=False)]
+DomainOption = Annotated[
+    list[str] | None, typer.Option("--domain", help="A domain of the campaign, such as D064_2021; may be repeated.")
+]
+TileOption = Annotated[
+    list[str] | None,
+    typer.Option("--tile", help="A tile by its north-west corner, such as 0595-6890; may be repeated."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Map chosen tiles again, sealed or not.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Worker processes, instead of the campaign's number.")
+]
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """One progress line; told (done, total) by whatever works."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
