@@ -162,6 +162,8 @@ class ClusterSection(Section):
     """GDAL's block cache a worker, in MiB."""
     memory_bytes: int | None = Field(default=None, ge=1)
     """What a worker may take: a run whose projection is over it does not start. By default nothing is refused."""
+    device_memory_bytes: int | None = Field(default=None, ge=1)
+    """The same of its GPU's own memory, where it has one."""
 
 
 class Campaign(Section):
@@ -178,6 +180,9 @@ class Campaign(Section):
     """Arithmetic of the forward; part of the fingerprint."""
     engine_threads: int | None = Field(default=None, ge=1)
     """Threads of the engine a worker; by default the machine's cores over its workers, recorded too."""
+    torch_compile: bool = False
+    """With engine torch: `torch.compile` fuses the graph, which takes minutes at a worker's start. Fused operations
+    round elsewhere, so it is part of the fingerprint."""
     grid: GridSection = GridSection()
     output: OutputSection = Field(default_factory=lambda: cast("OutputSection", {}), validate_default=True)
     cluster: ClusterSection = ClusterSection()

@@ -9,8 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.inference.torch_engine import device
 from pipeline.model import Model
 
+_IN_A_ROW = 8
+"""Multiplications of which only the last is waited for: queueing one takes a GPU longer than doing it."""
 _COUNTED = 256
 """Pixels a side on which a network's operations are counted; they grow with the pixels."""
 
@@ -75,6 +78,27 @@ def multiplications(size: int, *, threads: int) -> Mapping[str, Callable[[], flo
         return once
 
     return {"openvino": rated(by_openvino), "torch": rated(by_torch)}
+
+
+def multiplication_on_device(size: int, precision: str) -> Callable[[], float]:
+    """A function that multiplies two `size`² matrices where the torch engine runs, and returns GFLOP/s.
+
+    Args:
+        size: rows and columns.
+        precision: `fp32` (never TF32: torch's default for a multiplication), `fp16` or `bf16`.
+    """
+    kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    a, b = (torch.full((size, size), 0.01, dtype=kind, device=device()) for _ in range(2))
+
+    def once() -> float:
+        start = time.perf_counter()
+        for _ in range(_IN_A_ROW):
+            product = torch.mm(a, b)
+        product[0, 0].item()  # a GPU's work is done when something of it is read
+        return _IN_A_ROW * 2.0 * size**3 / (time.perf_counter() - start) / 1e9
+
+    once()
+    return once
 
 
 def agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

@@ -147,8 +147,13 @@ def _print_plan(planned: "RunPlan") -> None:
         f"engine {s.engine.name} {s.engine.precision}, {s.engine_threads} threads a worker; core {s.layout.core}, halo "
         f"{s.layout.halo}, window {s.layout.window}: {s.layout.overlap_factor:.3f} × the pixels computed"
     )
-    budget = s.campaign.cluster.memory_bytes
-    allowed = "no memory_bytes given" if budget is None else f"memory_bytes allows {budget / 1e9:.2f} GB"
+    budgets = {"memory_bytes": s.campaign.cluster.memory_bytes}
+    if s.memory.device:
+        budgets["device_memory_bytes"] = s.campaign.cluster.device_memory_bytes
+    allowed = ", ".join(
+        f"no {key} given" if budget is None else f"{key} allows {budget / 1e9:.2f} GB"
+        for key, budget in budgets.items()
+    )
     console.print(f"a worker takes up to {s.memory}; {allowed}", markup=False, highlight=False)
     for d in planned.domains:
         if d.inputs.limits:

@@ -100,7 +100,8 @@ def demo(
 @app.command(epilog="Example: landcover bench engines halo --out build/bench")
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Some of them; all by default.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Some of them; all but gpu by default.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of figures, pictures and imagery.")] = Path("build/bench"),
     data: Annotated[Path, typer.Option("--data", help="Folder of real patches and weights.")] = Path("../shared/data"),
@@ -108,7 +109,7 @@ def bench(
         bool, typer.Option("--quick", help="1 Mpx instead of 100: it runs, its figures say little.")
     ] = False,
 ) -> None:
-    """Measure engines, feed, run and halo on this machine: <name>.json and <name>.png each."""
+    """Measure engines, feed, run and halo on this machine, or its gpu: <name>.json and <name>.png each."""
     from pipeline.bench.suite import run_benches
 
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)

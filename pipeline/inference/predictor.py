@@ -1,7 +1,7 @@
 """What an engine is: uint8 goes in, uint8 comes out. And the one that stays resident in a process."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -25,15 +25,27 @@ class Engine:
     precision: Precision = "fp32"
     quantized: Quantized | None = None
     """The network in int8; None for every other precision."""
+    compiled: bool = False
+    """Torch's compiler fuses the graph."""
 
     @property
     def content(self) -> dict[str, str]:
-        """What bytes depend on: of a quantised network its hash, not its place."""
-        own = {"name": self.name, "precision": self.precision}
-        return own | ({"quantized": self.quantized.sha256} if self.quantized else {})
+        """What bytes depend on: of a quantised network its hash, not its place.
+
+        Fused operations round elsewhere, so compiling is part of it, as the engine is. What it is compiled with is
+        not: versions are provenance.
+        """
+        own: dict[str, str] = {"name": self.name, "precision": self.precision}
+        own |= {"quantized": self.quantized.sha256} if self.quantized else {}
+        return own | ({"compiled": "true"} if self.compiled else {})
 
 
 TORCH = Engine()
+
+
+def on_gpu(engine: Engine) -> bool:
+    """True where this process would run the engine on a CUDA device."""
+    return engine.name == "torch" and device().type == "cuda"
 
 
 class Predictor(Protocol):
@@ -63,6 +75,7 @@ def resolve_engine(
     precision: Precision = "fp32",
     quantized: Path | None = None,
     model: Model | None = None,
+    compiled: bool = False,
 ) -> Engine:
     """The engine behind a campaign's `engine:`.
 
@@ -72,11 +85,23 @@ def resolve_engine(
     Args:
         quantized: the XML that `landcover quantize` made; int8 needs it, the others do not look at it.
         model: what it must have been made from; int8 needs it too.
+        compiled: through `torch.compile`.
 
     Raises:
-        EngineError: no engine of this name, one that is not installed, a precision that it does not have, or a
-            quantised network that is missing, damaged, or made from other weights or another recipe.
+        EngineError: no engine of this name, one that is not installed, a precision that it does not have, a
+            quantised network that is missing, damaged, or made from other weights or another recipe, or torch's
+            compiler with another engine.
     """
+    engine = _resolved(name, precision, quantized, model)
+    if compiled and engine.name != "torch":
+        raise EngineError(
+            f"torch_compile is of engine torch, and engine {name} in {precision} is {engine.name} here; take "
+            "torch_compile out, or say engine: torch"
+        )
+    return replace(engine, compiled=compiled)
+
+
+def _resolved(name: EngineName, precision: Precision, quantized: Path | None, model: Model | None) -> Engine:
     installed = find_spec("openvino") is not None
     if name not in get_args(EngineName):
         raise EngineError(f"unknown engine {name!r}: expected {', '.join(get_args(EngineName))}")
@@ -128,4 +153,4 @@ def _make(model: Model, engine: Engine, threads: int | None) -> Predictor:
         return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)
     if threads is not None:
         set_threads(threads)
-    return TorchPredictor(model, precision=engine.precision)
+    return TorchPredictor(model, precision=engine.precision, compiled=engine.compiled)

@@ -1,8 +1,14 @@
 """The torch engine, and the only module that knows CUDA."""
 
-import copy
+import os
+import queue
+import shutil
+import sys
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +16,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import EngineError
 from pipeline.inference.graph import NOT_FINITE, MapGraph
-from pipeline.model import Model
+from pipeline.legend import LAYERS
+from pipeline.model import Model, folded
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LANES = 3
+"""Batches under way at once: one comes up to the device, one is mapped, one goes down."""
 
 
 def device() -> torch.device:
@@ -20,53 +29,149 @@ def device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
+def device_name() -> str:
+    """The device as its maker calls it."""
+    return torch.cuda.get_device_name(device()) if device().type == "cuda" else "the processor"
+
+
 def set_threads(count: int) -> None:
     """Threads of torch's operators in this process, for all its predictors."""
     torch.set_num_threads(count)
 
 
-class TorchPredictor:
-    """The graph on this process's device, channels last, in float32 or under autocast."""
+_HELD = threading.Lock()
+"""The device, for the thread that has it; with CUDA for as long as its forward takes to be queued."""
 
-    def __init__(self, model: Model, *, precision: str = "fp32") -> None:
+
+class TorchPredictor:
+    """The graph on this process's device, channels last, in float32 or under autocast.
+
+    Threads that call it at once share the work as a pipeline does: while the forward of one runs, another's windows
+    come up and a third's layers go down, each on a stream of its own. On the CPU, torch's streams do nothing and the
+    same calls come one after the other.
+    """
+
+    def __init__(self, model: Model, *, precision: str = "fp32", compiled: bool = False) -> None:
         self.precision = precision
         self._device = device()
         if precision == "fp16" and self._device.type == "cpu":
             raise EngineError("fp16 wants a CUDA device, and this process sees none; use fp32 or bf16")
-        # A copy, because a loaded model is shared by all of a process and `.to` would change it for all.
-        graph = copy.deepcopy(MapGraph(model)).to(self._device)
-        self._graph = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
-        self._held = threading.Lock()
+        # Folding makes a copy, and must: a loaded model is shared by all of a process, and `.to` changes in place.
+        graph = MapGraph(replace(model, network=folded(model.network, model.recipe))).to(self._device)
+        self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
+        if compiled:
+            _check_compiler(self._device)
+            self._graph = torch.compile(self._graph)
+        # The lane that came back last goes out first: a single thread pins the buffers of one.
+        self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
+        for _ in range(LANES):
+            self._lanes.put(_Lane(self._device))
+        self._room = sys.maxsize
+        """Pixels of a batch that fit into the device's memory, as far as is known."""
 
     @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """See `Predictor`; a batch that does not fit into CUDA memory goes in halves."""
-        with self._held:
-            return self._mapped(pixels, valid.view(np.uint8))
-
-    def _mapped(self, pixels: NDArray[np.uint8], valid: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        layers: NDArray[np.uint8]
-        try:
-            images = torch.from_numpy(pixels).to(self._device).contiguous(memory_format=torch.channels_last)
-            with self._autocast():
-                layers = self._graph(images, torch.from_numpy(valid).to(self._device)).cpu().numpy()
-        except torch.cuda.OutOfMemoryError as error:
-            if len(pixels) == 1:
-                height, width = pixels.shape[2:]
-                raise EngineError(
-                    f"a window of {height} × {width} px does not fit into the device's memory; use a smaller window"
-                ) from error
-            torch.cuda.empty_cache()
-            half = len(pixels) // 2
-            parts = [self._mapped(pixels[:half], valid[:half]), self._mapped(pixels[half:], valid[half:])]
-            layers = np.concatenate(parts)
+        """See `Predictor`; windows that do not fit into the device's memory together go in smaller batches."""
+        count, (height, width) = len(pixels), pixels.shape[2:]
+        layers = np.empty((count, len(LAYERS), height, width), np.uint8)
+        start = 0
+        while start < count:
+            size = min(count - start, max(1, self._room // (height * width)))
+            part = slice(start, start + size)
+            try:
+                self._map(pixels[part], valid[part].view(np.uint8), layers[part])
+            except torch.OutOfMemoryError as error:
+                if size == 1:
+                    raise EngineError(
+                        f"a window of {height} × {width} px does not fit into the device's memory; use a smaller window"
+                    ) from error
+                # Tried again only after this clause: until then the traceback keeps the forward's tensors alive.
+                self._room = min(self._room, size // 2 * height * width)
+            else:
+                start += size
         check_finite(layers)
         return layers
 
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=_AUTOCAST[self.precision])
+    def _map(self, pixels: NDArray[np.uint8], valid: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Maps one batch into `out`."""
+        lane = self._lanes.get()
+        try:
+            images, mask = lane.up(pixels, valid)
+            with _HELD:
+                lane.let_device_wait()
+                layers = self._forward(images, mask)
+                lane.wait_for_device()
+            # `images`, `mask` and `layers` live until this returns, when all that the device does with them is done.
+            lane.down(layers, out)
+        finally:
+            self._lanes.put(lane)
+
+    def _forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        lower = _AUTOCAST.get(self.precision)
+        autocast = torch.autocast(self._device.type, dtype=lower) if lower else nullcontext()
+        # fp32 means fp32: by default cuDNN convolves it in TF32, which keeps ten bits. And one algorithm a shape, not
+        # the one that was fastest today: a tile does not depend on the run.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with exact, autocast:
+            layers: torch.Tensor = self._graph(images.contiguous(memory_format=torch.channels_last), mask)
+        return layers
+
+
+class _Lane:
+    """A batch's way to the device and back: pinned buffers, and the stream on which both copies run."""
+
+    def __init__(self, where: torch.device) -> None:
+        self._where = where
+        self._streams: Any = torch.get_device_module(where)
+        self._stream = self._streams.Stream()
+        self._pinned = where.type == "cuda"
+        # A thread that waits for the device sleeps: the core is wanted for decoding.
+        self._ended = torch.cuda.Event(blocking=True) if self._pinned else self._streams.Event()
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    def up(self, pixels: NDArray[np.uint8], valid: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Begins to copy a batch to the device."""
+        staged = [self._staged(name, torch.from_numpy(array)) for name, array in (("pixels", pixels), ("valid", valid))]
+        with self._streams.stream(self._stream):
+            images, mask = (tensor.to(self._where, non_blocking=True) for tensor in staged)
+        return images, mask
+
+    def let_device_wait(self) -> None:
+        """What is queued on the device from now on begins when the copy is there."""
+        self._streams.current_stream().wait_stream(self._stream)
+
+    def wait_for_device(self) -> None:
+        """What this lane does from now on begins when all that is queued on the device now is done."""
+        self._stream.wait_stream(self._streams.current_stream())
+
+    def down(self, layers: torch.Tensor, out: NDArray[np.uint8]) -> None:
+        """Copies mapped layers into `out`, and returns when they are there."""
+        buffer = self._buffer("layers", layers.shape)
+        with self._streams.stream(self._stream):
+            buffer.copy_(layers, non_blocking=True)
+            self._ended.record(self._stream)
+        self._ended.synchronize()
+        out[...] = buffer.numpy()
+
+    def _staged(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return self._buffer(name, tensor.shape).copy_(tensor)
+
+    def _buffer(self, name: str, shape: torch.Size) -> torch.Tensor:
+        """A kept uint8 buffer of this shape, in memory that the device reads and writes by itself."""
+        size = shape.numel()
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
+        return self._buffers[name][:size].view(shape)
+
+
+def _check_compiler(where: torch.device) -> None:
+    """Raises EngineError where `torch.compile` would fail at the first window for want of a compiler."""
+    compiler = os.environ.get("CC", "gcc") if where.type == "cuda" else os.environ.get("CXX", "g++")
+    lacks = [] if shutil.which(compiler) else [f"the compiler {compiler}"]
+    if where.type == "cuda" and find_spec("triton") is None:
+        lacks.append("Triton (pip install triton)")
+    if lacks:
+        raise EngineError(f"torch_compile wants {' and '.join(lacks)} on each worker; install, or torch_compile: false")
 
 
 def check_finite(layers: NDArray[np.uint8]) -> None:

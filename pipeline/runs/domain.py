@@ -3,7 +3,7 @@
 1. `make_plan` says which tiles are to be mapped (`runs.plan`).
 2. `run` opens the cluster and puts the model on every worker once.
 3. Each tile becomes one graph: a task a block, and one that seals. At most `tiles_in_flight` a worker are
-   submitted; the next one follows when one is sealed.
+   submitted, done in turn, so that one is sealed while the next is mapped; another follows when one is sealed.
 4. A tile that fails is named with its cause, and the others go on.
 5. The domain's `run.json` says how it went; with failures the run ends in `RunFailed`.
 """
@@ -11,6 +11,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,16 @@ def run(plan: RunPlan, *, workers: int | None = None, listener: Listener = lambd
         The sealed tiles' events.
 
     Raises:
-        ConfigError: a worker would take more than `cluster.memory_bytes`; nothing was started.
+        ConfigError: a worker would take more than `cluster.memory_bytes`, or of its GPU more than
+            `cluster.device_memory_bytes`; nothing was started.
         ProductError: an output folder cannot be written; nothing was started.
         RunFailed: some tiles failed; the others are sealed.
     """
     settings = plan.settings
     if not plan.todo:
         return ()
-    settings.memory.check(settings.campaign.cluster.memory_bytes)
+    cluster = settings.campaign.cluster
+    settings.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
     for domain in plan.domains:
         _prepare(settings.folder(domain.name))
     ended = [_broken(d, t) for d in plan.domains for t in d.todo if t.broken]
@@ -142,10 +145,13 @@ def _run_domain(client: Client, settings: Settings, domain: DomainPlan, workers:
     """Keeps a bounded number of tiles submitted, and yields each as it ends."""
     mosaic = Mosaic.of(domain.inputs, bands=settings.recipe.bands, height_step_m=settings.recipe.height_step_m)
     since: dict[str, float] = {}
+    turn = count()
 
     def submit(planned: PlannedTile) -> Future[Any]:
         since[planned.tile.name] = time.monotonic()
-        future: Future[Any] = client.compute(_tile_graph(settings, domain, mosaic, planned))
+        # One tile before the next. Dask would take turns between what comes within a minute: tiles in flight would end
+        # together, and while they are sealed nothing would be left to infer.
+        future: Future[Any] = client.compute(_tile_graph(settings, domain, mosaic, planned), priority=-next(turn))
         return future
 
     whole = (planned for planned in domain.todo if not planned.broken)

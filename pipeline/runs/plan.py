@@ -10,7 +10,7 @@ from pipeline.cluster import engine_threads
 from pipeline.config import Campaign, DomainSection, Recipe, load_recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS, Layout, Tile, Window
-from pipeline.inference import Engine, Method, resolve_engine
+from pipeline.inference import Engine, Method, on_gpu, resolve_engine
 from pipeline.inference.memory import Projection, projected_memory
 from pipeline.model import Model, load
 from pipeline.products.item import SealedTile, matches, read_sealed
@@ -38,7 +38,7 @@ class Settings:
 
     @property
     def memory(self) -> Projection:
-        """What a worker takes at most."""
+        """What a worker takes at most, on a machine like this one: with a GPU, or without."""
         grid, cluster = self.campaign.grid, self.campaign.cluster
         return projected_memory(
             self.layout,
@@ -49,6 +49,7 @@ class Settings:
             threads=cluster.threads,
             tiles_in_flight=cluster.tiles_in_flight,
             gdal_cache_mb=cluster.gdal_cache_mb,
+            gpu=on_gpu(self.engine),
         )
 
     def folder(self, domain: str) -> Path:
@@ -136,7 +137,11 @@ def resolve(campaign: Campaign) -> Settings:
         recipe=recipe,
         layout=layout,
         engine=resolve_engine(
-            campaign.engine, precision=campaign.precision, quantized=campaign.model.quantized, model=model
+            campaign.engine,
+            precision=campaign.precision,
+            quantized=campaign.model.quantized,
+            model=model,
+            compiled=campaign.torch_compile,
         ),
         engine_threads=engine_threads(campaign),
         model=model,

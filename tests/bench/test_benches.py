@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from pipeline.bench import gpu
+from pipeline.bench.gemm import network_flops
 from pipeline.bench.imagery import QUICK, Imagery, make_imagery, mirrored
 from pipeline.bench.suite import run_benches
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window
+from pipeline.inference import Engine
 
 FIGURES = {
     "engines": {"engines.gemm_share_fp32", "engines.agreement_fp32"},
@@ -23,6 +27,12 @@ FIGURES = {
         "run.memory_ratio_4x",
     },
     "halo": {"halo.disagreement_default", "halo.overlap_default"},
+    "gpu": {"gpu.decode_mpx_per_core_s"}
+    | {
+        f"gpu.{what}_{precision}"
+        for what in ("mpx_per_s", "km2_per_hour", "gemm_share", "cores_to_feed", "agreement")
+        for precision in (("fp32", "fp16", "bf16") if torch.cuda.is_available() else ("fp32", "bf16"))
+    },
 }
 
 
@@ -80,6 +90,24 @@ def test_mirroring_has_no_seam_at_the_edge_of_the_square_and_shows_every_patch()
 
 
 def test_an_unknown_bench_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown bench speed: expected engines, feed, run, halo"):
+    with pytest.raises(ConfigError, match="unknown bench speed: expected engines, feed, run, halo, gpu"):
         run_benches(["speed"], out=tmp_path, data=tmp_path, quick=True, say=lambda _: None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_its_bench_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="bench gpu wants a CUDA device, and torch sees none here"):
+        run_benches(["gpu"], out=tmp_path, data=tmp_path, quick=False, say=lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_s_figures_are_of_what_is_kept_of_a_window(imagery: Imagery) -> None:
+    """4 windows a second, each keeping 250²: 0.25 Mpx/s, of 0.04 m² a pixel; a tenth of the peak; half a core."""
+    flops = network_flops(imagery.model, QUICK.layout.window**2)
+    timed = gpu.Timed(Engine("torch"), 1.0, 0.25, 40 * flops / 1e9, 1.0)
+    figures = gpu._figures(imagery, timed, 0.5)
+    assert figures["mpx_per_s"] == pytest.approx(0.25)
+    assert figures["km2_per_hour"] == pytest.approx(0.25e6 * 0.04 * 3600 / 1e6)
+    assert figures["gemm_share"] == pytest.approx(0.1)
+    assert figures["cores_to_feed"] == pytest.approx(0.5)

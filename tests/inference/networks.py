@@ -1,5 +1,7 @@
 """Networks whose arithmetic is exact, so that maps can be compared byte for byte."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -45,6 +47,20 @@ class Strided(nn.Module):
         deep = self.downer(torch.relu(self.down(x)))
         # Scaled by a power of two: the softmax then has something to tell apart, and nothing is rounded.
         return self.head(torch.cat([self.up(torch.relu(deep)), x], 1)) * 2.0**-9
+
+
+class Greedy(Strided):
+    """Takes no more than `room` windows at once, as a device does; `sizes` are what it was given."""
+
+    # Of the class, because an engine works on a copy of the network.
+    room = 0
+    sizes: ClassVar[list[int]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        if len(x) > type(self).room:
+            raise torch.OutOfMemoryError("made up")
+        return super().forward(x)
 
 
 def exact_model(recipe: Recipe | None = None, *, seed: int = 0) -> Model:

@@ -65,3 +65,23 @@ def test_over_the_budget_the_numbers_are_in_the_refusal() -> None:
     projection.check(projection.total)
     with pytest.raises(ConfigError, match=r"up to \d+\.\d\d GB \(process 1.10, .*memory_bytes allows 2.00 GB"):
         projection.check(2_000_000_000)
+
+
+def test_on_a_gpu_the_forward_takes_the_device_s_memory_which_has_its_own_budget() -> None:
+    here, there = (projected_memory(Layout(), Engine("torch"), gpu=gpu, **HOW) for gpu in (False, True))
+    assert here.device == 0
+    assert "GPU" not in str(here)
+    assert there.engine < here.engine / 10
+    assert there.device > 2848**2 * 480
+    assert f"{there.total / 1e9:.2f} GB" in str(there)
+    assert str(there).endswith(f", and {there.device / 1e9:.2f} GB of its GPU")
+    there.check(there.total, there.device)
+    with pytest.raises(ConfigError, match=r"of its GPU, but cluster\.device_memory_bytes allows 2\.00 GB"):
+        there.check(None, 2_000_000_000)
+    with pytest.raises(ConfigError, match=r"cluster\.memory_bytes allows 2\.00 GB"):
+        there.check(2_000_000_000, there.device)
+
+
+def test_torch_s_own_copies_of_a_batch_are_counted_with_its_threads() -> None:
+    one, two = (projected_memory(Layout(), Engine("torch"), **HOW | {"threads": threads}) for threads in (1, 2))
+    assert two.engine - one.engine == 8 * 2848**2
