@@ -17,7 +17,7 @@ demo: $(STAMP) ## Map a small made-up country from delivery to national Zarr, in
 	$(BIN)/landcover demo --out build/demo
 
 bench: $(STAMP) ## Measure engines, feed, run and halo on this machine, into build/bench (within 20 minutes on 2 cores)
-	$(BIN)/landcover bench --out build/bench
+	$(BIN)/landcover bench engines feed run halo --out build/bench
 
 test: lint ## Lint, then all tests
 	$(BIN)/python -m pytest

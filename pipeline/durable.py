@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from pipeline.errors import StorageError
+
+
+def user_cache() -> Path:
+    """Where what can be made again is kept between runs: `$LANDCOVER_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("LANDCOVER_CACHE") or platformdirs.user_cache_dir("landcover"))
 
 
 def sync(path: Path) -> None:

@@ -291,4 +291,7 @@ class Layout:
 
     def read_of_block(self, block: Window) -> Window:
         """The one rectangle that holds the reads of all of a block's windows."""
-        return union([read for _, read in self.windows_of(block)])
+        # Rows of reads depend on the rows of cores alone, and columns likewise: one column and one row tell all.
+        column = Window(block.row, block.col, block.height, min(self.core, block.width))
+        row = Window(block.row, block.col, min(self.core, block.height), block.width)
+        return union([self.read_of(core) for strip in (column, row) for core in strip.split(self.core)])

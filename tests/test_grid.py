@@ -127,3 +127,8 @@ def test_a_layout_fitted_to_window_and_halo_has_the_largest_core(strides: int, h
     assert layout.core % 32 == 0
     with pytest.raises(ConfigError):
         Layout(core=layout.core + 32, halo=halo, window=window)
+
+
+@given(layouts(), windows)
+def test_the_read_of_a_block_is_the_union_of_its_windows_reads(layout: Layout, block: Window) -> None:
+    assert layout.read_of_block(block) == union([read for _, read in layout.windows_of(block)])

@@ -15,6 +15,8 @@ from pipeline.bench.machine import cores
 from pipeline.bench.report import Report
 from pipeline.grid import Window
 from pipeline.inference import Engine, Predictor, predictor_for
+from pipeline.inference.torch_engine import cuda_devices
+from pipeline.runs.rates import Measured
 
 NAME = "engines"
 FP32 = (Engine("torch", "fp32"), Engine("openvino", "fp32"))
@@ -111,4 +113,16 @@ def _report(
         {"threads": threads, "forwards": rates, "gemm_gflop_per_s": dict(gemm_rates), "agreement": dict(agreements)},
         bars("Forward alone against the matrix-multiply peak", [("peak (fp32)", peak), *values], unit="GFLOP/s"),
         tuple(notes),
+        tuple(_measured(e, rates, threads=threads, imagery=imagery) for e in engines_of(imagery)),
     )
+
+
+def _measured(engine: Engine, rates: list[dict[str, Any]], *, threads: int, imagery: Imagery) -> Measured:
+    """The rate of the default window: of a core, or of the CUDA device that torch takes where there is one."""
+    window = imagery.scale.layout.window
+    mpx_s = next(r["mpx_per_s"] for r in rates if r["engine"] == _name(engine) and r["window"] == window)
+    devices = cuda_devices() if engine.name == "torch" else ()
+    network = imagery.model.recipe.name
+    if devices:
+        return Measured.inference(mpx_s, engine, network=network, device=devices[0])
+    return Measured.inference(mpx_s / threads, engine, network=network)

@@ -14,6 +14,7 @@ from pipeline.bench.machine import Usage, measure, set_gdal_cache, usage_json
 from pipeline.bench.report import Report
 from pipeline.grid import Layout, Window
 from pipeline.inference.halo import map_block
+from pipeline.runs.rates import Measured
 from pipeline.sources.inputs import DomainInputs
 from pipeline.sources.mosaic import Mosaic
 
@@ -69,6 +70,8 @@ def run(imagery: Imagery, *, say: Say) -> Report:
         say(f"feed: {turn + 1} of {scale.repeats} turns")
     mpx = sum(block.pixels for block in blocks) / 1e6
     bare, whole = (mpx / statistics.median(u.core_s for u in usages) for usages in (decoded, fed))
+    # Halos are read too; what is reflected beyond the domain is not.
+    read_mpx = sum(scale.layout.read_of_block(b).intersect(mosaic.window).pixels for b in blocks) / 1e6
     bare_wall, whole_wall = (statistics.median(u.wall_s for u in usages) for usages in (decoded, fed))
     raw: dict[str, Any] = {
         "mpx": mpx,
@@ -86,4 +89,5 @@ def run(imagery: Imagery, *, say: Say) -> Report:
         raw,
         bars("What reading can feed", values, unit="Mpx/s a core"),
         (*imagery.told, "a core's seconds are its busy ones; the share in wall time is under raw"),
+        (Measured.here("read", whole * read_mpx / mpx),),
     )

@@ -21,7 +21,8 @@ from pipeline.config import Precision
 from pipeline.errors import EngineError
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.inference import Engine, Predictor, on_gpu, predictor_for
-from pipeline.inference.torch_engine import LANES, device_name
+from pipeline.inference.torch_engine import LANES, cuda_devices
+from pipeline.runs.rates import Measured
 
 NAME = "gpu"
 _FORWARDS = 24
@@ -83,7 +84,7 @@ def run(imagery: Imagery, *, say: Say) -> Report:
     say(f"gpu: a core decodes {core_mpx_per_s:.3g} Mpx/s")
     notes = [
         *imagery.told,
-        f"measured on {device_name()}; windows of {imagery.scale.layout.window} px, their core kept",
+        f"measured on {_device()}; windows of {imagery.scale.layout.window} px, their core kept",
     ]
     if not compiles:
         notes.append("torch.compile is left out: at the small scale, and where Triton is not installed")
@@ -101,8 +102,19 @@ def _report(imagery: Imagery, timed: list[Timed], core_mpx_per_s: float, notes: 
             f"window_s_{LANES}_threads": t.beside_s,
             "gemm_gflop_per_s": t.gemm_gflop_per_s,
         }
-    rates = [(t.name, figures[f"gpu.mpx_per_s_{t.name}"]) for t in timed]
-    return Report(NAME, figures, raw, bars("Mapped by one GPU, reading left out", rates, unit="Mpx/s"), tuple(notes))
+    shown = [(t.name, figures[f"gpu.mpx_per_s_{t.name}"]) for t in timed]
+    picture = bars("Mapped by one GPU, reading left out", shown, unit="Mpx/s")
+    network, computed_mpx = imagery.model.recipe.name, imagery.scale.layout.window**2 / 1e6
+    rates = tuple(
+        Measured.inference(computed_mpx / t.beside_s, t.engine, network=network, device=_device())
+        for t in timed
+        if not t.engine.compiled
+    )
+    return Report(NAME, figures, raw, picture, tuple(notes), rates)
+
+
+def _device() -> str:
+    return next(iter(cuda_devices()), "the processor")
 
 
 def _figures(imagery: Imagery, timed: Timed, core_mpx_per_s: float) -> Mapping[str, float]:

@@ -72,6 +72,10 @@ class Scale:
     """Of the fit, where the demo's network is used."""
     apart: bool
     """Each measurement in a process of its own: cold caches, its own memory."""
+    departement: tuple[int, int] = (15, 20)
+    """Rows and columns of tiles that are rehearsed."""
+    departement_tile: int = 1_000
+    """Pixels a side of these tiles; 25 000 is what IGN delivers."""
 
 
 FULL = Scale(
@@ -102,6 +106,8 @@ QUICK = Scale(
     halos=(0, 32),
     steps=2,
     apart=False,
+    departement=(2, 4),
+    departement_tile=500,
 )
 """1 Mpx: proves that every bench runs; its figures mean nothing."""
 
@@ -114,6 +120,8 @@ class Imagery:
     scale: Scale
     told: tuple[str, ...]
     """What it was made of, in sentences."""
+    data: Path
+    """The folder of real files, there or not."""
 
     @property
     def campaign(self) -> Campaign:
@@ -178,7 +186,7 @@ def make_imagery(out: Path, *, data: Path, scale: Scale, say: Say) -> Imagery:
         _deliver(folder, patches, scale)
         _write_campaign(folder, scale, model)
         write_json(marker, {"told": [told]})
-    imagery = Imagery(folder, scale, tuple(json.loads(marker.read_text(encoding="utf-8"))["told"]))
+    imagery = Imagery(folder, scale, tuple(json.loads(marker.read_text(encoding="utf-8"))["told"]), data)
     for sentence in imagery.told:
         say(f"imagery: {sentence}")
     return imagery

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from pipeline.runs.rates import processor
 from pipeline.runs.record import software
 
 T = TypeVar("T")
@@ -35,11 +36,16 @@ def available_memory() -> int:
     return int(_field(Path("/proc/meminfo"), "MemAvailable").split()[0]) * _KIB
 
 
+def resident_bytes() -> int:
+    """Memory that this process holds now (`VmRSS`)."""
+    return int(_field(Path("/proc/self/status"), "VmRSS").split()[0]) * _KIB
+
+
 def facts() -> dict[str, Any]:
     """Processor, cores, memory, load and versions, for whoever reads a figure later."""
     flags = _field(Path("/proc/cpuinfo"), "flags").split()
     return {
-        "processor": _field(Path("/proc/cpuinfo"), "model name"),
+        "processor": processor(),
         "flags": [flag for flag in _TELLING_FLAGS if flag in flags],
         "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

@@ -22,6 +22,7 @@ from pipeline.grid import Layout, Window
 from pipeline.inference import predictor_for
 from pipeline.runs.domain import run as run_plan
 from pipeline.runs.plan import make_plan
+from pipeline.runs.rates import Measured
 from pipeline.sources.inputs import DomainInputs
 
 NAME = "run"
@@ -99,7 +100,13 @@ def _report(
         *imagery.told,
         "runs count from the start of their cluster; the baseline neither loads its network nor decodes JPEG 2000",
     )
-    return Report(NAME, figures, raw, bars("End to end, COGs written", rates, unit="Mpx/s"), notes)
+    return Report(NAME, figures, raw, bars("End to end, COGs written", rates, unit="Mpx/s"), notes, _rates(fp32, parts))
+
+
+def _rates(ran: Ran, parts: Mapping[str, float]) -> tuple[Measured, ...]:
+    """What sealing takes of a core, and its COGs of a disk."""
+    written = sum(path.stat().st_size for path in ran.products.rglob("*.tif"))
+    return Measured.here("seal", ran.mpx / parts["seal"]), Measured.here("written", written / ran.mpx / 1e6)
 
 
 def _json(ran: Ran) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a measurement leaves behind: `<name>.json` with an object `figures`, and `<name>.png`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline.bench.machine import facts
 from pipeline.durable import replacing, write_json
+from pipeline.runs.rates import Measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,8 @@ class Report:
     picture: Image.Image
     notes: tuple[str, ...] = ()
     """What a reader must know to judge the figures: what was smaller, absent or made up."""
+    rates: tuple[Measured, ...] = ()
+    """What `landcover plan` predicts from, where it was measured at full scale."""
     machine: Mapping[str, Any] = field(default_factory=facts)
     """Facts of the machine when the measurement ended."""
 
@@ -43,6 +46,7 @@ class Report:
                 "figures": dict(self.figures),
                 "notes": list(self.notes),
                 "raw": dict(self.raw),
+                "rates": [asdict(rate) for rate in self.rates],
                 "machine": dict(self.machine),
             },
         )

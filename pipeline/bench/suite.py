@@ -1,12 +1,14 @@
 """All benches by name."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline.bench import engines, feed, gpu, halo, mapping
-from pipeline.bench.imagery import FULL, QUICK, Imagery, Say, make_imagery
+from pipeline.bench import engines, feed, gpu, halo, mapping, nation, rehearsal
+from pipeline.bench.imagery import FULL, QUICK, Imagery, Say, Scale, make_imagery
 from pipeline.bench.report import Report
 from pipeline.errors import ConfigError
+from pipeline.runs.rates import record
 
 BENCHES: Mapping[str, Callable[..., Report]] = {
     engines.NAME: engines.run,
@@ -14,13 +16,17 @@ BENCHES: Mapping[str, Callable[..., Report]] = {
     mapping.NAME: mapping.run,
     halo.NAME: halo.run,
     gpu.NAME: gpu.run,
+    nation.NAME: nation.run,
+    rehearsal.NAME: rehearsal.run,
 }
 """Name → what measures: called with the imagery and `say=`."""
 ON_PROCESSOR = tuple(name for name in BENCHES if name != gpu.NAME)
 """What is measured when nothing is named."""
 
 
-def run_benches(names: Sequence[str], *, out: Path, data: Path, quick: bool, say: Say) -> list[Report]:
+def run_benches(
+    names: Sequence[str], *, out: Path, data: Path, quick: bool, say: Say, full_size: bool = False
+) -> list[Report]:
     """Makes the imagery where it is missing, then measures and writes one bench after the other.
 
     Args:
@@ -29,17 +35,19 @@ def run_benches(names: Sequence[str], *, out: Path, data: Path, quick: bool, say
         data: the folder of real files.
         quick: 1 Mpx instead of 100: proves that all runs, measures nothing.
         say: told a line after each step.
+        full_size: `rehearsal` with tiles of 25 000 px.
 
     Raises:
         ConfigError: an unknown bench.
         EngineError: OpenVINO is not installed, or `gpu` is asked for where there is none.
-        StorageError: `out` cannot be written.
+        StorageError: `out`, or the file of rates, cannot be written.
     """
     if unknown := [name for name in names if name not in BENCHES]:
         raise ConfigError(f"unknown bench {', '.join(unknown)}: expected {', '.join(BENCHES)}")
     if gpu.NAME in names:
         gpu.check_device(quick=quick)
-    imagery: Imagery = make_imagery(out, data=data, scale=QUICK if quick else FULL, say=say)
+    scale = _scale(names, quick=quick, full_size=full_size)
+    imagery: Imagery = make_imagery(out, data=data, scale=scale, say=say)
     reports = []
     for name in names or ON_PROCESSOR:
         report = BENCHES[name](imagery, say=say)
@@ -47,5 +55,15 @@ def run_benches(names: Sequence[str], *, out: Path, data: Path, quick: bool, say
         for figure, value in report.figures.items():
             say(f"{figure} = {value:.5g}")
         say(f"{name}: {path}")
+        if scale.apart and report.rates:
+            say(f"{name}: {len(report.rates)} rates kept in {record(report.rates)}")
         reports.append(report)
     return reports
+
+
+def _scale(names: Sequence[str], *, quick: bool, full_size: bool) -> Scale:
+    scale = QUICK if quick else FULL
+    if names and not quick and {nation.NAME, rehearsal.NAME}.issuperset(names):
+        # Of the imagery they take only the network.
+        scale = replace(QUICK, apart=True, departement=FULL.departement, departement_tile=FULL.departement_tile)
+    return replace(scale, departement_tile=rehearsal.FULL_TILE) if full_size else scale

@@ -22,6 +22,7 @@ from pipeline.errors import VerifyFailed
 
 if TYPE_CHECKING:
     from pipeline.runs.domain import RunStarted, TileEnded
+    from pipeline.runs.forecast import Forecast
     from pipeline.runs.plan import RunPlan
 
 app = typer.Typer()
@@ -33,11 +34,38 @@ def plan(
     domain: DomainOption = None,
     tile: TileOption = None,
     force: ForceOption = False,
+    all_tiles: Annotated[
+        bool, typer.Option("--tiles", help="A line for each tile to map, not only the first.")
+    ] = False,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Predict for this many nodes.")] = 1,
+    cores: Annotated[
+        int | None, typer.Option("--cores", min=1, help="Cores of a node; by default this machine's.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=0, help="GPUs of a node; by default this machine's.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="The GPU's model, such as a100.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan to this file.")] = None,
 ) -> None:
-    """Show what a run would do and why; nothing is computed."""
-    from pipeline.runs.plan import make_plan
+    """Show what a run would do and why, and what it would take; nothing is computed.
 
-    _print_plan(make_plan(load_campaign(config), domains=domain or (), tiles=tile or (), force=force))
+    Speeds are those that `landcover bench` measured, else stated ones; each says which.
+    """
+    from pipeline.durable import write_json
+    from pipeline.runs.forecast import forecast, named_machine, rates_for
+    from pipeline.runs.outline import as_json
+    from pipeline.runs.plan import make_plan, plan_totals
+    from pipeline.runs.rates import read_rates
+
+    planned = make_plan(load_campaign(config), domains=domain or (), tiles=tile or (), force=force)
+    settings = planned.settings
+    machine = named_machine(settings, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
+    rates = rates_for(settings, machine, measured=read_rates())
+    predicted = forecast(settings, plan_totals(planned), rates, machine)
+    _print_plan(planned, predicted, all_tiles=all_tiles)
+    if json_file:
+        write_json(json_file, as_json(planned, predicted))
+        console.print(f"plan: {json_file}", soft_wrap=True)
 
 
 @app.command(epilog="Example: landcover run campaign.yaml --domain D034_2021 --workers 2")
@@ -123,7 +151,8 @@ def publish(config: ConfigArgument, workers: WorkersOption = None) -> None:
     )
 
 
-def _print_plan(planned: "RunPlan") -> None:
+def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -> None:
+    from pipeline.runs.outline import groups
     from pipeline.runs.plan import totals
 
     columns = ("domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
@@ -136,8 +165,8 @@ def _print_plan(planned: "RunPlan") -> None:
             str(t.todo),
             str(t.blocks),
             str(t.windows),
-            f"{t.read_bytes / 1e6:.0f} MB",
-            f"≤ {t.write_bytes / 1e6:.0f} MB",
+            _size(t.read_bytes),
+            f"≤ {_size(t.write_bytes)}",
             str(t.input_files),
             str(t.output_files),
         )
@@ -159,10 +188,17 @@ def _print_plan(planned: "RunPlan") -> None:
         if d.inputs.limits:
             limits = ", ".join(d.inputs.limits)
             console.print(f"{d.name}: passes limits of the model's card, accepted: {limits}", markup=False)
-        for p in d.todo:
-            console.print(f"{d.name} {p.tile.name}: {p.reason}", markup=False, highlight=False)
-            for cause in p.broken:
-                console.print(f"  will fail: {cause}", markup=False, highlight=False)
+        for group in groups(d):
+            for line in group.lines(all_tiles=all_tiles):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if planned.todo:
+        for line in predicted.lines():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _size(count: int) -> str:
+    """Bytes, for people: `24 MB`, `121 GB`."""
+    return f"{count / 1e9:.0f} GB" if count >= 10e9 else f"{count / 1e6:.0f} MB"
 
 
 def _run_listener(told: Callable[[int, int], None]) -> "Callable[[RunStarted | TileEnded], None]":

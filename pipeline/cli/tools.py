@@ -108,9 +108,15 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="1 Mpx instead of 100: it runs, its figures say little.")
     ] = False,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="rehearsal: tiles of 25 000 px instead of 1 000; an hour or more.")
+    ] = False,
 ) -> None:
-    """Measure engines, feed, run and halo on this machine, or its gpu: <name>.json and <name>.png each."""
+    """Measure this machine: <name>.json and <name>.png of engines, feed, run, halo, nation, rehearsal, gpu.
+
+    What engines, feed and run measure is kept in the cache folder's rates.json, for `landcover plan` to predict from.
+    """
     from pipeline.bench.suite import run_benches
 
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    run_benches(names or (), out=out, data=data, quick=quick, say=say)
+    run_benches(names or (), out=out, data=data, quick=quick, say=say, full_size=full_size)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from numpy.typing import NDArray
 
-from pipeline.durable import sync
+from pipeline.durable import sync, user_cache
 from pipeline.errors import EngineError, StorageError
 from pipeline.fingerprint import PRODUCT_VERSION, digest
 from pipeline.inference.graph import MapGraph
@@ -131,8 +130,8 @@ def without_telemetry() -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where converted graphs are kept: `$LANDCOVER_CACHE`, else the user's cache folder."""
-    return Path(os.environ.get("LANDCOVER_CACHE") or platformdirs.user_cache_dir("landcover")) / "openvino"
+    """Where converted graphs are kept."""
+    return user_cache() / "openvino"
 
 
 def save_graph(graph: Any, path: Path, *, remedy: str = "set LANDCOVER_CACHE to a folder that can be") -> None:

@@ -135,16 +135,19 @@ _RESIDENT: dict[tuple[str, str, Engine], Predictor] = {}
 _RESIDENT_LOCK = threading.Lock()
 
 
-def predictor_for(model: Model, engine: Engine, *, threads: int | None = None) -> Predictor:
+def predictor_for(
+    model: Model, engine: Engine, *, threads: int | None = None, stand_in: Predictor | None = None
+) -> Predictor:
     """This process's predictor for a model: made once, then shared by all threads.
 
     Args:
         threads: of the engine, taken when the predictor is made; by default what the engine takes itself.
+        stand_in: kept in place of the engine's own when none was made yet.
     """
     key = (model.weights_hash, model.recipe.model_dump_json(), engine)
     with _RESIDENT_LOCK:
         if key not in _RESIDENT:
-            _RESIDENT[key] = _make(model, engine, threads)
+            _RESIDENT[key] = stand_in or _make(model, engine, threads)
         return _RESIDENT[key]
 
 

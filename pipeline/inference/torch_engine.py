@@ -29,9 +29,9 @@ def device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def device_name() -> str:
-    """The device as its maker calls it."""
-    return torch.cuda.get_device_name(device()) if device().type == "cuda" else "the processor"
+def cuda_devices() -> tuple[str, ...]:
+    """Names of the CUDA devices that this process sees."""
+    return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
 def set_threads(count: int) -> None:

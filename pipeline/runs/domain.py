@@ -22,7 +22,7 @@ from distributed.scheduler import KilledWorker
 from pipeline.cluster import in_flight, open_cluster
 from pipeline.durable import write_json
 from pipeline.errors import LandcoverError, ProductError, RunFailed
-from pipeline.inference import Engine, predict_stack, predictor_for
+from pipeline.inference import Engine, Predictor, predict_stack, predictor_for
 from pipeline.model import Model
 from pipeline.products.item import seal
 from pipeline.products.stac import Provenance
@@ -60,12 +60,12 @@ class ResidentModel(WorkerPlugin):
 
     name = "landcover-model"
 
-    def __init__(self, model: Model, engine: Engine, threads: int) -> None:
-        self._model, self._engine, self._threads = model, engine, threads
+    def __init__(self, model: Model, engine: Engine, threads: int, *, stand_in: Predictor | None = None) -> None:
+        self._model, self._engine, self._threads, self._stand_in = model, engine, threads, stand_in
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002  (Dask's signature)
         """Called by Dask in the worker's process."""
-        predictor_for(self._model, self._engine, threads=self._threads)
+        predictor_for(self._model, self._engine, threads=self._threads, stand_in=self._stand_in)
 
 
 def run(plan: RunPlan, *, workers: int | None = None, listener: Listener = lambda _: None) -> tuple[TileEnded, ...]:
@@ -133,7 +133,8 @@ def _run_domains(plan: RunPlan, workers: int | None, listener: Listener) -> list
     ended = []
     with open_cluster(settings.campaign, workers=workers) as client:
         listener(RunStarted(client.dashboard_link, plan.todo))
-        client.register_plugin(ResidentModel(settings.model, settings.engine, settings.engine_threads))
+        resident = ResidentModel(settings.model, settings.engine, settings.engine_threads, stand_in=settings.stand_in)
+        client.register_plugin(resident)
         for domain in plan.domains:
             for event in _run_domain(client, settings, domain, workers or settings.campaign.cluster.workers):
                 listener(event)

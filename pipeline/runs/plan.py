@@ -1,7 +1,10 @@
 """What a run would do, and why: the same plan prints the dry run and drives the work."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +13,16 @@ from pipeline.cluster import engine_threads
 from pipeline.config import Campaign, DomainSection, Recipe, load_recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS, Layout, Tile, Window
-from pipeline.inference import Engine, Method, on_gpu, resolve_engine
+from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
 from pipeline.inference.memory import Projection, projected_memory
 from pipeline.model import Model, load
 from pipeline.products.item import SealedTile, matches, read_sealed
 from pipeline.sources.catalog import DomainInputs, open_domain
 
 Reason = Literal["not mapped yet", "inputs, weights, recipe or windows changed", "files missing or damaged", "forced"]
+
+_LOOKERS = 16
+"""Threads that wait for a shared file system."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Settings:
     engine_threads: int
     model: Model
     """Loaded, so that weights that do not fit stop a campaign before anything starts."""
+    stand_in: Predictor | None = None
+    """What maps in place of the engine: a rehearsal's network that costs nothing. No fingerprint knows it, so what
+    it seals must not be kept; no campaign can ask for it."""
 
     @property
     def method(self) -> Method:
@@ -198,18 +207,35 @@ def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *
         raise ConfigError(
             f"domain {section.name}: tile {', '.join(outside[:5])} lies outside extent_km {campaign.output.extent_km}"
         )
-    folder = settings.folder(section.name)
-    planned = []
-    for tile in sorted(t.tile for t in inputs.tiles):
-        if wanted and tile.name not in wanted:
-            continue
-        today = settings.fingerprint(tile, inputs)
-        sealed = read_sealed(folder, section.name, tile)
-        reason = _reason(sealed, today, force=force)
-        # Inputs of a sealed tile may go (a purged disk); those of a tile that is to be mapped must be as indexed.
-        broken = inputs.changed(inputs.behind(settings.reads(tile))) if reason else []
-        planned.append(PlannedTile(tile, today, reason, tuple(broken), sealed))
-    return DomainPlan(section, inputs, tuple(planned))
+    tiles = [t.tile for t in inputs.tiles if not wanted or t.tile.name in wanted]
+    today = {tile: settings.fingerprint(tile, inputs) for tile in tiles}
+    looked = _looked_at(settings.folder(section.name), section.name, today, force=force)
+    # Inputs of a sealed tile may go (a purged disk); those of a tile that is to be mapped must be as indexed.
+    behind = {tile: inputs.behind(settings.reads(tile)) for tile, (_, reason) in looked.items() if reason}
+    changes = inputs.changes(a for assets in behind.values() for a in assets)
+    return DomainPlan(
+        section,
+        inputs,
+        tuple(
+            PlannedTile(
+                tile, today[tile], reason, tuple(changes[a] for a in behind.get(tile, ()) if a in changes), sealed
+            )
+            for tile, (sealed, reason) in sorted(looked.items())
+        ),
+    )
+
+
+def _looked_at(
+    folder: Path, domain: str, today: Mapping[Tile, str], *, force: bool
+) -> dict[Tile, tuple[SealedTile | None, Reason | None]]:
+    """What stands sealed of each tile, and why it is to be mapped, if it is."""
+
+    def look(tile: Tile) -> tuple[SealedTile | None, Reason | None]:
+        sealed = read_sealed(folder, domain, tile)
+        return sealed, _reason(sealed, today[tile], force=force)
+
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        return dict(zip(today, pool.map(look, today), strict=True))
 
 
 def _reason(sealed: SealedTile | None, today: str, *, force: bool) -> Reason | None:
@@ -224,12 +250,18 @@ def _reason(sealed: SealedTile | None, today: str, *, force: bool) -> Reason | N
 
 @dataclass(frozen=True)
 class Totals:
-    """A domain's plan in numbers; all but `tiles` are of the tiles to map."""
+    """A plan in numbers; all but `tiles` are of the tiles to map."""
 
     tiles: int
     todo: int
     blocks: int
     windows: int
+    pixels: int
+    """Of the map."""
+    computed_pixels: int
+    """That the network sees: the windows with their halos."""
+    read_pixels: int
+    """The blocks with their halos."""
     read_bytes: int
     """Bytes of the input files behind the tiles to map."""
     write_bytes: int
@@ -239,19 +271,34 @@ class Totals:
     output_files: int
     """Files, and so inodes, that will be written: two COGs and an item a tile."""
 
+    def __add__(self, other: "Totals") -> "Totals":
+        """Of two domains, which share no file."""
+        return Totals(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
 
 def totals(settings: Settings, domain: DomainPlan) -> Totals:
     """Counts what a run of this domain would do; reads nothing."""
-    windows = [t.tile.window for t in domain.todo]
-    blocks = [b for w in windows for b in w.split(settings.campaign.grid.block)]
+    grid, layout = settings.campaign.grid, settings.layout
+    count = len(domain.todo)
     assets = {a for t in domain.todo for a in domain.inputs.behind(settings.reads(t.tile))}
+    # Each size divides the next, so every tile has as many blocks as any other, and every block as many windows.
+    blocks = count * (grid.tile // grid.block) ** 2
+    windows = blocks * (grid.block // layout.core) ** 2
     return Totals(
         tiles=len(domain.tiles),
-        todo=len(windows),
-        blocks=len(blocks),
-        windows=sum(len(settings.layout.windows_of(b)) for b in blocks),
+        todo=count,
+        blocks=blocks,
+        windows=windows,
+        pixels=count * grid.tile**2,
+        computed_pixels=windows * layout.window**2,
+        read_pixels=blocks * (grid.block + layout.reach) ** 2,
         read_bytes=sum(a.size for a in assets),
-        write_bytes=2 * sum(w.pixels for w in windows),
+        write_bytes=2 * count * grid.tile**2,
         input_files=len(assets),
-        output_files=3 * len(windows),
+        output_files=3 * count,
     )
+
+
+def plan_totals(plan: RunPlan) -> Totals:
+    """All domains' totals as one."""
+    return reduce(add, (totals(plan.settings, domain) for domain in plan.domains))

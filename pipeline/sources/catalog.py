@@ -32,7 +32,7 @@ from pipeline.sources.checks import Examined, Survey, examine, pair_problems, re
 from pipeline.sources.delivery import Delivered, Kind, check_domain, split_domain, walk
 from pipeline.sources.fill import outer_fill
 from pipeline.sources.inputs import BANDS, Asset, DomainInputs, Fill, InputTile
-from pipeline.sources.items import tile_of
+from pipeline.sources.items import read_items, tile_of
 from pipeline.sources.journal import Journal
 from pipeline.sources.limits import Excess
 from pipeline.sources.look import Look, look
@@ -307,7 +307,7 @@ def open_domain(catalog: Path, domain: str, *, tile_size: int) -> DomainInputs:
         raise CatalogError(f"{root} has no domain {domain!r}; it has {', '.join(known)}")
     try:
         collection = pystac.Collection.from_file(str(path))
-        tiles = [tile_of(item, tile_size=tile_size) for item in collection.get_items()]
+        tiles = [tile_of(item, tile_size=tile_size) for item in read_items(collection)]
         acquired = _days(collection.extra_fields.get("landcover:acquired"))
     except (OSError, ValueError, KeyError, pystac.STACError) as error:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error

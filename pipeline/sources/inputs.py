@@ -1,6 +1,7 @@
 """What the input catalogue says about a domain: tiles, files and fill. Plain values, no raster opened."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,9 @@ CELL = 250
 
 A cell is always the same request to GDAL, so its floats are the same whatever window was asked for.
 """
+
+_ASKERS = 16
+"""Threads that ask the file system."""
 
 Ring = tuple[tuple[float, float], ...]
 
@@ -92,6 +96,11 @@ class Asset:
             "shape": self.shape,
             "nodata": self.nodata,
         }
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Of `content`; a file is behind its neighbours' tiles too."""
+        return digest(self.content)
 
 
 @dataclass(frozen=True, order=True)
@@ -175,8 +184,27 @@ class DomainInputs:
         raise CatalogError(f"domain {self.domain} has no tile {name!r}; its {len(self.tiles)} tiles: {some}")
 
     def meeting(self, window: Window) -> tuple[InputTile, ...]:
-        """The tiles that share a pixel with `window`."""
-        return tuple(t for t in self.tiles if t.tile.window.intersect(window).pixels)
+        """The tiles that share a pixel with `window`, in their order."""
+        if not window.pixels:
+            return ()
+        near = {i for cell in self._cells(window) for i in self._tiles_by_cell.get(cell, ())}
+        return tuple(t for t in map(self.tiles.__getitem__, sorted(near)) if t.tile.window.intersect(window).pixels)
+
+    @cached_property
+    def _tiles_by_cell(self) -> dict[tuple[int, int], list[int]]:
+        """Which of `tiles` touch each cell: a nation's plan asks for the neighbours of each of its tiles."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for i, tile in enumerate(self.tiles):
+            for cell in self._cells(tile.tile.window):
+                found.setdefault(cell, []).append(i)
+        return found
+
+    def _cells(self, window: Window) -> Iterator[tuple[int, int]]:
+        """Squares of the first tile's size that `window` touches, by row and column."""
+        side = self.tiles[0].tile.window.height if self.tiles else 1
+        for row in range(window.row // side, (window.bottom - 1) // side + 1):
+            for col in range(window.col // side, (window.right - 1) // side + 1):
+                yield row, col
 
     def behind(self, window: Window) -> tuple[Asset, ...]:
         """The files on which the pixels of `window` depend, each once, sorted."""
@@ -194,7 +222,17 @@ class DomainInputs:
 
     def changed(self, assets: Iterable[Asset]) -> list[str]:
         """One sentence for each file that is gone or whose content is no longer what was indexed."""
-        return [sentence for a in assets if (sentence := _change(a))]
+        return list(self.changes(assets).values())
+
+    def changes(self, assets: Iterable[Asset]) -> dict[Asset, str]:
+        """The files that are gone or whose content is no longer what was indexed, with a sentence each.
+
+        Each is asked once, by threads: a domain has up to twenty thousand files, and a shared file system
+        answers after a millisecond.
+        """
+        asked = list(dict.fromkeys(assets))
+        with ThreadPoolExecutor(_ASKERS) as pool:
+            return {a: sentence for a, sentence in zip(asked, pool.map(_change, asked), strict=True) if sentence}
 
     def inputs_digest(self, window: Window) -> str:
         """32 hexadecimal digits over all that the pixels of `window` depend on.
@@ -207,7 +245,7 @@ class DomainInputs:
             {"window": _edges(t.tile.window), "fill": [(f.value, f.polygons) for f in t.fill]}
             for t in self.meeting(window)
         ]
-        assets = sorted(digest(a.content) for a in self.behind(window))
+        assets = sorted(a.content_digest for a in self.behind(window))
         return digest({"inside": _edges(inside), "tiles": tiles, "assets": assets})
 
 

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/scientific/v1.0.0/schema.json",
 ]
 _MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
+_READERS = 16
+"""Threads that wait for a shared file system."""
 _DIGITS = 7
 """Decimals of a degree: 1 cm."""
 
@@ -119,6 +122,26 @@ def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
     if asset.nodata is not None:
         fields["nodata"] = asset.nodata if asset.nodata in ("nan", "inf", "-inf") else float(asset.nodata)
     return pystac.Asset(href, media_type=_MEDIA.get(asset.path.suffix.lower()), roles=["data"], extra_fields=fields)
+
+
+def read_items(collection: pystac.Collection) -> list[pystac.Item]:
+    """The items that a domain's collection names, as `index` wrote them.
+
+    pystac's own walk follows links and migrates old versions, ten times slower: minutes for a nation.
+
+    Raises:
+        CatalogError: an item that is gone or no JSON of one.
+    """
+    paths = [Path(link.get_absolute_href() or link.href) for link in collection.get_item_links()]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(_read_item, paths))
+
+
+def _read_item(path: Path) -> pystac.Item:
+    try:
+        return pystac.Item.from_dict(json.loads(path.read_bytes()), href=str(path), preserve_dict=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as error:
+        raise CatalogError(f"{path}: cannot be read as a STAC item: {error}; index the domain again") from error
 
 
 def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:

@@ -8,13 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.bench import gpu
+from pipeline.bench import gpu, nation, rehearsal
 from pipeline.bench.gemm import network_flops
 from pipeline.bench.imagery import QUICK, Imagery, make_imagery, mirrored
+from pipeline.bench.madeup import FRANCE, Footprint, make_up
 from pipeline.bench.suite import run_benches
+from pipeline.config import GridSection
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window
 from pipeline.inference import Engine
+from pipeline.products.item import read_sealed
+from pipeline.runs.verify import verify
+from tests.deliveries import SHARED
 
 FIGURES = {
     "engines": {"engines.gemm_share_fp32", "engines.agreement_fp32"},
@@ -33,6 +38,7 @@ FIGURES = {
         for what in ("mpx_per_s", "km2_per_hour", "gemm_share", "cores_to_feed", "agreement")
         for precision in (("fp32", "fp16", "bf16") if torch.cuda.is_available() else ("fp32", "bf16"))
     },
+    "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
 }
 
 
@@ -59,11 +65,55 @@ def test_a_bench_writes_its_figures_and_a_picture(
     report = json.loads((folder / f"{name}.json").read_text())
     assert report["figures"].keys() == FIGURES[name]
     assert all(np.isfinite(value) and value >= 0 for value in report["figures"].values())
-    assert "demo's country" in report["notes"][0]
+    if name != "nation":  # which makes up its own
+        assert "demo's country" in report["notes"][0]
     assert report["machine"]["cores"] >= 1
     with Image.open(folder / f"{name}.png") as picture:
         assert min(picture.size) > 100
-    assert not list(imagery.folder.glob("run-*"))
+    assert not [p for p in imagery.folder.glob("*-*") if p.is_dir()], "scratch is left"
+    assert not (folder / "cache" / "rates.json").exists(), "the small scale measures nothing that may be kept"
+
+
+def test_a_rehearsal_seals_every_tile_of_its_departement_through_the_code_of_every_run(
+    imagery: Imagery, tmp_path: Path
+) -> None:
+    given = Footprint.oblong(1, (FRANCE.row, FRANCE.col), rows=1, cols=3, tile=500)
+    campaign = rehearsal.campaign_of(imagery, make_up(tmp_path, [given], write=rehearsal.blank), given)
+    done = rehearsal.rehearse(campaign)
+    assert (done.tiles, done.blocks, done.tasks, len(done.driver_bytes)) == (3, 3 * 25, 3 * 26, 3)
+    report = rehearsal.report_of(done, 500)
+    assert report.figures["rehearsal.tasks"] == 3 * 26
+    assert report.figures.keys() == {
+        f"rehearsal.{what}"
+        for what in ("tasks", "scheduler_seconds_per_tile", "driver_peak_gb", "driver_growth", "wall_s")
+    }
+    assert report.write(tmp_path).is_file()
+    (state,) = verify(campaign).domains
+    assert (state.tiles, state.missing, state.problems) == (3, (), ())
+    for tile in given.tiles:
+        sealed = read_sealed(campaign.output.domains / given.domain, given.domain, tile)
+        assert sealed is not None
+        assert sealed.class_pixels == {0: 0, 5: 500 * 500}, "the network that costs nothing knows only water"
+
+
+def test_a_full_size_tile_has_the_grid_of_a_real_campaign_and_a_smaller_one_as_many_blocks_and_windows() -> None:
+    full, small = rehearsal.grid_of(rehearsal.FULL_TILE), rehearsal.grid_of(1_000)
+    assert full == GridSection()
+    for grid in (full, small):
+        assert (grid.tile // grid.block, grid.block // grid.core) == (5, 2)
+        grid.layout(32)  # raises where sizes do not fit
+
+
+def test_the_footprints_of_the_nation_are_its_departements_and_hold_each_tile_once() -> None:
+    if not (SHARED / "admin_france").is_dir():
+        pytest.skip("no borders of départements beside the repository")
+    given = nation.footprints(SHARED)
+    tiles = [tile for footprint in given for tile in footprint.tiles]
+    assert len(given) == len({f.domain for f in given}) == 96
+    assert 21_500 < len(tiles) < 22_500
+    assert len(set(tiles)) > 0.99 * len(tiles), "simplified borders may overlap at a centre"
+    (herault,) = (f for f in given if f.domain == "D034_2021")
+    assert "0770-6280" in {tile.name for tile in herault.tiles}, "Montpellier"
 
 
 def test_the_imagery_is_what_was_mirrored_and_the_height_survives_resampling(imagery: Imagery) -> None:
@@ -74,7 +124,7 @@ def test_the_imagery_is_what_was_mirrored_and_the_height_survives_resampling(ima
     patches = np.load(imagery.folder / "patches.npy")
     assert patches.shape[1:] == (5, QUICK.patch, QUICK.patch)
     assert delivered.std() > 1
-    again = make_imagery(imagery.folder.parents[1], data=Path("none"), scale=QUICK, say=lambda _: None)
+    again = make_imagery(imagery.folder.parents[1], data=imagery.data, scale=QUICK, say=lambda _: None)
     assert again == imagery
 
 

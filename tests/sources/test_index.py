@@ -288,3 +288,12 @@ def test_tiles_of_another_unit_than_their_size_are_named(tmp_path: Path) -> None
     with pytest.raises(DeliveryError, match="is no name of a tile of 5000 px"):
         index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=5000)
     assert Tile.named(delivery.tiles[0].name, SIZE) == delivery.tiles[0]
+
+
+def test_an_item_that_is_no_json_is_named(tmp_path: Path) -> None:
+    indexed(make_delivery(tmp_path / "in", at=[(0, 0)]), tmp_path / "cat")
+    item = files(tmp_path / "cat" / DOMAIN, f"{DOMAIN}-*.json")[0]
+    for damage in ("{", "[]", "{}"):
+        item.write_text(damage)
+        with pytest.raises(CatalogError, match=f"{item.name}: cannot be read as a STAC item"):
+            open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
