@@ -140,7 +140,8 @@ class OutputSection(Section):
     national: Located = Field(default=Path("national"), validate_default=True)
     """Folder of the national product."""
     extent_km: tuple[float, float, float, float] = _FRANCE_KM
-    """(left, bottom, right, top) of the national store in km of EPSG:2154; whole tiles."""
+    """(left, bottom, right, top) of the national store in km of the lattice's CRS; whole tiles. By default France in
+    EPSG:2154; a territory overseas gives its own."""
     chunk: int = Field(default=1_000, ge=1)
     """Inner chunk of the national store in pixels; divides the shard."""
     shard: int | None = Field(default=None, ge=1)

@@ -2,7 +2,8 @@
 
 The lattice is the national 0.20 m pixel grid in EPSG:2154. Column c covers x from c / 5 to (c + 1) / 5
 metres; row r covers y from -r / 5 down to -(r + 1) / 5. Rows grow southwards, as in an image, and are
-negative in France; nothing depends on their sign. The phase origin of the windows is (0, 0).
+negative in France; nothing depends on their sign. The phase origin of the windows is (0, 0). A territory overseas
+has a lattice of its own in the UTM zone of its deliveries: the same integers in metres of another CRS.
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pipeline.errors import ConfigError, GridError
 
 CRS = "EPSG:2154"
+"""Of the national lattice."""
 PIXELS_PER_M = 5
 """The lattice's resolution as an integer: 0.20 m."""
 RESOLUTION_M = 1 / PIXELS_PER_M
@@ -85,13 +87,13 @@ class Window:
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) in metres of EPSG:2154."""
+        """(left, bottom, right, top) in metres of the lattice's CRS."""
         p = PIXELS_PER_M
         return (self.col / p, -self.bottom / p, self.right / p, -self.row / p)
 
     @property
     def transform(self) -> Affine6:
-        """The six affine coefficients (a, b, c, d, e, f) of the window's raster in EPSG:2154."""
+        """The six affine coefficients (a, b, c, d, e, f) of the window's raster in the lattice's CRS."""
         left, _, _, top = self.bounds
         return (RESOLUTION_M, 0.0, left, 0.0, -RESOLUTION_M, top)
 

@@ -49,7 +49,7 @@ def make_up(folder: Path, footprints: Sequence[Footprint], *, write: Write) -> P
         below = folder / "deliveries" / footprint.domain
         tiles = [InputTile(tile, _files(below, footprint.domain, tile, write)) for tile in footprint.tiles]
         about = About(footprint.domain, YEAR, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
-        write_domain(catalog, about, [Described(tile, (), None) for tile in tiles])
+        write_domain(catalog, about, [Described(tile, ()) for tile in tiles])
     return catalog
 
 

@@ -10,6 +10,9 @@ import typer
 from pipeline.cli.screen import console, log, progress
 from pipeline.config import DEFAULT_RECIPE
 
+_TILE_M = 5_000
+"""Side of BD ORTHO's tiles in metres."""
+
 app = typer.Typer()
 
 
@@ -30,7 +33,7 @@ def stage(
         Path | None,
         typer.Option("--out", help="Staging folder; by default named by the domain, beside the first archive."),
     ] = None,
-    tile_m: Annotated[int, typer.Option("--tile-m", min=10, help="Side of a tile in metres.")] = 5_000,
+    tile_m: Annotated[int, typer.Option("--tile-m", min=10, help="Side of a tile in metres.")] = _TILE_M,
     holes: Annotated[
         Literal["interpolate", "leave"],
         typer.Option("--holes", help="Holes of the elevation: interpolated up to 25 m, or left as ground."),
@@ -60,7 +63,10 @@ def stage(
         soft_wrap=True,
     )
     folders = " ".join(shlex.quote(str(f)) for f in done.folders)
-    console.print(f"next: landcover index {folders} --domain {domain} --catalog catalog", soft_wrap=True, markup=False)
+    size = "" if tile_m == _TILE_M else f" --tile-m {tile_m}"
+    console.print(
+        f"next: landcover index {folders} --domain {domain} --catalog catalog{size}", soft_wrap=True, markup=False
+    )
 
 
 @app.command(
@@ -77,7 +83,7 @@ def index(
     ],
     domain: Annotated[str, typer.Option("--domain", help="Département and vintage, such as D064_2021.")],
     catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the input catalogue; made if missing.")],
-    tile_m: Annotated[int, typer.Option("--tile-m", min=10, help="Side of a tile in metres.")] = 5_000,
+    tile_m: Annotated[int, typer.Option("--tile-m", min=10, help="Side of a tile in metres.")] = _TILE_M,
     recipe: Annotated[
         str, typer.Option("--recipe", help="Its bands say which files are needed: a name, or a YAML.")
     ] = DEFAULT_RECIPE,
@@ -117,7 +123,8 @@ def index(
         log.warning("ignored: %s has no name of a delivery", path)
     console.print(
         f"{domain}: {len(report.tiles)} tiles, {report.files} files, {report.size_bytes / 1e9:.2f} GB indexed in "
-        f"{report.catalog / domain}"
+        f"{report.catalog / domain}",
+        soft_wrap=True,
     )
     if report.limits:
         console.print(f"the campaign needs accept_limits: [{', '.join(report.limits)}]", markup=False)

@@ -12,23 +12,27 @@ from rasterio.errors import RasterioError
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.grid import CRS, Tile
+from pipeline.grid import CRS
 from pipeline.products.cog import BLOCK, FileFacts
 from pipeline.products.item import SealedTile, as_class_pixels, count_classes, matches, read_sealed, strips
 from pipeline.products.stac import invalid
 
 
-def check(sealed: SealedTile) -> list[str]:
+def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
     """What a full look finds wrong with a sealed tile; empty where it is whole.
 
     Sizes and checksums, the COG's structure, CRS and place, every pixel of both layers (classes counted
     anew, confidence 0 exactly where there is no data), and the item against STAC's core schema.
 
+    Args:
+        sealed: as its item says.
+        crs: `EPSG:…` of the lattice on which it must lie.
+
     Returns:
         Sentences, each with the file it is about.
     """
     problems = matches(sealed) or _checksums(sealed)
-    problems += _item(sealed)
+    problems += _item(sealed, crs)
     if problems:
         # Pixels of a file that is known to be another one would only add noise.
         return problems
@@ -46,7 +50,9 @@ def _checksums(sealed: SealedTile) -> list[str]:
     ]
 
 
-def _item(sealed: SealedTile) -> list[str]:
+def _item(sealed: SealedTile, crs: str) -> list[str]:
+    if sealed.crs != crs:
+        return [f"{sealed.item_path}: proj:code is {sealed.crs}, expected {crs}; run the tile again"]
     try:
         now = read_sealed(sealed.item_path.parent, sealed.domain, sealed.tile)
     except ProductError as error:
@@ -64,7 +70,7 @@ def _pixels(sealed: SealedTile) -> list[str]:
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
     unlike = 0
     with rasterio.open(landcover.path) as classes, rasterio.open(confidence.path) as sure:
-        problems = _structure(landcover, classes, sealed.tile) + _structure(confidence, sure, sealed.tile)
+        problems = _structure(landcover, classes, sealed) + _structure(confidence, sure, sealed)
         if problems:
             return problems
         for rows in strips(sealed.tile.window.height):
@@ -80,8 +86,9 @@ def _pixels(sealed: SealedTile) -> list[str]:
     return problems
 
 
-def _structure(facts: FileFacts, dataset: Any, tile: Tile) -> list[str]:
+def _structure(facts: FileFacts, dataset: Any, sealed: SealedTile) -> list[str]:
     """What of one open COG differs from what `seal` writes."""
+    tile = sealed.tile
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
     factors = [2**i for i in range(1, 32) if max(tile.window.shape) > BLOCK * 2 ** (i - 1)]
     expected_and_got = {
@@ -92,7 +99,7 @@ def _structure(facts: FileFacts, dataset: Any, tile: Tile) -> list[str]:
         "shape": (tile.window.shape, dataset.shape),
         "block": ((BLOCK, BLOCK), dataset.block_shapes[0]),
         "transform": (tile.window.transform, tuple(dataset.transform)[:6]),
-        "CRS": (CRS, dataset.crs.to_string() if dataset.crs else None),
+        "CRS": (sealed.crs, dataset.crs.to_string() if dataset.crs else None),
         "overviews": (factors, dataset.overviews(1)),
     }
     return [

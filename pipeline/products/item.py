@@ -40,6 +40,8 @@ class SealedTile:
     class_pixels: Mapping[int, int] = field(hash=False)
     """FLAIR value → pixels, 0 (no data) included."""
     item_path: Path
+    crs: str = CRS
+    """`EPSG:…` of the lattice on which the tile lies."""
 
     def file(self, layer: Layer) -> FileFacts:
         """The COG of this layer."""
@@ -61,6 +63,7 @@ def seal(
     live: tuple[int, ...],
     provenance: Provenance,
     inputs: Sequence[str],
+    crs: str = CRS,
 ) -> SealedTile:
     """Writes a tile's COGs, then the item that makes it exist.
 
@@ -74,6 +77,7 @@ def seal(
         live: FLAIR values that may appear.
         provenance: how it was made.
         inputs: hrefs of what it was made from.
+        crs: `EPSG:…` of the lattice.
 
     Returns:
         The sealed tile.
@@ -93,7 +97,7 @@ def seal(
             stack[index],
             layer=layer,
             transform=tile.window.transform,
-            crs=CRS,
+            crs=crs,
             live=live,
             tags=tags,
         )
@@ -102,6 +106,7 @@ def seal(
     content = build_item(
         domain=domain,
         tile=tile,
+        crs=crs,
         fingerprint=fingerprint,
         files=files,
         class_pixels=class_pixels,
@@ -110,7 +115,7 @@ def seal(
         inputs=inputs,
     )
     write_json(item_path, content)
-    return SealedTile(domain, tile, fingerprint, tuple(files.values()), class_pixels, item_path)
+    return SealedTile(domain, tile, fingerprint, tuple(files.values()), class_pixels, item_path, crs)
 
 
 def _unseal(item_path: Path, name: str) -> None:
@@ -200,7 +205,8 @@ def _from_item(content: Mapping[str, Any], path: Path, domain: str, tile: Tile) 
         # Files stand beside their item; a path in an href is not followed.
         files.append(FileFacts(path.with_name(Path(asset["href"]).name), int(asset["file:size"]), sha256_of(asset)))
     counts = {int(value): int(n) for value, n in properties["landcover:class_pixels"].items()}
-    return SealedTile(domain, tile, str(properties["landcover:fingerprint"]), tuple(files), counts, path)
+    fingerprint, crs = str(properties["landcover:fingerprint"]), str(properties["proj:code"])
+    return SealedTile(domain, tile, fingerprint, tuple(files), counts, path, crs)
 
 
 def list_sealed(folder: Path, domain: str, tile_size: int) -> tuple[SealedTile, ...]:

@@ -58,15 +58,15 @@ class DomainProduct:
     year: int
     """The vintage."""
     boundary: BaseGeometry | None
-    """The département's polygon in EPSG:2154, if one was given."""
+    """The département's polygon in the lattice's CRS, if one was given."""
     sealed: tuple[SealedTile, ...]
     """Its sealed tiles that are up to date; those that it should not have are left out of the nation."""
     expected: tuple[str, ...]
     """Names of the tiles of its input catalogue."""
     failed: frozenset[str] = frozenset()
     """Names of expected tiles that could not be made."""
-    about: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """What the store's table says of it besides: campaign, weights."""
+    about: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What the store's table says of it besides, as JSON has it: campaign, weights, attribution, days, …"""
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
     Shards that the current edition has lost are written again.
 
     Raises:
-        ProductError: a domain named twice, a tile outside the extent, a name without a code, or a damaged
-            current edition.
+        ProductError: a domain named twice, a tile outside the extent or on another lattice, a name without a
+            code, or a damaged current edition.
     """
     codes = [domain_code(d.name) for d in domains]
     if len(set(codes)) != len(codes):
@@ -247,7 +247,7 @@ def _plan_tile(
     claims = possible_owners(tile.window, [Claim(d.name, d.year, d.boundary, (tile.window,)) for _, d in here])
     if not claims:
         return OUTSIDE, []
-    tiles = {name: _usable(products[name], tile) for name in (c.domain for c in claims)}
+    tiles = {name: _usable(products[name], tile, grid.crs) for name in (c.domain for c in claims)}
     state = max((s for _, s in tiles.values()), key=_WORST_LAST.index)
     shards = []
     for shard in grid.shards_of(index):
@@ -257,12 +257,17 @@ def _plan_tile(
     return state, shards
 
 
-def _usable(domain: DomainProduct, tile: Tile) -> tuple[SealedTile | None, int]:
+def _usable(domain: DomainProduct, tile: Tile, crs: str) -> tuple[SealedTile | None, int]:
     """The domain's sealed tile and its coverage; a tile that failed is not used, whatever is on disk."""
     if tile.name in domain.failed:
         return None, FAILED
     for sealed in domain.sealed:
         if sealed.tile == tile:
+            if sealed.crs != crs:
+                raise ProductError(
+                    f"{sealed.item_path}: was sealed in {sealed.crs}, and the nation's lattice is {crs}; run the "
+                    "campaign again"
+                )
             return sealed, MAPPED
     return None, MISSING
 

@@ -46,7 +46,7 @@ class Claim:
     year: int
     """The vintage."""
     boundary: BaseGeometry | None
-    """The département's polygon in EPSG:2154, or None where none was given."""
+    """The département's polygon in the lattice's CRS, or None where none was given."""
     windows: tuple[Window, ...]
     """The tiles that the domain was delivered with, sealed or not."""
 
@@ -124,12 +124,13 @@ def possible_owners(window: Window, claims: Iterable[Claim]) -> tuple[Claim, ...
     return tuple(found)
 
 
-def read_boundary(path: Path) -> BaseGeometry:
-    """The polygons of a GeoJSON file as one geometry in EPSG:2154.
+def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
+    """The polygons of a GeoJSON file as one geometry on a lattice.
 
     Args:
         path: a geometry, Feature or FeatureCollection in EPSG:4326 (RFC 7946), or in what its older `crs`
             member names. Polygons are joined; points and lines are not looked at.
+        crs: `EPSG:…` of the lattice.
 
     Raises:
         ProductError: the file cannot be read, holds no polygon, or names a CRS that nobody knows.
@@ -137,19 +138,19 @@ def read_boundary(path: Path) -> BaseGeometry:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         polygons = [p for g in _geometries(content) for p in _polygons(shape(g))]
-        crs = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
+        own = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ShapelyError, ProjError) as error:
         raise ProductError(f"{path}: expected a boundary as GeoJSON polygons: {error}") from error
     if not polygons:
         raise ProductError(f"{path}: expected a boundary as GeoJSON polygons, found no polygon")
     joined = shapely.union_all([shapely.make_valid(p) for p in polygons])
-    densify = _DENSIFY_M / _METRES_PER_DEGREE if crs.is_geographic else _DENSIFY_M
-    transformer = pyproj.Transformer.from_crs(crs, CRS, always_xy=True)
+    densify = _DENSIFY_M / _METRES_PER_DEGREE if own.is_geographic else _DENSIFY_M
+    transformer = pyproj.Transformer.from_crs(own, crs, always_xy=True)
     moved = shapely.transform(
         joined.segmentize(densify), lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
     )
     if moved.is_empty or not np.isfinite(moved.bounds).all():
-        raise ProductError(f"{path}: the boundary does not lie where {CRS} does; its CRS is {crs.to_string()}")
+        raise ProductError(f"{path}: the boundary does not lie where {crs} does; its CRS is {own.to_string()}")
     return shapely.make_valid(moved)
 
 

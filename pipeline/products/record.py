@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, ProductError
-from pipeline.grid import Tile, Window
+from pipeline.grid import CRS, Tile, Window
 
 LAYERS = ("landcover", "confidence", "domain")
 """The store's sharded arrays."""
@@ -28,7 +28,7 @@ Index = tuple[int, int]
 
 @dataclass(frozen=True)
 class NationalGrid:
-    """The national store's extent and how it is cut, in pixels of the lattice."""
+    """The national store's extent and how it is cut, in pixels of one lattice."""
 
     extent: Window
     """Whole tiles."""
@@ -37,6 +37,8 @@ class NationalGrid:
     """A whole part of the tile: one file a layer."""
     chunk: int
     """A whole part of the shard: what a reader decodes at once."""
+    crs: str = CRS
+    """`EPSG:…` of the lattice."""
 
     def __post_init__(self) -> None:
         if min(self.tile, self.shard, self.chunk) < 1 or self.tile % self.shard or self.shard % self.chunk:
@@ -59,7 +61,7 @@ class NationalGrid:
         if not self.extent.contains(tile.window):
             raise ProductError(
                 f"tile {tile.name} lies outside the national extent {self.extent.bounds} (left, bottom, right, top "
-                "in metres); enlarge output.extent_km"
+                f"in metres of {self.crs}); enlarge output.extent_km"
             )
         return ((tile.window.row - self.extent.row) // self.tile, (tile.window.col - self.extent.col) // self.tile)
 
@@ -83,12 +85,14 @@ class NationalGrid:
             "tile": self.tile,
             "shard": self.shard,
             "chunk": self.chunk,
+            "crs": self.crs,
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "NationalGrid":
         """What `to_json` gave."""
-        return cls(Window(*content["extent"]), content["tile"], content["shard"], content["chunk"])
+        extent, crs = Window(*content["extent"]), content.get("crs", CRS)
+        return cls(extent, content["tile"], content["shard"], content["chunk"], crs)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from pystac.errors import STACValidationError
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
-from pipeline.grid import CRS, RESOLUTION_M, Layout, Tile
+from pipeline.grid import RESOLUTION_M, Layout, Tile
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.cog import FileFacts
 
@@ -66,14 +66,16 @@ class Provenance:
     licence: str = "etalab-2.0"
     """SPDX identifier."""
     attribution: str = "IGN"
-    """Producer of the imagery."""
+    """Producers and products of imagery and heights: `IGN, BD ORTHO 2021, LiDAR HD`."""
     citation: str = ""
-    """How the model wants to be cited."""
+    """How the model wants to be cited, and the data where theirs say so."""
     doi: str = ""
-    """DOI of the citation."""
+    """DOI of the model's citation."""
+    acquired: tuple[date, date] | None = None
+    """First and last day on which the tile's imagery was taken; None where only the vintage is known."""
 
     def tags(self) -> dict[str, str]:
-        """What the COGs themselves carry: campaign, licence, attribution, citation, weights."""
+        """What the COGs themselves carry: campaign, licence, attribution, citation, days of acquisition, weights."""
         given = {
             "campaign": self.campaign,
             "recipe": self.recipe,
@@ -82,6 +84,7 @@ class Provenance:
             "attribution": self.attribution,
             "citation": self.citation,
             "doi": self.doi,
+            "acquired": "/".join(day.isoformat() for day in self.acquired or ()),
             "TIFFTAG_COPYRIGHT": f"{self.attribution}, {self.licence}",
         }
         return {key: value for key, value in given.items() if value}
@@ -103,6 +106,7 @@ def build_item(
     *,
     domain: str,
     tile: Tile,
+    crs: str,
     fingerprint: str,
     files: Mapping[Layer, FileFacts],
     class_pixels: Mapping[int, int],
@@ -114,8 +118,9 @@ def build_item(
     processing and scientific fields, and ours under `landcover:`.
 
     Args:
-        domain: `D064_2021`; its year gives start and end.
+        domain: `D064_2021`; its year gives start and end where `provenance` has no days.
         tile: the tile on the lattice.
+        crs: `EPSG:…` of the lattice.
         fingerprint: of all that the tile's bytes depend on.
         files: the COG of each layer; hrefs are relative to the item.
         class_pixels: FLAIR value → pixels, 0 (no data) included.
@@ -123,16 +128,16 @@ def build_item(
         provenance: how it was made.
         inputs: hrefs of what it was made from.
     """
-    year = vintage(domain)
-    ring, bbox = _outline(tile)
+    ring, bbox = _outline(tile, crs)
+    middle, start, end = _span(domain, provenance.acquired)
     item = pystac.Item(
         id=f"{domain}-{tile.name}",
         geometry=ring,
         bbox=bbox,
-        datetime=None,
-        start_datetime=datetime(year, 1, 1, tzinfo=UTC),
-        end_datetime=datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC),
-        properties=_projection(tile)
+        datetime=middle,
+        start_datetime=start,
+        end_datetime=end,
+        properties=_projection(tile, crs)
         | _processing(provenance)
         | _ours(domain, tile, fingerprint, class_pixels, provenance),
         stac_extensions=list(_EXTENSIONS),
@@ -146,30 +151,45 @@ def build_item(
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 
-def _outline(tile: Tile) -> tuple[dict[str, Any], list[float]]:
+def _span(domain: str, acquired: tuple[date, date] | None) -> tuple[datetime | None, datetime, datetime]:
+    """(datetime, start, end) in UTC: the middle of the days of acquisition, or no single time and the whole vintage."""
+    if acquired is None:
+        year = vintage(domain)
+        return None, datetime(year, 1, 1, tzinfo=UTC), datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
+    start, end = datetime.combine(acquired[0], time(), UTC), datetime.combine(acquired[1], time(23, 59, 59), UTC)
+    return start + (end - start) // 2, start, end
+
+
+def _outline(tile: Tile, crs: str) -> tuple[dict[str, Any], list[float]]:
     """The tile's GeoJSON polygon (counter-clockwise) and bbox, in degrees of WGS 84."""
+
+    def to_degrees(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 2) x, y in metres → (n, 2) longitude, latitude to 1 mm."""
+        return np.column_stack(_transformer(crs).transform(xy[:, 0], xy[:, 1])).round(8)
+
     box = shapely.box(*tile.window.bounds).segmentize(_DENSIFY_M)
-    degrees = shapely.orient_polygons(shapely.transform(box, _to_degrees))
+    degrees = shapely.orient_polygons(shapely.transform(box, to_degrees))
     return dict(shapely.geometry.mapping(degrees)), [float(v) for v in degrees.bounds]
 
 
-def _to_degrees(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 2) x, y in metres → (n, 2) longitude, latitude to 1 mm."""
-    return np.column_stack(_transformer().transform(xy[:, 0], xy[:, 1])).round(8)
-
-
 @cache
-def _transformer() -> Transformer:
-    return Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+def _transformer(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
-def _projection(tile: Tile) -> dict[str, Any]:
+def _projection(tile: Tile, crs: str) -> dict[str, Any]:
     return {
-        "proj:code": CRS,
+        "proj:code": crs,
         "proj:shape": list(tile.window.shape),
         "proj:transform": list(tile.window.transform),
         "proj:bbox": list(tile.window.bounds),
     }
+
+
+def providers(attribution: str) -> list[dict[str, Any]]:
+    """STAC providers of `IGN, BD ORTHO 2021; A region`: who stands before each product, once."""
+    producers = dict.fromkeys(part.partition(",")[0].strip() for part in attribution.split(";"))
+    return [{"name": name, "roles": ["producer", "licensor"]} for name in producers if name]
 
 
 def _processing(provenance: Provenance) -> dict[str, Any]:
@@ -177,7 +197,7 @@ def _processing(provenance: Provenance) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "license": provenance.licence,
-        "providers": [{"name": provenance.attribution, "roles": ["producer", "licensor"]}],
+        "providers": providers(provenance.attribution),
         "gsd": RESOLUTION_M,
         "processing:level": "L4",
         "processing:software": dict(provenance.software),
@@ -198,6 +218,8 @@ def _ours(
         "landcover:fingerprint": fingerprint,
         "landcover:product_version": PRODUCT_VERSION,
         "landcover:class_pixels": {str(value): count for value, count in sorted(class_pixels.items())},
+        "landcover:acquired": provenance.acquired is not None,
+        "landcover:attribution": provenance.attribution,
         "landcover:campaign": provenance.campaign,
         "landcover:recipe": provenance.recipe,
         "landcover:weights": provenance.weights,

@@ -22,7 +22,7 @@ from zarr.errors import ZarrUserWarning
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
-from pipeline.grid import CRS, PIXELS_PER_M
+from pipeline.grid import PIXELS_PER_M
 from pipeline.products.record import (
     LAYERS,
     OUTSIDE,
@@ -93,9 +93,16 @@ def create_store(
 
 
 def _group_attributes(domains: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """CF's own names for what the table of domains says: whose data, how to cite them, under which licence."""
+
+    def said(key: str) -> str:
+        return "; ".join(dict.fromkeys(str(d[key]) for d in domains if d.get(key)))
+
+    given = {"source": said("attribution"), "references": said("citation"), "license": said("licence")}
     return {
         "Conventions": "CF-1.11",
         "title": "Land cover at 0.20 m",
+        **{key: value for key, value in given.items() if value},
         "product_version": PRODUCT_VERSION,
         "domains": [dict(d) for d in domains],
     }
@@ -150,7 +157,7 @@ def _create_coordinates(root: Any, path: Path, grid: NationalGrid, linked_from: 
 
 
 def _create_scalar(root: Any, grid: NationalGrid) -> None:
-    crs = pyproj.CRS.from_user_input(CRS)
+    crs = pyproj.CRS.from_user_input(grid.crs)
     a, b, c, d, e, f = grid.extent.transform
     attributes = dict(crs.to_cf()) | {
         "spatial_ref": crs.to_wkt(),
@@ -184,11 +191,17 @@ def write_layer(path: Path, layer: str, index: Index, *, shard: int, pixels: NDA
     return path / layer / "c" / str(index[0]) / str(index[1])
 
 
-def check_shards(edition: Edition) -> list[str]:
+def check_shards(edition: Edition, *, crs: str | None = None) -> list[str]:
     """What of an edition's store is lost: files that coverage or the record promise. Empty where none is.
 
     Zarr itself reads a lost file as fill values, that is, as no data.
+
+    Args:
+        edition: finished.
+        crs: `EPSG:…` of the lattice that the store must have, where one is expected.
     """
+    if crs is not None and edition.grid.crs != crs:
+        return [f"{edition.store}: lies on a lattice in {edition.grid.crs}, expected {crs}; publish again"]
     problems = [
         f"{edition.store / name}: {there} of {chunks} chunks are there"
         for name, chunks in (("coverage", 1), ("x", _chunks(edition, 1)), ("y", _chunks(edition, 0)))

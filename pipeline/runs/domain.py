@@ -22,10 +22,12 @@ from distributed.scheduler import KilledWorker
 from pipeline.cluster import in_flight, open_cluster
 from pipeline.durable import write_json
 from pipeline.errors import LandcoverError, ProductError, RunFailed
+from pipeline.grid import Tile
 from pipeline.inference import Engine, Predictor, predict_stack, predictor_for
 from pipeline.model import Model
 from pipeline.products.item import seal
 from pipeline.products.stac import Provenance
+from pipeline.runs.origin import product_origin
 from pipeline.runs.plan import DomainPlan, PlannedTile, RunPlan, Settings
 from pipeline.runs.record import RUN_FILE, read_run, software
 from pipeline.sources.inputs import DomainInputs
@@ -175,17 +177,16 @@ def _tile_graph(settings: Settings, domain: DomainPlan, mosaic: Mosaic, planned:
         stack=stack,
         fingerprint=planned.fingerprint,
         live=settings.recipe.live,
-        provenance=_provenance(settings, domain.inputs),
+        provenance=_provenance(settings, domain.inputs, planned.tile),
         inputs=[asset.href for asset in assets],
+        crs=domain.inputs.crs,
     )
 
 
-def _provenance(settings: Settings, inputs: DomainInputs) -> Provenance:
-    """Whose imagery it is follows the delivery, unless the campaign says otherwise."""
+def _provenance(settings: Settings, inputs: DomainInputs, tile: Tile) -> Provenance:
+    """How a tile is made; whose data it is and of which days follows the delivery."""
     campaign, recipe = settings.campaign, settings.recipe
-    named = "attribution" in campaign.output.model_fields_set
-    # The map is made of the imagery and of the weights: under one licence where both have it.
-    licence = recipe.licence if inputs.licence in ("", recipe.licence) else "other"
+    origin = product_origin(campaign, recipe, inputs.origin)
     return Provenance(
         campaign=campaign.name,
         weights=campaign.model.weights,
@@ -196,10 +197,11 @@ def _provenance(settings: Settings, inputs: DomainInputs) -> Provenance:
         engine_threads=settings.engine_threads,
         layout=settings.layout,
         software=tuple(sorted(software().items())),
-        licence=licence,
-        attribution=campaign.output.attribution if named or not inputs.attribution else inputs.attribution,
-        citation=recipe.citation,
-        doi=recipe.doi,
+        licence=origin.licence,
+        attribution=origin.attribution,
+        citation=origin.citation,
+        doi=origin.doi,
+        acquired=inputs.tile(tile.name).acquired,
     )
 
 

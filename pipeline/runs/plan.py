@@ -17,6 +17,7 @@ from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
 from pipeline.inference.memory import Projection, projected_memory
 from pipeline.model import Model, load
 from pipeline.products.item import SealedTile, matches, read_sealed
+from pipeline.runs.origin import lattice_of
 from pipeline.sources.catalog import DomainInputs, open_domain
 
 Reason = Literal["not mapped yet", "inputs, weights, recipe or windows changed", "files missing or damaged", "forced"]
@@ -81,6 +82,8 @@ class Settings:
                 "tile": asdict(tile.window),
                 "inputs": inputs.inputs_digest(self.reads(tile)),
             }
+            # Only where it is another one: what is sealed on the national lattice stays.
+            | ({} if inputs.crs == CRS else {"crs": inputs.crs})
         )
 
 
@@ -173,11 +176,12 @@ def make_plan(
         force: map every chosen tile again.
 
     Raises:
-        ConfigError: a domain or tile that the campaign does not have.
+        ConfigError: a domain or tile that the campaign does not have, or domains on several lattices.
         CatalogError: a domain that is not indexed.
         ProductError: a sealed item that is damaged.
     """
     sections = [campaign.domain(name) for name in domains] or list(campaign.domains)
+    lattice_of(campaign)
     settings = resolve(campaign)
     wanted = {campaign.tile(name).name for name in tiles}
     plans = tuple(_plan_domain(settings, section, wanted, force=force) for section in sections)
@@ -198,14 +202,11 @@ def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *
             f"{', '.join(passed)}; `landcover index` said why. To map it all the same, accept_limits: "
             f"[{', '.join(sorted({*campaign.accept_limits, *passed}))}]"
         )
-    if inputs.crs != CRS:
-        raise ConfigError(
-            f"domain {section.name} lies on a lattice in {inputs.crs}; products are written in {CRS} only: read it "
-            "with pipeline.sources.Mosaic and map it with pipeline.inference.predict"
-        )
     if outside := [t.tile.name for t in inputs.tiles if not campaign.extent.contains(t.tile.window)]:
+        own = ", ".join(f"{edge / 1000:g}" for edge in inputs.window.bounds)
         raise ConfigError(
-            f"domain {section.name}: tile {', '.join(outside[:5])} lies outside extent_km {campaign.output.extent_km}"
+            f"domain {section.name}: tile {', '.join(outside[:5])} lies outside extent_km {campaign.output.extent_km} "
+            f"of {inputs.crs}; its tiles take [{own}]: give an extent_km that holds all domains of the campaign"
         )
     tiles = [t.tile for t in inputs.tiles if not wanted or t.tile.name in wanted]
     today = {tile: settings.fingerprint(tile, inputs) for tile in tiles}

@@ -1,14 +1,14 @@
 """Domain products → a new edition of the national product: plan → begin → one task a shard → commit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future
 
 from pipeline.cluster import in_flight, open_cluster
-from pipeline.config import Campaign
+from pipeline.config import Campaign, load_recipe
 from pipeline.errors import ProductError
 from pipeline.products.edition import abandoned, begin, commit, publishing, write_shard
 from pipeline.products.item import list_sealed
@@ -16,7 +16,9 @@ from pipeline.products.national import DomainProduct, EditionPlan, NationalGrid,
 from pipeline.products.ownership import read_boundary
 from pipeline.products.record import current_edition
 from pipeline.products.stac import vintage
+from pipeline.runs.origin import lattice_of, product_origin
 from pipeline.runs.status import DomainStatus, status
+from pipeline.sources.catalog import read_about
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,15 @@ def publish(
         progress: told (shards written, shards to write).
 
     Raises:
+        ConfigError: domains on several lattices.
         ProductError: nothing is sealed, a boundary cannot be read, the store cannot be written, or
             somebody else publishes; the edition before stays current.
     """
     national = campaign.output.national
-    grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk)
+    crs = lattice_of(campaign)
+    grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
     states = status(campaign)
-    products = [_product(campaign, state) for state in states]
+    products = [_product(campaign, state, crs) for state in states]
     if not any(product.sealed for product in products):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
     with publishing(national):
@@ -73,19 +77,27 @@ def publish(
     return Published(edition.number, store, len(plan.write), len(plan.link), lacking)
 
 
-def _product(campaign: Campaign, state: DomainStatus) -> DomainProduct:
-    """A domain as publishing sees it; its table row says with what it was mapped."""
+def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct:
+    """A domain as publishing sees it; its table row says with what it was mapped, and from whose data of when."""
     section = campaign.domain(state.domain)
     failed = frozenset(name for name, _ in state.failed)
     return DomainProduct(
         name=state.domain,
         year=vintage(state.domain),
-        boundary=read_boundary(section.boundary) if section.boundary else None,
+        boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
         sealed=list_sealed(campaign.output.domains / state.domain, state.domain, campaign.grid.tile),
         expected=(*state.sealed, *state.damaged, *failed, *state.missing),
         failed=failed,
-        about={"campaign": campaign.name, "weights": campaign.model.weights},
+        about={"campaign": campaign.name, "weights": campaign.model.weights} | _told(campaign, state.domain),
     )
+
+
+def _told(campaign: Campaign, domain: str) -> dict[str, Any]:
+    """What the domain's catalogue says of data and days, as its items do; what is unknown is left out."""
+    about = read_about(campaign.catalog, domain)
+    origin = product_origin(campaign, load_recipe(campaign.model.recipe, base=campaign.base), about.origin)
+    acquired = [day.isoformat() for day in about.acquired or ()]
+    return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}
 
 
 def _write_shards(client: Client, plan: EditionPlan, progress: Callable[[int, int], None]) -> None:

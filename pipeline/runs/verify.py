@@ -10,6 +10,7 @@ from pipeline.products.check import check
 from pipeline.products.item import list_sealed
 from pipeline.products.record import current_edition
 from pipeline.products.store import check_shards
+from pipeline.runs.origin import lattice_of
 from pipeline.runs.status import status
 
 
@@ -61,15 +62,16 @@ def verify(
 
     Raises:
         CatalogError: a domain that is not indexed.
+        ConfigError: domains on several lattices.
         ProductError: an item or an edition's record that cannot be read.
     """
-    states = status(campaign)
+    states, crs = status(campaign), lattice_of(campaign)
     sealed = {s.domain: list_sealed(campaign.output.domains / s.domain, s.domain, campaign.grid.tile) for s in states}
     jobs = [(name, tile) for name, tiles in sealed.items() for tile in tiles]
     found: dict[str, list[str]] = {name: [] for name in sealed}
     with ThreadPoolExecutor(threads) as pool:
         for done, ((name, tile), problems) in enumerate(
-            zip(jobs, pool.map(lambda job: check(job[1]), jobs), strict=True), start=1
+            zip(jobs, pool.map(lambda job: check(job[1], crs=crs), jobs), strict=True), start=1
         ):
             found[name] += [f"{tile.tile.name}: {problem}" for problem in problems]
             progress(done, len(jobs))
@@ -84,4 +86,4 @@ def verify(
         for s in states
     )
     edition = current_edition(campaign.output.national)
-    return Verified(domains, None if edition is None else tuple(check_shards(edition)))
+    return Verified(domains, None if edition is None else tuple(check_shards(edition, crs=crs)))

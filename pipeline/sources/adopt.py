@@ -20,6 +20,7 @@ from pystac_client.stac_api_io import StacApiIO
 
 from pipeline.errors import CatalogError
 from pipeline.sources.delivery import RASTER_SUFFIXES, Delivered, Kind, parse
+from pipeline.sources.items import acquired_of, interval
 from pipeline.sources.origin import Days, Origin
 from pipeline.sources.web import HEADERS_VARIABLE, WebPath, auth_headers, origin
 
@@ -184,13 +185,8 @@ class _Wanted:
             own = item.bbox[:2] + item.bbox[-2:] if len(item.bbox) == 4 else item.bbox[:2] + item.bbox[3:5]
             if own[0] > east or own[2] < west or own[1] > north or own[3] < south:
                 return False
-        first, last = _interval(item)
+        first, last = interval(item)
         return not ((self.start and last and last < self.start) or (self.end and first and first > self.end))
-
-
-def _interval(item: pystac.Item) -> tuple[datetime | None, datetime | None]:
-    common = item.common_metadata
-    return common.start_datetime or item.datetime, common.end_datetime or item.datetime
 
 
 def _adopt_item(found: Adopted, item: pystac.Item, source: str) -> None:
@@ -204,10 +200,9 @@ def _adopt_item(found: Adopted, item: pystac.Item, source: str) -> None:
         else:
             found.ignored.add(path)
     found.origins.append(_origin(item))
-    first, last = _interval(item)
-    tile = str(item.properties.get("landcover:tile", ""))
-    if tile and first and last and item.properties.get("landcover:acquired"):
-        found.days[tile] = (first.date(), last.date())
+    tile, days = str(item.properties.get("landcover:tile", "")), acquired_of(item)
+    if tile and days:
+        found.days[tile] = days
 
 
 def _delivered(path: Path, key: str, asset: pystac.Asset, item: pystac.Item) -> Delivered | None:

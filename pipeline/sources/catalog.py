@@ -9,39 +9,38 @@ Everything is checked before anything of the catalogue is written; items come fi
 catalogue, each by rename, so a reader sees a domain as it was or as it is.
 """
 
-import datetime as dt
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
 
-import pystac
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.config import LimitName, Recipe
-from pipeline.errors import CatalogError, DeliveryError
-from pipeline.grid import CRS, Tile, union
+from pipeline.errors import DeliveryError
+from pipeline.grid import Tile, union
 from pipeline.sources import limits, pairing
 from pipeline.sources.adopt import Query, adopt, is_catalogue
 from pipeline.sources.checks import Examined, Survey, examine, pair_problems, readable, survey
 from pipeline.sources.delivery import Delivered, Kind, check_domain, split_domain, walk
 from pipeline.sources.fill import outer_fill
 from pipeline.sources.inputs import BANDS, Asset, DomainInputs, Fill, InputTile
-from pipeline.sources.items import read_items, tile_of
 from pipeline.sources.journal import Journal
 from pipeline.sources.limits import Excess
 from pipeline.sources.look import Look, look
-from pipeline.sources.origin import About, Acquired, Days, Origin, days_of, of_files
+from pipeline.sources.opening import open_domain, read_about
+from pipeline.sources.origin import About, Acquired, Days, Origin, days_of, joined_days, of_files
 from pipeline.sources.relief import Relief, notes, other_years
 from pipeline.sources.sampling import implausible_heights
+from pipeline.sources.staged import Record, made_from, records
 from pipeline.sources.writing import Described, write_domain
 
-__all__ = ["Asset", "DomainInputs", "Fill", "IndexReport", "InputTile", "Query", "index", "open_domain"]
+__all__ = ["Asset", "DomainInputs", "Fill", "IndexReport", "InputTile", "Query", "index", "open_domain", "read_about"]
 
 Progress = Callable[[int, int], None]
 
@@ -101,7 +100,7 @@ def index(
         recipe: takes `bands` from it, and compares the imagery with its training statistics.
         accept: limits of the model's card that may be passed.
         query: which items of catalogues and APIs.
-        progress: called with (files done, files).
+        progress: called with (done, all): files whose header is read, then tiles whose lowest level is.
 
     Raises:
         DeliveryError: with all that does not hold, file by file; nothing is written then but what was seen.
@@ -113,37 +112,44 @@ def index(
     found = _Found.at(sources, query or Query(), year=year, bands=bands)
     root = catalog.absolute()
     journal = Journal(root / domain / _JOURNAL)
+    headers = len(found.delivered)
+    told = _Told(progress, headers + sum(f.kind == "rvb" for f in found.delivered))
     crs, excess = limits.territory(found.delivered)
     problems = check_domain([f for f in found.delivered if f.kind not in ("dsm", "dtm")], domain)
     problems += pair_problems(found.delivered, infrared="nir" in bands)
     with rasterio.Env(GDAL_CACHEMAX=_INDEX_CACHE_BYTES), warnings.catch_warnings():
         # A file without a georeference is one of our own sentences.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        examined, broken = examine(found.delivered, journal=journal, readers=_READERS, progress=progress)
+        examined, broken = examine(
+            found.delivered, journal=journal, readers=_READERS, progress=lambda done, _: told(done)
+        )
         surveyed = survey(examined, tile_size=tile_size, crs=crs)
         heights = Relief.of(surveyed.elevation)
         problems += broken + surveyed.problems
         if "elevation" in bands and not broken:
             problems += _lacking_elevation(surveyed, heights)
         excess = _settled(domain, sources, problems, excess + surveyed.excess, accept, tiles=len(surveyed.tiles))
-        looks = _looks(surveyed, journal)
+        looks = _looks(surveyed, journal, lambda done: told(headers + done))
         problems = _foreign_infrared(surveyed, looks) if "nir" in bands else []
         seen = limits.radiometry(reduce(add, (x.sums for x in looks.values())), recipe) if recipe else []
         if "elevation" in bands:
             seen += implausible_heights(surveyed.tiles, heights)
         excess += _settled(domain, sources, problems, seen, accept, tiles=len(looks))
+        staged = records(surveyed.tiles, journal)
+    acquired = joined_days(found.acquired.of(tile.name) for tile in surveyed.tiles)
     passed = tuple(sorted({e.limit for e in excess}))
-    about = About(domain, year, found.origin, crs, passed)
+    about = About(domain, year, found.origin(staged, year=year), crs, passed, acquired)
     fill = outer_fill(looks)
     described = [
         _described(
             tile,
             surveyed.tiles[tile],
             heights,
+            about=about,
             fill=fill.get(tile, ()),
-            passed=[e.note for e in excess if e.tile in (None, tile.name)],
+            said=[*found.acquired.notes, *(e.note for e in excess if e.tile in (None, tile.name))],
+            staged=staged.get(tile),
             acquired=found.acquired.of(tile.name),
-            year=year,
         )
         for tile in sorted(surveyed.tiles)
     ]
@@ -158,8 +164,16 @@ class _Found:
 
     delivered: tuple[Delivered, ...]
     ignored: tuple[Path, ...]
-    origin: Origin
+    local: tuple[Delivered, ...]
+    """Those of `delivered` that lie in folders."""
+    adopted: tuple[Origin, ...]
+    """What catalogues say of theirs."""
     acquired: Acquired = field(default_factory=Acquired)
+
+    def origin(self, staged: Mapping[Tile, Record], *, year: int) -> Origin:
+        """Of all files, and of the elevation files that staged heights stand for."""
+        own = (*self.local, *(f for record in staged.values() for f in made_from(record)))
+        return Origin.joined([*([of_files(own, year=year)] if self.local else []), *self.adopted])
 
     @classmethod
     def at(cls, sources: Sequence[str | Path], query: Query, *, year: int, bands: tuple[str, ...]) -> "_Found":
@@ -168,7 +182,7 @@ class _Found:
         wanted |= {"height", "dsm", "dtm"} if "elevation" in bands else set()
         walked = walk(folders)
         local = tuple(f for f in walked.delivered if f.kind in wanted)
-        origins = [of_files(local, year=year)] if local else []
+        origins: list[Origin] = []
         acquired = days_of(folders, year=year)
         delivered, ignored = {f.path: f for f in local}, set(walked.ignored)
         days: dict[str, Days] = dict(acquired.tiles)
@@ -182,8 +196,9 @@ class _Found:
         return cls(
             tuple(sorted(delivered.values(), key=lambda f: (f.kind, str(f.path)))),
             tuple(Path(readable(p)) for p in sorted(ignored)),
-            Origin.joined(origins),
-            Acquired(days, acquired.domain),
+            local,
+            tuple(origins),
+            replace(acquired, tiles=days),
         )
 
 
@@ -221,8 +236,22 @@ def _lacking_elevation(surveyed: Survey, heights: Relief) -> list[str]:
     ]
 
 
-def _looks(surveyed: Survey, journal: Journal) -> dict[Tile, Look]:
+@dataclass(frozen=True)
+class _Told:
+    """Progress over all parts of an index."""
+
+    progress: Progress | None
+    total: int
+
+    def __call__(self, done: int) -> None:
+        if self.progress:
+            self.progress(done, self.total)
+
+
+def _looks(surveyed: Survey, journal: Journal, told: Callable[[int], None]) -> dict[Tile, Look]:
     """The lowest level of each tile's imagery; fill is connected across tiles, so all are held, packed.
+
+    `told` is told how many tiles were looked at.
 
     Raises:
         DeliveryError: a lowest level that cannot be read.
@@ -237,9 +266,13 @@ def _looks(surveyed: Survey, journal: Journal) -> dict[Tile, Look]:
         journal.put(key, found.as_json())
         return found
 
-    tiles = sorted(surveyed.tiles)
+    looks = {}
     with ThreadPoolExecutor(_READERS) as pool:
-        return dict(zip(tiles, pool.map(seen, tiles), strict=True))
+        tiles = sorted(surveyed.tiles)
+        for tile, look_of_it in zip(tiles, pool.map(seen, tiles), strict=True):
+            looks[tile] = look_of_it
+            told(len(looks))
+    return looks
 
 
 def _foreign_infrared(surveyed: Survey, looks: Mapping[Tile, Look]) -> list[str]:
@@ -252,15 +285,18 @@ def _described(
     imagery: Mapping[Kind, Examined],
     heights: Relief,
     *,
+    about: About,
     fill: tuple[Fill, ...],
-    passed: Sequence[str],
+    said: Sequence[str],
+    staged: Record | None,
     acquired: Days | None,
-    year: int,
 ) -> Described:
     elevation = heights.behind(tile)
     files: list[Examined] = [*imagery.values(), *elevation]
-    said = notes(imagery, elevation) + other_years(elevation, acquired[0].year if acquired else year)
-    said += dict.fromkeys(passed)
+    year = acquired[0].year if acquired else about.year
+    said = [*notes(imagery, elevation, crs=about.crs), *other_years(elevation, year), *said]
+    if staged and staged.holes.note:
+        said.append(staged.holes.note)
     if elevation and "height" in imagery:
         said.append("height: counts before the surface and terrain models that are there too")
     elif elevation and (share := heights.share(tile)) < 1:
@@ -269,7 +305,8 @@ def _described(
         colour = "black" if part.value == 0 else "white"
         said.append(f"imagery: {colour} fill that is connected to the delivery's edge is no data")
     assets = tuple(sorted((f.asset for f in files), key=lambda a: (a.kind, a.path)))
-    return Described(InputTile(tile, assets, fill), tuple(said), acquired)
+    inputs = InputTile(tile, assets, fill, acquired)
+    return Described(inputs, tuple(dict.fromkeys(said)), staged.holes if staged else None)
 
 
 def _report(about: About, root: Path, *, described: Sequence[Described], ignored: tuple[Path, ...]) -> IndexReport:
@@ -285,51 +322,3 @@ def _report(about: About, root: Path, *, described: Sequence[Described], ignored
         notes=tuple((d.tile.tile.name, sentence) for d in described for sentence in d.notes),
         limits=about.limits,
     )
-
-
-def open_domain(catalog: Path, domain: str, *, tile_size: int) -> DomainInputs:
-    """What the catalogue says about a domain; opens no raster.
-
-    Args:
-        catalog: the catalogue's folder.
-        domain: `D064_2021`.
-        tile_size: pixels of a tile's side that the campaign wants.
-
-    Raises:
-        CatalogError: no catalogue, no such domain (those there are, are listed), tiles of another size.
-    """
-    root = catalog.absolute()
-    path = root / domain / "collection.json"
-    if not path.is_file():
-        known = sorted(p.parent.name for p in root.glob("*/collection.json"))
-        if not known:
-            raise CatalogError(f"{root} is no input catalogue: write one with `landcover index`")
-        raise CatalogError(f"{root} has no domain {domain!r}; it has {', '.join(known)}")
-    try:
-        collection = pystac.Collection.from_file(str(path))
-        tiles = [tile_of(item, tile_size=tile_size) for item in read_items(collection)]
-        acquired = _days(collection.extra_fields.get("landcover:acquired"))
-    except (OSError, ValueError, KeyError, pystac.STACError) as error:
-        raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
-    if not tiles:
-        raise CatalogError(f"{path}: the domain has no tiles; index it again")
-    ordered = tuple(sorted(tiles, key=lambda t: t.tile.name))
-    fields = collection.extra_fields
-    return DomainInputs(
-        domain,
-        union([t.tile.window for t in ordered]),
-        ordered,
-        crs=fields.get("landcover:crs", CRS),
-        origin=Origin(
-            fields.get("landcover:attribution", ""),
-            collection.license,
-            fields.get("sci:citation", ""),
-            fields.get("sci:doi", ""),
-        ),
-        acquired=acquired,
-        limits=tuple(fields.get("landcover:accepted_limits", ())),
-    )
-
-
-def _days(given: Sequence[str] | None) -> Days | None:
-    return (dt.date.fromisoformat(given[0]), dt.date.fromisoformat(given[1])) if given else None

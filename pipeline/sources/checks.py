@@ -11,6 +11,7 @@ from pipeline.errors import DeliveryError, GridError
 from pipeline.fingerprint import file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Tile
 from pipeline.sources.delivery import Delivered, Kind
+from pipeline.sources.depth import DEEP, RULE
 from pipeline.sources.headers import Header, read_header
 from pipeline.sources.inputs import Asset
 from pipeline.sources.journal import Journal
@@ -119,7 +120,7 @@ def _examine(file: Delivered, journal: Journal) -> Examined | str:
         return f"{readable(file.path)}: its name is not UTF-8; rename it, or the folder above it"
     try:
         stat = file.path.stat()
-        key = ["header", str(file.path), stat.st_size, stat.st_mtime_ns]
+        key = ["header 2", str(file.path), stat.st_size, stat.st_mtime_ns]
         if entry := journal.get(key):
             return Examined(file, _header_of(entry["header"]), entry["signature"], stat.st_size, stat.st_mtime_ns)
         header, signature = read_header(file.path), file_signature(file.path)
@@ -198,7 +199,7 @@ def _imagery_problems(file: Examined, tile: Tile, crs: str) -> list[str]:
     if header.count != _IMAGERY_BANDS[file.kind]:
         fourth = " (the last is transparency, no infrared)" if header.alpha else ""
         wrong.append(f"has {header.count} bands{fourth}; expected {_IMAGERY_BANDS[file.kind]}")
-    if header.dtype != "uint8":
+    if header.dtype != "uint8" and not _too_deep(file):
         wrong.append(_depth_problem(file))
     if placed := _placement_problem(header):
         return [*wrong, placed]
@@ -214,28 +215,35 @@ def _imagery_problems(file: Examined, tile: Tile, crs: str) -> list[str]:
 
 
 def _crs_problems(header: Header, crs: str) -> list[str]:
-    if header.crs_text == crs or (crs == CRS and header.crs in ("code", "parameters")):
+    if header.crs_text == crs:
         return []
     return [f"CRS is {header.crs_text}; expected {crs}{' (Lambert-93)' if crs == CRS else ''}"]
 
 
 def _depth_problem(file: Examined) -> str:
-    """More than 8 bits cannot be accepted: how the levels map onto 0..255 stands in no file."""
+    """What to do with samples that are neither 8 bits nor what `bit_depth` accepts."""
     if file.kind == "height":
         return (
             f"samples are {file.header.dtype}; expected uint8 in units of 0.2 m (metres? "
             "gdal_translate -ot Byte -scale 0 51 0 255 makes them so, and negative heights 0)"
         )
     return (
-        f"samples are {file.header.dtype}; expected uint8: the model is for BD ORTHO's 8-bit radiometry, and how other "
-        "levels map onto it is not stated in the file, so bit_depth cannot be accepted as it is: convert it, "
+        f"samples are {file.header.dtype}; expected uint8 ({DEEP} where bit_depth is accepted): convert them, "
         "gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT, with the levels that look as BD ORTHO's black and white"
     )
+
+
+def _too_deep(file: Examined) -> bool:
+    """True for imagery whose samples have more bits, and a whole range that is known."""
+    return file.kind != "height" and file.header.dtype == DEEP
 
 
 def _imagery_excess(file: Examined, tile: Tile, crs: str) -> list[Excess]:
     x, y = file.header.transform[0], -file.header.transform[4]
     found = []
+    if _too_deep(file):
+        sentence = f"{file.path}: samples are {DEEP}; expected uint8; accepted, v is read as {RULE}"
+        found.append(Excess("bit_depth", sentence, tile.name))
     if (
         file.kind != "height"
         and file.header.north_up

@@ -4,8 +4,9 @@ Imagery is named `38-2024-0595-6890-LA93-0M20-E080.jp2` (infrared: `…-0M20-IRC
 NORTH-WEST corner in km. Surface models are `93-2024-0652-6870-LA93-0M50.tif` (MNS-Correl) or
 `LHD_FXX_0932_6453_MNS_0M50_LAMB93_IGN69.tif` (LiDAR HD), terrain models `LHD_FXX_…_MNT_…` or
 `RGEALTI_FXX_0845_6446_MNT_LAMB93_IGN69.asc`, a ready height in units of 0.2 m
-`38-2024-0595-6890-LA93-0M20-HAUTEUR.tif`. A raster of any other name counts as surface or terrain where
-it lies in a folder named DSM or MNS, DTM or MNT.
+`38-2024-0595-6890-LA93-0M20-HAUTEUR.tif`. Overseas the territory, projection and height system in them are others
+(`974-2022-0310-7670-U40S-0M20-E080.jp2`, `RGEALTI_REU_…`). A raster of any other name counts as surface or terrain
+where it lies in a folder named DSM or MNS, DTM or MNT.
 """
 
 import os
@@ -19,6 +20,11 @@ from pipeline.errors import DeliveryError
 
 Kind = Literal["rvb", "irc", "height", "dsm", "dtm"]
 
+OVERSEAS = {"U20N": 5490, "U21N": 4467, "U22N": 2972, "U40S": 2975, "U38S": 4471}
+"""Projection in a delivery's names → EPSG code: RGAF09 (Antilles), RGSPM06, RGFG95, RGR92 (Réunion), RGM04; zone and
+hemisphere of UTM on GRS80 stand in the name."""
+_OVERSEAS_DEPARTEMENTS = {"973": "U22N", "974": "U40S", "975": "U21N", "976": "U38S"}
+
 RASTER_SUFFIXES = frozenset({".jp2", ".tif", ".asc"})
 _FOLDERS: dict[str, Kind] = {"DSM": "dsm", "MNS": "dsm", "DTM": "dtm", "MNT": "dtm"}
 
@@ -27,9 +33,12 @@ _DOMAIN = r"(?P<departement>0?2[AB]|\d{2,3})-(?P<year>\d{4})-" + _CORNER + r"-[A
 _IMAGERY = re.compile(_DOMAIN + r"(?P<infrared>-IRC)?(?P<quality>-E\d{2,3})?\.(?P<suffix>jp2|tif)", re.IGNORECASE)
 _HEIGHT = re.compile(_DOMAIN + r"-HAUTEUR\.tif", re.IGNORECASE)
 _LIDAR = re.compile(
-    r"LHD_FXX_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNS|MNT)(_[A-Z])?_\d+M\d\d_LAMB93_IGN69\.tif", re.IGNORECASE
+    r"LHD_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNS|MNT)(_[A-Z])?_\d+M\d\d_[A-Z0-9]+_[A-Z0-9]+\.tif",
+    re.IGNORECASE,
 )
-_RGE_ALTI = re.compile(r"RGEALTI_FXX_(?P<x>\d{4,6})_(?P<y>\d{4,6})_MNT_LAMB93_IGN69\.(asc|tif)", re.IGNORECASE)
+_RGE_ALTI = re.compile(
+    r"RGEALTI_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_MNT_[A-Z0-9]+_[A-Z0-9]+\.(asc|tif)", re.IGNORECASE
+)
 _DOMAIN_NAME = re.compile(r"D(?P<departement>0?2[AB]|\d{3})_(?P<year>\d{4})")
 
 
@@ -156,17 +165,28 @@ def imagery_name(
 ) -> str:
     """`38-2024-0595-6890-LA93-0M20-E080.jp2`, with `-IRC` where infrared; `corner` as `grid.Tile` names it."""
     infix = "-IRC" if infrared else ""
-    return f"{_short(departement)}-{year}-{corner}-LA93-0M20{infix}-E{quality:03d}.{suffix}"
+    return f"{_named(corner, departement, year)}-0M20{infix}-E{quality:03d}.{suffix}"
 
 
 def height_name(corner: str, *, departement: str, year: int) -> str:
     """`38-2024-0595-6890-LA93-0M20-HAUTEUR.tif`: a ready height, uint8 in units of 0.2 m."""
-    return f"{_short(departement)}-{year}-{corner}-LA93-0M20-HAUTEUR.tif"
+    return f"{_named(corner, departement, year)}-0M20-HAUTEUR.tif"
 
 
 def surface_name(corner: str, *, departement: str, year: int) -> str:
     """`93-2024-0652-6870-LA93-0M50.tif`: a surface model of MNS-Correl."""
-    return f"{_short(departement)}-{year}-{corner}-LA93-0M50.tif"
+    return f"{_named(corner, departement, year)}-0M50.tif"
+
+
+def projection_of(departement: str) -> str:
+    """What names of a département's tiles say of their projection: `LA93`, overseas `U40S` and the like."""
+    code = normal_departement(departement)
+    # 971, 972, and 977 and 978 that were part of 971: the Antilles.
+    return _OVERSEAS_DEPARTEMENTS.get(code, "U20N" if len(code) == 3 else "LA93")
+
+
+def _named(corner: str, departement: str, year: int) -> str:
+    return f"{_short(departement)}-{year}-{corner}-{projection_of(departement)}"
 
 
 def lidar_name(corner: str, *, kind: Literal["dsm", "dtm"]) -> str:

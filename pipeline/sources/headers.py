@@ -12,8 +12,10 @@ from rasterio.errors import CRSError, RasterioIOError
 
 from pipeline.errors import DeliveryError
 from pipeline.grid import Affine6
+from pipeline.sources.delivery import OVERSEAS
 from pipeline.sources.web import gdal_headers
 
+_LATTICES = frozenset({2154, *OVERSEAS.values()})
 _LAMBERT_93 = {"lat_0": 46.5, "lon_0": 3.0, "x_0": 700_000.0, "y_0": 6_600_000.0}
 """EPSG:2154: origin in degrees and false origin in metres; standard parallels 49 and 44 degrees."""
 _PARALLELS = (44.0, 49.0)
@@ -49,7 +51,7 @@ class Header:
     nodata: float | None
     crs: CRSMatch
     crs_text: str
-    """The CRS as the file has it, shortened for messages: its code where it has one."""
+    """The lattice's code where it is one of ours, by code or by parameters; else as the file has it, shortened."""
     alpha: bool = False
     """True where the file says that its last band is transparency."""
 
@@ -98,6 +100,7 @@ def read_header(path: Path) -> Header:
 
 def _header(file: Any) -> Header:
     types = sorted(set(file.dtypes))
+    match, crs_text = match_crs(file.crs)
     return Header(
         transform=tuple(file.transform)[:6],
         shape=(file.height, file.width),
@@ -105,31 +108,47 @@ def _header(file: Any) -> Header:
         dtype=", ".join(types),
         block=tuple(file.block_shapes[0]),
         nodata=file.nodata,
-        crs=match_crs(file.crs),
-        crs_text="no CRS" if not file.crs else _short(file.crs),
+        crs=match,
+        crs_text=crs_text,
         alpha=file.colorinterp[-1] == ColorInterp.alpha,
     )
 
 
-def match_crs(crs: rasterio_crs.CRS | None) -> CRSMatch:
-    """How a CRS is Lambert-93: by its code, by its projection's parameters, not at all, or there is none."""
+def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
+    """How a CRS is that of a lattice (by its code, by its projection's parameters, not at all, or there is none).
+
+    Returns:
+        The match, and `EPSG:…` of the lattice or what there is instead, shortened.
+    """
     if crs is None or not crs:
-        return "absent"
+        return "absent", "no CRS"
     try:
-        if crs.to_epsg() == 2154:
-            return "code"
-        found = crs.to_dict(projjson=False)
+        code = crs.to_epsg()
+        if code in _LATTICES:
+            return "code", f"EPSG:{code}"
+        found = crs.to_dict(projjson=False) if code is None else {}
     except CRSError:
-        return "other"
+        return "other", _short(crs)
+    if code is None and (lattice := _by_parameters(found)):
+        return "parameters", f"EPSG:{lattice}"
+    return "other", _short(crs)
+
+
+def _by_parameters(found: dict[str, Any]) -> int | None:
+    """The EPSG code of the lattice whose projection has these PROJ parameters; None where none has."""
+    if found.get("units") != "m":
+        return None
+    ellipsoid = found.get("ellps", found.get("datum", "GRS80"))
+    if found.get("proj") == "utm" and ellipsoid in _ELLIPSOIDS:
+        return OVERSEAS.get(f"U{found['zone']}{'S' if found.get('south') else 'N'}")
     parallels = tuple(sorted((found.get("lat_1", 0.0), found.get("lat_2", 0.0))))
-    same = (
+    lambert = (
         found.get("proj") == "lcc"
         and all(abs(found.get(key, float("inf")) - value) < 1e-9 for key, value in _LAMBERT_93.items())
         and parallels == _PARALLELS
-        and found.get("units") == "m"
-        and found.get("ellps", found.get("datum", "GRS80")) in _ELLIPSOIDS
+        and ellipsoid in _ELLIPSOIDS
     )
-    return "parameters" if same else "other"
+    return 2154 if lambert else None
 
 
 def _short(crs: rasterio_crs.CRS) -> str:

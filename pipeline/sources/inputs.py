@@ -11,6 +11,7 @@ from pipeline.errors import CatalogError
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Affine6, Tile, Window
 from pipeline.sources.delivery import Kind
+from pipeline.sources.depth import DEEP, RULE
 from pipeline.sources.origin import UNKNOWN, Days, Origin
 from pipeline.sources.web import WebPath
 
@@ -46,7 +47,7 @@ class Asset:
     mtime_ns: int
     """Time of the last change in nanoseconds, when it was indexed."""
     transform: Affine6
-    """Affine coefficients of the raster in EPSG:2154, in metres; north-up."""
+    """Affine coefficients of the raster in the lattice's CRS, in metres; north-up."""
     shape: tuple[int, int]
     """(height, width) in the file's own pixels."""
     dtype: str
@@ -72,8 +73,13 @@ class Asset:
         return self.kind in ("dsm", "dtm") or abs(self.resolution_m - RESOLUTION_M) > 1e-6 * RESOLUTION_M
 
     @property
+    def deep(self) -> bool:
+        """True for imagery of more than 8 bits, which is read as `depth.as_levels` has it."""
+        return self.kind in ("rvb", "irc") and self.dtype == DEEP
+
+    @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) in metres of EPSG:2154."""
+        """(left, bottom, right, top) in metres of the lattice's CRS."""
         a, _, left, _, e, top = self.transform
         return (left, top + e * self.shape[0], left + a * self.shape[1], top)
 
@@ -95,6 +101,8 @@ class Asset:
             "transform": [round(c, 6) for c in self.transform],
             "shape": self.shape,
             "nodata": self.nodata,
+            # Only where it was applied: should the rule change, nothing else is mapped again.
+            **({"levels": RULE} if self.deep else {}),
         }
 
     @cached_property
@@ -110,11 +118,11 @@ class Fill:
     value: int
     """0 (black) or 255 (white)."""
     polygons: tuple[tuple[Ring, ...], ...]
-    """MultiPolygon coordinates in metres of EPSG:2154: polygons of rings, the outer ring first."""
+    """MultiPolygon coordinates in metres of the lattice's CRS: polygons of rings, the outer ring first."""
 
     @property
     def geometry(self) -> dict[str, object]:
-        """The GeoJSON MultiPolygon, in EPSG:2154."""
+        """The GeoJSON MultiPolygon, in the lattice's CRS."""
         return {"type": "MultiPolygon", "coordinates": self.polygons}
 
 
@@ -127,6 +135,8 @@ class InputTile:
     """Sorted; elevation files within 100 m of the tile are among them."""
     fill: tuple[Fill, ...] = ()
     """At most one of each value."""
+    acquired: Days | None = None
+    """First and last day of acquisition, where the delivery has them."""
 
     def has(self, kind: Kind) -> bool:
         """True where a file of this kind is behind the tile."""
@@ -215,8 +225,7 @@ class DomainInputs:
         """The same domain with only the tiles and files behind `window`: small to send to a worker."""
         behind = frozenset(self.behind(window))
         tiles = tuple(
-            InputTile(t.tile, tuple(a for a in t.assets if a in behind), t.fill)
-            for t in self.meeting(whole_cells(window))
+            replace(t, assets=tuple(a for a in t.assets if a in behind)) for t in self.meeting(whole_cells(window))
         )
         return replace(self, tiles=tiles)
 

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.errors import CatalogError
 from pipeline.grid import RESOLUTION_M, Tile
 from pipeline.sources.inputs import Asset, Fill, InputTile
 from pipeline.sources.origin import About, Days, Origin
+from pipeline.sources.staging.heightfile import Holes
 from pipeline.sources.web import WebPath
 
 _EXTENSIONS = [
@@ -61,14 +63,14 @@ def provenance(origin: Origin) -> dict[str, Any]:
 
 
 def item_of(
-    tile: InputTile, *, about: About, path: Path, near: Path, notes: Sequence[str], acquired: Days | None
+    tile: InputTile, *, about: About, path: Path, near: Path, notes: Sequence[str], holes: Holes | None
 ) -> pystac.Item:
     """The STAC item of a tile that will lie at `path`.
 
     Files below `near` are named relative to the item, so that a catalogue beside its delivery can move
     with it; others absolutely.
     """
-    start, middle, end = span(acquired, about.year)
+    start, middle, end = span(tile.acquired, about.year)
     window = tile.tile.window
     geometry = _footprint(tile.tile, about.crs)
     item = pystac.Item(
@@ -88,8 +90,9 @@ def item_of(
             "proj:bbox": list(window.bounds),
             "landcover:domain": about.domain,
             "landcover:tile": tile.tile.name,
-            "landcover:acquired": acquired is not None,
+            "landcover:acquired": tile.acquired is not None,
             "landcover:notes": list(notes),
+            **({"landcover:height_holes": asdict(holes)} if holes else {}),
             "landcover:fill": [{"value": f.value, "geometry": f.geometry} for f in tile.fill],
         },
     )
@@ -164,7 +167,19 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
             f"{where}: tile {name} has {shape[0]} × {shape[1]} px; expected grid.tile = {tile_size}: "
             f"set the campaign's tile to {shape[0]}, or index a delivery of tiles of {tile_size} px"
         )
-    return InputTile(Tile.named(name, tile_size), assets, fill)
+    return InputTile(Tile.named(name, tile_size), assets, fill, acquired_of(item))
+
+
+def interval(item: pystac.Item) -> tuple[dt.datetime | None, dt.datetime | None]:
+    """First and last moment that an item says."""
+    common = item.common_metadata
+    return common.start_datetime or item.datetime, common.end_datetime or item.datetime
+
+
+def acquired_of(item: pystac.Item) -> Days | None:
+    """Days of acquisition as our own items say them; None where only the vintage is known."""
+    start, end = interval(item) if item.properties.get("landcover:acquired") else (None, None)
+    return (start.date(), end.date()) if start and end else None
 
 
 def _asset(asset: pystac.Asset) -> Asset:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import LimitName, Recipe
 from pipeline.grid import CRS
-from pipeline.sources.delivery import Delivered
+from pipeline.sources.delivery import OVERSEAS, Delivered
 from pipeline.sources.look import Sums
 
 REASONS: Mapping[LimitName, str] = {
@@ -39,8 +39,6 @@ _MIN_CELLS = 4096
 
 _HOLDS_KM = (90.0, 6040.0, 1250.0, 7120.0)
 """Metropolitan France with Corsica in EPSG:2154: (left, bottom, right, top)."""
-OVERSEAS = {"U20N": 5490, "U21N": 4467, "U22N": 2972, "U40S": 2975, "U38S": 4471}
-"""Projection in a delivery's names → EPSG code: RGAF09 (Antilles), RGSPM06, RGFG95, RGR92 (Réunion), RGM04."""
 
 _METRES_UNITS = 50
 """Units (10 m) below which 99.9 % of ready heights lie where they are metres: trees and houses pass 10 m in any

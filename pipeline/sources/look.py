@@ -21,6 +21,7 @@ from rasterio.windows import Window as RasterWindow
 from scipy import ndimage
 
 from pipeline.errors import DeliveryError
+from pipeline.sources.depth import as_levels
 from pipeline.sources.web import gdal_headers
 
 FILL_VALUES = (0, 255)
@@ -133,7 +134,7 @@ def look(rvb: Path, irc: Path | None) -> Look:
     """Reads the lowest resolution level of a tile's imagery.
 
     Args:
-        rvb, irc: files of three uint8 components on one grid; `irc` where infrared is wanted.
+        rvb, irc: files of three components on one grid, uint8 or deeper; `irc` where infrared is wanted.
 
     Raises:
         DeliveryError: a file cannot be read.
@@ -178,7 +179,7 @@ def _touching_edge(uniform: NDArray[np.bool_]) -> Labels:
 
 
 def lowest_level(path: Path) -> NDArray[np.uint8]:
-    """A file's lowest level, at most some 1024² cells: uint8 (band, y, x).
+    """A file's lowest level, at most some 1024² cells: uint8 (band, y, x), see `depth`.
 
     Raises:
         DeliveryError: the file cannot be read.
@@ -219,10 +220,10 @@ def _cells(path: Path, factor: int) -> _Level:
         if factor not in levels:
             window = RasterWindow(0, 0, min(file.width, width * factor), min(file.height, height * factor))
             out = (file.count, height, width)
-            averages: NDArray[np.uint8] = file.read(window=window, out_shape=out, resampling=Resampling.average)
-            return _Level(averages, resolution, averaged=True)
+            averages = file.read(window=window, out_shape=out, resampling=Resampling.average)
+            return _Level(as_levels(averages), resolution, averaged=True)
     with _opened(path, overview_level=levels.index(factor)) as file:
-        return _Level(file.read(), resolution, averaged=False)
+        return _Level(as_levels(file.read()), resolution, averaged=False)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from pipeline.sources.elevation import Elevation
 from pipeline.sources.handles import gdal_options, on_frame, read
 from pipeline.sources.inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
 from pipeline.sources.raster import Pixels, Raster, Source, check_inside
-from pipeline.sources.silence import check_not_silent
+from pipeline.sources.silence import CameBack, check_not_silent
 
 __all__ = ["BANDS", "Mosaic", "Pixels", "Raster", "Source"]
 
@@ -136,6 +136,8 @@ class Mosaic:
                 self._check_imagery(pixels.bands, window)
                 if "elevation" in self.bands:
                     self._read_elevation(pixels.bands[self.bands.index("elevation")], window, tiles)
+            except CameBack:
+                return self._over(self.inputs, self.bands, self.height_step_m, self.readable).read(window)
             except RasterioIOError as error:
                 raise self._explained(window, error) from error
         for tile in tiles:

@@ -7,7 +7,7 @@ from typing import Any
 
 from shapely import STRtree, box, union_all
 
-from pipeline.grid import Tile
+from pipeline.grid import CRS, Tile
 from pipeline.sources.checks import Examined, named_corner
 from pipeline.sources.delivery import Kind
 
@@ -49,20 +49,23 @@ class Relief:
         return float(covered.area / area.area)
 
 
-def notes(imagery: Mapping[Kind, Examined], elevation: Sequence[Examined]) -> list[str]:
-    """What was found in a tile's headers and what was done about it, a sentence each."""
+def notes(imagery: Mapping[Kind, Examined], elevation: Sequence[Examined], *, crs: str = CRS) -> list[str]:
+    """What was found in a tile's headers and what was done about it, a sentence each; `crs` is the lattice's."""
     said = []
     for kind, file in sorted(imagery.items()):
         if file.header.crs == "parameters":
-            said.append(f"{kind}: CRS without the code EPSG:2154; its projection parameters are Lambert-93's: taken so")
+            code = file.header.crs_text
+            said.append(
+                f"{kind}: CRS without the code {code}; its projection parameters are {_called(code)}'s: taken so"
+            )
         if file.header.nodata is not None:
             said.append(f"{kind}: no-data tag {file.header.nodata:g} ignored: it is a legal value of 8-bit pixels")
     for kind in ("dsm", "dtm"):
         files = [f for f in elevation if f.kind == kind]
         if without := sum(f.header.crs == "absent" for f in files):
-            said.append(f"{kind}: {without} of {len(files)} files carry no CRS: taken as Lambert-93")
+            said.append(f"{kind}: {without} of {len(files)} files carry no CRS: taken as {_called(crs)}")
         if by_parameters := sum(f.header.crs == "parameters" for f in files):
-            said.append(f"{kind}: {by_parameters} of {len(files)} files are Lambert-93 by parameters, not by code")
+            said.append(f"{kind}: {by_parameters} of {len(files)} files are {_called(crs)} by parameters, not by code")
         if odd := [f for f in files if f.header.nodata is not None and not f.nodata_believed]:
             said.append(
                 f"{kind}: no-data tag {odd[0].header.nodata:g} of {len(odd)} files ignored: an elevation may be so"
@@ -73,6 +76,10 @@ def notes(imagery: Mapping[Kind, Examined], elevation: Sequence[Examined]) -> li
                 "resampled from where their georeference has them"
             )
     return said
+
+
+def _called(crs: str) -> str:
+    return "Lambert-93" if crs == CRS else crs
 
 
 def other_years(elevation: Sequence[Examined], year: int) -> list[str]:

@@ -9,12 +9,17 @@ from collections.abc import Iterable
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RasterWindow
 from rasterio.windows import from_bounds
 
 from pipeline.grid import PIXELS_PER_M, Affine6, Window
+from pipeline.sources import vrt
+from pipeline.sources.depth import as_levels
 from pipeline.sources.inputs import Asset
+
+
+class CameBack(Exception):
+    """A file that could not be opened a while ago and can be now: virtual rasters made anew read it."""
 
 
 def check_not_silent(assets: Iterable[Asset], given: NDArray[np.uint8] | NDArray[np.bool_], window: Window) -> None:
@@ -26,7 +31,8 @@ def check_not_silent(assets: Iterable[Asset], given: NDArray[np.uint8] | NDArray
         window: on the lattice.
 
     Raises:
-        rasterio.errors.RasterioIOError: a file cannot be opened, or has pixels where the read had none.
+        rasterio.errors.RasterioIOError: a file cannot be opened.
+        CameBack: a file can be opened, and the read had none of its pixels.
     """
     for asset in assets:
         part = _place(asset).intersect(window)
@@ -46,11 +52,19 @@ def _place(asset: Asset) -> Window:
 def _ask(asset: Asset, part: Window) -> None:
     with rasterio.open(asset.path) as file:
         if asset.kind in ("dsm", "dtm"):
-            # Its pixels may be holes, or its counterpart's are: that it opens must do.
+            # Its pixels may be holes, or its counterpart's are: that it opens, here and in the pool, must do.
+            with rasterio.open(vrt.probe(asset)) as pooled:
+                if pooled.read(1, window=RasterWindow(0, 0, 1, 1))[0, 0] == vrt.UNREAD:
+                    raise _came_back(asset)
             return
         place = _in_file(part, asset.transform, asset.shape)
-        if file.read(window=place).any():
-            raise RasterioIOError(f"{asset.path}: could not be opened a while ago and can be now; run again")
+        if as_levels(file.read(window=place)).any():
+            raise _came_back(asset)
+
+
+def _came_back(asset: Asset) -> CameBack:
+    vrt.reopen(asset)
+    return CameBack(f"{asset.path}: could not be opened a while ago and can be now")
 
 
 def _in_file(part: Window, transform: Affine6, shape: tuple[int, int]) -> RasterWindow:

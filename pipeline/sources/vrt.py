@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Window
+from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Window
+from pipeline.sources.depth import RATIO
 from pipeline.sources.inputs import Asset
 
 FRAME = Window(-50_000_000, 0, 50_000_000, 50_000_000)
@@ -17,6 +18,9 @@ FRAME = Window(-50_000_000, 0, 50_000_000, 50_000_000)
 
 NODATA_M = -99_999.0
 """Metres that stand for no elevation in our own rasters, whatever the files use."""
+
+UNREAD = -123_456.0
+"""A value that no elevation file has, not even as no data."""
 
 _GDAL_TYPES = {
     "uint8": "Byte",
@@ -34,9 +38,9 @@ ELEVATION_TYPES = frozenset(_GDAL_TYPES) - {"uint8"}
 def imagery(assets: Sequence[Asset], *, bands: int) -> str:
     """A uint8 raster of `bands` bands over the frame, 0 outside the files; empty text without files.
 
-    SimpleSource only: with the same files behind every band GDAL then hands a read of all bands to the
-    file in one call, so each block of a JPEG 2000 file is decoded once. Files of another resolution are first
-    laid side by side, then brought to the lattice: averaged where they are finer, bilinearly where coarser.
+    SimpleSource, but for more than 8 bits (see `depth`): with the same files behind every band GDAL then hands a read
+    of all bands to the file in one call, so each block of a JPEG 2000 file is decoded once. Files of another resolution
+    are first laid side by side, then brought to the lattice: averaged where they are finer, bilinearly where coarser.
     """
     if not assets:
         return ""
@@ -48,7 +52,7 @@ def imagery(assets: Sequence[Asset], *, bands: int) -> str:
     rasters = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}">'
         + "".join(_resampled_imagery(grid, others[grid], band=band) for grid in sorted(others, key=_finer_last))
-        + "".join(_source("SimpleSource", a, band=band, left=left, top=top) for a, (left, top) in own)
+        + "".join(_imagery_source(a, band=band, left=left, top=top) for a, (left, top) in own)
         + "</VRTRasterBand>"
         for band in range(1, bands + 1)
     )
@@ -125,6 +129,25 @@ def native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
     return _dataset(grid.size, grid.size, place + band)
 
 
+_REOPENED: dict[str, int] = {}
+"""Signature → how often GDAL's pool had to forget a file of it. The pool is the process's, and so is this."""
+
+
+def reopen(asset: Asset) -> None:
+    """Virtual rasters made from now on open the file anew, though GDAL's pool remembers that it could not."""
+    _REOPENED[asset.signature] = _REOPENED.get(asset.signature, 0) + 1
+
+
+def probe(asset: Asset) -> str:
+    """One elevation file in its own pixels through GDAL's pool: float32, `UNREAD` where the pool gives nothing."""
+    height, width = asset.shape
+    band = (
+        f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{UNREAD}</NoDataValue>'
+        f"{_source('SimpleSource', asset, band=1, left=0, top=0)}</VRTRasterBand>"
+    )
+    return _dataset(width, height, _georeference() + band)
+
+
 def _resampled(kind: str, grid: NativeGrid, assets: Sequence[Asset]) -> str:
     frame_left, _, frame_right, frame_top = FRAME.bounds
     span = (frame_right - frame_left) / grid.resolution_m
@@ -150,9 +173,7 @@ def _resampled_imagery(grid: NativeGrid, assets: Sequence[Asset], *, band: int) 
     left, top = min(p[1] for p in placed), min(p[2] for p in placed)
     width = max(column + a.shape[1] for a, column, _ in placed) - left
     height = max(row + a.shape[0] for a, _, row in placed) - top
-    sources = "".join(
-        _source("SimpleSource", a, band=band, left=column - left, top=row - top) for a, column, row in placed
-    )
+    sources = "".join(_imagery_source(a, band=band, left=column - left, top=row - top) for a, column, row in placed)
     mosaic = _dataset(width, height, f'<VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand>')
     frame_left, _, _, frame_top = FRAME.bounds
     step = grid.resolution_m
@@ -166,6 +187,13 @@ def _resampled_imagery(grid: NativeGrid, assets: Sequence[Asset], *, band: int) 
         f'<DstRect xOff="{x:.6f}" yOff="{y:.6f}" xSize="{width * step * PIXELS_PER_M:.6f}" '
         f'ySize="{height * step * PIXELS_PER_M:.6f}"/></SimpleSource>'
     )
+
+
+def _imagery_source(asset: Asset, *, band: int, left: int, top: int) -> str:
+    if not asset.deep:
+        return _source("SimpleSource", asset, band=band, left=left, top=top)
+    scale = f"<ScaleOffset>0</ScaleOffset><ScaleRatio>{RATIO!r}</ScaleRatio>"
+    return _source("ComplexSource", asset, band=band, left=left, top=top, inside=scale)
 
 
 def _source(kind: str, asset: Asset, *, band: int, left: int, top: int, inside: str = "") -> str:
@@ -198,6 +226,8 @@ def _open_options(asset: Asset) -> str:
     if suffix == ".asc":
         # GDAL guesses the type from the first values; an integer guess would cut the decimals of the rest.
         options["DATATYPE"] = "Float32"
+    if tries := _REOPENED.get(asset.signature):
+        options["@AGAIN"] = str(tries)
     items = "".join(f'<OOI key="{key}">{value}</OOI>' for key, value in options.items())
     return f"<OpenOptions>{items}</OpenOptions>"
 
@@ -210,7 +240,8 @@ def _on_frame(asset: Asset) -> tuple[int, int]:
 
 def _georeference() -> str:
     left, _, _, top = FRAME.bounds
-    return f"<SRS>{CRS}</SRS><GeoTransform>{left}, {RESOLUTION_M}, 0, {top}, 0, {-RESOLUTION_M}</GeoTransform>"
+    # No CRS: the frame is that of every lattice, and nothing is reprojected here.
+    return f"<GeoTransform>{left}, {RESOLUTION_M}, 0, {top}, 0, {-RESOLUTION_M}</GeoTransform>"
 
 
 def _dataset(width: int, height: int, inside: str) -> str:

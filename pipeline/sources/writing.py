@@ -10,7 +10,8 @@ from pipeline.durable import sync, write_json
 from pipeline.errors import CatalogError
 from pipeline.sources.inputs import InputTile
 from pipeline.sources.items import item_of, provenance, span
-from pipeline.sources.origin import About, Days
+from pipeline.sources.origin import About
+from pipeline.sources.staging.heightfile import Holes
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Described:
     tile: InputTile
     notes: tuple[str, ...]
     """What was found and handled, a sentence each."""
-    acquired: Days | None
-    """Days of acquisition, where the delivery has them."""
+    holes: Holes | None = None
+    """Of its staged height."""
 
 
 def write_domain(root: Path, about: About, described: Sequence[Described]) -> None:
@@ -39,7 +40,7 @@ def write_domain(root: Path, about: About, described: Sequence[Described]) -> No
             path=folder / f"{about.domain}-{each.tile.tile.name}.json",
             near=root.parent,
             notes=each.notes,
-            acquired=each.acquired,
+            holes=each.holes,
         )
         for each in described
     ]
@@ -76,7 +77,7 @@ def _catalog_of(root: Path, without: str) -> pystac.Catalog:
 def _collection_of(about: About, items: Sequence[pystac.Item], described: Sequence[Described]) -> pystac.Collection:
     boxes = [item.bbox for item in items if item.bbox]
     west, south, east, north = zip(*boxes, strict=True)
-    spans = [span(each.acquired, about.year) for each in described]
+    spans = [span(each.tile.acquired, about.year) for each in described]
     fields = provenance(about.origin)
     providers = fields.pop("providers", [])
     collection = pystac.Collection(
@@ -95,9 +96,8 @@ def _collection_of(about: About, items: Sequence[pystac.Item], described: Sequen
             "landcover:accepted_limits": list(about.limits),
         },
     )
-    if acquired := [each.acquired for each in described if each.acquired]:
-        days = (min(a[0] for a in acquired), max(a[1] for a in acquired))
-        collection.extra_fields["landcover:acquired"] = [day.isoformat() for day in days]
+    if about.acquired:
+        collection.extra_fields["landcover:acquired"] = [day.isoformat() for day in about.acquired]
     return collection
 
 

@@ -39,22 +39,17 @@ def test_a_limit_that_the_campaign_does_not_accept_stops_the_plan(tmp_path: Path
     assert make_plan(made.campaign).domains[0].tiles[0].fingerprint == before, "acceptance changes no byte"
 
 
-def test_a_domain_on_another_lattice_is_not_written_as_lambert_93(tmp_path: Path) -> None:
-    made = make_campaign(tmp_path, at=[(0, 0)])
-    path = made.folder / "catalog" / made.delivery.domain / "collection.json"
-    path.write_text(path.read_text().replace('"landcover:crs":"EPSG:2154"', '"landcover:crs":"EPSG:2975"'))
-    path.write_text(path.read_text().replace('"landcover:crs": "EPSG:2154"', '"landcover:crs": "EPSG:2975"'))
-    with pytest.raises(ConfigError, match="lies on a lattice in EPSG:2975; products are written in EPSG:2154 only"):
-        make_plan(made.campaign)
-
-
 def test_products_name_the_deliverys_producer_product_and_vintage_unless_the_campaign_does(tmp_path: Path) -> None:
     made = make_campaign(tmp_path, at=[(0, 0)])
     plan = make_plan(made.campaign)
-    provenance = _provenance(plan.settings, plan.domains[0].inputs)
+    tile = plan.domains[0].tiles[0].tile
+    provenance = _provenance(plan.settings, plan.domains[0].inputs, tile)
     assert (provenance.attribution, provenance.licence) == ("IGN, BD ORTHO 2021, LiDAR HD", "etalab-2.0")
+    assert provenance.citation == "IGN, BD ORTHO 2021, LiDAR HD (Licence Ouverte Etalab 2.0)"
     output = {**yaml.safe_load(made.config.read_text())["output"], "attribution": "A region"}
     plan = make_plan(made.change(output=output).campaign)
-    assert _provenance(plan.settings, plan.domains[0].inputs).attribution == "A region"
-    other = replace(plan.domains[0].inputs, origin=Origin("A region", "cc-by-4.0"))
-    assert _provenance(plan.settings, other).licence == "other", "two licences are no single one"
+    assert _provenance(plan.settings, plan.domains[0].inputs, tile).attribution == "A region"
+    other = replace(plan.domains[0].inputs, origin=Origin("A region", "cc-by-4.0", "Somebody, 2021", "10.1/x"))
+    provenance = _provenance(plan.settings, other, tile)
+    assert provenance.licence == "other", "two licences are no single one"
+    assert provenance.citation == "Somebody, 2021, doi 10.1/x", "this recipe has none of its own"

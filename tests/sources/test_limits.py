@@ -38,7 +38,7 @@ def smooth(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64
 def write_at(folder: Path, tile: Tile, step: float) -> None:
     """A tile's pair at another resolution, of `smooth` at pixel centres."""
     left, _, _, top = tile.window.bounds
-    centres = (np.arange(round(SIZE * 0.2 / step)) + 0.5) * step
+    centres = (np.arange(round(SIZE * 0.2 / step)) + 0.5) * step  # of 0.15 m, 667 px: 5 cm more than the tile
     west, north, _, _ = (b - a for a, b in zip(ORIGIN, (left, top, 0.0, 0.0), strict=True))
     pixels = np.rint(smooth(centres + west, centres - north)).astype(np.uint8)
     for infrared in (False, True):
@@ -51,7 +51,7 @@ def write_at(folder: Path, tile: Tile, step: float) -> None:
 ORIGIN = (tile_at(0, 0, SIZE).window.bounds[0], tile_at(0, 0, SIZE).window.bounds[3], 0.0, 0.0)
 
 
-@pytest.mark.parametrize("step", [0.5, 0.25, 0.1])
+@pytest.mark.parametrize("step", [0.5, 0.25, 0.15, 0.1])
 def test_another_resolution_is_resampled_onto_the_lattice_where_it_is_accepted(tmp_path: Path, step: float) -> None:
     tiles = [tile_at(0, 0, SIZE), tile_at(0, 1, SIZE)]
     for tile in tiles:
@@ -78,14 +78,67 @@ def test_another_resolution_is_resampled_onto_the_lattice_where_it_is_accepted(t
     )
 
 
-def test_more_than_eight_bits_cannot_be_accepted_without_a_stated_scale(tmp_path: Path) -> None:
+def deepened(folder: Path, tile: Tile, *, seed: int = 0) -> NDArray[np.uint16]:
+    """Writes a tile's pair in 16 bits; returns (6, y, x)."""
+    rng = np.random.default_rng(seed)
+    samples = rng.integers(0, 65536, (6, *tile.window.shape), dtype=np.uint16)
+    samples[:, :2, :128] = np.arange(256, dtype=np.uint16).reshape(2, 128) * 257 + 128
+    samples[4:] = samples[:2]
+    left, _, _, top = tile.window.bounds
+    for infrared in (False, True):
+        name = imagery_name(tile.name, departement="34", year=2021, infrared=infrared, suffix="tif")
+        place = folder / imagery_folder(departement="34", year=2021, infrared=infrared) / name
+        write_raster(place, samples[3:] if infrared else samples[:3], left, top)
+    return samples
+
+
+def test_sixteen_bits_are_read_over_their_whole_range_where_they_are_accepted(tmp_path: Path) -> None:
+    tiles = [tile_at(0, 0, SIZE), tile_at(0, 1, SIZE)]
+    samples = np.concatenate([deepened(tmp_path, tile, seed=i) for i, tile in enumerate(tiles)], axis=2)
+    message = refusal(tmp_path, bands=IMAGERY)
+    assert "samples are uint16; expected uint8; accepted, v is read as v · 255 / 65535, rounded" in message
+    assert REASONS["bit_depth"] in message
+    options = {"domain": "D034_2021", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
+    report = index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
+    assert report.limits == ("bit_depth",)
+    assert any("limit bit_depth accepted" in said for _, said in report.notes)
+    mosaic = Mosaic.of(open_domain(tmp_path / "cat", "D034_2021", tile_size=SIZE), bands=IMAGERY)
+    # In whole numbers: v · 255 / 65535 is v / 257, and 257 is odd, so nothing lies between two levels.
+    expected = (samples[:4].astype(np.int64) + 128) // 257
+    np.testing.assert_array_equal(mosaic.read(mosaic.window).bands, expected)
+    part = Window(mosaic.window.row + 33, mosaic.window.col + 470, 111, 77)
+    np.testing.assert_array_equal(mosaic.read(part).bands, expected[:, *part.slices_in(mosaic.window)])
+    before = mosaic.inputs.inputs_digest(part)
+    deepened(tmp_path, tiles[0], seed=7)
+    index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
+    assert open_domain(tmp_path / "cat", "D034_2021", tile_size=SIZE).inputs_digest(part) != before
+
+
+def test_twelve_bits_in_sixteen_come_out_dark_and_the_radiometry_says_so(tmp_path: Path) -> None:
     tile = tile_at(0, 0, SIZE)
-    write_pair(tmp_path, tile, noise(tile))
-    path = next(p for p in tmp_path.rglob("*.tif") if "IRC" not in p.name)
-    write_raster(path, noise(tile)[:3].astype(np.uint16) * 16, tile.window.bounds[0], tile.window.bounds[3])
-    message = refusal(tmp_path, bands=IMAGERY, accept=("bit_depth",))
-    assert "bit_depth cannot be accepted as it is" in message
-    assert "gdal_translate -ot Byte -scale" in message
+    left, _, _, top = tile.window.bounds
+    for infrared in (False, True):
+        part = noise(tile)[3:] if infrared else noise(tile)[:3]
+        name = imagery_name(tile.name, departement="34", year=2021, infrared=infrared, suffix="tif")
+        write_raster(tmp_path / name, part.astype(np.uint16) * 16, left, top)
+    recipe = load_recipe("flair-inc_rgbi_12cl_resnet34-unet")
+    assert "red mean 8" in refusal(tmp_path, recipe=recipe, accept=("bit_depth",))
+
+
+def test_black_in_sixteen_bits_is_no_file_that_could_not_be_read(tmp_path: Path) -> None:
+    tile = tile_at(0, 0, SIZE)
+    left, _, _, top = tile.window.bounds
+    samples = noise(tile).astype(np.uint16) * 257
+    samples[:, :100, :100] = 128
+    for infrared in (False, True):
+        name = imagery_name(tile.name, departement="34", year=2021, infrared=infrared, suffix="tif")
+        write_raster(tmp_path / name, samples[3:] if infrared else samples[:3], left, top)
+    options = {"domain": "D034_2021", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
+    index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
+    mosaic = Mosaic.of(open_domain(tmp_path / "cat", "D034_2021", tile_size=SIZE), bands=IMAGERY)
+    corner = Window(tile.window.row, tile.window.col, 100, 100)
+    assert not mosaic.read(corner).bands.any()
+    assert not mosaic.read(corner).valid.any(), "black that touches the delivery's edge"
 
 
 def test_land_outside_metropolitan_france_is_refused_and_its_names_are_read(tmp_path: Path) -> None:

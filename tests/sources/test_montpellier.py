@@ -106,7 +106,7 @@ def test_heights_are_the_models_difference_resampled_bilinearly(
 
 def test_the_real_files_crs_is_lambert_93_by_its_parameters(shared_data: Path) -> None:
     with rasterio.open(shared_data / "bdortho_montpellier" / "rvb.tif") as file:
-        assert match_crs(file.crs) == "parameters"
-    assert match_crs(rasterio.CRS.from_epsg(2154)) == "code"
-    assert match_crs(rasterio.CRS.from_epsg(3943)) == "other"
-    assert match_crs(None) == "absent"
+        assert match_crs(file.crs) == ("parameters", "EPSG:2154")
+    assert match_crs(rasterio.CRS.from_epsg(2154)) == ("code", "EPSG:2154")
+    assert match_crs(rasterio.CRS.from_epsg(3943)) == ("other", "EPSG:3943")
+    assert match_crs(None) == ("absent", "no CRS")

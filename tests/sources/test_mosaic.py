@@ -18,8 +18,10 @@ from pipeline.sources.handles import _HANDLES, HANDLES_PER_THREAD
 from tests.deliveries import (
     Delivery,
     flat,
+    hills,
     make_delivery,
     noise,
+    roofs,
     tile_at,
     write_pair,
     write_raster,
@@ -181,6 +183,28 @@ def test_a_read_succeeds_once_the_file_is_back(tmp_path: Path) -> None:
         mosaic.read(mosaic.window)
     (tmp_path / "away").rename(victim)
     assert mosaic.read(mosaic.window).valid.all()
+
+
+@pytest.mark.parametrize("kind", ["dsm", "dtm"])
+def test_an_elevation_file_that_vanished_is_an_error_and_is_read_when_it_is_back(tmp_path: Path, kind: str) -> None:
+    """The other tile keeps GDAL's pool alive, and with it the memory of what could not be opened: silent ground."""
+    delivery = make_delivery(tmp_path / "in", at=[(0, 0), (0, 4)])
+    mosaic = mosaic_of(delivery, tmp_path / "cat")
+    near, far = (tile.window for tile in delivery.tiles)
+    mosaic.around(far).read(far)
+    victim = next(a.path for a in mosaic.inputs.tiles[0].assets if a.kind == kind)
+    victim.rename(tmp_path / "away")
+    for _ in range(2):
+        with pytest.raises(SourceError, match="cannot be read"):
+            mosaic.around(near).read(near)
+    (tmp_path / "away").rename(victim)
+    assert mosaic.around(far).read(far).bands[4].any()
+    left, _, _, top = near.bounds
+    x, y = left + (np.arange(near.width) + 0.5) / 5, top - (np.arange(near.height) + 0.5) / 5
+    expected = (roofs(x[None, :], y[:, None]) - hills(x[None, :], y[:, None])) / 0.2
+    for _ in range(2):
+        heights = mosaic.around(near).read(near).bands[4]
+        assert np.abs(heights - expected)[5:-5, 5:-5].max() < 1.0
 
 
 def test_a_ready_height_counts_before_surface_and_terrain(tmp_path: Path) -> None:

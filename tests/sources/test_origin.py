@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -90,3 +91,32 @@ def test_elevation_of_another_year_is_noted(tmp_path: Path, where: str) -> None:
     said = [sentence for _, sentence in report.notes]
     assert any(s.startswith("dtm: of 2019, the imagery of 2021") for s in said)
     assert any(s.startswith("dsm: of 2018, the imagery of 2021") for s in said) == (where == "name")
+
+
+@pytest.mark.parametrize(
+    ("fields", "row", "said"),
+    [
+        ({"NOM": 60, "COULEUR": 9}, ("a", "rvb"), r"no field DATE… that could be days .* \(its fields: NOM, COULEUR\)"),
+        ({"DATE_MAJ": 10}, ("2021-05-05",), r"no field DATE… .* \(its fields: DATE_MAJ\)"),
+        ({"DATE_VOL": 10}, ("1999-05-05",), "no day within 2 years of 2021 in DATE_VOL"),
+        ({"DATE_VOL": 10}, ("été",), "no day within 2 years of 2021 in DATE_VOL"),
+    ],
+)
+def test_tables_without_days_say_what_they_have_instead(
+    tmp_path: Path, fields: dict[str, int], row: tuple[str, ...], said: str
+) -> None:
+    delivery = make_delivery(tmp_path / "in", at=[(0, 0), (0, 1)])
+    write_table(delivery.folder / "GRAPHE.dbf", fields, [row])
+    report = index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=SIZE)
+    notes = [sentence for _, sentence in report.notes if sentence.startswith("GRAPHE.dbf: ")]
+    assert len(notes) == 2, "of each tile: the command shows it once"
+    assert re.search(said, notes[0])
+
+
+def test_a_table_that_is_none_is_said_and_one_with_days_silences_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.dbf").write_bytes(b"\3\1")
+    assert days_of([tmp_path], year=2021).notes == (
+        "a.dbf: is no dBASE table, so no days of acquisition are known from it",
+    )
+    write_table(tmp_path / "b.dbf", {"DATE": 10}, [("20210801",)])
+    assert days_of([tmp_path], year=2021).notes == ()

@@ -200,6 +200,8 @@ ROTATED = Affine(0.2, 0.01, 770500, 0.01, -0.2, 6277600)
 SOUTH_UP = Affine(0.2, 0, 770500, 0, 0.2, 6277550)
 RGBE = ("red", "green", "blue", "elevation")
 
+DEEP = {"accept": ("bit_depth",)}
+
 TABLE = (
     Row("an empty file", lambda b: write(b.file("rvb"), b""), "cannot be opened as a raster"),
     Row("an empty jp2", lambda b: write(b.file("rvb").with_suffix(".jp2"), b""), "is no JPEG 2000 file"),
@@ -235,6 +237,22 @@ TABLE = (
     Row("a tile too small", lambda b: b.rewrite("rvb", lambda p: p[:, :200]), "is 200 × 250 px; expected tiles of 250"),
     Row(
         "16 bits", lambda b: b.rewrite("rvb", lambda p: p.astype(np.uint16) * 257), "samples are uint16; expected uint8"
+    ),
+    Row(
+        "signed 16 bits", lambda b: b.rewrite("rvb", lambda p: p.astype(np.int16)), "expected uint8 (uint16 where bit_"
+    ),
+    Row(
+        "floats where bit_depth is accepted",
+        lambda b: b.rewrite("irc", np.float32),
+        "samples are float32",
+        options=DEEP,
+    ),
+    Row("heights of 16 bits", lambda b: b.height(np.uint16(9)), "samples are uint16; expected uint8 in", options=DEEP),
+    Row(
+        "a projection in the name alone",
+        lambda b: b.rename("rvb", "LA93", "U40S"),
+        "CRS is EPSG:2154; expected EPSG:2975",
+        options={"accept": ("territory",)},
     ),
     Row("floats", lambda b: b.rewrite("irc", lambda p: p / np.float32(255)), "samples are float32; expected uint8"),
     Row("elevation of 64-bit integers", lambda b: b.rewrite("dsm", np.int64), "samples are int64; expected metres"),

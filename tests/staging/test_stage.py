@@ -202,7 +202,7 @@ def test_the_command_says_what_is_where_and_what_comes_next(
     assert re.search(r"BDORTHO_2-0_D034\.7z: 6 files, 0\.\d\d GB unpacked in ", text)
     assert "D034_2021: 2 heights written" in text
     assert "16 elevation files removed" in text
-    assert f"next: landcover index '{out}' --domain D034_2021 --catalog catalog" in text
+    assert f"next: landcover index '{out}' --domain D034_2021 --catalog catalog --tile-m 100" in text
 
 
 @pytest.mark.parametrize(

@@ -123,10 +123,18 @@ class _Job:
     treatment: Treatment
     work: Path
     part: int
+    crs: str
 
 
 def write_height(
-    path: Path, tile: Tile, assets: Sequence[Asset], *, treatment: Treatment, work: Path, part: int = PART
+    path: Path,
+    tile: Tile,
+    assets: Sequence[Asset],
+    *,
+    treatment: Treatment,
+    work: Path,
+    part: int = PART,
+    crs: str = CRS,
 ) -> Holes:
     """Writes DSM − DTM of a tile at 0.20 m, exactly as the mosaic reads it from the same files.
 
@@ -141,12 +149,13 @@ def write_height(
         treatment: of holes.
         work: folder for what is made on the way.
         part: pixels a side that are computed at once, a multiple of `inputs.CELL`; it changes no byte of pixels.
+        crs: `EPSG:…` of the lattice.
 
     Raises:
         SourceError: an elevation file cannot be read.
         StorageError: the file cannot be written.
     """
-    job = _Job(tile, tuple(assets), treatment, work, part)
+    job = _Job(tile, tuple(assets), treatment, work, part, crs)
     plain = work / "height"
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK="YES"), replacing(path) as temporary:
         try:
@@ -172,7 +181,7 @@ def _write_plain(path: Path, job: _Job) -> tuple[Holes, list[int]]:
     sums, known_pixels, filled_pixels = [], 0, 0
     # Strips are as high as they are written: GDAL then compresses each once.
     strip = min(_STRIP_ROWS, job.part)
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": CRS, "compress": "ZSTD", "zstd_level": 1}
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": job.crs, "compress": "ZSTD", "zstd_level": 1}
     shape = {"height": window.height, "width": window.width, "blockysize": strip}
     with rasterio.open(path, "w", transform=Affine(*window.transform), **profile, **shape) as file:
         for rows in _rows(job):

@@ -14,6 +14,7 @@ from pipeline.sources.checks import Examined, examine, survey
 from pipeline.sources.delivery import Walk, height_name, split_domain, walk
 from pipeline.sources.inputs import Asset
 from pipeline.sources.journal import Journal
+from pipeline.sources.limits import territory
 from pipeline.sources.relief import Relief
 from pipeline.sources.staging.heightfile import Holes, Record, Treatment, inputs_of, read_record, write_height
 from pipeline.sources.staging.unpack import JOURNAL
@@ -85,7 +86,8 @@ def write_heights(
     """
     remove_temporaries(heights_folder(out, domain), ".")
     found = walk(folders)
-    elevation = _elevation(found, tile_size, Journal(work / JOURNAL))
+    crs, _ = territory(found.delivered)
+    elevation = _elevation(found, tile_size, crs, Journal(work / JOURNAL))
     tiles, relief = _tiles(found, tile_size), Relief.of(elevation)
     elsewhere = {
         d.corner for d in found.delivered if d.kind == "height" and d.path.parent != heights_folder(out, domain)
@@ -99,7 +101,7 @@ def write_heights(
         elif record and _current(path, record, files, treatment):
             holes.append((tile.name, record.holes))
         elif relief.share(tile) > 0:
-            holes.append((tile.name, write_height(path, tile, files, treatment=treatment, work=work)))
+            holes.append((tile.name, write_height(path, tile, files, treatment=treatment, work=work, crs=crs)))
             written.append(tile.name)
         else:
             lacking.append(tile.name)
@@ -110,11 +112,11 @@ def write_heights(
     )
 
 
-def _elevation(found: Walk, tile_size: int, journal: Journal) -> list[Examined]:
+def _elevation(found: Walk, tile_size: int, crs: str, journal: Journal) -> list[Examined]:
     files = [d for d in found.delivered if d.kind in ("dsm", "dtm")]
     examined, problems = examine(files, journal=journal, readers=_READERS, progress=None)
     journal.drop_unused()
-    surveyed = survey(examined, tile_size=tile_size)
+    surveyed = survey(examined, tile_size=tile_size, crs=crs)
     if problems := [*problems, *surveyed.problems]:
         more = f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise DeliveryError("no height was written:\n  " + "\n  ".join(problems[:_SHOWN]) + more)

@@ -17,7 +17,7 @@ from rasterio.fill import fillnodata
 
 from pipeline.errors import StorageError
 from pipeline.fingerprint import digest
-from pipeline.grid import CRS, PIXELS_PER_M, Window
+from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.sources import vrt
 from pipeline.sources.delivery import Kind
 from pipeline.sources.handles import read, read_band
@@ -113,7 +113,7 @@ def _written(values: NDArray[np.float32], grid: NativeGrid, place: Window, kind:
     transform = Affine(step, 0, grid.left + place.col * step, 0, -step, grid.top - place.row * step)
     path = work / f"patch-{uuid4().hex}"
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": "float32", "count": 1, "compress": "ZSTD", "zstd_level": 1}
-    profile |= {"height": place.height, "width": place.width, "transform": transform, "crs": CRS, "nodata": NODATA_M}
+    profile |= {"height": place.height, "width": place.width, "transform": transform, "nodata": NODATA_M}
     try:
         with _MAKING, rasterio.open(path, "w", **profile) as file:
             file.write(values, 1)
