@@ -16,8 +16,8 @@ install: $(STAMP) ## Make .venv and install the package; PYTHON=python3.12 choos
 demo: $(STAMP) ## Map a small made-up country from delivery to national Zarr, into build/demo
 	$(BIN)/landcover demo --out build/demo
 
-bench: $(STAMP) ## Measure engines, feed, run and halo on this machine, into build/bench (within 20 minutes on 2 cores)
-	$(BIN)/landcover bench engines feed run halo --out build/bench
+bench: $(STAMP) ## Measure engines, feed, run, halo and int8 on this machine, into build/bench (within 20 minutes on 2 cores)
+	$(BIN)/landcover bench --out build/bench
 
 test: lint ## Lint, then all tests
 	$(BIN)/python -m pytest

@@ -11,6 +11,8 @@ _COLOURS = ((38, 95, 160), (214, 102, 26), (62, 140, 75), (140, 70, 150))
 _WIDTH, _HEIGHT = 900, 480
 _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 30, 60, 60
 _BAR, _NAMES = 30, 340
+_TICK = 36
+"""Pixels that an x's number takes: nearer ones are left out."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Curve:
     name: str
     points: tuple[tuple[float, float], ...]
     """(x, y), x ascending; y above 0."""
+    labels: tuple[str, ...] = ()
+    """Of the points; none, or one each."""
 
 
 def bars(title: str, values: Sequence[tuple[str, float]], *, unit: str) -> Image.Image:
@@ -66,13 +70,20 @@ def curves(title: str, lines: Sequence[Curve], *, x_name: str, y_name: str) -> I
         start, end = place(left, 10.0**power), place(right, 10.0**power)
         draw.line((start, end), fill=_GRID)
         draw.text((10, start[1] - 8), f"{10.0**power:g}", fill=_TEXT, font=small)
+    free = 0.0
     for x in sorted(set(xs)):
-        draw.text((place(x, 10.0**low)[0] - 10, _HEIGHT - _BOTTOM + 8), f"{x:g}", fill=_TEXT, font=small)
+        if (at := place(x, 10.0**low)[0] - 10) >= free:
+            draw.text((at, _HEIGHT - _BOTTOM + 8), f"{x:g}", fill=_TEXT, font=small)
+            free = at + _TICK
     for k, line in enumerate(lines):
         places = [place(x, y) for x, y in line.points]
         draw.line(places, fill=_COLOURS[k % len(_COLOURS)], width=3)
         for x, y in places:
             draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_COLOURS[k % len(_COLOURS)])
+        for (x, y), label in zip(places, line.labels, strict=False):
+            # To the left, where the right half of the sheet begins to end.
+            left_of = draw.textlength(label, font=small) + 12 if x > _WIDTH / 2 else -8
+            draw.text((x - left_of, y - 22), label, fill=_COLOURS[k % len(_COLOURS)], font=small)
         draw.text((_WIDTH - 330, _TOP + 22 * k), line.name, fill=_COLOURS[k % len(_COLOURS)], font=small)
     draw.text((20, 14), title, fill=_TEXT, font=ImageFont.load_default(20))
     draw.text((20, 40), y_name, fill=_TEXT, font=small)

@@ -3,6 +3,7 @@
 <out>/data/<key>/delivery/…   RVB, IRC, surface and terrain models
 <out>/data/<key>/catalog/…    the input catalogue
 <out>/data/<key>/campaign.yaml
+<out>/data/<key>/demo/…       the demo's country and network, where a bench wants them
 <out>/data/<key>/imagery.json written last: where it stands, all is whole and is used again
 """
 
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 
 from pipeline.bench.machine import isolated
 from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign, load_recipe
-from pipeline.demo.country import VINTAGES, make_country
+from pipeline.demo.country import VINTAGES
 from pipeline.demo.delivery_writer import half_metres, write_half_metre_model, write_imagery
-from pipeline.demo.fit import Effort, Sample, fit
+from pipeline.demo.fit import DEFAULT_EFFORT, Effort
+from pipeline.demo.tour import prepare
 from pipeline.durable import write_json
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import Layout, Tile, Window, union
@@ -43,7 +45,7 @@ _DOMAIN = VINTAGES[0].domain
 _CORNER = (-6_880_000 * 5, 600_000 * 5)
 """(row, col) of the north-west tile: any place in France does, at a whole number of kilometres."""
 _HEIGHT_STEP_M = 0.2
-_FORMAT = 1
+_FORMAT = 2
 """Raised when other files would be made of the same inputs."""
 
 
@@ -68,8 +70,10 @@ class Scale:
     whole: int
     """Pixels a side of the image that the network sees at once."""
     halos: tuple[int, ...]
-    steps: int
-    """Of the fit, where the demo's network is used."""
+    country: tuple[int, int]
+    """Tiles of the demo's country, (rows, columns)."""
+    effort: Effort
+    """Of the fit of the demo's network."""
     apart: bool
     """Each measurement in a process of its own: cold caches, its own memory."""
     departement: tuple[int, int] = (15, 20)
@@ -89,10 +93,11 @@ FULL = Scale(
     baseline=2_560,
     whole=5_024,
     halos=(0, 32, 64, 96, 128, 160, 208, 256),
-    steps=150,
+    country=(3, 5),
+    effort=DEFAULT_EFFORT,
     apart=True,
 )
-"""100 Mpx, the default windows: minutes each on two cores."""
+"""100 Mpx, the default windows, the country of `landcover demo`: minutes each on two cores."""
 QUICK = Scale(
     tile=500,
     across=2,
@@ -104,7 +109,8 @@ QUICK = Scale(
     baseline=512,
     whole=512,
     halos=(0, 32),
-    steps=2,
+    country=(1, 3),
+    effort=Effort(steps=2, batch=1, crop=128),
     apart=False,
     departement=(2, 4),
     departement_tile=500,
@@ -140,6 +146,10 @@ class Imagery:
         inputs = open_domain(self.campaign.catalog, _DOMAIN, tile_size=self.scale.tile)
         return Mosaic.of(inputs, bands=self.model.recipe.bands)
 
+    def demo(self, say: Say) -> Campaign:
+        """The campaign of the demo's country, with its own network: made where it is missing, which takes minutes."""
+        return _demo(self.folder, self.scale, say)
+
     def measured(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a measurement: in a process of its own where the scale wants it."""
         return isolated(work, *args, **kwargs) if self.scale.apart else work(*args, **kwargs)
@@ -168,7 +178,7 @@ def make_imagery(out: Path, *, data: Path, scale: Scale, say: Say) -> Imagery:
     weights = data / WEIGHTS
     real = bool(files) and weights.is_file()
     sources = [file_signature(path) for path in (*files, weights)] if real else []
-    lasting = (scale.tile, scale.across, scale.block, scale.patch, asdict(scale.layout), 0 if real else scale.steps)
+    lasting = (scale.tile, scale.across, scale.block, scale.patch, asdict(scale.layout), scale.country)
     key = digest([_FORMAT, lasting, str(weights.absolute()) if real else "demo", sources])[:12]
     folder = out.absolute() / "data" / key
     marker = folder / "imagery.json"
@@ -180,7 +190,7 @@ def make_imagery(out: Path, *, data: Path, scale: Scale, say: Say) -> Imagery:
             patches, model = _real(files), {"weights": str(weights.absolute()), "recipe": DEFAULT_RECIPE}
             told = f"the {len(files)} real patches of {data}, mirrored; weights {weights}"
         else:
-            patches, model = _made_up(folder / "demo", scale)
+            patches, model = _made_up(_demo(folder, scale, say))
             told = f"no real patches and weights below {data}: the demo's country, mirrored, and its own network"
         np.save(folder / "patches.npy", patches[:, :, : scale.patch, : scale.patch])
         _deliver(folder, patches, scale)
@@ -192,6 +202,20 @@ def make_imagery(out: Path, *, data: Path, scale: Scale, say: Say) -> Imagery:
     return imagery
 
 
+def _demo(folder: Path, scale: Scale, say: Say) -> Campaign:
+    """The demo's campaign below a folder; used again where it stands."""
+    root = folder / "demo"
+    path = root / "campaign.yaml"
+    # The campaign is what is written last.
+    if path.is_file():
+        return load_campaign(path)
+    shutil.rmtree(root, ignore_errors=True)
+    rows, columns = scale.country
+    size = min(scale.tile, 1000)
+    say("imagery: the demo's country and its network are being made")
+    return prepare(root, say=say, rows=rows, columns=columns, tile_size=size, effort=scale.effort)[1]
+
+
 def _real(files: Sequence[Path]) -> Patches:
     patches = []
     for path in files:
@@ -200,21 +224,15 @@ def _real(files: Sequence[Path]) -> Patches:
     return np.stack(patches)
 
 
-def _made_up(root: Path, scale: Scale) -> tuple[Patches, dict[str, str]]:
-    """The demo's country as patches, and the network that is fitted to it."""
-    size = min(scale.tile, 1000)
-    country = make_country(root / "country", rows=1, columns=3, tile_size=size)
-    samples = []
-    for domain in country.domains:
-        index([domain.delivery], domain=domain.name, catalog=root / "catalog", tile_size=size)
-        inputs = open_domain(root / "catalog", domain.name, tile_size=size)
-        mosaic = Mosaic.of(inputs, bands=("red", "green", "blue", "nir", "elevation"))
-        for name in domain.tiles:
-            window = Tile.named(name, size).window
-            samples.append(Sample(f"{domain.name} {name}", mosaic.read(window).bands, domain.read_truth(window)))
-    effort = Effort(steps=scale.steps, batch=8 if scale.steps > 10 else 1, crop=min(256, scale.patch))
-    fitted = fit(samples, root / "model", effort=effort)
-    return np.stack([s.pixels for s in samples]), {"weights": str(fitted.weights), "recipe": str(fitted.recipe)}
+def _made_up(campaign: Campaign) -> tuple[Patches, dict[str, str]]:
+    """The tiles of the demo's country as patches, and the network that is fitted to it."""
+    base, size = campaign.base, campaign.grid.tile
+    patches = []
+    for section in campaign.domains:
+        inputs = open_domain(campaign.catalog, section.name, tile_size=size)
+        mosaic = Mosaic.of(inputs, bands=load_recipe(campaign.model.recipe, base=base).bands)
+        patches += [mosaic.read(tile.tile.window).bands for tile in inputs.tiles]
+    return np.stack(patches), {"weights": campaign.weights, "recipe": str(base / campaign.model.recipe)}
 
 
 def mirrored(patches: Patches, window: Window) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.bench import engines, feed, gpu, halo, mapping, nation, rehearsal
+from pipeline.bench import engines, feed, gpu, halo, mapping, nation, quantize, rehearsal
 from pipeline.bench.imagery import FULL, QUICK, Imagery, Say, Scale, make_imagery
 from pipeline.bench.report import Report
 from pipeline.errors import ConfigError
@@ -15,12 +15,13 @@ BENCHES: Mapping[str, Callable[..., Report]] = {
     feed.NAME: feed.run,
     mapping.NAME: mapping.run,
     halo.NAME: halo.run,
-    gpu.NAME: gpu.run,
+    quantize.NAME: quantize.run,
     nation.NAME: nation.run,
     rehearsal.NAME: rehearsal.run,
+    gpu.NAME: gpu.run,
 }
 """Name → what measures: called with the imagery and `say=`."""
-ON_PROCESSOR = tuple(name for name in BENCHES if name != gpu.NAME)
+DEFAULT = (engines.NAME, feed.NAME, mapping.NAME, halo.NAME, quantize.NAME)
 """What is measured when nothing is named."""
 
 
@@ -30,7 +31,7 @@ def run_benches(
     """Makes the imagery where it is missing, then measures and writes one bench after the other.
 
     Args:
-        names: some of `BENCHES`; those on the processor when empty.
+        names: some of `BENCHES`; `DEFAULT` when empty.
         out: folder of the reports; the imagery is kept below it.
         data: the folder of real files.
         quick: 1 Mpx instead of 100: proves that all runs, measures nothing.
@@ -39,7 +40,7 @@ def run_benches(
 
     Raises:
         ConfigError: an unknown bench.
-        EngineError: OpenVINO is not installed, or `gpu` is asked for where there is none.
+        EngineError: OpenVINO or NNCF is not installed, or `gpu` is asked for where there is none.
         StorageError: `out`, or the file of rates, cannot be written.
     """
     if unknown := [name for name in names if name not in BENCHES]:
@@ -49,7 +50,7 @@ def run_benches(
     scale = _scale(names, quick=quick, full_size=full_size)
     imagery: Imagery = make_imagery(out, data=data, scale=scale, say=say)
     reports = []
-    for name in names or ON_PROCESSOR:
+    for name in names or DEFAULT:
         report = BENCHES[name](imagery, say=say)
         path = report.write(out)
         for figure, value in report.figures.items():

@@ -101,7 +101,11 @@ def demo(
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Some of them; all but gpu by default.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="engines, feed, run, halo, quantize (all five by default); nation, rehearsal, gpu.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of figures, pictures and imagery.")] = Path("build/bench"),
     data: Annotated[Path, typer.Option("--data", help="Folder of real patches and weights.")] = Path("../shared/data"),
@@ -112,9 +116,9 @@ def bench(
         bool, typer.Option("--full-size", help="rehearsal: tiles of 25 000 px instead of 1 000; an hour or more.")
     ] = False,
 ) -> None:
-    """Measure this machine: <name>.json and <name>.png of engines, feed, run, halo, nation, rehearsal, gpu.
+    """Measure this machine: <name>.json and <name>.png each.
 
-    What engines, feed and run measure is kept in the cache folder's rates.json, for `landcover plan` to predict from.
+    What engines, feed, run and gpu measure is kept in rates.json of the cache folder: `landcover plan` predicts from it.
     """
     from pipeline.bench.suite import run_benches
 

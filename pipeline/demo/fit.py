@@ -53,6 +53,9 @@ class Effort:
     learning_rate: float = 8e-3
 
 
+DEFAULT_EFFORT = Effort()
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What a fit leaves behind; `pipeline.model.load(str(weights), str(recipe))` takes both."""
@@ -69,7 +72,7 @@ def fit(
     *,
     name: str = "demo",
     seed: int = 2022,
-    effort: Effort = Effort(),
+    effort: Effort = DEFAULT_EFFORT,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Fitted:

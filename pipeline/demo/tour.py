@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline import legend
 from pipeline.config import Campaign, Recipe, load_campaign, load_recipe
 from pipeline.demo.country import Country, DeliveredDomain, make_country
-from pipeline.demo.fit import Fitted, Sample, fit
+from pipeline.demo.fit import DEFAULT_EFFORT, Effort, Fitted, Sample, fit
 from pipeline.demo.picture import colours_of, side_by_side
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, VerifyFailed
@@ -74,15 +74,7 @@ def run_demo(out: Path, *, say: Say, seed: int = 2022) -> Toured:
     started = time.monotonic()
     out = out.absolute()
     _make_anew(out)
-    country = make_country(out / "country", seed=seed)
-    say(f"delivered: {len(country.domains)} domains in {country.root}")
-    catalog = out / "catalog"
-    for domain in country.domains:
-        report = index([domain.delivery], domain=domain.name, catalog=catalog, tile_size=country.tile_size)
-        say(f"indexed: {domain.name}, {len(report.tiles)} tiles, {report.size_bytes / 1e6:.0f} MB")
-    fitted = _fit(country, catalog, out / "model", seed=seed)
-    say(f"fitted: {fitted.weights}")
-    campaign = load_campaign(_write_campaign(out, country, fitted))
+    country, campaign = prepare(out, say=say, seed=seed)
     mapping = time.monotonic()
     ended = run(make_plan(campaign))
     rate = sum(e.pixels for e in ended) / 1e6 / (time.monotonic() - mapping)
@@ -114,6 +106,40 @@ def run_demo(out: Path, *, say: Say, seed: int = 2022) -> Toured:
     return toured
 
 
+def prepare(
+    out: Path,
+    *,
+    say: Say,
+    seed: int = 2022,
+    rows: int = 3,
+    columns: int = 5,
+    tile_size: int = 1000,
+    effort: Effort = DEFAULT_EFFORT,
+) -> tuple[Country, Campaign]:
+    """All that comes before the first map: a country delivered below `out`, indexed, its network fitted, a campaign.
+
+    Args:
+        out: absolute; holds no country yet.
+        say: told a line after each step.
+        seed: of the country and of the fit.
+        rows, columns, tile_size: of the country, see `make_country`.
+        effort: of the fit.
+
+    Raises:
+        DeliveryError: a country is there already.
+        StorageError: `out` cannot be written.
+    """
+    country = make_country(out / "country", seed=seed, rows=rows, columns=columns, tile_size=tile_size)
+    say(f"delivered: {len(country.domains)} domains in {country.root}")
+    catalog = out / "catalog"
+    for domain in country.domains:
+        report = index([domain.delivery], domain=domain.name, catalog=catalog, tile_size=country.tile_size)
+        say(f"indexed: {domain.name}, {len(report.tiles)} tiles, {report.size_bytes / 1e6:.0f} MB")
+    fitted = _fit(country, catalog, out / "model", seed=seed, effort=effort)
+    say(f"fitted: {fitted.weights}")
+    return country, load_campaign(_write_campaign(out, country, fitted))
+
+
 def _make_anew(out: Path) -> None:
     """Empties what an earlier demo made, and nothing else."""
     if out.exists() and any(out.iterdir()):
@@ -123,7 +149,7 @@ def _make_anew(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _fit(country: Country, catalog: Path, folder: Path, *, seed: int) -> Fitted:
+def _fit(country: Country, catalog: Path, folder: Path, *, seed: int, effort: Effort) -> Fitted:
     """Fits on the training tiles, read through the catalogue as a run reads them."""
     samples = []
     for domain in country.domains:
@@ -132,7 +158,7 @@ def _fit(country: Country, catalog: Path, folder: Path, *, seed: int) -> Fitted:
             window = Tile.named(name, country.tile_size).window
             pixels = mosaic.read(window).bands
             samples.append(Sample(f"{domain.name} {name}", pixels, domain.read_truth(window)))
-    return fit(samples, folder, seed=seed, threads=len(os.sched_getaffinity(0)))
+    return fit(samples, folder, seed=seed, effort=effort, threads=len(os.sched_getaffinity(0)))
 
 
 def _mosaic(catalog: Path, domain: DeliveredDomain, tile_size: int) -> Mosaic:
@@ -148,7 +174,7 @@ def _write_campaign(out: Path, country: Country, fitted: Fitted) -> Path:
         "catalog": "catalog",
         "model": {"weights": str(fitted.weights.relative_to(out)), "recipe": str(fitted.recipe.relative_to(out))},
         "domains": [{"name": d.name, "boundary": str(d.boundary.relative_to(out))} for d in country.domains],
-        "grid": _GRID,
+        "grid": _GRID | {"tile": country.tile_size},
         "output": {
             "domains": "products",
             "national": "national",

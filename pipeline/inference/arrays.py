@@ -36,10 +36,15 @@ class ArraySource:
         valid = np.ones(held.shape, bool) if nodata is None else (pixels != nodata).any(axis=0)
         return cls(pixels, valid, held, window)
 
-    def read(self, window: Window) -> Pixels:
+    def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """See `Source`."""
-        rows, cols = window.slices_in(self.held)
-        return Pixels(self.pixels[:, rows, cols], self.valid[rows, cols])
+        own = Pixels(self.pixels, self.valid).part(window, of=self.held)
+        if within is None:
+            return own
+        whole = Pixels.nothing(len(self.pixels), within)
+        part = whole.part(window, of=within)
+        part.bands[:], part.valid[:] = own.bands, own.valid
+        return whole
 
 
 def coordinates(window: Window, transform: Affine6, crs: str) -> xr.DataArray:

@@ -67,6 +67,8 @@ class Provenance:
     """SPDX identifier."""
     attribution: str = "IGN"
     """Producers and products of imagery and heights: `IGN, BD ORTHO 2021, LiDAR HD`."""
+    quantized_sha256: str = ""
+    """SHA-256 in hexadecimal of the network in int8; empty in other precisions."""
     citation: str = ""
     """How the model wants to be cited, and the data where theirs say so."""
     doi: str = ""
@@ -228,7 +230,7 @@ def _ours(
         "landcover:precision": provenance.precision,
         "landcover:engine_threads": provenance.engine_threads,
         "landcover:layout": asdict(provenance.layout),
-    }
+    } | ({"landcover:quantized_sha256": provenance.quantized_sha256} if provenance.quantized_sha256 else {})
 
 
 def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:

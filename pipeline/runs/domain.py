@@ -191,6 +191,7 @@ def _provenance(settings: Settings, inputs: DomainInputs, tile: Tile) -> Provena
         campaign=campaign.name,
         weights=campaign.model.weights,
         weights_sha256=settings.model.weights_hash,
+        quantized_sha256=settings.engine.quantized.sha256 if settings.engine.quantized else "",
         recipe=recipe.name,
         engine=settings.engine.name,
         precision=settings.engine.precision,

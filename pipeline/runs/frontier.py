@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.config import Campaign, load_recipe
-from pipeline.errors import SourceError
+from pipeline.errors import ConfigError
 from pipeline.grid import Window
 from pipeline.inference import Engine, Predictor, predictor_for
 from pipeline.inference.calibrate import SCHEMES, Scheme, quantize_graph, save_quantized
@@ -16,7 +19,7 @@ from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.model import Model, load
 from pipeline.runs.agreement import agree
 from pipeline.runs.calibration import Sampled, Samples, classes_of, sample
-from pipeline.sources.mosaic import Raster
+from pipeline.sources.mosaic import Pixels
 
 
 @dataclass(frozen=True)
@@ -70,32 +73,28 @@ def kept(points: Sequence[Point], *, min_agreement: float = 0.99) -> Point:
     return enough[0] if enough else max(int8, key=lambda p: p.agreement)
 
 
-def of_patches(patches: Sequence[Path], model: Model) -> Samples:
+def of_patches(patches: NDArray[np.uint8], model: Model) -> Samples:
     """The left halves of images to calibrate on, their right halves to judge by.
 
     Args:
-        patches: georeferenced uint8 files whose bands are the recipe's, of one shape.
+        patches: uint8 (patch, band, y, x), the recipe's bands.
         model: whose fp32 classes are the reference.
 
     Raises:
-        SourceError: a file that cannot be read, or half of whose width is no multiple of the stride.
+        ConfigError: half of the width, or the height, is no multiple of the stride.
     """
     reference = predictor_for(model, Engine("openvino"))
-    left: list[Sampled] = []
-    right: list[Sampled] = []
-    for path in patches:
-        source = Raster.open(path, bands=model.recipe.bands)
-        height, width = source.window.shape
-        half = width // 2
-        if half % model.recipe.stride or height % model.recipe.stride:
-            raise SourceError(
-                f"{path}: {height} × {width} px has no halves whose sides are multiples of {model.recipe.stride} px"
-            )
-        for windows, col in ((left, 0), (right, half)):
+    height, width = patches.shape[2:]
+    half, stride = width // 2, model.recipe.stride
+    if half % stride or height % stride:
+        raise ConfigError(f"{height} × {width} px have no halves whose sides are multiples of {stride} px")
+    sides: list[list[Sampled]] = [[], []]
+    for number, patch in enumerate(patches):
+        for side, col in zip(sides, (0, half), strict=True):
             window = Window(0, col, height, half)
-            pixels = source.read(window)
-            windows.append(Sampled("", path.stem, window, pixels, classes_of(reference, pixels)))
-    return Samples(tuple(left), tuple(right))
+            pixels = Pixels(patch[:, :, col : col + half].copy(), np.ones(window.shape, np.bool_))
+            side.append(Sampled("", f"patch {number}", window, pixels, classes_of(reference, pixels)))
+    return Samples(*map(tuple, sides))
 
 
 def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, Samples]:

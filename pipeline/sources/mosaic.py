@@ -119,17 +119,21 @@ class Mosaic:
         part = window.intersect(self.readable)
         return self._over(self.inputs.around(part), self.bands, self.height_step_m, part)
 
-    def read(self, window: Window) -> Pixels:
+    def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """The pixels of a lattice window; outside every tile 0 and not valid, height 0 where elevation is unknown.
+
+        Args:
+            within: see `Source.read`.
 
         Raises:
             SourceError: the window leaves the readable part, or a file behind it cannot be read; named.
         """
         check_inside(window, self.readable, f"domain {self.inputs.domain}")
-        pixels = Pixels(np.zeros((len(self.bands), *window.shape), np.uint8), np.zeros(window.shape, np.bool_))
+        whole = Pixels.nothing(len(self.bands), within or window)
+        pixels = whole.part(window, of=within or window)
         tiles = self.inputs.meeting(window)
         if not tiles:
-            return pixels
+            return whole
         with gdal_options():
             try:
                 self._read_imagery(pixels.bands, window)
@@ -142,7 +146,7 @@ class Mosaic:
                 raise self._explained(window, error) from error
         for tile in tiles:
             self._mark_valid(pixels, window, tile)
-        return pixels
+        return whole
 
     def _read_imagery(self, out: NDArray[np.uint8], window: Window) -> None:
         if not any(a.resampled and a.kind in ("rvb", "irc") for a in self.inputs.assets):

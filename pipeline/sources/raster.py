@@ -24,6 +24,16 @@ class Pixels:
     valid: NDArray[np.bool_]
     """bool (y, x): True = data."""
 
+    @classmethod
+    def nothing(cls, bands: int, window: Window) -> "Pixels":
+        """No data, 0 in all bands, of a window's size."""
+        return cls(np.zeros((bands, *window.shape), np.uint8), np.zeros(window.shape, np.bool_))
+
+    def part(self, window: Window, *, of: Window) -> "Pixels":
+        """A view of what lies in `window`, where these are the pixels of the window `of`."""
+        place = window.slices_in(of)
+        return Pixels(self.bands[:, *place], self.valid[place])
+
 
 class Source(Protocol):
     """Whatever windows can be read from; safe to read from several threads, and picklable."""
@@ -44,8 +54,11 @@ class Source(Protocol):
     def transform(self) -> Affine6:
         """Affine coefficients (a, b, c, d, e, f) of `window`'s north-west pixel corner."""
 
-    def read(self, window: Window) -> Pixels:
+    def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """The pixels of a window inside `.window`.
+
+        Args:
+            within: a window around it that the result is to have, no data in the rest: room for the caller to fill.
 
         Raises:
             SourceError: the window leaves the extent, or a file cannot be read.
@@ -99,21 +112,26 @@ class Raster:
         except RasterioIOError as error:
             raise SourceError(f"{path}: cannot be opened as a raster: {error}") from error
 
-    def read(self, window: Window) -> Pixels:
+    def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """The pixels of a window inside `.window`; not valid where all bands have the file's no-data value.
+
+        Args:
+            within: see `Source.read`.
 
         Raises:
             SourceError: the window leaves the raster, or the file cannot be read.
         """
         check_inside(window, self.window, str(self.path))
+        pixels = Pixels.nothing(len(self.bands), within or window)
+        own = pixels.part(window, of=within or window)
+        indexes = list(range(1, len(self.bands) + 1))
         try:
             with gdal_options():
-                bands = read(str(self.path), window, indexes=list(range(1, len(self.bands) + 1)), version=self.version)
+                read(str(self.path), window, indexes=indexes, out=own.bands, version=self.version)
         except RasterioIOError as error:
             raise SourceError(f"{self.path}: cannot be read in {window}: {error.__cause__ or error}") from error
-        if self.nodata is None:
-            return Pixels(bands, np.ones(window.shape, np.bool_))
-        return Pixels(bands, (bands != self.nodata).any(axis=0))
+        own.valid[:] = True if self.nodata is None else (own.bands != self.nodata).any(axis=0)
+        return pixels
 
 
 def check_inside(window: Window, extent: Window, what: str) -> None:

@@ -39,6 +39,7 @@ FIGURES = {
         for precision in (("fp32", "fp16", "bf16") if torch.cuda.is_available() else ("fp32", "bf16"))
     },
     "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
+    "quantize": {"quantize.agreement"},
 }
 
 
@@ -140,7 +141,7 @@ def test_mirroring_has_no_seam_at_the_edge_of_the_square_and_shows_every_patch()
 
 
 def test_an_unknown_bench_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown bench speed: expected engines, feed, run, halo, gpu"):
+    with pytest.raises(ConfigError, match="unknown bench speed: expected engines, feed, run, halo, quantize"):
         run_benches(["speed"], out=tmp_path, data=tmp_path, quick=True, say=lambda _: None)
     assert not list(tmp_path.iterdir())
 

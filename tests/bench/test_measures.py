@@ -10,12 +10,15 @@ from PIL import Image
 from pipeline.bench.chart import Curve, bars, curves
 from pipeline.bench.gemm import network_flops
 from pipeline.bench.halo import _differing, _layout, _whole
+from pipeline.bench.imagery import mirrored
 from pipeline.bench.machine import isolated, measure
+from pipeline.bench.quantize import held_out
 from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.grid import Layout, Window
 from pipeline.inference import Engine, predictor_for
 from pipeline.model import Model
 from pipeline.model.network import build
+from pipeline.runs.frontier import of_patches
 from tests.inference.networks import exact_model
 
 
@@ -44,6 +47,18 @@ def test_a_network_that_fits_in_the_halo_differs_nowhere_but_where_windows_are_o
     assert differing[0, 0] > 0.01
 
 
+def test_what_int8_is_judged_by_in_the_mirrored_imagery_was_not_calibrated_on() -> None:
+    patches = np.full((2, 5, 64, 64), 7, np.uint8)
+    patches[..., 32:] = 9
+    everywhere = Window(0, 0, 300, 300)
+    unseen = mirrored(held_out(patches), everywhere)[0].view(np.bool_)
+    assert 0.4 < unseen.mean() < 0.6
+    np.testing.assert_array_equal(unseen, mirrored(patches, everywhere)[0] == 9)
+    halves = of_patches(patches, exact_model())
+    assert all((w.pixels.bands == 7).all() for w in halves.calibration)
+    assert all((w.pixels.bands == 9).all() for w in halves.held_out)
+
+
 @pytest.mark.parametrize("halo", [0, 31, 160, 256])
 def test_a_curve_s_windows_are_the_least_that_keep_their_halo(halo: int) -> None:
     layout = _layout(Layout(), halo)
@@ -63,6 +78,6 @@ def test_an_error_in_a_process_of_its_own_comes_back() -> None:
 
 
 def test_charts_take_zeros_and_single_points() -> None:
-    line = Curve("flat", ((0.0, 0.0), (10.0, 0.0)))
+    line = Curve("flat", ((0.0, 0.0), (10.0, 0.0)), ("left", "right"))
     for picture in (bars("b", [("none", 0.0)], unit="x"), curves("c", [line], x_name="x", y_name="y")):
         assert isinstance(picture, Image.Image)

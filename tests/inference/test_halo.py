@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -18,6 +18,7 @@ import pipeline
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Layout, Window
 from pipeline.inference import Engine, Method, predict_stack
+from pipeline.inference.arrays import ArraySource
 from pipeline.inference.halo import map_block, read_reflected
 from pipeline.inference.predictor import predictor_for
 from pipeline.inference.torch_engine import TorchPredictor
@@ -40,11 +41,10 @@ class Counted:
     transform: tuple[float, ...] = (0.2, 0.0, 0.0, 0.0, -0.2, 0.0)
     reads: list[Window] = field(default_factory=list)
 
-    def read(self, window: Window) -> Pixels:
+    def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         assert self.window.contains(window), "a read passed the source's edge"
         self.reads.append(window)
-        rows, cols = window.slices_in(self.window)
-        return Pixels(self.pixels[:, rows, cols], self.valid[rows, cols])
+        return ArraySource(self.pixels, self.valid, self.window, self.window).read(window, within=within)
 
 
 def image(rng: np.random.Generator, window: Window, *, holes: float = 0.0) -> Counted:
@@ -101,13 +101,25 @@ def test_the_mapped_domain_equals_one_forward_of_the_whole_byte_for_byte(
     assert np.abs(mapped[1].astype(int) - expected[1]).max() <= 1
 
 
-@given(st.integers(-40, 40), st.integers(1, 30), st.integers(1, 60), st.integers(1, 60))
-def test_beyond_the_edge_the_image_is_reflected_as_numpy_does(start: int, size: int, before: int, after: int) -> None:
-    source = image(np.random.default_rng(0), Window(start, -start, size, size))
-    read = read_reflected(source, Window(start - before, -start - after, before + size + after, after + size + before))
-    pad = ((before, after), (after, before))
-    np.testing.assert_array_equal(read.bands, np.pad(source.pixels, ((0, 0), *pad), mode="reflect"))
-    np.testing.assert_array_equal(read.valid, np.pad(source.valid, pad, mode="reflect"))
+@given(
+    st.builds(Window, st.integers(-40, 40), st.integers(-40, 40), st.integers(1, 30), st.integers(1, 30)),
+    *(st.integers(-29, 60) for _ in range(4)),
+)
+def test_beyond_the_edge_the_image_is_reflected_as_numpy_does(
+    extent: Window, above: int, left: int, below: int, right: int
+) -> None:
+    source = image(np.random.default_rng(0), extent)
+    window = Window.from_edges(extent.row - above, extent.col - left, extent.bottom + below, extent.right + right)
+    assume(window.intersect(extent).pixels and window.height > 0 and window.width > 0)
+    read = read_reflected(source, window)
+    pad = [(max(0, near), max(0, far)) for near, far in ((above, below), (left, right))]
+    whole = extent.row - pad[0][0], extent.col - pad[1][0]
+    place = tuple(
+        slice(start - edge, start - edge + size)
+        for start, edge, size in zip((window.row, window.col), whole, window.shape, strict=True)
+    )
+    np.testing.assert_array_equal(read.bands, np.pad(source.pixels, ((0, 0), *pad), mode="reflect")[:, *place])
+    np.testing.assert_array_equal(read.valid, np.pad(source.valid, pad, mode="reflect")[place])
 
 
 @pytest.fixture

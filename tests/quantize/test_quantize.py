@@ -194,6 +194,8 @@ def test_a_campaign_in_int8_is_mapped_and_sealed_once(made: Made, xml: Path) -> 
     assert record["quantized_sha256"] == read_quantized(xml).sha256
     item = next((made.folder / "mapped").rglob(f"*{name}*.json")).read_text()
     assert '"int8"' in item
+    properties = json.loads(item)["properties"]
+    assert properties["landcover:quantized_sha256"] == read_quantized(xml).sha256
 
 
 def fingerprints(config: Path) -> list[str]:

@@ -69,6 +69,20 @@ def test_the_bands_are_rvb_and_the_infrareds_first_component(delivery: Delivery,
     assert not np.array_equal(whole.bands[3], delivery.imagery[4])
 
 
+@given(windows(), st.tuples(*(st.integers(0, 40) for _ in range(4))))
+def test_room_around_a_window_is_left_empty_and_changes_no_pixel(
+    mosaic: Mosaic, whole: Pixels, window: Window, room: tuple[int, int, int, int]
+) -> None:
+    place = placed(window, mosaic.window)
+    above, left, below, right = room
+    within = Window.from_edges(place.row - above, place.col - left, place.bottom + below, place.right + right)
+    read = mosaic.read(place, within=within)
+    expected = whole.part(place, of=mosaic.window)
+    pads = ((above, below), (left, right))
+    np.testing.assert_array_equal(read.bands[:4], np.pad(expected.bands[:4], ((0, 0), *pads)))
+    np.testing.assert_array_equal(read.valid, np.pad(expected.valid, pads))
+
+
 def test_outside_every_tile_there_is_no_data_and_every_band_is_zero(delivery: Delivery, whole: Pixels) -> None:
     np.testing.assert_array_equal(whole.valid, delivery.covered)
     assert not whole.bands[:, ~delivery.covered].any()

@@ -30,6 +30,9 @@ def test_a_raster_counts_from_its_own_corner_and_no_data_is_its_tag_in_all_bands
     read = source.read(Window(5, 10, 40, 30))
     np.testing.assert_array_equal(read.bands[0], np.where(read.valid, PIXELS[0, 5:45, 10:40], 0))
     assert read.valid.sum() == 40 * 30 - 5 * 10
+    roomy = source.read(Window(5, 10, 40, 30), within=Window(3, 6, 50, 40))
+    np.testing.assert_array_equal(roomy.bands, np.pad(read.bands, ((0, 0), (2, 8), (4, 6))))
+    np.testing.assert_array_equal(roomy.valid, np.pad(read.valid, ((2, 8), (4, 6))))
 
 
 @pytest.mark.parametrize(
