@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-fast lint format clean
+.PHONY: help install demo bench test test-fast test-slurm-slow torture lint format clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv and install the package; PYTHON=python3.12 chooses another interpreter
 
@@ -23,7 +23,13 @@ test: lint ## Lint, then all tests
 	$(BIN)/python -m pytest
 
 test-fast: $(STAMP) ## The tests that take no more than ten seconds each
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not slurm_slow"
+
+test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks: time limits, dead nodes
+	$(BIN)/python -m pytest -m slurm_slow
+
+torture: $(STAMP) ## Kill a small campaign KILLS=200 times at random moments (SEED=n repeats one); within 50 minutes
+	$(BIN)/python -m tests.torture $(or $(KILLS),200) $(SEED)
 
 lint: $(STAMP) ## Style, types and layers
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ DEFAULT_RECIPE = "flair-inc_rgbie_12cl_resnet34-unet"
 Band = Literal["red", "green", "blue", "nir", "elevation"]
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+ClusterKind = Literal["local", "cuda", "slurm"]
 LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding"]
 """What the models' cards say that they are not for; `pipeline.sources.limits` says why and looks for it."""
 
@@ -151,10 +152,14 @@ class OutputSection(Section):
 
 
 class ClusterSection(Section):
-    """Where tasks run. Local: workers are processes, threads read and one of them holds the device."""
+    """Where tasks run: workers are processes, threads read and one of them holds the device. Changes no byte."""
 
-    kind: Literal["local"] = "local"
+    kind: ClusterKind = "local"
+    """`local`: this machine; `cuda`: its GPUs, a worker each; `slurm`: all nodes of the job around this process."""
+    scheduler: str | None = None
+    """Address or scheduler file of a running Dask cluster, instead of a kind."""
     workers: int = Field(default=1, ge=1)
+    """Worker processes on this machine, or on each node of a job. With GPUs there is one a GPU instead."""
     threads: int = Field(default=2, ge=1)
     """Tasks at once in a worker."""
     tiles_in_flight: int = Field(default=2, ge=1)
@@ -165,6 +170,13 @@ class ClusterSection(Section):
     """What a worker may take: a run whose projection is over it does not start. By default nothing is refused."""
     device_memory_bytes: int | None = Field(default=None, ge=1)
     """The same of its GPU's own memory, where it has one."""
+    folder: Located | None = None
+    """For kind `slurm`: a folder that every node sees, for keys and addresses; by default `.clusters` beside the
+    products."""
+    wait_s: float = Field(default=300, gt=0)
+    """Seconds to wait for the first worker."""
+    lost_s: float = Field(default=60, gt=0)
+    """Seconds without any worker, or without an answer of the scheduler, after which the cluster counts as lost."""
 
 
 class Campaign(Section):
@@ -226,6 +238,13 @@ class Campaign(Section):
         given = self.model.weights
         return given if given.startswith("hf://") else str(Path(self.base, Path(given).expanduser()).absolute())
 
+    def on_cluster(self, kind: ClusterKind | None = None, scheduler: str | None = None) -> Self:
+        """This campaign on another cluster: of this kind, or the running one of this scheduler."""
+        if kind is None and scheduler is None:
+            return self
+        chosen = {"kind": kind or self.cluster.kind, "scheduler": scheduler}
+        return self.model_copy(update={"cluster": self.cluster.model_copy(update=chosen)})
+
     def domain(self, name: str) -> DomainSection:
         """The domain of this name.
 
@@ -270,7 +289,7 @@ def load_recipe(name_or_path: str, *, base: Path = Path()) -> Recipe:
             raise ConfigError(f"unknown recipe {name_or_path!r}: expected a path to a YAML or one of {known}")
     else:
         path = Path(base, Path(name_or_path).expanduser())
-    return _validated(Recipe, path, {})
+    return read_yaml(Recipe, path)
 
 
 def load_campaign(path: Path) -> Campaign:
@@ -281,10 +300,21 @@ def load_campaign(path: Path) -> Campaign:
             message names the file and each key.
     """
     base = path.absolute().parent
-    return _validated(Campaign, path, {"base": base}, base=base)
+    return read_yaml(Campaign, path, base=base)
 
 
-def _validated(kind: type[_Model], path: Path, context: dict[str, Any], **extra: Any) -> _Model:
+def read_yaml(kind: type[_Model], path: Path, **extra: Any) -> _Model:
+    """Reads a YAML into a frozen model.
+
+    Args:
+        kind: the model.
+        path: the YAML.
+        extra: values that no YAML gives; they are also the context of validators.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key, or values that do not fit; the message names the file
+            and each key.
+    """
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -296,7 +326,7 @@ def _validated(kind: type[_Model], path: Path, context: dict[str, Any], **extra:
     if clash := extra.keys() & given.keys():
         raise ConfigError(f"{path}: unknown key {', '.join(sorted(clash))}")
     try:
-        return kind.model_validate(given | extra, context=context)
+        return kind.model_validate(given | extra, context=extra)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from error
 

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: temporary name, sync, rename, sync of the folder."""
 
+import errno
 import json
 import os
 import secrets
@@ -10,7 +11,10 @@ from typing import Any
 
 import platformdirs
 
-from pipeline.errors import StorageError
+from pipeline.errors import OutOfSpaceError, StorageError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_PROBE_BYTES = 1 << 20
 
 
 def user_cache() -> Path:
@@ -40,6 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     beside it under the same name (GDAL's `.ovr.tmp`) go.
 
     Raises:
+        OutOfSpaceError: the disk is full, or a quota is used up.
         StorageError: the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -53,9 +58,44 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             remove_temporaries(path.parent, temporary.name)
     except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise out_of_space(path, error) from error
         raise StorageError(
             f"{path}: cannot be written: {error.strerror or error}; is there room, and the right to write?"
         ) from error
+
+
+def out_of_space(path: Path, error: OSError) -> OutOfSpaceError:
+    """What a full disk or a used-up quota is called."""
+    return OutOfSpaceError(
+        f"{path}: cannot be written: {error.strerror}; free space or inodes there (or raise the quota), then run again"
+    )
+
+
+def check_room(path: Path, size: int) -> None:
+    """Finds out whether there is room beside `path`, by writing: a quota does not show otherwise.
+
+    For libraries that fail on a full disk without saying why. Call it while what they wrote still stands.
+
+    Args:
+        path: what was to be written.
+        size: bytes to try.
+
+    Raises:
+        OutOfSpaceError: there is no room.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            for start in range(0, size, _PROBE_BYTES):
+                file.write(secrets.token_bytes(min(_PROBE_BYTES, size - start)))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise out_of_space(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:

@@ -31,6 +31,10 @@ class SourceError(LandcoverError):
     """An input raster that cannot be read; the tile behind it fails, by name."""
 
 
+class TransientReadError(SourceError):
+    """An input raster that could not be read for a reason that passes: it is tried again, then its tile fails."""
+
+
 class WeightsError(LandcoverError):
     """A checkpoint that cannot be had, is unsafe, or does not fit the recipe."""
 
@@ -41,6 +45,14 @@ class EngineError(LandcoverError):
 
 class StorageError(LandcoverError):
     """A file or folder that cannot be written; what stood there before still stands."""
+
+
+class OutOfSpaceError(StorageError):
+    """No room, or no quota, for what was to be written; a run that meets it stops."""
+
+
+class LockError(LandcoverError):
+    """A folder that another run or publish holds; the message says who."""
 
 
 class ProductError(LandcoverError):
@@ -57,3 +69,19 @@ class VerifyFailed(LandcoverError):
     """What was sealed or published is not what its items say."""
 
     exit_code = 4
+
+
+class RunStopped(LandcoverError):
+    """A run that was asked to stop and did so in order; what is sealed stays, and there is more to do."""
+
+    exit_code = 5
+
+
+class ClusterError(LandcoverError):
+    """The Dask cluster could not be had or was lost; what is sealed stays, and the next run goes on from there."""
+
+    exit_code = 6
+
+
+class MachineError(LandcoverError):
+    """A machine that lacks what a campaign needs."""

@@ -1,7 +1,8 @@
 """Commands and exit codes. What they do lives elsewhere: nothing here loops over data.
 
 Exit codes: 0 done; 1 a defect of ours, with its traceback; 2 something to mend in what was given; 3 some
-tiles failed, the others are sealed; 4 a product is not what its items say, or not complete.
+tiles failed, the others are sealed; 4 a product is not what its items say, or not complete; 5 stopped as it was
+asked to, with more to do: run again; 6 the cluster could not be had or was lost: run again.
 """
 
 import logging
@@ -12,12 +13,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from pipeline import __version__
-from pipeline.cli import campaigns, deliveries, tools
+from pipeline.cli import campaigns, clusters, deliveries, tools
 from pipeline.cli.screen import console
 from pipeline.errors import LandcoverError
 
 _EXIT_CODES = """Exit codes: 0 done · 2 something to mend in what was given · 3 some tiles failed, the others are
-sealed · 4 a product is damaged or not complete · 1 a defect of the program."""
+sealed · 4 a product is damaged or not complete · 5 stopped when asked, more to do: run again · 6 the cluster was lost:
+run again · 1 a defect of the program."""
 
 app = typer.Typer(
     name="landcover",
@@ -28,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (deliveries, campaigns, tools):
+for part in (deliveries, campaigns, clusters, tools):
     app.add_typer(part.app)
 
 

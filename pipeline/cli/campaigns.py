@@ -8,9 +8,13 @@ import typer
 from rich.table import Table
 
 from pipeline.cli.screen import (
+    ClusterOption,
     ConfigArgument,
     DomainOption,
+    FailedOption,
     ForceOption,
+    MissingOption,
+    SchedulerOption,
     TileOption,
     WorkersOption,
     console,
@@ -23,7 +27,7 @@ from pipeline.errors import VerifyFailed
 if TYPE_CHECKING:
     from pipeline.runs.domain import RunStarted, TileEnded
     from pipeline.runs.forecast import Forecast
-    from pipeline.runs.plan import RunPlan
+    from pipeline.runs.plan import RunPlan, Settings
 
 app = typer.Typer()
 
@@ -34,6 +38,8 @@ def plan(
     domain: DomainOption = None,
     tile: TileOption = None,
     force: ForceOption = False,
+    failed: FailedOption = False,
+    only_missing: MissingOption = False,
     all_tiles: Annotated[
         bool, typer.Option("--tiles", help="A line for each tile to map, not only the first.")
     ] = False,
@@ -54,10 +60,11 @@ def plan(
     from pipeline.durable import write_json
     from pipeline.runs.forecast import forecast, named_machine, rates_for
     from pipeline.runs.outline import as_json
-    from pipeline.runs.plan import make_plan, plan_totals
+    from pipeline.runs.plan import Only, make_plan, plan_totals
     from pipeline.runs.rates import read_rates
 
-    planned = make_plan(load_campaign(config), domains=domain or (), tiles=tile or (), force=force)
+    only = Only(failed=failed, missing=only_missing)
+    planned = make_plan(load_campaign(config), domains=domain or (), tiles=tile or (), force=force, only=only)
     settings = planned.settings
     machine = named_machine(settings, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(settings, machine, measured=read_rates())
@@ -74,19 +81,36 @@ def run(
     domain: DomainOption = None,
     tile: TileOption = None,
     force: ForceOption = False,
+    failed: FailedOption = False,
+    only_missing: MissingOption = False,
     workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    scheduler: SchedulerOption = None,
 ) -> None:
-    """Map what is not mapped yet and seal it tile by tile; run it again after an interruption."""
-    from pipeline.runs import domain as runs_domain
-    from pipeline.runs.plan import make_plan
+    """Map what is not mapped yet and seal it tile by tile; run it again after an interruption.
 
-    campaign = load_campaign(config)
-    planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force)
-    if not planned.todo:
-        console.print("nothing to do: every tile is sealed and today's")
-        return
-    with progress("run") as told:
-        ended = runs_domain.run(planned, workers=workers, listener=_run_listener(told))
+    SIGUSR1, SIGTERM or Ctrl-C let the tiles in flight be sealed and then end it with exit code 5; a second Ctrl-C
+    ends it at once.
+    """
+    from pipeline.runs.stopping import stop_on_signals
+
+    # Before the slow imports: a warning that comes early must not end the process.
+    with stop_on_signals() as stop:
+        from pipeline.runs import domain as runs_domain
+        from pipeline.runs.forecast import predictions
+        from pipeline.runs.plan import Only, make_plan
+
+        campaign = load_campaign(config).on_cluster(cluster, scheduler)
+        only = Only(failed=failed, missing=only_missing)
+        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+        if not planned.todo:
+            chosen = only != Only()
+            console.print(f"nothing to do: every {'such ' if chosen else ''}tile is sealed and today's")
+            return
+        with progress("run") as told:
+            ended = runs_domain.run(
+                planned, workers=workers, listener=_run_listener(told), stop=stop, predicted=predictions(planned)
+            )
     for part in planned.domains:
         console.print(
             f"{part.name}: {sum(e.domain == part.name for e in ended)} tiles sealed in "
@@ -94,19 +118,23 @@ def run(
         )
 
 
-@app.command(epilog="Example: landcover status campaign.yaml")
-def status(config: ConfigArgument) -> None:
-    """Count each domain's sealed, damaged, failed and missing tiles."""
+@app.command(epilog="Example: landcover status campaign.yaml --watch")
+def status(
+    config: ConfigArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until nobody is at work.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Count each domain's tiles by state, and say who is at work, how fast, and for how long still."""
+    from pipeline.cli.states import show_json, show_table, watch_table
     from pipeline.runs.status import status as read_status
 
-    table = Table("domain", "sealed", "damaged", "failed", "missing", box=None)
-    states = read_status(load_campaign(config))
-    for s in states:
-        table.add_row(s.domain, *(str(len(group)) for group in (s.sealed, s.damaged, s.failed, s.missing)))
-    console.print(table)
-    for s in states:
-        for name, cause in s.failed:
-            console.print(f"{s.domain} {name} failed: {cause}", markup=False)
+    campaign = load_campaign(config)
+    if as_json:
+        show_json(read_status(campaign))
+    elif watch:
+        watch_table(lambda: read_status(campaign))
+    else:
+        show_table(read_status(campaign))
 
 
 @app.command(epilog="Example: landcover verify campaign.yaml --json verify.json")
@@ -137,12 +165,18 @@ def verify(
 
 
 @app.command(epilog="Example: landcover publish campaign.yaml")
-def publish(config: ConfigArgument, workers: WorkersOption = None) -> None:
+def publish(
+    config: ConfigArgument,
+    workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    scheduler: SchedulerOption = None,
+) -> None:
     """Publish what is sealed into a new edition of the national Zarr; what did not change is kept."""
     from pipeline.runs.publish import publish as publish_edition
 
     with progress("publish") as told:
-        done = publish_edition(load_campaign(config), workers=workers, progress=told)
+        campaign = load_campaign(config).on_cluster(cluster, scheduler)
+        done = publish_edition(campaign, workers=workers, progress=told)
     for name, tiles in done.lacking:
         log.warning("%s: %d tiles are not sealed; they are no data in this edition", name, tiles)
     console.print(
@@ -152,7 +186,15 @@ def publish(config: ConfigArgument, workers: WorkersOption = None) -> None:
 
 
 def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -> None:
-    from pipeline.runs.outline import groups
+    _print_counts(planned)
+    _print_worker(planned.settings)
+    _print_reasons(planned, all_tiles=all_tiles)
+    if planned.todo:
+        for line in predicted.lines():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_counts(planned: "RunPlan") -> None:
     from pipeline.runs.plan import totals
 
     columns = ("domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
@@ -171,7 +213,9 @@ def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -
             str(t.output_files),
         )
     console.print(table)
-    s = planned.settings
+
+
+def _print_worker(s: "Settings") -> None:
     console.print(
         f"engine {s.engine.name} {s.engine.precision}, {s.engine_threads} threads a worker; core {s.layout.core}, halo "
         f"{s.layout.halo}, window {s.layout.window}: {s.layout.overlap_factor:.3f} × the pixels computed"
@@ -184,6 +228,11 @@ def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -
         for key, budget in budgets.items()
     )
     console.print(f"a worker takes up to {s.memory}; {allowed}", markup=False, highlight=False)
+
+
+def _print_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
+    from pipeline.runs.outline import groups
+
     for d in planned.domains:
         if d.inputs.limits:
             limits = ", ".join(d.inputs.limits)
@@ -191,9 +240,9 @@ def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -
         for group in groups(d):
             for line in group.lines(all_tiles=all_tiles):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if planned.todo:
-        for line in predicted.lines():
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for p in d.todo:
+            if p.failure:
+                console.print(f"{d.name} {p.tile.name} failed last time: {p.failure}", markup=False, highlight=False)
 
 
 def _size(count: int) -> str:

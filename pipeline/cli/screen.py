@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pipeline.config import ClusterKind
+
 console = Console()
 log = logging.getLogger("landcover")
 
@@ -22,8 +24,21 @@ TileOption = Annotated[
     typer.Option("--tile", help="A tile by its north-west corner, such as 0595-6890; may be repeated."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Map chosen tiles again, sealed or not.")]
+FailedOption = Annotated[bool, typer.Option("--failed", help="Only tiles that failed when they were tried last.")]
+MissingOption = Annotated[bool, typer.Option("--only-missing", help="Only tiles that were never sealed.")]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Worker processes, instead of the campaign's number.")
+    int | None,
+    typer.Option("--workers", min=1, help="Worker processes (a node), instead of the campaign's number."),
+]
+ClusterOption = Annotated[
+    ClusterKind | None,
+    typer.Option(
+        "--cluster", help="This machine, its GPUs, or all nodes of this SLURM job; else as the campaign says."
+    ),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS|FILE", help="A running Dask scheduler, instead of --cluster."),
 ]
 
 

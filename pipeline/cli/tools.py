@@ -118,7 +118,7 @@ def bench(
 ) -> None:
     """Measure this machine: <name>.json and <name>.png each.
 
-    What engines, feed, run and gpu measure is kept in rates.json of the cache folder: `landcover plan` predicts from it.
+    engines, feed, run and gpu keep their rates in the cache folder's rates.json: `landcover plan` predicts from them.
     """
     from pipeline.bench.suite import run_benches
 

@@ -1,6 +1,8 @@
 """Where tasks run: Dask clusters behind one function."""
 
 from pipeline.cluster.bounded import in_flight
-from pipeline.cluster.local import engine_threads, open_cluster
+from pipeline.cluster.opened import dashboard, open_cluster
+from pipeline.cluster.share import engine_threads
+from pipeline.cluster.watch import worker_count
 
-__all__ = ["engine_threads", "in_flight", "open_cluster"]
+__all__ = ["dashboard", "engine_threads", "in_flight", "open_cluster", "worker_count"]

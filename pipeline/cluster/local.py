@@ -1,63 +1,95 @@
-"""The embedded default: Dask's LocalCluster on this machine."""
+"""Clusters of this machine: Dask's LocalCluster, and dask-cuda's with one worker a GPU."""
 
-import os
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, SpecCluster
 
+from pipeline.cluster.share import dask_settings, memory_share, visible_gpus
 from pipeline.config import Campaign
+from pipeline.errors import ClusterError
 
-
-def engine_threads(campaign: Campaign) -> int:
-    """Threads of the engine in each worker: as the campaign says, else this machine's cores over its workers.
-
-    Another number of workers on the command line does not change it: the last bit of a logit may depend on
-    the engine's threads, and must not depend on the workers.
-    """
-    return campaign.engine_threads or max(1, len(os.sched_getaffinity(0)) // campaign.cluster.workers)
+log = logging.getLogger("landcover")
 
 
 @contextmanager
-def open_cluster(campaign: Campaign, *, workers: int | None = None) -> Iterator[Client]:
-    """A client of a LocalCluster as the campaign's `cluster` section says.
-
-    Workers are processes: a killed one is started again by its nanny and its tasks are done anew.
-    Threads of a worker read and decode side by side while one of them holds the device.
-
-    Args:
-        campaign: its `cluster` section, and `engine_threads`.
-        workers: processes, instead of the campaign's number.
-
-    Yields:
-        The client; its `dashboard_link` is the address to show. Closed with its workers at the end.
-    """
+def local(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
+    """Worker processes on this machine; a killed one is started again by its nanny and its tasks are done anew."""
     section = campaign.cluster
     count = workers or section.workers
-    threads = engine_threads(campaign)
-    environment = {
-        # The engine's threads, once: readers of a worker decode with one thread each beside them.
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": "1",
-        # GDAL reads this variable as MiB. A JPEG 2000 block of 1 024 px in three bands takes 3 MiB, and one that
-        # falls out of the cache is decoded again: under some 256 MiB a reader slows down to a third.
-        "GDAL_CACHEMAX": str(section.gdal_cache_mb),
-    }
-    with (
-        tempfile.TemporaryDirectory(prefix="landcover-dask-") as scratch,
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        LocalCluster(
+    with _scratch(campaign) as scratch:
+        cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=section.threads,
             processes=True,
+            memory_limit=memory_share(count),
             # Port 0: a second run on this machine gets a port of its own.
             dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
             local_directory=scratch,
-        ) as cluster,
-        Client(cluster) as client,
+        )
+        with _closing(cluster), Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def cuda(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
+    """One worker a GPU of this machine, each with several reading threads; `workers` takes the first GPUs only.
+
+    Raises:
+        ClusterError: dask-cuda is not installed, or there are fewer GPUs.
+    """
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise ClusterError(
+            f"cluster kind cuda wants dask-cuda: pip install 'landcover-pipeline[cuda]', or choose kind local ({error})"
+        ) from error
+    devices = visible_gpus()
+    if workers is not None and workers > len(devices):
+        raise ClusterError(f"{workers} workers want {workers} GPUs; this machine has {len(devices)}")
+    if not devices:
+        raise ClusterError("cluster kind cuda: this machine has no GPU; choose kind local")
+    chosen = devices[:workers]
+    with _scratch(campaign) as scratch:
+        cluster = LocalCUDACluster(
+            CUDA_VISIBLE_DEVICES=chosen,
+            threads_per_worker=campaign.cluster.threads,
+            memory_limit=memory_share(len(chosen)),
+            # What tasks return lies in host memory; the device is PyTorch's.
+            device_memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+            local_directory=scratch,
+        )
+        with _closing(cluster), Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def _scratch(campaign: Campaign) -> Iterator[str]:
+    """A temporary folder for workers, while Dask is set up as they want it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="landcover-dask-") as folder,
+        dask.config.set(dask_settings(campaign)),
     ):
-        yield client
+        yield folder
+
+
+@contextmanager
+def _closing(cluster: SpecCluster) -> Iterator[None]:
+    """Closes a cluster at the end of the block.
+
+    A worker that has just been started again takes long to go on a busy machine. Dask then kills it, and raises
+    because it did not see it go in time: no failure of a run whose tiles are sealed.
+    """
+    try:
+        yield
+    finally:
+        try:
+            cluster.close()
+        except TimeoutError:
+            log.warning("a worker did not end in time and was killed")

@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
 from pipeline import legend
-from pipeline.durable import remove_temporaries, replacing
+from pipeline.durable import check_room, remove_temporaries, replacing
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Affine6
@@ -87,16 +87,23 @@ def write_cog(
 
     Raises:
         ProductError: the array is not uint8 (y, x), or the file cannot be written.
+        OutOfSpaceError: there is no room for it.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or not pixels.size:
         raise ProductError(f"{path}: expected uint8 (y, x), got {pixels.dtype} of shape {pixels.shape}")
     with replacing(path) as temporary:
         with _in_memory(np.ascontiguousarray(pixels), transform=transform, crs=crs) as source:
             _describe(source, layer=layer, live=live, tags=tags)
+            problem = ""
             try:
                 rasterio.shutil.copy(source, temporary, driver="COG", **_CREATION, **_LAYER_CREATION[layer])
             except (RasterioError, CPLE_BaseError) as error:
-                raise ProductError(f"{path}: GDAL cannot write the COG: {error}") from error
+                problem = str(error)
+            # Outside of the handler, so that no GDAL error is in the chain: those do not survive being pickled, and
+            # the driver would see neither their class nor ours.
+            if problem:
+                check_room(path, pixels.nbytes)
+                raise ProductError(f"{path}: GDAL cannot write the COG: {problem}")
         _prove(temporary, pixels, path)
         return FileFacts(path, temporary.stat().st_size, file_sha256(temporary))
 
@@ -108,6 +115,7 @@ def _prove(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
     Reading back costs a twentieth of writing.
     """
     height, width = pixels.shape
+    problem = ""
     try:
         with rasterio.open(temporary) as dataset:
             for row in range(0, height, 2 * BLOCK):
@@ -118,7 +126,10 @@ def _prove(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
                         f"{path}: rows {row}..{stop} read back unlike what was written; is the disk sound?"
                     )
     except (RasterioError, CPLE_BaseError) as error:
-        raise ProductError(f"{path}: was written and cannot be read back ({error}); is the disk full?") from error
+        problem = str(error)
+    if problem:
+        check_room(path, pixels.nbytes)
+        raise ProductError(f"{path}: was written and cannot be read back ({problem}); is the disk full?")
 
 
 @contextmanager

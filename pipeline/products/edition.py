@@ -4,11 +4,9 @@ It grows under a temporary name, out of hard links to what did not change and ne
 becomes current by one rename of a symbolic link. Readers see the former edition or the new one.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,30 +41,10 @@ class ShardFacts:
     owned: tuple[tuple[str, int], ...]
 
 
-@contextmanager
-def publishing(national: Path) -> Iterator[None]:
-    """Holds the nation for one publisher, until the block or its process ends.
-
-    Raises:
-        ProductError: another publisher is at work, or the folder cannot be written.
-    """
-    try:
-        national.mkdir(parents=True, exist_ok=True)
-        lock = (national / ".lock").open("w")
-    except OSError as error:
-        raise ProductError(f"{national}: cannot be written: {error.strerror or error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ProductError(f"{national}: another publish is at work; wait for its end") from error
-        yield
-
-
 def abandoned(national: Path) -> tuple[Path, ...]:
     """Removes what a killed publish left and returns it; the current edition stays what it was.
 
-    Call it while no other publish is at work: see `publishing`.
+    Call it while no other publish is at work: `runs.publish` holds the nation.
 
     Raises:
         ProductError: it cannot be removed.

@@ -1,60 +1,42 @@
-"""A domain's run: plan → submit a bounded number of tiles → seal each → what failed, by name.
+"""A domain's run: plan → hold the domain → submit a bounded number of tiles → seal each → what failed, by name.
 
 1. `make_plan` says which tiles are to be mapped (`runs.plan`).
-2. `run` opens the cluster and puts the model on every worker once.
+2. `run` takes the domains' locks, opens the cluster and puts the model on every worker once.
 3. Each tile becomes one graph: a task a block, and one that seals. At most `tiles_in_flight` a worker are
    submitted, done in turn, so that one is sealed while the next is mapped; another follows when one is sealed.
-4. A tile that fails is named with its cause, and the others go on.
-5. The domain's `run.json` says how it went; with failures the run ends in `RunFailed`.
+4. A tile that fails is named with its cause, and the others go on (`runs.causes` has the policy).
+5. The domain's `run.json` says at any moment how far it is; with failures the run ends in `RunFailed`.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import count, takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dask.delayed import delayed
 from distributed import Client, Future, Worker, WorkerPlugin
-from distributed.scheduler import KilledWorker
 
-from pipeline.cluster import in_flight, open_cluster
-from pipeline.durable import write_json
-from pipeline.errors import LandcoverError, ProductError, RunFailed
+from pipeline.cluster import dashboard, in_flight, open_cluster, worker_count
+from pipeline.errors import LockError, OutOfSpaceError, RunFailed, RunStopped
 from pipeline.grid import Tile
 from pipeline.inference import Engine, Predictor, predict_stack, predictor_for
+from pipeline.lock import Holding
 from pipeline.model import Model
-from pipeline.products.item import seal
+from pipeline.products.item import SealedTile, seal
 from pipeline.products.stac import Provenance
+from pipeline.runs.causes import cause_of, limit_losses
+from pipeline.runs.held import HeldDomain, Listener, RunStarted, TileEnded, held
 from pipeline.runs.origin import product_origin
-from pipeline.runs.plan import DomainPlan, PlannedTile, RunPlan, Settings
-from pipeline.runs.record import RUN_FILE, read_run, software
+from pipeline.runs.plan import PlannedTile, RunPlan, Settings
+from pipeline.runs.record import software
+from pipeline.runs.stopping import Stop, leave_signals_to_the_driver
 from pipeline.sources.inputs import DomainInputs
 from pipeline.sources.mosaic import Mosaic
 
-
-@dataclass(frozen=True)
-class TileEnded:
-    """A tile was sealed, or failed with `error`."""
-
-    domain: str
-    tile: str
-    seconds: float
-    """From its submission to its end; tiles in flight overlap."""
-    pixels: int
-    error: str | None
-
-
-@dataclass(frozen=True)
-class RunStarted:
-    """The cluster stands."""
-
-    dashboard: str
-    tiles: int
-
-
-Listener = Callable[[RunStarted | TileEnded], None]
+__all__ = ["RunStarted", "TileEnded", "run"]
 
 
 class ResidentModel(WorkerPlugin):
@@ -67,16 +49,27 @@ class ResidentModel(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002  (Dask's signature)
         """Called by Dask in the worker's process."""
+        leave_signals_to_the_driver()
         predictor_for(self._model, self._engine, threads=self._threads, stand_in=self._stand_in)
 
 
-def run(plan: RunPlan, *, workers: int | None = None, listener: Listener = lambda _: None) -> tuple[TileEnded, ...]:
+def run(
+    plan: RunPlan,
+    *,
+    workers: int | None = None,
+    listener: Listener = lambda _: None,
+    stop: Stop | None = None,
+    predicted: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> tuple[TileEnded, ...]:
     """Maps what the plan has to do, and seals it tile by tile.
 
     Args:
         plan: as `make_plan` gives it.
         workers: processes, instead of the campaign's number.
         listener: told of each event; progress bars, logs and records come from these.
+        stop: asked from outside, such as by `stop_on_signals`: no more tiles are then submitted, and those in
+            flight are sealed.
+        predicted: domain → what a forecast gave (`wall_s`: seconds), kept in its record for `status`.
 
     Returns:
         The sealed tiles' events.
@@ -84,69 +77,70 @@ def run(plan: RunPlan, *, workers: int | None = None, listener: Listener = lambd
     Raises:
         ConfigError: a worker would take more than `cluster.memory_bytes`, or of its GPU more than
             `cluster.device_memory_bytes`; nothing was started.
-        ProductError: an output folder cannot be written; nothing was started.
+        LockError: another run holds a domain, then nothing was started; or took it over meanwhile.
+        StorageError: an output folder cannot be written; nothing was started.
+        OutOfSpaceError: the disk is full or a quota used up; tiles in flight were waited for.
+        ClusterError: the cluster could not be had or was lost.
         RunFailed: some tiles failed; the others are sealed.
+        RunStopped: it was asked to stop, and there is more to do.
     """
+    stop = stop or Stop()
     settings = plan.settings
     if not plan.todo:
         return ()
     cluster = settings.campaign.cluster
     settings.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
-    for domain in plan.domains:
-        _prepare(settings.folder(domain.name))
-    ended = [_broken(d, t) for d in plan.domains for t in d.todo if t.broken]
-    for event in ended:
-        listener(event)
-    if len(ended) < plan.todo:
-        ended += _run_domains(plan, workers, listener)
-    for domain in plan.domains:
-        _record(settings, domain, [e for e in ended if e.domain == domain.name])
-    failed = [e for e in ended if e.error]
-    if failed:
-        listed = "\n".join(f"  {e.domain} {e.tile}: {e.error}" for e in failed)
-        raise RunFailed(
-            f"{len(failed)} of {len(ended)} tiles failed, the others are sealed; "
-            f"mend the cause and run again:\n{listed}"
+    with ExitStack() as stack:
+        chosen = [
+            stack.enter_context(
+                held(settings, domain, listener=listener, stop=stop, predicted=predicted.get(domain.name))
+            )
+            for domain in plan.domains
+            if domain.todo
+        ]
+        if any(domain.whole for domain in chosen) and not stop.reason:
+            _run_domains(settings, chosen, workers, listener)
+    _raise_unless_all_sealed(chosen, stop)
+    return tuple(event for domain in chosen for event in domain.events)
+
+
+def _raise_unless_all_sealed(domains: list[HeldDomain], stop: Stop) -> None:
+    ended = [event for domain in domains for event in domain.events]
+    failed = [event for event in ended if event.error]
+    left = sum(domain.left for domain in domains)
+    listed = "".join(f"\n  {e.domain} {e.tile}: {e.error}" for e in failed)
+    also = f"; {len(failed)} failed:{listed}" if failed else ""
+    for cause in (domain.stopper for domain in domains if domain.stopper):
+        counts = f"{len(ended) - len(failed)} tiles were sealed and {left} not begun"
+        if cause.kind == "lock lost":
+            raise LockError(f"{cause.text}; {counts}")
+        raise OutOfSpaceError(f"{cause.text}; {counts}{also}")
+    if left:
+        raise RunStopped(
+            f"stopped ({stop.reason}) with {len(ended) - len(failed)} tiles sealed and {left} still to do: "
+            f"run again{also}"
         )
-    return tuple(ended)
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(ended)} tiles failed, the others are sealed; mend the cause and run again:{listed}"
+        )
 
 
-def _prepare(folder: Path) -> None:
-    """Makes sure before anything starts that a domain's folder can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ProductError(
-            f"{folder} cannot be written: {error}; change output.domains or the folder's rights"
-        ) from error
-
-
-def _broken(domain: DomainPlan, planned: PlannedTile) -> TileEnded:
-    """A tile that fails before it starts: its inputs are not what was indexed."""
-    return TileEnded(domain.name, planned.tile.name, 0.0, 0, "; ".join(planned.broken))
-
-
-def _run_domains(plan: RunPlan, workers: int | None, listener: Listener) -> list[TileEnded]:
+def _run_domains(settings: Settings, domains: list[HeldDomain], workers: int | None, listener: Listener) -> None:
     """Maps the tiles whose inputs are whole, on one cluster, domain by domain."""
-    settings = plan.settings
-    ended = []
     with open_cluster(settings.campaign, workers=workers) as client:
-        listener(RunStarted(client.dashboard_link, plan.todo))
+        listener(RunStarted(dashboard(client), sum(len(domain.plan.todo) for domain in domains)))
+        limit_losses(client)
         resident = ResidentModel(settings.model, settings.engine, settings.engine_threads, stand_in=settings.stand_in)
         client.register_plugin(resident)
-        for domain in plan.domains:
-            for event in _run_domain(client, settings, domain, workers or settings.campaign.cluster.workers):
-                listener(event)
-                ended.append(event)
-    return ended
+        for domain in domains:
+            _run_domain(client, settings, domain)
 
 
-def _run_domain(client: Client, settings: Settings, domain: DomainPlan, workers: int) -> Iterator[TileEnded]:
-    """Keeps a bounded number of tiles submitted, and yields each as it ends."""
-    mosaic = Mosaic.of(domain.inputs, bands=settings.recipe.bands, height_step_m=settings.recipe.height_step_m)
+def _run_domain(client: Client, settings: Settings, domain: HeldDomain) -> None:
+    """Keeps a bounded number of tiles submitted until it is asked to stop, and notes each as it ends."""
+    inputs, section = domain.plan.inputs, settings.campaign.cluster
+    mosaic = Mosaic.of(inputs, bands=settings.recipe.bands, height_step_m=settings.recipe.height_step_m)
     since: dict[str, float] = {}
     turn = count()
 
@@ -155,32 +149,50 @@ def _run_domain(client: Client, settings: Settings, domain: DomainPlan, workers:
         # One tile before the next. Dask would take turns between what comes within a minute: tiles in flight would end
         # together, and while they are sealed nothing would be left to infer.
         future: Future[Any] = client.compute(_tile_graph(settings, domain, mosaic, planned), priority=-next(turn))
+        domain.submitted(planned)
         return future
 
-    whole = (planned for planned in domain.todo if not planned.broken)
-    for planned, future in in_flight(whole, submit, limit=settings.campaign.cluster.tiles_in_flight * workers):
-        name = planned.tile.name
-        seconds = time.monotonic() - since.pop(name)
-        yield TileEnded(domain.name, name, seconds, planned.tile.window.pixels, _cause(future))
+    tiles = in_flight(
+        takewhile(lambda _: domain.may_go_on(), domain.whole),
+        submit,
+        client=client,
+        # Asked each time: workers of a job join late, and nodes go.
+        limit=lambda: section.tiles_in_flight * worker_count(client),
+        lost_s=section.lost_s,
+    )
+    for planned, future in tiles:
+        domain.ended(planned, time.monotonic() - since.pop(planned.tile.name), cause_of(future))
 
 
-def _tile_graph(settings: Settings, domain: DomainPlan, mosaic: Mosaic, planned: PlannedTile) -> Any:
+def _tile_graph(settings: Settings, domain: HeldDomain, mosaic: Mosaic, planned: PlannedTile) -> Any:
     """One tile, lazily: a task a block, and the seal that takes them all."""
     reads = settings.reads(planned.tile)
     # Only what is behind this tile travels with its tasks, not the domain's thousand files.
     stack = predict_stack(mosaic.around(reads), settings.method, window=planned.tile.window)
-    assets = domain.inputs.behind(reads)
-    return delayed(seal, pure=False)(
-        settings.folder(domain.name),
-        domain=domain.name,
+    inputs = domain.plan.inputs
+    return delayed(_seal_held, pure=False)(
+        domain.lock,
+        settings.folder(domain.plan.name),
+        domain=domain.plan.name,
         tile=planned.tile,
         stack=stack,
         fingerprint=planned.fingerprint,
         live=settings.recipe.live,
-        provenance=_provenance(settings, domain.inputs, planned.tile),
-        inputs=[asset.href for asset in assets],
-        crs=domain.inputs.crs,
+        provenance=_provenance(settings, inputs, planned.tile),
+        inputs=[asset.href for asset in inputs.behind(reads)],
+        crs=inputs.crs,
     )
+
+
+def _seal_held(lock: Holding, folder: Path, **tile: Any) -> SealedTile:
+    """Seals in a worker, unless the run's lock is another's by now: a driver that died leaves workers behind.
+
+    Raises:
+        LockError: it is.
+        ProductError, StorageError: as `seal`.
+    """
+    lock.check()
+    return seal(folder, **tile)
 
 
 def _provenance(settings: Settings, inputs: DomainInputs, tile: Tile) -> Provenance:
@@ -203,39 +215,4 @@ def _provenance(settings: Settings, inputs: DomainInputs, tile: Tile) -> Provena
         citation=origin.citation,
         doi=origin.doi,
         acquired=inputs.tile(tile.name).acquired,
-    )
-
-
-def _cause(future: Future[Any]) -> str | None:
-    """Why a tile failed, in one line; None where it is sealed."""
-    error = future.exception()
-    if error is None:
-        return None
-    if isinstance(error, KilledWorker):
-        return "its worker died again and again (killed, or out of memory)"
-    if isinstance(error, LandcoverError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
-
-
-def _record(settings: Settings, domain: DomainPlan, events: list[TileEnded]) -> None:
-    """Writes the domain's `run.json`: the resolved campaign, and all failures that still stand."""
-    folder = settings.folder(domain.name)
-    former = read_run(folder).get("failed", {})
-    attempted = {e.tile for e in events}
-    failed = {t: m for t, m in former.items() if t not in attempted} | {e.tile: e.error for e in events if e.error}
-    write_json(
-        folder / RUN_FILE,
-        {
-            "campaign": settings.campaign.model_dump(mode="json")
-            | {"engine": settings.engine.name, "engine_threads": settings.engine_threads},
-            "weights_sha256": settings.model.weights_hash,
-            "quantized_sha256": settings.engine.quantized.sha256 if settings.engine.quantized else None,
-            "recipe": settings.recipe.model_dump(mode="json"),
-            "software": software(),
-            "tiles": [
-                {"tile": e.tile, "seconds": round(e.seconds, 3), "pixels": e.pixels} for e in events if not e.error
-            ],
-            "failed": dict(sorted(failed.items())),
-        },
     )

@@ -11,14 +11,15 @@ tiles, which leave workers idle, and a file system that is slower than its reade
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pipeline.cluster.allocation import job_nodes
 from pipeline.errors import ConfigError
 from pipeline.inference import Engine
 from pipeline.inference.torch_engine import cuda_devices
-from pipeline.runs.plan import Settings, Totals
-from pipeline.runs.rates import CPU, UNITS, Measured, Rates, find_rates, processor
+from pipeline.runs.plan import RunPlan, Settings, Totals, totals
+from pipeline.runs.rates import CPU, UNITS, Measured, Rates, find_rates, processor, read_rates
 
 _START_S = 30.0
 """Workers import and load the network, and an engine compiles its graph, before the first block."""
@@ -70,6 +71,21 @@ def named_machine(
     if gpu and not count:
         raise ConfigError(f"--gpu {gpu} and --gpus 0 contradict each other: leave one out")
     return Machine(f"{nodes} nodes" if nodes > 1 else "a node", nodes, cores or own.cores, count, model)
+
+
+def predictions(plan: RunPlan) -> dict[str, dict[str, Any]]:
+    """Domain → its forecast as a run's record keeps it: on this machine, or on all nodes of this job.
+
+    Empty where a GPU maps of which no rate is known: a run does not want a prediction.
+    """
+    settings, own = plan.settings, this_machine(plan.settings)
+    nodes = job_nodes() if settings.campaign.cluster.kind == "slurm" else 1
+    try:
+        rates = rates_for(settings, own, measured=read_rates())
+    except ConfigError:
+        return {}
+    machine = replace(own, nodes=nodes)
+    return {d.name: forecast(settings, totals(settings, d), rates, machine).as_json() for d in plan.domains}
 
 
 @dataclass(frozen=True)

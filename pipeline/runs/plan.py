@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -18,6 +18,7 @@ from pipeline.inference.memory import Projection, projected_memory
 from pipeline.model import Model, load
 from pipeline.products.item import SealedTile, matches, read_sealed
 from pipeline.runs.origin import lattice_of
+from pipeline.runs.record import failures, read_run
 from pipeline.sources.catalog import DomainInputs, open_domain
 
 Reason = Literal["not mapped yet", "inputs, weights, recipe or windows changed", "files missing or damaged", "forced"]
@@ -88,6 +89,20 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Only:
+    """Which of the tiles to map are wanted; with both, those that are both."""
+
+    failed: bool = False
+    """Those that failed, or were suspect, when they were tried last."""
+    missing: bool = False
+    """Those that have no product at all: not those that changed or are damaged."""
+
+    def takes(self, planned: "PlannedTile") -> bool:
+        """Whether a tile is wanted."""
+        return (not self.failed or planned.failure is not None) and (not self.missing or planned.sealed is None)
+
+
+@dataclass(frozen=True)
 class PlannedTile:
     """A tile, the fingerprint that it would have today, and what is to be done with it."""
 
@@ -99,6 +114,10 @@ class PlannedTile:
     """Input files behind a tile to map that are gone or changed since they were indexed: it will fail."""
     sealed: SealedTile | None
     """What stands sealed now, today's or not."""
+    failure: str | None = None
+    """Why it was not sealed when it was tried last."""
+    suspect: bool = False
+    """It cost several workers then."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,7 @@ def make_plan(
     domains: Sequence[str] = (),
     tiles: Sequence[str] = (),
     force: bool = False,
+    only: Only = Only(),
 ) -> RunPlan:
     """Compares what is sealed with what the campaign asks for today.
 
@@ -174,6 +194,7 @@ def make_plan(
         domains: names of some of its domains; all when empty.
         tiles: names of some tiles; all when empty.
         force: map every chosen tile again.
+        only: leave of them only those that failed, or that were never sealed.
 
     Raises:
         ConfigError: a domain or tile that the campaign does not have, or domains on several lattices.
@@ -190,7 +211,7 @@ def make_plan(
             f"tile {', '.join(sorted(unknown))} is in no chosen domain's catalogue "
             f"({', '.join(s.name for s in sections)}); `landcover status` lists the tiles"
         )
-    return RunPlan(settings, plans)
+    return RunPlan(settings, tuple(replace(p, tiles=tuple(t for t in p.tiles if only.takes(t))) for p in plans))
 
 
 def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *, force: bool) -> DomainPlan:
@@ -208,22 +229,22 @@ def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *
             f"domain {section.name}: tile {', '.join(outside[:5])} lies outside extent_km {campaign.output.extent_km} "
             f"of {inputs.crs}; its tiles take [{own}]: give an extent_km that holds all domains of the campaign"
         )
+    folder = settings.folder(section.name)
     tiles = [t.tile for t in inputs.tiles if not wanted or t.tile.name in wanted]
     today = {tile: settings.fingerprint(tile, inputs) for tile in tiles}
-    looked = _looked_at(settings.folder(section.name), section.name, today, force=force)
+    looked = _looked_at(folder, section.name, today, force=force)
     # Inputs of a sealed tile may go (a purged disk); those of a tile that is to be mapped must be as indexed.
     behind = {tile: inputs.behind(settings.reads(tile)) for tile, (_, reason) in looked.items() if reason}
     changes = inputs.changes(a for assets in behind.values() for a in assets)
-    return DomainPlan(
-        section,
-        inputs,
-        tuple(
-            PlannedTile(
-                tile, today[tile], reason, tuple(changes[a] for a in behind.get(tile, ()) if a in changes), sealed
-            )
-            for tile, (sealed, reason) in sorted(looked.items())
-        ),
-    )
+    record = read_run(folder)
+    causes, suspect = failures(record), record.get("suspect", {})
+
+    def planned(tile: Tile, sealed: SealedTile | None, reason: Reason | None) -> PlannedTile:
+        broken = tuple(changes[a] for a in behind.get(tile, ()) if a in changes)
+        failure = causes.get(tile.name) if reason else None
+        return PlannedTile(tile, today[tile], reason, broken, sealed, failure, tile.name in suspect)
+
+    return DomainPlan(section, inputs, tuple(planned(tile, *found) for tile, found in sorted(looked.items())))
 
 
 def _looked_at(

@@ -7,10 +7,12 @@ from typing import Any
 
 from distributed import Client, Future
 
-from pipeline.cluster import in_flight, open_cluster
-from pipeline.config import Campaign, load_recipe
+from pipeline.cluster import in_flight, open_cluster, worker_count
+from pipeline.cluster.squeue import job_runs
+from pipeline.config import Campaign, ClusterSection, load_recipe
 from pipeline.errors import ProductError
-from pipeline.products.edition import abandoned, begin, commit, publishing, write_shard
+from pipeline.lock import holding
+from pipeline.products.edition import abandoned, begin, commit, write_shard
 from pipeline.products.item import list_sealed
 from pipeline.products.national import DomainProduct, EditionPlan, NationalGrid, ShardPlan, plan_edition
 from pipeline.products.ownership import read_boundary
@@ -51,8 +53,10 @@ def publish(
 
     Raises:
         ConfigError: domains on several lattices.
-        ProductError: nothing is sealed, a boundary cannot be read, the store cannot be written, or
-            somebody else publishes; the edition before stays current.
+        LockError: somebody else publishes.
+        ProductError: nothing is sealed, a boundary cannot be read, or the store cannot be written; the edition
+            before stays current.
+        StorageError: the national folder cannot be written.
     """
     national = campaign.output.national
     crs = lattice_of(campaign)
@@ -61,18 +65,19 @@ def publish(
     products = [_product(campaign, state, crs) for state in states]
     if not any(product.sealed for product in products):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
-    with publishing(national):
+    with holding(national, what=f"the national product {national}", job_runs=job_runs) as lock:
         abandoned(national)
         plan = plan_edition(national, grid, products)
         if not plan.nothing_to_do:
             begin(plan)
             with open_cluster(campaign, workers=workers) as client:
-                _write_shards(client, plan, progress)
+                _write_shards(client, plan, campaign.cluster, progress)
+            lock.check()
             commit(plan)
         edition = current_edition(national)
     if edition is None:
         raise ProductError(f"{national}: no edition is current after the publish; publish again")
-    lacking = tuple((s.domain, len(s.failed) + len(s.missing)) for s in states if s.failed or s.missing)
+    lacking = tuple((s.domain, s.unsealed) for s in states if s.unsealed)
     store = national / "current" / edition.store.name
     return Published(edition.number, store, len(plan.write), len(plan.link), lacking)
 
@@ -80,13 +85,13 @@ def publish(
 def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct:
     """A domain as publishing sees it; its table row says with what it was mapped, and from whose data of when."""
     section = campaign.domain(state.domain)
-    failed = frozenset(name for name, _ in state.failed)
+    failed = frozenset(name for name, _ in (*state.failed, *state.suspect))
     return DomainProduct(
         name=state.domain,
         year=vintage(state.domain),
         boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
         sealed=list_sealed(campaign.output.domains / state.domain, state.domain, campaign.grid.tile),
-        expected=(*state.sealed, *state.damaged, *failed, *state.missing),
+        expected=(*state.sealed, *state.damaged, *state.in_flight, *failed, *state.missing),
         failed=failed,
         about={"campaign": campaign.name, "weights": campaign.model.weights} | _told(campaign, state.domain),
     )
@@ -100,13 +105,18 @@ def _told(campaign: Campaign, domain: str) -> dict[str, Any]:
     return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}
 
 
-def _write_shards(client: Client, plan: EditionPlan, progress: Callable[[int, int], None]) -> None:
+def _write_shards(
+    client: Client, plan: EditionPlan, section: ClusterSection, progress: Callable[[int, int], None]
+) -> None:
     """One task writes one shard: no locks."""
 
     def submit(shard: ShardPlan) -> Future[Any]:
         return client.submit(write_shard, plan.target, shard, pure=False)
 
-    limit = 2 * sum(client.nthreads().values())
-    for done, (_, future) in enumerate(in_flight(plan.write, submit, limit=limit), start=1):
+    def limit() -> int:
+        return 2 * section.threads * worker_count(client)
+
+    ended = in_flight(plan.write, submit, client=client, limit=limit, lost_s=section.lost_s)
+    for done, (_, future) in enumerate(ended, start=1):
         future.result()
         progress(done, len(plan.write))

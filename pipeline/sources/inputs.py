@@ -243,6 +243,17 @@ class DomainInputs:
         with ThreadPoolExecutor(_ASKERS) as pool:
             return {a: sentence for a, sentence in zip(asked, pool.map(_change, asked), strict=True) if sentence}
 
+    @staticmethod
+    def purged(asset: Asset) -> str | None:
+        """A sentence where there is no file any more; None where one is there, readable or not."""
+        try:
+            asset.path.stat()
+        except FileNotFoundError:
+            return _gone(asset)
+        except OSError:
+            return None
+        return None
+
     def inputs_digest(self, window: Window) -> str:
         """32 hexadecimal digits over all that the pixels of `window` depend on.
 
@@ -283,6 +294,15 @@ def _change(asset: Asset) -> str | None:
             return None
         if stat.st_size == asset.size and file_signature(asset.path) == asset.signature:
             return None
+    except FileNotFoundError:
+        return _gone(asset)
     except OSError as error:
         return f"{asset.path}: cannot be read: {error.strerror or error}; restore it, or index the domain again"
     return f"{asset.path}: its content is no longer what was indexed; index the domain again"
+
+
+def _gone(asset: Asset) -> str:
+    return (
+        f"{asset.path} cannot be read: No such file or directory. It was indexed, so it was purged (scratch disks "
+        "remove what is old), moved or deleted: copy it back to its place, or index the domain again from where it is"
+    )

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
 from rasterio.features import rasterize
 
-from pipeline.errors import CatalogError, SourceError
+from pipeline.errors import CatalogError, SourceError, TransientReadError
 from pipeline.fingerprint import digest
 from pipeline.grid import RESOLUTION_M, Affine6, Window
 from pipeline.sources import vrt
 from pipeline.sources.elevation import Elevation
 from pipeline.sources.handles import gdal_options, on_frame, read
 from pipeline.sources.inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
+from pipeline.sources.patience import momentary, patiently
 from pipeline.sources.raster import Pixels, Raster, Source, check_inside
 from pipeline.sources.silence import CameBack, check_not_silent
 
@@ -122,6 +123,8 @@ class Mosaic:
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """The pixels of a lattice window; outside every tile 0 and not valid, height 0 where elevation is unknown.
 
+        What fails for a moment is read again, as `patience` says.
+
         Args:
             within: see `Source.read`.
 
@@ -129,8 +132,11 @@ class Mosaic:
             SourceError: the window leaves the readable part, or a file behind it cannot be read; named.
         """
         check_inside(window, self.readable, f"domain {self.inputs.domain}")
-        whole = Pixels.nothing(len(self.bands), within or window)
-        pixels = whole.part(window, of=within or window)
+        return patiently(lambda: self._read(window, within or window))
+
+    def _read(self, window: Window, within: Window) -> Pixels:
+        whole = Pixels.nothing(len(self.bands), within)
+        pixels = whole.part(window, of=within)
         tiles = self.inputs.meeting(window)
         if not tiles:
             return whole
@@ -141,7 +147,8 @@ class Mosaic:
                 if "elevation" in self.bands:
                     self._read_elevation(pixels.bands[self.bands.index("elevation")], window, tiles)
             except CameBack:
-                return self._over(self.inputs, self.bands, self.height_step_m, self.readable).read(window)
+                anew = self._over(self.inputs, self.bands, self.height_step_m, self.readable)
+                return anew.read(window, within=within)
             except RasterioIOError as error:
                 raise self._explained(window, error) from error
         for tile in tiles:
@@ -235,11 +242,16 @@ class Mosaic:
                 read(single, on_frame(place), indexes=[1])
             except RasterioIOError as own:
                 cause = own.__cause__ or own
-                return SourceError(
+                if purged := self.inputs.purged(asset):
+                    return SourceError(f"{where}: {purged}")
+                kind = TransientReadError if momentary(own, asset.path) else SourceError
+                return kind(
                     f"{where}: {asset.path} cannot be read: {cause}; restore the file, then run again "
                     "(index the domain again if it is another one)"
                 )
-        return SourceError(f"{where}: cannot be read: {error.__cause__ or error}; each file alone can: run again")
+        return TransientReadError(
+            f"{where}: cannot be read: {error.__cause__ or error}; each file alone can: run again"
+        )
 
     def to_xarray(self, block: int = 5000) -> xr.DataArray:
         """The mosaic as a lazy uint8 array (band, y, x), for people: one Dask task a block.

@@ -17,7 +17,7 @@ import xarray as xr
 
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile, Window
-from pipeline.products.edition import abandoned, begin, commit, publishing, write_shard
+from pipeline.products.edition import abandoned, begin, commit, write_shard
 from pipeline.products.national import DomainProduct, NationalGrid, domain_code, plan_edition
 from pipeline.products.record import LAYERS, current_edition
 from pipeline.products.store import check_shards, open_national
@@ -255,10 +255,6 @@ def test_a_publish_killed_at_any_step_leaves_the_former_edition_current(
 
 
 def test_two_publishers_do_not_meet(national: Path, domains: list[DomainProduct]) -> None:
-    with publishing(national), pytest.raises(ProductError, match="another publish is at work"), publishing(national):
-        pass
-    with publishing(national):
-        pass
     plan = plan_edition(national, GRID, domains[:1])
     begin(plan)
     with pytest.raises(ProductError, match="under way or was killed"):

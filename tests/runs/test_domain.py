@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import pipeline
 from pipeline.cli import app
-from pipeline.errors import ConfigError, LandcoverError, ProductError, RunFailed
+from pipeline.errors import ConfigError, LandcoverError, RunFailed, StorageError
 from pipeline.model import load
 from pipeline.runs.domain import RunStarted, TileEnded, run
 from pipeline.runs.plan import make_plan
@@ -219,7 +219,7 @@ def test_an_output_that_cannot_be_written_stops_before_anything_starts(copy: Mad
     (copy.folder / "file").write_text("no folder")
     copy.change(output={**copy.campaign.output.model_dump(mode="json"), "domains": "file"})
     events: list[object] = []
-    with pytest.raises(ProductError, match=r"file/D034_2021 cannot be written"):
+    with pytest.raises(StorageError, match=r"file/D034_2021 cannot be written"):
         run(make_plan(copy.campaign), listener=events.append)
     assert not events
 

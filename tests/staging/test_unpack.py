@@ -12,7 +12,7 @@ from pathlib import Path
 import py7zr
 import pytest
 
-from pipeline.errors import DeliveryError, LandcoverError, StorageError
+from pipeline.errors import DeliveryError, LandcoverError, LockError, StorageError
 from pipeline.sources.staging import check_members, check_sums, claimed, find, pending, read_contents, unpack
 from pipeline.sources.staging.unpack import Unpacked, check_room
 from tests.staging.archives import BZIP2, LZMA, LZMA2, STORED, files_of, noise_bytes, pack
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_whole_files_only_and_the_next_run_goes_on(tmp_path: 
 def test_two_stages_do_not_share_a_folder(tmp_path: Path) -> None:
     with (
         claimed(tmp_path / "out"),
-        pytest.raises(StorageError, match="another `landcover stage`"),
+        pytest.raises(LockError, match=r"the staging folder .* is held by process"),
         claimed(tmp_path / "out"),
     ):
         pass

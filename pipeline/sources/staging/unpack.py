@@ -1,6 +1,5 @@
 """Members of an archive → files below one folder: each whole under its name, or not there."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.durable import sync
 from pipeline.errors import DeliveryError, StorageError
+from pipeline.lock import holding
 from pipeline.sources.delivery import check_domain, parse
 from pipeline.sources.staging.sevenzip import Contents, Member, Stream, Tape
 from pipeline.sources.staging.volumes import Archive
@@ -49,37 +49,21 @@ def claimed(folder: Path) -> Iterator[Path]:
     """Makes the staging folder, keeps a second `stage` out of it, and yields a folder inside for work.
 
     Raises:
-        StorageError: it cannot be made or written, or another `stage` is at work there.
+        LockError: another `stage` is at work there.
+        StorageError: it cannot be made or written.
     """
     work = folder / WORK
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = os.open(work, os.O_RDONLY)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be made or written: {error.strerror}; choose another --out") from error
-    try:
-        _lock(lock, folder)
+    with holding(work, what=f"the staging folder {folder}"):
         _clear(work)
         yield work
         _clear(work)
-    finally:
-        os.close(lock)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise StorageError(f"{folder}: another `landcover stage` writes here; wait for it, or choose --out") from error
-    except OSError:
-        # Some network disks have no locks; one stage at a time is then up to who starts it.
-        return
 
 
 def _clear(work: Path) -> None:
     try:
         for path in work.iterdir():
-            if path.name != JOURNAL:
+            # The lock is a folder.
+            if path.name != JOURNAL and not path.is_dir():
                 path.unlink()
     except OSError as error:
         raise StorageError(f"{work}: cannot be cleared: {error.strerror}; remove it by hand") from error

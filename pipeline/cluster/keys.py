@@ -1,0 +1,60 @@
+"""TLS for one job: whoever does not hold its key can neither ask its scheduler nor be its worker.
+
+An open Dask scheduler runs the code of everybody who reaches its port, as the user whose job it is.
+"""
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_DAY = dt.timedelta(days=1)
+
+
+def write_keys(folder: Path) -> dict[str, Any]:
+    """Makes a key and its self-signed certificate for this job alone.
+
+    Scheduler, workers and client show the same certificate, and trust no other.
+
+    Args:
+        folder: `key.pem` and `cert.pem` are written there, readable by their owner only.
+
+    Returns:
+        Dask's configuration for all three; it names the files and holds no secret.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "landcover-job")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        # The nodes' clocks differ a little; no job lasts a month.
+        .not_valid_before(now - _DAY)
+        .not_valid_after(now + 30 * _DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    files = {"key": folder / "key.pem", "cert": folder / "cert.pem"}
+    for file, content in (
+        (files["key"], secret),
+        (files["cert"], certificate.public_bytes(serialization.Encoding.PEM)),
+    ):
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+            opened.write(content)
+    own = {part: str(path) for part, path in files.items()}
+    return {
+        "distributed.comm.require-encryption": True,
+        "distributed.comm.tls.ca-file": own["cert"],
+        **{f"distributed.comm.tls.{role}": own for role in ("scheduler", "worker", "client")},
+    }

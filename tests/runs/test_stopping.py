@@ -1,0 +1,76 @@
+"""A run that is asked to stop finishes what it began, and says that there is more."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RunStopped
+from pipeline.runs import domain
+from pipeline.runs.domain import RunStarted, TileEnded, run
+from pipeline.runs.plan import make_plan
+from pipeline.runs.status import status
+from pipeline.runs.stopping import stop_on_signals
+from tests.runs.campaigns import cog_bytes, make_campaign, strays, threads_cluster
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_a_request_and_the_second_interrupt_is_an_end(number: signal.Signals) -> None:
+    former = signal.getsignal(number)
+    with stop_on_signals() as stop:
+        assert stop.reason is None
+        os.kill(os.getpid(), number)
+        assert stop.reason == number.name
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        else:
+            os.kill(os.getpid(), number)
+        assert stop.reason == number.name
+    assert signal.getsignal(number) is former
+
+
+def test_outside_the_main_thread_nothing_is_installed() -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def other() -> None:
+        with stop_on_signals() as stop:
+            seen.append((stop.reason, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [(None, former)]
+
+
+def test_a_stopped_run_seals_what_is_in_flight_submits_no_more_and_goes_on_when_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain, "open_cluster", threads_cluster)
+    made = make_campaign(tmp_path)
+    events: list[RunStarted | TileEnded] = []
+
+    def told(event: RunStarted | TileEnded) -> None:
+        events.append(event)
+        if isinstance(event, TileEnded) and len(events) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with stop_on_signals() as stop, pytest.raises(RunStopped, match=r"SIGTERM.* still to do: run again") as caught:
+        run(make_plan(made.campaign), listener=told, stop=stop)
+    assert caught.value.exit_code == 5
+    (state,) = status(made.campaign)
+    # The first tile, and the other of the two in flight; the third may have been submitted before the signal.
+    assert set(state.sealed) == {e.tile for e in events if isinstance(e, TileEnded)}
+    assert 2 <= len(state.sealed) <= 3
+    assert not strays(made.products)
+    before = cog_bytes(made.products)
+    with stop_on_signals() as stop:
+        stop.ask("a reason")
+        with pytest.raises(RunStopped, match="a reason"):
+            run(make_plan(made.campaign), stop=stop)
+    assert cog_bytes(made.products) == before
+    assert len(run(make_plan(made.campaign))) == 6 - len(state.sealed)
+    assert not status(made.campaign)[0].missing
