@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Three processes test at once on two cores: much of a test is waiting for a worker or a job to start.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo bench test test-fast test-slurm-slow torture lint format clean
 
@@ -20,10 +23,10 @@ bench: $(STAMP) ## Measure engines, feed, run, halo and int8 on this machine, in
 	$(BIN)/landcover bench --out build/bench
 
 test: lint ## Lint, then all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(STAMP) ## The tests that take no more than ten seconds each
-	$(BIN)/python -m pytest -m "not slow and not slurm_slow"
+	$(PYTEST) -m "not slow and not slurm_slow"
 
 test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks: time limits, dead nodes
 	$(BIN)/python -m pytest -m slurm_slow
@@ -52,5 +55,5 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev,notebooks]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev,notebooks,train]'
 	@touch $@

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline import legend
 from pipeline.errors import ConfigError, GridError
@@ -19,6 +29,20 @@ Band = Literal["red", "green", "blue", "nir", "elevation"]
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 ClusterKind = Literal["local", "cuda", "slurm"]
+Architecture = Literal[
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "pan",
+    "deeplabv3",
+    "deeplabv3plus",
+    "upernet",
+    "segformer",
+]
+"""What segmentation-models-pytorch builds on any encoder, by its own names."""
 LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding"]
 """What the models' cards say that they are not for; `pipeline.sources.limits` says why and looks for it."""
 
@@ -51,7 +75,7 @@ class Recipe(Section):
     """
 
     name: str = Field(pattern=r"^[\w.\-]+$")
-    architecture: Literal["unet", "fpn"] = "unet"
+    architecture: Architecture = "unet"
     """A decoder of segmentation-models-pytorch."""
     encoder: str = "resnet34"
     """An encoder's name in segmentation-models-pytorch."""
@@ -71,6 +95,9 @@ class Recipe(Section):
     """FLAIR values 1..19 that may appear; every other logit is masked before the argmax."""
     height_step_m: float = Field(default=0.2, gt=0)
     """Metres of one unit of the elevation band, clipped to 0..255."""
+    temperature: float = Field(default=1.0, gt=0)
+    """What logits are divided by before the softmax: above 1 the confidence sinks. `landcover calibrate` fits it; the
+    class of a pixel does not depend on it."""
     licence: str = "etalab-2.0"
     """Licence of the weights (SPDX identifier in lower case)."""
     citation: str = ""
@@ -92,6 +119,14 @@ class Recipe(Section):
         if tuple(sorted(set(self.live))) != self.live:
             raise ValueError(f"live wants each value once, ascending; got {self.live}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_changes_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A temperature of 1 is left out: maps that were made before there was one keep their fingerprints."""
+        content: dict[str, Any] = dump(self)
+        if self.temperature == 1.0:
+            content.pop("temperature", None)
+        return content
 
 
 class ModelSection(Section):

@@ -85,3 +85,7 @@ class ClusterError(LandcoverError):
 
 class MachineError(LandcoverError):
     """A machine that lacks what a campaign needs."""
+
+
+class EvaluationError(LandcoverError):
+    """A truth and a map that cannot be compared, or too little of them to say anything."""

@@ -1,12 +1,13 @@
 """Layers, classes, names and colours: the only copy.
 
 FLAIR values are 1..19 in masks and in our products; 0 is no data. The network's index of a class is
-its value minus one. Names and colours are those of the FLAIR-INC model cards.
+its value minus one. Names and colours are those of the FLAIR-INC model cards. IGN's other products
+number the same classes their own ways: `CROSSWALK` is the one table between them.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 NODATA = 0
 
@@ -71,3 +72,67 @@ def classes(values: Iterable[int]) -> tuple[LandCover, ...]:
 def colormap() -> dict[int, tuple[int, int, int, int]]:
     """Value → RGBA for a raster's palette: every class opaque, no data transparent."""
     return {NODATA: (0, 0, 0, 0)} | {c.value: (*c.rgb, 255) for c in FLAIR}
+
+
+Nomenclature = Literal["flair19", "flair15", "flair12", "cosia", "flair-hub"]
+NOMENCLATURES: tuple[Nomenclature, ...] = get_args(Nomenclature)
+
+CROSSWALK: dict[int, tuple[int | None, int]] = {
+    1: (1, 0),
+    2: (2, 4),
+    3: (3, 3),
+    4: (5, 5),
+    5: (6, 6),
+    6: (8, 13),
+    7: (9, 12),
+    8: (10, 14),
+    9: (11, 11),
+    10: (12, 8),
+    11: (13, 9),
+    12: (14, 10),
+    13: (4, 2),
+    14: (7, 7),
+    15: (None, 15),
+    16: (None, 17),
+    17: (None, 16),
+    18: (15, 1),
+    19: (None, 18),
+}
+"""FLAIR value → (CoSIA's `numero` 1..15, None where it has no such class; FLAIR-HUB's index 0..18)."""
+
+_TWELVE = tuple(range(1, 13))
+_FIFTEEN = (*_TWELVE, 13, 14, 18)
+
+
+def to_flair(nomenclature: Nomenclature) -> dict[int, int]:
+    """A nomenclature's numbers → FLAIR values; all its classes are FLAIR's."""
+    if nomenclature == "cosia":
+        return {cosia: value for value, (cosia, _) in CROSSWALK.items() if cosia is not None}
+    if nomenclature == "flair-hub":
+        return {hub: value for value, (_, hub) in CROSSWALK.items()}
+    kept = {"flair12": _TWELVE, "flair15": _FIFTEEN, "flair19": tuple(BY_VALUE)}[nomenclature]
+    return {value: value for value in kept}
+
+
+@dataclass(frozen=True)
+class Crosswalk:
+    """From one nomenclature's numbers to another's."""
+
+    source: Nomenclature
+    target: Nomenclature
+
+    @property
+    def table(self) -> dict[int, int]:
+        """Source number → target number, of the classes that both have."""
+        back = {value: number for number, value in to_flair(self.target).items()}
+        return {number: back[value] for number, value in to_flair(self.source).items() if value in back}
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Source numbers whose class the target does not have: they become no data in a comparison."""
+        return tuple(sorted(to_flair(self.source).keys() - self.table.keys()))
+
+    @property
+    def lossy(self) -> bool:
+        """True where classes are lost on the way."""
+        return bool(self.lost)

@@ -105,6 +105,11 @@ def holder(folder: Path) -> Owner | None:
     return _read(found) if found else None
 
 
+def left_behind(folder: Path) -> bool:
+    """Whether there is a lock in the folder, of somebody alive or dead."""
+    return (folder / _LOCK).is_dir()
+
+
 def ended(owner: Owner, *, job_runs: JobRuns = lambda _: None) -> str | None:
     """Why a holder cannot be alive, as far as that shows without its heartbeat; None: it may be."""
     if owner.machine == _machine():

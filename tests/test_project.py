@@ -1,7 +1,9 @@
 """The repository keeps its own promises: constraints, shipped configuration, job script, README."""
 
+import os
 import re
 import shutil
+import stat
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,8 +14,10 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import config_folder, load_campaign, load_recipe
+from pipeline.training.config import load_training
 
 ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "slurm" / "train.sbatch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -29,7 +33,7 @@ def test_constraints_are_names_and_versions_and_pin_what_is_installed_directly()
     assert len(versions) == len(pins)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + [r for name in ("cpu", "dev", "notebooks") for r in extras[name]]
+    wanted = project["dependencies"] + [r for name in ("cpu", "dev", "notebooks", "train") for r in extras[name]]
     assert {canonical(re.split(r"[\[<>=~]", r)[0]) for r in wanted} - versions.keys() == set()
     assert versions["dask"] == versions["distributed"] == "2026.7.1"  # the one release that dask-cuda 26.10 takes
 
@@ -70,6 +74,37 @@ def test_every_file_that_the_readme_links_is_there() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def run_job(folder: Path, script: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A job script with a `landcover` that only says how it was called."""
+    fake = folder / "landcover"
+    fake.write_text('#!/bin/bash\nprintf "[%s]" "$@"\necho " offline=$HF_HUB_OFFLINE threads=$OMP_NUM_THREADS"\n')
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **variables}
+    return subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_training_job_starts_a_process_a_gpu_on_every_node(tmp_path: Path) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/bash\nshift\nexec "$@"\n')
+    srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
+    nodes = {"SLURM_JOB_NUM_NODES": "4", "SLURM_NTASKS_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
+    job = run_job(tmp_path, TRAIN, TRAINING="my run.yaml", OUT="trained", **nodes)
+    assert job.returncode == 0, job.stderr
+    assert "[train][my run.yaml][--out][trained][--quiet][--nodes][4][--devices][2] offline=1" in job.stdout
+    assert "OUT: " in run_job(tmp_path, TRAIN, TRAINING="run.yaml").stderr
+
+
+def test_the_shipped_training_run_is_the_cards_recipe() -> None:
+    run = load_training(ROOT / "configs" / "training" / "flair-inc_rgbie_12cl.yaml")
+    assert load_recipe(run.recipe).live == tuple(range(1, 13))
+    assert (run.optimizer.name, run.optimizer.learning_rate, run.optimizer.momentum) == ("sgd", 0.02, 0)
+    rule = run.plateau
+    assert (rule.factor, rule.patience, rule.cooldown, rule.min_lr) == (0.5, 10, 4, 1e-7)
+    assert (run.early_stopping, run.epochs, run.batch, run.seed) == (30, 200, 10, 2022)
+    assert (run.nodes * run.devices, run.data.split.share, run.start.weights) == (16, 0.8, "imagenet")
+    assert run.class_weights == {15: 0, 16: 0, 17: 0, 19: 0}
 
 
 @pytest.mark.parametrize("script", [*sorted((ROOT / "slurm").glob("*.sbatch")), ROOT / ".ci" / "run"])

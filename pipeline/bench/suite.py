@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.bench import engines, feed, gpu, halo, mapping, nation, quantize, rehearsal
+from pipeline.bench import engines, feed, gpu, halo, mapping, nation, quantize, rehearsal, train
 from pipeline.bench.imagery import FULL, QUICK, Imagery, Say, Scale, make_imagery
 from pipeline.bench.report import Report
 from pipeline.errors import ConfigError
@@ -16,6 +16,7 @@ BENCHES: Mapping[str, Callable[..., Report]] = {
     mapping.NAME: mapping.run,
     halo.NAME: halo.run,
     quantize.NAME: quantize.run,
+    train.NAME: train.run,
     nation.NAME: nation.run,
     rehearsal.NAME: rehearsal.run,
     gpu.NAME: gpu.run,

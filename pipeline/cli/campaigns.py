@@ -104,6 +104,7 @@ def run(
         only = Only(failed=failed, missing=only_missing)
         planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
         if not planned.todo:
+            runs_domain.run(planned)
             chosen = only != Only()
             console.print(f"nothing to do: every {'such ' if chosen else ''}tile is sealed and today's")
             return

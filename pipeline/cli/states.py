@@ -52,19 +52,20 @@ def _table(states: Sequence["DomainStatus"]) -> Group:
             lines.append(f"{s.domain} is held by {s.holder}" + ("" if s.queued else _job(s)))
         if s.queued:
             lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}")
+        if s.pace and s.pace.predicted_s:
+            lines.append(f"{s.domain}: {_clock(s.pace.seconds)} of {_clock(s.pace.predicted_s)} predicted")
         lines += [f"{s.domain} {tile} failed: {cause}" for tile, cause in s.failed]
         lines += [f"{s.domain} {tile} is suspect: {cause}" for tile, cause in s.suspect]
     return Group(table, *(Text(line) for line in lines))
 
 
 def _pace(state: "DomainStatus") -> tuple[str, str, str]:
-    """Speed, time taken (with what was predicted), and time left."""
+    """Speed, time taken, and time left."""
     pace = state.pace
     if pace is None:
         return ("", "", "")
-    taken = _clock(pace.seconds) + (f" of {_clock(pace.predicted_s)} predicted" if pace.predicted_s else "")
     left = _clock(pace.left_s) if state.holder and pace.left_s is not None else ""
-    return (f"{pace.mpx_per_s:.2f}", taken, left)
+    return (f"{pace.mpx_per_s:.2f}", _clock(pace.seconds), left)
 
 
 def _job(state: "DomainStatus") -> str:

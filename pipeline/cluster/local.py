@@ -14,6 +14,8 @@ from pipeline.errors import ClusterError
 
 log = logging.getLogger("landcover")
 
+_CLOSE_S = 60
+
 
 @contextmanager
 def local(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
@@ -83,13 +85,13 @@ def _scratch(campaign: Campaign) -> Iterator[str]:
 def _closing(cluster: SpecCluster) -> Iterator[None]:
     """Closes a cluster at the end of the block.
 
-    A worker that has just been started again takes long to go on a busy machine. Dask then kills it, and raises
-    because it did not see it go in time: no failure of a run whose tiles are sealed.
+    A worker that has just been started again takes long to go on a busy machine, and its nanny may wait for ever. Then
+    it is left to die with this process: no failure of a run whose tiles are sealed.
     """
     try:
         yield
     finally:
         try:
-            cluster.close()
+            cluster.close(timeout=_CLOSE_S)
         except TimeoutError:
-            log.warning("a worker did not end in time and was killed")
+            log.warning("a worker did not end in time; it ends with this process")

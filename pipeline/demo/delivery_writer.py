@@ -155,6 +155,8 @@ def _write_matched(folder: Path, tile: Tile, vintage: Vintage, surface: Float) -
 def write_half_metre_model(path: Path, tile: Tile, metres: Float) -> None:
     """A surface or terrain model (y, x) of a tile at 0.50 m, in metres, rounded to the centimetre.
 
+    Uncompressed, as the delivered ones that we have seen.
+
     Raises:
         StorageError: the folder cannot be written.
     """
@@ -165,8 +167,6 @@ def write_half_metre_model(path: Path, tile: Tile, metres: Float) -> None:
         transform=(0.5, 0.0, left, 0.0, -0.5, top),
         driver="GTiff",
         nodata=_NODATA_M,
-        COMPRESS="DEFLATE",
-        PREDICTOR=3,
     )
 
 

@@ -10,17 +10,18 @@ NOT_FINITE = 0
 
 
 class MapGraph(nn.Module):
-    """Normalisation, mask, network, class mask, softmax and argmax.
+    """Normalisation, mask, network, class mask, temperature, softmax and argmax.
 
     Forward takes pixels uint8 (n, band, y, x) and valid uint8 (n, y, x) of 0 and 1, and gives layers uint8
     (n, layer, y, x): the FLAIR value of the most probable live class, and round(255 × its softmax over the
-    live logits), `NOT_FINITE` where a logit is.
+    live logits divided by the recipe's temperature), `NOT_FINITE` where a logit is.
     """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         recipe = model.recipe
         self.network = model.network
+        self.temperature = recipe.temperature
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.live: torch.Tensor
@@ -30,13 +31,21 @@ class MapGraph(nn.Module):
         self.register_buffer("live", torch.tensor([value - 1 for value in recipe.live]))
         self.register_buffer("values", torch.tensor(recipe.live, dtype=torch.uint8))
 
-    def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+    def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """The live logits, float32 (n, class, y, x), as the network gives them: before the temperature."""
         # The mean is subtracted before the mask: zero after normalisation is the channel mean, also for the
         # zeros that convolutions pad with.
         x = (pixels.float() - self.mean) / self.std * valid.float().unsqueeze(1)
         # Dead logits go before anything looks at values: whatever they are, they cannot appear.
-        logits = self.network(x).float().index_select(1, self.live)
+        live: torch.Tensor = self.network(x).float().index_select(1, self.live)
+        return live
+
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        logits = self.logits(pixels, valid)
+        # A division by 1 would change no bit, but it would change the graph that engines compile.
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
         best, index = logits.max(dim=1)
         # max softmax = 1 / Σ exp(l - max l): no second array of all the probabilities.
         share = 1.0 / (logits - best.unsqueeze(1)).exp().sum(dim=1)

@@ -5,7 +5,8 @@ import queue
 import shutil
 import sys
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -92,6 +93,22 @@ class TorchPredictor:
         check_finite(layers)
         return layers
 
+    @torch.inference_mode()
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The live logits of windows without no data, before any temperature, on the CPU.
+
+        Args:
+            pixels: uint8 (n, band, y, x), sides multiples of the stride.
+
+        Returns:
+            float32 (n, class, y, x), classes in the order of the recipe's `live`.
+        """
+        images = torch.from_numpy(pixels).to(self._device)
+        valid = torch.ones((len(pixels), *pixels.shape[2:]), dtype=torch.uint8, device=self._device)
+        with _HELD, self._arithmetic():
+            live: NDArray[np.float32] = self._graph.logits(images, valid).cpu().numpy()
+        return live
+
     def _map(self, pixels: NDArray[np.uint8], valid: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
         """Maps one batch into `out`."""
         lane = self._lanes.get()
@@ -107,14 +124,19 @@ class TorchPredictor:
             self._lanes.put(lane)
 
     def _forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        with self._arithmetic():
+            layers: torch.Tensor = self._graph(images.contiguous(memory_format=torch.channels_last), mask)
+        return layers
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
         lower = _AUTOCAST.get(self.precision)
         autocast = torch.autocast(self._device.type, dtype=lower) if lower else nullcontext()
         # fp32 means fp32: by default cuDNN convolves it in TF32, which keeps ten bits. And one algorithm a shape, not
         # the one that was fastest today: a tile does not depend on the run.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with exact, autocast:
-            layers: torch.Tensor = self._graph(images.contiguous(memory_format=torch.channels_last), mask)
-        return layers
+            yield
 
 
 class _Lane:

@@ -3,19 +3,20 @@
 from typing import Any, cast
 
 import torch
+from huggingface_hub import constants, errors
 from torch import nn
 
 from pipeline.config import Recipe
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 
 
-def _import_smp() -> Any:
-    """segmentation-models-pytorch, also where torchvision's compiled operators do not load.
+def mend_torchvision() -> None:
+    """Makes `import torchvision` succeed also where its compiled operators do not load.
 
-    The registry's torchvision is compiled for CUDA. Beside a CPU build of torch its operators are
-    missing, and torchvision 0.2x then fails on import because it describes two of them (`nms`,
-    `qnms`) without looking whether they exist. We need neither, so their signatures are declared and the
-    import is tried again.
+    Whoever imports what imports torchvision (segmentation-models-pytorch, Lightning) calls it first. The registry's
+    torchvision is compiled for CUDA. Beside a CPU build of torch its operators are missing, and torchvision 0.2x then
+    fails on import because it describes two of them (`nms`, `qnms`) without looking whether they exist. We need
+    neither, so their signatures are declared and the import is tried again.
     """
     try:
         import torchvision  # noqa: F401
@@ -23,6 +24,10 @@ def _import_smp() -> Any:
         if "torchvision::" not in str(error):
             raise
         _declare_missing_operators()
+
+
+def _import_smp() -> Any:
+    mend_torchvision()
     import segmentation_models_pytorch
 
     return segmentation_models_pytorch
@@ -39,29 +44,38 @@ _KEPT: list[torch.library.Library] = []
 """A library's definitions live as long as it does."""
 
 
-def build(recipe: Recipe) -> nn.Module:
+def build(recipe: Recipe, *, imagenet: bool = False) -> nn.Module:
     """The recipe's network with random weights: float32, in training mode, as PyTorch makes it.
 
     It maps normalised (n, bands, height, width), both sides multiples of the stride, to logits
-    (n, logits, height, width). `encoder_weights=None`, because the default asks a hub, and compute nodes
-    have no internet.
+    (n, logits, height, width). `encoder_weights=None` by default, because the library's default asks a hub, and
+    compute nodes have no internet.
+
+    Args:
+        recipe: architecture, encoder, bands and logits.
+        imagenet: start the encoder from what was learnt on ImageNet, asking the hub or its cache.
 
     Raises:
         ConfigError: segmentation-models-pytorch knows no such encoder, the decoder's channels do not fit
             it, or the network's own stride does not divide the recipe's.
+        WeightsError: weights of ImageNet that cannot be had.
     """
     smp = _import_smp()
     common = {
         "encoder_name": recipe.encoder,
-        "encoder_weights": None,
+        "encoder_weights": "imagenet" if imagenet else None,
         "in_channels": len(recipe.bands),
         "classes": recipe.logits,
     }
     try:
-        if recipe.architecture == "fpn":
-            network: Any = smp.FPN(**common)
-        else:
-            network = smp.Unet(decoder_channels=recipe.decoder_channels, **common)
+        own = {"decoder_channels": recipe.decoder_channels} if recipe.architecture == "unet" else {}
+        network: Any = smp.create_model(recipe.architecture, **common, **own)
+    except (OSError, errors.HTTPError) as error:
+        raise WeightsError(
+            f"recipe {recipe.name}: the hub's ImageNet weights of encoder {recipe.encoder!r} could not be had "
+            f"({str(error)[:200]}); build it once on a machine with internet that shares the hub's cache "
+            f"{constants.HF_HUB_CACHE}, or start from random weights"
+        ) from error
     except (KeyError, ValueError, RuntimeError) as error:  # unknown to smp, unfit decoder, unknown to timm (`tu-`)
         raise ConfigError(
             f"recipe {recipe.name}: segmentation-models-pytorch builds no {recipe.architecture} on encoder "

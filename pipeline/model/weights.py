@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import constants, errors, hf_hub_download
 from torch import nn
 
@@ -100,6 +101,19 @@ def _identity(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()  # reading it says by name what is wrong
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def read_weights(weights: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by their plain names, whatever network they are of.
+
+    Args:
+        weights: as `load` takes them.
+
+    Raises:
+        WeightsError: the file is not there, cannot be had, is damaged or unsafe.
+    """
+    text = str(weights)
+    return checkpoint.read_tensors(_from_hub(text) if text.startswith(HUB) else Path(weights).expanduser().absolute())
 
 
 def _load_file(path: Path, recipe: Recipe, source: str) -> Model:

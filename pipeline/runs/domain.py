@@ -28,7 +28,7 @@ from pipeline.model import Model
 from pipeline.products.item import SealedTile, seal
 from pipeline.products.stac import Provenance
 from pipeline.runs.causes import cause_of, limit_losses
-from pipeline.runs.held import HeldDomain, Listener, RunStarted, TileEnded, held
+from pipeline.runs.held import HeldDomain, Listener, RunStarted, TileEnded, held, tidy
 from pipeline.runs.origin import product_origin
 from pipeline.runs.plan import PlannedTile, RunPlan, Settings
 from pipeline.runs.record import software
@@ -86,6 +86,9 @@ def run(
     """
     stop = stop or Stop()
     settings = plan.settings
+    for domain in plan.domains:
+        if not domain.todo:
+            tidy(settings, domain)
     if not plan.todo:
         return ()
     cluster = settings.campaign.cluster

@@ -1,18 +1,18 @@
 """A domain that this run holds: its lock, what is still to do of it, and its record."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.cluster.squeue import job_runs
 from pipeline.durable import remove_temporaries
 from pipeline.errors import LockError, OutOfSpaceError
-from pipeline.lock import Holding, holding
+from pipeline.lock import Holding, holding, left_behind
 from pipeline.products.item import matches, read_sealed
 from pipeline.runs.causes import Cause
 from pipeline.runs.plan import DomainPlan, PlannedTile, Settings
-from pipeline.runs.record import Journal, software
+from pipeline.runs.record import RUN_FILE, Journal, software
 from pipeline.runs.stopping import Stop
 
 
@@ -70,6 +70,15 @@ def held(
             yield domain
         finally:
             domain.close()
+
+
+def tidy(settings: Settings, plan: DomainPlan) -> None:
+    """Removes what a killed run left in a domain that has nothing to do; another run that lives is left alone."""
+    folder = settings.folder(plan.name)
+    if left_behind(folder):
+        with suppress(LockError), holding(folder, what=f"domain {plan.name}", job_runs=job_runs):
+            for prefix in (f".{plan.name}-", f".{RUN_FILE}."):
+                remove_temporaries(folder, prefix)
 
 
 def _still_to_do(settings: Settings, plan: DomainPlan) -> DomainPlan:

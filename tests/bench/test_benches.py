@@ -40,6 +40,7 @@ FIGURES = {
     },
     "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
     "quantize": {"quantize.agreement"},
+    "train": {"train.oa_held_out", "train.minutes", "train.ece_before", "train.ece_after"},
 }
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-from distributed import Client, LocalCluster
 from distributed.scheduler import KilledWorker
 from typer.testing import CliRunner
 
@@ -136,7 +135,7 @@ def test_failed_and_only_missing_choose_exactly_their_tiles_and_plan_says_why(co
     assert todo(copy, Only(missing=True)) == sorted([tiles[0], tiles[3]])
     assert todo(copy, Only(failed=True, missing=True)) == [tiles[0]]
     planned = CliRunner().invoke(app, ["plan", str(copy.config), "--failed"]).output.replace("\n", "")
-    assert f"{tiles[0]}: not mapped yet (last time: " in planned
+    assert f"{tiles[0]} failed last time: " in planned
     assert tiles[3] not in planned
     assert tiles[5] not in planned
     assert (
@@ -334,7 +333,7 @@ def test_modes_of_products_follow_the_umask(copy: Made) -> None:
 
 
 @pytest.mark.slow
-def test_a_task_that_costs_three_workers_is_given_up_and_others_go_on(tmp_path: Path) -> None:
+def test_a_task_that_costs_three_workers_is_given_up_and_others_go_on(copy: Made, tmp_path: Path) -> None:
     def die(marks: str) -> None:
         with open(marks, "a") as file:  # noqa: PTH123  (it travels by value, without imports)
             file.write("x")
@@ -343,10 +342,7 @@ def test_a_task_that_costs_three_workers_is_given_up_and_others_go_on(tmp_path: 
         os._exit(1)
 
     marks = tmp_path / "marks"
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
-        Client(cluster) as client,
-    ):
+    with open_cluster(copy.campaign, workers=1) as client:
         limit_losses(client)
         lost = client.submit(die, str(marks))
         cause = cause_of(lost)
@@ -423,3 +419,16 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_6_and_the_next_one_goes_on
     run(make_plan(copy.campaign))
     assert cog_bytes(copy.products) == cog_bytes(mapped.products)
     assert not strays(copy.products)
+
+
+def test_a_run_with_nothing_to_do_clears_away_what_a_killed_one_left(copy: Made) -> None:
+    folder = copy.products / DOMAIN
+    left = [
+        folder / f".{DOMAIN}-{copy.delivery.tiles[0].name}-landcover.tif.0a1b2c3d.tmp",
+        folder / ".run.json.0a1b2c3d.tmp",
+    ]
+    for path in left:
+        path.touch()
+    (folder / ".lock").mkdir()
+    assert run(make_plan(copy.campaign)) == ()
+    assert not [path for path in (*left, folder / ".lock") if path.exists()]

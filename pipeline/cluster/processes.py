@@ -1,0 +1,50 @@
+"""Independent jobs over processes of this machine, where no campaign says how many."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import dask
+from distributed import Client, Future, LocalCluster
+
+from pipeline.cluster.bounded import in_flight
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_IN_FLIGHT = 3
+"""Jobs a worker that are submitted at once: one is done, one has arrived, one is on its way."""
+_LOST_S = 60.0
+"""Seconds without any worker after which they count as lost."""
+
+
+def spread(jobs: Iterable[Job], work: Callable[[Job], Result], *, workers: int) -> Iterator[Result]:
+    """What `work` makes of each job, in the order in which they end.
+
+    Args:
+        jobs: picklable; consumed as workers become free.
+        work: picklable; what it raises is raised here.
+        workers: processes of one thread each; with one, the jobs are done here, in order.
+    """
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="landcover-dask-") as scratch,
+        dask.config.set({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+            local_directory=scratch,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+
+        def submit(job: Job) -> Future[Result]:
+            future: Future[Result] = client.submit(work, job, pure=False)
+            return future
+
+        for _, future in in_flight(jobs, submit, client=client, limit=lambda: _IN_FLIGHT * workers, lost_s=_LOST_S):
+            yield future.result()

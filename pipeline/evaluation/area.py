@@ -1,0 +1,125 @@
+"""Accuracy and areas from a stratified sample (Olofsson et al. 2014, doi 10.1016/j.rse.2014.02.015).
+
+The map's classes are the strata. A sample's counts are weighted by the strata's shares of the map, so that neither
+the sample's allocation nor the map's own errors bias accuracy and areas. Equation numbers are the paper's.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import EvaluationError
+
+Z_95 = 1.96
+"""Half width of a 95 % interval in standard errors, as the paper takes it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, and half the width of its 95 % interval."""
+
+    value: float
+    half_width: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high)."""
+        return (self.value - self.half_width, self.value + self.half_width)
+
+
+@dataclass(frozen=True, eq=False)
+class AreaEstimates:
+    """What a sample says of a map; tuples in the order of the sample's classes."""
+
+    proportions: NDArray[np.float64]
+    """float64 (map class, reference class): estimated shares of the whole area (eq. 4)."""
+    overall: Estimate
+    """Share of the area that is mapped right."""
+    users: tuple[Estimate, ...]
+    """Of what is mapped as a class, the share that is it."""
+    producers: tuple[Estimate, ...]
+    """Of what is a class, the share that is mapped so; NaN for a class that the sample never met."""
+    areas: tuple[Estimate, ...]
+    """True area of each class, in the unit of `mapped`."""
+
+
+def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimates:
+    """Area-adjusted accuracy and areas.
+
+    Args:
+        counts: int64 (map class, reference class): sampled units; rows are strata.
+        mapped: area of each stratum on the map, in any unit.
+
+    Raises:
+        EvaluationError: shapes that do not fit, or a stratum with area and fewer than two units: its variance
+            cannot be known.
+    """
+    counts, area = np.asarray(counts), np.asarray(mapped, np.float64)
+    if counts.ndim != 2 or counts.shape != (len(area), len(area)) or area.min() < 0 or area.sum() <= 0:
+        raise EvaluationError(f"expected counts (class, class) and an area for each class; got {counts.shape}")
+    per_stratum = counts.sum(axis=1)
+    if thin := np.flatnonzero((area > 0) & (per_stratum < 2)).tolist():
+        raise EvaluationError(f"strata {thin} have area and fewer than two sampled units; sample them, or merge strata")
+    weights = area / area.sum()
+    shares = counts / np.maximum(per_stratum, 1)[:, None]
+    proportions = weights[:, None] * shares
+    # n − 1 of a stratum without area is never 0 in what counts: its weight is 0.
+    spare = np.maximum(per_stratum - 1, 1)
+    users = np.diag(shares)
+    overall = Estimate(float(np.trace(proportions)), _half(float((weights**2 * users * (1 - users) / spare).sum())))
+    column = proportions.sum(axis=0)
+    column_variance = (weights[:, None] ** 2 * shares * (1 - shares) / spare[:, None]).sum(axis=0)
+    return AreaEstimates(
+        proportions,
+        overall,
+        users=tuple(Estimate(float(u), _half(float(u * (1 - u) / s))) for u, s in zip(users, spare, strict=True)),
+        producers=tuple(_producers(area, shares, spare, k) for k in range(len(area))),
+        areas=tuple(
+            Estimate(float(p * area.sum()), _half(float(v)) * float(area.sum()))
+            for p, v in zip(column, column_variance, strict=True)
+        ),
+    )
+
+
+def _producers(area: NDArray[np.float64], shares: NDArray[np.float64], spare: NDArray[np.int64], k: int) -> Estimate:
+    """Producer's accuracy of class k and its variance (eq. 7)."""
+    reference = float((area * shares[:, k]).sum())
+    if reference == 0:
+        return Estimate(float("nan"), float("nan"))
+    own, right = area[k], shares[k, k]
+    accuracy = float(own * right / reference)
+    elsewhere = area**2 * shares[:, k] * (1 - shares[:, k]) / spare
+    elsewhere[k] = 0
+    variance = own**2 * (1 - accuracy) ** 2 * right * (1 - right) / spare[k] + accuracy**2 * elsewhere.sum()
+    return Estimate(accuracy, _half(float(variance) / reference**2))
+
+
+def _half(variance: float) -> float:
+    return Z_95 * math.sqrt(variance)
+
+
+def allocate(mapped: Mapping[int, float], size: int, *, least: int = 50) -> dict[int, int]:
+    """Units for each stratum: `least` for each, the rest by area (section 5.1.2 of the paper).
+
+    Args:
+        mapped: class → its area on the map; classes without area get no unit.
+        size: units in all; at least `least` for each class with area.
+        least: units that each class gets at least.
+
+    Raises:
+        EvaluationError: too few units for that.
+    """
+    strata = {k: v for k, v in sorted(mapped.items()) if v > 0}
+    if not strata or size < least * len(strata):
+        raise EvaluationError(
+            f"{size} units are too few: expected at least {least} for each of the {len(strata)} mapped classes"
+        )
+    spare, whole = size - least * len(strata), sum(strata.values())
+    exact = {k: spare * v / whole for k, v in strata.items()}
+    units = {k: least + int(v) for k, v in exact.items()}
+    for k in sorted(strata, key=lambda k: exact[k] % 1, reverse=True)[: size - sum(units.values())]:
+        units[k] += 1
+    return units

@@ -1,0 +1,82 @@
+"""How sure a figure is: bootstrap over the zones or patches that it was measured on.
+
+Pixels of one patch, and patches of one zone, are alike: resampling pixels would give intervals far too narrow, so whole
+units are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import EvaluationError
+from pipeline.evaluation.metrics import Mode, scores
+
+Interval = tuple[float, float]
+"""(low, high) of 95 %."""
+
+_LEVEL = (2.5, 97.5)
+_MEANS = ("oa", "miou", "mfscore", "mprecision", "mrecall")
+_BY_CLASS = ("iou", "fscore", "precision", "recall")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """95 % percentile intervals, shares 0..1."""
+
+    units: int
+    """Zones or patches that were drawn from."""
+    means: dict[str, Interval]
+    """By the name of a figure of `Scores`."""
+    by_class: dict[str, tuple[Interval, ...]]
+    """By the name of a figure, in the order of `live`; over the draws in which a class occurs, 0 where none has it."""
+
+
+def bootstrap(
+    matrices: NDArray[np.int64],
+    *,
+    live: Sequence[int],
+    mode: Mode = "legacy",
+    draws: int = 1000,
+    seed: int = 2022,
+) -> Intervals:
+    """Intervals of the scores of the sum of `matrices`.
+
+    Args:
+        matrices: int64 (unit, n, n): one confusion matrix for each zone or patch.
+        live: network indices to judge.
+        mode: as in `scores`.
+        draws: resamples.
+        seed: of the draws; the same gives the same intervals.
+
+    Raises:
+        EvaluationError: fewer than two units, of which nothing can be said.
+    """
+    if matrices.ndim != 3 or len(matrices) < 2:
+        raise EvaluationError(
+            f"expected confusion matrices (unit, n, n) of two or more zones or patches, got {matrices.shape}"
+        )
+    units, n, _ = matrices.shape
+    rng = np.random.default_rng(seed)
+    # Counts stay exact in float64 up to 2⁵³ pixels, and only floats are multiplied fast.
+    flat = matrices.reshape(units, n * n).astype(np.float64)
+    found = []
+    for _ in range(draws):
+        counts = rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64)
+        found.append(scores((counts @ flat).reshape(n, n), live=live, mode=mode))
+    means = {name: _interval(np.array([f[name] for f in found])) for name in _MEANS}
+    by_class = {}
+    present = np.stack([f["present"] for f in found])
+    for name in _BY_CLASS:
+        values = np.stack([f[name] for f in found])
+        # A draw without the class says nothing of it, and must not pull its interval down to 0.
+        by_class[name] = tuple(_interval(values[present[:, k], k]) for k in range(len(live)))
+    return Intervals(units, means, by_class)
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    if not values.size:
+        return (0.0, 0.0)
+    low, high = np.percentile(values, _LEVEL)
+    return float(low), float(high)

@@ -1,0 +1,194 @@
+"""A training run: resumed, exported, mapped and judged, dealt to processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pipeline.config import load_recipe
+from pipeline.errors import ConfigError, WeightsError
+from pipeline.evaluation import confusion_matrix
+from pipeline.model import load
+from pipeline.products.maps import find_maps
+from pipeline.runs.evaluate import evaluate_set
+from pipeline.runs.predict import predict_raster
+from pipeline.runs.temperature import calibrate
+from pipeline.sources.labelled import read_mask
+from pipeline.training.config import Training
+from pipeline.training.dataset import split_patches
+from pipeline.training.fit import Fitted, _started, fit
+from tests.training.runs import a_run, curve, write_run
+
+FALLING = {"factor": 0.5, "patience": 0, "cooldown": 0, "min_lr": 0.0}
+"""A schedule that falls at each epoch that is no better."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("train")
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Training:
+    return a_run(folder, epochs=4, plateau=FALLING, optimizer={"name": "sgd", "learning_rate": 0.5, "momentum": 0.9})
+
+
+@pytest.fixture(scope="module")
+def fitted(config: Training, folder: Path) -> Fitted:
+    return fit(config, folder / "whole", progress_bar=False)
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return found
+
+
+def test_resumed_at_an_epochs_end_equals_uninterrupted_bit_for_bit(
+    config: Training, fitted: Fitted, folder: Path
+) -> None:
+    out = folder / "resumed"
+    for epochs in (1, 3, 4):
+        again = fit(config.model_copy(update={"epochs": epochs}), out, progress_bar=False)
+    for name in ("train_loss", "val_loss", "learning_rate"):
+        assert curve(out, name) == curve(folder / "whole", name)
+    assert len(set(curve(out, "learning_rate"))) > 1, "the schedule did nothing that could be forgotten"
+    one, two = (state(folder / which / "checkpoints" / "last.ckpt") for which in ("whole", "resumed"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert again.trained.epoch == fitted.trained.epoch
+    np.testing.assert_array_equal(again.trained.evaluation.matrix, fitted.trained.evaluation.matrix)
+
+
+def test_what_is_exported_is_loaded_as_a_flair_inc_file_is(fitted: Fitted, folder: Path) -> None:
+    files, recipe = fitted.exported, str(fitted.exported.recipe)
+    raw = torch.load(files.weights, weights_only=True)
+    assert all(k.startswith("model.seg_model.") for k in raw if k != "criterion.weight")
+    assert raw["criterion.weight"].tolist() == [1.0] * 12 + [0.0] * 7
+    networks = [
+        load(path, recipe).network.state_dict()
+        for path in (files.weights, files.safetensors, folder / "whole" / "checkpoints" / "best.ckpt")
+    ]
+    for other in networks[1:]:
+        assert all(torch.equal(networks[0][k], other[k]) for k in networks[0])
+    card = files.card.read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    (result,) = header["model-index"][0]["results"]
+    values = {m["type"]: m["value"] for m in result["metrics"]}
+    assert values["miou"] == pytest.approx(100 * fitted.trained.evaluation.scored("present")["miou"], abs=1e-3)
+    for picture in ("curves.png", "confusion-precision.png", "confusion-recall.png"):
+        assert f"({picture})" in card
+        assert (files.card.parent / picture).stat().st_size > 5_000
+
+
+def test_the_map_and_the_set_give_the_figures_of_lightnings_own_validation(
+    config: Training, fitted: Fitted, tmp_path: Path
+) -> None:
+    split = split_patches(config.data, seed=config.seed)
+    weights, recipe = str(fitted.exported.weights), str(fitted.exported.recipe)
+    expected = fitted.trained.evaluation.matrix
+    (tmp_path / "v.csv").write_text("".join(f"{p.image},{p.mask}\n" for p in split.validation))
+    judged = evaluate_set([tmp_path / "v.csv"], weights=weights, recipe=recipe, out=tmp_path / "e", engine="torch")
+    np.testing.assert_array_equal(judged.evaluation.matrix, expected)
+    mapped = np.zeros_like(expected)
+    for patch in split.validation:
+        # A window as large as the patch and no halo: what the network saw when it was validated.
+        done = predict_raster(
+            patch.image, weights=weights, recipe=recipe, out=tmp_path / "maps", window=64, halo=0, engine="torch"
+        )
+        (one,) = find_maps(done.landcover)
+        mapped += confusion_matrix(read_mask(patch) - 1, one.read(one.window) - 1, 19)
+    np.testing.assert_array_equal(mapped, expected)
+
+
+def test_a_network_whose_logits_are_a_fifth_gets_a_fifth_of_the_temperature(
+    fitted: Fitted, folder: Path, tmp_path: Path
+) -> None:
+    recipe = str(fitted.exported.recipe)
+    raw = torch.load(fitted.exported.weights, weights_only=True)
+    for part in ("weight", "bias"):
+        raw[f"model.seg_model.segmentation_head.0.{part}"] *= 0.2
+    torch.save(raw, tmp_path / "fifth.pth")
+    plain = calibrate([folder / "set"], weights=str(fitted.exported.weights), recipe=recipe, out=tmp_path / "a")
+    fifth = calibrate([folder / "set"], weights=str(tmp_path / "fifth.pth"), recipe=recipe, out=tmp_path / "b")
+    assert fifth.temperature == pytest.approx(plain.temperature / 5, rel=1e-3)
+    assert plain.after.ece < plain.before.ece
+    assert fifth.after.ece == pytest.approx(plain.after.ece, abs=1e-3)
+    assert load_recipe(str(plain.recipe)).temperature == plain.temperature
+    assert plain.figure.stat().st_size > 5_000
+
+
+def test_fine_tuning_keeps_the_head_or_replaces_it(fitted: Fitted, folder: Path, config: Training) -> None:
+    recipe = load_recipe(str(fitted.exported.recipe))
+    start = {"weights": str(fitted.exported.weights), "head": "keep"}
+    trained = load(fitted.exported.weights, recipe).network.state_dict()
+    kept = _started(recipe, a_run(folder, start=start)).state_dict()
+    assert all(torch.equal(kept[k], trained[k]) for k in trained)
+    fewer = recipe.model_copy(update={"logits": 12})
+    with pytest.raises(WeightsError, match="its head has 19 logits, the recipe 12"):
+        _started(fewer, a_run(folder, start=start))
+    replaced = _started(fewer, a_run(folder, start=start | {"head": "replace"})).state_dict()
+    assert {k for k in trained if not torch.equal(replaced[k], trained[k])} == {
+        "segmentation_head.0.weight",
+        "segmentation_head.0.bias",
+    }
+    assert config.start_weights == "random"
+
+
+def test_imagenet_weights_that_cannot_be_had_are_named(folder: Path) -> None:
+    run = a_run(folder, start={"weights": "imagenet"})
+    with pytest.raises(WeightsError, match=r"ImageNet weights of encoder 'resnet18' could not be had.*random"):
+        _started(load_recipe("tiny.yaml", base=folder).model_copy(update={"encoder": "resnet18"}), run)
+
+
+def test_a_run_that_cannot_be_is_refused_before_it_starts(folder: Path) -> None:
+    for change, said in (
+        ({"batchsize": 3}, "unknown key|batchsize"),
+        ({"data": {"places": ["set"], "split": {"by": "domain"}}}, "split by domain wants domains"),
+        ({"class_weights": {1: -1.0}}, "class weights are at least 0"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            a_run(folder, **change)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    # Batch normalisation that looks at its own process's batch would differ; frozen it does not.
+    how = {"freeze_batchnorm": True, "epochs": 3, "plateau": FALLING}
+    fit(a_run(tmp_path, batch=4, **how), tmp_path / "one", progress_bar=False)
+    script = tmp_path / "train.py"
+    script.write_text("from pipeline.cli import main\nmain()\n")
+    config = write_run(tmp_path, batch=2, devices=2, **how)
+    # Lightning starts the second process itself, by this very command.
+    command = [sys.executable, str(script), "train", str(config), "--out", str(tmp_path / "two"), "--quiet"]
+    repository = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": repository, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("train_loss", "val_loss"):
+        assert curve(tmp_path / "two", name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-3)
+    assert curve(tmp_path / "two", "learning_rate") == curve(tmp_path / "one", "learning_rate")
+
+
+@pytest.mark.slow
+def test_the_cards_network_learns_on_the_five_real_patches(shared_data: Path, tmp_path: Path) -> None:
+    shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/training/flair-inc_rgbie_12cl.yaml").read_text())
+    data = {
+        "places": [str(shared_data / "flair_patches")],
+        "metadata": str(shared_data / "flair_patches" / "metadata.json"),
+        "split": {"by": "zone", "share": 0.8},
+    }
+    small = {"data": data, "epochs": 2, "batch": 1, "devices": 1, "nodes": 1, "loaders": 0, "start": {}}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(shipped | small))
+    from pipeline.training.config import load_training
+
+    fitted = fit(load_training(tmp_path / "card.yaml"), tmp_path / "out", progress_bar=False)
+    first, second = curve(tmp_path / "out", "train_loss")
+    assert second < first
+    assert fitted.trained.training_patches == 4
+    model = load(fitted.exported.weights, "flair-inc_rgbie_12cl_resnet34-unet")
+    assert sum(p.numel() for p in model.network.parameters()) > 24e6
