@@ -1,8 +1,5 @@
 """A COG is real, carries what a reader needs inside, and is there whole or not at all."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from rio_cogeo.cogeo import cog_validate
 from pipeline import legend
 from pipeline.errors import ProductError, StorageError
 from pipeline.products.cog import FileFacts, remove_stray, write_cog
+from tests.disk import files_of_at_most
 
 from .builds import LIVE, stack_of
 
@@ -24,17 +22,6 @@ DATA = Path(__file__).parents[2].parent / "shared" / "data"
 def write(path: Path, pixels: Any, layer: Any = "landcover", **changes: Any) -> FileFacts:
     given = {"transform": TRANSFORM, "crs": "EPSG:2154", "live": LIVE, "tags": {"licence": "etalab-2.0"}}
     return write_cog(path, pixels, layer=layer, **(given | changes))
-
-
-@contextmanager
-def disk_of(size: int) -> Iterator[None]:
-    """Files can grow to `size` bytes only."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(("index", "layer"), [(0, "landcover"), (1, "confidence")])
@@ -106,7 +93,10 @@ def test_a_full_disk_is_an_error_and_leaves_the_former_file(tmp_path: Path, miss
     path = tmp_path / "a.tif"
     size = write(path, pixels, "confidence").size
     former = write(path, stack_of(3, 300)[1], "confidence")
-    with disk_of(size - missing), pytest.raises(ProductError, match=r"a\.tif: .*(cannot be read back|cannot write)"):
+    with (
+        files_of_at_most(size - missing),
+        pytest.raises(ProductError, match=r"a\.tif: .*(cannot be read back|cannot write)"),
+    ):
         write(path, pixels, "confidence")
     assert FileFacts.of(path) == former
     assert list(tmp_path.iterdir()) == [path]

@@ -1,7 +1,6 @@
 """Height files against the mosaic that reads the same elevation unstaged, and against analytic surfaces."""
 
 import os
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from pipeline.sources.staging import HeightsReport, Treatment, claimed, holes_of
 from pipeline.sources.staging.heightfile import write_height
 from pipeline.sources.staging.small import REMOVED
 from tests.deliveries import Surface, flat, hills, roofs, tile_at, write_pair, write_raster, write_relief
+from tests.disk import files_of_at_most
 from tests.staging.archives import files_of, height_of
 
 SIZE = 500
@@ -281,13 +281,8 @@ def test_a_full_disk_leaves_no_height(tmp_path: Path) -> None:
     folder = imagery(tmp_path)
     write_relief(folder, "dsm", noisy, corner=TILE.name, side_m=100)
     write_relief(folder, "dtm", flat(100), corner=TILE.name, side_m=100)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
-    try:
-        with pytest.raises(StorageError, match="is the disk full"):
-            stage(folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(60_000), pytest.raises(StorageError, match="is the disk full"):
+        stage(folder)
     assert not list(folder.rglob("*HAUTEUR*.tif*"))
     assert stage(folder).written == (TILE.name,)
 

@@ -2,11 +2,9 @@
 
 import hashlib
 import os
-import resource
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import py7zr
@@ -15,6 +13,7 @@ import pytest
 from pipeline.errors import DeliveryError, LandcoverError, LockError, StorageError
 from pipeline.sources.staging import check_members, check_sums, claimed, find, pending, read_contents, unpack
 from pipeline.sources.staging.unpack import Unpacked, check_room
+from tests.disk import files_of_at_most
 from tests.staging.archives import BZIP2, LZMA, LZMA2, STORED, files_of, noise_bytes, pack
 
 DOMAIN = "D034_2021"
@@ -237,17 +236,6 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_written(
     with pytest.raises(StorageError, match=r"declare 0\.003 GB to unpack and 0\.002 GB are free"):
         stage_archives(volumes, tmp_path / "out")
     assert files_of(tmp_path / "out") == {}
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Writes beyond `size` bytes of a file fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_whole_files_only_and_the_next_run_goes_on(tmp_path: Path) -> None:
