@@ -63,7 +63,7 @@ def test_as_many_jobs_are_in_flight_as_the_limit_says_at_the_time() -> None:
     """The peak of jobs at once follows a limit that grows from one to three."""
     limits = iter([1, 1, 1, *[3] * 20])
     started, peaks = 0, []
-    with Client(n_workers=1, threads_per_worker=8, processes=False, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=8, processes=False, dashboard_address="127.0.0.1:0") as client:
 
         def submit(_: int) -> object:
             nonlocal started

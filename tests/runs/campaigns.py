@@ -23,6 +23,8 @@ from pipeline.sources.catalog import index
 from tests.deliveries import Delivery, make_delivery
 
 TILE = 500
+THREADS = 2
+"""Of the worker of `threads_cluster`."""
 RECIPE = {
     "name": "tiny",
     "encoder": "tu-regnetx_002",
@@ -115,7 +117,7 @@ def threads_cluster(_campaign: Campaign, *, workers: int | None = None, **_: obj
     """In the place of `open_cluster`: a scheduler and a worker in this process, up in a blink."""
     with (
         LocalCluster(
-            n_workers=workers or 1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+            n_workers=workers or 1, threads_per_worker=THREADS, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster) as client,
     ):

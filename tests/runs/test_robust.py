@@ -30,7 +30,7 @@ from pipeline.runs.record import read_run
 from pipeline.runs.status import status
 from pipeline.sources import patience
 from pipeline.sources.patience import momentary, patiently
-from tests.runs.campaigns import Made, cog_bytes, make_campaign, strays, threads_cluster
+from tests.runs.campaigns import THREADS, Made, cog_bytes, make_campaign, strays, threads_cluster
 
 DOMAIN = "D034_2021"
 
@@ -116,8 +116,8 @@ def test_a_run_whose_lock_was_taken_seals_nothing_more(copy: Made) -> None:
     with pytest.raises(LockError, match=r"another run took it for dead.*not begun"):
         run(make_plan(copy.campaign), listener=take)
     (state,) = status(copy.campaign)
-    # One that was already past the lock's check in its worker may end.
-    assert len(state.sealed) <= len(taken) + 1
+    # Those that were past the lock's check, one in each of the worker's threads, may end.
+    assert len(state.sealed) <= len(taken) + THREADS
     assert set(taken) <= set(state.sealed)
     assert (copy.products / DOMAIN / ".lock" / "another.json").exists()
 
