@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
-from pipeline.model import Model
+from pipeline.model import Model, lean
 
 NOT_FINITE = 0
 """Confidence where a live logit is NaN or infinite. A softmax over n classes is at least 1 / n, so none is 0."""
 
 
 class MapGraph(nn.Module):
-    """Normalisation, mask, network, class mask, temperature, softmax and argmax.
+    """Normalisation, mask, network (live logits only), temperature, softmax and argmax.
 
     Forward takes pixels uint8 (n, band, y, x) and valid uint8 (n, y, x) of 0 and 1, and gives layers uint8
     (n, layer, y, x): the FLAIR value of the most probable live class, and round(255 × its softmax over the
@@ -20,15 +20,14 @@ class MapGraph(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         recipe = model.recipe
-        self.network = model.network
+        # A copy, and must be: a loaded model is shared by all of a process, and an engine's `.to` changes in place.
+        self.network = lean(model.network, recipe)
         self.temperature = recipe.temperature
         self.mean: torch.Tensor
         self.std: torch.Tensor
-        self.live: torch.Tensor
         self.values: torch.Tensor
         self.register_buffer("mean", torch.tensor(recipe.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(recipe.std).view(1, -1, 1, 1))
-        self.register_buffer("live", torch.tensor([value - 1 for value in recipe.live]))
         self.register_buffer("values", torch.tensor(recipe.live, dtype=torch.uint8))
 
     def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -36,8 +35,7 @@ class MapGraph(nn.Module):
         # The mean is subtracted before the mask: zero after normalisation is the channel mean, also for the
         # zeros that convolutions pad with.
         x = (pixels.float() - self.mean) / self.std * valid.float().unsqueeze(1)
-        # Dead logits go before anything looks at values: whatever they are, they cannot appear.
-        live: torch.Tensor = self.network(x).float().index_select(1, self.live)
+        live: torch.Tensor = self.network(x).float()
         return live
 
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import EngineError
 from pipeline.inference.graph import NOT_FINITE, MapGraph
 from pipeline.legend import LAYERS
-from pipeline.model import Model, folded
+from pipeline.model import Model
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LANES = 3
@@ -57,8 +56,7 @@ class TorchPredictor:
         self._device = device()
         if precision == "fp16" and self._device.type == "cpu":
             raise EngineError("fp16 wants a CUDA device, and this process sees none; use fp32 or bf16")
-        # Folding makes a copy, and must: a loaded model is shared by all of a process, and `.to` changes in place.
-        graph = MapGraph(replace(model, network=folded(model.network, model.recipe))).to(self._device)
+        graph = MapGraph(model).to(self._device)
         self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
         if compiled:
             _check_compiler(self._device)

@@ -1,7 +1,7 @@
 """The network, its weights and its recipe."""
 
-from pipeline.model.fold import folded
+from pipeline.model.lean import lean
 from pipeline.model.network import build
 from pipeline.model.weights import Model, load
 
-__all__ = ["Model", "build", "folded", "load"]
+__all__ = ["Model", "build", "lean", "load"]

@@ -33,6 +33,12 @@ def _import_smp() -> Any:
     return segmentation_models_pytorch
 
 
+def unet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+    """The decoder blocks of an smp U-Net by name; none in any other network."""
+    kind = _import_smp().decoders.unet.decoder.UnetDecoderBlock
+    return {name: module for name, module in network.named_modules() if type(module) is kind}
+
+
 def _declare_missing_operators() -> None:
     library: Any = torch.library.Library("torchvision", "FRAGMENT")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

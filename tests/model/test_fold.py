@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from pipeline.config import Recipe
-from pipeline.model import build, folded
+from pipeline.model import build
+from pipeline.model.fold import folded
 
 
 def recipe(architecture: str = "unet", encoder: str = "resnet18") -> Recipe:
