@@ -30,13 +30,6 @@ def network_flops(model: Model, pixels: int) -> float:
     return float(counter.get_total_flops()) * pixels / _COUNTED**2
 
 
-def has_bf16() -> bool:
-    """True where this processor multiplies bf16; elsewhere it is emulated, which tells nothing."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 def multiplications(size: int, *, threads: int) -> Mapping[str, Callable[[], float]]:
     """Functions that each multiply two `size`² float32 matrices once and return GFLOP/s, by library.
 

@@ -129,7 +129,8 @@ def map_block(source: Source, block: Window, *, layout: Layout, predictor: Predi
     jobs = [w for w in layout.windows_of(block) if pixels.valid[w[0].slices_in(read)].any()]
     for batch in _batches(jobs):
         _map_batch(batch, pixels, read=read, block=block, out=out, predictor=predictor)
-    out[:, ~inside] = legend.NODATA
+    if not inside.all():
+        out[:, ~inside] = legend.NODATA
     return out
 
 

@@ -1,8 +1,9 @@
 """How much memory a worker takes at most, known before anything starts: parts that add up, in bytes.
 
 The engines' shares are linear in the pixels of what they map at once, fitted from above to peaks of whole processes
-with the ResNet-34 U-Net of 5 bands and 19 logits in fp32 (Linux, 2 threads): torch 0.82, 1.15 and 2.40 GB at 512²,
-1 024² and 2 048², OpenVINO 0.97, 1.95, 2.97 and 9.7 GB at 512², 2 048², 2 848² and 5 376². A lighter one takes less.
+with networks of 5 bands and 12 live classes in fp32 (Linux, 2 threads). ResNet-34 U-Net: torch 0.87, 1.16 and 2.13 GB at
+512², 1 024² and 2 048², OpenVINO 0.97, 1.57, 2.12 and 5.25 GB at 512², 2 048², 2 848² and 5 376²; ResNet-34 FPN: torch
+3.00 GB at 2 048², OpenVINO 3.08 GB at 2 848². A lighter one takes less.
 On a CUDA device nothing was measured yet: torch's share there is the processor's, whatever the precision.
 """
 
@@ -17,7 +18,7 @@ from pipeline.legend import LAYERS
 
 _PROCESS_BYTES = 1_100_000_000
 """Interpreter, libraries and weights, and what converting and compiling a graph takes for a while."""
-_BYTES_A_PIXEL = {"openvino": 330, "torch": 480}
+_BYTES_A_PIXEL = {"openvino": 250, "torch": 480}
 """Activations of a forward, by engine."""
 _CUDA_PROCESS_BYTES = 2_000_000_000
 """What CUDA's libraries and context add to a process of the host: an allowance."""

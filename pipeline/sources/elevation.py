@@ -49,7 +49,10 @@ class Elevation:
             units, known = height_units(
                 read_band(self.surface, cell)[inside], read_band(self.terrain, cell)[inside], step_m=step_m
             )
-            np.copyto(out[part.slices_in(window)], units, where=known)
+            if known.all():
+                out[part.slices_in(window)] = units
+            else:
+                np.copyto(out[part.slices_in(window)], units, where=known)
             both_known[part.slices_in(window)] = known
         return both_known
 
@@ -67,6 +70,12 @@ def height_units(
     Returns:
         uint8 (y, x), 0 where unknown; bool (y, x), True where both are known.
     """
-    known = (surface != vrt.NODATA_M) & (terrain != vrt.NODATA_M) & np.isfinite(surface) & np.isfinite(terrain)
-    height = np.where(known, surface - terrain, np.float32(0)) / np.float32(step_m)
-    return np.rint(np.clip(height, 0, 255)).astype(np.uint8), known
+    height = surface - terrain
+    known = (surface != vrt.NODATA_M) & (terrain != vrt.NODATA_M) & np.isfinite(height)
+    if not known.all():
+        height[~known] = 0
+    # In place: reading beside inferring has no core to spare for copies.
+    height /= np.float32(step_m)
+    np.rint(height, out=height)
+    np.clip(height, 0, 255, out=height)
+    return height.astype(np.uint8), known
