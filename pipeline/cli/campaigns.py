@@ -171,19 +171,16 @@ def publish(
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
     scheduler: SchedulerOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until nobody else publishes, instead of an error.")] = False,
 ) -> None:
     """Publish what is sealed into a new edition of the national Zarr; what did not change is kept."""
+    from pipeline.cli.editions import show_published
     from pipeline.runs.publish import publish as publish_edition
 
     with progress("publish") as told:
         campaign = load_campaign(config).on_cluster(cluster, scheduler)
-        done = publish_edition(campaign, workers=workers, progress=told)
-    for name, tiles in done.lacking:
-        log.warning("%s: %d tiles are not sealed; they are no data in this edition", name, tiles)
-    console.print(
-        f"edition {done.edition} is current: {done.written} shards written, {done.linked} unchanged, in {done.store}",
-        soft_wrap=True,
-    )
+        done = publish_edition(campaign, workers=workers, wait=wait, progress=told)
+    show_published(done)
 
 
 def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -> None:

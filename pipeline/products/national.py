@@ -3,8 +3,8 @@
 Nothing here writes, and no pixel is read.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from pipeline.errors import ProductError
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
+from pipeline.legend import NODATA
 from pipeline.products.item import SealedTile
 from pipeline.products.ownership import Claim, possible_owners
 from pipeline.products.record import (
@@ -33,18 +34,21 @@ from pipeline.products.record import (
 )
 
 __all__ = [
+    "Candidate",
     "DomainProduct",
     "EditionPlan",
     "NationalGrid",
-    "Owner",
     "ShardPlan",
     "Target",
     "domain_code",
     "plan_edition",
 ]
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 """Raised by hand when the same tiles give other bytes or metadata: every shard is then written anew."""
+EXTRAS_VERSION = 1
+"""Raised by hand when what stands beside the store changes for the same tiles: a new edition is then made, whose shards
+are links."""
 
 _WORST_LAST = (OUTSIDE, MAPPED, MISSING, FAILED)
 
@@ -70,15 +74,20 @@ class DomainProduct:
 
 
 @dataclass(frozen=True)
-class Owner:
-    """What one domain may own of a shard."""
+class Candidate:
+    """A domain that was delivered with a shard's tile: what it claims of the shard, and what it has to show."""
 
+    domain: str
     code: int
     """Its number in the `domain` layer."""
-    claim: Claim
-    """Cut to the shard."""
+    year: int
+    """The vintage."""
+    claim: Claim | None
+    """Cut to the shard; None where its polygon lies elsewhere. It may still show what owners have no imagery of."""
+    owns: bool
+    """False where claims of smaller rank cover all that it claims."""
     sealed: SealedTile | None
-    """The tile that the shard is part of; None where it failed or is missing, and nobody fills it."""
+    """The tile that the shard is part of; None where it failed or is missing, and where it cannot come to show."""
 
 
 @dataclass(frozen=True)
@@ -87,26 +96,28 @@ class ShardPlan:
 
     index: Index
     window: Window
-    owners: tuple[Owner, ...]
-    """In order of rank; possibly none."""
+    candidates: tuple[Candidate, ...]
+    """Those that may own a pixel first, in order of rank; then other claims; then those without. Possibly none."""
 
     @property
     def digest(self) -> str:
-        """What goes into the shard's bytes, as a hash."""
-        owners = []
-        for owner in self.owners:
-            boundary = owner.claim.boundary
-            owners.append(
+        """What goes into the shard's bytes and its tally, as a hash."""
+        candidates = []
+        for candidate in self.candidates:
+            claim = candidate.claim
+            boundary = claim and claim.boundary
+            candidates.append(
                 {
-                    "code": owner.code,
+                    "code": candidate.code,
                     # Millimetres: an upgrade of GEOS that moves the last digit rewrites nothing.
                     "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
-                    "windows": [[w.row, w.col, w.height, w.width] for w in owner.claim.windows],
-                    "files": None if owner.sealed is None else [f.sha256 for f in owner.sealed.files],
+                    "windows": [[w.row, w.col, w.height, w.width] for w in (claim.windows if claim else ())],
+                    "files": candidate.sealed and [f.sha256 for f in candidate.sealed.files],
                 }
             )
         w = self.window
-        return digest({"version": STORE_VERSION, "window": [w.row, w.col, w.height, w.width], "owners": owners})
+        window = [w.row, w.col, w.height, w.width]
+        return digest({"version": STORE_VERSION, "window": window, "candidates": candidates})
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,8 @@ class Target:
     store: Path
     """The Zarr under its temporary name."""
     grid: NationalGrid
+    former: Path | None
+    """The current edition's Zarr, where it is cut alike: a shard that comes out as it was there is a link to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +144,12 @@ class EditionPlan:
     """The domain table, by code."""
     coverage: NDArray[np.uint8]
     """uint8 (tile_y, tile_x): 0 outside, 1 mapped, 2 failed, 3 missing."""
+    unclaimed: int
+    """Tiles that domains were delivered with and that the polygons leave to nobody."""
+    undelivered_km2: Mapping[str, float]
+    """Domain → how much of its polygon lies outside its tiles, where any does."""
     write: tuple[ShardPlan, ...]
-    """Shards to write, in order of their index."""
+    """Shards to make again, in order of their index, because what they depend on changed; their bytes need not."""
     link: tuple[Index, ...]
     """Shards that are as they are in the parent."""
     drop: tuple[Index, ...]
@@ -142,14 +159,21 @@ class EditionPlan:
 
     @property
     def metadata(self) -> str:
-        """Hash of domain table and coverage."""
-        return digest([STORE_VERSION, [dict(d) for d in self.domains], self.coverage.tobytes().hex()])
+        """Hash of what the edition has and says besides shards and their tallies."""
+        told = {"unclaimed": self.unclaimed, "undelivered_km2": dict(self.undelivered_km2)}
+        domains, coverage = [dict(d) for d in self.domains], self.coverage.tobytes().hex()
+        return digest([STORE_VERSION, EXTRAS_VERSION, domains, coverage, told])
 
     @property
     def nothing_to_do(self) -> bool:
         """True where the current edition is already what would be written."""
         unchanged = self.parent is not None and self.parent.metadata == self.metadata
         return unchanged and not self.write and not self.drop
+
+    def tiles_of(self, shards: Iterable[Index]) -> frozenset[Index]:
+        """(row, column) of the tiles that shards are part of."""
+        n = self.grid.tile // self.grid.shard
+        return frozenset((row // n, col // n) for row, col in shards)
 
     @property
     def staging(self) -> Path:
@@ -159,7 +183,12 @@ class EditionPlan:
     @property
     def target(self) -> Target:
         """What `write_shard` takes."""
-        return Target(self.staging / "product.zarr", self.grid)
+        return Target(self.staging / "product.zarr", self.grid, self.former and self.former / "product.zarr")
+
+    @property
+    def former(self) -> Path | None:
+        """The current edition's folder, where it has the same grid."""
+        return self.parent.path if self.parent is not None and self.parent.grid == self.grid else None
 
 
 def domain_code(name: str) -> int:
@@ -199,7 +228,8 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
         raise ProductError(f"a domain is given twice: {', '.join(sorted(d.name for d in domains))}")
     coverage: NDArray[np.uint8] = np.full(grid.tiles_shape, OUTSIDE, np.uint8)
     shards: list[ShardPlan] = []
-    for index, here in sorted(_by_tile(grid, domains).items()):
+    tiles = _by_tile(grid, domains)
+    for index, here in sorted(tiles.items()):
         state, planned = _plan_tile(grid, index, here)
         coverage[index] = state
         shards += planned
@@ -213,11 +243,21 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
         parent=parent,
         domains=tuple(sorted((_row(d) for d in domains), key=lambda row: int(row["code"]))),
         coverage=coverage,
+        unclaimed=sum(bool(coverage[index] == OUTSIDE) for index in tiles),
+        undelivered_km2={d.name: km2 for d in sorted(domains, key=lambda d: d.name) if (km2 := _undelivered(d, grid))},
         write=tuple(s for s in shards if s.index not in kept),
         link=tuple(sorted(kept)),
         drop=tuple(sorted((parent.digests.keys() if parent else set()) - digests.keys())),
         digests=digests,
     )
+
+
+def _undelivered(domain: DomainProduct, grid: NationalGrid) -> float:
+    """Square kilometres of a domain's polygon outside its tiles, to the hectare."""
+    if domain.boundary is None:
+        return 0.0
+    delivered = shapely.union_all([shapely.box(*Tile.named(name, grid.tile).window.bounds) for name in domain.expected])
+    return float(round(domain.boundary.difference(delivered).area / 1e6, 2))
 
 
 def _row(domain: DomainProduct) -> dict[str, Any]:
@@ -243,18 +283,35 @@ def _plan_tile(
     alone tells which files must be there.
     """
     tile = here[0][0]
-    products = {d.name: d for _, d in here}
-    claims = possible_owners(tile.window, [Claim(d.name, d.year, d.boundary, (tile.window,)) for _, d in here])
-    if not claims:
+    claims = {d.name: Claim(d.name, d.year, d.boundary, (tile.window,)).within(tile.window) for _, d in here}
+    owning = possible_owners(tile.window, [c for c in claims.values() if c])
+    if not owning:
         return OUTSIDE, []
-    tiles = {name: _usable(products[name], tile, grid.crs) for name in (c.domain for c in claims)}
-    state = max((s for _, s in tiles.values()), key=_WORST_LAST.index)
-    shards = []
-    for shard in grid.shards_of(index):
-        window = grid.shard_window(shard)
-        owners = tuple(Owner(domain_code(c.domain), c, tiles[c.domain][0]) for c in possible_owners(window, claims))
-        shards.append(ShardPlan(shard, window, owners))
-    return state, shards
+    usable = {d.name: _usable(d, tile, grid.crs) for _, d in here}
+    state = max((usable[c.domain][1] for c in owning), key=_WORST_LAST.index)
+    candidates = [
+        Candidate(d.name, domain_code(d.name), d.year, claims[d.name], owns=False, sealed=usable[d.name][0])
+        for _, d in here
+    ]
+    return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(index)]
+
+
+def _plan_shard(grid: NationalGrid, index: Index, of_tile: Sequence[Candidate]) -> ShardPlan:
+    """A shard with what it depends on and no more: tiles that show nothing of it are left out."""
+    window = grid.shard_window(index)
+    claims = {c.domain: claim for c in of_tile if c.claim and (claim := c.claim.within(window))}
+    owning = {c.domain for c in possible_owners(window, claims.values())}
+    here = [replace(c, claim=claims.get(c.domain), owns=c.domain in owning) for c in of_tile]
+    # Whether an owner lacks imagery is known of its whole tile only; where it has all, nobody can fill anything.
+    if not any(c.owns and c.sealed and c.sealed.class_pixels.get(NODATA, 0) for c in here):
+        here = [c if c.owns else replace(c, sealed=None) for c in here]
+    kept = [c for c in here if c.claim or c.sealed]
+    return ShardPlan(index, window, tuple(sorted(kept, key=_place)))
+
+
+def _place(candidate: Candidate) -> tuple[Any, ...]:
+    rank = candidate.claim.rank if candidate.claim else (False, -candidate.year, candidate.domain)
+    return (not candidate.owns, candidate.claim is None, *rank)
 
 
 def _usable(domain: DomainProduct, tile: Tile, crs: str) -> tuple[SealedTile | None, int]:
@@ -277,4 +334,5 @@ def _reusable(parent: Edition | None, grid: NationalGrid, digests: Mapping[Index
     if parent is None or parent.grid != grid:
         return set()
     there = set.intersection(*(present_shards(parent.store, layer) for layer in LAYERS))
+    there &= parent.tallies.keys()
     return {index for index, wanted in digests.items() if parent.digests.get(index) == wanted and index in there}

@@ -1,8 +1,11 @@
 """One owner per pixel: département polygon, then newest vintage, then name.
 
-A domain may own pixels only of the tiles that it was delivered with. A domain with a boundary owns
-those whose centre its polygon covers; a domain without one owns what is left. Within each of the two
-groups the newest vintage goes first, and of one vintage the first name.
+A domain may own pixels only of the tiles that it was delivered with. A domain with a boundary claims
+those whose centre its polygon covers; a domain without one claims all. Of the claims on a pixel those with a polygon
+go first; of them, and of the others, the newest vintage, and of one vintage the first name. What a polygon covers
+outside its domain's tiles is claimed by nobody on its behalf: it goes to the next claim there, or to nobody.
+
+What is shown of a pixel follows from its owner (`products.shard`).
 """
 
 import json
@@ -16,6 +19,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
+from rasterio.enums import MergeAlg
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from shapely.errors import ShapelyError
@@ -96,14 +100,27 @@ def owners(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint16]:
     owner: NDArray[np.uint16] = np.zeros(window.shape, np.uint16)
     # The first in rank is burnt last, over the others.
     ranked = sorted(enumerate(claims, start=1), key=lambda pair: pair[1].rank, reverse=True)
+    _burn(owner, window, ranked, MergeAlg.replace)
+    return owner
+
+
+def times_claimed(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint8]:
+    """How many of at most 255 claims cover each pixel of a window: uint8 (y, x)."""
+    times: NDArray[np.uint8] = np.zeros(window.shape, np.uint8)
+    _burn(times, window, [(1, claim) for claim in claims], MergeAlg.add)
+    return times
+
+
+def _burn(into: NDArray[Any], window: Window, numbered: Sequence[tuple[int, Claim]], merge: MergeAlg) -> None:
+    """Burns the claims' numbers, one after the other."""
     # GDAL works on a copy of what it burns into: strips keep that small.
     for row in range(window.row, window.bottom, _STRIP_ROWS):
         strip = window.intersect(Window(row, window.col, _STRIP_ROWS, window.width))
-        parts = [(claim.within(strip), number) for number, claim in ranked]
+        parts = [(claim.within(strip), number) for number, claim in numbered]
         shapes = [(part.area, number) for part, number in parts if part is not None]
         if shapes:
-            rasterize(shapes, out=owner[strip.slices_in(window)], transform=Affine(*strip.transform))
-    return owner
+            place = Affine(*strip.transform)
+            rasterize(shapes, out=into[strip.slices_in(window)], transform=place, merge_alg=merge)
 
 
 def possible_owners(window: Window, claims: Iterable[Claim]) -> tuple[Claim, ...]:

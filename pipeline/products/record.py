@@ -3,12 +3,13 @@
 ::
 
     <national>/current                          → editions/000002
-    <national>/editions/000002/edition.json     number, parent, grid, domains, a digest of each shard
+    <national>/editions/000002/edition.json     number, parent, grid, domains; a digest and a tally of each shard
     <national>/editions/000002/product.zarr     the store: see `store`
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ LAYERS = ("landcover", "confidence", "domain")
 
 OUTSIDE, MAPPED, FAILED, MISSING = range(4)
 """Values of `coverage`. A tile with several owners shows the worst: failed, then missing, then mapped."""
+
+HIGHEST = "highest"
+"""File beside the editions: the highest number that a dropped one had."""
 
 Index = tuple[int, int]
 """(row, column) of a shard or of a tile in the national grid, from the north-west."""
@@ -96,16 +100,51 @@ class NationalGrid:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Pixels of a shard, or of an edition, by who claims and who shows them."""
+
+    owned: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Domain → pixels that it owns."""
+    filled: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Domain → pixels that it shows, because their owner has no imagery there."""
+    several: int = 0
+    """Pixels that more than one domain claims."""
+    nobody: int = 0
+    """Pixels of delivered tiles that no domain claims."""
+
+    @classmethod
+    def total(cls, tallies: Iterable["Tally"]) -> "Tally":
+        """Their sum; domains in order of name."""
+        owned: Counter[str] = Counter()
+        filled: Counter[str] = Counter()
+        several = nobody = 0
+        for tally in tallies:
+            owned.update(tally.owned)
+            filled.update(tally.filled)
+            several, nobody = several + tally.several, nobody + tally.nobody
+        return cls(dict(sorted(owned.items())), dict(sorted(filled.items())), several, nobody)
+
+
+@dataclass(frozen=True)
 class Edition:
     """A finished edition, as its `edition.json` says."""
 
     path: Path
     number: int
+    created: str
+    """UTC, as RFC 3339 has it."""
     grid: NationalGrid
+    domains: tuple[str, ...]
     metadata: str
     """Hash of what is in the store besides shards: domain table and coverage."""
     digests: Mapping[Index, str] = field(hash=False)
     """Shard → hash of what went into it."""
+    tallies: Mapping[Index, Tally] = field(hash=False)
+    """Shard → its pixels counted; empty in editions of before they were."""
+    tally: Tally
+    """Of all delivered tiles."""
+    undelivered_km2: Mapping[str, float] = field(hash=False)
+    """Domain → how much of its polygon lies outside the tiles that it was delivered with, where any does."""
 
     @property
     def store(self) -> Path:
@@ -122,18 +161,58 @@ def current_edition(national: Path) -> Edition | None:
     pointer = national / "current"
     if not pointer.is_symlink() and not pointer.exists():
         return None
-    path = pointer.resolve() / "edition.json"
+    return _read(pointer.resolve())
+
+
+def editions(national: Path) -> tuple[Edition, ...]:
+    """All finished editions, by number.
+
+    Raises:
+        ProductError: an edition's record is damaged.
+    """
+    return tuple(_read(national / "editions" / _folder(number)) for number in _numbers(national))
+
+
+def edition_of(national: Path, number: int) -> Edition:
+    """The edition of this number.
+
+    Raises:
+        ProductError: there is none, or its record is damaged.
+    """
+    numbers = _numbers(national)
+    if number not in numbers:
+        raise ProductError(
+            f"{national}: there is no edition {number}; there is {', '.join(map(str, numbers)) or 'none'}"
+        )
+    return _read(national / "editions" / _folder(number))
+
+
+def _folder(number: int) -> str:
+    return f"{number:06d}"
+
+
+def _numbers(national: Path) -> list[int]:
+    return sorted(int(p.name) for p in (national / "editions").glob("*") if p.name.isdigit())
+
+
+def _read(folder: Path) -> Edition:
+    path = folder / "edition.json"
     try:
         content = json.loads(path.read_bytes())
         return Edition(
-            path.parent,
-            int(content["number"]),
-            NationalGrid.from_json(content["grid"]),
-            str(content["metadata"]),
-            {_parse_index(k): str(v) for k, v in content["shards"].items()},
+            path=folder,
+            number=int(content["number"]),
+            created=str(content["created"]),
+            grid=NationalGrid.from_json(content["grid"]),
+            domains=tuple(str(row["name"]) for row in content["domains"]),
+            metadata=str(content["metadata"]),
+            digests={_parse_index(k): str(v) for k, v in content["shards"].items()},
+            tallies={_parse_index(k): Tally(**v) for k, v in content.get("tallies", {}).items()},
+            tally=Tally(**content.get("tally", {})),
+            undelivered_km2=dict(content.get("undelivered_km2", {})),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProductError(f"{path}: the current edition's record cannot be read: {error}") from error
+        raise ProductError(f"{path}: the edition's record cannot be read: {error}") from error
 
 
 def _parse_index(text: str) -> Index:
@@ -153,6 +232,19 @@ def present_shards(store: Path, layer: str) -> set[Index]:
 
 
 def next_number(national: Path) -> int:
-    """The number of the next edition: above all that there are, current or not."""
-    names = (p.name for p in (national / "editions").glob("*"))
-    return max((int(n) for n in names if n.isdigit()), default=0) + 1
+    """The number of the next edition: above all that there are and that were dropped, so that none names two.
+
+    Raises:
+        ProductError: what says how far the dropped ones went cannot be read.
+    """
+    return max([*_numbers(national), _highest_dropped(national)]) + 1
+
+
+def _highest_dropped(national: Path) -> int:
+    path = national / "editions" / HIGHEST
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except (OSError, ValueError) as error:
+        raise ProductError(f"{path}: expected the highest number of a dropped edition: {error}") from error

@@ -30,6 +30,7 @@ from pipeline.products.record import (
     Index,
     NationalGrid,
     current_edition,
+    edition_of,
     present_shards,
 )
 
@@ -223,22 +224,31 @@ def _chunks(edition: Edition, axis: int) -> int:
     return -(-edition.grid.extent.shape[axis] // _COORDINATE_CHUNK)
 
 
-def open_national(national: Path) -> xr.Dataset:
-    """The current edition, lazily and without Dask (its chunks are too many for one graph).
+def open_national(national: Path, edition: int | None = None) -> xr.Dataset:
+    """An edition, lazily and without Dask (its chunks are too many for one graph).
 
-    The pointer is followed once, so that a later publish does not mix two editions.
+    The pointer to the current one is followed once, so that a later publish does not mix two editions.
+
+    Args:
+        national: the product's folder.
+        edition: the number of a former one; None for the current one.
 
     Returns:
         `landcover`, `confidence`, `domain` (y, x), `coverage` (tile_y, tile_x); CRS in `spatial_ref`.
 
     Raises:
-        ProductError: nothing was published there, or a shard is lost.
+        ProductError: nothing was published there, there is no such edition, or a shard is lost.
     """
-    edition = current_edition(national)
-    if edition is None:
+    found = current_edition(national) if edition is None else edition_of(national, edition)
+    if found is None:
         raise ProductError(f"{national}: nothing was published there; run `landcover publish`")
+    check_whole(found)
+    opened: xr.Dataset = xr.open_zarr(found.store, chunks=None)
+    return opened
+
+
+def check_whole(edition: Edition) -> None:
+    """Raises ProductError where `check_shards` finds something."""
     if problems := check_shards(edition):
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise ProductError(f"{edition.path} is not whole: {shown}")
-    opened: xr.Dataset = xr.open_zarr(edition.store, chunks=None)
-    return opened

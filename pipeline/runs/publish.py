@@ -1,26 +1,30 @@
-"""Domain products → a new edition of the national product: plan → begin → one task a shard → commit."""
+"""Domain products → a new edition of the national product: plan → begin → one task a shard → extras → commit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future
-
-from pipeline.cluster import in_flight, open_cluster, worker_count
-from pipeline.cluster.squeue import job_runs
-from pipeline.config import Campaign, ClusterSection, load_recipe
+from pipeline.cluster import open_cluster
+from pipeline.config import Campaign, load_recipe
 from pipeline.errors import ProductError
-from pipeline.lock import holding
-from pipeline.products.edition import abandoned, begin, commit, write_shard
+from pipeline.products.edition import abandoned, begin, commit
 from pipeline.products.item import list_sealed
-from pipeline.products.national import DomainProduct, EditionPlan, NationalGrid, ShardPlan, plan_edition
+from pipeline.products.national import DomainProduct, EditionPlan, NationalGrid, plan_edition
 from pipeline.products.ownership import read_boundary
-from pipeline.products.record import current_edition
+from pipeline.products.record import Tally, current_edition
+from pipeline.products.shard import ShardFacts, write_shard
 from pipeline.products.stac import vintage
+from pipeline.runs.draft import Draft, spread
+from pipeline.runs.editions import held
 from pipeline.runs.origin import lattice_of, product_origin
 from pipeline.runs.status import DomainStatus, status
 from pipeline.sources.catalog import read_about
+
+EXTRAS: tuple[Callable[[Draft], None], ...] = ()
+"""Writers of what an edition has beside its store, called in this order before it becomes current. When one of them
+gives other bytes, `products.national.EXTRAS_VERSION` rises."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,24 @@ class Published:
     store: Path
     """The Zarr store, as `xarray.open_zarr` takes it."""
     written: int
-    """Shards written."""
+    """Shards with new bytes; 0 where the current edition was already what was to be published."""
     linked: int
     """Shards that did not change: hard links to the edition before."""
     lacking: tuple[tuple[str, int], ...]
     """(domain, tiles of its catalogue that are not sealed); their pixels are no data."""
+    left: tuple[str, ...]
+    """Domains of the edition before that the campaign does not have, and this edition neither."""
+    tally: Tally
+    """Pixels by who claims and who shows them."""
+    undelivered_km2: Mapping[str, float]
+    """Domain → how much of its polygon lies outside its tiles, where any does."""
 
 
 def publish(
     campaign: Campaign,
     *,
     workers: int | None = None,
+    wait: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Published:
     """Publishes what is sealed of the campaign's domains; what did not change costs nothing.
@@ -49,7 +60,8 @@ def publish(
     Args:
         campaign: names domains, boundaries, extent and chunks.
         workers: processes, instead of the campaign's number.
-        progress: told (shards written, shards to write).
+        wait: until nobody else publishes, instead of an error.
+        progress: told (shards written, shards to write), and the same of what is written beside them.
 
     Raises:
         ConfigError: domains on several lattices.
@@ -59,27 +71,55 @@ def publish(
         StorageError: the national folder cannot be written.
     """
     national = campaign.output.national
-    crs = lattice_of(campaign)
-    grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
-    states = status(campaign)
-    products = [_product(campaign, state, crs) for state in states]
-    if not any(product.sealed for product in products):
-        raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
-    with holding(national, what=f"the national product {national}", job_runs=job_runs) as lock:
+    with held(national, wait=wait) as lock:
+        # Read while nobody else publishes: who waited publishes what is sealed now.
+        states, crs = status(campaign), lattice_of(campaign)
+        products = [_product(campaign, state, crs) for state in states]
+        if not any(product.sealed for product in products):
+            raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
         abandoned(national)
+        grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products)
+        facts: list[ShardFacts] = []
         if not plan.nothing_to_do:
-            begin(plan)
-            with open_cluster(campaign, workers=workers) as client:
-                _write_shards(client, plan, campaign.cluster, progress)
+            facts = _write(campaign, products, plan, workers=workers, progress=progress)
             lock.check()
-            commit(plan)
+            commit(plan, facts)
         edition = current_edition(national)
     if edition is None:
         raise ProductError(f"{national}: no edition is current after the publish; publish again")
-    lacking = tuple((s.domain, s.unsealed) for s in states if s.unsealed)
-    store = national / "current" / edition.store.name
-    return Published(edition.number, store, len(plan.write), len(plan.link), lacking)
+    written = sum(f.changed for f in facts)
+    return Published(
+        edition=edition.number,
+        store=national / "current" / edition.store.name,
+        written=written,
+        linked=len(plan.digests) - written,
+        lacking=tuple((s.domain, s.unsealed) for s in states if s.unsealed),
+        left=tuple(sorted(set(plan.parent.domains if plan.parent else ()) - set(edition.domains))),
+        tally=edition.tally,
+        undelivered_km2=edition.undelivered_km2,
+    )
+
+
+def _write(
+    campaign: Campaign,
+    products: Sequence[DomainProduct],
+    plan: EditionPlan,
+    *,
+    workers: int | None,
+    progress: Callable[[int, int], None],
+) -> list[ShardFacts]:
+    """All of the edition but its record. One task writes one shard: no locks."""
+    begin(plan)
+    with open_cluster(campaign, workers=workers) as client:
+        write = partial(write_shard, plan.target)
+        ended = spread(write, plan.write, client=client, section=campaign.cluster, progress=progress)
+        facts = [fact for _, fact in ended]
+        changed = plan.tiles_of(fact.index for fact in facts if fact.changed)
+        draft = Draft(campaign, tuple(products), plan, changed, client, progress)
+        for extra in EXTRAS:
+            extra(draft)
+    return facts
 
 
 def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct:
@@ -103,20 +143,3 @@ def _told(campaign: Campaign, domain: str) -> dict[str, Any]:
     origin = product_origin(campaign, load_recipe(campaign.model.recipe, base=campaign.base), about.origin)
     acquired = [day.isoformat() for day in about.acquired or ()]
     return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}
-
-
-def _write_shards(
-    client: Client, plan: EditionPlan, section: ClusterSection, progress: Callable[[int, int], None]
-) -> None:
-    """One task writes one shard: no locks."""
-
-    def submit(shard: ShardPlan) -> Future[Any]:
-        return client.submit(write_shard, plan.target, shard, pure=False)
-
-    def limit() -> int:
-        return 2 * section.threads * worker_count(client)
-
-    ended = in_flight(plan.write, submit, client=client, limit=limit, lost_s=section.lost_s)
-    for done, (_, future) in enumerate(ended, start=1):
-        future.result()
-        progress(done, len(plan.write))

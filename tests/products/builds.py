@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.grid import Layout, Tile, Window
-from pipeline.products.edition import abandoned, begin, commit, write_shard
+from pipeline.products.edition import abandoned, begin, commit
 from pipeline.products.item import SealedTile, seal
 from pipeline.products.national import DomainProduct, EditionPlan, NationalGrid, plan_edition
+from pipeline.products.shard import write_shard
 from pipeline.products.stac import Provenance
 
 LIVE = tuple(range(1, 13))
@@ -89,7 +90,5 @@ def publish(national: Path, domains: list[DomainProduct], *, reverse: bool = Fal
     plan = plan_edition(national, GRID, domains)
     if not plan.nothing_to_do:
         begin(plan)
-        for shard in reversed(plan.write) if reverse else plan.write:
-            write_shard(plan.target, shard)
-        commit(plan)
+        commit(plan, [write_shard(plan.target, s) for s in (reversed(plan.write) if reverse else plan.write)])
     return plan

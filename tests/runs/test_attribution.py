@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from pipeline.products.edition import begin, commit, write_shard
+from pipeline.products.edition import begin, commit
 from pipeline.products.national import NationalGrid, plan_edition
+from pipeline.products.shard import write_shard
 from pipeline.products.stac import providers
 from pipeline.products.store import open_national
 from pipeline.runs import domain
@@ -63,9 +64,7 @@ def test_the_national_stores_table_says_it_of_each_domain_and_the_store_of_all(m
     grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk)
     plan = plan_edition(tmp_path / "national", grid, [_product(campaign, s, "EPSG:2154") for s in status(campaign)])
     begin(plan)
-    for shard in plan.write:
-        write_shard(plan.target, shard)
-    commit(plan)
+    commit(plan, [write_shard(plan.target, shard) for shard in plan.write])
     national = open_national(tmp_path / "national")
     (row,) = national.attrs["domains"]
     assert row["acquired"] == ["2021-06-14", "2021-06-17"]
