@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.bench import engines, feed, gpu, halo, mapping, nation, quantize, rehearsal, train
+from pipeline.bench import engines, feed, gpu, halo, mapping, nation, publish, quantize, rehearsal, train
 from pipeline.bench.imagery import FULL, QUICK, Imagery, Say, Scale, make_imagery
 from pipeline.bench.report import Report
 from pipeline.errors import ConfigError
@@ -18,6 +18,7 @@ BENCHES: Mapping[str, Callable[..., Report]] = {
     quantize.NAME: quantize.run,
     train.NAME: train.run,
     nation.NAME: nation.run,
+    publish.NAME: publish.run,
     rehearsal.NAME: rehearsal.run,
     gpu.NAME: gpu.run,
 }
@@ -37,7 +38,7 @@ def run_benches(
         data: the folder of real files.
         quick: 1 Mpx instead of 100: proves that all runs, measures nothing.
         say: told a line after each step.
-        full_size: `rehearsal` with tiles of 25 000 px.
+        full_size: `rehearsal` and `publish` with tiles of 25 000 px.
 
     Raises:
         ConfigError: an unknown bench.
@@ -65,7 +66,7 @@ def run_benches(
 
 def _scale(names: Sequence[str], *, quick: bool, full_size: bool) -> Scale:
     scale = QUICK if quick else FULL
-    if names and not quick and {nation.NAME, rehearsal.NAME}.issuperset(names):
+    if names and not quick and {nation.NAME, publish.NAME, rehearsal.NAME}.issuperset(names):
         # Of the imagery they take only the network.
         scale = replace(QUICK, apart=True, departement=FULL.departement, departement_tile=FULL.departement_tile)
     return replace(scale, departement_tile=rehearsal.FULL_TILE) if full_size else scale

@@ -103,7 +103,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="engines, feed, run, halo, quantize (all five by default); nation, rehearsal, gpu.",
+            help="engines, feed, run, halo, quantize (all five by default); nation, publish, rehearsal, gpu.",
             show_default=False,
         ),
     ] = None,
@@ -113,7 +113,7 @@ def bench(
         bool, typer.Option("--quick", help="1 Mpx instead of 100: it runs, its figures say little.")
     ] = False,
     full_size: Annotated[
-        bool, typer.Option("--full-size", help="rehearsal: tiles of 25 000 px instead of 1 000; an hour or more.")
+        bool, typer.Option("--full-size", help="rehearsal, publish: tiles of 25 000 px; an hour or more.")
     ] = False,
 ) -> None:
     """Measure this machine: <name>.json and <name>.png each.

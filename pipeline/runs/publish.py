@@ -13,16 +13,18 @@ from pipeline.products.edition import abandoned, begin, commit
 from pipeline.products.item import list_sealed
 from pipeline.products.national import DomainProduct, EditionPlan, NationalGrid, plan_edition
 from pipeline.products.ownership import read_boundary
+from pipeline.products.pyramid import check_pyramid
 from pipeline.products.record import Tally, current_edition
 from pipeline.products.shard import ShardFacts, write_shard
 from pipeline.products.stac import vintage
 from pipeline.runs.draft import Draft, spread
 from pipeline.runs.editions import held
+from pipeline.runs.levels import write_levels
 from pipeline.runs.origin import lattice_of, product_origin
 from pipeline.runs.status import DomainStatus, status
 from pipeline.sources.catalog import read_about
 
-EXTRAS: tuple[Callable[[Draft], None], ...] = ()
+EXTRAS: tuple[Callable[[Draft], None], ...] = (write_levels,)
 """Writers of what an edition has beside its store, called in this order before it becomes current. When one of them
 gives other bytes, `products.national.EXTRAS_VERSION` rises."""
 
@@ -81,7 +83,8 @@ def publish(
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products)
         facts: list[ShardFacts] = []
-        if not plan.nothing_to_do:
+        # A pyramid that lost a file is made whole by an edition of links.
+        if not plan.nothing_to_do or (plan.parent is not None and check_pyramid(plan.parent)):
             facts = _write(campaign, products, plan, workers=workers, progress=progress)
             lock.check()
             commit(plan, facts)

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.config import Campaign
 from pipeline.products.check import check
 from pipeline.products.item import list_sealed
+from pipeline.products.pyramid import check_pyramid
 from pipeline.products.record import current_edition
 from pipeline.products.store import check_shards
 from pipeline.runs.origin import lattice_of
@@ -86,4 +87,5 @@ def verify(
         for s in states
     )
     edition = current_edition(campaign.output.national)
-    return Verified(domains, None if edition is None else tuple(check_shards(edition, crs=crs)))
+    national = None if edition is None else (*check_shards(edition, crs=crs), *check_pyramid(edition))
+    return Verified(domains, national)

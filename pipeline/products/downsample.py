@@ -1,0 +1,143 @@
+"""Coarser land cover, all of it from sums over level 0: integers in, integers out, nothing read or written.
+
+A coarser level's counts are sums of a finer level's counts, so each level is exact, as if counted from level 0
+alone. A mode of modes, or a mean of rounded means, would not be.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import legend
+
+CLASSES = 1 + max(legend.BY_VALUE)
+"""Product values 0..19, 0 among them: the length of every class axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What the square cells of a class map hold."""
+
+    values: NDArray[np.uint8]
+    """(class,): the product values that occur, ascending."""
+    counts: NDArray[np.unsignedinteger]
+    """(class, y, x): pixels of each of these values in each cell."""
+    confidence: NDArray[np.unsignedinteger]
+    """(y, x): the sum of confidence over the pixels with data."""
+
+    def coarser(self, factor: int) -> "Cells":
+        """Of cells `factor` times as wide; it must divide both sides."""
+        if factor == 1:
+            return self
+        return Cells(self.values, _block_sums(self.counts, factor), _block_sums(self.confidence, factor))
+
+    @property
+    def dense(self) -> NDArray[np.uint32]:
+        """uint32 (class, y, x) over all values 0..19."""
+        full: NDArray[np.uint32] = np.zeros((CLASSES, *self.counts.shape[1:]), np.uint32)
+        full[self.values] = self.counts
+        return full
+
+    @property
+    def mode(self) -> NDArray[np.uint8]:
+        """uint8 (y, x): the class with the most pixels, the lowest value of several; 0 only where all are no data."""
+        live = self.values != legend.NODATA
+        if not live.any():
+            return np.zeros(self.counts.shape[1:], np.uint8)
+        counts = self.counts[live]
+        # argmax takes the first of equals, and the values ascend.
+        winner: NDArray[np.uint8] = self.values[live][counts.argmax(axis=0)]
+        winner[~counts.any(axis=0)] = legend.NODATA
+        return winner
+
+    @property
+    def mean(self) -> NDArray[np.uint8]:
+        """uint8 (y, x): mean confidence of the pixels with data, halves up; 0 only where all are no data.
+
+        A pixel with data has a confidence of at least 1, so its cell has too; where foreign data break that
+        rule the mean is 1 all the same, because 0 is no data.
+        """
+        pixels: NDArray[np.uint64] = self.counts[self.values != legend.NODATA].sum(axis=0, dtype=np.uint64)
+        # 8 bytes: twice the sum over a cell is 2 · 255 · cell².
+        twice = 2 * self.confidence.astype(np.uint64)
+        rounded = np.maximum((twice + pixels) // np.maximum(2 * pixels, 1), 1)
+        return np.where(pixels > 0, rounded, legend.NODATA).astype(np.uint8)
+
+
+def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, factor: int) -> Cells:
+    """Counts cells of `factor` × `factor` pixels.
+
+    Args:
+        classes: uint8 (y, x), 0..19, at least one pixel; 0 is no data.
+        confidence: uint8 (y, x); not looked at where there is no data.
+        factor: divides both sides.
+
+    Raises:
+        ValueError: sides that `factor` does not divide, or a value that is no class.
+    """
+    if classes.shape[0] % factor or classes.shape[1] % factor:
+        raise ValueError(f"{classes.shape} pixels (y, x) are no whole cells of {factor} px a side")
+    low, high = int(classes.min()), int(classes.max())
+    if high >= CLASSES:
+        raise ValueError(f"value {high} is no class: expected 0..{CLASSES - 1}")
+    found = [(value, mask) for value in range(low, high + 1) if (mask := classes == value).any()]
+    counts = [_block_sums(mask.view(np.uint8), factor, largest=1) for _, mask in found]
+    sure = confidence if low > legend.NODATA else np.where(classes != legend.NODATA, confidence, 0)
+    return Cells(
+        np.array([value for value, _ in found], np.uint8),
+        np.stack(counts),
+        _block_sums(sure, factor, largest=255),
+    )
+
+
+def mode_of(classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """The most frequent class of each cell, as `Cells.mode` has it.
+
+    Args:
+        classes: uint8 (y, x), 0..19; 0 is no data and has no vote where any pixel has data.
+        factor: pixels a side of a cell; divides both sides.
+    """
+    return count_cells(classes, classes, factor=factor).mode
+
+
+def mean_of(confidence: NDArray[np.uint8], classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """The mean confidence of each cell's pixels with data, as `Cells.mean` has it.
+
+    Args:
+        confidence: uint8 (y, x).
+        classes: uint8 (y, x); says where there is data.
+        factor: pixels a side of a cell; divides both sides.
+    """
+    return count_cells(classes, confidence, factor=factor).mean
+
+
+def counts_of(classes: NDArray[np.uint8], cell: int) -> NDArray[np.uint32]:
+    """Pixels of each value in each cell: uint32 (class, y, x), class 0..19; over classes they sum to cell².
+
+    Args:
+        classes: uint8 (y, x), 0..19.
+        cell: pixels a side; divides both sides.
+    """
+    return count_cells(classes, classes, factor=cell).dense
+
+
+def _block_sums(
+    array: NDArray[np.unsignedinteger], side: int, *, largest: int | None = None
+) -> NDArray[np.unsignedinteger]:
+    """Sums over blocks of `side`² of the last two axes.
+
+    Args:
+        array: unsigned (…, y, x).
+        side: divides both.
+        largest: of the array's values, for the smallest type that holds every sum; None: 4 bytes, which hold
+            the confidences of cells of 4 096 px.
+    """
+    *rest, height, width = array.shape
+    dtype = np.dtype(np.uint32) if largest is None else np.min_scalar_type(largest * side**2)
+    rows = array.reshape(*rest, height // side, side, width).sum(axis=-2, dtype=dtype)
+    # Strided sums: a reduction over an axis of 5 is an order of magnitude slower.
+    total: NDArray[np.unsignedinteger] = rows[..., ::side].copy()
+    for offset in range(1, side):
+        total += rows[..., offset::side]
+    return total
