@@ -28,7 +28,7 @@ test: lint ## Lint, then all tests
 test-fast: $(STAMP) ## The tests that take no more than ten seconds each
 	$(PYTEST) -m "not slow and not slurm_slow"
 
-test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks: time limits, dead nodes
+test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks, and training on two nodes
 	$(BIN)/python -m pytest -m slurm_slow
 
 torture: $(STAMP) ## Kill a small campaign KILLS=200 times at random moments (SEED=n repeats one); within 50 minutes

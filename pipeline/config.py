@@ -43,8 +43,12 @@ Architecture = Literal[
     "segformer",
 ]
 """What segmentation-models-pytorch builds on any encoder, by its own names."""
-LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding"]
-"""What the models' cards say that they are not for; `pipeline.sources.limits` says why and looks for it."""
+LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding", "whole_window"]
+"""What the models' cards say that they are not for, and networks that no layout of windows maps without seams;
+`pipeline.sources.limits` says why and looks for it."""
+
+_POOLING: frozenset[Architecture] = frozenset({"manet", "pspnet", "pan", "deeplabv3", "deeplabv3plus", "upernet"})
+"""Decoders with attention or pooling over all that the network sees at once."""
 
 _FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
 """Metropolitan France with Corsica in EPSG:2154, each edge a multiple of 5 km."""
@@ -119,6 +123,14 @@ class Recipe(Section):
         if tuple(sorted(set(self.live))) != self.live:
             raise ValueError(f"live wants each value once, ascending; got {self.live}")
         return self
+
+    @property
+    def pools_whole_window(self) -> bool:
+        """Whether each pixel's class depends on its whole window, so that seams show where two windows meet.
+
+        By the decoder; what an encoder does (squeeze-and-excitation, attention) its name does not tell.
+        """
+        return self.architecture in _POOLING
 
     @model_serializer(mode="wrap")
     def _without_what_changes_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

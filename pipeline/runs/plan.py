@@ -20,6 +20,7 @@ from pipeline.products.item import SealedTile, matches, read_sealed
 from pipeline.runs.origin import lattice_of
 from pipeline.runs.record import failures, read_run
 from pipeline.sources.catalog import DomainInputs, open_domain
+from pipeline.sources.limits import check_windows
 
 Reason = Literal["not mapped yet", "inputs, weights, recipe or windows changed", "files missing or damaged", "forced"]
 
@@ -197,13 +198,15 @@ def make_plan(
         only: leave of them only those that failed, or that were never sealed.
 
     Raises:
-        ConfigError: a domain or tile that the campaign does not have, or domains on several lattices.
+        ConfigError: a domain or tile that the campaign does not have, domains on several lattices, or a network that
+            looks at whole windows.
         CatalogError: a domain that is not indexed.
         ProductError: a sealed item that is damaged.
     """
     sections = [campaign.domain(name) for name in domains] or list(campaign.domains)
     lattice_of(campaign)
     settings = resolve(campaign)
+    check_windows(settings.recipe, campaign.accept_limits)
     wanted = {campaign.tile(name).name for name in tiles}
     plans = tuple(_plan_domain(settings, section, wanted, force=force) for section in sections)
     if unknown := wanted - {t.tile.name for p in plans for t in p.tiles}:

@@ -22,6 +22,7 @@ from pipeline.errors import CatalogError
 from pipeline.sources.delivery import RASTER_SUFFIXES, Delivered, Kind, parse
 from pipeline.sources.items import acquired_of, interval
 from pipeline.sources.origin import Days, Origin
+from pipeline.sources.query import Query, is_web
 from pipeline.sources.web import HEADERS_VARIABLE, WebPath, auth_headers, origin
 
 _KINDS: tuple[Kind, ...] = ("rvb", "irc", "height", "dsm", "dtm")
@@ -34,18 +35,6 @@ _UNREADABLE = (APIError, pystac.STACError, OSError, ValueError, KeyError, TypeEr
 """What pystac and pystac-client raise on what is no STAC, or where nothing answers."""
 
 
-@dataclass(frozen=True)
-class Query:
-    """Which items of a catalogue are wanted."""
-
-    collections: tuple[str, ...] = ()
-    """All where empty."""
-    bbox: tuple[float, float, float, float] | None = None
-    """(west, south, east, north) in degrees."""
-    datetime: str | None = None
-    """A day, or `start/end`, as STAC APIs take it."""
-
-
 @dataclass
 class Adopted:
     """What a catalogue's items name."""
@@ -55,16 +44,6 @@ class Adopted:
     origins: list[Origin] = field(default_factory=list)
     days: dict[str, Days] = field(default_factory=dict)
     """By the corner in a tile's name."""
-
-
-def is_catalogue(source: str) -> bool:
-    """True for a URL or a JSON file; a folder is a delivery."""
-    return is_web(source) or source.lower().endswith(".json")
-
-
-def is_web(source: str) -> bool:
-    """True for an http or https URL."""
-    return source.lower().startswith(("http://", "https://"))
 
 
 def adopt(source: str, query: Query) -> Adopted:

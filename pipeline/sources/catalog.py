@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
@@ -25,7 +26,6 @@ from pipeline.config import LimitName, Recipe
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, union
 from pipeline.sources import limits, pairing
-from pipeline.sources.adopt import Query, adopt, is_catalogue
 from pipeline.sources.checks import Examined, Survey, examine, pair_problems, readable, survey
 from pipeline.sources.delivery import Delivered, Kind, check_domain, split_domain, walk
 from pipeline.sources.fill import outer_fill
@@ -35,10 +35,14 @@ from pipeline.sources.limits import Excess
 from pipeline.sources.look import Look, look
 from pipeline.sources.opening import open_domain, read_about
 from pipeline.sources.origin import About, Acquired, Days, Origin, days_of, joined_days, of_files
+from pipeline.sources.query import Query, is_catalogue
 from pipeline.sources.relief import Relief, notes, other_years
 from pipeline.sources.sampling import implausible_heights
 from pipeline.sources.staged import Record, made_from, records
 from pipeline.sources.writing import Described, write_domain
+
+if TYPE_CHECKING:
+    from pipeline.sources.adopt import Adopted
 
 __all__ = ["Asset", "DomainInputs", "Fill", "IndexReport", "InputTile", "Query", "index", "open_domain", "read_about"]
 
@@ -186,13 +190,11 @@ class _Found:
         acquired = days_of(folders, year=year)
         delivered, ignored = {f.path: f for f in local}, set(walked.ignored)
         days: dict[str, Days] = dict(acquired.tiles)
-        for source in sources:
-            if is_catalogue(str(source)):
-                adopted = adopt(str(source), query)
-                delivered |= {p: f for p, f in adopted.delivered.items() if f.kind in wanted and p not in delivered}
-                ignored |= adopted.ignored
-                origins += adopted.origins
-                days |= adopted.days
+        for adopted in _adopted([str(s) for s in sources if is_catalogue(str(s))], query):
+            delivered |= {p: f for p, f in adopted.delivered.items() if f.kind in wanted and p not in delivered}
+            ignored |= adopted.ignored
+            origins += adopted.origins
+            days |= adopted.days
         return cls(
             tuple(sorted(delivered.values(), key=lambda f: (f.kind, str(f.path)))),
             tuple(Path(readable(p)) for p in sorted(ignored)),
@@ -200,6 +202,16 @@ class _Found:
             tuple(origins),
             replace(acquired, tiles=days),
         )
+
+
+def _adopted(catalogues: Sequence[str], query: Query) -> "list[Adopted]":
+    """What ready catalogues name."""
+    if not catalogues:
+        return []
+    # pystac-client compiles the grammars of jsonschema's format checkers: seconds that no worker and no plan needs.
+    from pipeline.sources.adopt import adopt
+
+    return [adopt(source, query) for source in catalogues]
 
 
 def _settled(

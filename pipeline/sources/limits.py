@@ -1,4 +1,4 @@
-"""What the models' cards say that the models are not for, looked for in a delivery.
+"""What the models' cards say that the models are not for, looked for in a delivery; and what windows cannot map.
 
 A limit that is passed is refused unless it is accepted by name; accepted, it is noted in the items and in the
 collection, and a campaign that maps the domain must accept it too. Whatever changes pixels (resampling) is in
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import LimitName, Recipe
+from pipeline.errors import ConfigError
 from pipeline.grid import CRS
 from pipeline.sources.delivery import OVERSEAS, Delivered
 from pipeline.sources.look import Sums
@@ -22,6 +23,8 @@ REASONS: Mapping[LimitName, str] = {
     "territory": "the card: metropolitan France only",
     "radiometry": "the card: BD ORTHO's radiometric processing only; other sensors want transfer learning",
     "height_encoding": "the card: height above ground in steps of 0.20 m, 0..255",
+    "whole_window": "its decoder pools over the whole window, so a pixel's class depends on where windows lie, and "
+    "seams show where two meet; U-Net, U-Net++, Linknet, SegFormer and nearly FPN look no farther than the halo",
 }
 
 MEAN_STDS = 1.0
@@ -122,6 +125,19 @@ def territory(files: Sequence[Delivered]) -> tuple[str, list[Excess]]:
         excess.append(Excess("territory", f"{imagery[0].path}: lies outside metropolitan France by its projection"))
     # Files of several projections: the first one's is expected, and the others' headers will contradict it.
     return (f"EPSG:{OVERSEAS[min(codes)]}" if codes else CRS), excess
+
+
+def check_windows(recipe: Recipe, accept: Sequence[LimitName]) -> None:
+    """A map of many windows wants a network that looks no farther than their halo.
+
+    Raises:
+        ConfigError: the recipe's decoder pools over whole windows, and `accept` does not name `whole_window`.
+    """
+    if recipe.pools_whole_window and "whole_window" not in accept:
+        raise ConfigError(
+            f"recipe {recipe.name} has decoder {recipe.architecture!r}, with which no map of several windows is made "
+            f"({REASONS['whole_window']}); to map with it all the same, accept_limits: [whole_window] in the campaign"
+        )
 
 
 def metropolitan(departement: str) -> bool:

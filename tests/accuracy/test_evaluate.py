@@ -24,7 +24,7 @@ from pipeline.inference import Engine, predictor_for
 from pipeline.legend import to_flair
 from pipeline.model import load
 from pipeline.products.cog import write_cog
-from pipeline.runs.evaluate import evaluate_map, evaluate_set
+from pipeline.runs.evaluate import Evaluated, evaluate_map, evaluate_set
 from pipeline.runs.judged import Judging
 from pipeline.sources.labelled import find_patches, read_image, read_mask
 from pipeline.sources.reference import Grid, Reference
@@ -46,29 +46,45 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Net:
     return Net(str(write_weights(folder / "tiny_weights.pth", folder / "tiny.yaml")), str(folder / "tiny.yaml"))
 
 
+@dataclass(frozen=True, eq=False)
+class JudgedSet:
+    """Random patches, judged in this process."""
+
+    data: Path
+    out: Path
+    done: Evaluated
+
+
+@pytest.fixture(scope="module")
+def judged(net: Net, tmp_path_factory: pytest.TempPathFactory) -> JudgedSet:
+    folder = tmp_path_factory.mktemp("judged")
+    data, out = random_set(folder / "set"), folder / "out"
+    return JudgedSet(data, out, evaluate_set([data], weights=net.weights, recipe=net.recipe, out=out, engine="torch"))
+
+
 @pytest.mark.slow
-def test_a_set_is_judged_patch_by_patch_and_the_workers_change_nothing(net: Net, tmp_path: Path) -> None:
-    data = random_set(tmp_path / "set")
+def test_a_set_is_judged_patch_by_patch_and_the_workers_change_nothing(
+    net: Net, judged: JudgedSet, tmp_path: Path
+) -> None:
     expected = np.zeros((19, 19), np.int64)
     model = load(net.weights, net.recipe)
-    for patch in find_patches([data]):
+    for patch in find_patches([judged.data]):
         pixels = read_image(patch, bands=model.recipe.bands)
         classes = predictor_for(model, Engine("torch"))(pixels[None], np.ones((1, 64, 64), bool))[0, 0]
         expected += confusion_matrix(read_mask(patch) - 1, classes - 1, 19)
     given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
-    here = evaluate_set([data], out=tmp_path / "here", **given)
-    spread = evaluate_set([data], out=tmp_path / "spread", how=Judging(workers=2), **given)
-    np.testing.assert_array_equal(here.evaluation.matrix, expected)
+    spread = evaluate_set([judged.data], out=tmp_path / "spread", how=Judging(workers=2), **given)
+    np.testing.assert_array_equal(judged.done.evaluation.matrix, expected)
     np.testing.assert_array_equal(np.load(tmp_path / "spread" / "confmat.npy"), expected)
-    assert (tmp_path / "here" / "metrics.json").read_text() == (tmp_path / "spread" / "metrics.json").read_text()
+    assert (judged.out / "metrics.json").read_text() == (tmp_path / "spread" / "metrics.json").read_text()
     assert spread.report.stat().st_size > 10_000
 
 
-def test_the_files_hold_the_figures_by_domain_with_intervals_over_zones(net: Net, tmp_path: Path) -> None:
-    data = random_set(tmp_path / "set")
-    done = evaluate_set([data], weights=net.weights, recipe=net.recipe, out=tmp_path / "out", engine="torch")
-    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    matrix = np.load(tmp_path / "out" / "confmat.npy")
+def test_the_files_hold_the_figures_by_domain_with_intervals_over_zones(
+    net: Net, judged: JudgedSet, tmp_path: Path
+) -> None:
+    written = json.loads((judged.out / "metrics.json").read_text())
+    matrix = np.load(judged.out / "confmat.npy")
     legacy = scores(matrix, live=range(12), mode="legacy")
     assert written["Avg_metrics"][:2] == pytest.approx([100 * legacy["miou"], 100 * legacy["oa"]])
     assert written["modes"]["present"]["miou"] == pytest.approx(scores(matrix, live=range(12), mode="present")["miou"])
@@ -78,9 +94,14 @@ def test_the_files_hold_the_figures_by_domain_with_intervals_over_zones(net: Net
     low, high = written["intervals_95"]["means"]["oa"]
     assert low <= legacy["oa"] <= high
     assert 0 <= written["expected_calibration_error"] <= 1
-    assert sum(m.sum() for m in done.evaluation.by_domain.values()) == matrix.sum() == 8 * 64 * 64
+    assert sum(m.sum() for m in judged.done.evaluation.by_domain.values()) == matrix.sum() == 8 * 64 * 64
     by_patch = evaluate_set(
-        [data], weights=net.weights, recipe=net.recipe, out=tmp_path / "p", engine="torch", how=Judging(units="patches")
+        [judged.data],
+        weights=net.weights,
+        recipe=net.recipe,
+        out=tmp_path / "p",
+        engine="torch",
+        how=Judging(units="patches"),
     )
     assert by_patch.evaluation.intervals is not None
     assert by_patch.evaluation.intervals.units == 8

@@ -63,7 +63,10 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, say=lambda _: None)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+SLOW = ("engines", "run", "train")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES])
 def test_a_bench_writes_its_figures_and_a_picture(
     imagery: Imagery, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +87,7 @@ def test_a_bench_writes_its_figures_and_a_picture(
     assert not (folder / "cache" / "rates.json").exists(), "the small scale measures nothing that may be kept"
 
 
+@pytest.mark.slow
 def test_a_rehearsal_seals_every_tile_of_its_departement_through_the_code_of_every_run(
     imagery: Imagery, tmp_path: Path
 ) -> None:

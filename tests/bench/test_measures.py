@@ -66,6 +66,7 @@ def test_a_curve_s_windows_are_the_least_that_keep_their_halo(halo: int) -> None
     assert _layout(Layout(), 160) == Layout()
 
 
+@pytest.mark.slow
 def test_a_process_s_peak_is_its_own() -> None:
     """Whatever this process, with torch in it, takes."""
     (_, small), (_, large) = (isolated(measure, partial(mul, b"x", size)) for size in (1, 100_000_000))

@@ -13,7 +13,7 @@ from pipeline.cluster.node import NodeWork
 from pipeline.runs.domain import run
 from pipeline.runs.plan import make_plan
 from tests.cluster.processes import REPOSITORY, faked_gpus, process, scheduler
-from tests.runs.campaigns import Made, cog_bytes, make_campaign
+from tests.runs.campaigns import Made, cog_bytes, make_campaign, quick_clusters
 
 SEEN = """
 import json, os, sys
@@ -49,10 +49,11 @@ def _devices(made: Made, kind: str = "", address: str = "") -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """One tile, mapped by one worker of this machine."""
+    """One tile, mapped in this process."""
     made = make_campaign(tmp_path_factory.mktemp("gpus") / "made", at=((0, 0),))
     made.change(engine_threads=1)
-    run(make_plan(made.campaign))
+    with quick_clusters():
+        run(make_plan(made.campaign))
     return made
 
 

@@ -29,6 +29,7 @@ print(json.dumps(int(status.split()[0]) * 1024))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_the_projection_holds_for_a_process_that_maps_one_window(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -3,12 +3,13 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.config import config_folder, load_recipe
+from pipeline.config import Architecture, Recipe, config_folder, load_recipe
 from pipeline.errors import WeightsError
 from pipeline.grid import Layout
 from pipeline.inference import predict
@@ -115,3 +116,19 @@ def test_twelve_and_fifteen_classes_differ_in_the_files_name_alone(
     with pytest.raises(WeightsError, match="its name says that it is of recipe flair-inc_rgbie_15cl_resnet34-unet"):
         load(path, "flair-inc_rgbie_12cl_resnet34-unet")
     assert load(path, "flair-inc_rgbie_15cl_resnet34-unet").recipe.live[-1] == 18
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_what_is_said_of_a_decoder_is_what_it_does_with_a_change_far_away(architecture: Architecture) -> None:
+    recipe = Recipe(
+        name="r", architecture=architecture, encoder="resnet18", bands=("red",), mean=(0,), std=(1,), live=(1, 2)
+    )
+    torch.manual_seed(0)
+    network = build(recipe).eval()
+    image = torch.randn(1, 1, 128, 1024)
+    changed = image.clone()
+    changed[..., 960:] += 3
+    with torch.inference_mode():
+        here, there = (network(i)[..., :64] for i in (image, changed))
+    # Group norm is over the whole window too: the FPN's small part in it is documented, and its recipes are shipped.
+    assert torch.equal(here, there) != (recipe.pools_whole_window or architecture == "fpn")

@@ -185,6 +185,7 @@ def test_masked_pixels_are_the_channel_mean_in_int8_too(model: Model, xml: Path)
     np.testing.assert_array_equal(layers(predictor, window), layers(predictor, Pixels(other, window.valid)))
 
 
+@pytest.mark.slow
 def test_a_campaign_in_int8_is_mapped_and_sealed_once(made: Made, xml: Path) -> None:
     config = in_int8(made, xml, output=yaml.safe_load(made.config.read_text())["output"] | {"domains": "mapped"})
     name = make_plan(load_campaign(config)).domains[0].tiles[0].tile.name

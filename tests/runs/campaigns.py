@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from distributed import Client, LocalCluster
 
 from pipeline.config import Campaign, load_campaign, load_recipe
 from pipeline.model.network import build
+from pipeline.runs import domain, publish
 from pipeline.sources.catalog import index
 from tests.deliveries import Delivery, make_delivery
 
@@ -122,6 +124,15 @@ def threads_cluster(_campaign: Campaign, *, workers: int | None = None, **_: obj
         Client(cluster) as client,
     ):
         yield client
+
+
+@contextmanager
+def quick_clusters() -> Iterator[None]:
+    """Within the block runs and publishing have their workers in this process, with no imports to wait for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(domain, "open_cluster", threads_cluster)
+        patch.setattr(publish, "open_cluster", threads_cluster)
+        yield
 
 
 def start(made: Made, *arguments: str) -> subprocess.Popen[bytes]:

@@ -11,12 +11,12 @@ from pipeline.products.national import NationalGrid, plan_edition
 from pipeline.products.shard import write_shard
 from pipeline.products.stac import providers
 from pipeline.products.store import open_national
-from pipeline.runs import domain
+from pipeline.runs.domain import run
 from pipeline.runs.plan import make_plan
 from pipeline.runs.publish import _product
 from pipeline.runs.status import status
 from pipeline.sources import index
-from tests.runs.campaigns import TILE, Made, make_campaign, threads_cluster
+from tests.runs.campaigns import TILE, Made, make_campaign
 from tests.sources.test_origin import write_table
 from tests.staging.archives import make_archives
 from tests.staging.test_stage import run as stage
@@ -34,9 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     rows = [(name, "2021-06-14"), (name, "2021-06-17")]
     write_table(made.delivery.folder / "dalles.dbf", {"NOM": 60, "DATE_VOL": 10}, rows)
     made.index()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(domain, "open_cluster", threads_cluster)
-        domain.run(make_plan(made.campaign))
+    run(make_plan(made.campaign))
     return made
 
 

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.runs.domain import _provenance
 from pipeline.runs.plan import make_plan
 from pipeline.sources.origin import Origin
-from tests.runs.campaigns import Made, make_campaign
+from tests.runs.campaigns import RECIPE, Made, make_campaign, write_weights
 
 
 def past(made: Made, *limits: str) -> Made:
@@ -37,6 +37,16 @@ def test_a_limit_that_the_campaign_does_not_accept_stops_the_plan(tmp_path: Path
     past(made)
     made.change(accept_limits=[])
     assert make_plan(made.campaign).domains[0].tiles[0].fingerprint == before, "acceptance changes no byte"
+
+
+def test_a_network_that_looks_at_whole_windows_is_mapped_only_where_the_campaign_accepts_seams(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path, at=[(0, 0)])
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE | {"architecture": "deeplabv3plus", "encoder": "resnet18"}))
+    write_weights(tmp_path / "weights.pth", recipe)
+    with pytest.raises(ConfigError, match=r"decoder 'deeplabv3plus'.*seams show.*accept_limits: \[whole_window\]"):
+        make_plan(made.campaign)
+    assert make_plan(made.change(accept_limits=["whole_window"]).campaign).todo == 1
 
 
 def test_products_name_the_deliverys_producer_product_and_vintage_unless_the_campaign_does(tmp_path: Path) -> None:

@@ -86,7 +86,6 @@ def reunion(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_an_overseas_delivery_goes_all_the_way_on_its_own_lattice(reunion: Path) -> None:
     with pytest.raises(DeliveryError, match="département 974 is outside metropolitan France"):
         index(reunion / "in", reunion / "refused", accept=())

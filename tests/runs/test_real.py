@@ -97,6 +97,7 @@ def deliver_montpellier(shared_data: Path, folder: Path) -> None:
             (folder / kind / file.name).write_bytes(file.read_bytes())
 
 
+@pytest.mark.slow
 def test_the_real_bd_ortho_extract_goes_from_delivery_to_the_national_store(shared_data: Path, tmp_path: Path) -> None:
     deliver_montpellier(shared_data, tmp_path / "delivery")
     folders = ("index", tmp_path / "delivery", "--domain", "D034_2021", "--catalog", tmp_path / "catalog")

@@ -35,19 +35,11 @@ from tests.runs.campaigns import THREADS, Made, cog_bytes, make_campaign, strays
 DOMAIN = "D034_2021"
 
 
-@pytest.fixture(autouse=True)
-def _quick_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(domain, "open_cluster", threads_cluster)
-    monkeypatch.setattr(publish, "open_cluster", threads_cluster)
-
-
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A campaign run once from end to end; tests must not change it."""
     made = make_campaign(tmp_path_factory.mktemp("mapped"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(domain, "open_cluster", threads_cluster)
-        run(make_plan(made.campaign))
+    run(make_plan(made.campaign))
     return made
 
 

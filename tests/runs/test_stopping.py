@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RunStopped
-from pipeline.runs import domain
 from pipeline.runs.domain import RunStarted, TileEnded, run
 from pipeline.runs.plan import make_plan
 from pipeline.runs.status import status
 from pipeline.runs.stopping import Stop, stop_on_signals
-from tests.runs.campaigns import cog_bytes, make_campaign, strays, threads_cluster
+from tests.runs.campaigns import cog_bytes, make_campaign, strays
 
 ASKED_TWICE = """
 import os, signal, sys
@@ -56,10 +55,7 @@ def test_outside_the_main_thread_nothing_is_installed() -> None:
     assert seen == [(None, former)]
 
 
-def test_a_stopped_run_seals_what_is_in_flight_submits_no_more_and_goes_on_when_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(domain, "open_cluster", threads_cluster)
+def test_a_stopped_run_seals_what_is_in_flight_submits_no_more_and_goes_on_when_run_again(tmp_path: Path) -> None:
     made = make_campaign(tmp_path)
     events: list[RunStarted | TileEnded] = []
 

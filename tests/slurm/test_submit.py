@@ -17,7 +17,7 @@ from pipeline.runs.domain import run
 from pipeline.runs.plan import make_plan
 from pipeline.runs.publish import publish
 from pipeline.runs.submit import Wishes, prepare
-from tests.runs.campaigns import Made, cog_bytes, make_campaign, strays
+from tests.runs.campaigns import Made, cog_bytes, make_campaign, quick_clusters, strays
 from tests.slurm.campaigns import FIRST, SECOND, make_two_domains, write_site
 from tests.slurm.lab import Lab
 
@@ -42,8 +42,9 @@ def logs(made: Made) -> str:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The two domains, mapped and published on this machine; tests must not change it."""
     made = make_two_domains(tmp_path_factory.mktemp("local") / "campaign")
-    run(make_plan(made.campaign))
-    publish(made.campaign)
+    with quick_clusters():
+        run(make_plan(made.campaign))
+        publish(made.campaign)
     return made
 
 
@@ -143,7 +144,8 @@ def test_a_domain_gives_up_after_two_starts_in_a_row_without_a_sealed_tile(fresh
 def test_a_warned_job_goes_on_until_all_is_mapped(lab: Lab, tmp_path: Path, allowed: bool) -> None:
     made = make_campaign(tmp_path / "campaign", at=[(row, 0) for row in range(8)])
     made.change(cluster={"tiles_in_flight": 1, "threads": 1, "gdal_cache_mb": 64})
-    run(make_plan(made.campaign))
+    with quick_clusters():
+        run(make_plan(made.campaign))
     expected = cog_bytes(made.products)
     shutil.rmtree(made.products)
     (first,) = submit(lab, made, "--cluster", str(write_site(made.folder, requeue=allowed)), "--no-publish")

@@ -113,6 +113,7 @@ def move_copy(folder: Path, name: str, tile: object) -> None:
                 file.transform = Affine(file.transform.a, 0, left, 0, file.transform.e, top)
 
 
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     few, many = peak_kib(tmp_path / "few", 4), peak_kib(tmp_path / "many", 60)
     # 224 files more, over 60 MB of pixels: what is kept of a file are some hundred bytes.

@@ -141,6 +141,7 @@ def killed_when(archives: list[Path], out: Path, pattern: str, count: int) -> No
         os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_leaves_the_bytes_of_a_run_that_was_not(tmp_path: Path) -> None:
     delivery, archives = make_archives(tmp_path, at=[(0, c) for c in range(4)])
     whole = files_of(delivery.folder)
@@ -171,6 +172,7 @@ print(peak_kib())
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     peaks_kib = []
     for count in (1, 7):
