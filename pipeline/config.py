@@ -226,6 +226,19 @@ class ClusterSection(Section):
     """Seconds without any worker, or without an answer of the scheduler, after which the cluster counts as lost."""
 
 
+class LimitsSection(Section):
+    """Beyond which `landcover verify` fails, of each domain; None: it is only reported. No fingerprint knows them."""
+
+    missing_tiles: int = Field(default=0, ge=0)
+    """Tiles of the input catalogue that are not sealed, whatever the reason."""
+    no_data_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the sealed pixels that are no data."""
+    hole_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the tiles' area without elevation, of those whose holes `landcover stage` counted."""
+    seam_ratio: float | None = Field(default=None, gt=0)
+    """Of window, block or tile edges each; passed where the ratio is above it by more than three standard errors."""
+
+
 class Campaign(Section):
     """What to map, with what, onto which grid, and where to put it."""
 
@@ -246,6 +259,7 @@ class Campaign(Section):
     grid: GridSection = GridSection()
     output: OutputSection = Field(default_factory=lambda: cast("OutputSection", {}), validate_default=True)
     cluster: ClusterSection = ClusterSection()
+    limits: LimitsSection = LimitsSection()
     accept_limits: tuple[LimitName, ...] = ()
     """Limits of the model's card that this campaign passes knowingly; a domain indexed past others is refused."""
     base: Path = Field(default=Path(), exclude=True)

@@ -1,4 +1,4 @@
-"""Commands that take a campaign: plan, run, status, verify and publish."""
+"""Commands that take a campaign: plan, run, status, verify, report and publish."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +143,10 @@ def verify(
     config: ConfigArgument,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
-    """Read every COG, checksum and item again, and the national store; fail when anything is wrong or missing."""
+    """Read every COG, checksum and item again, and the national store; count class changes across edges.
+
+    Fails when anything is wrong, or when a domain passes a limit of the campaign.
+    """
     from pipeline.durable import write_json
     from pipeline.runs.verify import verify as read_again
 
@@ -151,18 +154,40 @@ def verify(
         verified = read_again(load_campaign(config), progress=told)
     if json_file:
         write_json(json_file, verified.as_json())
+        console.print(f"figures: {json_file}", soft_wrap=True)
     for d in verified.domains:
         console.print(
             f"{d.domain}: {d.tiles} tiles, {d.files} files read; {len(d.missing)} missing, {len(d.problems)} problems"
         )
+    for kind, ratio in verified.figures.seams.ratios.items():
+        console.print(f"seams at {kind} edges: {ratio or 'there are none'}", highlight=False)
+    if verified.borders:
+        console.print(f"borders of domains, where another day's imagery begins: {verified.borders}", highlight=False)
     if verified.national is None:
         console.print("national: nothing published")
     else:
         console.print(f"national: {len(verified.national)} problems")
     if not verified.clean:
         problems = [f"{d.domain} {p}" for d in verified.domains for p in d.problems]
-        problems += [f"{d.domain} {name}: not sealed" for d in verified.domains for name in d.missing]
+        for d in verified.domains:
+            problems += [str(e) for e in d.exceeded]
+            if any(e.figure == "missing_tiles" for e in d.exceeded):
+                problems += [f"{d.domain} {name}: not sealed" for name in d.missing]
         raise VerifyFailed("not clean:\n  " + "\n  ".join([*problems, *(verified.national or ())]))
+
+
+@app.command(epilog="Example: landcover report campaign.yaml --domain D034_2021")
+def report(config: ConfigArgument, domain: DomainOption = None) -> None:
+    """Write report.html into each domain's folder and the current edition: pages that need no other file.
+
+    With --domain only those domains' pages are written.
+    """
+    from pipeline.runs.report import report as write_reports
+
+    with progress("report") as told:
+        pages = write_reports(load_campaign(config), domains=domain or (), progress=told)
+    for path in pages:
+        console.print(f"report: {path}", soft_wrap=True)
 
 
 @app.command(epilog="Example: landcover publish campaign.yaml")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -21,18 +22,23 @@ from pipeline.config import Campaign, Recipe, load_campaign, load_recipe
 from pipeline.demo.country import Country, DeliveredDomain, make_country
 from pipeline.demo.fit import DEFAULT_EFFORT, Effort, Fitted, Sample, fit
 from pipeline.demo.picture import colours_of, side_by_side
+from pipeline.demo.seams import seams_without_halo
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, VerifyFailed
 from pipeline.grid import Tile
+from pipeline.products.seams import Seams
 from pipeline.products.store import open_national
 from pipeline.runs.domain import run
 from pipeline.runs.plan import make_plan
 from pipeline.runs.publish import publish
+from pipeline.runs.quality import ratio_json
+from pipeline.runs.report import report
 from pipeline.runs.verify import verify
 from pipeline.sources.catalog import index, open_domain
 from pipeline.sources.mosaic import Mosaic
 
-_GRID = {"tile": 1000, "block": 500, "core": 500, "halo": 96, "window": 736}
+_GRID = {"tile": 1000, "block": 500, "core": 250, "halo": 96, "window": 480}
+"""Two cores a block and two blocks a tile along each side, so that there are edges of all kinds to look at."""
 _PREVIEW_STEP = 4
 """Every fourth pixel of the country is drawn."""
 
@@ -54,6 +60,8 @@ class Toured:
     """Of `landcover run`, the start of its workers included."""
     tiles: int
     domains: tuple[str, ...]
+    seams: dict[str, Any]
+    """`halo` as in the campaign, and `no_halo`: the first domain's seam ratio and its error, by kind of edge."""
     campaign: Path
     product: Path
     preview: Path
@@ -85,6 +93,8 @@ def run_demo(out: Path, *, say: Say, seed: int = 2022) -> Toured:
     if not verified.clean:
         raise VerifyFailed(f"the demo's product is not clean: {json.dumps(verified.as_json())}")
     say(f"verified: {sum(d.files for d in verified.domains)} files and the national store are whole")
+    pages = report(campaign)
+    say(f"reported: {', '.join(str(path) for path in pages)}")
     recipe = load_recipe(campaign.model.recipe, base=campaign.base)
     confusion = sum((_confusion(campaign, d, country.tile_size) for d in country.domains), np.zeros((20, 20), np.int64))
     toured = Toured(
@@ -98,6 +108,7 @@ def run_demo(out: Path, *, say: Say, seed: int = 2022) -> Toured:
         mpx_per_s=round(rate, 3),
         tiles=len(ended),
         domains=tuple(d.name for d in country.domains),
+        seams=_compare_seams(campaign, verified.domains[0].figures.seams, out / "without-halo", say),
         campaign=out / "campaign.yaml",
         product=published.store,
         preview=_draw(out / "preview.png", campaign, country, recipe),
@@ -210,6 +221,17 @@ def _shares(campaign: Campaign, recipe: Recipe) -> dict[str, float]:
     landcover = open_national(campaign.output.national)["landcover"].values
     counts = np.bincount(landcover.ravel(), minlength=20)
     return {c.name: float(counts[c.value] / counts[1:].sum()) for c in legend.classes(recipe.live)}
+
+
+def _compare_seams(campaign: Campaign, own: Seams, folder: Path, say: Say) -> dict[str, Any]:
+    """Maps the first domain again without a halo, and says both ratios."""
+    bare = seams_without_halo(campaign, folder)
+    for kind, ratio in own.ratios.items():
+        say(f"seams at {kind} edges: {ratio}, and without a halo {bare.ratios[kind]} (1 is seamless)")
+    return {
+        name: {kind: ratio_json(ratio) for kind, ratio in found.ratios.items()}
+        for name, found in (("halo", own), ("no_halo", bare))
+    }
 
 
 def _draw(path: Path, campaign: Campaign, country: Country, recipe: Recipe) -> Path:

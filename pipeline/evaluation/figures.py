@@ -44,7 +44,7 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str], *, by: By, title:
         if share >= 0.0005:
             colour = "white" if share > _DARK else "black"
             axes.text(column, row, f"{100 * share:.1f}", ha="center", va="center", fontsize=8, color=colour)
-    return _png(figure)
+    return as_png(figure)
 
 
 def reliability(curves: Mapping[str, Reliability]) -> bytes:
@@ -62,7 +62,7 @@ def reliability(curves: Mapping[str, Reliability]) -> bytes:
     upper.legend(loc="upper left")
     lower.set(xlabel="confidence", ylabel="pixels, %")
     lower.set_ylim(bottom=0)
-    return _png(figure)
+    return as_png(figure)
 
 
 def curves(history: Mapping[str, Sequence[tuple[float, float]]], panels: Mapping[str, Sequence[str]]) -> bytes:
@@ -83,10 +83,11 @@ def curves(history: Mapping[str, Sequence[tuple[float, float]]], panels: Mapping
         axes.grid(color="0.9")
         if axes.lines:
             axes.legend()
-    return _png(figure)
+    return as_png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """A figure as PNG."""
     # Without pyplot: it keeps every figure until it is closed, and asks for a screen.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

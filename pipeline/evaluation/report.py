@@ -1,8 +1,7 @@
 """An evaluation as one HTML page that needs no other file."""
 
-import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +11,8 @@ from pipeline import legend
 from pipeline.evaluation import figures
 from pipeline.evaluation.intervals import Interval, Intervals
 from pipeline.evaluation.metrics import Mode, Scores, scores
+from pipeline.evaluation.page import STYLE, class_name, image, table
 from pipeline.evaluation.reliability import Reliability
-
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;color:#1e1e1e}
-table{border-collapse:collapse;margin:1rem 0}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left}i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;
-border:1px solid #888;vertical-align:-.1em}img{max-width:100%;display:block;margin:1rem 0}small{color:#666}
-td small{display:block}"""
 
 MEANS = {
     "oa": "overall accuracy",
@@ -80,9 +74,7 @@ def page(given: Evaluation) -> str:
     ]
     if given.reliability is not None and given.reliability.pixels.any():
         pictures.append(("reliability", figures.reliability({"confidence": given.reliability})))
-    images = "".join(
-        f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">' for name, png in pictures
-    )
+    images = "".join(image(name, png) for name, png in pictures)
     about = "".join(f"<br>{html.escape(k)}: {html.escape(v)}" for k, v in given.about.items())
     counted, judged = int(given.matrix.sum()), int(given.kept.sum())
     sure = (
@@ -91,7 +83,7 @@ def page(given: Evaluation) -> str:
         else f"No intervals: they want two or more {html.escape(given.units)}."
     )
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{html.escape(given.title)}</title><style>{_STYLE}</style>
+<html lang="en"><meta charset="utf-8"><title>{html.escape(given.title)}</title><style>{STYLE}</style>
 <h1>{html.escape(given.title)}</h1>
 <p>{counted:,} labelled pixels; {judged:,} of them of a judged class in truth and map, and only these count.
 {sure} All figures in percent.<br><small>{about.removeprefix("<br>")}</small></p>
@@ -108,20 +100,19 @@ def _means(given: Evaluation, found: Scores, other: Scores) -> str:
     for name, called in MEANS.items():
         interval = given.intervals.means[name] if given.intervals else None
         rows.append((called, _cell(found[name], interval), f"{100 * other[name]:.3f}"))
-    return _table(("", f"mode {given.mode}", f"mode {given.other_mode}"), rows)
+    return table(("", f"mode {given.mode}", f"mode {given.other_mode}"), rows)
 
 
 def _classes(given: Evaluation, found: Scores) -> str:
     rows = []
     true = given.kept.sum(axis=1)
     for k, index in enumerate(given.live):
-        c = legend.BY_VALUE[index + 1]
         cells = []
         for name in BY_CLASS:
             interval = given.intervals.by_class[name][k] if given.intervals else None
             cells.append(_cell(found[name][k], interval) if found["present"][k] else "absent")
-        rows.append((f'<i style="background:{c.colour}"></i>{c.name}', *cells, f"{int(true[k]):,}"))
-    return _table(("class", "IoU", "F-score", "precision", "recall", "true pixels"), rows)
+        rows.append((class_name(index + 1), *cells, f"{int(true[k]):,}"))
+    return table(("class", "IoU", "F-score", "precision", "recall", "true pixels"), rows)
 
 
 def _domains(given: Evaluation) -> str:
@@ -132,18 +123,9 @@ def _domains(given: Evaluation) -> str:
         found = scores(matrix, live=given.live, mode="present")
         rows.append((html.escape(name), f"{100 * found['oa']:.3f}", f"{100 * found['miou']:.3f}", f"{matrix.sum():,}"))
     head = ("domain", "overall accuracy", "mIoU over present classes", "pixels")
-    return f"<h2>By domain</h2>{_table(head, rows)}"
+    return f"<h2>By domain</h2>{table(head, rows)}"
 
 
 def _cell(value: float, interval: Interval | None) -> str:
     sure = f"<small>{100 * interval[0]:.2f} – {100 * interval[1]:.2f}</small>" if interval else ""
     return f"{100 * value:.3f}{sure}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{c}</{tag}>" for c in cells) + "</tr>"
-
-    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"

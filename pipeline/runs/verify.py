@@ -1,21 +1,34 @@
-"""Everything read again: each COG, checksum and item, and the national store beside them."""
+"""Everything read again: each COG, checksum and item, their seams, and the national store beside them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
-from pipeline.config import Campaign
+from pipeline.config import Campaign, LimitsSection
+from pipeline.evaluation.seams import SeamRatio
 from pipeline.products.check import check
-from pipeline.products.item import list_sealed
+from pipeline.products.item import SealedTile, list_sealed
 from pipeline.products.pyramid import check_pyramid
 from pipeline.products.record import current_edition
 from pipeline.products.store import check_shards
 from pipeline.runs.origin import lattice_of
-from pipeline.runs.status import status
+from pipeline.runs.quality import (
+    Exceeded,
+    Figures,
+    cuts_of,
+    domain_seams,
+    exceeded,
+    national_borders,
+    ratio_json,
+)
+from pipeline.runs.status import DomainStatus, status
+from pipeline.sources.catalog import open_domain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DomainVerified:
     """What was read of a domain's product, and what is wrong with it."""
 
@@ -25,20 +38,43 @@ class DomainVerified:
     missing: tuple[str, ...]
     """Tiles of the catalogue that are not sealed."""
     problems: tuple[str, ...]
+    figures: Figures
+    exceeded: tuple[Exceeded, ...]
+    """Limits of the campaign that it passes."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "domain": self.domain,
+            "tiles": self.tiles,
+            "files": self.files,
+            "missing": list(self.missing),
+            "problems": list(self.problems),
+            **self.figures.as_json(),
+            "exceeded": [asdict(e) for e in self.exceeded],
+        }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verified:
-    """The outcome of a verification; `clean` where nothing is missing or wrong."""
+    """The outcome of a verification; `clean` where nothing is wrong and no limit is passed."""
 
     domains: tuple[DomainVerified, ...]
     national: tuple[str, ...] | None
     """Problems of the national product; None where nothing is published."""
+    borders: SeamRatio | None
+    """Across borders of domains in the national store; None where none was seen, or the store is not whole."""
+    limits: LimitsSection
 
     @property
     def clean(self) -> bool:
-        """True where nothing is missing or wrong."""
-        return not self.national and not any(d.missing or d.problems for d in self.domains)
+        """True where nothing is wrong and no limit is passed."""
+        return not self.national and not any(d.exceeded or d.problems for d in self.domains)
+
+    @property
+    def figures(self) -> Figures:
+        """Of all domains together."""
+        return reduce(add, (d.figures for d in self.domains))
 
     def as_json(self) -> dict[str, Any]:
         """The figures, for `--json`."""
@@ -46,7 +82,11 @@ class Verified:
             "clean": self.clean,
             "checksums_checked": sum(d.files for d in self.domains),
             "tiles_checked": sum(d.tiles for d in self.domains),
-            "domains": [asdict(d) for d in self.domains],
+            **self.figures.as_json(),
+            "border_ratio": ratio_json(self.borders),
+            "limits": self.limits.model_dump(),
+            "exceeded": [asdict(e) for d in self.domains for e in d.exceeded],
+            "domains": [d.as_json() for d in self.domains],
             "national": None if self.national is None else list(self.national),
         }
 
@@ -54,12 +94,12 @@ class Verified:
 def verify(
     campaign: Campaign, *, threads: int = 2, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Verified:
-    """Reads every sealed tile again, and the national store's current edition.
+    """Reads every sealed tile again, counts changes across its edges, and looks at the national store's edition.
 
     Args:
-        campaign: names domains and folders.
+        campaign: names domains, folders and limits.
         threads: tiles read side by side.
-        progress: told (tiles read, tiles in all).
+        progress: told (tiles read, tiles to read); each is read twice: for its promises, then for its seams.
 
     Raises:
         CatalogError: a domain that is not indexed.
@@ -68,24 +108,45 @@ def verify(
     """
     states, crs = status(campaign), lattice_of(campaign)
     sealed = {s.domain: list_sealed(campaign.output.domains / s.domain, s.domain, campaign.grid.tile) for s in states}
-    jobs = [(name, tile) for name, tiles in sealed.items() for tile in tiles]
-    found: dict[str, list[str]] = {name: [] for name in sealed}
+    jobs = [tile for tiles in sealed.values() for tile in tiles]
+    problems: dict[SealedTile, list[str]] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for done, ((name, tile), problems) in enumerate(
-            zip(jobs, pool.map(lambda job: check(job[1], crs=crs), jobs), strict=True), start=1
-        ):
-            found[name] += [f"{tile.tile.name}: {problem}" for problem in problems]
-            progress(done, len(jobs))
-    domains = tuple(
-        DomainVerified(
-            s.domain,
-            len(sealed[s.domain]),
-            sum(len(t.files) for t in sealed[s.domain]),
-            tuple(sorted([*s.missing, *(name for name, _ in s.failed)])),
-            tuple(found[s.domain]),
+        for tile, found in zip(jobs, pool.map(lambda job: check(job, crs=crs), jobs), strict=True):
+            problems[tile] = found
+            progress(len(problems), 2 * len(jobs))
+    domains, read = [], len(jobs)
+    for state in states:
+        own = sealed[state.domain]
+        seams = domain_seams(
+            [t for t in own if not problems[t]],
+            cuts=cuts_of(campaign),
+            threads=threads,
+            progress=lambda done, _, before=read: progress(before + done, 2 * len(jobs)),  # type: ignore[misc]
         )
-        for s in states
-    )
+        read += len(own)
+        figures = Figures.of(
+            state, open_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile), own, seams
+        )
+        domains.append(_verified(state, own, problems, figures, campaign.limits))
     edition = current_edition(campaign.output.national)
     national = None if edition is None else (*check_shards(edition, crs=crs), *check_pyramid(edition))
-    return Verified(domains, national)
+    borders = national_borders(campaign, sealed) if national == () else None
+    return Verified(tuple(domains), national, borders.seam_ratio if borders else None, campaign.limits)
+
+
+def _verified(
+    state: DomainStatus,
+    sealed: Sequence[SealedTile],
+    problems: Mapping[SealedTile, Sequence[str]],
+    figures: Figures,
+    limits: LimitsSection,
+) -> DomainVerified:
+    return DomainVerified(
+        state.domain,
+        len(sealed),
+        sum(len(t.files) for t in sealed),
+        tuple(sorted([*state.missing, *state.in_flight, *(name for name, _ in (*state.failed, *state.suspect))])),
+        tuple(f"{tile.tile.name}: {problem}" for tile in sealed for problem in problems[tile]),
+        figures,
+        exceeded(state.domain, figures, limits),
+    )

@@ -30,9 +30,9 @@ from pipeline.sources.checks import Examined, Survey, examine, pair_problems, re
 from pipeline.sources.delivery import Delivered, Kind, check_domain, split_domain, walk
 from pipeline.sources.fill import outer_fill
 from pipeline.sources.inputs import BANDS, Asset, DomainInputs, Fill, InputTile
-from pipeline.sources.journal import Journal
+from pipeline.sources.journal import JOURNAL_FILE, Journal
 from pipeline.sources.limits import Excess
-from pipeline.sources.look import Look, look
+from pipeline.sources.look import Look, look, look_key
 from pipeline.sources.opening import open_domain, read_about
 from pipeline.sources.origin import About, Acquired, Days, Origin, days_of, joined_days, of_files
 from pipeline.sources.query import Query, is_catalogue
@@ -54,7 +54,6 @@ _READERS = min(8, os.cpu_count() or 1)
 """Threads that read headers and lowest levels."""
 _INDEX_CACHE_BYTES = 64 * 2**20
 """GDAL's cache while indexing: each file passes through it once."""
-_JOURNAL = "seen.jsonl"
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def index(
     _, year = split_domain(domain)
     found = _Found.at(sources, query or Query(), year=year, bands=bands)
     root = catalog.absolute()
-    journal = Journal(root / domain / _JOURNAL)
+    journal = Journal(root / domain / JOURNAL_FILE)
     headers = len(found.delivered)
     told = _Told(progress, headers + sum(f.kind == "rvb" for f in found.delivered))
     crs, excess = limits.territory(found.delivered)
@@ -271,7 +270,7 @@ def _looks(surveyed: Survey, journal: Journal, told: Callable[[int], None]) -> d
 
     def seen(tile: Tile) -> Look:
         rvb, irc = surveyed.tiles[tile]["rvb"], surveyed.tiles[tile].get("irc")
-        key = ["look", rvb.signature, irc.signature if irc else None]
+        key = look_key(rvb.signature, irc.signature if irc else None)
         if entry := journal.get(key):
             return Look.of_json(entry)
         found = look(rvb.path, irc.path if irc else None)
@@ -317,7 +316,7 @@ def _described(
         colour = "black" if part.value == 0 else "white"
         said.append(f"imagery: {colour} fill that is connected to the delivery's edge is no data")
     assets = tuple(sorted((f.asset for f in files), key=lambda a: (a.kind, a.path)))
-    inputs = InputTile(tile, assets, fill, acquired)
+    inputs = InputTile(tile, assets, fill, acquired, staged.holes.share if staged else None)
     return Described(inputs, tuple(dict.fromkeys(said)), staged.holes if staged else None)
 
 

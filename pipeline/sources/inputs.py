@@ -137,6 +137,8 @@ class InputTile:
     """At most one of each value."""
     acquired: Days | None = None
     """First and last day of acquisition, where the delivery has them."""
+    hole_share: float | None = None
+    """0..1 of the tile without elevation, where `stage` counted it."""
 
     def has(self, kind: Kind) -> bool:
         """True where a file of this kind is behind the tile."""

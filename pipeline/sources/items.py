@@ -158,6 +158,8 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
         name, shape = item.properties["landcover:tile"], tuple(item.properties["proj:shape"])
         fill = tuple(Fill(f["value"], _tuples(f["geometry"]["coordinates"])) for f in item.properties["landcover:fill"])
         assets = tuple(sorted((_asset(a) for a in item.assets.values()), key=lambda a: (a.kind, a.path)))
+        holes = item.properties.get("landcover:height_holes")
+        hole_share = None if holes is None else float(holes["share"])
     except (KeyError, TypeError, ValueError) as error:
         raise CatalogError(
             f"{where}: is no item of an input tile: {type(error).__name__} {error}; index the domain again"
@@ -167,7 +169,7 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
             f"{where}: tile {name} has {shape[0]} × {shape[1]} px; expected grid.tile = {tile_size}: "
             f"set the campaign's tile to {shape[0]}, or index a delivery of tiles of {tile_size} px"
         )
-    return InputTile(Tile.named(name, tile_size), assets, fill, acquired_of(item))
+    return InputTile(Tile.named(name, tile_size), assets, fill, acquired_of(item), hole_share)
 
 
 def interval(item: pystac.Item) -> tuple[dt.datetime | None, dt.datetime | None]:

@@ -9,6 +9,9 @@ from pipeline.durable import replacing
 from pipeline.errors import StorageError
 from pipeline.fingerprint import digest
 
+JOURNAL_FILE = "seen.jsonl"
+"""Its name beside a domain's items."""
+
 Entry = dict[str, Any]
 
 

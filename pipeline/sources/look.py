@@ -130,6 +130,11 @@ class Look:
         return cls(entry["cell_m"], regions, sums)
 
 
+def look_key(rvb: str | None, irc: str | None) -> list[str | None]:
+    """Under which a journal keeps the look at files of these signatures."""
+    return ["look", rvb, irc]
+
+
 def look(rvb: Path, irc: Path | None) -> Look:
     """Reads the lowest resolution level of a tile's imagery.
 

@@ -1,0 +1,106 @@
+"""Sealed tiles at a glance: small pictures from their overviews, and a sample of their confidence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from pipeline import legend
+from pipeline.errors import ProductError
+from pipeline.grid import Tile, Window
+from pipeline.legend import Layer
+from pipeline.products.cog import BLOCK
+from pipeline.products.item import SealedTile
+
+_SIDE = 1_000
+"""Pixels of a picture's longer side, at most."""
+_SAMPLES = 4
+"""Internal blocks of a tile, along each side, whose confidence is counted; small tiles are counted whole."""
+
+State = Literal["sealed", "damaged", "failed", "missing"]
+STATE_COLOURS: Mapping[State, str] = {
+    "sealed": "#2a9d5c",
+    "damaged": "#e08a00",
+    "failed": "#c62828",
+    "missing": "#9e9e9e",
+}
+_RESAMPLING: dict[Layer, Resampling] = {"landcover": Resampling.mode, "confidence": Resampling.average}
+
+
+def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window) -> NDArray[np.uint8]:
+    """A small picture of one layer: uint8 (y, x) over `within`, 0 where there is no tile; later tiles cover earlier.
+
+    Raises:
+        ProductError: a tile cannot be read.
+    """
+    shape, _ = _scaled(within, within)
+    picture = np.zeros(shape, np.uint8)
+    for tile in sealed:
+        (height, width), place = _scaled(tile.tile.window, within)
+        try:
+            with rasterio.open(tile.file(layer).path) as file:
+                small = file.read(1, out_shape=(max(1, height), max(1, width)), resampling=_RESAMPLING[layer])
+        except (RasterioError, CPLE_BaseError) as error:
+            raise ProductError(f"{tile.file(layer).path}: cannot be read: {error}; run the tile again") from error
+        np.copyto(picture[place], small[:height, :width], where=small[:height, :width] != 0)
+    return picture
+
+
+def _scaled(window: Window, within: Window) -> tuple[tuple[int, int], tuple[slice, slice]]:
+    """(shape, place) of a window in a picture of `within`; neighbours meet without a gap."""
+    factor = max(1.0, max(within.shape) / _SIDE)
+    rows, cols = (
+        (round((start - first) / factor), round((stop - first) / factor))
+        for start, stop, first in (
+            (window.row, window.bottom, within.row),
+            (window.col, window.right, within.col),
+        )
+    )
+    return (rows[1] - rows[0], cols[1] - cols[0]), (slice(*rows), slice(*cols))
+
+
+def class_colours(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colours of a class map: (y, x) of FLAIR values → uint8 rgb (y, x, 3); no data is light grey."""
+    colours = np.full((256, 3), 235, np.uint8)
+    for c in legend.FLAIR:
+        colours[c.value] = c.rgb
+    return colours[classes]
+
+
+def state_map(states: Mapping[State, Sequence[Tile]], *, within: Window) -> NDArray[np.uint8]:
+    """What became of each tile: uint8 rgb (y, x, 3), white where no tile is expected; tiles have white edges."""
+    shape, _ = _scaled(within, within)
+    picture = np.full((*shape, 3), 255, np.uint8)
+    for state, tiles in states.items():
+        colour = STATE_COLOURS[state].removeprefix("#")
+        for tile in tiles:
+            _, (rows, cols) = _scaled(tile.window, within)
+            inner = (slice(rows.start + 1, rows.stop), slice(cols.start + 1, cols.stop))
+            picture[inner] = tuple(bytes.fromhex(colour))
+    return picture
+
+
+def confidence_counts(sealed: SealedTile) -> NDArray[np.int64]:
+    """How often each confidence 0..255 was seen: int64 (256,), at full resolution in evenly spread parts of the tile.
+
+    Raises:
+        ProductError: it cannot be read.
+    """
+    size, path = sealed.tile.window.height, sealed.file("confidence").path
+    starts = np.unique(np.linspace(0, max(0, (size - 1) // BLOCK), _SAMPLES).astype(int)) * BLOCK
+    counts: NDArray[np.int64] = np.zeros(256, np.int64)
+    try:
+        with rasterio.open(path) as file:
+            for row in starts:
+                for col in starts:
+                    place = RasterWindow(col, row, min(BLOCK, size - col), min(BLOCK, size - row))
+                    counts += np.bincount(file.read(1, window=place).ravel(), minlength=256)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise ProductError(f"{path}: cannot be read: {error}; run the tile again") from error
+    return counts
