@@ -118,7 +118,9 @@ def ended(owner: Owner, *, job_runs: JobRuns = lambda _: None) -> str | None:
         return None
     if owner.job == os.environ.get("SLURM_JOB_ID") and owner.restarts < int(os.environ.get("SLURM_RESTART_COUNT", "0")):
         return f"it was an earlier start of SLURM job {owner.job}"
-    return f"SLURM job {owner.job} no longer runs" if job_runs(owner.job) is False else None
+    # Sites may hide other people's jobs: what SLURM does not show of them may run all the same.
+    gone = owner.user == _user() and job_runs(owner.job) is False
+    return f"SLURM job {owner.job} no longer runs" if gone else None
 
 
 @contextmanager
@@ -133,12 +135,12 @@ def holding(
     """Holds a folder until the block ends; a dead holder's lock is taken over.
 
     A holder is dead when its process has ended (on this machine), when it was an earlier start of this same SLURM
-    job, when its job no longer runs, or when it gave no sign of life for `stale_s`.
+    job, when this user's job that it was no longer runs, or when it gave no sign of life for `stale_s`.
 
     Args:
         folder: made where it is missing.
         what: names it in messages: `domain D034_2021`.
-        job_runs: asks the batch system, such as `cluster.squeue.job_runs`.
+        job_runs: asks the batch system, such as `cluster.queue.job_runs`.
         beat_s: seconds between signs of life.
         stale_s: seconds without one after which a holder is dead.
 

@@ -131,6 +131,11 @@ def test_slurm_tells_a_dead_holder_before_its_heartbeat_does(tmp_path: Path, ans
     assert asked == ["4711"]
 
 
+def test_a_job_of_somebody_else_that_slurm_does_not_show_may_run_all_the_same(tmp_path: Path) -> None:
+    _elsewhere(tmp_path, job="4711", user="somebody")
+    _raises_held(tmp_path, "of somebody on r1i2n3, SLURM job 4711", job_runs=lambda _: False)
+
+
 def test_an_earlier_start_of_the_same_job_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _elsewhere(tmp_path, job="4711", restarts=1)
     monkeypatch.setenv("SLURM_JOB_ID", "4711")

@@ -3,16 +3,13 @@
 import os
 import re
 import socket
-import subprocess
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from distributed.utils import get_ip
 
+from pipeline.cluster.queue import ask
 from pipeline.errors import ClusterError
-
-_COMMAND_S = 30
-"""A busy controller answers in seconds; one that is gone never does."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Allocation:
                 "cluster kind slurm wants a SLURM job around it, and SLURM_JOB_ID is not set: "
                 "start it in a job script or in `salloc`, or choose --cluster local"
             )
-        shown = ask("scontrol", "show", "node", "--oneliner", nodes)
+        shown = ask("scontrol", "show", "node", "--oneliner", nodes, error=ClusterError)
         named = re.findall(r"^NodeName=(\S+) .*?\bNodeAddr=(\S+)", shown, re.MULTILINE)
         if not named:
             raise ClusterError(f"job {job}: `scontrol show node {nodes}` names no address: {shown[:200]!r}")
@@ -56,21 +53,6 @@ class Allocation:
 def job_nodes() -> int:
     """Nodes of the job around this process; 1 outside a job."""
     return int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
-
-
-def ask(*command: str) -> str:
-    """What a SLURM command prints.
-
-    Raises:
-        ClusterError: it is not there, fails, or gives no answer.
-    """
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_COMMAND_S)  # noqa: S603  (SLURM's own commands)
-    except subprocess.CalledProcessError as error:
-        raise ClusterError(f"`{' '.join(command)}` failed: {error.stderr.strip()}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(f"`{' '.join(command)}` gave no answer: {error}") from error
-    return done.stdout
 
 
 def _resolved(name: str, address: str) -> str:

@@ -6,18 +6,20 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from distributed import Client
+from distributed import Client, WorkerPlugin
 from distributed.comm import CommClosedError
 from distributed.comm.addressing import get_address_host
 from distributed.utils import get_ip
 
 from pipeline.cluster.local import cuda, local
 from pipeline.cluster.slurm import slurm
-from pipeline.cluster.watch import wait_for_worker
+from pipeline.cluster.watch import wait_for_worker, worker_count
 from pipeline.config import Campaign, ClusterKind
 from pipeline.errors import ClusterError
 
 _KINDS = {"local": local, "cuda": cuda, "slurm": slurm}
+_TRIES = 3
+"""Times that workers may die while they take a plugin: as often as on a tile."""
 
 
 @contextmanager
@@ -69,6 +71,27 @@ def _running(scheduler: str, *, wait_s: float) -> Iterator[Client]:
     with client:
         wait_for_worker(client, wait_s=wait_s)
         yield client
+
+
+def equip(client: Client, plugin: WorkerPlugin) -> None:
+    """Gives a plugin to all workers, and to those that come later.
+
+    Dask's own call fails where one worker dies meanwhile, though its successor will have the plugin. It is called again
+    then, and the others set theirs up once more.
+
+    Raises:
+        ClusterError: the scheduler is gone, or workers die again and again; what `setup` raises comes as it is.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            client.register_plugin(plugin)
+        except OSError as error:  # CommClosedError is one
+            worker_count(client)
+            if not left:
+                name = type(plugin).__name__
+                raise ClusterError(f"workers die while they set up {name}: {error}; see their log") from error
+        else:
+            return
 
 
 def dashboard(client: Client) -> str:

@@ -1,16 +1,72 @@
-"""SLURM's queue: submit a script, see what is queued, requeue."""
+"""SLURM's queue: submit a script, requeue, and what the queue says of jobs."""
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ClusterError, ConfigError, LandcoverError
 
-_COMMAND_S = 60
-"""Clients wait for ever when the controller is gone."""
+_ANSWER_S = 60.0
+"""A busy controller answers in seconds; without one a client waits for minutes, or for ever."""
+_LOOK_S = 10.0
+"""The same where the answer would only be good to have."""
 _MARK = "landcover"
+_WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+_ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
+_ENDED_TOO = ("OUT_OF_MEMORY", "REVOKED")
+
+
+def ask(*command: str, error: type[LandcoverError], timeout_s: float = _ANSWER_S) -> str:
+    """What one of SLURM's commands prints.
+
+    Args:
+        command: its name and arguments.
+        error: what is raised: `ConfigError` where the user mends it, `ClusterError` where the run is run again.
+        timeout_s: seconds in which it has to answer.
+
+    Raises:
+        LandcoverError: the given one: SLURM is not here, does not answer, or refuses in its own words.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)  # noqa: S603  (SLURM's own commands)
+    except subprocess.TimeoutExpired as late:
+        raise error(f"{command[0]} gave no answer within {timeout_s:g} s: is slurmctld there?") from late
+    except OSError as absent:
+        raise error(f"no {command[0]} here: SLURM's commands are on the cluster's login nodes ({absent})") from absent
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise error(f"SLURM refuses `{' '.join(command)}`: {said}")
+    return done.stdout
+
+
+def submit(script: Path, options: Sequence[str] = ()) -> str:
+    """Submits a job script from its own folder; returns the job's number.
+
+    Raises:
+        ConfigError: SLURM is not here or refuses it; the message is SLURM's own.
+    """
+    printed = ask("sbatch", "--parsable", f"--chdir={script.parent}", *options, str(script), error=ConfigError)
+    return printed.strip().partition(";")[0]
+
+
+def requeue(job: str) -> None:
+    """Puts a running job back into the queue; whatever runs in it is ended.
+
+    Raises:
+        ConfigError: SLURM is not here or refuses it.
+    """
+    ask("scontrol", "requeue", job, error=ConfigError)
+
+
+def cancel(job: str) -> None:
+    """Takes a job, or all elements of an array, out of the queue.
+
+    Raises:
+        ConfigError: as `requeue`.
+    """
+    ask("scancel", job, error=ConfigError)
 
 
 @dataclass(frozen=True)
@@ -26,34 +82,6 @@ class Queued:
     """Why it waits, or the nodes that it runs on, in SLURM's words."""
 
 
-def submit(script: Path, options: Sequence[str] = ()) -> str:
-    """Submits a job script from its own folder; returns the job's number.
-
-    Raises:
-        ConfigError: SLURM is not here or refuses it; the message is SLURM's own.
-    """
-    printed = _ask("sbatch", "--parsable", f"--chdir={script.parent}", *options, str(script))
-    return printed.strip().partition(";")[0]
-
-
-def requeue(job: str) -> None:
-    """Puts a running job back into the queue; whatever runs in it is ended.
-
-    Raises:
-        ConfigError: SLURM is not here or refuses it.
-    """
-    _ask("scontrol", "requeue", job)
-
-
-def cancel(job: str) -> None:
-    """Takes a job, or all elements of an array, out of the queue.
-
-    Raises:
-        ConfigError: as `requeue`.
-    """
-    _ask("scancel", job)
-
-
 def comment(products: Path, domains: Sequence[str]) -> str:
     """What a job's comment says so that `queued` finds it: element i of the array maps domain i."""
     return " ".join((_MARK, str(products), *domains))
@@ -65,7 +93,8 @@ def queued(products: Path) -> tuple[Queued, ...]:
     Raises:
         ConfigError: SLURM is not here or does not answer.
     """
-    printed = _ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%K|%T|%R|%k")
+    mine = f"--user={os.getuid()}"
+    printed = ask("squeue", "--noheader", "--array", mine, "--format=%i|%K|%T|%R|%k", error=ConfigError)
     found = []
     for line in printed.splitlines():
         job, element, state, reason, text = line.split("|", 4)
@@ -77,14 +106,57 @@ def queued(products: Path) -> tuple[Queued, ...]:
     return tuple(found)
 
 
-def _ask(*command: str) -> str:
+def in_queue() -> frozenset[str]:
+    """Numbers of the user's jobs, waiting or running.
+
+    Raises:
+        ClusterError: SLURM is not here or does not answer.
+    """
+    printed = ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%A", error=ClusterError)
+    return frozenset(printed.split())
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of anybody's, as the queue has it."""
+
+    id: str
+    """Unique also within an array."""
+    shown: str
+    """As people write it: `123_4` for element 4 of array 123."""
+    state: str
+    """RUNNING, PENDING, …"""
+    reason: str
+    """Why it waits; `None` where it does not."""
+
+    @property
+    def runs(self) -> bool:
+        """False where it waits for its (next) start, or has ended."""
+        return self.state not in (*_WAITING, *_ENDED, *_ENDED_TOO)
+
+
+def look_up(ids: Iterable[str]) -> dict[str, Job] | None:
+    """The jobs of these ids that the queue still has, by id and by the way they are shown.
+
+    Returns:
+        None where there is no SLURM, or it does not answer: nothing is known.
+    """
+    wanted = ",".join(sorted({i for i in ids if i}))
+    if not wanted:
+        return {}
+    command = ("squeue", "--noheader", "--states=all", f"--jobs={wanted}", "--format=%A|%i|%T|%r")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMMAND_S)  # noqa: S603  (SLURM's own commands)
-    except FileNotFoundError as error:
-        raise ConfigError(f"no {command[0]} here: SLURM's commands are on the cluster's login nodes") from error
-    except subprocess.TimeoutExpired as error:
-        raise ConfigError(f"{command[0]} gave no answer within {_COMMAND_S} s: is slurmctld there?") from error
-    if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise ConfigError(f"SLURM refuses `{' '.join(command)}`: {said}")
-    return done.stdout
+        printed = ask(*command, error=ClusterError, timeout_s=_LOOK_S)
+    except ClusterError as error:
+        # Of a single job that it has forgotten, squeue says so as an error.
+        return {} if "Invalid job id" in str(error) else None
+    jobs = [Job(*line.split("|", 3)) for line in printed.splitlines() if line.count("|") >= 3]
+    return {name: job for job in jobs for name in (job.id, job.shown)}
+
+
+def job_runs(job: str) -> bool | None:
+    """Whether a job is running: False where it waits or is gone, None where nobody knows."""
+    jobs = look_up([job])
+    if jobs is None:
+        return None
+    return job in jobs and jobs[job].runs

@@ -21,10 +21,11 @@ import dask
 from distributed import Client
 
 from pipeline.cluster import leash
-from pipeline.cluster.allocation import Allocation, ask
+from pipeline.cluster.allocation import Allocation
 from pipeline.cluster.child import child, inherited
 from pipeline.cluster.keys import write_keys
 from pipeline.cluster.node import SCHEDULER_FILE, NodeWork
+from pipeline.cluster.queue import in_queue
 from pipeline.cluster.share import dask_settings
 from pipeline.cluster.watch import wait_for_worker
 from pipeline.config import Campaign
@@ -98,7 +99,7 @@ def _sweep(parent: Path, allocation: Allocation) -> None:
     left = [p for p in parent.iterdir() if p.name.count("-") == 2]
     if not left:
         return
-    alive = set(ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%A").split())
+    alive = in_queue()
     for folder in left:
         job, restarts, _ = folder.name.split("-")
         if job not in alive or (job == allocation.job and int(restarts) < allocation.restarts):

@@ -1,9 +1,9 @@
 """How much memory a worker takes at most, known before anything starts: parts that add up, in bytes.
 
 The engines' shares are linear in the pixels of what they map at once, fitted from above to peaks of whole processes
-with networks of 5 bands and 12 live classes in fp32 (Linux, 2 threads). ResNet-34 U-Net: torch 0.87, 1.16 and 2.13 GB at
-512², 1 024² and 2 048², OpenVINO 0.97, 1.57, 2.12 and 5.25 GB at 512², 2 048², 2 848² and 5 376²; ResNet-34 FPN: torch
-3.00 GB at 2 048², OpenVINO 3.08 GB at 2 848². A lighter one takes less.
+with networks of 5 bands and 12 live classes in fp32 (Linux, 2 threads). ResNet-34 U-Net: torch 0.87, 1.16 and 2.13 GB
+at 512², 1 024² and 2 048², OpenVINO 0.97, 1.57, 2.12 and 5.25 GB at 512², 2 048², 2 848² and 5 376²; ResNet-34 FPN:
+torch 3.00 GB at 2 048², OpenVINO 3.08 GB at 2 848². A lighter one takes less.
 On a CUDA device nothing was measured yet: torch's share there is the processor's, whatever the precision.
 """
 

@@ -8,6 +8,8 @@ transient read error       EIO, ESTALE, a time-out, a store's 5xx     read again
 corrupt input              any other read error                       the tile fails at once, by name; others go on
 input gone (purged)        indexed, and no file there                 the tile fails at once; the message says purged
 worker lost                the scheduler misses it                    its tasks are done anew on other workers
+  while it loads the       Dask's call fails for all workers          it is called again, up to three times
+  network                                                             (`cluster.equip`); then exit 6
 worker lost three times    Dask's count of losses a task              the tile is *suspect*, and the others go on
 out of memory              the nanny or the kernel kills the worker   as a lost worker
 disk full, quota           ENOSPC or EDQUOT, also behind GDAL         no more tiles; those in flight end; exit 2

@@ -19,7 +19,7 @@ from typing import Any
 from dask.delayed import delayed
 from distributed import Client, Future, Worker, WorkerPlugin
 
-from pipeline.cluster import dashboard, in_flight, open_cluster, worker_count
+from pipeline.cluster import dashboard, equip, in_flight, open_cluster, worker_count
 from pipeline.errors import LockError, OutOfSpaceError, RunFailed, RunStopped
 from pipeline.grid import Tile
 from pipeline.inference import Engine, Predictor, predict_stack, predictor_for
@@ -135,7 +135,7 @@ def _run_domains(settings: Settings, domains: list[HeldDomain], workers: int | N
         listener(RunStarted(dashboard(client), sum(len(domain.plan.todo) for domain in domains)))
         limit_losses(client)
         resident = ResidentModel(settings.model, settings.engine, settings.engine_threads, stand_in=settings.stand_in)
-        client.register_plugin(resident)
+        equip(client, resident)
         for domain in domains:
             _run_domain(client, settings, domain)
 
@@ -182,7 +182,7 @@ def _tile_graph(settings: Settings, domain: HeldDomain, mosaic: Mosaic, planned:
         fingerprint=planned.fingerprint,
         live=settings.recipe.live,
         provenance=_provenance(settings, inputs, planned.tile),
-        inputs=[asset.href for asset in inputs.behind(reads)],
+        inputs=[asset.href for asset in planned.inputs],
         crs=inputs.crs,
     )
 

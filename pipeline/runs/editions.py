@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.cluster.squeue import job_runs
+from pipeline.cluster.queue import job_runs
 from pipeline.errors import LockError
 from pipeline.lock import Holding, holding
 from pipeline.products import history

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.cluster.squeue import job_runs
+from pipeline.cluster.queue import job_runs
 from pipeline.durable import remove_temporaries
 from pipeline.errors import LockError, OutOfSpaceError
 from pipeline.lock import Holding, holding, left_behind

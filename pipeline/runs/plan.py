@@ -19,7 +19,8 @@ from pipeline.model import Model, load
 from pipeline.products.item import SealedTile, matches, read_sealed
 from pipeline.runs.origin import lattice_of
 from pipeline.runs.record import failures, read_run
-from pipeline.sources.catalog import DomainInputs, open_domain
+from pipeline.sources.catalog import open_domain
+from pipeline.sources.inputs import Asset, DomainInputs
 from pipeline.sources.limits import check_windows
 
 Reason = Literal["not mapped yet", "inputs, weights, recipe or windows changed", "files missing or damaged", "forced"]
@@ -119,6 +120,8 @@ class PlannedTile:
     """Why it was not sealed when it was tried last."""
     suspect: bool = False
     """It cost several workers then."""
+    inputs: tuple[Asset, ...] = ()
+    """The files on which a tile to map depends; none where it is sealed."""
 
 
 @dataclass(frozen=True)
@@ -243,9 +246,10 @@ def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *
     causes, suspect = failures(record), record.get("suspect", {})
 
     def planned(tile: Tile, sealed: SealedTile | None, reason: Reason | None) -> PlannedTile:
-        broken = tuple(changes[a] for a in behind.get(tile, ()) if a in changes)
+        assets = behind.get(tile, ())
+        broken = tuple(changes[a] for a in assets if a in changes)
         failure = causes.get(tile.name) if reason else None
-        return PlannedTile(tile, today[tile], reason, broken, sealed, failure, tile.name in suspect)
+        return PlannedTile(tile, today[tile], reason, broken, sealed, failure, tile.name in suspect, assets)
 
     return DomainPlan(section, inputs, tuple(planned(tile, *found) for tile, found in sorted(looked.items())))
 
@@ -305,7 +309,7 @@ def totals(settings: Settings, domain: DomainPlan) -> Totals:
     """Counts what a run of this domain would do; reads nothing."""
     grid, layout = settings.campaign.grid, settings.layout
     count = len(domain.todo)
-    assets = {a for t in domain.todo for a in domain.inputs.behind(settings.reads(t.tile))}
+    assets = {a for t in domain.todo for a in t.inputs}
     # Each size divides the next, so every tile has as many blocks as any other, and every block as many windows.
     blocks = count * (grid.tile // grid.block) ** 2
     windows = blocks * (grid.block // layout.core) ** 2

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipeline.cluster.queue import Queued, queued
-from pipeline.cluster.squeue import Job, squeue
+from pipeline.cluster.queue import Job, Queued, look_up, queued
 from pipeline.config import Campaign
 from pipeline.errors import ConfigError
 from pipeline.lock import Owner, ended, holder
@@ -65,7 +64,7 @@ def status(campaign: Campaign) -> tuple[DomainStatus, ...]:
     """
     names = [section.name for section in campaign.domains]
     owners = {name: owner for name in names if (owner := holder(campaign.output.domains / name))}
-    jobs = squeue(owner.job for owner in owners.values())
+    jobs = look_up(owner.job for owner in owners.values())
 
     def runs(job: str) -> bool | None:
         return None if jobs is None else job in jobs and jobs[job].runs

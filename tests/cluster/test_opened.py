@@ -1,11 +1,13 @@
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
+from distributed import Client, Worker, WorkerPlugin
 
-from pipeline.cluster import in_flight, open_cluster, worker_count
+from pipeline.cluster import equip, in_flight, open_cluster, worker_count
 from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
 from pipeline.errors import ClusterError
 from tests.cluster.processes import scheduler, worker
@@ -35,17 +37,49 @@ def _work(client: Client, *, lost_s: float, jobs: int = 200) -> None:
 
 
 def test_work_ends_in_an_error_when_the_scheduler_or_all_workers_are_gone(tmp_path: Path) -> None:
-    campaign = _campaign(tmp_path, wait_s=30, lost_s=1)
+    campaign = _campaign(tmp_path, wait_s=180, lost_s=5)
     with scheduler(tmp_path) as (file, started):
         with worker(file) as only, open_cluster(campaign, scheduler=str(file)) as client:
             assert worker_count(client) == 1
             only.kill()
-            with pytest.raises(ClusterError, match="no worker for 1 s"):
-                _work(client, lost_s=1)
+            with pytest.raises(ClusterError, match="no worker for 5 s"):
+                _work(client, lost_s=5)
         with worker(file), open_cluster(campaign, scheduler=str(file)) as client:
             started.kill()
             with pytest.raises(ClusterError, match="run again"):
-                _work(client, lost_s=30)
+                _work(client, lost_s=60)
+
+
+class Deadly(WorkerPlugin):
+    """Kills the first worker that sets it up; the others note that they did."""
+
+    name = "deadly"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002  (Dask's signature)
+        try:
+            (self._folder / "died").mkdir()
+        except FileExistsError:
+            (self._folder / str(os.getpid())).touch()
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_while_it_takes_a_plugin_costs_the_others_nothing(tmp_path: Path) -> None:
+    seen, campaign = tmp_path / "seen", _campaign(tmp_path, wait_s=180)
+    seen.mkdir()
+    with (
+        scheduler(tmp_path) as (file, _),
+        worker(file),
+        worker(file),
+        open_cluster(campaign, scheduler=str(file)) as client,
+    ):
+        client.wait_for_workers(2, timeout=180)
+        equip(client, Deadly(seen))
+        assert worker_count(client) == 1
+        assert len(list(seen.iterdir())) == 2
 
 
 def test_a_cluster_without_workers_or_that_is_none_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

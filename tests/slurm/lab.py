@@ -23,7 +23,7 @@ from pathlib import Path
 
 _DAEMONS = "/usr/sbin"
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
-_SET_CHILD_SUBREAPER = 36
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CONFIGURATION = Path(__file__).with_name("slurm.conf")
 _RULES = Path(__file__).with_name("jean_zay.lua")
@@ -68,13 +68,13 @@ class Lab:
         """What a process needs to speak with this cluster."""
         return os.environ | {"SLURM_CONF": str(self.folder / "etc/slurm.conf"), "PATH": _path()}
 
-    def ask(self, *command: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+    def ask(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs a client's command; its exit code is the caller's business."""
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
         )
 
-    def tell(self, *command: str, timeout: float = 20) -> str:
+    def tell(self, *command: str, timeout: float = 60) -> str:
         """Runs a client's command that must succeed; returns what it printed."""
         done = self.ask(*command, timeout=timeout)
         assert done.returncode == 0, f"{command}: {done.stderr}"
@@ -94,7 +94,7 @@ class Lab:
             if line.startswith("JobId=")
         )
 
-    def until(self, number: int, done: Callable[[Job], bool], *, timeout: float = 60) -> tuple[Job, ...]:
+    def until(self, number: int, done: Callable[[Job], bool], *, timeout: float = 180) -> tuple[Job, ...]:
         """Waits until all elements of a job are as `done` wants them."""
         end = time.monotonic() + timeout
         while not (jobs := self.jobs(number)) or not all(map(done, jobs)):
@@ -102,7 +102,7 @@ class Lab:
             time.sleep(0.1)
         return jobs
 
-    def ended(self, number: int, *, timeout: float = 60) -> tuple[Job, ...]:
+    def ended(self, number: int, *, timeout: float = 180) -> tuple[Job, ...]:
         """Waits until a job, or all elements of an array, has ended; requeued ones have not."""
         going = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED", "PREEMPTED")
         return self.until(number, lambda job: job.state not in going, timeout=timeout)
@@ -127,7 +127,7 @@ class Lab:
         daemon = self._daemons[node]
         return (daemon.pid, *_below(daemon.pid))
 
-    def idle(self, *, timeout: float = 30) -> None:
+    def idle(self, *, timeout: float = 180) -> None:
         """Cancels all jobs and waits until all nodes are idle: what a test leaves for the next one."""
         self.tell("scancel", "--user=root")
         end = time.monotonic() + timeout
@@ -146,7 +146,7 @@ class Lab:
         self._start("slurmctld", "slurmctld", "-D")
         for node in self.nodes:
             self.boot(node)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 180
         while self.ask("sinfo", "-h", "-p", "main", "-N", "-o", "%T").stdout.split() != ["idle"] * len(self.nodes):
             logs = "\n".join(p.read_text()[-2000:] for p in sorted((self.folder / "log").glob("*.out")))
             assert time.monotonic() < end, f"the SLURM lab did not come up:\n{logs}"
@@ -173,7 +173,7 @@ class Lab:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_become_subreaper,  # noqa: PLW1509  (one call into libc, which is loaded)
+                preexec_fn=_become_subreaper_of_ours,  # noqa: PLW1509  (one call into libc, which is loaded)
             )
 
 
@@ -227,23 +227,25 @@ def _value(line: str, key: str) -> str:
 
 
 def _free_ports(count: int) -> tuple[int, ...]:
-    """Ports that nobody listens on, found together so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return tuple(each.getsockname()[1] for each in sockets)
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody listens on, and that the system gives to nobody meanwhile: not of its own range."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    own = [port for port in range(10_000, 65_536) if not first <= port <= last]
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.choice(own)
+        with socket.socket() as tried:
+            if port not in found and tried.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+    return tuple(found)
 
 
 def _path() -> str:
     return f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_DAEMONS}"
 
 
-def _become_subreaper() -> None:
-    """Orphans below this process become its children, not init's; kept across exec."""
+def _become_subreaper_of_ours() -> None:
+    """Orphans below this process become its children, not init's, and it ends when we do; kept across exec."""
+    _LIBC.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _LIBC.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

@@ -1,26 +1,17 @@
-"""The campaign: one YAML in which stands everything that a result depends on.
+"""The campaign: one YAML in which stands everything that a result depends on; and the recipe of its network.
 
-Frozen, strict pydantic models; unknown keys are errors. Nothing here opens data: `load_campaign` reads
-the YAML, makes its paths absolute against the YAML's folder, and checks that sizes fit each other.
+Nothing here opens data: `load_campaign` reads the YAML, makes its paths absolute against the YAML's folder, and
+checks that sizes fit each other.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    ValidationInfo,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline import legend
+from pipeline.config.cluster import ClusterKind, ClusterSection
+from pipeline.config.section import Located, Section, config_folder, read_yaml
 from pipeline.errors import ConfigError, GridError
 from pipeline.grid import PIXELS_PER_M, Layout, Tile, Window
 
@@ -28,7 +19,6 @@ DEFAULT_RECIPE = "flair-inc_rgbie_12cl_resnet34-unet"
 Band = Literal["red", "green", "blue", "nir", "elevation"]
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-ClusterKind = Literal["local", "cuda", "slurm"]
 Architecture = Literal[
     "unet",
     "unetplusplus",
@@ -43,6 +33,7 @@ Architecture = Literal[
     "segformer",
 ]
 """What segmentation-models-pytorch builds on any encoder, by its own names."""
+DomainName = Annotated[str, Field(pattern=r"^D(0\d\d|2A|2B|02A|02B|97\d)_\d{4}$")]
 LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding", "whole_window"]
 """What the models' cards say that they are not for, and networks that no layout of windows maps without seams;
 `pipeline.sources.limits` says why and looks for it."""
@@ -52,24 +43,6 @@ _POOLING: frozenset[Architecture] = frozenset({"manet", "pspnet", "pan", "deepla
 
 _FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
 """Metropolitan France with Corsica in EPSG:2154, each edge a multiple of 5 km."""
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _absolute(path: Path, info: ValidationInfo) -> Path:
-    """Relative paths of a YAML are meant from its own folder."""
-    base = (info.context or {}).get("base", Path())
-    return Path(base, path.expanduser()).absolute()
-
-
-Located = Annotated[Path, AfterValidator(_absolute)]
-DomainName = Annotated[str, Field(pattern=r"^D(0\d\d|2A|2B|02A|02B|97\d)_\d{4}$")]
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, strict about types and about keys that nobody knows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Recipe(Section):
@@ -198,34 +171,6 @@ class OutputSection(Section):
     """Producer of the imagery, as its licence wants it named."""
 
 
-class ClusterSection(Section):
-    """Where tasks run: workers are processes, threads read and one of them holds the device. Changes no byte."""
-
-    kind: ClusterKind = "local"
-    """`local`: this machine; `cuda`: its GPUs, a worker each; `slurm`: all nodes of the job around this process."""
-    scheduler: str | None = None
-    """Address or scheduler file of a running Dask cluster, instead of a kind."""
-    workers: int = Field(default=1, ge=1)
-    """Worker processes on this machine, or on each node of a job. With GPUs there is one a GPU instead."""
-    threads: int = Field(default=2, ge=1)
-    """Tasks at once in a worker."""
-    tiles_in_flight: int = Field(default=2, ge=1)
-    """Tiles that are submitted and not yet sealed, a worker: it bounds memory."""
-    gdal_cache_mb: int = Field(default=512, ge=16)
-    """GDAL's block cache a worker, in MiB."""
-    memory_bytes: int | None = Field(default=None, ge=1)
-    """What a worker may take: a run whose projection is over it does not start. By default nothing is refused."""
-    device_memory_bytes: int | None = Field(default=None, ge=1)
-    """The same of its GPU's own memory, where it has one."""
-    folder: Located | None = None
-    """For kind `slurm`: a folder that every node sees, for keys and addresses; by default `.clusters` beside the
-    products."""
-    wait_s: float = Field(default=300, gt=0)
-    """Seconds to wait for the first worker."""
-    lost_s: float = Field(default=60, gt=0)
-    """Seconds without any worker, or without an answer of the scheduler, after which the cluster counts as lost."""
-
-
 class LimitsSection(Section):
     """Beyond which `landcover verify` fails, of each domain; None: it is only reported. No fingerprint knows them."""
 
@@ -329,13 +274,6 @@ class Campaign(Section):
             raise ConfigError(str(error)) from error
 
 
-def config_folder() -> Path:
-    """The folder `configs/`: inside an installed package, else beside it in a checkout."""
-    here = Path(__file__).parent
-    packaged = here / "_configs"
-    return packaged if packaged.is_dir() else here.parent / "configs"
-
-
 def load_recipe(name_or_path: str, *, base: Path = Path()) -> Recipe:
     """A recipe by its name under `configs/models/`, or by the path of its YAML (from `base`).
 
@@ -362,44 +300,3 @@ def load_campaign(path: Path) -> Campaign:
     """
     base = path.absolute().parent
     return read_yaml(Campaign, path, base=base)
-
-
-def read_yaml(kind: type[_Model], path: Path, **extra: Any) -> _Model:
-    """Reads a YAML into a frozen model.
-
-    Args:
-        kind: the model.
-        path: the YAML.
-        extra: values that no YAML gives; they are also the context of validators.
-
-    Raises:
-        ConfigError: no such file, no YAML, an unknown key, or values that do not fit; the message names the file
-            and each key.
-    """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no such file: {path}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(given, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, got {type(given).__name__}")
-    if clash := extra.keys() & given.keys():
-        raise ConfigError(f"{path}: unknown key {', '.join(sorted(clash))}")
-    try:
-        return kind.model_validate(given | extra, context=extra)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"]) or "(top level)"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {where!r}")
-        elif item["type"] == "missing":
-            lines.append(f"missing key {where!r}")
-        else:
-            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})")
-    return "; ".join(lines)
