@@ -9,6 +9,9 @@ from typing import Any
 # few hundred pixels makes tests slower, not faster.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(_variable, "2")
+# And a thread that waits for the others sleeps: test processes and their workers are more than the cores, and who spins
+# takes the core from the one that is waited for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Before huggingface_hub reads it: a test that would ask the hub fails at once instead of waiting.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
