@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from pipeline import __version__
-from pipeline.cli import accuracy, campaigns, clusters, deliveries, editions, tools, training
+from pipeline.cli import accuracy, campaigns, catalogue, clusters, deliveries, editions, tools, training
 from pipeline.cli.screen import console
 from pipeline.errors import LandcoverError
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (deliveries, campaigns, editions, clusters, accuracy, training, tools):
+for part in (deliveries, campaigns, editions, catalogue, clusters, accuracy, training, tools):
     app.add_typer(part.app)
 
 

@@ -87,7 +87,7 @@ def seal(
             the tile is then sealed.
     """
     name = stem(domain, tile)
-    class_pixels = _checked_counts(stack, name=name, tile=tile, live=live)
+    class_pixels, confidence_sum = _checked_counts(stack, name=name, tile=tile, live=live)
     item_path = folder / f"{name}.json"
     _unseal(item_path, name)
     tags = provenance.tags() | {"domain": domain, "tile": tile.name, "fingerprint": fingerprint}
@@ -110,6 +110,7 @@ def seal(
         fingerprint=fingerprint,
         files=files,
         class_pixels=class_pixels,
+        confidence_sum=confidence_sum,
         live=live,
         provenance=provenance,
         inputs=inputs,
@@ -147,17 +148,20 @@ def as_class_pixels(counts: NDArray[np.int64]) -> dict[int, int]:
     return {value: int(n) for value, n in enumerate(counts) if n or value == legend.NODATA}
 
 
-def _checked_counts(stack: NDArray[np.uint8], *, name: str, tile: Tile, live: tuple[int, ...]) -> dict[int, int]:
-    """Class counts of a stack that is what `seal` promises to write."""
+def _checked_counts(
+    stack: NDArray[np.uint8], *, name: str, tile: Tile, live: tuple[int, ...]
+) -> tuple[dict[int, int], int]:
+    """Class counts, and the sum of the confidence, of a stack that is what `seal` promises to write."""
     expected = (len(LAYERS), *tile.window.shape)
     if stack.dtype != np.uint8 or stack.shape != expected:
         raise ProductError(
             f"{name}: expected a uint8 stack (layer, y, x) of shape {expected}, got {stack.dtype} {stack.shape}"
         )
-    counts = np.zeros(256, np.int64)
+    counts, confidence_sum = np.zeros(256, np.int64), 0
     for rows in strips(tile.window.height):
         landcover, confidence = stack[0, rows], stack[1, rows]
         counts += count_classes(landcover)
+        confidence_sum += int(confidence.sum(dtype=np.int64))
         unlike = (landcover == legend.NODATA) != (confidence == 0)
         if unlike.any():
             row, col = (int(i) for i in np.argwhere(unlike)[0])
@@ -168,7 +172,7 @@ def _checked_counts(stack: NDArray[np.uint8], *, name: str, tile: Tile, live: tu
     class_pixels = as_class_pixels(counts)
     if alien := sorted(class_pixels.keys() - {legend.NODATA, *live}):
         raise ProductError(f"{name}: classes {alien} appear, and only 0 and {list(live)} may")
-    return class_pixels
+    return class_pixels, confidence_sum
 
 
 def read_sealed(folder: Path, domain: str, tile: Tile) -> SealedTile | None:

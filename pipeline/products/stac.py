@@ -32,10 +32,13 @@ _EXTENSIONS = tuple(
         "file/v2.1.0",
         "processing/v1.2.0",
         "scientific/v1.0.0",
+        "version/v1.2.0",
     )
 )
-_SHA256_MULTIHASH = "1220"
+MULTIHASH = "1220"
 """Multihash prefix: function sha2-256 (0x12), 32 bytes (0x20)."""
+MAPPED = "landcover:mapped"
+CONFIDENCE = "landcover:confidence"
 _DENSIFY_M = 1000.0
 """A tile's edge is bent in longitude and latitude; a vertex each kilometre keeps it within 2 cm."""
 _TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
@@ -112,12 +115,13 @@ def build_item(
     fingerprint: str,
     files: Mapping[Layer, FileFacts],
     class_pixels: Mapping[int, int],
+    confidence_sum: int,
     live: Sequence[int],
     provenance: Provenance,
     inputs: Sequence[str],
 ) -> dict[str, Any]:
-    """The item as JSON-able content: STAC 1.1 with its projection, raster, classification, file,
-    processing and scientific fields, and ours under `landcover:`.
+    """The item as JSON-able content: STAC 1.1 with its projection, raster, classification, file, processing,
+    scientific and version fields, links to inputs and model, and ours under `landcover:`.
 
     Args:
         domain: `D064_2021`; its year gives start and end where `provenance` has no days.
@@ -126,6 +130,7 @@ def build_item(
         fingerprint: of all that the tile's bytes depend on.
         files: the COG of each layer; hrefs are relative to the item.
         class_pixels: FLAIR value → pixels, 0 (no data) included.
+        confidence_sum: of all pixels, each 0..255.
         live: FLAIR values that could appear.
         provenance: how it was made.
         inputs: hrefs of what it was made from.
@@ -141,16 +146,58 @@ def build_item(
         end_datetime=end,
         properties=_projection(tile, crs)
         | _processing(provenance)
-        | _ours(domain, tile, fingerprint, class_pixels, provenance),
+        | _ours(domain, tile, fingerprint, class_pixels, provenance)
+        | shares(class_pixels, live)
+        | mean_confidence(class_pixels, confidence_sum),
         stac_extensions=list(_EXTENSIONS),
+        collection=domain,
     )
     for layer in LAYERS:
         item.add_asset(layer, _asset(layer, files[layer], live))
+    item.add_link(pystac.Link("collection", "./collection.json", media_type=pystac.MediaType.JSON))
     for href in inputs:
         item.add_link(pystac.Link("derived_from", href))
+    item.add_link(_model_link(provenance.recipe, provenance.weights_sha256))
     if provenance.doi:
         item.add_link(pystac.Link("cite-as", f"https://doi.org/{provenance.doi}"))
     return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def share_name(value: int) -> str:
+    """The item property that holds the share of a class: 9 → `landcover:share_vineyard`."""
+    return f"landcover:share_{legend.BY_VALUE[value].slug}"
+
+
+def shares(class_pixels: Mapping[int, int], live: Sequence[int]) -> dict[str, float]:
+    """Item properties that a filter can use: of each class that could appear its share of the mapped pixels, 0..1,
+    and the mapped share of the tile. Where nothing is mapped there are no shares.
+
+    Args:
+        class_pixels: FLAIR value → pixels, 0 (no data) included.
+        live: FLAIR values that could appear.
+    """
+    total = sum(class_pixels.values())
+    mapped = total - class_pixels.get(legend.NODATA, 0)
+    of_classes = {share_name(v): class_pixels.get(v, 0) / mapped for v in live} if mapped else {}
+    return {MAPPED: mapped / total, **of_classes}
+
+
+def mean_confidence(class_pixels: Mapping[int, int], confidence_sum: int) -> dict[str, float]:
+    """The item property with the mean confidence of the mapped pixels, 0..1; none where nothing is mapped."""
+    mapped = sum(class_pixels.values()) - class_pixels.get(legend.NODATA, 0)
+    return {CONFIDENCE: confidence_sum / (255 * mapped)} if mapped else {}
+
+
+def model_file(weights_sha256: str) -> str:
+    """Name of the STAC item of a model, in the folder of a domain that was mapped with it."""
+    return f"model-{weights_sha256[:12]}.json"
+
+
+def _model_link(recipe: str, weights_sha256: str) -> pystac.Link:
+    # MLM asks a product for this link, with the model's name on it. The fields of a model stand in the model's own item
+    # and in the collection: the extension would want all of them in each item that declares it.
+    href, media = f"./{model_file(weights_sha256)}", pystac.MediaType.GEOJSON
+    return pystac.Link("derived_from", href, media_type=media, extra_fields={"mlm:name": recipe})
 
 
 def _span(domain: str, acquired: tuple[date, date] | None) -> tuple[datetime | None, datetime, datetime]:
@@ -219,6 +266,7 @@ def _ours(
         "landcover:tile": tile.name,
         "landcover:fingerprint": fingerprint,
         "landcover:product_version": PRODUCT_VERSION,
+        "version": str(PRODUCT_VERSION),
         "landcover:class_pixels": {str(value): count for value, count in sorted(class_pixels.items())},
         "landcover:acquired": provenance.acquired is not None,
         "landcover:attribution": provenance.attribution,
@@ -240,15 +288,11 @@ def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
         "raster:spatial_resolution": RESOLUTION_M,
         "raster:sampling": "area",
         "file:size": facts.size,
-        "file:checksum": _SHA256_MULTIHASH + facts.sha256,
+        "file:checksum": MULTIHASH + facts.sha256,
     }
     if layer == "landcover":
-        fields["classification:classes"] = [
-            {"value": legend.NODATA, "name": "no_data", "title": "no data", "nodata": True}
-        ] + [
-            {"value": c.value, "name": c.slug, "title": c.name, "color_hint": c.colour.removeprefix("#").upper()}
-            for c in legend.classes(live)
-        ]
+        no_data = {"value": legend.NODATA, "name": "no_data", "title": "no data", "nodata": True}
+        fields["classification:classes"] = [no_data, *classes_of(legend.classes(live))]
     else:
         fields["raster:scale"] = 1 / 255
     return pystac.Asset(
@@ -260,6 +304,14 @@ def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
     )
 
 
+def classes_of(classes: Sequence[legend.LandCover]) -> list[dict[str, Any]]:
+    """Classes as the classification extension has them."""
+    return [
+        {"value": c.value, "name": c.slug, "title": c.name, "color_hint": c.colour.removeprefix("#").upper()}
+        for c in classes
+    ]
+
+
 def sha256_of(asset: Mapping[str, Any]) -> str:
     """The SHA-256 in an asset's `file:checksum`.
 
@@ -267,9 +319,9 @@ def sha256_of(asset: Mapping[str, Any]) -> str:
         ValueError: the checksum is another multihash.
     """
     checksum = str(asset["file:checksum"])
-    if not checksum.startswith(_SHA256_MULTIHASH) or len(checksum) != 68:
+    if not checksum.startswith(MULTIHASH) or len(checksum) != 68:
         raise ValueError(f"file:checksum {checksum!r} is no SHA-256 multihash")
-    return checksum.removeprefix(_SHA256_MULTIHASH)
+    return checksum.removeprefix(MULTIHASH)
 
 
 def invalid(content: Mapping[str, Any]) -> str | None:

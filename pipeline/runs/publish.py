@@ -19,12 +19,13 @@ from pipeline.products.shard import ShardFacts, write_shard
 from pipeline.products.stac import vintage
 from pipeline.runs.draft import Draft, spread
 from pipeline.runs.editions import held
+from pipeline.runs.extras import catalogue, gis
 from pipeline.runs.levels import write_levels
 from pipeline.runs.origin import lattice_of, product_origin
 from pipeline.runs.status import DomainStatus, status
 from pipeline.sources.catalog import read_about
 
-EXTRAS: tuple[Callable[[Draft], None], ...] = (write_levels,)
+EXTRAS: tuple[Callable[[Draft], None], ...] = (write_levels, catalogue, gis)
 """Writers of what an edition has beside its store, called in this order before it becomes current. When one of them
 gives other bytes, `products.national.EXTRAS_VERSION` rises."""
 

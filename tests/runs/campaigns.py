@@ -109,8 +109,8 @@ def cog_bytes(folder: Path) -> dict[str, str]:
 
 
 def strays(folder: Path) -> list[Path]:
-    """Files with a temporary name, and what is no COG, item or run record."""
-    known = (".tif", ".json")
+    """Files with a temporary name, and what is no COG, item, run record or a publish's file for GIS people."""
+    known = (".tif", ".json", ".gpkg", ".qml", ".png")
     return [p for p in folder.rglob("*") if p.is_file() and (p.name.startswith(".") or p.suffix not in known)]
 
 

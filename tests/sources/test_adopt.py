@@ -2,11 +2,6 @@
 
 import json
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +16,7 @@ from pipeline.sources.catalog import Query
 from pipeline.sources.web import HEADERS_VARIABLE
 from tests.deliveries import Delivery, make_delivery
 from tests.file_server import serving
+from tests.stac_server import stac_api
 
 SIZE = 250
 DOMAIN = "D034_2021"
@@ -76,9 +72,6 @@ def test_a_static_catalogue_on_the_web_gives_them_too(origin: Path, tmp_path: Pa
 
 
 def test_a_stac_api_gives_them_too(origin: Path, tmp_path: Path, serve: Callable[..., str]) -> None:
-    rustac = shutil.which("rustac", path=str(Path(sys.executable).parent)) or shutil.which("rustac")
-    if rustac is None:
-        pytest.skip("rustac is not installed")
     files = serve(origin)
     items = items_of(origin)
     for item in items:
@@ -87,37 +80,11 @@ def test_a_stac_api_gives_them_too(origin: Path, tmp_path: Path, serve: Callable
         for asset in item["assets"].values():
             asset["href"] = asset["href"].replace("../../in", f"{files}/in")
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items, "links": []}))
-    with api(rustac, tmp_path / "items.json") as url:
+    with stac_api(tmp_path / "items.json") as url:
         adopted = indexed(url, catalog=tmp_path / "cat", query=Query((DOMAIN,), (3.0, 43.0, 4.5, 44.0), "2021"))
         with pytest.raises(CatalogError, match="no items that fit"):
             indexed(url, catalog=tmp_path / "none", query=Query(datetime="2019-01-01/2019-12-31"))
     assert_same(adopted, open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
-
-
-class api:  # noqa: N801  (reads as a function)
-    """`rustac serve` on a free port of loopback, stopped at the end."""
-
-    def __init__(self, command: str, items: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        arguments = ["serve", "--addr", self.address, "--create-collections", str(items)]
-        self.process = subprocess.Popen([command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def __enter__(self) -> str:
-        for _ in range(200):
-            assert self.process.poll() is None, "rustac serve ended"
-            try:
-                urllib.request.urlopen(f"http://{self.address}/", timeout=5).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return f"http://{self.address}/"
-        raise AssertionError("rustac serve does not answer")
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait()
 
 
 def test_a_static_catalogue_is_searched_as_an_api_is(origin: Path, tmp_path: Path) -> None:
