@@ -19,7 +19,7 @@ install: $(STAMP) ## Make .venv and install the package; PYTHON=python3.12 choos
 demo: $(STAMP) ## Map a small made-up country from delivery to national Zarr, into build/demo
 	$(BIN)/landcover demo --out build/demo
 
-bench: $(STAMP) ## Measure engines, feed, run, halo and int8 on this machine, into build/bench (some 25 minutes on 2 cores)
+bench: $(STAMP) ## Measure engines, feed, run, halo and int8 on this machine, into build/bench (some 20 minutes on 2 cores)
 	$(BIN)/landcover bench --out build/bench
 
 test: lint ## Lint, then all tests

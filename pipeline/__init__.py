@@ -4,11 +4,13 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "predict"]
+__all__ = ["__version__", "open_product", "predict"]
 
 
 def __getattr__(name: str) -> Any:
     """The public calls, imported when first asked for: torch alone takes seconds."""
     if name == "predict":
         return import_module("pipeline.inference").predict
+    if name == "open_product":
+        return import_module("pipeline.products.query").open_product
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pipeline.errors import ConfigError
+
 NODATA = 0
 
 Layer = Literal["landcover", "confidence"]
@@ -58,6 +60,36 @@ FLAIR = (
 )
 
 BY_VALUE = {c.value: c for c in FLAIR}
+
+
+GROUPS: dict[str, tuple[int, ...]] = {
+    "sealed": (1, 3),
+    "bare ground": (2, 4),
+    "waters": (5, 13),
+    "woodland": (6, 7, 8, 15, 16, 17),
+    "farmland": (9, 11, 12, 18),
+    "open vegetation": (10,),
+}
+"""Groups that people ask for, by name → FLAIR values; no class is in two of them, and snow and other are in none."""
+
+
+def members(name: str | int) -> tuple[int, ...]:
+    """The FLAIR values that a question means: those of a group, or of a class by its name, slug or value.
+
+    Raises:
+        ConfigError: neither a group nor a class.
+    """
+    if isinstance(name, int) and name in BY_VALUE:
+        return (name,)
+    if isinstance(name, str):
+        plain = name.lower().replace("_", " ")
+        if plain in GROUPS:
+            return GROUPS[plain]
+        if found := tuple(c.value for c in FLAIR if c.name == plain):
+            return found
+    raise ConfigError(
+        f"{name!r} is neither a group ({', '.join(GROUPS)}) nor a class ({', '.join(c.name for c in FLAIR)})"
+    )
 
 
 def classes(values: Iterable[int]) -> tuple[LandCover, ...]:

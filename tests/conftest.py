@@ -27,9 +27,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process, which makes its fixtures once; all that want SLURM share one cluster."""
+    """A file's tests run in one process, which makes its fixtures once; some folders share theirs: SLURM, the demo."""
     for item in items:
-        group = "slurm" if item.path.parent.name == "slurm" else str(item.path)
+        group = item.path.parent.name if item.path.parent.name in ("slurm", "toured") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

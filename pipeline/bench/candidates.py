@@ -18,6 +18,8 @@ class Candidate:
     precision: Precision
     quantized: Path | None = None
     """The network in int8."""
+    tiles_in_flight: int | None = None
+    """Instead of the campaign's number."""
 
     @property
     def name(self) -> str:
@@ -30,6 +32,10 @@ class Candidate:
         A block is a core here: a tile of 1 km has one block of the default size, and reading beside inferring wants
         several. GDAL's cache is one that a single tile fills, so that memory can be compared between areas.
         """
+        cluster = {
+            "gdal_cache_mb": _CACHE_MB,
+            "tiles_in_flight": self.tiles_in_flight or campaign.cluster.tiles_in_flight,
+        }
         engine: Literal["openvino"] = "openvino"
         return campaign.model_copy(
             update={
@@ -38,7 +44,7 @@ class Candidate:
                 "engine_threads": cores(),
                 "model": campaign.model.model_copy(update={"quantized": self.quantized}),
                 "grid": campaign.grid.model_copy(update={"block": campaign.grid.core}),
-                "cluster": campaign.cluster.model_copy(update={"gdal_cache_mb": _CACHE_MB}),
+                "cluster": campaign.cluster.model_copy(update=cluster),
                 "output": campaign.output.model_copy(update={"domains": products}),
             }
         )

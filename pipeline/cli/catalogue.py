@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.cli.screen import console
 from pipeline.config import load_campaign
@@ -58,12 +58,12 @@ def search(
             min_share=_shares(min_share or []),
             min_confidence=min_confidence,
         )
-    table = Table("tile", "confidence", "land cover", box=None)
+    table = Table("tile", "confidence", Column("land cover", overflow="fold"), box=None)
     for item in found:
         sure = item.properties.get(CONFIDENCE)
         table.add_row(item.id, "" if sure is None else f"{sure:.2f}", item.assets["landcover"].href)
     if len(found):
-        console.print(table, soft_wrap=True)
+        console.print(table)
     console.print(f"{len(found)} tiles fit")
     if out:
         write_json(out, found.to_dict())

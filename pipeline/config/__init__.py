@@ -2,6 +2,7 @@
 
 from pipeline.config.campaign import (
     DEFAULT_RECIPE,
+    Architecture,
     Band,
     Campaign,
     DomainSection,
@@ -21,6 +22,7 @@ from pipeline.config.section import Located, Section, config_folder, read_yaml
 
 __all__ = [
     "DEFAULT_RECIPE",
+    "Architecture",
     "Band",
     "Campaign",
     "ClusterKind",

@@ -126,6 +126,7 @@ def prepare(
     columns: int = 5,
     tile_size: int = 1000,
     effort: Effort = DEFAULT_EFFORT,
+    threads: int | None = None,
 ) -> tuple[Country, Campaign]:
     """All that comes before the first map: a country delivered below `out`, indexed, its network fitted, a campaign.
 
@@ -135,6 +136,7 @@ def prepare(
         seed: of the country and of the fit.
         rows, columns, tile_size: of the country, see `make_country`.
         effort: of the fit.
+        threads: torch's while fitting; by default one a core. On a busy machine one alone is faster than several.
 
     Raises:
         DeliveryError: a country is there already.
@@ -146,7 +148,7 @@ def prepare(
     for domain in country.domains:
         report = index([domain.delivery], domain=domain.name, catalog=catalog, tile_size=country.tile_size)
         say(f"indexed: {domain.name}, {len(report.tiles)} tiles, {report.size_bytes / 1e6:.0f} MB")
-    fitted = _fit(country, catalog, out / "model", seed=seed, effort=effort)
+    fitted = _fit(country, catalog, out / "model", seed=seed, effort=effort, threads=threads)
     say(f"fitted: {fitted.weights}")
     return country, load_campaign(_write_campaign(out, country, fitted))
 
@@ -160,7 +162,7 @@ def _make_anew(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _fit(country: Country, catalog: Path, folder: Path, *, seed: int, effort: Effort) -> Fitted:
+def _fit(country: Country, catalog: Path, folder: Path, *, seed: int, effort: Effort, threads: int | None) -> Fitted:
     """Fits on the training tiles, read through the catalogue as a run reads them."""
     samples = []
     for domain in country.domains:
@@ -169,7 +171,7 @@ def _fit(country: Country, catalog: Path, folder: Path, *, seed: int, effort: Ef
             window = Tile.named(name, country.tile_size).window
             pixels = mosaic.read(window).bands
             samples.append(Sample(f"{domain.name} {name}", pixels, domain.read_truth(window)))
-    return fit(samples, folder, seed=seed, effort=effort, threads=len(os.sched_getaffinity(0)))
+    return fit(samples, folder, seed=seed, effort=effort, threads=threads or len(os.sched_getaffinity(0)))
 
 
 def _mosaic(catalog: Path, domain: DeliveredDomain, tile_size: int) -> Mosaic:

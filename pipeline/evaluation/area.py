@@ -84,6 +84,23 @@ def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimate
     )
 
 
+def area_of(counts: NDArray[np.int64], mapped: Sequence[float], members: Sequence[int]) -> Estimate:
+    """True area of several classes together; their errors among each other cancel, so intervals are not summed.
+
+    Args:
+        counts: int64 (map class, reference class), as `estimate` takes them.
+        mapped: area of each stratum on the map, in any unit.
+        members: positions of the classes.
+
+    Raises:
+        EvaluationError: as `estimate`.
+    """
+    merged = np.zeros((len(mapped), len(mapped)), np.int64)
+    merged[:, 0] = np.asarray(counts)[:, list(members)].sum(axis=1)
+    merged[:, -1] += np.asarray(counts).sum(axis=1) - merged[:, 0]
+    return estimate(merged, mapped).areas[0]
+
+
 def _producers(area: NDArray[np.float64], shares: NDArray[np.float64], spare: NDArray[np.int64], k: int) -> Estimate:
     """Producer's accuracy of class k and its variance (eq. 7)."""
     reference = float((area * shares[:, k]).sum())

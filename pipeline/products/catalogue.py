@@ -166,10 +166,19 @@ def write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
     """Writes items as stac-geoparquet, in order of their ids.
 
     Raises:
+        ProductError: items that do not fit one table.
         StorageError: it cannot be written.
     """
-    with replacing(path) as temporary:
-        rustac.write_sync(str(temporary), sorted(map(dict, items), key=lambda i: str(i["id"])), format="parquet")
+    # Parquet has no column without fields: what says nothing is left out.
+    table = [
+        {**item, "properties": {key: value for key, value in item["properties"].items() if value != {}}}
+        for item in sorted(items, key=lambda i: str(i["id"]))
+    ]
+    try:
+        with replacing(path) as temporary:
+            rustac.write_sync(str(temporary), table, format="parquet")
+    except rustac.RustacError as error:
+        raise ProductError(f"{path}: the items cannot be written as stac-geoparquet: {error}") from error
 
 
 def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int | None = None) -> pystac.Collection:

@@ -6,19 +6,13 @@ overlap, the newest vintage lies on top, then the name; polygons of département
 
 import io
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pyogrio
-import rasterio
 import shapely
-from numpy.typing import NDArray
 from PIL import Image
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 
 from pipeline import legend
 from pipeline.durable import replacing
@@ -27,12 +21,11 @@ from pipeline.grid import RESOLUTION_M, Window
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.item import SealedTile
 from pipeline.products.links import relative
+from pipeline.products.quicklook import overview
 from pipeline.products.stac import vintage
 
 QUICK_LOOK_PX = 1600
 """The longer side of a quick-look, at most."""
-_READERS = 16
-"""Threads that wait for a shared file system."""
 _INSET_M = 0.01
 """By which a rectangle in the index is smaller than its COG. GDAL 3.10 reads no data where a window only touches the
 rectangle of another tile; the extent is given, so that no pixel is lost by it."""
@@ -137,48 +130,8 @@ def write_quick_look(path: Path, sealed: Sequence[SealedTile]) -> None:
         ProductError: a COG cannot be read.
         StorageError: it cannot be written.
     """
-    image = Image.fromarray(coarse_classes(sealed, QUICK_LOOK_PX), "P")
+    image = Image.fromarray(overview(_drawn(sealed), "landcover", within=extent_of(sealed), side=QUICK_LOOK_PX), "P")
     colours = legend.colormap()
     image.putpalette([part for value in range(256) for part in colours.get(value, (0, 0, 0, 0))[:3]])
     with replacing(path) as temporary:
         image.save(temporary, format="PNG", transparency=legend.NODATA, optimize=True)
-
-
-def coarse_classes(sealed: Sequence[SealedTile], side: int) -> NDArray[np.uint8]:
-    """uint8 (y, x): FLAIR values over the tiles' extent, at most `side` pixels a side, 0 where there is none.
-
-    Every pixel is one of the COGs' overviews, which hold the most frequent class; classes are never averaged.
-
-    Raises:
-        ProductError: a COG cannot be read.
-    """
-    drawn = _drawn(sealed)
-    extent = extent_of(drawn)
-    factor = max(1.0, max(extent.shape) / side)
-    coarse: NDArray[np.uint8] = np.zeros([max(1, round(n / factor)) for n in extent.shape], np.uint8)
-    with ThreadPoolExecutor(_READERS) as pool:
-        places = [_place(s, extent, factor) for s in drawn]
-        for (rows, cols), classes in zip(places, pool.map(_read_coarse, drawn, places), strict=True):
-            np.copyto(coarse[rows, cols], classes, where=classes != legend.NODATA)
-    return coarse
-
-
-def _place(sealed: SealedTile, extent: Window, factor: float) -> tuple[slice, slice]:
-    rows, cols = sealed.tile.window.slices_in(extent)
-    return (
-        slice(round(rows.start / factor), round(rows.stop / factor)),
-        slice(round(cols.start / factor), round(cols.stop / factor)),
-    )
-
-
-def _read_coarse(sealed: SealedTile, place: tuple[slice, slice]) -> NDArray[np.uint8]:
-    shape = tuple(part.stop - part.start for part in place)
-    if not all(shape):
-        return np.zeros(shape, np.uint8)
-    path = sealed.file("landcover").path
-    try:
-        with rasterio.open(path) as cog:
-            classes: NDArray[np.uint8] = cog.read(1, out_shape=shape, resampling=Resampling.nearest)
-    except (RasterioError, CPLE_BaseError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run `landcover verify`") from error
-    return classes

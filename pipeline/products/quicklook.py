@@ -1,6 +1,8 @@
 """Sealed tiles at a glance: small pictures from their overviews, and a sample of their confidence."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,6 +22,8 @@ from pipeline.products.item import SealedTile
 
 _SIDE = 1_000
 """Pixels of a picture's longer side, at most."""
+_READERS = 16
+"""Threads that wait for a shared file system."""
 _SAMPLES = 4
 """Internal blocks of a tile, along each side, whose confidence is counted; small tiles are counted whole."""
 
@@ -33,28 +37,46 @@ STATE_COLOURS: Mapping[State, str] = {
 _RESAMPLING: dict[Layer, Resampling] = {"landcover": Resampling.mode, "confidence": Resampling.average}
 
 
-def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window) -> NDArray[np.uint8]:
+def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side: int = _SIDE) -> NDArray[np.uint8]:
     """A small picture of one layer: uint8 (y, x) over `within`, 0 where there is no tile; later tiles cover earlier.
+
+    Read from the COGs' overviews: classes by mode, never averaged.
+
+    Args:
+        sealed: tiles, in the order in which they are drawn.
+        layer: of the product.
+        within: the window of the lattice that is drawn.
+        side: pixels of the picture's longer side, at most.
 
     Raises:
         ProductError: a tile cannot be read.
     """
-    shape, _ = _scaled(within, within)
+    shape, _ = _scaled(within, within, side)
     picture = np.zeros(shape, np.uint8)
-    for tile in sealed:
-        (height, width), place = _scaled(tile.tile.window, within)
-        try:
-            with rasterio.open(tile.file(layer).path) as file:
-                small = file.read(1, out_shape=(max(1, height), max(1, width)), resampling=_RESAMPLING[layer])
-        except (RasterioError, CPLE_BaseError) as error:
-            raise ProductError(f"{tile.file(layer).path}: cannot be read: {error}; run the tile again") from error
-        np.copyto(picture[place], small[:height, :width], where=small[:height, :width] != 0)
+    places = [_scaled(tile.tile.window, within, side) for tile in sealed]
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = pool.map(partial(_read_small, layer), sealed, (small for small, _ in places))
+        for ((height, width), place), small in zip(places, read, strict=True):
+            np.copyto(picture[place], small[:height, :width], where=small[:height, :width] != 0)
     return picture
 
 
-def _scaled(window: Window, within: Window) -> tuple[tuple[int, int], tuple[slice, slice]]:
+def _read_small(layer: Layer, tile: SealedTile, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (y, x) of this shape, or of one pixel a side where that is none."""
+    path = tile.file(layer).path
+    try:
+        with rasterio.open(path) as file:
+            small: NDArray[np.uint8] = file.read(
+                1, out_shape=(max(1, shape[0]), max(1, shape[1])), resampling=_RESAMPLING[layer]
+            )
+    except (RasterioError, CPLE_BaseError) as error:
+        raise ProductError(f"{path}: cannot be read: {error}; run the tile again") from error
+    return small
+
+
+def _scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:
     """(shape, place) of a window in a picture of `within`; neighbours meet without a gap."""
-    factor = max(1.0, max(within.shape) / _SIDE)
+    factor = max(1.0, max(within.shape) / side)
     rows, cols = (
         (round((start - first) / factor), round((stop - first) / factor))
         for start, stop, first in (

@@ -161,7 +161,7 @@ def current_edition(national: Path) -> Edition | None:
     pointer = national / "current"
     if not pointer.is_symlink() and not pointer.exists():
         return None
-    return _read(pointer.resolve())
+    return read_edition(pointer.resolve())
 
 
 def editions(national: Path) -> tuple[Edition, ...]:
@@ -170,7 +170,7 @@ def editions(national: Path) -> tuple[Edition, ...]:
     Raises:
         ProductError: an edition's record is damaged.
     """
-    return tuple(_read(national / "editions" / _folder(number)) for number in _numbers(national))
+    return tuple(read_edition(national / "editions" / _folder(number)) for number in _numbers(national))
 
 
 def edition_of(national: Path, number: int) -> Edition:
@@ -184,7 +184,7 @@ def edition_of(national: Path, number: int) -> Edition:
         raise ProductError(
             f"{national}: there is no edition {number}; there is {', '.join(map(str, numbers)) or 'none'}"
         )
-    return _read(national / "editions" / _folder(number))
+    return read_edition(national / "editions" / _folder(number))
 
 
 def _folder(number: int) -> str:
@@ -195,7 +195,12 @@ def _numbers(national: Path) -> list[int]:
     return sorted(int(p.name) for p in (national / "editions").glob("*") if p.name.isdigit())
 
 
-def _read(folder: Path) -> Edition:
+def read_edition(folder: Path) -> Edition:
+    """The edition in this folder, current or not.
+
+    Raises:
+        ProductError: its record cannot be read.
+    """
     path = folder / "edition.json"
     try:
         content = json.loads(path.read_bytes())

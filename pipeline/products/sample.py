@@ -138,14 +138,52 @@ class Interpreted:
     """Area of each class on the map, 0 where it is not mapped."""
 
 
+@dataclass(frozen=True, eq=False)
+class Interpretations:
+    """The points of an interpreted sample."""
+
+    xy: NDArray[np.float64]
+    """float64 (point, 2): metres of the map's CRS."""
+    mapped: NDArray[np.int64]
+    """int64 (point,): FLAIR value on the map, the point's stratum."""
+    reference: NDArray[np.int64]
+    """int64 (point,): FLAIR value that is true."""
+    mapped_m2: Mapping[int, float]
+    """FLAIR value → its area on the whole map that was sampled."""
+
+    def counts(self, classes: Sequence[int], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """int64 (map class, reference class) of the chosen points; `classes` ascending, and all that occur."""
+        counts = np.zeros((len(classes), len(classes)), np.int64)
+        rows, columns = (np.searchsorted(classes, v[chosen]) for v in (self.mapped, self.reference))
+        np.add.at(counts, (rows, columns), 1)
+        return counts
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """FLAIR values on the map or in the reference, ascending."""
+        return tuple(sorted({*self.mapped.tolist(), *self.reference.tolist()}))
+
+
 def read_sample(path: Path) -> Interpreted:
     """An interpreted sample.
+
+    Raises:
+        ProductError: as `read_points`.
+    """
+    points = read_points(path)
+    classes = points.classes
+    counts = points.counts(classes, np.ones(len(points.xy), bool))
+    return Interpreted(classes, counts, tuple(points.mapped_m2.get(v, 0.0) for v in classes))
+
+
+def read_points(path: Path) -> Interpretations:
+    """The points of an interpreted sample.
 
     Raises:
         ProductError: it cannot be read, was not made by `landcover sample`, or has points without a reference.
     """
     try:
-        _, _, _, columns = pyogrio.raw.read(path, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
+        _, _, places, columns = pyogrio.raw.read(path, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
     except (DataSourceError, DataLayerError, FieldError) as error:
         raise ProductError(f"{path}: cannot be read as a sample of `landcover sample`: {error}") from error
     if len(columns) != 3:
@@ -157,8 +195,6 @@ def read_sample(path: Path) -> Interpreted:
             f"{path}: {int(odd.sum())} of {len(odd)} points have no FLAIR value 1..19 in `reference`; interpret them "
             "all, for a sample without its hard points is no random one"
         )
-    classes = sorted({int(v) for v in (*mapped, *reference)})
-    counts = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(counts, (np.searchsorted(classes, mapped), np.searchsorted(classes, reference)), 1)
     areas = {int(v): float(a) for v, a in zip(mapped, area, strict=True)}
-    return Interpreted(tuple(classes), counts, tuple(areas.get(v, 0.0) for v in classes))
+    xy = shapely.get_coordinates(shapely.from_wkb(places))
+    return Interpretations(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)

@@ -4,16 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pyogrio
 import pytest
+import rioxarray  # noqa: F401 (registers .rio)
 import shapely
+import xarray as xr
 from PIL import Image
 
 from pipeline.demo.landscape import Landscape
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.evaluation.area import allocate, estimate
 from pipeline.grid import Window
+from pipeline.products import accessor  # noqa: F401 (registers .cover)
 from pipeline.products.maps import find_maps
 from pipeline.products.sample import blocks_of, count, draw
 from pipeline.runs.sample import evaluate_sample, sample_map
@@ -100,6 +104,37 @@ def test_an_interpreted_sample_gives_accuracy_and_areas(tmp_path: Path) -> None:
     assert written["overall"]["value"] == found.overall.value
     assert [row["class"] for row in written["classes"]] == ["building", "water", "coniferous", "deciduous"]
     assert "coniferous" in done.report.read_text()
+
+
+def test_a_zones_true_areas_lie_in_its_intervals_and_small_zones_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    shape = (600, 600)
+    truth = rng.choice(np.array([1, 3, 5], np.uint8), (60, 60), p=(0.2, 0.3, 0.5)).repeat(10, 0).repeat(10, 1)
+    mapped = np.where(rng.random(shape) < 0.15, 5, truth).astype(np.uint8)
+    write_map(tmp_path / "maps" / "D034_2021-0-landcover.tif", mapped, x=700_000)
+    (one,) = find_maps(tmp_path / "maps")
+    a, _, left, _, _, top = one.transform
+    y, x = top - a * (np.arange(shape[0]) + 0.5), left + a * (np.arange(shape[1]) + 0.5)
+    product = xr.Dataset({"landcover": (("y", "x"), mapped)}, coords={"y": y, "x": x}).rio.write_crs(2154)
+    half = shapely.box(left, top - 120, left + 60, top)
+    zones = gpd.GeoDataFrame(
+        {"k": ["half", "corner"]}, geometry=[half, shapely.box(left, top - 5, left + 5, top)], crs=2154
+    )
+    true_m2 = {"sealed": np.isin(truth[:, :300], (1, 3)).sum() / 25, "water": (truth[:, :300] == 5).sum() / 25}
+    covered = 0
+    for seed in range(40):
+        sample_map(tmp_path / "maps", out=tmp_path / "s.gpkg", size=400, seed=seed)
+        place = lambda sx, sy: truth[((top - sy) / a).astype(int), ((sx - left) / a).astype(int)]  # noqa: E731
+        interpret(tmp_path / "s.gpkg", lambda _, sx, sy, place=place: place(sx, sy))
+        found = product.cover.area_by_class(zones, by="k", classes=["sealed", "water"], sample=tmp_path / "s.gpkg")
+        for slug, area in true_m2.items():
+            covered += found[f"{slug}_low_ha"]["half"] <= area / 1e4 <= found[f"{slug}_high_ha"]["half"]
+    # 80 intervals of 95 %: fewer than 70 have a chance below 1 in 1000, though the two classes' go together.
+    assert covered >= 70
+    assert found.water_ha["half"] > 1.05 * true_m2["water"] / 1e4
+    assert found.not_adjusted["half"] == ""
+    assert "sampled points in" in found.not_adjusted["corner"]
+    assert np.isnan(found.sealed_adjusted_ha["corner"])
 
 
 def test_crops_show_the_imagery_around_each_point(made: Made, tmp_path: Path) -> None:

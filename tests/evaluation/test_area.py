@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from pipeline.errors import EvaluationError
-from pipeline.evaluation.area import Estimate, allocate, estimate
+from pipeline.evaluation.area import Estimate, allocate, area_of, estimate
 
 PAPER = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
 """Olofsson et al. 2014, table 8: deforestation, forest gain, stable forest, stable non-forest; rows are the map."""
@@ -98,3 +98,15 @@ def test_allocation_gives_each_class_its_least_and_the_rest_by_area() -> None:
     assert allocate({5: 1.0, 2: 1.0, 9: 1.0}, 11, least=3) == {2: 4, 5: 4, 9: 3}
     with pytest.raises(EvaluationError, match="100 units are too few: expected at least 50 for each of the 3"):
         allocate({1: 1.0, 2: 1.0, 3: 1.0}, 100)
+
+
+def test_the_area_of_classes_together_is_that_of_a_map_that_never_told_them_apart() -> None:
+    found = estimate(PAPER, PAPER_HA)
+    assert area_of(PAPER, PAPER_HA, [2]).value == pytest.approx(found.areas[2].value)
+    assert area_of(PAPER, PAPER_HA, [2]).half_width == pytest.approx(found.areas[2].half_width)
+    stable = area_of(PAPER, PAPER_HA, [2, 3])
+    assert stable.value == pytest.approx(found.areas[2].value + found.areas[3].value)
+    # Errors between the two cancel: the interval is narrower than either's, far from their sum.
+    assert stable.half_width < found.areas[2].half_width
+    everything = area_of(PAPER, PAPER_HA, [0, 1, 2, 3])
+    assert (everything.value, everything.half_width) == (pytest.approx(sum(PAPER_HA)), 0)

@@ -23,8 +23,9 @@ from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
 from pipeline.legend import LAYERS
 from pipeline.products.catalogue import read_item, write_domain, write_edition
-from pipeline.products.gis import coarse_classes, extent_of, write_gis
-from pipeline.products.item import SealedTile, seal
+from pipeline.products.gis import extent_of, write_gis
+from pipeline.products.item import SealedTile, list_sealed, seal
+from pipeline.products.quicklook import overview
 from pipeline.products.search import search
 from pipeline.products.stac import share_name
 from tests.stac_server import stac_api
@@ -143,9 +144,7 @@ def test_a_quick_look_shows_classes_that_are_there_and_never_a_mean_of_them(publ
         provenance=PROVENANCE,
         inputs=[],
     )
-    from pipeline.products.item import list_sealed
-
-    coarse = coarse_classes(list_sealed(tmp_path, WEST, 1100), 137)
+    coarse = overview(list_sealed(tmp_path, WEST, 1100), "landcover", within=tile.window, side=137)
     assert coarse.shape == (137, 137)
     assert set(np.unique(coarse)) <= {1, 7}
     picture = Image.open(published / "national" / "current" / "quicklook.png")

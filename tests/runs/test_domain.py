@@ -251,6 +251,28 @@ def test_verify_finds_one_changed_byte_a_lost_file_and_a_missing_tile(copy: Made
     assert domain.missing == (copy.delivery.tiles[2].name,)
 
 
+def test_a_publish_leaves_a_catalogue_that_is_searched_and_files_for_gis(mapped: Made, tmp_path: Path) -> None:
+    edition = mapped.campaign.output.national / "current"
+    domain = mapped.products / DOMAIN
+    for path in (edition / "landcover.gti.gpkg", domain / f"{DOMAIN}-landcover.gti.gpkg"):
+        with rasterio.open(path) as index, rasterio.open(next(domain.glob("*-landcover.tif"))) as cog:
+            rows, cols = index.window(*cog.bounds).round().toranges()
+            np.testing.assert_array_equal(index.read(1, window=(rows, cols)), cog.read(1))
+    for name in ("landcover.qml", "quicklook.png", "catalog/collection.json"):
+        assert (edition / name).is_file()
+    names = sorted(item.stem for item in domain.glob(f"{DOMAIN}-*-*.json"))
+    command = ["search", str(mapped.config), "--domain", DOMAIN, "--datetime", "2021", "--min-confidence", "0.01"]
+    found = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "found.json")])
+    assert found.exit_code == 0, found.output
+    assert f"{len(names)} tiles fit" in found.output
+    items = json.loads((tmp_path / "found.json").read_text())["features"]
+    assert [item["id"] for item in items] == names
+    assert all(Path(asset["href"]).is_file() for item in items for asset in item["assets"].values())
+    assert "0 tiles fit" in CliRunner().invoke(app, ["search", str(edition), "--domain", "D001_2020"]).output
+    wrong = CliRunner().invoke(app, ["search", str(edition), "--min-share", "vineyard"])
+    assert isinstance(wrong.exception, ConfigError)
+
+
 def test_publishing_again_touches_only_what_changed(copy: Made) -> None:
     assert publish(copy.campaign).written == 0
     write_weights(copy.folder / "other.pth", copy.folder / "tiny.yaml", seed=1)

@@ -12,40 +12,18 @@ from typer.testing import CliRunner
 from pipeline import legend
 from pipeline.cli import app
 from pipeline.config import Campaign, load_campaign
-from pipeline.demo.fit import Effort
 from pipeline.demo.seams import seams_without_halo
-from pipeline.demo.tour import prepare
 from pipeline.errors import ProductError, VerifyFailed
 from pipeline.evaluation.seams import total
 from pipeline.products.item import list_sealed
 from pipeline.runs import domain as runs_domain
-from pipeline.runs import publish as runs_publish
 from pipeline.runs.plan import make_plan
 from pipeline.runs.report import report
 from tests.browser import outside, screenshot
 from tests.conftest import REPOSITORY
 from tests.runs.campaigns import threads_cluster
 
-EFFORT = Effort(steps=20, batch=2, crop=128)
 DOMAINS = ("D034_2021", "D030_2024")
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The campaign of one row of the country, mapped and published; tests put back what they change."""
-    out = tmp_path_factory.mktemp("demo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs_domain, "open_cluster", threads_cluster)
-        patch.setattr(runs_publish, "open_cluster", threads_cluster)
-        _, campaign = prepare(out, say=lambda _: None, rows=1, columns=3, effort=EFFORT)
-        runs_domain.run(make_plan(campaign))
-        runs_publish.publish(campaign)
-    return out / "campaign.yaml"
-
-
-@pytest.fixture
-def campaign(demo: Path) -> Campaign:
-    return load_campaign(demo)
 
 
 def verified(config: Path, json_file: Path) -> dict[str, object]:
