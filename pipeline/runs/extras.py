@@ -1,11 +1,26 @@
 """Catalogue and files for GIS people, written by a publish before its edition becomes current."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.config import load_recipe
+from pipeline.config import Campaign, load_recipe
+from pipeline.durable import remove_temporaries
+from pipeline.legend import LAYERS
 from pipeline.products.catalogue import write_domain, write_edition
 from pipeline.products.gis import write_gis
 from pipeline.runs.draft import Draft
+
+
+def tidy(campaign: Campaign, domains: Iterable[str]) -> None:
+    """Removes what a killed publish left beside the domains' tiles; a run's own temporary files stay.
+
+    Call it while no other publish is at work.
+    """
+    for domain in domains:
+        folder = campaign.output.domains / domain
+        own = [f".{domain}-{layer}.gti.gpkg." for layer in LAYERS] + [f".{domain}-landcover.qml."]
+        for prefix in (".collection.json.", ".model-", ".quicklook.png.", *own):
+            remove_temporaries(folder, prefix)
 
 
 def catalogue(draft: Draft) -> None:

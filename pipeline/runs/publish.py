@@ -19,7 +19,7 @@ from pipeline.products.shard import ShardFacts, write_shard
 from pipeline.products.stac import vintage
 from pipeline.runs.draft import Draft, spread
 from pipeline.runs.editions import held
-from pipeline.runs.extras import catalogue, gis
+from pipeline.runs.extras import catalogue, gis, tidy
 from pipeline.runs.levels import write_levels
 from pipeline.runs.origin import lattice_of, product_origin
 from pipeline.runs.status import DomainStatus, status
@@ -81,6 +81,7 @@ def publish(
         if not any(product.sealed for product in products):
             raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
         abandoned(national)
+        tidy(campaign, (product.name for product in products))
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products)
         facts: list[ShardFacts] = []

@@ -93,3 +93,16 @@ def test_a_domain_that_the_campaign_does_not_have_is_named_when_it_leaves(mapped
     record.write_text(json.dumps(content | {"metadata": "of two domains"}))
     done = publish.publish(mapped.campaign)
     assert (done.edition, done.written, done.left) == (edition + 1, 0, ("D035_2021",))
+
+
+def test_a_publish_clears_away_what_a_killed_one_left_beside_tiles_and_nothing_of_a_run(mapped: Made) -> None:
+    folder = mapped.products / DOMAIN
+    theirs = [
+        f".{n}.1fa5.tmp" for n in ("quicklook.png", "collection.json", f"{DOMAIN}-landcover.gti.gpkg", "model-1.json")
+    ]
+    of_a_run = folder / f".{DOMAIN}-{mapped.delivery.tiles[0].name}-landcover.tif.1fa5.tmp"
+    for path in (*(folder / name for name in theirs), of_a_run):
+        path.touch()
+    publish.publish(mapped.campaign)
+    assert [p.name for p in folder.glob(".*.tmp")] == [of_a_run.name]
+    of_a_run.unlink()
