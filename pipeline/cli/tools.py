@@ -103,7 +103,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="engines, feed, run, halo, quantize (all five by default); nation, publish, rehearsal, gpu.",
+            help="engines, feed, run, halo, quantize (all five by default); nation, publish, rehearsal, train, gpu.",
             show_default=False,
         ),
     ] = None,
