@@ -120,7 +120,7 @@ def _examine(file: Delivered, journal: Journal) -> Examined | str:
         return f"{readable(file.path)}: its name is not UTF-8; rename it, or the folder above it"
     try:
         stat = file.path.stat()
-        key = ["header 2", str(file.path), stat.st_size, stat.st_mtime_ns]
+        key = ["header 3", str(file.path), stat.st_size, stat.st_mtime_ns]
         if entry := journal.get(key):
             return Examined(file, _header_of(entry["header"]), entry["signature"], stat.st_size, stat.st_mtime_ns)
         header, signature = read_header(file.path), file_signature(file.path)

@@ -126,10 +126,13 @@ def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
         code = crs.to_epsg()
         if code in _LATTICES:
             return "code", f"EPSG:{code}"
-        found = crs.to_dict(projjson=False) if code is None else {}
+        found = crs.to_dict(projjson=False)
     except CRSError:
         return "other", _short(crs)
-    if code is None and (lattice := _by_parameters(found)):
+    # Lambert-93 has other codes: with a height (5698, as LiDAR HD may have it), of later realisations of RGF93 (9794),
+    # centimetres apart. UTM zones of other codes are other continents' datums.
+    coded = code is not None and found.get("proj") != "lcc"
+    if not coded and (lattice := _by_parameters(found)):
         return "parameters", f"EPSG:{lattice}"
     return "other", _short(crs)
 

@@ -110,3 +110,13 @@ def test_the_real_files_crs_is_lambert_93_by_its_parameters(shared_data: Path) -
     assert match_crs(rasterio.CRS.from_epsg(2154)) == ("code", "EPSG:2154")
     assert match_crs(rasterio.CRS.from_epsg(3943)) == ("other", "EPSG:3943")
     assert match_crs(None) == ("absent", "no CRS")
+
+
+@pytest.mark.parametrize("code", [5698, 5699, 9793, 9794, 10499])
+def test_lambert_93_with_a_height_or_of_a_later_realisation_is_lambert_93(code: int) -> None:
+    assert match_crs(rasterio.CRS.from_epsg(code)) == ("parameters", "EPSG:2154")
+
+
+@pytest.mark.parametrize("code", [27572, 3949, 32740, 26920])
+def test_other_lamberts_and_other_continents_utm_zones_are_no_lattice(code: int) -> None:
+    assert match_crs(rasterio.CRS.from_epsg(code)) == ("other", f"EPSG:{code}")
