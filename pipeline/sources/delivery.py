@@ -124,7 +124,7 @@ def walk(folders: Sequence[Path]) -> Walk:
     """
     delivered: dict[Path, Delivered] = {}
     ignored: set[Path] = set()
-    for path in _rasters(folders):
+    for path in rasters(folders):
         if found := parse(path):
             delivered.setdefault(path.resolve(), found)
         else:
@@ -132,7 +132,12 @@ def walk(folders: Sequence[Path]) -> Walk:
     return Walk(tuple(sorted(delivered.values())), tuple(sorted(ignored)))
 
 
-def _rasters(folders: Sequence[Path]) -> Iterator[Path]:
+def rasters(folders: Sequence[Path]) -> Iterator[Path]:
+    """All files with a raster's suffix below `folders`; links to folders are followed, a folder counts once.
+
+    Raises:
+        DeliveryError: a folder that is none or that cannot be listed.
+    """
     seen: set[str] = set()
     for folder in folders:
         if not folder.is_dir():

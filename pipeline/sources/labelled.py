@@ -22,7 +22,9 @@ from rasterio.errors import RasterioIOError
 from pipeline import legend
 from pipeline.durable import replacing
 from pipeline.errors import DeliveryError, SourceError
+from pipeline.sources.delivery import rasters
 from pipeline.sources.handles import gdal_options
+from pipeline.sources.headers import match_crs
 from pipeline.sources.inputs import BANDS
 from pipeline.sources.reference import Grid
 
@@ -112,18 +114,15 @@ def _listed(path: Path) -> list[tuple[Path, Path]]:
 def _paired(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Images with the masks of the same domain, zone and number."""
     found: dict[str, dict[tuple[str, ...], Path]] = {"IMG": {}, "MSK": {}}
-    for folder in folders:
-        if not folder.is_dir():
-            raise DeliveryError(f"{folder}: no such folder of labelled patches")
-        for path in sorted(folder.absolute().rglob("*.[tT][iI][fF]")):
-            match = _NAME.fullmatch(path.name)
-            if match is None:
-                continue
-            place = tuple(p for p in path.parts[:-1] if _DOMAIN.fullmatch(p) or _ZONE.fullmatch(p))
-            key = (*place, match[2])
-            former = found[match[1].upper()].setdefault(key, path)
-            if former != path:
-                raise DeliveryError(f"{path} and {former} have the same domain, zone and number: give one of them")
+    for path in sorted(rasters(folders)):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        place = tuple(p for p in path.parts[:-1] if _DOMAIN.fullmatch(p) or _ZONE.fullmatch(p))
+        key = (*place, match[2])
+        former = found[match[1].upper()].setdefault(key, path)
+        if former != path:
+            raise DeliveryError(f"{path} and {former} have the same domain, zone and number: give one of them")
     for one, other, what in (("IMG", "MSK", "mask"), ("MSK", "IMG", "image")):
         if lone := [str(found[one][k]) for k in found[one].keys() - found[other].keys()]:
             raise DeliveryError(f"{len(lone)} files have no {what} of their domain, zone and number: {_some(lone)}")
@@ -195,11 +194,16 @@ def _check_place(patch: Patch, image: Any, mask: Any) -> None:
         return
     off = max(abs(a - b) for a, b in zip(image.bounds, mask.bounds, strict=True))
     usable = mask.crs is not None and (mask.crs.is_projected or mask.crs.is_geographic)
-    if off > _OFF_M or (usable and image.crs is not None and mask.crs != image.crs):
+    if off > _OFF_M or (usable and image.crs is not None and not _same(mask.crs, image.crs)):
         raise SourceError(
             f"{patch.mask}: lies at {tuple(mask.bounds)} in {mask.crs and mask.crs.to_string()[:40]}, its image "
             f"{patch.image} at {tuple(image.bounds)} in {image.crs and image.crs.to_string()[:40]}; expected the same"
         )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two CRSs are one; Lambert-93 without its code is no other than with it."""
+    return bool(one == other) or match_crs(one)[1] == match_crs(other)[1]
 
 
 def _opened(path: Path) -> Any:

@@ -40,6 +40,23 @@ def test_real_masks_with_a_local_crs_lie_where_their_images_do(shared_data: Path
         np.testing.assert_array_equal(read_image(patch, bands=("nir", "red")), whole[[3, 0]])
 
 
+def test_folders_of_patches_may_be_links(tmp_path: Path) -> None:
+    write_ones(tmp_path / "disk", 3)
+    place = tmp_path / "set" / "D012_2019" / "Z3_UU"
+    place.mkdir(parents=True)
+    for folder in ("img", "msk"):
+        (place / folder).symlink_to(tmp_path / "disk" / folder)
+    (patch,) = find_patches([tmp_path / "set"])
+    assert (patch.name, patch.domain, patch.zone) == ("IMG_000003", "D012_2019", "Z3_UU")
+
+
+def test_a_mask_in_lambert_93_without_its_code_lies_where_its_image_does(tmp_path: Path) -> None:
+    ones = np.ones((32, 32), np.uint8)
+    write_pair(tmp_path, 1, pixels=np.ones((5, 32, 32), np.uint8), mask=ones, mask_crs="ESRI:102110")
+    (patch,) = find_patches([tmp_path])
+    assert read_mask(patch).all()
+
+
 def test_metadata_by_name_says_domain_and_zone_where_paths_do_not(tmp_path: Path) -> None:
     write_ones(tmp_path, 7)
     about = tmp_path / "about.json"
