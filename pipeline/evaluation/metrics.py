@@ -136,7 +136,7 @@ def as_ign(found: Scores, *, live: Sequence[int]) -> dict[str, Any]:
     percent = {name: (100 * found[name]).tolist() for name in ("iou", "fscore", "precision", "recall")}
     means = ("miou", "oa", "mfscore", "mprecision", "mrecall")
     return {
-        "Avg_metrics_name": ["mIoU", "Overall Accuracy", "F-score", "Precision", "Recall"],
+        "Avg_metrics_name": ["mIoU", "Overall Accuracy", "Fscore", "Precision", "Recall"],
         "Avg_metrics": [100 * found[name] for name in means],
         "classes": [legend.BY_VALUE[i + 1].name for i in live],
         **{f"per_class_{name}": values for name, values in percent.items()},

@@ -174,7 +174,7 @@ def test_what_cannot_be_scored_is_refused(matrix: np.ndarray, live: tuple[int, .
 
 def test_metrics_json_has_the_keys_of_ign_in_percent() -> None:
     written = as_ign(scores(np.array([[3, 1, 0], [1, 3, 0], [0, 0, 9]]), live=(0, 1)), live=(0, 1))
-    assert written["Avg_metrics_name"] == ["mIoU", "Overall Accuracy", "F-score", "Precision", "Recall"]
+    assert written["Avg_metrics_name"] == ["mIoU", "Overall Accuracy", "Fscore", "Precision", "Recall"]
     assert written["Avg_metrics"] == pytest.approx([60, 75, 75, 75, 75])
     assert written["classes"] == ["building", "pervious surface"]
     assert written["per_class_iou"] == pytest.approx([60, 60])
