@@ -118,7 +118,7 @@ def index(
     headers = len(found.delivered)
     told = _Told(progress, headers + sum(f.kind == "rvb" for f in found.delivered))
     crs, excess = limits.territory(found.delivered)
-    problems = check_domain([f for f in found.delivered if f.kind not in ("dsm", "dtm")], domain)
+    problems = check_domain(found.delivered, domain)
     problems += pair_problems(found.delivered, infrared="nir" in bands)
     with rasterio.Env(GDAL_CACHEMAX=_INDEX_CACHE_BYTES), warnings.catch_warnings():
         # A file without a georeference is one of our own sentences.

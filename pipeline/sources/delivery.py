@@ -156,12 +156,17 @@ def _unlisted(error: OSError) -> None:
 
 
 def check_domain(files: Sequence[Delivered], domain: str) -> list[str]:
-    """One sentence for each file whose name belongs to another département or vintage than `domain`."""
+    """One sentence for each file whose name belongs to another département or vintage than `domain`.
+
+    Not for surface and terrain models: those of a neighbour or of another year serve as well.
+    """
     departement, year = split_domain(domain)
     return [
         f"{f.path}: is of département {f.departement}, vintage {f.year}; expected {departement}, {year} of {domain}"
         for f in files
-        if f.departement is not None and (f.departement, f.year) != (departement, year)
+        if f.kind not in ("dsm", "dtm")
+        and f.departement is not None
+        and (f.departement, f.year) != (departement, year)
     ]
 
 

@@ -226,6 +226,14 @@ def test_a_tile_that_comes_twice_is_named(tmp_path: Path) -> None:
     assert "delivered twice, see" in refused(delivery, tmp_path / "cat")
 
 
+def test_elevation_that_two_departements_deliver_alike_counts_once(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path / "in", at=[(0, 0)])
+    (one,) = files(delivery.folder / "DTM", "*.tif")
+    (delivery.folder / "D030").mkdir()
+    shutil.copy(one, delivery.folder / "D030" / one.name)
+    assert indexed(delivery, tmp_path / "cat").files == 4
+
+
 @pytest.mark.parametrize("domain", ["D030_2021", "D034_2019"])
 def test_another_departement_or_vintage_is_named(tmp_path: Path, domain: str) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0)])

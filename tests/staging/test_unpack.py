@@ -69,6 +69,12 @@ def test_all_volumes_and_their_md5_file_given_together_are_one_archive(tmp_path:
     assert folders == (tmp_path,)
 
 
+def test_surface_models_of_a_neighbour_and_of_another_year_are_unpacked(tmp_path: Path) -> None:
+    member = "MNS/30-2018-0770-6278-LA93-0M50.tif"
+    stage_archives(pack(tmp_path / "a.7z", {member: b"x"}), tmp_path / "out")
+    assert files_of(tmp_path / "out") == {member: b"x"}
+
+
 def test_what_is_there_is_not_unpacked_again_and_what_is_damaged_is(tmp_path: Path) -> None:
     volumes = pack(tmp_path / "a.7z", PAYLOAD)
     stage_archives(volumes, tmp_path / "out")
