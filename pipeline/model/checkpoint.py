@@ -48,7 +48,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint under the names of segmentation-models-pytorch, on the CPU, as stored.
 
     `.safetensors` is read as such; every other name as what `torch.save` wrote: a state dict, or a
-    dict that holds one under `state_dict` as Lightning's do. `weights_only=True` always: an object that
+    dict that holds one under `state_dict` as Lightning's do; what stands before the names of the network, such as
+    `model.seg_model.`, goes. `weights_only=True` always: an object that
     is no tensor is refused and never run.
 
     Raises:
@@ -72,7 +73,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def _parse(content: bytes, path: Path) -> Any:
     """What the file holds. From memory, so that a failing disk is not taken for a damaged checkpoint."""
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load(content)
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
@@ -117,10 +118,12 @@ def _is_named_tensor(name: object, value: object) -> bool:
 
 
 def _plain_names(state: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    plain = {n.removeprefix(PREFIX): t.detach() for n, t in state.items() if not n.startswith(IGNORED)}
-    twice = [n for n in plain if n in state and PREFIX + n in state]
+    # Other modules nest the network as `model.` or, wrapped for several GPUs, as `module.model.seg_model.`.
+    prefix = next((n.removesuffix(HEAD) for n in state if n.endswith(f".{HEAD}")), PREFIX)
+    plain = {n.removeprefix(prefix): t.detach() for n, t in state.items() if not n.startswith(IGNORED)}
+    twice = [n for n in plain if n in state and prefix + n in state]
     if twice:
-        raise WeightsError(f"{path}: tensors stand there both with and without {PREFIX!r}: {listed(twice)}")
+        raise WeightsError(f"{path}: tensors stand there both with and without {prefix!r}: {listed(twice)}")
     return plain
 
 

@@ -107,6 +107,14 @@ def test_every_layout_gives_the_same_network(tmp_path: Path, state: State) -> No
         assert not any(parameter.requires_grad for parameter in model.network.parameters())
 
 
+@pytest.mark.parametrize("prefix", ["model.", "seg_model.", "module.model.seg_model."])
+def test_other_modules_prefixes_go_too(tmp_path: Path, state: State, prefix: str) -> None:
+    path = tmp_path / "w.ckpt"
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in state.items()}, "epoch": 3}, path)
+    loaded = load(path, LIGHT).network.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
 def test_real_weights_load_as_float32_under_the_default_recipe(real: Path) -> None:
     model = load(real)
     assert model.recipe == load_recipe(DEFAULT_RECIPE)
