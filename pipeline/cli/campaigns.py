@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.cli.screen import (
     ClusterOption,
@@ -220,8 +220,9 @@ def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -
 def _print_counts(planned: "RunPlan") -> None:
     from pipeline.runs.plan import totals
 
-    columns = ("domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
-    table = Table(*columns, box=None)
+    # Logs and pipes have 80 columns: headings may wrap there, a domain's name may not be cut.
+    counts = ("tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
+    table = Table(Column("domain", no_wrap=True), *counts, box=None, pad_edge=False, collapse_padding=True)
     for d in planned.domains:
         t = totals(planned.settings, d)
         table.add_row(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.cli.screen import console
@@ -41,9 +41,10 @@ def watch_table(read: Callable[[], Sequence["DomainStatus"]]) -> None:
 
 
 def _table(states: Sequence["DomainStatus"]) -> Group:
-    table = Table(
-        "domain", "sealed", "in flight", "failed", "suspect", "damaged", "missing", "Mpx/s", "time", "left", box=None
-    )
+    counts = ("sealed", "in flight", "failed", "suspect", "damaged", "missing")
+    # Logs and pipes have 80 columns: headings may wrap there, a domain's name may not be cut.
+    columns = (Column("domain", no_wrap=True), *counts, "Mpx/s", "time", "left")
+    table = Table(*columns, box=None, pad_edge=False, collapse_padding=True)
     lines = []
     for s in states:
         groups = (s.sealed, s.in_flight, s.failed, s.suspect, s.damaged, s.missing)
