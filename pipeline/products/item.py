@@ -42,6 +42,8 @@ class SealedTile:
     item_path: Path
     crs: str = CRS
     """`EPSG:…` of the lattice on which the tile lies."""
+    depends_on: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Name → digest of each thing that the fingerprint covers; empty where the item does not say."""
 
     def file(self, layer: Layer) -> FileFacts:
         """The COG of this layer."""
@@ -116,7 +118,8 @@ def seal(
         inputs=inputs,
     )
     write_json(item_path, content)
-    return SealedTile(domain, tile, fingerprint, tuple(files.values()), class_pixels, item_path, crs)
+    depends_on = dict(provenance.depends_on)
+    return SealedTile(domain, tile, fingerprint, tuple(files.values()), class_pixels, item_path, crs, depends_on)
 
 
 def _unseal(item_path: Path, name: str) -> None:
@@ -210,7 +213,8 @@ def _from_item(content: Mapping[str, Any], path: Path, domain: str, tile: Tile) 
         files.append(FileFacts(path.with_name(Path(asset["href"]).name), int(asset["file:size"]), sha256_of(asset)))
     counts = {int(value): int(n) for value, n in properties["landcover:class_pixels"].items()}
     fingerprint, crs = str(properties["landcover:fingerprint"]), str(properties["proj:code"])
-    return SealedTile(domain, tile, fingerprint, tuple(files), counts, path, crs)
+    depends_on = {str(name): str(digest) for name, digest in properties.get("landcover:depends_on", {}).items()}
+    return SealedTile(domain, tile, fingerprint, tuple(files), counts, path, crs, depends_on)
 
 
 def list_sealed(folder: Path, domain: str, tile_size: int) -> tuple[SealedTile, ...]:

@@ -78,6 +78,8 @@ class Provenance:
     """DOI of the model's citation."""
     acquired: tuple[date, date] | None = None
     """First and last day on which the tile's imagery was taken; None where only the vintage is known."""
+    depends_on: tuple[tuple[str, str], ...] = ()
+    """(name, digest) of each thing that the fingerprint covers: of a tile that is mapped again it tells why."""
 
     def tags(self) -> dict[str, str]:
         """What the COGs themselves carry: campaign, licence, attribution, citation, days of acquisition, weights."""
@@ -278,7 +280,14 @@ def _ours(
         "landcover:precision": provenance.precision,
         "landcover:engine_threads": provenance.engine_threads,
         "landcover:layout": asdict(provenance.layout),
-    } | ({"landcover:quantized_sha256": provenance.quantized_sha256} if provenance.quantized_sha256 else {})
+    } | {
+        key: value
+        for key, value in (
+            ("landcover:quantized_sha256", provenance.quantized_sha256),
+            ("landcover:depends_on", dict(provenance.depends_on)),
+        )
+        if value
+    }
 
 
 def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:

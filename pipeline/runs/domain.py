@@ -218,4 +218,5 @@ def _provenance(settings: Settings, inputs: DomainInputs, tile: Tile) -> Provena
         citation=origin.citation,
         doi=origin.doi,
         acquired=inputs.tile(tile.name).acquired,
+        depends_on=settings.depends_on(tile, inputs),
     )

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pipeline.runs.forecast import Forecast
-from pipeline.runs.plan import DomainPlan, PlannedTile, Reason, RunPlan, totals
+from pipeline.runs.plan import DomainPlan, PlannedTile, RunPlan, totals
 
 _SHOWN = 4
 """Names of a group, and files that will fail, before the rest is only counted."""
@@ -16,7 +16,7 @@ class Group:
     """Tiles of a domain that are to be mapped for one reason."""
 
     domain: str
-    reason: Reason
+    reason: str
     tiles: tuple[PlannedTile, ...]
 
     @property
@@ -47,12 +47,12 @@ def _first(parts: Sequence[str], between: str) -> str:
 
 
 def groups(domain: DomainPlan) -> list[Group]:
-    """The tiles to map by reason, in the order in which `Reason` has them."""
-    by_reason: dict[Reason, list[PlannedTile]] = {reason: [] for reason in get_args(Reason)}
+    """The tiles to map by reason, in the order of each one's first tile."""
+    by_reason: dict[str, list[PlannedTile]] = {}
     for planned in domain.todo:
         if planned.reason:
-            by_reason[planned.reason].append(planned)
-    return [Group(domain.name, reason, tuple(tiles)) for reason, tiles in by_reason.items() if tiles]
+            by_reason.setdefault(planned.reason, []).append(planned)
+    return [Group(domain.name, reason, tuple(tiles)) for reason, tiles in by_reason.items()]
 
 
 def as_json(plan: RunPlan, predicted: Forecast) -> dict[str, Any]:

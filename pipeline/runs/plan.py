@@ -1,12 +1,12 @@
 """What a run would do, and why: the same plan prints the dry run and drives the work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from pipeline import fingerprint
 from pipeline.cluster import engine_threads
@@ -23,7 +23,17 @@ from pipeline.sources.catalog import open_domain
 from pipeline.sources.inputs import Asset, DomainInputs
 from pipeline.sources.limits import check_windows
 
-Reason = Literal["not mapped yet", "inputs, weights, recipe or windows changed", "files missing or damaged", "forced"]
+_CALLED = {
+    "inputs": "inputs",
+    "weights": "weights",
+    "recipe": "recipe",
+    "layout": "windows",
+    "engine": "engine",
+    "tile": "tile",
+    "crs": "lattice",
+    "version": "product version",
+}
+"""What a fingerprint covers, in the words of a plan."""
 
 _LOOKERS = 16
 """Threads that wait for a shared file system."""
@@ -75,19 +85,24 @@ class Settings:
 
     def fingerprint(self, tile: Tile, inputs: DomainInputs) -> str:
         """The tile's fingerprint: all that its bytes depend on, its neighbours within reach among it."""
-        return fingerprint.digest(
-            {
-                "version": fingerprint.PRODUCT_VERSION,
-                "weights": self.model.weights_hash,
-                "recipe": self.recipe.model_dump(mode="json"),
-                "layout": asdict(self.layout),
-                "engine": self.engine.content,
-                "tile": asdict(tile.window),
-                "inputs": inputs.inputs_digest(self.reads(tile)),
-            }
-            # Only where it is another one: what is sealed on the national lattice stays.
-            | ({} if inputs.crs == CRS else {"crs": inputs.crs})
-        )
+        return fingerprint.digest(self._covered(tile, inputs))
+
+    def depends_on(self, tile: Tile, inputs: DomainInputs) -> tuple[tuple[str, str], ...]:
+        """(name, digest) of each thing that the fingerprint covers: by it a later plan says what changed."""
+        return tuple((name, fingerprint.digest(value)) for name, value in self._covered(tile, inputs).items())
+
+    def _covered(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
+        covered = {
+            "version": fingerprint.PRODUCT_VERSION,
+            "weights": self.model.weights_hash,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "layout": asdict(self.layout),
+            "engine": self.engine.content,
+            "tile": asdict(tile.window),
+            "inputs": inputs.inputs_digest(self.reads(tile)),
+        }
+        # Only where it is another one: what is sealed on the national lattice stays.
+        return covered if inputs.crs == CRS else covered | {"crs": inputs.crs}
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,9 @@ class PlannedTile:
 
     tile: Tile
     fingerprint: str
-    reason: Reason | None
-    """Why it is to be mapped; None: it is sealed and today's."""
+    reason: str | None
+    """Why it is to be mapped: `not mapped yet`, `inputs changed`, `weights and recipe changed`, `files missing or
+    damaged`, `forced`; None: it is sealed and today's."""
     broken: tuple[str, ...]
     """Input files behind a tile to map that are gone or changed since they were indexed: it will fail."""
     sealed: SealedTile | None
@@ -238,14 +254,16 @@ def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *
     folder = settings.folder(section.name)
     tiles = [t.tile for t in inputs.tiles if not wanted or t.tile.name in wanted]
     today = {tile: settings.fingerprint(tile, inputs) for tile in tiles}
-    looked = _looked_at(folder, section.name, today, force=force)
+    looked = _looked_at(
+        folder, section.name, today, force=force, depends_on=lambda tile: dict(settings.depends_on(tile, inputs))
+    )
     # Inputs of a sealed tile may go (a purged disk); those of a tile that is to be mapped must be as indexed.
     behind = {tile: inputs.behind(settings.reads(tile)) for tile, (_, reason) in looked.items() if reason}
     changes = inputs.changes(a for assets in behind.values() for a in assets)
     record = read_run(folder)
     causes, suspect = failures(record), record.get("suspect", {})
 
-    def planned(tile: Tile, sealed: SealedTile | None, reason: Reason | None) -> PlannedTile:
+    def planned(tile: Tile, sealed: SealedTile | None, reason: str | None) -> PlannedTile:
         assets = behind.get(tile, ())
         broken = tuple(changes[a] for a in assets if a in changes)
         failure = causes.get(tile.name) if reason else None
@@ -255,26 +273,33 @@ def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *
 
 
 def _looked_at(
-    folder: Path, domain: str, today: Mapping[Tile, str], *, force: bool
-) -> dict[Tile, tuple[SealedTile | None, Reason | None]]:
+    folder: Path,
+    domain: str,
+    today: Mapping[Tile, str],
+    *,
+    force: bool,
+    depends_on: Callable[[Tile], Mapping[str, str]],
+) -> dict[Tile, tuple[SealedTile | None, str | None]]:
     """What stands sealed of each tile, and why it is to be mapped, if it is."""
 
-    def look(tile: Tile) -> tuple[SealedTile | None, Reason | None]:
+    def look(tile: Tile) -> tuple[SealedTile | None, str | None]:
         sealed = read_sealed(folder, domain, tile)
-        return sealed, _reason(sealed, today[tile], force=force)
+        if sealed is None:
+            return None, "not mapped yet"
+        if sealed.fingerprint != today[tile]:
+            return sealed, f"{_changed(sealed.depends_on, depends_on(tile))} changed"
+        if matches(sealed):
+            return sealed, "files missing or damaged"
+        return sealed, "forced" if force else None
 
     with ThreadPoolExecutor(_LOOKERS) as pool:
         return dict(zip(today, pool.map(look, today), strict=True))
 
 
-def _reason(sealed: SealedTile | None, today: str, *, force: bool) -> Reason | None:
-    if sealed is None:
-        return "not mapped yet"
-    if sealed.fingerprint != today:
-        return "inputs, weights, recipe or windows changed"
-    if matches(sealed):
-        return "files missing or damaged"
-    return "forced" if force else None
+def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """`inputs and recipe`: what has another digest now; tiles sealed by earlier releases do not say."""
+    changed = [called for name, called in _CALLED.items() if then.get(name) != now.get(name)]
+    return " and ".join(changed) if then else "inputs, weights, recipe or windows"
 
 
 @dataclass(frozen=True)

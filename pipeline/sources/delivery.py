@@ -164,9 +164,7 @@ def check_domain(files: Sequence[Delivered], domain: str) -> list[str]:
     return [
         f"{f.path}: is of département {f.departement}, vintage {f.year}; expected {departement}, {year} of {domain}"
         for f in files
-        if f.kind not in ("dsm", "dtm")
-        and f.departement is not None
-        and (f.departement, f.year) != (departement, year)
+        if f.kind not in ("dsm", "dtm") and f.departement is not None and (f.departement, f.year) != (departement, year)
     ]
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import rasterio
 import yaml
 from distributed.scheduler import KilledWorker
 from typer.testing import CliRunner
@@ -30,7 +31,15 @@ from pipeline.runs.record import read_run
 from pipeline.runs.status import status
 from pipeline.sources import patience
 from pipeline.sources.patience import momentary, patiently
-from tests.runs.campaigns import THREADS, Made, cog_bytes, make_campaign, strays, threads_cluster
+from tests.runs.campaigns import (
+    THREADS,
+    Made,
+    cog_bytes,
+    make_campaign,
+    strays,
+    threads_cluster,
+    write_weights,
+)
 
 DOMAIN = "D034_2021"
 
@@ -149,9 +158,23 @@ def test_one_changed_recipe_line_remaps_every_tile_and_plan_says_so(copy: Made) 
     (copy.folder / "tiny.yaml").write_text(text.replace("- 12\n", "", 1))
     assert len(todo(copy, Only())) == 6
     assert todo(copy, Only(missing=True)) == []
-    assert "inputs, weights, recipe or windows changed" in CliRunner().invoke(app, ["plan", str(copy.config)]).output
+    assert "6 tiles recipe changed" in CliRunner().invoke(app, ["plan", str(copy.config)]).output
     (copy.folder / "tiny.yaml").write_text(text)
     assert todo(copy, Only()) == []
+
+
+def test_plan_says_what_changed_of_all_that_a_tile_depends_on(copy: Made) -> None:
+    def reasons() -> tuple[str | None, str | None]:
+        (domain,) = make_plan(copy.campaign).domains
+        said = {t.tile.name: t.reason for t in domain.tiles}
+        return said[copy.delivery.tiles[0].name], said[copy.delivery.tiles[5].name]
+
+    with rasterio.open(copy.imagery(copy.delivery.tiles[0].name), "r+") as file:
+        file.write(file.read() ^ 1)
+    copy.index()
+    assert reasons() == ("inputs changed", None)
+    write_weights(copy.folder / "weights.pth", copy.folder / "tiny.yaml", seed=1)
+    assert reasons() == ("inputs and weights changed", "weights changed")
 
 
 def test_the_record_tells_how_far_a_run_is_while_it_goes_on_and_after_it_was_cut_off(copy: Made) -> None:
