@@ -142,8 +142,8 @@ class Reference:
 
 
 def _number(given: object) -> int:
-    """A class's number in an attribute that may be text; −1 for what is none."""
-    text = str(given)
+    """A class's number in an attribute that may be text or, beside missing values, a float; −1 for what is none."""
+    text = str(given).removesuffix(".0")
     return int(text) if text.isascii() and text.isdigit() else -1
 
 
