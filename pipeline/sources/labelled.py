@@ -29,7 +29,7 @@ from pipeline.sources.inputs import BANDS
 from pipeline.sources.reference import Grid
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
-_DOMAIN = re.compile(r"D[0-9][0-9AB][0-9]?_[0-9]{4}", re.IGNORECASE)
+_DOMAIN = re.compile(r"D(0?2[AB]|[0-9]{2,3})_[0-9]{4}", re.IGNORECASE)
 _ZONE = re.compile(r"Z[0-9]+_\w+|[0-9]{4,6}-[0-9]{4,6}", re.IGNORECASE)
 """FLAIR's zones, and tiles by their north-west corner, which our own patches have for zones."""
 _OFF_M = 0.01

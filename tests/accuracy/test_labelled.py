@@ -50,6 +50,12 @@ def test_folders_of_patches_may_be_links(tmp_path: Path) -> None:
     assert (patch.name, patch.domain, patch.zone) == ("IMG_000003", "D012_2019", "Z3_UU")
 
 
+@pytest.mark.parametrize("domain", ["D004_2021", "D2A_2021", "D02B_2021", "D974_2022"])
+def test_every_departements_folder_is_a_domain(tmp_path: Path, domain: str) -> None:
+    write_ones(tmp_path / domain / "Z1_NN", 1)
+    assert find_patches([tmp_path])[0].domain == domain
+
+
 def test_a_mask_in_lambert_93_without_its_code_lies_where_its_image_does(tmp_path: Path) -> None:
     ones = np.ones((32, 32), np.uint8)
     write_pair(tmp_path, 1, pixels=np.ones((5, 32, 32), np.uint8), mask=ones, mask_crs="ESRI:102110")
