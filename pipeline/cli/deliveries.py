@@ -12,6 +12,8 @@ from pipeline.config import DEFAULT_RECIPE
 
 _TILE_M = 5_000
 """Side of BD ORTHO's tiles in metres."""
+_SHOWN = 5
+"""Ignored files that are named: RGE ALTI has two rasters of sources and distances beside each of its thousands."""
 
 app = typer.Typer()
 
@@ -119,8 +121,10 @@ def index(
         )
     for sentence, tiles in _grouped(report.notes).items():
         log.info("%s (%s)", sentence, tiles)
-    for path in report.ignored:
+    for path in report.ignored[:_SHOWN]:
         log.warning("ignored: %s has no name of a delivery", path)
+    if len(report.ignored) > _SHOWN:
+        log.warning("ignored: %d more rasters have none either", len(report.ignored) - _SHOWN)
     console.print(
         f"{domain}: {len(report.tiles)} tiles, {report.files} files, {report.size_bytes / 1e9:.2f} GB indexed in "
         f"{report.catalog / domain}",

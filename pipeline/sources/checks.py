@@ -24,7 +24,7 @@ _CORNER_TOLERANCE_M = 0.02
 _COARSEST_M = 5.0
 """RGE ALTI comes at 1 m and 5 m."""
 _ELEVATION_FILE_M = 1000.0
-"""Side of an elevation file."""
+"""Side of an elevation file whose pixels are of up to 1 m; RGE ALTI's of 5 m are tiles of 5 km."""
 _ELEVATIONS_M = (-500.0, 5000.0)
 """What an elevation may be: a no-data tag inside, but for 0, would cut holes into real terrain."""
 _NAMED_RESOLUTION = re.compile(r"[-_](\d+)M(\d\d)[-_.]", re.IGNORECASE)
@@ -319,13 +319,15 @@ def _outside_name(file: Examined) -> str | None:
     if corner is None:
         return None
     x, y = corner
-    slack = file.header.transform[0] * 1.001
+    step = file.header.transform[0]
+    slack, side = step * 1.001, _ELEVATION_FILE_M * max(1.0, step)
     left, bottom, right, top = file.header.bounds
-    inside = left >= x - slack and right <= x + _ELEVATION_FILE_M + slack
-    if inside and top <= y + slack and bottom >= y - _ELEVATION_FILE_M - slack:
+    inside = left >= x - slack and right <= x + side + slack
+    if inside and top <= y + slack and bottom >= y - side - slack:
         return None
     return (
-        f"its name says that it lies in x {x / 1000:.3f}..{x / 1000 + 1:.3f}, y {y / 1000 - 1:.3f}..{y / 1000:.3f} km; "
+        f"its name says that it lies in x {x / 1000:.3f}..{(x + side) / 1000:.3f}, "
+        f"y {(y - side) / 1000:.3f}..{y / 1000:.3f} km; "
         f"the georeference has x {left / 1000:.4f}..{right / 1000:.4f}, y {bottom / 1000:.4f}..{top / 1000:.4f} km"
     )
 

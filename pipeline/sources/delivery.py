@@ -30,7 +30,9 @@ _FOLDERS: dict[str, Kind] = {"DSM": "dsm", "MNS": "dsm", "DTM": "dtm", "MNT": "d
 
 _CORNER = r"(?P<x>\d{4,6})-(?P<y>\d{4,6})"
 _DOMAIN = r"(?P<departement>0?2[AB]|\d{2,3})-(?P<year>\d{4})-" + _CORNER + r"-[A-Z0-9]+-(?P<resolution>\d+M\d\d)"
-_IMAGERY = re.compile(_DOMAIN + r"(?P<infrared>-IRC)?(?P<quality>-E\d{2,3})?\.(?P<suffix>jp2|tif)", re.IGNORECASE)
+_IMAGERY = re.compile(
+    _DOMAIN + r"(-RVB|(?P<infrared>-IRC))?(?P<quality>-E\d{2,3})?\.(?P<suffix>jp2|tif)", re.IGNORECASE
+)
 _HEIGHT = re.compile(_DOMAIN + r"-HAUTEUR\.tif", re.IGNORECASE)
 _LIDAR = re.compile(
     r"LHD_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNS|MNT)(_[A-Z])?_\d+M\d\d_[A-Z0-9]+_[A-Z0-9]+\.tif",

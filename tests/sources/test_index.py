@@ -250,6 +250,13 @@ def test_elevation_that_lies_elsewhere_than_its_name_says_is_named(tmp_path: Pat
     )
 
 
+def test_rge_alti_of_5_m_comes_in_tiles_of_5_km(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path / "in", at=[(0, 0)], terrain=None)
+    name = "RGEALTI_FXX_0770_6280_MNT_LAMB93_IGN69.asc"
+    write_raster(delivery.folder / name, np.full((1, 40, 40), 100.0), 770_447.5, 6_277_652.5, step=5)
+    assert indexed(delivery, tmp_path / "cat").files == 4
+
+
 def test_all_problems_come_at_once_and_a_long_list_is_cut(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(r, c) for r in range(5) for c in range(5)], surface=None)
     message = refused(delivery, tmp_path / "cat")
