@@ -11,7 +11,7 @@ where it lies in a folder named DSM or MNS, DTM or MNT.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -126,7 +126,7 @@ def walk(folders: Sequence[Path]) -> Walk:
     """
     delivered: dict[Path, Delivered] = {}
     ignored: set[Path] = set()
-    for path in rasters(folders):
+    for path in files_below(folders, RASTER_SUFFIXES):
         if found := parse(path):
             delivered.setdefault(path.resolve(), found)
         else:
@@ -134,8 +134,8 @@ def walk(folders: Sequence[Path]) -> Walk:
     return Walk(tuple(sorted(delivered.values())), tuple(sorted(ignored)))
 
 
-def rasters(folders: Sequence[Path]) -> Iterator[Path]:
-    """All files with a raster's suffix below `folders`; links to folders are followed, a folder counts once.
+def files_below(folders: Iterable[Path], suffixes: Container[str]) -> Iterator[Path]:
+    """All files below `folders` with a wanted suffix, in any case; links to folders are followed, a folder counts once.
 
     Raises:
         DeliveryError: a folder that is none or that cannot be listed.
@@ -150,7 +150,7 @@ def rasters(folders: Sequence[Path]) -> Iterator[Path]:
                 below.clear()
                 continue
             seen.add(real)
-            yield from (Path(root, f) for f in files if Path(f).suffix.lower() in RASTER_SUFFIXES)
+            yield from (Path(root, f) for f in files if Path(f).suffix.lower() in suffixes)
 
 
 def _unlisted(error: OSError) -> None:

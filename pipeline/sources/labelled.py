@@ -22,7 +22,7 @@ from rasterio.errors import RasterioIOError
 from pipeline import legend
 from pipeline.durable import replacing
 from pipeline.errors import DeliveryError, SourceError
-from pipeline.sources.delivery import rasters
+from pipeline.sources.delivery import files_below
 from pipeline.sources.handles import gdal_options
 from pipeline.sources.headers import match_crs
 from pipeline.sources.inputs import BANDS
@@ -114,7 +114,7 @@ def _listed(path: Path) -> list[tuple[Path, Path]]:
 def _paired(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Images with the masks of the same domain, zone and number."""
     found: dict[str, dict[tuple[str, ...], Path]] = {"IMG": {}, "MSK": {}}
-    for path in sorted(rasters(folders)):
+    for path in sorted(files_below(folders, (".tif",))):
         match = _NAME.fullmatch(path.name)
         if match is None:
             continue

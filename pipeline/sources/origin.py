@@ -1,7 +1,6 @@
 """Whose data a domain is, under which licence, and of which days: it follows the pixels into every product."""
 
 import datetime as dt
-import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from pipeline.config import LimitName
 from pipeline.grid import CRS
-from pipeline.sources.delivery import Delivered, parse
+from pipeline.sources.delivery import Delivered, files_below, parse
 
 LICENCE = "etalab-2.0"
 """BD ORTHO, RGE ALTI and LiDAR HD since 2021."""
@@ -112,7 +111,7 @@ def days_of(folders: Iterable[Path], *, year: int) -> Acquired:
     tiles: dict[str, Days] = {}
     whole: list[dt.date] = []
     notes = []
-    for path in _tables(folders):
+    for path in sorted(files_below(folders, (".dbf",))):
         table = _Table.of(path)
         found = 0
         for row in table.rows if table else ():
@@ -151,12 +150,6 @@ def _lacking(path: Path, table: "_Table | None", year: int) -> str:
         f"{path.name}: no day within {_YEARS_OFF} years of {year} in {', '.join(dated)}; the vintage stands for the "
         "days of acquisition"
     )
-
-
-def _tables(folders: Iterable[Path]) -> Iterator[Path]:
-    for folder in folders:
-        for root, _, files in os.walk(folder):
-            yield from sorted(Path(root, f) for f in files if f.lower().endswith(".dbf"))
 
 
 @dataclass(frozen=True)

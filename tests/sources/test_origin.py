@@ -120,3 +120,10 @@ def test_a_table_that_is_none_is_said_and_one_with_days_silences_the_others(tmp_
     )
     write_table(tmp_path / "b.dbf", {"DATE": 10}, [("20210801",)])
     assert days_of([tmp_path], year=2021).notes == ()
+
+
+def test_tables_behind_links_to_folders_count(tmp_path: Path) -> None:
+    write_table(tmp_path / "disk" / "graph.dbf", {"DATE": 10}, [("20210801",)])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "disk")
+    assert days_of([tmp_path / "in"], year=2021).domain == (dt.date(2021, 8, 1), dt.date(2021, 8, 1))
