@@ -62,6 +62,10 @@ def evaluate(
     engine: Annotated[EngineName, typer.Option("--engine", help="What runs the network.")] = "auto",
     precision: Annotated[Precision, typer.Option("--precision", help="Arithmetic of the forward.")] = "fp32",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS|FILE", help="A running Dask scheduler, instead of --workers."),
+    ] = None,
 ) -> None:
     """Measure a network on labelled patches, a map against a reference, or a map by a sample: figures and report."""
     from pipeline.runs.evaluate import evaluate_map, evaluate_set
@@ -75,7 +79,7 @@ def evaluate(
         _evaluate_sample(sample, out)
         return
     places = places or []
-    how = Judging(mode=mode, units=units, workers=workers)
+    how = Judging(mode=mode, units=units, workers=workers, scheduler=scheduler)
     with progress("evaluate") as told:
         if weights is not None:
             done = evaluate_set(

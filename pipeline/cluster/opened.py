@@ -44,7 +44,7 @@ def open_cluster(
     """
     section = campaign.on_cluster(kind, scheduler).cluster
     if section.scheduler:
-        chosen = _running(section.scheduler, wait_s=section.wait_s)
+        chosen = running(section.scheduler, wait_s=section.wait_s)
     else:
         chosen = _KINDS[section.kind](campaign, workers=workers)
     try:
@@ -55,8 +55,17 @@ def open_cluster(
 
 
 @contextmanager
-def _running(scheduler: str, *, wait_s: float) -> Iterator[Client]:
-    """A client of somebody's cluster. TLS as Dask's own configuration says (`distributed.comm.tls`)."""
+def running(scheduler: str, *, wait_s: float) -> Iterator[Client]:
+    """A client of somebody's cluster, with at least one worker. TLS as Dask's own configuration says
+    (`distributed.comm.tls`).
+
+    Args:
+        scheduler: its address or scheduler file; it is left running.
+        wait_s: seconds in which a worker has to be there.
+
+    Raises:
+        ClusterError: no such scheduler, or no worker.
+    """
     try:
         if "://" in scheduler:
             client = Client(scheduler)

@@ -15,6 +15,8 @@ from pipeline.errors import EvaluationError
 
 BINS = 15
 """Guo et al. take 15."""
+_STEPS = 1 << 24
+"""A confidence is counted in steps of 1 / this: sums are integers, and no order of adding changes a digit."""
 _RANGE = (0.05, 20.0)
 """Temperatures that are looked at."""
 
@@ -27,8 +29,8 @@ class Reliability:
     """int64 (bin,)."""
     right: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     """int64 (bin,): those whose class is the true one."""
-    confidence: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
-    """float64 (bin,): sum of their confidences."""
+    confidence: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    """int64 (bin,): sum of their confidences, in `_STEPS`."""
 
     @classmethod
     def of(cls, confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> "Reliability":
@@ -43,7 +45,8 @@ class Reliability:
         return cls(
             np.bincount(bins, minlength=BINS),
             np.bincount(bins[hits], minlength=BINS),
-            np.bincount(bins, weights=flat, minlength=BINS).astype(np.float64),
+            # Floats, and exact: a part has fewer than 2²⁹ pixels.
+            np.bincount(bins, weights=np.rint(flat * _STEPS), minlength=BINS).astype(np.int64),
         )
 
     def __add__(self, other: "Reliability") -> "Reliability":
@@ -57,7 +60,7 @@ class Reliability:
     @property
     def mean_confidence(self) -> NDArray[np.float64]:
         """float64 (bin,): NaN for an empty bin."""
-        return _by_bin(self.confidence, self.pixels)
+        return _by_bin(self.confidence / _STEPS, self.pixels)
 
     @property
     def ece(self) -> float:
@@ -69,7 +72,7 @@ class Reliability:
         total = int(self.pixels.sum())
         if not total:
             raise EvaluationError("no pixels to judge confidences by: every label counts for nothing")
-        return float(np.abs(self.right - self.confidence).sum() / total)
+        return float(np.abs(self.right - self.confidence / _STEPS).sum() / total)
 
 
 def _by_bin(part: NDArray[Any], pixels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -63,6 +63,7 @@ def evaluate_set(
         DeliveryError, SourceError: patches that are missing, cannot be read or are none.
         WeightsError, EngineError, ConfigError: weights, engine or recipe that cannot be had.
         EvaluationError: nothing to compare.
+        ClusterError: a running cluster that cannot be had, or was lost.
         StorageError: `out` cannot be written.
     """
     patches = find_patches(places, metadata=metadata)
@@ -71,7 +72,7 @@ def evaluate_set(
     resolved = resolve_engine(engine, precision=precision)
     zones = _by_zones(patches, how.units)
     work = partial(_judge_patches, model=model, engine=resolved, zones=zones)
-    results = spread(_batches(patches), work, workers=how.workers)
+    results = spread(_batches(patches), work, workers=how.workers, scheduler=how.scheduler)
     sums = Sums.of(results, total=len(patches), progress=progress)
     evaluation = evaluation_of(
         sums,
@@ -147,6 +148,7 @@ def evaluate_map(
     Raises:
         ProductError, SourceError: maps or a reference that cannot be read.
         EvaluationError: they do not meet.
+        ClusterError: a running cluster that cannot be had, or was lost.
         StorageError: `out` cannot be written.
     """
     maps = find_maps(place)
@@ -155,7 +157,8 @@ def evaluate_map(
     live = tuple(v for v in sorted(legend.to_flair(judged).values()) if v in known)
     jobs = [(one, window) for one in maps for window in one.window.split(_BLOCK)]
     several = len(maps) > 1
-    results = spread(jobs, partial(_judge_block, reference=truth, live=live, tiles=several), workers=how.workers)
+    work = partial(_judge_block, reference=truth, live=live, tiles=several)
+    results = spread(jobs, work, workers=how.workers, scheduler=how.scheduler)
     sums = Sums.of(results, total=len(jobs), progress=progress)
     evaluation = evaluation_of(
         sums,

@@ -33,7 +33,9 @@ class Judging:
     units: Units = "auto"
     """What the bootstrap draws of labelled patches; `auto` is zones where each patch has one and there are several."""
     workers: int = 1
-    """Processes."""
+    """Processes on this machine."""
+    scheduler: str | None = None
+    """Address or scheduler file of a running Dask cluster, instead of them."""
     seed: int = 2022
     """Of the bootstrap."""
 

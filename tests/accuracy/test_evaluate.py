@@ -13,11 +13,12 @@ import shapely
 import torch
 import yaml
 from affine import Affine
+from distributed import LocalCluster
 from pyproj import Transformer
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.errors import ConfigError, EvaluationError, ProductError, SourceError
+from pipeline.errors import ClusterError, ConfigError, EvaluationError, ProductError, SourceError
 from pipeline.evaluation import confusion_matrix, scores
 from pipeline.grid import union
 from pipeline.inference import Engine, predictor_for
@@ -78,6 +79,17 @@ def test_a_set_is_judged_patch_by_patch_and_the_workers_change_nothing(
     np.testing.assert_array_equal(np.load(tmp_path / "spread" / "confmat.npy"), expected)
     assert (judged.out / "metrics.json").read_text() == (tmp_path / "spread" / "metrics.json").read_text()
     assert spread.report.stat().st_size > 10_000
+
+
+def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, judged: JudgedSet, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        how = Judging(scheduler=cluster.scheduler_address)
+        done = evaluate_set([judged.data], out=tmp_path / "out", how=how, **given)
+        assert len(cluster.workers) == 1
+    np.testing.assert_array_equal(done.evaluation.matrix, judged.done.evaluation.matrix)
+    with pytest.raises(ClusterError, match="is no address"):
+        evaluate_set([judged.data], out=tmp_path / "none", how=Judging(scheduler="nobody"), **given)
 
 
 def test_the_files_hold_the_figures_by_domain_with_intervals_over_zones(

@@ -1,5 +1,8 @@
 """Calibration: the error by a slow count, and a temperature that is known because the labels are drawn with it."""
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -29,6 +32,12 @@ def test_the_calibration_error_is_that_of_a_slow_count_and_parts_add_up() -> Non
     assert Reliability.of(np.ones(3), np.ones(3, bool)).ece == 0
     with pytest.raises(EvaluationError, match="no pixels"):
         _ = Reliability().ece
+
+
+def test_no_order_of_parts_changes_a_digit() -> None:
+    rng = np.random.default_rng(3)
+    parts = [Reliability.of(rng.random(50), rng.random(50) < 0.6) for _ in range(40)]
+    assert len({reduce(add, (parts[i] for i in rng.permutation(40))).ece for _ in range(20)}) == 1
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
