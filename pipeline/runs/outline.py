@@ -55,6 +55,16 @@ def groups(domain: DomainPlan) -> list[Group]:
     return [Group(domain.name, reason, tuple(tiles)) for reason, tiles in by_reason.items()]
 
 
+def stale_lines(plan: RunPlan) -> list[str]:
+    """A line for each domain with inputs that changed since they were indexed, behind tiles that stay as they are."""
+    return [
+        f"{d.name}: {len(d.stale)} input files changed since they were indexed; index the domain again, else what is "
+        f"sealed of them stays as it is: {_first([sentence.partition(': ')[0] for sentence in d.stale], ', ')}"
+        for d in plan.domains
+        if d.stale
+    ]
+
+
 def as_json(plan: RunPlan, predicted: Forecast) -> dict[str, Any]:
     """All of a plan in plain values: each domain's totals, and each tile that is to be mapped."""
     settings = plan.settings
@@ -68,6 +78,7 @@ def as_json(plan: RunPlan, predicted: Forecast) -> dict[str, Any]:
             {
                 "name": domain.name,
                 "limits": list(domain.inputs.limits),
+                "stale": list(domain.stale),
                 **asdict(totals(settings, domain)),
                 "to_map": [
                     {"tile": t.tile.name, "reason": t.reason, "fingerprint": t.fingerprint, "broken": list(t.broken)}

@@ -1,7 +1,6 @@
 """What a run would do, and why: the same plan prints the dry run and drives the work."""
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from operator import add
@@ -16,27 +15,14 @@ from pipeline.grid import CRS, Layout, Tile, Window
 from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
 from pipeline.inference.memory import Projection, projected_memory
 from pipeline.model import Model, load
-from pipeline.products.item import SealedTile, matches, read_sealed
+from pipeline.products.item import SealedTile
 from pipeline.runs.origin import lattice_of
+from pipeline.runs.reasons import looked_at
 from pipeline.runs.record import failures, read_run
 from pipeline.sources.catalog import open_domain
 from pipeline.sources.inputs import Asset, DomainInputs
 from pipeline.sources.limits import check_windows
-
-_CALLED = {
-    "inputs": "inputs",
-    "weights": "weights",
-    "recipe": "recipe",
-    "layout": "windows",
-    "engine": "engine",
-    "tile": "tile",
-    "crs": "lattice",
-    "version": "product version",
-}
-"""What a fingerprint covers, in the words of a plan."""
-
-_LOOKERS = 16
-"""Threads that wait for a shared file system."""
+from pipeline.sources.web import WebPath
 
 
 @dataclass(frozen=True)
@@ -147,6 +133,9 @@ class DomainPlan:
     section: DomainSection
     inputs: DomainInputs
     tiles: tuple[PlannedTile, ...]
+    stale: tuple[str, ...] = ()
+    """A sentence for each local input file behind a sealed tile that is not what was indexed: its tiles are not mapped
+    again before the domain is indexed again. Files that are gone are not among them."""
 
     @property
     def name(self) -> str:
@@ -239,6 +228,35 @@ def make_plan(
 def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *, force: bool) -> DomainPlan:
     campaign = settings.campaign
     inputs = open_domain(campaign.catalog, section.name, tile_size=campaign.grid.tile)
+    _check_fits(campaign, section, inputs)
+    folder = settings.folder(section.name)
+    tiles = [t.tile for t in inputs.tiles if not wanted or t.tile.name in wanted]
+    today = {tile: settings.fingerprint(tile, inputs) for tile in tiles}
+    looked = looked_at(
+        folder, section.name, today, force=force, depends_on=lambda tile: dict(settings.depends_on(tile, inputs))
+    )
+    behind = {tile: inputs.behind(settings.reads(tile)) for tile, (_, reason) in looked.items() if reason}
+    sealed_tiles = looked.keys() - behind.keys()
+    # A server is not asked for what nobody will read.
+    kept = {a for t in inputs.tiles if t.tile in sealed_tiles for a in t.assets if not isinstance(a.path, WebPath)}
+    changes = inputs.changes([*(a for assets in behind.values() for a in assets), *kept])
+    # Inputs of a sealed tile may go (a purged disk); those of a tile that is to be mapped must be as indexed.
+    stale = sorted(changes[a] for a in kept & changes.keys() if inputs.purged(a) is None)
+    record = read_run(folder)
+    causes, suspect = failures(record), record.get("suspect", {})
+
+    def planned(tile: Tile, sealed: SealedTile | None, reason: str | None) -> PlannedTile:
+        assets = behind.get(tile, ())
+        broken = tuple(changes[a] for a in assets if a in changes)
+        failure = causes.get(tile.name) if reason else None
+        return PlannedTile(tile, today[tile], reason, broken, sealed, failure, tile.name in suspect, assets)
+
+    every = tuple(planned(tile, *found) for tile, found in sorted(looked.items()))
+    return DomainPlan(section, inputs, every, tuple(stale))
+
+
+def _check_fits(campaign: Campaign, section: DomainSection, inputs: DomainInputs) -> None:
+    """Raises ConfigError where the domain passes limits that the campaign does not accept, or leaves its extent."""
     if passed := sorted(set(inputs.limits) - set(campaign.accept_limits)):
         raise ConfigError(
             f"domain {section.name} passes limits of the model's card that the campaign does not accept: "
@@ -251,55 +269,6 @@ def _plan_domain(settings: Settings, section: DomainSection, wanted: set[str], *
             f"domain {section.name}: tile {', '.join(outside[:5])} lies outside extent_km {campaign.output.extent_km} "
             f"of {inputs.crs}; its tiles take [{own}]: give an extent_km that holds all domains of the campaign"
         )
-    folder = settings.folder(section.name)
-    tiles = [t.tile for t in inputs.tiles if not wanted or t.tile.name in wanted]
-    today = {tile: settings.fingerprint(tile, inputs) for tile in tiles}
-    looked = _looked_at(
-        folder, section.name, today, force=force, depends_on=lambda tile: dict(settings.depends_on(tile, inputs))
-    )
-    # Inputs of a sealed tile may go (a purged disk); those of a tile that is to be mapped must be as indexed.
-    behind = {tile: inputs.behind(settings.reads(tile)) for tile, (_, reason) in looked.items() if reason}
-    changes = inputs.changes(a for assets in behind.values() for a in assets)
-    record = read_run(folder)
-    causes, suspect = failures(record), record.get("suspect", {})
-
-    def planned(tile: Tile, sealed: SealedTile | None, reason: str | None) -> PlannedTile:
-        assets = behind.get(tile, ())
-        broken = tuple(changes[a] for a in assets if a in changes)
-        failure = causes.get(tile.name) if reason else None
-        return PlannedTile(tile, today[tile], reason, broken, sealed, failure, tile.name in suspect, assets)
-
-    return DomainPlan(section, inputs, tuple(planned(tile, *found) for tile, found in sorted(looked.items())))
-
-
-def _looked_at(
-    folder: Path,
-    domain: str,
-    today: Mapping[Tile, str],
-    *,
-    force: bool,
-    depends_on: Callable[[Tile], Mapping[str, str]],
-) -> dict[Tile, tuple[SealedTile | None, str | None]]:
-    """What stands sealed of each tile, and why it is to be mapped, if it is."""
-
-    def look(tile: Tile) -> tuple[SealedTile | None, str | None]:
-        sealed = read_sealed(folder, domain, tile)
-        if sealed is None:
-            return None, "not mapped yet"
-        if sealed.fingerprint != today[tile]:
-            return sealed, f"{_changed(sealed.depends_on, depends_on(tile))} changed"
-        if matches(sealed):
-            return sealed, "files missing or damaged"
-        return sealed, "forced" if force else None
-
-    with ThreadPoolExecutor(_LOOKERS) as pool:
-        return dict(zip(today, pool.map(look, today), strict=True))
-
-
-def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """`inputs and recipe`: what has another digest now; tiles sealed by earlier releases do not say."""
-    changed = [called for name, called in _CALLED.items() if then.get(name) != now.get(name)]
-    return " and ".join(changed) if then else "inputs, weights, recipe or windows"
 
 
 @dataclass(frozen=True)

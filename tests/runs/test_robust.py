@@ -177,6 +177,21 @@ def test_plan_says_what_changed_of_all_that_a_tile_depends_on(copy: Made) -> Non
     assert reasons() == ("inputs and weights changed", "weights changed")
 
 
+def test_a_changed_input_behind_a_sealed_tile_is_said_and_a_purged_one_is_not(
+    copy: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (copy.imagery(copy.delivery.tiles[i].name) for i in (0, 5))
+    first.write_bytes(first.read_bytes() + b"\0")
+    second.unlink()
+    assert todo(copy, Only()) == []
+    printed = CliRunner().invoke(app, ["plan", str(copy.config)]).output.replace("\n", "")
+    assert "nothing to do" in CliRunner().invoke(app, ["run", str(copy.config)]).output
+    for said in (printed, caplog.text):
+        assert "1 input files changed since they were indexed; index the domain again" in said
+        assert str(first) in said
+        assert str(second) not in said
+
+
 def test_the_record_tells_how_far_a_run_is_while_it_goes_on_and_after_it_was_cut_off(copy: Made) -> None:
     names = unseal(copy, 0, 1, 2, 3)
     seen: list[dict[str, object]] = []
