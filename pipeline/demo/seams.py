@@ -27,7 +27,7 @@ def halo_free(campaign: Campaign, folder: Path) -> Campaign:
 
 
 def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
-    """Maps the campaign's first domain without a halo, and counts changes across its edges.
+    """Maps the campaign without a halo, and counts changes across the edges of all its domains.
 
     Args:
         campaign: as it was mapped with its halo.
@@ -36,6 +36,8 @@ def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
     Raises:
         LandcoverError: as `run` does.
     """
-    bare, name = halo_free(campaign, folder), campaign.domains[0].name
-    run(make_plan(bare, domains=[name]))
-    return domain_seams(list_sealed(folder / name, name, bare.grid.tile), cuts=cuts_of(bare))
+    bare = halo_free(campaign, folder)
+    run(make_plan(bare))
+    cuts, tile = cuts_of(bare), bare.grid.tile
+    found = (domain_seams(list_sealed(folder / d.name, d.name, tile), cuts=cuts) for d in bare.domains)
+    return sum(found, Seams())
