@@ -1,16 +1,15 @@
 """What commands share: the console, one progress bar, and the options that several of them take."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline.config import ClusterKind
+from pipeline.progress import progress as progress_line
 
 console = Console()
 log = logging.getLogger("landcover")
@@ -42,16 +41,5 @@ SchedulerOption = Annotated[
 ]
 
 
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """One progress line; told (done, total) by whatever works."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+progress = partial(progress_line, console=console)
+"""One progress line on the commands' console; see `pipeline.progress`."""

@@ -23,10 +23,13 @@ from pipeline.grid import Affine6, Window
 from pipeline.products.areas import Asked, area_by_class
 from pipeline.products.change import Change, FalseChange, change
 from pipeline.products.placed import Placed
-from pipeline.products.zonal import Counted, Progress
+from pipeline.products.zonal import Counted
+from pipeline.progress import progress
 
 _CHUNK = 5_000
 """Pixels a side of a Dask chunk, 25 MB a layer."""
+_PATIENCE_S = 2.0
+"""Seconds after which work shows how far it is."""
 _MOST_DRAWN = 1_200
 """Pixels a side of a drawing; more are left out, evenly."""
 
@@ -124,12 +127,15 @@ class Cover:
         by: str | None = None,
         classes: Asked = None,
         sample: Path | str | None = None,
-        progress: Progress | None = None,
     ) -> gpd.GeoDataFrame:
-        """Hectares of each class in zones; see `pipeline.products.areas.area_by_class`."""
+        """Hectares of each class in zones; see `pipeline.products.areas.area_by_class`.
+
+        What takes over two seconds shows a progress bar.
+        """
         untouched = self._counted is not None and self._product.variables.get("landcover") is self._counted
         counted = Counted.of(self._product.assign(landcover=self._landcover), self._shares if untouched else None)
-        return area_by_class(counted, geometries, by=by, classes=classes, sample=sample, progress=progress)
+        with progress("area by class", after_s=_PATIENCE_S) as told:
+            return area_by_class(counted, geometries, by=by, classes=classes, sample=sample, progress=told)
 
     def change(
         self,
