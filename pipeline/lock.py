@@ -146,7 +146,7 @@ def holding(
 
     Raises:
         LockError: somebody holds it; the message says who, and since when.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written, or the lock of an old release stands in it.
     """
     me = Owner.me()
     try:
@@ -203,6 +203,11 @@ def _moved(mine: Path, path: Path, me: Owner) -> bool:
         mine.rename(path.parent)
     except FileNotFoundError:
         return False
+    except NotADirectoryError as error:
+        raise StorageError(
+            f"{path.parent}: expected a folder or nothing, found a file: old releases locked with one. "
+            "Remove it when nobody works there with such a release, then run again"
+        ) from error
     except OSError as error:
         if error.errno not in _REFUSED:
             raise

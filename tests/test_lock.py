@@ -179,6 +179,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pytest.fail("held")
 
 
+def test_the_lock_file_of_an_old_release_is_named_with_what_to_do_and_never_waited_for(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    assert holder(tmp_path) is None
+    # No LockError: who waits for a holder's end would wait for ever.
+    with (
+        pytest.raises(StorageError, match=r"\.lock: expected a folder or nothing, found a file: .*Remove it"),
+        holding(tmp_path, what="it"),
+    ):
+        pytest.fail("held")
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
 def test_modes_follow_the_umask(tmp_path: Path) -> None:
     former = os.umask(0o002)
     try:
