@@ -135,6 +135,25 @@ def _unseal(item_path: Path, name: str) -> None:
         raise ProductError(f"{folder}: tile {name} cannot be sealed there: {error.strerror or error}") from error
 
 
+def remove_unfinished(folder: Path, domain: str) -> tuple[Path, ...]:
+    """Removes what killed runs left of a domain's tiles; temporary files of other writers stay.
+
+    A run's lock is about tiles only: index, style and catalogue beside them are a publish's, which may be at work.
+
+    Args:
+        folder: the domain's products, held by who calls.
+        domain: `D064_2021`.
+
+    Returns:
+        The files removed.
+    """
+    of_a_tile = re.compile(rf"\.{re.escape(domain)}-\d+-\d+[-.].*\.tmp")
+    found = tuple(sorted(p for p in folder.glob(f".{domain}-*") if of_a_tile.fullmatch(p.name)))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found
+
+
 def strips(height: int) -> Iterator[slice]:
     """Slices of rows that cover 0..height."""
     for row in range(0, height, _STRIP_ROWS):

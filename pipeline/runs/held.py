@@ -9,7 +9,7 @@ from pipeline.cluster.queue import job_runs
 from pipeline.durable import remove_temporaries
 from pipeline.errors import LockError, OutOfSpaceError
 from pipeline.lock import Holding, holding, left_behind
-from pipeline.products.item import matches, read_sealed
+from pipeline.products.item import matches, read_sealed, remove_unfinished
 from pipeline.runs.causes import Cause
 from pipeline.runs.plan import DomainPlan, PlannedTile, Settings
 from pipeline.runs.record import RUN_FILE, Journal, software
@@ -61,7 +61,7 @@ def held(
     folder = settings.folder(plan.name)
     with holding(folder, what=f"domain {plan.name}", job_runs=job_runs) as lock:
         # What a killed run left; orphaned workers of it may not seal any more, because the lock is ours.
-        remove_temporaries(folder, f".{plan.name}-")
+        remove_unfinished(folder, plan.name)
         about = _about(settings) | ({"predicted": dict(predicted)} if predicted else {})
         todo = _still_to_do(settings, plan)
         pixels = {p.tile.name: p.tile.window.pixels for p in todo.todo}
@@ -77,8 +77,8 @@ def tidy(settings: Settings, plan: DomainPlan) -> None:
     folder = settings.folder(plan.name)
     if left_behind(folder):
         with suppress(LockError), holding(folder, what=f"domain {plan.name}", job_runs=job_runs):
-            for prefix in (f".{plan.name}-", f".{RUN_FILE}."):
-                remove_temporaries(folder, prefix)
+            remove_unfinished(folder, plan.name)
+            remove_temporaries(folder, f".{RUN_FILE}.")
 
 
 def _still_to_do(settings: Settings, plan: DomainPlan) -> DomainPlan:

@@ -457,8 +457,10 @@ def test_a_run_with_nothing_to_do_clears_away_what_a_killed_one_left(copy: Made)
         folder / f".{DOMAIN}-{copy.delivery.tiles[0].name}-landcover.tif.0a1b2c3d.tmp",
         folder / ".run.json.0a1b2c3d.tmp",
     ]
-    for path in left:
+    of_a_publish = folder / f".{DOMAIN}-landcover.qml.0a1b2c3d.tmp"
+    for path in (*left, of_a_publish):
         path.touch()
     (folder / ".lock").mkdir()
     assert run(make_plan(copy.campaign)) == ()
     assert not [path for path in (*left, folder / ".lock") if path.exists()]
+    assert of_a_publish.exists()
