@@ -1,12 +1,21 @@
-"""Tiles by place, time, class share and confidence, from the stac-geoparquet of an edition: no server is asked."""
+"""Tiles by place, time, class share and confidence, from the stac-geoparquet of an edition: no server is asked.
+
+What is asked is compared column by column, and only rows that fit become items: of a nation's 22 000, most of the time
+would go into the JSON of those that do not.
+"""
 
 import datetime as dt
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pystac
 import rustac
 from pystac.utils import str_to_datetime
@@ -52,11 +61,22 @@ def search(
     """
     wanted = _Wanted.of(domains, bbox, datetime, min_share or {}, min_confidence)
     table = find_items(Path(path))
+    return pystac.ItemCollection([_opened(item, table.parent) for item in _read(table, wanted)])
+
+
+def _read(table: Path, wanted: "_Wanted") -> list[dict[str, Any]]:
+    """The items of a table that fit, in its order, which is that of their ids."""
     try:
-        found = rustac.read_sync(str(table), format="parquet")["features"]
-    except (rustac.RustacError, KeyError) as error:
+        columns = set(pq.read_schema(table).names)
+        if ITEM not in columns:
+            raise ProductError(f"{table}: no item says where its tile lies ({ITEM}); publish again")
+        if wanted.least.keys() - columns:
+            return []  # no tile has the class, or none says how sure it is
+        rows = pq.read_table(table, filters=wanted.expression)
+        items: list[dict[str, Any]] = rustac.from_arrow(rows)["features"] if rows.num_rows else []
+    except (pa.ArrowException, rustac.RustacError, OSError, KeyError) as error:
         raise ProductError(f"{table}: cannot be read as stac-geoparquet: {error}; publish again") from error
-    return pystac.ItemCollection([_opened(item, table.parent) for item in found if wanted.has(item)])
+    return items
 
 
 def find_items(path: Path) -> Path:
@@ -106,20 +126,20 @@ class _Wanted:
         start, end = _interval(datetime)
         return cls(None if domains is None else frozenset(domains), bbox, start, end, least)
 
-    def has(self, item: Mapping[str, Any]) -> bool:
-        """True where all conditions hold."""
-        said = item["properties"]
-        if self.domains is not None and item["collection"] not in self.domains:
-            return False
-        west, south, east, north = item["bbox"]
-        b = self.bbox
-        if b and (west > b[2] or east < b[0] or south > b[3] or north < b[1]):
-            return False
-        if self.start and str_to_datetime(said["end_datetime"]) < self.start:
-            return False
-        if self.end and str_to_datetime(said["start_datetime"]) > self.end:
-            return False
-        return all((v := said.get(name)) is not None and v >= value for name, value in self.least.items())
+    @property
+    def expression(self) -> pc.Expression | None:
+        """True of rows for which all conditions hold; None where nothing is asked. What a row does not say is not."""
+        west, south, east, north = (pc.field("bbox", side) for side in ("xmin", "ymin", "xmax", "ymax"))
+        asked = [pc.field(name) >= value for name, value in self.least.items()]
+        if self.domains is not None:
+            asked.append(pc.field("collection").isin(pa.array(sorted(self.domains), pa.string())))
+        if b := self.bbox:
+            asked += [west <= b[2], east >= b[0], south <= b[3], north >= b[1]]
+        if self.start:
+            asked.append(pc.field("end_datetime") >= self.start)
+        if self.end:
+            asked.append(pc.field("start_datetime") <= self.end)
+        return reduce(and_, asked) if asked else None
 
 
 def _class_value(name: str) -> int:
@@ -138,7 +158,8 @@ def _interval(datetime: str | None) -> tuple[dt.datetime | None, dt.datetime | N
     try:
         # pystac-client writes `2021` and the like out as an interval; nothing is asked of the address.
         text = str(ItemSearch("http://localhost", datetime=datetime).get_parameters()["datetime"])
-        parts = [None if p in ("", "..") else str_to_datetime(p) for p in text.split("/")]
+        # In UTC as the table has it: Arrow compares no two offsets.
+        parts = [None if p in ("", "..") else str_to_datetime(p).astimezone(dt.UTC) for p in text.split("/")]
     except ValueError as error:
         raise ConfigError(f"datetime {datetime!r}: no such day: {error}") from error
     return parts[0], parts[-1]
