@@ -1,7 +1,7 @@
 """What GIS people open: an index of all COGs as one raster, a QGIS style, and a quick-look picture.
 
-The index is a GTI (GDAL ≥ 3.9): a GeoPackage with a rectangle and a relative path for each COG. Where domains
-overlap, the newest vintage lies on top, then the name; polygons of départements decide in the national store only.
+The index is a GTI (GDAL ≥ 3.9): a GeoPackage with a rectangle and a relative path for each COG. It knows no pixels'
+owners: where domains overlap, the newest vintage lies on top, then the name, tile by tile.
 """
 
 import io
@@ -12,16 +12,16 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pyogrio
 import shapely
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import legend
 from pipeline.durable import replacing
 from pipeline.errors import ProductError
-from pipeline.grid import RESOLUTION_M, Window
+from pipeline.grid import RESOLUTION_M, union
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.item import SealedTile
 from pipeline.products.links import relative
-from pipeline.products.quicklook import overview
 from pipeline.products.stac import vintage
 
 QUICK_LOOK_PX = 1600
@@ -31,16 +31,17 @@ _INSET_M = 0.01
 rectangle of another tile; the extent is given, so that no pixel is lost by it."""
 
 
-def write_gis(folder: Path, sealed: Sequence[SealedTile], *, prefix: str = "") -> None:
+def write_gis(folder: Path, sealed: Sequence[SealedTile], *, quick_look: NDArray[np.uint8], prefix: str = "") -> None:
     """Writes `landcover.gti.gpkg`, `confidence.gti.gpkg`, `landcover.qml` and `quicklook.png` of these tiles.
 
     Args:
         folder: where to; made where missing. Its COGs are named relative to it: it may be renamed, not moved alone.
         sealed: at least one tile, all on one lattice.
+        quick_look: uint8 (y, x) of FLAIR values, 0 for no data: the picture of them.
         prefix: what stands before the names of index and style, such as `D064_2021-`.
 
     Raises:
-        ProductError: no tile, or a COG that cannot be read.
+        ProductError: no tile.
         StorageError: the folder cannot be written.
     """
     if not sealed:
@@ -48,20 +49,13 @@ def write_gis(folder: Path, sealed: Sequence[SealedTile], *, prefix: str = "") -
     for layer in LAYERS:
         write_index(folder / f"{prefix}{layer}.gti.gpkg", sealed, layer=layer)
     write_style(folder / f"{prefix}landcover.qml")
-    write_quick_look(folder / "quicklook.png", sealed)
+    write_quick_look(folder / "quicklook.png", quick_look)
 
 
 def _drawn(sealed: Sequence[SealedTile]) -> list[SealedTile]:
     """In the order of drawing: what comes later lies on top."""
     by_name = sorted(sealed, key=lambda s: (s.domain, s.tile.name), reverse=True)
     return sorted(by_name, key=lambda s: vintage(s.domain))
-
-
-def extent_of(sealed: Sequence[SealedTile]) -> Window:
-    """The smallest window of the lattice that holds all tiles."""
-    windows = [s.tile.window for s in sealed]
-    row, col = min(w.row for w in windows), min(w.col for w in windows)
-    return Window(row, col, max(w.bottom for w in windows) - row, max(w.right for w in windows) - col)
 
 
 def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> None:
@@ -76,7 +70,7 @@ def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> No
         StorageError: it cannot be written.
     """
     drawn = _drawn(sealed)
-    left, bottom, right, top = extent_of(drawn).bounds
+    left, bottom, right, top = union([s.tile.window for s in drawn]).bounds
     boxes = [shapely.box(*s.tile.window.bounds).buffer(-_INSET_M, join_style="mitre") for s in drawn]
     columns = {
         "location": np.array([relative(s.file(layer).path, path.parent) for s in drawn], object),
@@ -123,14 +117,17 @@ def write_style(path: Path) -> None:
         temporary.write_text(head + ET.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
 
 
-def write_quick_look(path: Path, sealed: Sequence[SealedTile]) -> None:
-    """Writes a PNG with a palette: the class colours, no data transparent, at most `QUICK_LOOK_PX` a side.
+def write_quick_look(path: Path, classes: NDArray[np.uint8]) -> None:
+    """Writes a PNG with a palette: the class colours, no data transparent.
+
+    Args:
+        path: ends in `.png`.
+        classes: uint8 (y, x) of FLAIR values, 0 for no data.
 
     Raises:
-        ProductError: a COG cannot be read.
         StorageError: it cannot be written.
     """
-    image = Image.fromarray(overview(_drawn(sealed), "landcover", within=extent_of(sealed), side=QUICK_LOOK_PX), "P")
+    image = Image.fromarray(classes, "P")
     colours = legend.colormap()
     image.putpalette([part for value in range(256) for part in colours.get(value, (0, 0, 0, 0))[:3]])
     with replacing(path) as temporary:

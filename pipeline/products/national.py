@@ -46,7 +46,7 @@ __all__ = [
 
 STORE_VERSION = 2
 """Raised by hand when the same tiles give other bytes or metadata: every shard is then written anew."""
-EXTRAS_VERSION = 1
+EXTRAS_VERSION = 2
 """Raised by hand when what stands beside the store changes for the same tiles: a new edition is then made, whose shards
 are links."""
 

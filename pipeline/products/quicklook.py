@@ -1,12 +1,14 @@
-"""Sealed tiles at a glance: small pictures from their overviews, and a sample of their confidence."""
+"""Products at a glance: small pictures from tiles' overviews or an edition's levels, and a sample of confidence."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
+import zarr
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
@@ -18,12 +20,17 @@ from pipeline.errors import ProductError
 from pipeline.grid import Tile, Window
 from pipeline.legend import Layer
 from pipeline.products.cog import BLOCK
+from pipeline.products.downsample import mean_of, mode_of
 from pipeline.products.item import SealedTile
+from pipeline.products.levels import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.record import NationalGrid
 
 _SIDE = 1_000
 """Pixels of a picture's longer side, at most."""
 _READERS = 16
 """Threads that wait for a shared file system."""
+_AT_ONCE = 4_000_000
+"""Cells of an edition's level that are counted at once; counting takes a byte of each for each class."""
 _SAMPLES = 4
 """Internal blocks of a tile, along each side, whose confidence is counted; small tiles are counted whole."""
 
@@ -72,6 +79,56 @@ def _read_small(layer: Layer, tile: SealedTile, shape: tuple[int, int]) -> NDArr
     except (RasterioError, CPLE_BaseError) as error:
         raise ProductError(f"{path}: cannot be read: {error}; run the tile again") from error
     return small
+
+
+def edition_overview(
+    edition: Path, grid: NationalGrid, layer: Layer, *, within: Window, side: int = _SIDE
+) -> NDArray[np.uint8]:
+    """A small picture of one layer as an edition shows it, each pixel its owner's: uint8 (y, x), 0 for no data.
+
+    From the coarsest level whose cells are no larger than the picture's: classes by mode, confidence by mean. A
+    picture's pixel is a whole number of cells, from the north-west corner of `within` on.
+
+    Args:
+        edition: its folder, current or not yet; store and levels are whole.
+        grid: of the edition.
+        layer: of the product.
+        within: whole tiles of the grid, which may lie outside of its extent; no data there.
+        side: pixels of the picture's longer side, at most.
+
+    Raises:
+        ProductError: a level cannot be read.
+    """
+    pixels = -(-max(within.shape) // side)
+    levels = {"0": 1} | {name: FACTORS[name] for name in groups(grid) if name != SHARES}
+    name, factor = max(((n, f) for n, f in levels.items() if f <= pixels), key=lambda level: level[1])
+    step, path = -(-pixels // factor), pyramid_of(edition) / name / layer
+    top, left = (within.row - grid.extent.row) // factor, (within.col - grid.extent.col) // factor
+    height, width = (-(-length // (factor * step)) for length in within.shape)
+    picture: NDArray[np.uint8] = np.zeros((height, width), np.uint8)
+    strip = max(1, _AT_ONCE // (width * step**2))
+    try:
+        array: Any = zarr.open_array(path, mode="r", zarr_format=3)
+        drawn = Window(top, left, within.height // factor, within.width // factor)
+        inside = drawn.intersect(Window(0, 0, *array.shape))
+        for row in range(0, height, strip):
+            rows = min(strip, height - row)
+            cells = _cells(array, Window(top + row * step, left, rows * step, width * step), inside)
+            has_data = (cells != legend.NODATA).view(np.uint8)
+            small = mode_of(cells, step) if layer == "landcover" else mean_of(cells, has_data, step)
+            picture[row : row + rows] = small
+    except (OSError, ValueError) as error:
+        raise ProductError(f"{path}: cannot be read: {error}; run `landcover verify`") from error
+    return picture
+
+
+def _cells(array: Any, wanted: Window, inside: Window) -> NDArray[np.uint8]:
+    """Cells of a level in a window of it: uint8 (y, x), no data outside of `inside`."""
+    cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
+    there = wanted.intersect(inside)
+    if there.pixels:
+        cells[there.slices_in(wanted)] = array[there.row : there.bottom, there.col : there.right]
+    return cells
 
 
 def _scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:

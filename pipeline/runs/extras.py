@@ -1,20 +1,23 @@
 """Catalogue and files for GIS people, written by a publish before its edition becomes current."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.config import Campaign, load_recipe
 from pipeline.durable import remove_temporaries
+from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.catalogue import write_domain, write_edition
-from pipeline.products.gis import write_gis
+from pipeline.products.gis import QUICK_LOOK_PX, write_gis
+from pipeline.products.item import SealedTile
+from pipeline.products.quicklook import edition_overview, overview
 from pipeline.runs.draft import Draft
 
 
 def tidy(campaign: Campaign, domains: Iterable[str]) -> None:
     """Removes what a killed publish left beside the domains' tiles; a run's own temporary files stay.
 
-    Call it while no other publish is at work.
+    Call it while the nation is held: these names are a publish's alone, as tiles' are a run's, which holds the domain.
     """
     for domain in domains:
         folder = campaign.output.domains / domain
@@ -43,16 +46,25 @@ def catalogue(draft: Draft) -> None:
 def gis(draft: Draft) -> None:
     """Writes index, style and quick-look of each domain beside its COGs, and those of the nation in the edition.
 
+    The nation's picture is drawn from the edition's levels, so that each pixel is its owner's; call it after them.
+
     Raises:
-        ProductError: a COG that cannot be read.
+        ProductError: a COG or a level that cannot be read.
         StorageError: a folder cannot be written.
     """
     products = [product for product in draft.products if product.sealed]
     for done, product in enumerate(products, start=1):
-        write_gis(_folder(draft, product.name), product.sealed, prefix=f"{product.name}-")
+        picture = overview(product.sealed, "landcover", within=_extent(product.sealed), side=QUICK_LOOK_PX)
+        write_gis(_folder(draft, product.name), product.sealed, quick_look=picture, prefix=f"{product.name}-")
         draft.progress(done, len(products) + 1)
-    write_gis(draft.folder, [tile for product in products for tile in product.sealed])
+    tiles = [tile for product in products for tile in product.sealed]
+    picture = edition_overview(draft.folder, draft.plan.grid, "landcover", within=_extent(tiles), side=QUICK_LOOK_PX)
+    write_gis(draft.folder, tiles, quick_look=picture)
     draft.progress(len(products) + 1, len(products) + 1)
+
+
+def _extent(sealed: Sequence[SealedTile]) -> Window:
+    return union([s.tile.window for s in sealed])
 
 
 def _folder(draft: Draft, domain: str) -> Path:
