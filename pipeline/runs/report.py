@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from pipeline.errors import ProductError
 from pipeline.evaluation.seams import Crossings
 from pipeline.grid import Tile, union
 from pipeline.products.item import SealedTile, list_sealed, matches
-from pipeline.products.quicklook import State, confidence_counts, overview, state_map
-from pipeline.products.record import current_edition
+from pipeline.products.pyramid import check_pyramid
+from pipeline.products.quicklook import State, confidence_counts, edition_overview, overview, state_map
+from pipeline.products.record import Edition, current_edition
 from pipeline.products.store import check_shards
 from pipeline.runs.origin import product_origin
 from pipeline.runs.quality import Figures, cuts_of, domain_seams, exceeded, national_borders
@@ -101,7 +102,7 @@ def report(
     edition = current_edition(campaign.output.national)
     if edition is not None and not domains:
         borders = None if check_shards(edition) else national_borders(campaign, {n: p.sealed for n, p in parts.items()})
-        pages[edition.path / REPORT_FILE] = _of_nation(campaign, recipe, parts, borders, number=edition.number)
+        pages[edition.path / REPORT_FILE] = _of_nation(campaign, recipe, parts, borders, edition=edition)
     for path, given in pages.items():
         with replacing(path) as temporary:
             temporary.write_text(page(given), encoding="utf-8")
@@ -151,15 +152,16 @@ def _of_domain(campaign: Campaign, recipe: Recipe, part: _Part, parts: Mapping[s
 
 
 def _of_nation(
-    campaign: Campaign, recipe: Recipe, parts: Mapping[str, _Part], borders: Crossings | None, *, number: int
+    campaign: Campaign, recipe: Recipe, parts: Mapping[str, _Part], borders: Crossings | None, *, edition: Edition
 ) -> Report:
     return _report(
         campaign,
         recipe,
         [p for p in parts.values() if p.sealed],
-        title=f"{campaign.name}: land cover at 0.20 m, edition {number}",
+        title=f"{campaign.name}: land cover at 0.20 m, edition {edition.number}",
         shares={p.name: p.shares for p in parts.values() if p.sealed},
         borders=borders or Crossings(),
+        edition=edition,
     )
 
 
@@ -171,8 +173,9 @@ def _report(
     title: str,
     shares: Mapping[str, Mapping[int, float]],
     borders: Crossings | None = None,
+    edition: Edition | None = None,
 ) -> Report:
-    nation = borders is not None
+    nation = edition is not None
 
     def called(part: _Part, tile: str) -> str:
         return f"{part.name} {tile}" if nation else tile
@@ -186,7 +189,7 @@ def _report(
         about=_about(campaign, recipe, parts),
         figures=reduce(add, (p.figures for p in parts)),
         exceeded=[e for p in parts for e in exceeded(p.name, p.figures, campaign.limits)],
-        pictures=_pictures(parts),
+        pictures=_pictures(parts, edition),
         shares=shares,
         live=recipe.live,
         failures=failed,
@@ -206,6 +209,7 @@ def _report(
         unseen=sum(len(p.inputs.tiles) - len(p.seen) for p in parts),
         domains={p.name: p.figures for p in parts} if nation else {},
         borders=borders,
+        edition=edition,
     )
 
 
@@ -228,7 +232,8 @@ def _about(campaign: Campaign, recipe: Recipe, parts: Sequence[_Part]) -> dict[s
     return {key: value for key, value in given.items() if value}
 
 
-def _pictures(parts: Sequence[_Part]) -> Pictures:
+def _pictures(parts: Sequence[_Part], edition: Edition | None) -> Pictures:
+    """Of an edition as it shows its pixels; of tiles where there is none, or where something of it is lost."""
     sealed = [tile for p in parts for tile in p.sealed]
     within = union([t.tile.window for p in parts for t in p.inputs.tiles])
     states: dict[State, list[Tile]] = {"sealed": [], "damaged": [], "failed": [], "missing": []}
@@ -238,9 +243,13 @@ def _pictures(parts: Sequence[_Part]) -> Pictures:
         states["damaged"] += [at[name] for name in p.state.damaged]
         states["failed"] += [at[name] for name, _ in (*p.state.failed, *p.state.suspect)]
         states["missing"] += [at[name] for name in (*p.state.missing, *p.state.in_flight)]
+    if edition is not None and not check_shards(edition) and not check_pyramid(edition):
+        draw = partial(edition_overview, edition.path, edition.grid, within=within)
+    else:
+        draw = partial(overview, sealed, within=within)
     return Pictures(
-        overview(sealed, "landcover", within=within),
-        overview(sealed, "confidence", within=within),
+        draw(layer="landcover"),
+        draw(layer="confidence"),
         state_map(states, within=within),
         sum((confidence_counts(s) for s in sealed), np.zeros(256, np.int64)),
     )

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from pipeline.evaluation import charts
 from pipeline.evaluation.page import STYLE, class_name, image, swatch, table
 from pipeline.evaluation.seams import Crossings, SeamRatio
+from pipeline.grid import PIXELS_PER_M
 from pipeline.products.quicklook import STATE_COLOURS, State, class_colours
+from pipeline.products.record import Edition
 from pipeline.runs.quality import Exceeded, Figures
 from pipeline.runs.record import Pace
 from pipeline.sources.radiometry import BandLevels
@@ -78,6 +80,8 @@ class Report:
     """Of the nation's page: domain → its figures; empty for a domain's page."""
     borders: Crossings | None = None
     """Across borders of domains; None for a domain's page."""
+    edition: Edition | None = None
+    """Of the nation's page: whose claims are told; None for a domain's page."""
 
 
 def page(given: Report) -> str:
@@ -91,6 +95,7 @@ def page(given: Report) -> str:
 {_verdict(given)}
 {_maps(given)}
 {_domains(given)}
+{_claims(given.edition)}
 <h2>Classes</h2>{_classes(given)}
 <h2>Confidence</h2>{_confidence(given)}
 <h2>Coverage</h2>{_coverage(given)}
@@ -138,6 +143,33 @@ def _domains(given: Report) -> str:
         rows.append((html.escape(name), done, _percent(f.no_data_share), _percent(f.holes.share), *ratios))
     head = ("domain", "tiles sealed", "no data", "elevation holes", "window seams", "block seams", "tile seams")
     return f"<h2>Domains</h2>{table(head, rows)}"
+
+
+def _claims(edition: Edition | None) -> str:
+    """Who claims, owns and shows the edition's pixels, as its publish counted them."""
+    if edition is None:
+        return ""
+    if not edition.tallies:
+        return "<h2>Claims</h2><p>The edition is older than their counting: publish again.</p>"
+    t, beyond = edition.tally, edition.undelivered_km2
+    rows = [
+        (
+            html.escape(name),
+            _km2(t.owned.get(name, 0)),
+            _km2(t.filled.get(name, 0)),
+            f"{beyond.get(name, 0.0):,.2f} km²",
+        )
+        for name in edition.domains
+    ]
+    head = ("domain", "owns", "shows where others own and lack imagery", "polygon outside its tiles")
+    return (
+        f"<h2>Claims</h2><p>Claimed by several domains: {t.several:,} pixels ({_km2(t.several)}); by none, in "
+        f"delivered tiles: {t.nobody:,} pixels ({_km2(t.nobody)}).</p>{table(head, rows)}"
+    )
+
+
+def _km2(pixels: int) -> str:
+    return f"{pixels / PIXELS_PER_M**2 / 1e6:,.2f} km²"
 
 
 def _classes(given: Report) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from pipeline.demo.seams import seams_without_halo
 from pipeline.errors import ProductError, VerifyFailed
 from pipeline.evaluation.seams import total
 from pipeline.products.item import list_sealed
+from pipeline.products.national import NationalGrid
+from pipeline.products.quicklook import overview
+from pipeline.products.store import open_national
 from pipeline.runs import domain as runs_domain
 from pipeline.runs.plan import make_plan
 from pipeline.runs.report import report
@@ -118,8 +122,41 @@ def test_each_domain_and_the_edition_have_a_page_that_needs_nothing_else(
         assert all(f"<h2>{heading}</h2>" in text for text in (own, other, nation))
     assert "<h2>Domains</h2>" in nation
     assert "borders of domains" in nation
+    tally = json.loads((edition / "edition.json").read_bytes())["tally"]
+    assert sorted(tally["owned"]) == sorted(DOMAINS)
+    assert f"Claimed by several domains: {tally['several']:,} pixels" in nation
+    assert f"by none, in delivered tiles: {tally['nobody']:,} pixels" in nation
+    assert all(f"<td>{tally['owned'][name] / 25e6:,.2f} km²</td>" in nation for name in DOMAINS)
+    assert "<h2>Claims</h2>" not in own
     assert "borders of domains" not in own
     assert DOMAINS[1] in own, "the neighbour's shares stand beside its own"
+
+
+def test_the_nation_s_picture_shows_owners_where_a_newer_neighbour_has_imagery_too(campaign: Campaign) -> None:
+    national = campaign.output.national
+    opened = open_national(national)
+    classes, shown = opened.landcover.to_numpy(), opened.domain.to_numpy()
+    picture = np.asarray(Image.open(national / "current" / "quicklook.png"))
+    step = -(-classes.shape[1] // picture.shape[1])
+    height, width = (n // step for n in classes.shape)
+    cells = classes[: height * step, : width * step].reshape(height, step, width, step).swapaxes(1, 2)
+    owners = shown[: height * step, : width * step].reshape(height, step, width, step).swapaxes(1, 2)
+    first = cells[..., 0, 0]
+    plain = (cells == first[..., None, None]).all((2, 3))
+    np.testing.assert_array_equal(picture[:height, :width][plain], first[plain])
+    older = plain & (owners == 3421).all((2, 3)) & (first != 0)
+    newest = overview(
+        list_sealed(campaign.output.domains / DOMAINS[1], DOMAINS[1], campaign.grid.tile),
+        "landcover",
+        within=NationalGrid.from_json(_record(national)["grid"]).extent,
+        side=max(picture.shape),
+    )[:height, :width]
+    assert (older & (newest != 0) & (newest != first)).any(), "else any order of drawing would pass"
+
+
+def _record(national: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((national / "current" / "edition.json").read_bytes())
+    return found
 
 
 def test_shares_in_the_report_are_those_of_the_pixels(pages: tuple[Path, ...], campaign: Campaign) -> None:
