@@ -29,7 +29,7 @@ from pipeline.products.item import SealedTile, list_sealed, seal
 from pipeline.products.quicklook import overview
 from pipeline.products.search import search
 from pipeline.products.stac import share_name
-from tests.stac_server import stac_api
+from tests.stac_server import duckdb_home, stac_api
 
 from .builds import LIVE, PROVENANCE, TILE, stack_of, tile_at
 
@@ -311,25 +311,34 @@ def test_an_item_that_was_sealed_before_items_had_shares_gets_them(published: Pa
     assert again == new
 
 
-def test_the_items_behind_a_stac_api_are_found_by_pystac_client_and_open(published: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("served", ["memory", "parquet"])
+def test_the_items_behind_a_stac_api_are_found_by_pystac_client_and_open(
+    published: Path, tmp_path: Path, served: str
+) -> None:
     everything = search(published / "national")
-    (tmp_path / "items.json").write_text(json.dumps(everything.to_dict()))
     first = next(iter(everything))
-    with stac_api(tmp_path / "items.json") as url:
+    asked: list[tuple[dict[str, Any], pystac.ItemCollection]] = [
+        ({"bbox": first.bbox}, search(published / "national", bbox=tuple(first.bbox or ()))),  # type: ignore[arg-type]
+        ({"datetime": "2022"}, search(published / "national", datetime="2022")),
+        ({"collections": [WEST]}, search(published / "national", domains=[WEST])),
+        ({"ids": [first.id]}, pystac.ItemCollection([first])),
+    ]
+    if served == "memory":
+        items, home = tmp_path / "items.json", None
+        items.write_text(json.dumps(everything.to_dict()))
+    else:
+        items, home = published / "national" / "current" / "catalog" / "items.parquet", duckdb_home(tmp_path)
+        vines = search(published / "national", min_share={"vineyard": 0.4})
+        assert 0 < len(vines) < len(everything)
+        at_least = {"op": ">=", "args": [{"property": "landcover:share_vineyard"}, 0.4]}
+        asked.append(({"filter": at_least, "filter_lang": "cql2-json"}, vines))
+        asked.append(({"filter": '"landcover:share_vineyard" >= 0.4', "filter_lang": "cql2-text"}, vines))
+    with stac_api(items, home=home) as url:
         api = Client.open(url)
-        asked: list[tuple[dict[str, Any], pystac.ItemCollection]] = [
-            ({"bbox": first.bbox}, search(published / "national", bbox=tuple(first.bbox or ()))),  # type: ignore[arg-type]
-            ({"datetime": "2022"}, search(published / "national", datetime="2022")),
-            ({"collections": [WEST]}, search(published / "national", domains=[WEST])),
-            ({"ids": [first.id]}, pystac.ItemCollection([first])),
-        ]
+        api.add_conforms_to("FILTER")  # the server does not say so itself
         for arguments, expected in asked:
             answer = list(api.search(**arguments).items())
-            assert {i.id for i in answer} == {i.id for i in expected}
+            assert {i.id for i in answer} == {i.id for i in expected}, arguments
             for item in answer:
                 with rioxarray.open_rasterio(item.assets["landcover"].href) as opened:
                     assert opened.shape == (1, TILE, TILE)
-        # The server in memory knows no filter extension, so the property that a filter would use is compared here.
-        vines = {i.id for i in api.search().items() if i.properties["landcover:share_vineyard"] >= 0.4}
-    assert vines == {i.id for i in search(published / "national", min_share={"vineyard": 0.4})}
-    assert 0 < len(vines) < len(everything)
