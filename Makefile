@@ -55,5 +55,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing into $(VENV), once: some 3 GB'
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev,notebooks,train]'
 	@touch $@

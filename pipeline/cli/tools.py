@@ -94,7 +94,7 @@ def demo(
     """Make a procedural piece of country, fit a small network on part of it, and map it: the whole path in minutes."""
     from pipeline.demo.tour import run_demo
 
-    run_demo(out, say=lambda line: console.print(line, markup=False, highlight=False))
+    run_demo(out, say=partial(console.print, markup=False, highlight=False, soft_wrap=True))
 
 
 @app.command(epilog="Example: landcover bench engines halo --out build/bench")

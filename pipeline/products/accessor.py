@@ -24,12 +24,10 @@ from pipeline.products.areas import Asked, area_by_class
 from pipeline.products.change import Change, FalseChange, change
 from pipeline.products.placed import Placed
 from pipeline.products.zonal import Counted
-from pipeline.progress import progress
+from pipeline.progress import PATIENCE_S, progress
 
 _CHUNK = 5_000
 """Pixels a side of a Dask chunk, 25 MB a layer."""
-_PATIENCE_S = 2.0
-"""Seconds after which work shows how far it is."""
 _MOST_DRAWN = 1_200
 """Pixels a side of a drawing; more are left out, evenly."""
 
@@ -134,7 +132,7 @@ class Cover:
         """
         untouched = self._counted is not None and self._product.variables.get("landcover") is self._counted
         counted = Counted.of(self._product.assign(landcover=self._landcover), self._shares if untouched else None)
-        with progress("area by class", after_s=_PATIENCE_S) as told:
+        with progress("area by class", after_s=PATIENCE_S) as told:
             return area_by_class(counted, geometries, by=by, classes=classes, sample=sample, progress=told)
 
     def change(

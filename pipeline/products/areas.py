@@ -14,7 +14,8 @@ from pipeline.errors import ProductError
 from pipeline.evaluation.area import Estimate, area_of
 from pipeline.products.fractions import Floats
 from pipeline.products.sample import Interpretations, read_points
-from pipeline.products.zonal import Counted, Progress, ZoneAreas, count_zones
+from pipeline.products.zonal import Counted, ZoneAreas, count_zones
+from pipeline.progress import Progress
 
 _M2_PER_HA = 10_000
 _LEAST = 20

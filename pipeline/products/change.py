@@ -25,6 +25,7 @@ from pipeline import legend
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.grid import Window
 from pipeline.products.placed import Placed
+from pipeline.progress import PATIENCE_S, progress
 
 NO_DATA, STABLE, CHANGED, UNCERTAIN = range(4)
 """Values of the map of change."""
@@ -40,6 +41,8 @@ UNSEEN = (
 _BINS = 32
 _MOST_PIXELS = 250_000_000
 """10 km² at 0.20 m; some 10 bytes each are held."""
+_STRIPE = 5_000
+"""Rows that are read at once: those of a Dask chunk of `open_product`."""
 _M2_PER_HA = 10_000
 
 
@@ -144,8 +147,7 @@ def change(
         EvaluationError: no pixel that both maps are sure of.
     """
     one, two = _aligned(first, second)
-    before, after = one["landcover"].to_numpy(), two["landcover"].to_numpy()
-    sure = [one["confidence"].to_numpy(), two["confidence"].to_numpy()]
+    before, after, *sure = _read([p[layer] for layer in ("landcover", "confidence") for p in (one, two)])
     lesser = np.minimum(*sure)
     known = (before != legend.NODATA) & (after != legend.NODATA)
     kept = known & (lesser >= 255 * min_confidence)
@@ -195,6 +197,18 @@ def _aligned(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Data
         rows, cols = shared.slices_in(window)
         cut.append(product[["landcover", "confidence"]].isel(y=rows, x=cols))
     return cut[0], cut[1]
+
+
+def _read(layers: list[xr.DataArray]) -> list[NDArray[np.uint8]]:
+    """Layers of one shape into memory, a stripe at a time, so that a line can tell who waits how far it is."""
+    read = [np.empty(layer.shape, layer.dtype) for layer in layers]
+    stripes = [slice(top, top + _STRIPE) for top in range(0, layers[0].shape[0], _STRIPE)]
+    parts = [(k, rows) for k in range(len(layers)) for rows in stripes]
+    with progress("reading both maps", after_s=PATIENCE_S) as told:
+        for done, (k, rows) in enumerate(parts, start=1):
+            read[k][rows] = layers[k][rows].to_numpy()
+            told(done, len(parts))
+    return read
 
 
 def _small(differ: NDArray[np.bool_], least_pixels: float) -> NDArray[np.bool_]:

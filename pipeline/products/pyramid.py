@@ -226,7 +226,7 @@ def check_pyramid(edition: Edition) -> list[str]:
     return lost_parts(pyramid_of(edition.path), edition.grid, {(row // n, col // n) for row, col in edition.digests})
 
 
-def open_pyramid(national: Path, edition: int | None = None) -> xr.DataTree:
+def open_pyramid(national: Path | str, edition: int | None = None) -> xr.DataTree:
     """All levels of an edition, lazily and without Dask.
 
     Args:
@@ -239,13 +239,13 @@ def open_pyramid(national: Path, edition: int | None = None) -> xr.DataTree:
     Raises:
         ProductError: nothing was published there, there is no such edition, or a file is lost.
     """
-    found = find_edition(national, edition)
+    found = find_edition(Path(national), edition)
     refuse(found, [*check_shards(found), *check_pyramid(found)])
     opened: xr.DataTree = xr.open_datatree(pyramid_of(found.path), engine="zarr", chunks=None)
     return opened
 
 
-def open_shares(national: Path, edition: int | None = None) -> xr.Dataset:
+def open_shares(national: Path | str, edition: int | None = None) -> xr.Dataset:
     """What of each class is in each cell of 100 m in an edition, lazily, by Dask.
 
     Args:
@@ -260,7 +260,7 @@ def open_shares(national: Path, edition: int | None = None) -> xr.Dataset:
         ProductError: nothing was published there, there is no such edition, a file is lost, or tiles are no whole
             cells.
     """
-    found = find_edition(national, edition)
+    found = find_edition(Path(national), edition)
     refuse(found, check_pyramid(found))
     frame = groups(found.grid).get(SHARES)
     if frame is None:

@@ -5,7 +5,7 @@ pixels: where a polygon covers a whole cell, the share cube gives its counts if 
 cuts through a cell is counted pixel by pixel, with the share of each that it covers. Both are exact.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +21,13 @@ from pipeline.grid import Window, union
 from pipeline.products.fractions import Floats, fractions
 from pipeline.products.placed import Placed
 from pipeline.products.record import OUTSIDE
+from pipeline.progress import Progress
 
 CELL = 500
 """Pixels a side of a cell: the 100 m of the share cube at level 0."""
 _BLOCK = 10 * CELL
 VALUES = len(legend.FLAIR) + 1
 """Product values 0..19: the length of every class axis."""
-
-Progress = Callable[[int, int], None]
-"""Told (stripes of blocks done, stripes)."""
 
 
 @dataclass(frozen=True, eq=False)
