@@ -72,6 +72,12 @@ class DomainProduct:
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What the store's table says of it besides, as JSON has it: campaign, weights, attribution, days, …"""
 
+    @property
+    def shown(self) -> tuple[SealedTile, ...]:
+        """The sealed tiles that the nation has: not those that failed since, nor those that left the delivery."""
+        wanted = frozenset(self.expected) - self.failed
+        return tuple(s for s in self.sealed if s.tile.name in wanted)
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -36,9 +36,9 @@ def catalogue(draft: Draft) -> None:
     campaign = draft.campaign
     recipe = load_recipe(campaign.model.recipe, base=campaign.base)
     domains = {
-        product.name: (write_domain(_folder(draft, product.name), product.sealed, recipe=recipe), product.sealed)
+        product.name: (write_domain(_folder(draft, product.name), product.shown, recipe=recipe), product.shown)
         for product in draft.products
-        if product.sealed
+        if product.shown
     }
     write_edition(draft.folder / "catalog", domains, number=draft.plan.number)
 
@@ -52,12 +52,12 @@ def gis(draft: Draft) -> None:
         ProductError: a COG or a level that cannot be read.
         StorageError: a folder cannot be written.
     """
-    products = [product for product in draft.products if product.sealed]
+    products = [product for product in draft.products if product.shown]
     for done, product in enumerate(products, start=1):
-        picture = overview(product.sealed, "landcover", within=_extent(product.sealed), side=QUICK_LOOK_PX)
-        write_gis(_folder(draft, product.name), product.sealed, quick_look=picture, prefix=f"{product.name}-")
+        picture = overview(product.shown, "landcover", within=_extent(product.shown), side=QUICK_LOOK_PX)
+        write_gis(_folder(draft, product.name), product.shown, quick_look=picture, prefix=f"{product.name}-")
         draft.progress(done, len(products) + 1)
-    tiles = [tile for product in products for tile in product.sealed]
+    tiles = [tile for product in products for tile in product.shown]
     picture = edition_overview(draft.folder, draft.plan.grid, "landcover", within=_extent(tiles), side=QUICK_LOOK_PX)
     write_gis(draft.folder, tiles, quick_look=picture)
     draft.progress(len(products) + 1, len(products) + 1)

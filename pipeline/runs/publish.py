@@ -78,7 +78,7 @@ def publish(
         # Read while nobody else publishes: who waited publishes what is sealed now.
         states, crs = status(campaign), lattice_of(campaign)
         products = [_product(campaign, state, crs) for state in states]
-        if not any(product.sealed for product in products):
+        if not any(product.shown for product in products):
             raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
         abandoned(national)
         tidy(campaign, (product.name for product in products))

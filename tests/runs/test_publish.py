@@ -3,13 +3,17 @@
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import pyogrio
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.errors import ProductError
+from pipeline.grid import Tile
 from pipeline.products.record import LAYERS, present_shards
+from pipeline.products.search import search
 from pipeline.runs import publish
 from pipeline.runs.draft import Draft
 from tests.products.builds import sealed_at
@@ -93,6 +97,24 @@ def test_a_domain_that_the_campaign_does_not_have_is_named_when_it_leaves(mapped
     record.write_text(json.dumps(content | {"metadata": "of two domains"}))
     done = publish.publish(mapped.campaign)
     assert (done.edition, done.written, done.left) == (edition + 1, 0, ("D035_2021",))
+
+
+def test_a_sealed_tile_that_left_the_delivery_is_in_no_catalogue_and_on_no_map(mapped: Made) -> None:
+    last = mapped.delivery.tiles[-1]
+    gone = Tile.at(last.window.row, last.window.right, last.window.width)
+    sealed = sealed_at(mapped.products / DOMAIN, gone, domain=DOMAIN, seed=9)
+    publish.publish(mapped.campaign)
+    national = mapped.campaign.output.national
+    shown = {f"{DOMAIN}-{tile.name}" for tile in mapped.delivery.tiles}
+    assert {item.id for item in search(national)} == shown
+    for index in (
+        national / "current" / "landcover.gti.gpkg",
+        mapped.products / DOMAIN / f"{DOMAIN}-landcover.gti.gpkg",
+    ):
+        assert {Path(name).name for name in pyogrio.read_dataframe(index).location} == {
+            f"{n}-landcover.tif" for n in shown
+        }
+    sealed.item_path.unlink()
 
 
 def test_a_publish_clears_away_what_a_killed_one_left_beside_tiles_and_nothing_of_a_run(mapped: Made) -> None:
