@@ -181,7 +181,8 @@ class Tile:
             raise GridError(
                 f"{name!r} is no name of a tile of {size} px: expected the north-west corner as "
                 f"x-y of {digits} digits each, in units of {unit // PIXELS_PER_M} m, such as "
-                f"{'0595-6890' if digits == 4 else '05950-68900' if digits == 5 else '059500-689000'}"
+                f"{'0595-6890' if digits == 4 else '05950-68900' if digits == 5 else '059500-689000'}; "
+                "tiles of another size are indexed with `--tile-m`"
             )
         x, y = (int(g) for g in match.groups())
         return cls(name, Window(-y * unit, x * unit, size, size))

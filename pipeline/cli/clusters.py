@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.cli.screen import ConfigArgument, DomainOption, MissingOption, console, log
 from pipeline.config import load_campaign
@@ -107,7 +107,7 @@ def doctor(
     for file in files:
         write_json(file, findings.as_json())
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
-    table = Table("", "check", "found", "what to do", box=None)
+    table = Table("", "check", Column("found", overflow="fold"), "what to do", box=None)
     for c in findings.checks:
         table.add_row(f"[{colours[c.state]}]{c.state}[/]", c.name, c.found, c.remedy)
     console.print(table)

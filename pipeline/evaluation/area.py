@@ -132,7 +132,8 @@ def allocate(mapped: Mapping[int, float], size: int, *, least: int = 50) -> dict
     strata = {k: v for k, v in sorted(mapped.items()) if v > 0}
     if not strata or size < least * len(strata):
         raise EvaluationError(
-            f"{size} units are too few: expected at least {least} for each of the {len(strata)} mapped classes"
+            f"{size} units are too few: expected at least {least} for each of the {len(strata)} mapped classes; "
+            f"ask for {least * len(strata)} or more, or for fewer of each"
         )
     spare, whole = size - least * len(strata), sum(strata.values())
     exact = {k: spare * v / whole for k, v in strata.items()}

@@ -7,7 +7,8 @@ the probabilities that the first and the second map are right at a pixel:
   agree by chance;
 - errors that go together as far as they can: on mean(|p − q|).
 
-Between these the maps alone cannot decide: both err at the same blurred edges, more often than chance would have it.
+That takes confidences for those probabilities: what overconfident maps change falsely lies above both, what underconfident
+ones do may lie below. Between the two the maps alone cannot decide: both err at the same blurred edges, more often than chance would have it.
 Labels of both dates decide. `FalseChange` is the share of unchanged labelled pixels that the two maps tell apart, by
 the lesser of their confidences (`Reliability` does the same for one map), and what it gives for the pixels of two maps
 is the change that is to be expected if nothing changed.
@@ -111,7 +112,7 @@ class Change:
     changed_share: float
     """Of the sure pixels, those whose class differs."""
     if_independent: float
-    """Share that errors alone would change if they had nothing to do with each other."""
+    """Share that errors alone would change if they had nothing to do with each other and confidences came true."""
     if_together: float
     """The same if they went together as far as they can."""
     expected: float | None
@@ -120,7 +121,7 @@ class Change:
     def __str__(self) -> str:
         changed = f"{self.changed_share:.2%} of the sure pixels changed class."
         between = f"{self.if_together:.2%} (in the same places) and {self.if_independent:.2%} (anywhere)"
-        lines = [changed, f"Errors alone, if nothing had changed, would show between {between}."]
+        lines = [changed, f"Errors alone, if confidences come true, would show between {between}."]
         if self.expected is not None:
             lines.append(f"Labels of both dates say {self.expected:.2%}.")
         return "\n".join([*lines, UNSEEN])

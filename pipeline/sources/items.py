@@ -13,7 +13,7 @@ import pystac
 from rasterio.warp import transform_geom
 
 from pipeline.errors import CatalogError
-from pipeline.grid import RESOLUTION_M, Tile
+from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Tile
 from pipeline.sources.inputs import Asset, Fill, InputTile
 from pipeline.sources.origin import About, Days, Origin
 from pipeline.sources.staging.heightfile import Holes
@@ -167,7 +167,8 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
     if shape != (tile_size, tile_size):
         raise CatalogError(
             f"{where}: tile {name} has {shape[0]} × {shape[1]} px; expected grid.tile = {tile_size}: "
-            f"set the campaign's tile to {shape[0]}, or index a delivery of tiles of {tile_size} px"
+            f"set the campaign's tile to {shape[0]} (a command without a campaign takes `--tile-m "
+            f"{shape[0] / PIXELS_PER_M:g}`), or index a delivery of tiles of {tile_size} px"
         )
     return InputTile(Tile.named(name, tile_size), assets, fill, acquired_of(item), hole_share)
 
