@@ -7,8 +7,9 @@ the probabilities that the first and the second map are right at a pixel:
   agree by chance;
 - errors that go together as far as they can: on mean(|p − q|).
 
-That takes confidences for those probabilities: what overconfident maps change falsely lies above both, what underconfident
-ones do may lie below. Between the two the maps alone cannot decide: both err at the same blurred edges, more often than chance would have it.
+That takes confidences for those probabilities: what overconfident maps change falsely lies above both, what
+underconfident ones do may lie below. Between the two the maps alone cannot decide: both err at the same blurred edges,
+more often than chance would have it.
 Labels of both dates decide. `FalseChange` is the share of unchanged labelled pixels that the two maps tell apart, by
 the lesser of their confidences (`Reliability` does the same for one map), and what it gives for the pixels of two maps
 is the change that is to be expected if nothing changed.
