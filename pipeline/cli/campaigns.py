@@ -98,14 +98,12 @@ def run(
     with stop_on_signals() as stop:
         from pipeline.runs import domain as runs_domain
         from pipeline.runs.forecast import predictions
-        from pipeline.runs.outline import stale_lines
         from pipeline.runs.plan import Only, make_plan
 
         campaign = load_campaign(config).on_cluster(cluster, scheduler)
         only = Only(failed=failed, missing=only_missing)
         planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
-        for line in stale_lines(planned):
-            log.warning("%s", line)
+        _print_stale(planned)
         if not planned.todo:
             runs_domain.run(planned)
             chosen = only != Only()
@@ -257,11 +255,17 @@ def _print_worker(s: "Settings") -> None:
     console.print(f"a worker takes up to {s.memory}; {allowed}", markup=False, highlight=False)
 
 
-def _print_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
-    from pipeline.runs.outline import groups, stale_lines
+def _print_stale(planned: "RunPlan") -> None:
+    from pipeline.runs.outline import stale_lines
 
     for line in stale_lines(planned):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
+    from pipeline.runs.outline import groups
+
+    _print_stale(planned)
     for d in planned.domains:
         if d.inputs.limits:
             limits = ", ".join(d.inputs.limits)

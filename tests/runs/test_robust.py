@@ -177,16 +177,14 @@ def test_plan_says_what_changed_of_all_that_a_tile_depends_on(copy: Made) -> Non
     assert reasons() == ("inputs and weights changed", "weights changed")
 
 
-def test_a_changed_input_behind_a_sealed_tile_is_said_and_a_purged_one_is_not(
-    copy: Made, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_changed_input_behind_a_sealed_tile_is_said_and_a_purged_one_is_not(copy: Made) -> None:
     first, second = (copy.imagery(copy.delivery.tiles[i].name) for i in (0, 5))
     first.write_bytes(first.read_bytes() + b"\0")
     second.unlink()
     assert todo(copy, Only()) == []
-    printed = CliRunner().invoke(app, ["plan", str(copy.config)]).output.replace("\n", "")
-    assert "nothing to do" in CliRunner().invoke(app, ["run", str(copy.config)]).output
-    for said in (printed, caplog.text):
+    planned, ran = (CliRunner().invoke(app, [name, str(copy.config)]).output for name in ("plan", "run"))
+    assert "nothing to do" in ran
+    for said in (planned.replace("\n", ""), ran.replace("\n", "")):
         assert "1 input files changed since they were indexed; index the domain again" in said
         assert str(first) in said
         assert str(second) not in said
