@@ -32,7 +32,7 @@ test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks, and tra
 	$(BIN)/python -m pytest -m slurm_slow
 
 torture: $(STAMP) ## Kill a small campaign KILLS=200 times at random moments (SEED=n repeats one); within 50 minutes
-	$(BIN)/python -m tests.torture $(or $(KILLS),200) $(SEED)
+	$(BIN)/python -m tests.runs.mapping.torture $(or $(KILLS),200) $(SEED)
 
 lint: $(STAMP) ## Style, types and layers
 	$(BIN)/ruff check .

@@ -12,5 +12,5 @@ def __getattr__(name: str) -> Any:
     if name == "predict":
         return import_module("pipeline.inference").predict
     if name == "open_product":
-        return import_module("pipeline.products.query").open_product
+        return import_module("pipeline.products.analysis.open_product").open_product
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -140,7 +140,7 @@ def holding(
     Args:
         folder: made where it is missing.
         what: names it in messages: `domain D034_2021`.
-        job_runs: asks the batch system, such as `cluster.queue.job_runs`.
+        job_runs: asks the batch system, such as `cluster.slurm.queue.job_runs`.
         beat_s: seconds between signs of life.
         stale_s: seconds without one after which a holder is dead.
 

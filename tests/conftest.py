@@ -18,28 +18,30 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.paths import SHARED_DATA
+
+pytest_plugins = ["tests.support.slurm.fixtures", "tests.support.demo"]
+
 settings.register_profile("dev", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, max_examples=100)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
-REPOSITORY = Path(__file__).parents[1]
-
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process, which makes its fixtures once; some folders share theirs: SLURM, the demo."""
+    """Tests of one file run in one process, which makes its fixtures once; so do those that share SLURM or the demo."""
     for item in items:
-        group = item.path.parent.name if item.path.parent.name in ("slurm", "toured") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        fixtures = getattr(item, "fixturenames", ())
+        shared = next((name for name in ("lab", "demo") if name in fixtures), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real files beside the repository; its tests are skipped where it is absent."""
-    folder = REPOSITORY.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}")
-    return folder
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}")
+    return SHARED_DATA
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import config_folder, load_campaign, load_recipe
-from pipeline.training.config import load_training
+from pipeline.training.run_config import load_training
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "slurm" / "train.sbatch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

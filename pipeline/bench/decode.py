@@ -14,8 +14,8 @@ from rasterio.windows import Window as RasterWindow
 from pipeline.bench.machine import Usage, measure, set_gdal_cache
 from pipeline.grid import CRS, Window
 from pipeline.legend import LAYERS
-from pipeline.products.cog import write_cog
-from pipeline.sources.inputs import Asset
+from pipeline.products.tile.cog import write_cog
+from pipeline.sources.domain_inputs import Asset
 
 _BANDS = {"rvb": [1, 2, 3], "irc": [1]}
 """What a map needs of each file."""

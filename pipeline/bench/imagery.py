@@ -23,15 +23,15 @@ from pipeline.bench.machine import isolated
 from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign, load_recipe
 from pipeline.demo.country import VINTAGES
 from pipeline.demo.delivery_writer import half_metres, write_half_metre_model, write_imagery
-from pipeline.demo.fit import DEFAULT_EFFORT, Effort
-from pipeline.demo.tour import prepare
+from pipeline.demo.network import DEFAULT_EFFORT, Effort
+from pipeline.demo.walkthrough import prepare
 from pipeline.durable import write_json
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import Layout, Tile, Window, union
 from pipeline.model import Model, load
-from pipeline.sources import delivery
-from pipeline.sources.catalog import index, open_domain
-from pipeline.sources.mosaic import Mosaic
+from pipeline.sources.catalog.index import index, open_domain
+from pipeline.sources.delivery import names as delivery
+from pipeline.sources.reading.mosaic import Mosaic
 
 Say = Callable[[str], None]
 T = TypeVar("T")

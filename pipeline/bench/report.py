@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.bench.machine import facts
 from pipeline.durable import replacing, write_json
-from pipeline.runs.rates import Measured
+from pipeline.runs.planning.throughput import Measured
 
 
 @dataclass(frozen=True, eq=False)

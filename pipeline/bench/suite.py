@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.bench import engines, feed, gpu, halo, mapping, nation, publish, quantize, rehearsal, train
+from pipeline.bench.development import nation, publish, rehearsal, train
 from pipeline.bench.imagery import FULL, QUICK, Imagery, Say, Scale, make_imagery
+from pipeline.bench.measurements import engines, feed, gpu, halo, quantize
+from pipeline.bench.measurements import run as mapping
 from pipeline.bench.report import Report
 from pipeline.errors import ConfigError
-from pipeline.runs.rates import record
+from pipeline.runs.planning.throughput import record
 
 BENCHES: Mapping[str, Callable[..., Report]] = {
     engines.NAME: engines.run,

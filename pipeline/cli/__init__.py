@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from pipeline import __version__
-from pipeline.cli import accuracy, campaigns, catalogue, clusters, deliveries, editions, tools, training
-from pipeline.cli.screen import console
+from pipeline.cli import accuracy, campaigns, editions, tools, training
+from pipeline.cli import ingest as deliveries
+from pipeline.cli import search as catalogue
+from pipeline.cli import slurm as clusters
+from pipeline.cli.options import console
 from pipeline.errors import LandcoverError
 
 _EXIT_CODES = """Exit codes: 0 done · 2 something to mend in what was given · 3 some tiles failed, the others are

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from pipeline.cli.screen import console, log, progress
+from pipeline.cli.options import console, log, progress
 from pipeline.config import DEFAULT_RECIPE, EngineName, Precision
 from pipeline.errors import ConfigError
 from pipeline.legend import Nomenclature
 
 if TYPE_CHECKING:
-    from pipeline.runs.evaluate import Evaluated
+    from pipeline.runs.accuracy.evaluate import Evaluated
 
 app = typer.Typer()
 
@@ -68,8 +68,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a network on labelled patches, a map against a reference, or a map by a sample: figures and report."""
-    from pipeline.runs.evaluate import evaluate_map, evaluate_set
-    from pipeline.runs.judged import Judging
+    from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
+    from pipeline.runs.accuracy.scoring import Judging
 
     if sum(given is not None for given in (weights, reference, sample)) != 1:
         raise ConfigError(
@@ -130,7 +130,7 @@ def _print_scores(done: "Evaluated") -> None:
 
 def _evaluate_sample(sample: Path, out: Path) -> None:
     from pipeline import legend
-    from pipeline.runs.sample import evaluate_sample
+    from pipeline.runs.accuracy.reference_sample import evaluate_sample
 
     done = evaluate_sample(sample, out=out)
     found = done.estimates
@@ -161,7 +161,7 @@ def sample(
 ) -> None:
     """Draw a stratified random sample of a map, to be interpreted; `evaluate --sample` reads it."""
     from pipeline import legend
-    from pipeline.runs.sample import sample_map
+    from pipeline.runs.accuracy.reference_sample import sample_map
 
     with progress("sample") as told:
         done = sample_map(
@@ -192,7 +192,7 @@ def calibrate(
     metadata: MetadataOption = None,
 ) -> None:
     """Fit the temperature that makes confidences come true, and write the recipe that has it."""
-    from pipeline.runs.temperature import calibrate as calibrate_set
+    from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
 
     with progress("calibrate") as told:
         done = calibrate_set(places, weights=weights, recipe=recipe, out=out, metadata=metadata, progress=told)

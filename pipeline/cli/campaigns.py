@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Column, Table
 
-from pipeline.cli.screen import (
+from pipeline.cli.options import (
     ClusterOption,
     ConfigArgument,
     DomainOption,
@@ -25,9 +25,9 @@ from pipeline.config import load_campaign
 from pipeline.errors import VerifyFailed
 
 if TYPE_CHECKING:
-    from pipeline.runs.domain import RunStarted, TileEnded
-    from pipeline.runs.forecast import Forecast
-    from pipeline.runs.plan import RunPlan, Settings
+    from pipeline.runs.mapping.run import RunStarted, TileEnded
+    from pipeline.runs.planning.forecast import Forecast
+    from pipeline.runs.planning.plan import RunPlan, Settings
 
 app = typer.Typer()
 
@@ -58,10 +58,10 @@ def plan(
     Speeds are those that `landcover bench` measured, else stated ones; each says which.
     """
     from pipeline.durable import write_json
-    from pipeline.runs.forecast import forecast, named_machine, rates_for
-    from pipeline.runs.outline import as_json
-    from pipeline.runs.plan import Only, make_plan, plan_totals
-    from pipeline.runs.rates import read_rates
+    from pipeline.runs.planning.forecast import forecast, named_machine, rates_for
+    from pipeline.runs.planning.plan import Only, make_plan, plan_totals
+    from pipeline.runs.planning.summary import as_json
+    from pipeline.runs.planning.throughput import read_rates
 
     only = Only(failed=failed, missing=only_missing)
     planned = make_plan(load_campaign(config), domains=domain or (), tiles=tile or (), force=force, only=only)
@@ -92,13 +92,13 @@ def run(
     SIGUSR1, SIGTERM or Ctrl-C let the tiles in flight be sealed and then end it with exit code 5; a second Ctrl-C
     ends it at once.
     """
-    from pipeline.runs.stopping import stop_on_signals
+    from pipeline.runs.mapping.shutdown import stop_on_signals
 
     # Before the slow imports: a warning that comes early must not end the process.
     with stop_on_signals() as stop:
-        from pipeline.runs import domain as runs_domain
-        from pipeline.runs.forecast import predictions
-        from pipeline.runs.plan import Only, make_plan
+        from pipeline.runs.mapping import run as runs_domain
+        from pipeline.runs.planning.forecast import predictions
+        from pipeline.runs.planning.plan import Only, make_plan
 
         campaign = load_campaign(config).on_cluster(cluster, scheduler)
         only = Only(failed=failed, missing=only_missing)
@@ -127,8 +127,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Count each domain's tiles by state, and say who is at work, how fast, and for how long still."""
-    from pipeline.cli.states import show_json, show_table, watch_table
-    from pipeline.runs.status import status as read_status
+    from pipeline.cli.status_table import show_json, show_table, watch_table
+    from pipeline.runs.tracking.status import status as read_status
 
     campaign = load_campaign(config)
     if as_json:
@@ -149,7 +149,7 @@ def verify(
     Fails when anything is wrong, or when a domain passes a limit of the campaign.
     """
     from pipeline.durable import write_json
-    from pipeline.runs.verify import verify as read_again
+    from pipeline.runs.quality.verify import verify as read_again
 
     with progress("verify") as told:
         verified = read_again(load_campaign(config), progress=told)
@@ -183,7 +183,7 @@ def report(config: ConfigArgument, domain: DomainOption = None) -> None:
 
     With --domain only those domains' pages are written.
     """
-    from pipeline.runs.report import report as write_reports
+    from pipeline.runs.quality.report import report as write_reports
 
     with progress("report") as told:
         pages = write_reports(load_campaign(config), domains=domain or (), progress=told)
@@ -201,7 +201,7 @@ def publish(
 ) -> None:
     """Publish what is sealed into a new edition of the national Zarr; what did not change is kept."""
     from pipeline.cli.editions import show_published
-    from pipeline.runs.publish import publish as publish_edition
+    from pipeline.runs.publishing.publish import publish as publish_edition
 
     with progress("publish") as told:
         campaign = load_campaign(config).on_cluster(cluster, scheduler)
@@ -219,7 +219,7 @@ def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -
 
 
 def _print_counts(planned: "RunPlan") -> None:
-    from pipeline.runs.plan import totals
+    from pipeline.runs.planning.plan import totals
 
     # Logs and pipes have 80 columns: headings may wrap there, a domain's name may not be cut.
     counts = ("tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
@@ -256,14 +256,14 @@ def _print_worker(s: "Settings") -> None:
 
 
 def _print_stale(planned: "RunPlan") -> None:
-    from pipeline.runs.outline import stale_lines
+    from pipeline.runs.planning.summary import stale_lines
 
     for line in stale_lines(planned):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
-    from pipeline.runs.outline import groups
+    from pipeline.runs.planning.summary import groups
 
     _print_stale(planned)
     for d in planned.domains:
@@ -284,7 +284,7 @@ def _size(count: int) -> str:
 
 
 def _run_listener(told: Callable[[int, int], None]) -> "Callable[[RunStarted | TileEnded], None]":
-    from pipeline.runs.domain import RunStarted
+    from pipeline.runs.mapping.run import RunStarted
 
     counts = {"done": 0, "all": 0}
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pipeline.cli.screen import ConfigArgument, console, log
+from pipeline.cli.options import ConfigArgument, console, log
 from pipeline.config import load_campaign
 from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
-    from pipeline.products.history import EditionState
-    from pipeline.runs.publish import Published
+    from pipeline.products.national.edition_history import EditionState
+    from pipeline.runs.publishing.publish import Published
 
 app = typer.Typer()
 
@@ -31,8 +31,8 @@ def editions(
     as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
 ) -> None:
     """List the editions of the national product, and what each takes; restore or drop one first."""
-    from pipeline.products.history import history
-    from pipeline.runs import editions as kept
+    from pipeline.products.national.edition_history import history
+    from pipeline.runs.publishing import editions as kept
 
     national = load_campaign(config).output.national
     if restore is not None:

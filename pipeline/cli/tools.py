@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.screen import ConfigArgument, DomainOption, console, log, progress
+from pipeline.cli.options import ConfigArgument, DomainOption, console, log, progress
 from pipeline.config import DEFAULT_RECIPE, EngineName, Precision, load_campaign
 
 app = typer.Typer()
@@ -32,7 +32,7 @@ def predict(
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or its YAML.")] = DEFAULT_RECIPE,
 ) -> None:
     """Map one georeferenced raster without a catalogue, into <stem>-landcover.tif and <stem>-confidence.tif."""
-    from pipeline.runs.predict import predict_raster
+    from pipeline.runs.mapping.single_raster import predict_raster
 
     with progress("predict") as told:
         done = predict_raster(
@@ -67,7 +67,7 @@ def quantize(
     ] = False,
 ) -> None:
     """Make an int8 network from windows of the catalogue, and report how it agrees with fp32."""
-    from pipeline.runs.quantize import quantize as quantize_campaign
+    from pipeline.runs.quantization.quantize import quantize as quantize_campaign
 
     with progress("quantize") as told:
         done = quantize_campaign(
@@ -92,7 +92,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder that is made anew.")] = Path("build/demo"),
 ) -> None:
     """Make a procedural piece of country, fit a small network on part of it, and map it: the whole path in minutes."""
-    from pipeline.demo.tour import run_demo
+    from pipeline.demo.walkthrough import run_demo
 
     run_demo(out, say=partial(console.print, markup=False, highlight=False, soft_wrap=True))
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.screen import console, log, progress
+from pipeline.cli.options import console, log, progress
 from pipeline.config import DEFAULT_RECIPE
 from pipeline.legend import Nomenclature
 
@@ -36,8 +36,8 @@ def patches(
     tile_m: Annotated[int, typer.Option("--tile-m", min=10, help="Side of a tile in metres.")] = 5_000,
 ) -> None:
     """Cut labelled patches from a domain's imagery and a reference; a tile is a zone."""
-    from pipeline.runs.patches import cut_patches
-    from pipeline.sources.reference import Reference
+    from pipeline.sources.labels.reference import Reference
+    from pipeline.training.patch_cutting import cut_patches
 
     with progress("patches") as told:
         done = cut_patches(
@@ -67,8 +67,8 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, for logs.")] = False,
 ) -> None:
     """Train a network on labelled patches; killed, run it again and it goes on from the last epoch."""
-    from pipeline.training.config import load_training
     from pipeline.training.fit import fit
+    from pipeline.training.run_config import load_training
 
     asked = {"devices": devices, "nodes": nodes}
     run = load_training(config).model_copy(update={k: v for k, v in asked.items() if v is not None})

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import dask
 from distributed import Client, LocalCluster, SpecCluster
 
-from pipeline.cluster.share import dask_settings, memory_share, visible_gpus
+from pipeline.cluster.worker_resources import dask_settings, memory_share, visible_gpus
 from pipeline.config import Campaign
 from pipeline.errors import ClusterError
 

@@ -36,7 +36,7 @@ Architecture = Literal[
 DomainName = Annotated[str, Field(pattern=r"^D(0\d\d|2A|2B|02A|02B|97\d)_\d{4}$")]
 LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding", "whole_window"]
 """What the models' cards say that they are not for, and networks that no layout of windows maps without seams;
-`pipeline.sources.limits` says why and looks for it."""
+`pipeline.sources.inspection.model_card_limits` says why and looks for it."""
 
 _POOLING: frozenset[Architecture] = frozenset({"manet", "pspnet", "pan", "deeplabv3", "deeplabv3plus", "upernet"})
 """Decoders with attention or pooling over all that the network sees at once."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
 from pipeline import legend
-from pipeline.demo.boundary import Points, border, polygon
 from pipeline.demo.delivery_writer import Vintage, write_checksums, write_raster, write_tile
+from pipeline.demo.domain_borders import Points, border, polygon
 from pipeline.demo.landscape import Landscape
-from pipeline.demo.render import Radiometry, photograph
+from pipeline.demo.orthoimage import Radiometry, photograph
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.grid import PIXELS_PER_M, Tile, Window, union

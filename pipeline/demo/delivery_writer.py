@@ -13,10 +13,10 @@ from scipy import ndimage
 from pipeline import legend
 from pipeline.demo.landscape import Landscape, Scene
 from pipeline.demo.noise import Float, Mask
-from pipeline.demo.render import Radiometry
+from pipeline.demo.orthoimage import Radiometry
 from pipeline.durable import replacing
 from pipeline.grid import CRS, Affine6, Tile
-from pipeline.sources import delivery
+from pipeline.sources.delivery import names as delivery
 
 _QUALITY = 80
 """IGN's E080: one byte is kept of eight."""

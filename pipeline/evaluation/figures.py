@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipeline.evaluation.reliability import BINS, Reliability
+from pipeline.evaluation.calibration import BINS, Reliability
 
 _DPI = 110
 _DARK = 0.55

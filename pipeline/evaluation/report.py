@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline import legend
 from pipeline.evaluation import figures
+from pipeline.evaluation.calibration import Reliability
+from pipeline.evaluation.html import STYLE, class_name, image, table
 from pipeline.evaluation.intervals import Interval, Intervals
 from pipeline.evaluation.metrics import Mode, Scores, scores
-from pipeline.evaluation.page import STYLE, class_name, image, table
-from pipeline.evaluation.reliability import Reliability
 
 MEANS = {
     "oa": "overall accuracy",

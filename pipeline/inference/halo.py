@@ -17,11 +17,11 @@ from pipeline import legend
 from pipeline.config import EngineName, Recipe
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Layout, Window, union
-from pipeline.inference.arrays import ArraySource, coordinates, mosaic_behind
+from pipeline.inference.array_source import ArraySource, coordinates, mosaic_behind
 from pipeline.inference.predictor import TORCH, Engine, Predictor, predictor_for, resolve_engine
 from pipeline.legend import LAYERS
 from pipeline.model import Model
-from pipeline.sources.mosaic import Pixels, Source
+from pipeline.sources.reading.mosaic import Pixels, Source
 
 BATCH_PIXELS = 2_848 * 2_848
 """Windows of one shape go to the engine together up to this many pixels: memory as of one large window."""

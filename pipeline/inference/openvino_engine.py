@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipeline.durable import sync, user_cache
 from pipeline.errors import EngineError, StorageError
 from pipeline.fingerprint import PRODUCT_VERSION, digest
-from pipeline.inference.graph import MapGraph
-from pipeline.inference.quantized import Quantized
+from pipeline.inference.map_graph import MapGraph
+from pipeline.inference.quantized_model import Quantized
 from pipeline.inference.torch_engine import check_finite
 from pipeline.model import Model
 

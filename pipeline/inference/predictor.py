@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.config import EngineName, Precision
 from pipeline.errors import EngineError
 from pipeline.inference.openvino_engine import OpenVinoPredictor
-from pipeline.inference.quantized import Quantized, read_quantized
+from pipeline.inference.quantized_model import Quantized, read_quantized
 from pipeline.inference.torch_engine import TorchPredictor, device, set_threads
 from pipeline.model import Model
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import EngineError
-from pipeline.inference.graph import NOT_FINITE, MapGraph
+from pipeline.inference.map_graph import NOT_FINITE, MapGraph
 from pipeline.legend import LAYERS
 from pipeline.model import Model
 

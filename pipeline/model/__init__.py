@@ -1,6 +1,6 @@
 """The network, its weights and its recipe."""
 
-from pipeline.model.lean import lean
+from pipeline.model.inference_network import lean
 from pipeline.model.network import build
 from pipeline.model.weights import Model, load
 

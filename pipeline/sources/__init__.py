@@ -4,10 +4,10 @@
 reads from.
 """
 
-from pipeline.sources.catalog import IndexReport, index, open_domain
-from pipeline.sources.inputs import BANDS, Asset, DomainInputs, Fill, InputTile
-from pipeline.sources.mosaic import Mosaic
-from pipeline.sources.raster import Pixels, Raster, Source
+from pipeline.sources.catalog.index import IndexReport, index, open_domain
+from pipeline.sources.domain_inputs import BANDS, Asset, DomainInputs, Fill, InputTile
+from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.sources.reading.raster import Pixels, Raster, Source
 
 __all__ = [
     "BANDS",

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset, Sampler
 
 from pipeline.config import Recipe
 from pipeline.errors import ConfigError
-from pipeline.sources.labelled import Patch, find_patches, read_image, read_mask
-from pipeline.training.config import AugmentSection, DataSection
+from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
+from pipeline.training.run_config import AugmentSection, DataSection
 
 IGNORE = 255
 """Label that the loss does not count."""

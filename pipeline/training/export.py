@@ -18,7 +18,7 @@ from pipeline.evaluation import figures
 from pipeline.evaluation.metrics import as_ign
 from pipeline.evaluation.report import BY_CLASS, MEANS, Evaluation
 from pipeline.model.checkpoint import IGNORED, PREFIX
-from pipeline.training.config import Training
+from pipeline.training.run_config import Training
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from pipeline.evaluation.report import Evaluation
 from pipeline.model import build
 from pipeline.model.checkpoint import fit_tensors
 from pipeline.model.weights import read_weights
-from pipeline.sources.labelled import channel_statistics
-from pipeline.training.config import Training
+from pipeline.sources.labels.patches import channel_statistics
 from pipeline.training.dataset import Dealt, Patches, Sample, Split, split_patches
 from pipeline.training.export import Exported, Trained, export
-from pipeline.training.module import Segmentation
+from pipeline.training.lightning_module import Segmentation
+from pipeline.training.run_config import Training
 
 _HEAD = "segmentation_head."
 _PANELS = {

@@ -8,18 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.bench import gpu, nation, rehearsal
+from pipeline.bench.development import nation, rehearsal
+from pipeline.bench.development.synthetic_domains import FRANCE, Footprint, make_up
 from pipeline.bench.gemm import network_flops
 from pipeline.bench.imagery import QUICK, Imagery, make_imagery, mirrored
-from pipeline.bench.madeup import FRANCE, Footprint, make_up
+from pipeline.bench.measurements import gpu
 from pipeline.bench.suite import run_benches
 from pipeline.config import GridSection
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window
 from pipeline.inference import Engine
-from pipeline.products.item import read_sealed
-from pipeline.runs.verify import verify
-from tests.deliveries import SHARED
+from pipeline.products.tile.seal import read_sealed
+from pipeline.runs.quality.verify import verify
+from tests.support.deliveries import SHARED_DATA
 
 FIGURES = {
     "engines": {"engines.gemm_share_fp32", "engines.agreement_fp32"},
@@ -119,9 +120,9 @@ def test_a_full_size_tile_has_the_grid_of_a_real_campaign_and_a_smaller_one_as_m
 
 
 def test_the_footprints_of_the_nation_are_its_departements_and_hold_each_tile_once() -> None:
-    if not (SHARED / "admin_france").is_dir():
+    if not (SHARED_DATA / "admin_france").is_dir():
         pytest.skip("no borders of départements beside the repository")
-    given = nation.footprints(SHARED)
+    given = nation.footprints(SHARED_DATA)
     tiles = [tile for footprint in given for tile in footprint.tiles]
     assert len(given) == len({f.domain for f in given}) == 96
     assert 21_500 < len(tiles) < 22_500

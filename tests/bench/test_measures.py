@@ -9,17 +9,17 @@ from PIL import Image
 
 from pipeline.bench.chart import Curve, bars, curves
 from pipeline.bench.gemm import network_flops
-from pipeline.bench.halo import _differing, _layout, _whole
 from pipeline.bench.imagery import mirrored
 from pipeline.bench.machine import isolated, measure
-from pipeline.bench.quantize import held_out
+from pipeline.bench.measurements.halo import _differing, _layout, _whole
+from pipeline.bench.measurements.quantize import held_out
 from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.grid import Layout, Window
 from pipeline.inference import Engine, predictor_for
 from pipeline.model import Model
 from pipeline.model.network import build
-from pipeline.runs.frontier import of_patches
-from tests.inference.networks import exact_model
+from pipeline.runs.quantization.tradeoff import of_patches
+from tests.support.networks import exact_model
 
 
 def test_the_operations_of_a_patch_are_those_of_the_model_card_s_network() -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cluster.node import NodeWork
-from pipeline.runs.domain import run
-from pipeline.runs.plan import make_plan
-from tests.cluster.processes import REPOSITORY, faked_gpus, process, scheduler
-from tests.runs.campaigns import Made, cog_bytes, make_campaign, quick_clusters
+from pipeline.cluster.slurm.node import NodeWork
+from pipeline.runs.mapping.run import run
+from pipeline.runs.planning.plan import make_plan
+from tests.support.campaigns import Made, cog_bytes, make_campaign, quick_clusters
+from tests.support.dask_processes import faked_gpus, process, scheduler
+from tests.support.paths import ROOT
 
 SEEN = """
 import json, os, sys
@@ -70,7 +71,7 @@ def test_a_node_of_a_job_starts_one_worker_a_gpu_on_the_scheduler_file(mapped: M
     """What `srun` starts on a node, without SLURM around it: `dask cuda worker` for the GPUs that the job has."""
     NodeWork({"n7": "127.0.0.1"}, workers=None, processes=1, threads=2, gpus=True).write(tmp_path)
     slurm = {"SLURMD_NODENAME": "n7", "SLURM_PROCID": "3", "CUDA_VISIBLE_DEVICES": "0,1"}
-    node = ("-m", "pipeline.cluster.node", str(tmp_path))
+    node = ("-m", "pipeline.cluster.slurm.node", str(tmp_path))
     with (
         scheduler(tmp_path) as (file, _),
         process(*node, log=tmp_path / "log", environment=faked_gpus(2) | slurm),
@@ -99,7 +100,7 @@ def test_a_domain_is_mapped_on_this_machines_gpus(tmp_path: Path) -> None:
     run(make_plan(made.campaign.on_cluster("cuda")))
     on_gpu = {p.name: p for p in made.products.rglob("*-landcover.tif")}
     made.change(output=_output(made, tmp_path / "cpu"))
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(made.config)]
     subprocess.run(command, env=hidden, check=True)
     for path in (tmp_path / "cpu").rglob("*-landcover.tif"):

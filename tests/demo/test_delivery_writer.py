@@ -13,12 +13,12 @@ from shapely.geometry import box, shape
 
 from pipeline.demo.country import ORIGIN, VINTAGES, Country, make_country
 from pipeline.demo.landscape import Landscape
-from pipeline.demo.render import photograph
+from pipeline.demo.orthoimage import photograph
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.grid import Tile, Window
-from pipeline.sources.catalog import index, open_domain
-from pipeline.sources.delivery import walk
-from pipeline.sources.mosaic import Mosaic
+from pipeline.sources.catalog.index import index, open_domain
+from pipeline.sources.delivery.names import walk
+from pipeline.sources.reading.mosaic import Mosaic
 
 SIZE = 500
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.demo.country import ORIGIN, VINTAGES
 from pipeline.demo.landscape import AGRICULTURAL, BARE, CLASSES, HERBACEOUS, PLOWED, VINEYARD, Landscape, Scene
 from pipeline.demo.noise import fractal, uniform
-from pipeline.demo.render import photograph
+from pipeline.demo.orthoimage import photograph
 from pipeline.grid import Window
 
 SEED = 2022

@@ -9,8 +9,8 @@ from PIL import Image
 
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import figures, scores
+from pipeline.evaluation.calibration import Reliability
 from pipeline.evaluation.intervals import bootstrap
-from pipeline.evaluation.reliability import Reliability
 from pipeline.evaluation.report import Evaluation, page
 
 

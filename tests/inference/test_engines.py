@@ -17,7 +17,7 @@ from pipeline.inference import predictor as predictors
 from pipeline.inference.openvino_engine import OpenVinoPredictor, converted
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model, build, load
-from tests.inference.networks import Strided, exact_recipe
+from tests.support.networks import Strided, exact_recipe
 
 pytest.importorskip("openvino", reason="the extra `cpu` is not installed")
 

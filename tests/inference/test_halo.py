@@ -18,13 +18,13 @@ import pipeline
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Layout, Window
 from pipeline.inference import Engine, Method, predict_stack
-from pipeline.inference.arrays import ArraySource
+from pipeline.inference.array_source import ArraySource
 from pipeline.inference.halo import map_block, read_reflected
 from pipeline.inference.predictor import predictor_for
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model
-from pipeline.sources.mosaic import Pixels
-from tests.inference.networks import STRIDE, Strided, exact_model, exact_recipe
+from pipeline.sources.reading.mosaic import Pixels
+from tests.support.networks import STRIDE, Strided, exact_model, exact_recipe
 
 BANDS = ("red", "green", "blue", "nir", "elevation")
 

@@ -16,7 +16,7 @@ from pipeline.inference import predict
 from pipeline.model import load
 from pipeline.model.network import build
 from pipeline.sources import Mosaic, index, open_domain
-from tests.deliveries import Delivery, make_delivery
+from tests.support.deliveries import Delivery, make_delivery
 
 SIZE = 100
 """Pixels of a tile's side: one window holds it with its halo."""

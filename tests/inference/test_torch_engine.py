@@ -17,13 +17,13 @@ from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.errors import EngineError
 from pipeline.grid import Layout
 from pipeline.inference import Engine, on_gpu, resolve_engine, torch_engine
-from pipeline.inference.memory import projected_memory
+from pipeline.inference.memory_projection import projected_memory
 from pipeline.inference.torch_engine import LANES, TorchPredictor
 from pipeline.model import Model, build, load
-from pipeline.runs.domain import run
-from pipeline.runs.plan import make_plan
-from tests.inference.networks import Greedy, Strided, exact_model, exact_recipe
-from tests.runs.campaigns import make_campaign
+from pipeline.runs.mapping.run import run
+from pipeline.runs.planning.plan import make_plan
+from tests.support.campaigns import make_campaign
+from tests.support.networks import Greedy, Strided, exact_model, exact_recipe
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.runs.campaigns import quick_clusters
+from tests.support.campaigns import quick_clusters
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pipeline.config import Recipe
 from pipeline.errors import ConfigError
-from pipeline.training.config import AugmentSection, DataSection
 from pipeline.training.dataset import IGNORE, Dealt, Patches, augmented, split_patches
-from tests.accuracy.flair import random_set, write_pair
-from tests.runs.campaigns import RECIPE
+from pipeline.training.run_config import AugmentSection, DataSection
+from tests.support.campaigns import RECIPE
+from tests.support.flair_dataset import random_set, write_pair
 
 NO_CHANGE = AugmentSection(vertical_flip=0, horizontal_flip=0, rotate_90=0)
 
@@ -64,7 +64,7 @@ def test_labels_over_the_recipes_classes_are_ignored(tmp_path: Path) -> None:
     mask = np.repeat(np.arange(20, dtype=np.uint8), 32)[:640].reshape(20, 32)
     write_pair(tmp_path, 1, pixels=np.ones((5, 20, 32), np.uint8), mask=mask)
     split = DataSection(places=(tmp_path,), split={"by": "given", "validation": (tmp_path,)})  # type: ignore[arg-type]
-    from pipeline.sources.labelled import find_patches
+    from pipeline.sources.labels.patches import find_patches
 
     _, labels = Patches(find_patches(split.places), Recipe(**RECIPE))[0, 0, True]  # type: ignore[arg-type]
     assert labels[:, 0].tolist() == [IGNORE, *range(12), *[IGNORE] * 7]

@@ -14,15 +14,16 @@ from pipeline.config import load_recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.evaluation import confusion_matrix
 from pipeline.model import load
-from pipeline.products.maps import find_maps
-from pipeline.runs.evaluate import evaluate_set
-from pipeline.runs.predict import predict_raster
-from pipeline.runs.temperature import calibrate
-from pipeline.sources.labelled import read_mask
-from pipeline.training.config import Training
+from pipeline.products.assessment.class_maps import find_maps
+from pipeline.runs.accuracy.evaluate import evaluate_set
+from pipeline.runs.accuracy.temperature import calibrate
+from pipeline.runs.mapping.single_raster import predict_raster
+from pipeline.sources.labels.patches import read_mask
 from pipeline.training.dataset import split_patches
 from pipeline.training.fit import Fitted, _started, fit
-from tests.training.runs import a_run, curve, write_run
+from pipeline.training.run_config import Training
+from tests.support.paths import ROOT
+from tests.support.training_runs import a_run, curve, write_run
 
 FALLING = {"factor": 0.5, "patience": 0, "cooldown": 0, "min_lr": 0.0}
 """A schedule that falls at each epoch that is no better."""
@@ -165,7 +166,7 @@ def test_two_processes_learn_as_one_with_the_doubled_batch(tmp_path: Path) -> No
     config = write_run(tmp_path, batch=2, devices=2, **how)
     # Lightning starts the second process itself, by this very command.
     command = [sys.executable, str(script), "train", str(config), "--out", str(tmp_path / "two"), "--quiet"]
-    repository = str(Path(__file__).parents[2])
+    repository = str(ROOT)
     environment = os.environ | {"PYTHONPATH": repository, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -176,7 +177,7 @@ def test_two_processes_learn_as_one_with_the_doubled_batch(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_the_cards_network_learns_on_the_five_real_patches(shared_data: Path, tmp_path: Path) -> None:
-    shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/training/flair-inc_rgbie_12cl.yaml").read_text())
+    shipped = yaml.safe_load((ROOT / "configs/training/flair-inc_rgbie_12cl.yaml").read_text())
     data = {
         "places": [str(shared_data / "flair_patches")],
         "metadata": str(shared_data / "flair_patches" / "metadata.json"),
@@ -184,7 +185,7 @@ def test_the_cards_network_learns_on_the_five_real_patches(shared_data: Path, tm
     }
     small = {"data": data, "epochs": 2, "batch": 1, "devices": 1, "nodes": 1, "loaders": 0, "start": {}}
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(shipped | small))
-    from pipeline.training.config import load_training
+    from pipeline.training.run_config import load_training
 
     fitted = fit(load_training(tmp_path / "card.yaml"), tmp_path / "out", progress_bar=False)
     first, second = curve(tmp_path / "out", "train_loss")

@@ -4,12 +4,12 @@
 writes one height and `heights` those of a domain, `small` removes the files behind them.
 """
 
-from pipeline.sources.staging.heightfile import Holes, Treatment, holes_of
-from pipeline.sources.staging.heights import HeightsReport, write_heights
+from pipeline.sources.staging.archives import Archive, check_sums, find
+from pipeline.sources.staging.cleanup import removable, remove
+from pipeline.sources.staging.domain_heights import HeightsReport, write_heights
+from pipeline.sources.staging.height_cog import Holes, Treatment, holes_of
 from pipeline.sources.staging.sevenzip import Contents, Member, read_contents
-from pipeline.sources.staging.small import removable, remove
 from pipeline.sources.staging.unpack import check_members, claimed, pending, unpack
-from pipeline.sources.staging.volumes import Archive, check_sums, find
 
 __all__ = [
     "Archive",

@@ -15,7 +15,7 @@ import py7zr
 from py7zr.exceptions import ArchiveError, PasswordRequired
 
 from pipeline.errors import DeliveryError
-from pipeline.sources.staging.volumes import Archive
+from pipeline.sources.staging.archives import Archive
 
 _START = 32
 """Bytes before the first packed stream."""

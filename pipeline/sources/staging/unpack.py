@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from pipeline.durable import sync
 from pipeline.errors import DeliveryError, StorageError
 from pipeline.lock import holding
-from pipeline.sources.delivery import check_domain, parse
+from pipeline.sources.delivery.names import check_domain, parse
+from pipeline.sources.staging.archives import Archive
 from pipeline.sources.staging.sevenzip import Contents, Member, Stream, Tape
-from pipeline.sources.staging.volumes import Archive
 
 WORK = ".stage"
 """Folder inside the staging folder for what is being written: cleared at every start, but for the journal."""

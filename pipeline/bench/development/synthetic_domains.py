@@ -1,0 +1,90 @@
+"""Domains that were never delivered: files of a delivery's names, and their catalogue as `index` writes it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.fingerprint import digest
+from pipeline.grid import Tile, Window
+from pipeline.sources.catalog.writer import Described, write_domain
+from pipeline.sources.delivery import names as delivery
+from pipeline.sources.delivery.attribution import About, Origin
+from pipeline.sources.delivery.names import Kind
+from pipeline.sources.domain_inputs import Asset, InputTile
+
+YEAR = 2021
+FRANCE = Window.from_bounds((90_000.0, 6_040_000.0, 1_250_000.0, 7_120_000.0))
+"""Metropolitan France with Corsica, a campaign's default extent."""
+
+Write = Callable[[Path, Kind, Tile], None]
+"""Makes the file of a kind behind a tile."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A domain and its tiles."""
+
+    domain: str
+    tiles: tuple[Tile, ...]
+
+    @classmethod
+    def oblong(cls, code: int, corner: tuple[int, int], *, rows: int, cols: int, tile: int) -> "Footprint":
+        """`rows` × `cols` tiles of `tile` px, from a north-west corner (row, col) on the lattice."""
+        row, col = corner
+        windows = Window(row, col, rows * tile, cols * tile).split(tile)
+        return cls(f"D{code:03}_{YEAR}", tuple(Tile.at(w.row, w.col, tile) for w in windows))
+
+
+def make_up(folder: Path, footprints: Sequence[Footprint], *, write: Write) -> Path:
+    """Writes an RVB, an IRC and a height file a tile below `folder`, and their catalogue; returns the catalogue.
+
+    Args:
+        write: makes one file; its content is never indexed, so its signature is its name's.
+
+    Raises:
+        StorageError: the catalogue cannot be written.
+    """
+    catalog = folder / "catalog"
+    for footprint in footprints:
+        below = folder / "deliveries" / footprint.domain
+        tiles = [InputTile(tile, _files(below, footprint.domain, tile, write)) for tile in footprint.tiles]
+        about = About(footprint.domain, YEAR, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
+        write_domain(catalog, about, [Described(tile, ()) for tile in tiles])
+    return catalog
+
+
+def _files(folder: Path, domain: str, tile: Tile, write: Write) -> tuple[Asset, ...]:
+    departement, year = delivery.split_domain(domain)
+    names: dict[Kind, Path] = {
+        "height": Path(delivery.height_name(tile.name, departement=departement, year=year)),
+        "irc": _imagery(tile, departement, year, infrared=True),
+        "rvb": _imagery(tile, departement, year, infrared=False),
+    }
+    assets = []
+    for kind, name in names.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, kind, tile)
+        assets.append(_asset(path, kind, tile))
+    return tuple(assets)
+
+
+def _imagery(tile: Tile, departement: str, year: int, *, infrared: bool) -> Path:
+    name = delivery.imagery_name(tile.name, departement=departement, year=year, infrared=infrared, suffix="tif")
+    return delivery.imagery_folder(departement=departement, year=year, infrared=infrared) / name
+
+
+def _asset(path: Path, kind: Kind, tile: Tile) -> Asset:
+    stat = path.stat()
+    return Asset(
+        kind=kind,
+        path=path,
+        signature=digest(path.name),
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        transform=tile.window.transform,
+        shape=tile.window.shape,
+        dtype="uint8",
+        block=(1024, 1024),
+        nodata=None,
+    )

@@ -1,0 +1,86 @@
+"""`baseline`: a plain loop that does what IGN's own command for large rasters does, and nothing better.
+
+512 px windows with a margin of 128, of which the middle 256 × 256 is kept; batches of 4 made by two loader
+processes; scaling in float64 on the CPU; PyTorch eager; a softmax of all logits brought back to the host, where its
+argmax is taken. The input is one raster of five bands that was made before, so no JPEG 2000 is decoded here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterWindow
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.bench.machine import Usage, measure
+from pipeline.grid import CRS
+from pipeline.model import Model
+from pipeline.products.tile.cog import write_cog
+
+WINDOW, MARGIN = 512, 128
+BATCH, LOADERS = 4, 2
+_CORE = WINDOW - 2 * MARGIN
+
+
+@dataclass(frozen=True)
+class Windows(Dataset[tuple[torch.Tensor, int, int]]):
+    """The windows of a raster, scaled."""
+
+    raster: Path
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    side: int
+    """Pixels a side of the raster, a multiple of what is kept of a window."""
+
+    def __len__(self) -> int:
+        return (self.side // _CORE) ** 2
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+        """(float32 (band, y, x), row, column of the kept part); beyond the raster's edge it is 0."""
+        row, col = (k * _CORE for k in divmod(index, self.side // _CORE))
+        place = RasterWindow(col - MARGIN, row - MARGIN, WINDOW, WINDOW)
+        with rasterio.open(self.raster) as file:
+            pixels = file.read(window=place, boundless=True, fill_value=0).astype(np.float64)
+        for band, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            pixels[band] = (pixels[band] - mean) / std
+        return torch.as_tensor(pixels, dtype=torch.float32), row, col
+
+
+def map_as_ign(model: Model, raster: Path, out: Path, *, threads: int, loaders: int = LOADERS) -> Usage:
+    """Maps a square raster whose side is a multiple of 256 px; to be called in a fresh process.
+
+    The network is loaded before the clock starts; the COG is written before it stops.
+
+    Args:
+        loaders: processes that read and scale, forked; 0 reads in this one.
+    """
+    with rasterio.open(raster) as file:
+        side, transform = file.width, tuple(file.transform)[:6]
+    torch.set_num_threads(threads)
+    recipe = model.recipe
+    windows = Windows(raster, recipe.mean, recipe.std, side)
+    context = "fork" if loaders else None
+    loader: Any = DataLoader(windows, batch_size=BATCH, num_workers=loaders, multiprocessing_context=context)
+
+    def work() -> None:
+        classes = _loop(model, loader, side)
+        write_cog(out, classes, layer="landcover", transform=transform, crs=CRS, live=recipe.live, tags={})
+
+    return measure(work)[1]
+
+
+@torch.inference_mode()
+def _loop(model: Model, loader: Any, side: int) -> NDArray[np.uint8]:
+    classes = np.zeros((side, side), np.uint8)
+    for images, rows, cols in loader:
+        shares = torch.softmax(model.network(images), dim=1).cpu().numpy()
+        # Its argmax is over all logits; those that the recipe switches off would not be FLAIR classes of the product.
+        best = shares[:, [value - 1 for value in model.recipe.live]].argmax(axis=1)
+        values = np.asarray(model.recipe.live, np.uint8)[best]
+        for value, row, col in zip(values, rows.tolist(), cols.tolist(), strict=True):
+            classes[row : row + _CORE, col : col + _CORE] = value[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return classes

@@ -1,0 +1,128 @@
+"""Commands for SLURM clusters: submit, requeue and doctor."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Column, Table
+
+from pipeline.cli.options import ConfigArgument, DomainOption, MissingOption, console, log
+from pipeline.config import load_campaign
+from pipeline.errors import MachineError
+
+if TYPE_CHECKING:
+    from pipeline.runs.slurm.submit import Submission
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: landcover submit campaign.yaml --cluster jean-zay-a100 --account xxx --dry-run")
+def submit(
+    config: ConfigArgument,
+    *,
+    cluster: Annotated[str, typer.Option("--cluster", help="A name under configs/clusters, or a YAML like those.")],
+    account: Annotated[str | None, typer.Option("--account", help="The project whose hours are charged.")] = None,
+    domain: DomainOption = None,
+    only_missing: MissingOption = False,
+    qos: Annotated[str | None, typer.Option("--qos", help="A quality of service of the cluster's file.")] = None,
+    hours: Annotated[float | None, typer.Option("--hours", help="Time of a job, instead of the plan's.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of a node, instead of the plan's.")] = None,
+    publish: Annotated[bool, typer.Option("--publish/--no-publish", help="Publish when all have ended.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the job scripts; submit nothing.")] = False,
+) -> None:
+    """Submit a campaign to SLURM: a job a domain that goes on until it is mapped, then one that publishes.
+
+    A domain that has a job already is left to it. A dry run asks SLURM nothing.
+    """
+    from pipeline.cluster.slurm.queue import queued
+    from pipeline.runs.slurm.submit import Wishes, prepare
+    from pipeline.runs.slurm.submit import submit as submit_jobs
+
+    campaign = load_campaign(config)
+    wishes = Wishes(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
+    taken = () if dry_run else queued(campaign.output.domains)
+    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), wishes=wishes, taken=taken)
+    for sentence in prepared.skipped:
+        log.info("%s", sentence)
+    if not prepared.domains:
+        console.print("nothing to submit")
+        return
+    _print_submission(prepared)
+    if dry_run:
+        for name, content in prepared.scripts:
+            console.rule(name)
+            console.print(content, markup=False, highlight=False, soft_wrap=True)
+        return
+    jobs = submit_jobs(prepared, campaign)
+    for job, (name, _) in zip(jobs, prepared.scripts, strict=True):
+        console.print(f"job {job}: {prepared.folder / name}", soft_wrap=True, highlight=False)
+    console.print(f"logs: {prepared.folder}/*.log; `landcover status {config}` tells how far it is", soft_wrap=True)
+
+
+@app.command(epilog="Example: landcover requeue campaign.yaml --domain D034_2021 --exit-code 5")
+def requeue(
+    config: ConfigArgument,
+    *,
+    domain: Annotated[str, typer.Option("--domain", help="The domain that this job maps.")],
+    exit_code: Annotated[int, typer.Option("--exit-code", help="What `landcover run` ended with.")],
+    resubmit: Annotated[
+        Path | None,
+        typer.Option(
+            "--resubmit", envvar="RESUBMIT", help="The job's script, where the site forbids requeueing; submitted anew."
+        ),
+    ] = None,
+) -> None:
+    """Used by job scripts: put this job back into the queue where its run has more to do and makes progress."""
+    from pipeline.runs.slurm import requeue as requeueing
+
+    if exit_code not in requeueing.AGAIN:
+        raise typer.Exit(exit_code)
+    job = requeueing.again(load_campaign(config), domain, resubmit=resubmit)
+    console.print(f"{domain}: more to do, it goes on as job {job}")
+
+
+@app.command(epilog="Example: landcover doctor campaign.yaml --json doctor.json")
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A campaign's YAML.", show_default=False)
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option("--domain", help="Keep the findings as doctor.json beside this domain's product.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the findings to this file.")] = None,
+) -> None:
+    """Check this machine: packages, GDAL, GPUs, SLURM; and a campaign's weights, engine and disks.
+
+    On a login node it also fetches weights from a hub into the cache that compute nodes read.
+    """
+    from pipeline.durable import write_json
+    from pipeline.runs.diagnostics.doctor import DOCTOR_FILE, examine
+
+    campaign = load_campaign(config) if config else None
+    findings = examine(campaign)
+    files = [json_file] if json_file else []
+    if campaign and domain:
+        files.append(campaign.output.domains / campaign.domain(domain).name / DOCTOR_FILE)
+    for file in files:
+        write_json(file, findings.as_json())
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("", "check", Column("found", overflow="fold"), "what to do", box=None)
+    for c in findings.checks:
+        table.add_row(f"[{colours[c.state]}]{c.state}[/]", c.name, c.found, c.remedy)
+    console.print(table)
+    if findings.failed:
+        raise MachineError(
+            f"{findings.host} cannot do this: {', '.join(c.name for c in findings.failed)}; see what to do above"
+        )
+
+
+def _print_submission(prepared: "Submission") -> None:
+    from pipeline.runs.planning.forecast import duration
+
+    r = prepared.request
+    size = f"{r.nodes} × {r.cores} cores" + (f" and {r.gpus} GPUs" if r.gpus else "")
+    say = partial(console.print, soft_wrap=True, highlight=False)
+    say(f"{len(prepared.domains)} domains, a job each: {', '.join(prepared.domains)}")
+    say(f"a job takes {size} for up to {r.minutes} min, and is warned {r.lead_s} s before")
+    say(f"the largest domain is expected to take {duration(prepared.expected_s)}")

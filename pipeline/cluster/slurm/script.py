@@ -1,0 +1,102 @@
+"""Job scripts: those of `slurm/`, with a site's options, modules and variables filled in."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cluster.slurm.site import Site
+
+_MARK = "#SITE\n"
+_CACHES = {
+    "HF_HOME": "huggingface",
+    "TORCH_HOME": "torch",
+    "MPLCONFIGDIR": "matplotlib",
+    "LANDCOVER_CACHE": "landcover",
+}
+"""Variables of libraries that keep files in $HOME otherwise, and folders below `caches`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job asks SLURM for."""
+
+    name: str
+    account: str | None
+    qos: str | None
+    minutes: int
+    cores: int
+    """Of a node."""
+    gpus: int = 0
+    """Of a node."""
+    nodes: int = 1
+    log: str = "%x-%j.log"
+    """The log's name, with SLURM's patterns."""
+    comment: str = ""
+    array: str = ""
+    """`0-95%8`; empty for one job."""
+    lead_s: int = 0
+    """Seconds between the warning and the time limit; 0: no warning."""
+
+
+def scripts_folder() -> Path:
+    """The folder `slurm/`: inside an installed package, else beside it in a checkout."""
+    package = Path(__file__).parents[2]
+    packaged = package / "_slurm"
+    return packaged if packaged.is_dir() else package.parent / "slurm"
+
+
+def fill_in(name: str, site: Site, request: Request, *, variables: Mapping[str, str]) -> str:
+    """A script of `slurm/` for one site, ready for `sbatch`.
+
+    Args:
+        name: of the script, `map.sbatch`.
+        site: gives options, modules, disks, caches and umask.
+        request: what the job asks for.
+        variables: what the script reads; exported as they are.
+    """
+    template = (scripts_folder() / name).read_text(encoding="utf-8")
+    before, mark, after = template.partition(_MARK)
+    if not mark:
+        raise ValueError(f"slurm/{name} has no line {_MARK!r}")
+    return before + "\n".join((*_options(site, request), *_shell(site, variables))) + "\n" + after
+
+
+def _options(site: Site, request: Request) -> list[str]:
+    chosen = {
+        "job-name": request.name,
+        "account": request.account,
+        "partition": site.partition,
+        "constraint": site.constraint,
+        "qos": request.qos,
+        "time": request.minutes,
+        "nodes": request.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": request.cores,
+        "gres": f"gpu:{request.gpus}" if request.gpus else None,
+        "hint": site.hint,
+        "array": request.array or None,
+        "signal": f"B:USR1@{request.lead_s}" if request.lead_s else None,
+        "output": request.log,
+        "comment": f'"{request.comment}"' if request.comment else None,
+    }
+    options = [f"#SBATCH --{key}={value}" for key, value in chosen.items() if value is not None]
+    return [*options, "#SBATCH --requeue" if site.requeue else "#SBATCH --no-requeue"]
+
+
+def _shell(site: Site, variables: Mapping[str, str]) -> list[str]:
+    """Lines that bash runs before the script's own."""
+    lines = [f"umask {site.umask}"] if site.umask else []
+    if site.modules:
+        lines += ["module purge", *(f"module load {module}" for module in site.modules)]
+    for use, variable in site.disks.items():
+        name = variable.strip("${}")
+        lines.append(f': "${{{name}:?the {use} disk of {site.name}}}"')
+    if "job" in site.disks:
+        lines.append(f'export TMPDIR="{site.disks["job"]}"')
+    if site.caches:
+        lines += [f'export {name}="${{{name}:-{site.caches}/{folder}}}"' for name, folder in _CACHES.items()]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    # The environment that submitted; modules may have put another Python before it.
+    return [*lines, f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"']

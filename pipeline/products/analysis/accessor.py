@@ -1,0 +1,186 @@
+"""`ds.cover`: what a product answers without leaving xarray."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import geopandas as gpd
+import matplotlib.pyplot as plt
+import numpy as np
+import shapely
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from rasterio.features import geometry_mask
+from rasterio.transform import Affine
+from shapely.geometry.base import BaseGeometry
+
+from pipeline import legend
+from pipeline.errors import ProductError
+from pipeline.grid import Affine6, Window
+from pipeline.products.analysis.areas import Asked, area_by_class
+from pipeline.products.analysis.change import Change, FalseChange, change
+from pipeline.products.analysis.raster_grid import Placed
+from pipeline.products.analysis.zonal import Counted
+from pipeline.progress import PATIENCE_S, progress
+
+_CHUNK = 5_000
+"""Pixels a side of a Dask chunk, 25 MB a layer."""
+_MOST_DRAWN = 1_200
+"""Pixels a side of a drawing; more are left out, evenly."""
+
+Geometries: TypeAlias = BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries
+
+
+@xr.register_dataset_accessor("cover")  # type: ignore[no-untyped-call]  # xarray leaves this one untyped
+class Cover:
+    """Questions to a land-cover Dataset, from `open_product` or cut from one."""
+
+    def __init__(self, product: xr.Dataset) -> None:
+        self._product = product
+        # xarray keeps an accessor with its Dataset, and gives a new one to what is derived from it. So a cube that is
+        # remembered here is never taken for one of changed or cut pixels.
+        self._shares: Path | None = None
+        self._counted: xr.Variable | None = None
+
+    def counted_in(self, shares: Path | None) -> None:
+        """Remembers the share cube of this very Dataset's pixels; for who opens products."""
+        self._shares, self._counted = shares, self._product.variables.get("landcover")
+
+    @property
+    def _landcover(self) -> xr.DataArray:
+        if "landcover" not in self._product:
+            raise ProductError(f"expected a Dataset with `landcover`; got {', '.join(map(str, self._product))}")
+        return self._product["landcover"]
+
+    def select(self, classes: Sequence[str | int]) -> xr.Dataset:
+        """The product with other classes as no data, lazily.
+
+        Args:
+            classes: names of groups and classes, slugs or FLAIR values.
+
+        Raises:
+            ConfigError: a class or group that there is not.
+            ProductError: a product too large for Dask: clip it first.
+        """
+        wanted = [value for name in classes for value in legend.members(name)]
+        return self._masked(self._on_dask(), self._on_dask()["landcover"].isin(wanted))
+
+    def clip(self, geometry: Geometries) -> xr.Dataset:
+        """The product's pixels whose centres lie in a geometry, others as no data, cut to its bounds; on Dask.
+
+        Args:
+            geometry: GeoDataFrame or GeoSeries in any CRS, or a shapely geometry in the product's.
+
+        Raises:
+            ProductError: it lies outside the product, or has no CRS.
+        """
+        place = Placed.of(self._product)
+        outline = _outline(geometry, place.crs)
+        window = place.within(outline.bounds) if not outline.is_empty else Window(0, 0, 0, 0)
+        if not window.pixels:
+            raise ProductError(f"the geometry, {outline.bounds}, lies outside the product: {self._bounds(place)}")
+        rows, cols = window.slices_in(place.window)
+        part = self._product.isel(y=rows, x=cols).chunk({"y": _CHUNK, "x": _CHUNK})
+        template = part["landcover"].astype(bool)
+        inside = xr.map_blocks(_inside, template, kwargs={"outline": outline, "pixel": place.pixel}, template=template)
+        return self._masked(part, inside)
+
+    def plot(self, ax: Axes | None = None, *, title: str = "", legend_columns: int = 1) -> Axes:
+        """Draws the classes in their colours, with a legend of those that occur.
+
+        Every n-th pixel is drawn where there are more than 1 200 a side, so a nation wants a coarser level or a clip.
+
+        Args:
+            ax: where; by default axes of a new figure.
+            title: above it.
+            legend_columns: of the legend beside the map; 0 for none.
+        """
+        step = max(1, -(-max(self._landcover.shape) // _MOST_DRAWN))
+        place, drawn = Placed.of(self._product), self._landcover[::step, ::step].to_numpy()
+        axes = plt.subplots(layout="constrained")[1] if ax is None else ax
+        left, bottom, right, top = self._bounds(place)
+        axes.imshow(
+            np.ma.masked_equal(drawn, legend.NODATA),
+            cmap=ListedColormap([c.colour for c in legend.FLAIR]),
+            norm=BoundaryNorm(np.arange(len(legend.FLAIR) + 1) + 0.5, len(legend.FLAIR)),
+            interpolation="nearest",
+            extent=(left, right, bottom, top),
+        )
+        axes.set(title=title, xticks=[], yticks=[])
+        present = [c for c in legend.FLAIR if (drawn == c.value).any()]
+        if legend_columns and present:
+            handles = [Patch(facecolor=c.colour, edgecolor="#444444", linewidth=0.4, label=c.name) for c in present]
+            axes.legend(
+                handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=legend_columns, frameon=False
+            )
+        return axes
+
+    def area_by_class(
+        self,
+        geometries: gpd.GeoDataFrame | Path | str,
+        *,
+        by: str | None = None,
+        classes: Asked = None,
+        sample: Path | str | None = None,
+    ) -> gpd.GeoDataFrame:
+        """Hectares of each class in zones; see `pipeline.products.analysis.areas.area_by_class`.
+
+        What takes over two seconds shows a progress bar.
+        """
+        untouched = self._counted is not None and self._product.variables.get("landcover") is self._counted
+        counted = Counted.of(self._product.assign(landcover=self._landcover), self._shares if untouched else None)
+        with progress("area by class", after_s=PATIENCE_S) as told:
+            return area_by_class(counted, geometries, by=by, classes=classes, sample=sample, progress=told)
+
+    def change(
+        self,
+        other: xr.Dataset,
+        *,
+        min_confidence: float = 0.0,
+        min_area_m2: float = 0.0,
+        errors: FalseChange | None = None,
+    ) -> Change:
+        """What changed from this product to another, later one; see `pipeline.products.analysis.change.change`."""
+        return change(self._product, other, min_confidence=min_confidence, min_area_m2=min_area_m2, errors=errors)
+
+    def _on_dask(self) -> xr.Dataset:
+        if not self._landcover.chunks:
+            raise ProductError(
+                f"the product's {self._landcover.shape} pixels are too many for Dask as a whole; clip it, or open a "
+                "coarser level"
+            )
+        return self._product
+
+    @staticmethod
+    def _masked(product: xr.Dataset, keep: xr.DataArray) -> xr.Dataset:
+        """Zeros in all layers where `keep` is False; coverage by tile no longer fits and goes."""
+        layers = {name: a.where(keep, a.dtype.type(0)) for name, a in product.items() if a.dims == ("y", "x")}
+        return xr.Dataset(
+            {name: a.assign_attrs(product[name].attrs) for name, a in layers.items()}, attrs=product.attrs
+        )
+
+    @staticmethod
+    def _bounds(place: Placed) -> tuple[float, float, float, float]:
+        rows, cols = place.shape
+        return (place.left, place.top - rows * place.pixel, place.left + cols * place.pixel, place.top)
+
+
+def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
+    if isinstance(geometry, BaseGeometry):
+        return geometry
+    if geometry.crs is None:
+        raise ProductError("the geometries have no CRS; set it with .set_crs(…)")
+    return cast("BaseGeometry", geometry.to_crs(crs).union_all())
+
+
+def _inside(block: xr.DataArray, *, outline: BaseGeometry, pixel: float) -> xr.DataArray:
+    """bool (y, x): True where a pixel's centre lies in the outline; one Dask chunk."""
+    left, top = float(block["x"][0]) - pixel / 2, float(block["y"][0]) + pixel / 2
+    corner: Affine6 = (pixel, 0.0, left, 0.0, -pixel, top)
+    if shapely.is_empty(outline):
+        return xr.zeros_like(block, dtype=bool)
+    mask: NDArray[np.bool_] = geometry_mask([outline], block.shape, cast("Any", Affine(*corner)), invert=True)
+    return block.copy(data=mask)

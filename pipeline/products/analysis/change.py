@@ -1,0 +1,233 @@
+"""What changed between two maps of one ground, and how much of it the maps' errors make by themselves.
+
+Two maps of ground on which nothing changed differ where one of them errs and the other does not err alike. With p and q
+the probabilities that the first and the second map are right at a pixel:
+
+- errors that have nothing to do with each other: the maps differ on mean(1 − p q) of the pixels, less what two errors
+  agree by chance;
+- errors that go together as far as they can: on mean(|p − q|).
+
+That takes confidences for those probabilities: what overconfident maps change falsely lies above both, what
+underconfident ones do may lie below. Between the two the maps alone cannot decide: both err at the same blurred edges,
+more often than chance would have it.
+Labels of both dates decide. `FalseChange` is the share of unchanged labelled pixels that the two maps tell apart, by
+the lesser of their confidences (`Reliability` does the same for one map), and what it gives for the pixels of two maps
+is the change that is to be expected if nothing changed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline import legend
+from pipeline.errors import EvaluationError, ProductError
+from pipeline.grid import Window
+from pipeline.products.analysis.raster_grid import Placed
+from pipeline.progress import PATIENCE_S, progress
+
+NO_DATA, STABLE, CHANGED, UNCERTAIN = range(4)
+"""Values of the map of change."""
+COLOURS = {STABLE: "#e8e4da", CHANGED: "#d7301f", UNCERTAIN: "#9ebcda"}
+NAMES = {STABLE: "stable", CHANGED: "changed", UNCERTAIN: "uncertain"}
+
+UNSEEN = (
+    "What this cannot see: a change of season (vines without leaves, ploughed fields, low water) looks like one of "
+    "land cover; buildings lean and trees shade otherwise in every flight, so narrow strips beside them change; and "
+    "maps of two models, or of two radiometries, differ where nothing did."
+)
+
+_BINS = 32
+_MOST_PIXELS = 250_000_000
+"""10 km² at 0.20 m; some 10 bytes each are held."""
+_STRIPE = 5_000
+"""Rows that are read at once: those of a Dask chunk of `open_product`."""
+_M2_PER_HA = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class FalseChange:
+    """Unchanged pixels by the lesser of two confidences, in `_BINS` bins of equal width; sums add up over parts."""
+
+    pixels: NDArray[np.int64]
+    """int64 (bin,): labelled pixels whose true class is the same at both dates."""
+    differ: NDArray[np.int64]
+    """int64 (bin,): those that the two maps tell apart."""
+
+    @classmethod
+    def of(
+        cls,
+        first: NDArray[np.uint8],
+        second: NDArray[np.uint8],
+        *,
+        lesser: NDArray[np.uint8],
+        truth: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    ) -> "FalseChange":
+        """Counts labelled pixels.
+
+        Args:
+            first, second: uint8 of one shape: FLAIR values on the maps, 0 no data.
+            lesser: uint8 of that shape: the lesser of the two confidences, 255 for certain.
+            truth: uint8 of that shape each: what is true at the two dates, 0 where it is not known.
+        """
+        known = (first != 0) & (second != 0) & (truth[0] != 0) & (truth[0] == truth[1])
+        bins = _bin(lesser[known])
+        differ = (first != second)[known]
+        return cls(np.bincount(bins, minlength=_BINS), np.bincount(bins[differ], minlength=_BINS))
+
+    def __add__(self, other: "FalseChange") -> "FalseChange":
+        return FalseChange(self.pixels + other.pixels, self.differ + other.differ)
+
+    def expected(self, lesser: NDArray[np.uint8]) -> float:
+        """Share of these pixels on which the maps would differ if nothing had changed.
+
+        Args:
+            lesser: uint8 of any shape: the lesser of the two confidences.
+
+        Raises:
+            EvaluationError: no labels, or no pixels.
+        """
+        if not self.pixels.sum() or not lesser.size:
+            raise EvaluationError("nothing to expect change from: no labelled pixel, or none to apply it to")
+        # A bin without labels takes the share of all.
+        overall = self.differ.sum() / self.pixels.sum()
+        rate = np.divide(self.differ, self.pixels, out=np.full(_BINS, overall), where=self.pixels > 0)
+        return float(rate @ np.bincount(_bin(lesser.ravel()), minlength=_BINS) / lesser.size)
+
+
+def _bin(confidence: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return confidence.astype(np.int64) * _BINS // 256
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What two maps of one ground say of change; printing it tells the story."""
+
+    matrix: pd.DataFrame
+    """Hectares from class (rows) to class (columns), of pixels that both maps have and are sure enough of."""
+    map: xr.DataArray
+    """uint8 (y, x): 0 no data, 1 stable, 2 changed, 3 uncertain (a confidence or a patch below the least)."""
+    changed_share: float
+    """Of the sure pixels, those whose class differs."""
+    if_independent: float
+    """Share that errors alone would change if they had nothing to do with each other and confidences came true."""
+    if_together: float
+    """The same if they went together as far as they can."""
+    expected: float | None
+    """The same, from labels of both dates; None without."""
+
+    def __str__(self) -> str:
+        changed = f"{self.changed_share:.2%} of the sure pixels changed class."
+        between = f"{self.if_together:.2%} (in the same places) and {self.if_independent:.2%} (anywhere)"
+        lines = [changed, f"Errors alone, if confidences come true, would show between {between}."]
+        if self.expected is not None:
+            lines.append(f"Labels of both dates say {self.expected:.2%}.")
+        return "\n".join([*lines, UNSEEN])
+
+
+def change(
+    first: xr.Dataset,
+    second: xr.Dataset,
+    *,
+    min_confidence: float = 0.0,
+    min_area_m2: float = 0.0,
+    errors: FalseChange | None = None,
+) -> Change:
+    """Compares two products where both have pixels; reads them into memory.
+
+    Args:
+        first, second: products on one lattice, the earlier first; what they share is compared.
+        min_confidence: 0..1; pixels of which either map is less sure are uncertain.
+        min_area_m2: changed patches (8-connected, of whatever classes) below this are uncertain.
+        errors: of labelled pixels, from `FalseChange.of`.
+
+    Raises:
+        ProductError: maps on other lattices or without common ground, or more than 250 Mpx: clip first.
+        EvaluationError: no pixel that both maps are sure of.
+    """
+    one, two = _aligned(first, second)
+    before, after, *sure = _read([p[layer] for layer in ("landcover", "confidence") for p in (one, two)])
+    lesser = np.minimum(*sure)
+    known = (before != legend.NODATA) & (after != legend.NODATA)
+    kept = known & (lesser >= 255 * min_confidence)
+    if not kept.any():
+        raise EvaluationError(f"no pixel of which both maps are sure with {min_confidence}; ask for less")
+    differ = kept & (before != after)
+    share = float(differ.sum() / kept.sum())
+    small = _small(differ, min_area_m2 / Placed.of(one).pixel ** 2)
+    state = np.where(known, UNCERTAIN, NO_DATA).astype(np.uint8)
+    state[kept] = STABLE
+    state[differ] = CHANGED
+    state[small] = UNCERTAIN
+    p, q = (s[kept].astype(np.float32) / 255 for s in sure)
+    counted = kept & ~small
+    return Change(
+        matrix=_matrix(before[counted], after[counted], Placed.of(one).pixel ** 2 / _M2_PER_HA),
+        map=one["landcover"]
+        .copy(data=state)
+        .rename("change")
+        .assign_attrs(flag_values=[0, 1, 2, 3], flag_meanings="no_data stable changed uncertain", long_name="change"),
+        changed_share=share,
+        if_independent=float(np.mean(1 - p * q, dtype=np.float64)),
+        if_together=float(np.mean(np.abs(p - q), dtype=np.float64)),
+        expected=None if errors is None else errors.expected(lesser[kept]),
+    )
+
+
+def _aligned(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The ground that both have, pixel by pixel."""
+    one, two = Placed.of(first), Placed.of(second)
+    down, right = (one.top - two.top) / one.pixel, (two.left - one.left) / one.pixel
+    off = max(abs(down - round(down)), abs(right - round(right)))
+    if one.pixel != two.pixel or off > 1e-3 or first.rio.crs != second.rio.crs:
+        raise ProductError(
+            f"the maps lie on other lattices: pixels of {one.pixel} and {two.pixel} m, {off:.2f} px apart, "
+            f"{first.rio.crs.to_string()[:40]} and {second.rio.crs.to_string()[:40]}"
+        )
+    from_second = Window(round(down), round(right), *two.shape)
+    shared = one.window.intersect(from_second)
+    if not 0 < shared.pixels <= _MOST_PIXELS:
+        raise ProductError(
+            f"the maps share {shared.pixels / 1e6:.0f} Mpx; expected some, and at most {_MOST_PIXELS // 1_000_000}: "
+            "clip one of them, or open a coarser level"
+        )
+    cut = []
+    for product, window in ((first, one.window), (second, from_second)):
+        rows, cols = shared.slices_in(window)
+        cut.append(product[["landcover", "confidence"]].isel(y=rows, x=cols))
+    return cut[0], cut[1]
+
+
+def _read(layers: list[xr.DataArray]) -> list[NDArray[np.uint8]]:
+    """Layers of one shape into memory, a stripe at a time, so that a line can tell who waits how far it is."""
+    read = [np.empty(layer.shape, layer.dtype) for layer in layers]
+    stripes = [slice(top, top + _STRIPE) for top in range(0, layers[0].shape[0], _STRIPE)]
+    parts = [(k, rows) for k in range(len(layers)) for rows in stripes]
+    with progress("reading both maps", after_s=PATIENCE_S) as told:
+        for done, (k, rows) in enumerate(parts, start=1):
+            read[k][rows] = layers[k][rows].to_numpy()
+            told(done, len(parts))
+    return read
+
+
+def _small(differ: NDArray[np.bool_], least_pixels: float) -> NDArray[np.bool_]:
+    """True in patches of fewer pixels."""
+    if least_pixels <= 1:
+        return np.zeros_like(differ)
+    patches, count = ndimage.label(differ, structure=np.ones((3, 3), bool))
+    too_small = np.bincount(patches.ravel(), minlength=count + 1) < least_pixels
+    too_small[0] = False
+    small: NDArray[np.bool_] = too_small[patches]
+    return small
+
+
+def _matrix(before: NDArray[np.uint8], after: NDArray[np.uint8], pixel_ha: float) -> pd.DataFrame:
+    size = len(legend.FLAIR) + 1
+    pairs = np.bincount(before.astype(np.int64) * size + after, minlength=size * size).reshape(size, size)
+    values = [v for v in legend.BY_VALUE if pairs[v].any() or pairs[:, v].any()]
+    names = [legend.BY_VALUE[v].name for v in values]
+    hectares = pairs[np.ix_(values, values)] * pixel_ha
+    return pd.DataFrame(hectares, index=pd.Index(names, name="from"), columns=pd.Index(names, name="to"))

@@ -1,0 +1,224 @@
+"""Seams of sealed tiles and of the national store: only pixels beside lines are kept, a strip of a tile at a time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import rasterio
+import zarr
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from pipeline.errors import ProductError
+from pipeline.evaluation.seams import (
+    Crossings,
+    SeamRatio,
+    border_crossings,
+    changes_across,
+    crossings,
+    distances,
+    lines_for,
+    total,
+)
+from pipeline.grid import Tile, Window
+from pipeline.products.national.edition_record import Edition
+from pipeline.products.tile.seal import SealedTile, strips
+
+_BORDER_SIDE = 2_000
+"""Pixels a side of the national store that are looked at once for borders."""
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where a tile was cut when it was mapped, in pixels from its corner."""
+
+    block: int
+    core: int
+    beside: tuple[int, ...]
+    """Distances of the lines that edges are compared with."""
+
+    @classmethod
+    def of(cls, *, block: int, core: int, stride: int) -> "Cuts":
+        """Of a grid and a network."""
+        return cls(block, core, distances(core, stride))
+
+    @property
+    def reach(self) -> int:
+        """Pixels on either side of an edge that are looked at."""
+        return max(self.beside, default=0) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Seams:
+    """What was counted across each kind of edge; each kind is without the coarser ones."""
+
+    window: Crossings = field(default_factory=Crossings)
+    """Edges of cores inside blocks."""
+    block: Crossings = field(default_factory=Crossings)
+    """Edges of blocks inside tiles."""
+    tile: Crossings = field(default_factory=Crossings)
+    """Between tiles of one domain."""
+
+    def __add__(self, other: "Seams") -> "Seams":
+        return Seams(self.window + other.window, self.block + other.block, self.tile + other.tile)
+
+    @property
+    def ratios(self) -> dict[str, SeamRatio | None]:
+        """`window`, `block`, `tile` → ratio; None where there is no such edge."""
+        return {kind: getattr(self, kind).seam_ratio for kind in ("window", "block", "tile")}
+
+
+def tile_seams(sealed: SealedTile, *, cuts: Cuts) -> Seams:
+    """Changes across the edges inside one tile.
+
+    Raises:
+        ProductError: its land cover cannot be read.
+    """
+    size = sealed.tile.window.height
+    blocks = list(range(cuts.block, size, cuts.block))
+    cores = [p for p in range(cuts.core, size, cuts.core) if p % cuts.block]
+    if not cuts.beside or not (blocks or cores):
+        return Seams()
+    positions = lines_for([*blocks, *cores], cuts.beside)
+    found = [
+        _counted(before, after, positions, blocks=blocks, cores=cores, cuts=cuts)
+        for before, after in _along(sealed, positions)
+    ]
+    return found[0] + found[1]
+
+
+def _counted(
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    positions: Sequence[int],
+    *,
+    blocks: Sequence[int],
+    cores: Sequence[int],
+    cuts: Cuts,
+) -> Seams:
+    counted = changes_across(before, after, segment=cuts.block)
+    return Seams(
+        window=crossings(counted, positions, cores, beside=cuts.beside),
+        block=crossings(counted, positions, blocks, beside=cuts.beside),
+    )
+
+
+def _along(sealed: SealedTile, positions: Sequence[int]) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """The pixels before and after each line of a tile, uint8 (line, along): of columns, then of rows."""
+    size, lines = sealed.tile.window.height, np.asarray(positions)
+    across = [np.empty((len(lines), size), np.uint8) for _ in range(2)]
+    down = [np.empty((len(lines), size), np.uint8) for _ in range(2)]
+    try:
+        with rasterio.open(sealed.file("landcover").path) as file:
+            for rows in strips(size):
+                strip = file.read(1, window=((rows.start, rows.stop), (0, size)))
+                for side, shift in enumerate((1, 0)):
+                    across[side][:, rows] = strip[:, lines - shift].T
+                    here = (lines - shift >= rows.start) & (lines - shift < rows.stop)
+                    down[side][here] = strip[lines[here] - shift - rows.start]
+    except (RasterioError, CPLE_BaseError) as error:
+        raise _unreadable(sealed, error) from error
+    return [(across[0], across[1]), (down[0], down[1])]
+
+
+def between_tiles(first: SealedTile, second: SealedTile, *, cuts: Cuts) -> Seams:
+    """Changes across the edge between two tiles of one domain.
+
+    Args:
+        first: the western or the northern one.
+        second: its neighbour in the east or the south.
+
+    Raises:
+        ProductError: a land cover cannot be read.
+    """
+    if not cuts.beside:
+        return Seams()
+    a, b, reach = first.tile.window, second.tile.window, cuts.reach
+    if a.right == b.col:
+        near = [
+            _read(first, Window(0, a.width - reach, a.height, reach)),
+            _read(second, Window(0, 0, b.height, reach)),
+        ]
+        pixels = np.concatenate(near, axis=1).T
+    else:
+        near = [_read(first, Window(a.height - reach, 0, reach, a.width)), _read(second, Window(0, 0, reach, b.width))]
+        pixels = np.concatenate(near, axis=0)
+    positions = lines_for([reach], cuts.beside)
+    lines = np.asarray(positions)
+    counted = changes_across(pixels[lines - 1], pixels[lines], segment=cuts.block)
+    return Seams(tile=crossings(counted, positions, [reach], beside=cuts.beside))
+
+
+def neighbours(sealed: Sequence[SealedTile]) -> list[tuple[SealedTile, SealedTile]]:
+    """Pairs of tiles that meet: each with its eastern, then with its southern neighbour."""
+    at = {(s.tile.window.row, s.tile.window.col): s for s in sealed}
+    return [
+        (one, at[place])
+        for (row, col), one in sorted(at.items())
+        for place in ((row, one.tile.window.right), (one.tile.window.bottom, col))
+        if place in at
+    ]
+
+
+def _read(sealed: SealedTile, window: Window) -> NDArray[np.uint8]:
+    try:
+        with rasterio.open(sealed.file("landcover").path) as file:
+            place = RasterWindow(window.col, window.row, window.width, window.height)
+            pixels: NDArray[np.uint8] = file.read(1, window=place)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise _unreadable(sealed, error) from error
+    return pixels
+
+
+def _unreadable(sealed: SealedTile, error: Exception) -> ProductError:
+    path = sealed.file("landcover").path
+    return ProductError(f"{path}: cannot be read: {error}; remove {sealed.item_path.name}, and run the tile again")
+
+
+def border_seams(edition: Edition, tiles: Mapping[str, Sequence[Tile]], *, cuts: Cuts) -> Crossings:
+    """Changes across borders of domains in the national store, where owners of neighbouring pixels differ.
+
+    Only national tiles are read in which, or at whose eastern or southern edge, two domains meet.
+
+    Args:
+        edition: whole, see `store.check_shards`.
+        tiles: domain → its sealed tiles, of the edition's size; those outside its extent are left out.
+        cuts: distances of the lines beside a border.
+    """
+    here: dict[tuple[int, int], set[str]] = {}
+    for domain, own in tiles.items():
+        for tile in (t for t in own if edition.grid.extent.contains(t.window)):
+            here.setdefault(edition.grid.tile_index(tile), set()).add(domain)
+    found = []
+    for row, col in sorted(here):
+        near = (here.get(place, set()) for place in ((row, col), (row - 1, col), (row, col - 1)))
+        if len(set[str]().union(*near)) > 1:
+            size = edition.grid.tile
+            window = Window(row * size, col * size, size, size)
+            found += [_border(edition, part, cuts) for part in window.split(min(_BORDER_SIDE, size))]
+    return total(found)
+
+
+def _border(edition: Edition, part: Window, cuts: Cuts) -> Crossings:
+    """Of pairs whose second pixel lies in a part of the store, in pixels from its corner."""
+    reach = cuts.reach
+    owners = _stored(edition, "domain", part.grow(reach))
+    if len(np.unique(owners[owners != 0])) < 2:
+        return Crossings()
+    classes = _stored(edition, "landcover", part.grow(reach))
+    rows, cols = slice(reach, reach + part.height), slice(reach, reach + part.width)
+    return border_crossings(classes[rows], owners[rows], beside=cuts.beside, inner=cols) + border_crossings(
+        classes[:, cols].T, owners[:, cols].T, beside=cuts.beside, inner=rows
+    )
+
+
+def _stored(edition: Edition, layer: str, window: Window) -> NDArray[Any]:
+    """A window of a layer; 0 beyond the store."""
+    array: Any = zarr.open_array(edition.store / layer, mode="r", zarr_format=3)
+    inside = window.intersect(Window(0, 0, *array.shape))
+    pixels = np.zeros(window.shape, array.dtype)
+    pixels[inside.slices_in(window)] = array[inside.slices_in(Window(0, 0, 0, 0))]
+    return pixels

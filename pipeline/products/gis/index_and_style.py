@@ -1,0 +1,134 @@
+"""What GIS people open: an index of all COGs as one raster, a QGIS style, and a quick-look picture.
+
+The index is a GTI (GDAL ≥ 3.9): a GeoPackage with a rectangle and a relative path for each COG. It knows no pixels'
+owners: where domains overlap, the newest vintage lies on top, then the name, tile by tile.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import legend
+from pipeline.durable import replacing
+from pipeline.errors import ProductError
+from pipeline.grid import RESOLUTION_M, union
+from pipeline.legend import LAYERS, Layer
+from pipeline.products.stac.hrefs import relative
+from pipeline.products.tile.seal import SealedTile
+from pipeline.products.tile.stac_item import vintage
+
+QUICK_LOOK_PX = 1600
+"""The longer side of a quick-look, at most."""
+_INSET_M = 0.01
+"""By which a rectangle in the index is smaller than its COG. GDAL 3.10 reads no data where a window only touches the
+rectangle of another tile; the extent is given, so that no pixel is lost by it."""
+
+
+def write_gis(folder: Path, sealed: Sequence[SealedTile], *, quick_look: NDArray[np.uint8], prefix: str = "") -> None:
+    """Writes `landcover.gti.gpkg`, `confidence.gti.gpkg`, `landcover.qml` and `quicklook.png` of these tiles.
+
+    Args:
+        folder: where to; made where missing. Its COGs are named relative to it: it may be renamed, not moved alone.
+        sealed: at least one tile, all on one lattice.
+        quick_look: uint8 (y, x) of FLAIR values, 0 for no data: the picture of them.
+        prefix: what stands before the names of index and style, such as `D064_2021-`.
+
+    Raises:
+        ProductError: no tile.
+        StorageError: the folder cannot be written.
+    """
+    if not sealed:
+        raise ProductError(f"{folder}: there is no sealed tile to index; `landcover run` maps them")
+    for layer in LAYERS:
+        write_index(folder / f"{prefix}{layer}.gti.gpkg", sealed, layer=layer)
+    write_style(folder / f"{prefix}landcover.qml")
+    write_quick_look(folder / "quicklook.png", quick_look)
+
+
+def _drawn(sealed: Sequence[SealedTile]) -> list[SealedTile]:
+    """In the order of drawing: what comes later lies on top."""
+    by_name = sorted(sealed, key=lambda s: (s.domain, s.tile.name), reverse=True)
+    return sorted(by_name, key=lambda s: vintage(s.domain))
+
+
+def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> None:
+    """Writes the GTI of one layer: what GDAL and QGIS open as one raster.
+
+    Args:
+        path: ends in `.gti.gpkg`, by which GDAL knows it.
+        sealed: at least one tile, all on one lattice.
+        layer: whose COGs.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    drawn = _drawn(sealed)
+    left, bottom, right, top = union([s.tile.window for s in drawn]).bounds
+    boxes = [shapely.box(*s.tile.window.bounds).buffer(-_INSET_M, join_style="mitre") for s in drawn]
+    columns = {
+        "location": np.array([relative(s.file(layer).path, path.parent) for s in drawn], object),
+        "domain": np.array([s.domain for s in drawn], object),
+        "tile": np.array([s.tile.name for s in drawn], object),
+        "z": np.arange(len(drawn), dtype=np.int32),
+    }
+    step = repr(RESOLUTION_M)
+    said = {"RESX": step, "RESY": step, "MINX": left, "MINY": bottom, "MAXX": right, "MAXY": top, "SORT_FIELD": "z"}
+    # In memory: SQLite locks files, which a shared file system may not have.
+    content = io.BytesIO()
+    pyogrio.raw.write(
+        content,
+        geometry=np.array(shapely.to_wkb(boxes), object),
+        field_data=list(columns.values()),
+        fields=list(columns),
+        crs=drawn[0].crs,
+        geometry_type="Polygon",
+        driver="GPKG",
+        layer=layer,
+        layer_metadata={key: str(value) for key, value in said.items()},
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
+def write_style(path: Path) -> None:
+    """Writes a QGIS layer style: colour and name of each class, no data transparent.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    root = ET.Element("qgis", version="3.28", styleCategories="AllStyleCategories")
+    renderer = ET.SubElement(
+        ET.SubElement(root, "pipe"), "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1"
+    )
+    palette = ET.SubElement(renderer, "colorPalette")
+    for c in legend.FLAIR:
+        ET.SubElement(palette, "paletteEntry", value=str(c.value), color=c.colour, label=c.name, alpha="255")
+    ET.SubElement(root, "blendMode").text = "0"
+    ET.indent(root)
+    head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+    with replacing(path) as temporary:
+        temporary.write_text(head + ET.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
+
+
+def write_quick_look(path: Path, classes: NDArray[np.uint8]) -> None:
+    """Writes a PNG with a palette: the class colours, no data transparent.
+
+    Args:
+        path: ends in `.png`.
+        classes: uint8 (y, x) of FLAIR values, 0 for no data.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    image = Image.fromarray(classes, "P")
+    colours = legend.colormap()
+    image.putpalette([part for value in range(256) for part in colours.get(value, (0, 0, 0, 0))[:3]])
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG", transparency=legend.NODATA, optimize=True)

@@ -1,0 +1,163 @@
+"""An edition comes into being: begin, one task a shard (`products.national.shard_writer`), commit.
+
+It grows under a temporary name, out of hard links to what did not change and new files for what did, and
+becomes current by one rename of a symbolic link. Readers see the former edition or the new one.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.durable import sync, write_json
+from pipeline.errors import ProductError
+from pipeline.products.national.edition_record import LAYERS, Index, Tally, current_edition, present_shards
+from pipeline.products.national.publish_plan import EditionPlan
+from pipeline.products.national.shard_writer import ShardFacts
+from pipeline.products.national.zarr_store import create_store
+
+_TEMPORARY = (".partial", ".tmp")
+"""What Zarr's and `durable`'s unfinished files end in."""
+
+
+def abandoned(national: Path) -> tuple[Path, ...]:
+    """Removes what a killed publish left and returns it; the current edition stays what it was.
+
+    Call it while no other publish is at work: `runs.publishing.publish` holds the nation.
+
+    Raises:
+        ProductError: it cannot be removed.
+    """
+    # A pointer that was not swapped names an edition that was finished and never current.
+    pointers = tuple(national.glob(".current.*.tmp"))
+    finished = [national / p.readlink() for p in pointers]
+    left = [*(national / "editions").glob(".*.tmp"), *(p for p in finished if p.is_dir())]
+    restored = tuple(national.glob(".restored.*.tmp"))
+    try:
+        for path in left:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for pointer in (*pointers, *restored):
+            pointer.unlink()
+    except OSError as error:
+        raise ProductError(f"{national}: what a killed publish left cannot be removed: {error}") from error
+    return (*left, *pointers, *restored)
+
+
+def begin(plan: EditionPlan) -> None:
+    """Makes the edition's folder under its temporary name: metadata, and links to unchanged shards.
+
+    Raises:
+        ProductError: it cannot be written, or a publish is under way or was killed. Nothing is left.
+    """
+    try:
+        plan.staging.parent.mkdir(parents=True, exist_ok=True)
+        plan.staging.mkdir()
+    except FileExistsError as error:
+        raise ProductError(
+            f"{plan.staging}: a publish is under way or was killed; if none is, `abandoned` clears it"
+        ) from error
+    except OSError as error:
+        raise ProductError(f"{plan.national}: cannot be written: {error.strerror or error}") from error
+    try:
+        _fill(plan)
+    except OSError as error:
+        shutil.rmtree(plan.staging, ignore_errors=True)
+        raise ProductError(f"{plan.staging}: cannot be written: {error.strerror or error}") from error
+
+
+def _fill(plan: EditionPlan) -> None:
+    former = plan.target.former
+    create_store(
+        plan.target.store,
+        plan.grid,
+        domains=plan.domains,
+        coverage=plan.coverage,
+        coordinates_from=former,
+    )
+    for layer in LAYERS:
+        shards = plan.target.store / layer / "c"
+        for row in sorted({index[0] for index in plan.digests}):
+            (shards / str(row)).mkdir(parents=True)
+        for row, col in plan.link:
+            if former is not None:
+                os.link(former / layer / "c" / str(row) / str(col), shards / str(row) / str(col))
+
+
+def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
+    """Makes the edition current; returns its folder.
+
+    Args:
+        plan: begun.
+        facts: what `write_shard` gave for each shard of the plan's `write`.
+
+    Raises:
+        ProductError: a shard was not written, another edition became current since the plan, or the disk
+            refuses. The former edition is then still current.
+    """
+    _check_complete(plan)
+    tallies = {f.index: f.tally for f in facts}
+    if plan.parent is not None:
+        tallies |= {index: plan.parent.tallies[index] for index in plan.link}
+    if uncounted := sorted(plan.digests.keys() - tallies.keys()):
+        raise ProductError(f"{plan.target.store}: {len(uncounted)} shards were not written: {uncounted[:5]}")
+    final = plan.staging.with_name(f"{plan.number:06d}")
+    pointer = plan.national / f".current.{plan.number:06d}.tmp"
+    try:
+        write_json(plan.staging / "edition.json", _record(plan, tallies), indent=None)
+        _sync_tree(plan.staging)
+        # The pointer is made before the folder has its name: a kill between leaves what `abandoned` sees.
+        pointer.symlink_to(Path("editions", final.name))
+        plan.staging.rename(final)
+        sync(final.parent)
+        pointer.replace(plan.national / "current")
+        sync(plan.national)
+    except OSError as error:
+        raise ProductError(f"{final}: cannot be made current: {error.strerror or error}") from error
+    return final
+
+
+def _check_complete(plan: EditionPlan) -> None:
+    now = current_edition(plan.national)
+    if (now and now.number) != (plan.parent and plan.parent.number):
+        raise ProductError(
+            f"{plan.national}: edition {now and now.number} became current since the plan; publish again"
+        )
+    for layer in LAYERS:
+        missing = sorted(plan.digests.keys() - present_shards(plan.target.store, layer))
+        if missing:
+            raise ProductError(f"{plan.target.store}: {len(missing)} shards of {layer} were not written: {missing[:5]}")
+
+
+def _record(plan: EditionPlan, tallies: Mapping[Index, Tally]) -> dict[str, object]:
+    beyond = Tally(nobody=plan.unclaimed * plan.grid.tile**2)
+    return {
+        "number": plan.number,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "parent": plan.parent and plan.parent.number,
+        "grid": plan.grid.to_json(),
+        "domains": [dict(d) for d in plan.domains],
+        "metadata": plan.metadata,
+        "tally": asdict(Tally.total([*tallies.values(), beyond])),
+        "undelivered_km2": dict(plan.undelivered_km2),
+        "shards": {f"{row}/{col}": plan.digests[row, col] for row, col in sorted(plan.digests)},
+        "tallies": {f"{row}/{col}": asdict(tallies[row, col]) for row, col in sorted(plan.digests)},
+    }
+
+
+def _sync_tree(folder: Path) -> None:
+    """Syncs every folder, and every file that is not a link, hard or symbolic, to what is there already.
+
+    A worker that was killed while it wrote leaves a temporary file beside the others: it goes.
+    """
+    for parent, _, names in os.walk(folder, topdown=False):
+        for path in (Path(parent, name) for name in names):
+            if path.suffix in _TEMPORARY:
+                path.unlink()
+            elif path.lstat().st_nlink == 1 and not path.is_symlink():
+                sync(path)
+        sync(Path(parent))

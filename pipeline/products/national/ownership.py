@@ -1,0 +1,185 @@
+"""One owner per pixel: département polygon, then newest vintage, then name.
+
+A domain may own pixels only of the tiles that it was delivered with. A domain with a boundary claims
+those whose centre its polygon covers; a domain without one claims all. Of the claims on a pixel those with a polygon
+go first; of them, and of the others, the newest vintage, and of one vintage the first name. What a polygon covers
+outside its domain's tiles is claimed by nobody on its behalf: it goes to the next claim there, or to nobody.
+
+What is shown of a pixel follows from its owner (`products.national.shard_writer`).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+from rasterio.enums import MergeAlg
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from pipeline.errors import ProductError
+from pipeline.grid import CRS, Window
+
+NOBODY = 0
+"""Owner of pixels that no domain claims."""
+
+_DENSIFY_M = 500.0
+"""A straight edge in degrees is a curve in Lambert-93. Cut to 500 m, it strays by less than 1 cm."""
+_METRES_PER_DEGREE = 111_320.0
+_STRIP_ROWS = 2048
+"""Rows burnt at once."""
+_CLIP_MARGIN = 2
+"""Pixels kept around a window when a polygon is cut to it, so that the cut's own edges lie outside."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a domain may own."""
+
+    domain: str
+    """`D064_2021`."""
+    year: int
+    """The vintage."""
+    boundary: BaseGeometry | None
+    """The département's polygon in the lattice's CRS, or None where none was given."""
+    windows: tuple[Window, ...]
+    """The tiles that the domain was delivered with, sealed or not."""
+
+    def within(self, window: Window) -> "Claim | None":
+        """What of the claim lies in `window`, its polygon cut to it; None where nothing does.
+
+        The result depends only on what happens inside the window and two pixels around it.
+        """
+        windows = tuple(w for w in (w.intersect(window) for w in self.windows) if w.pixels)
+        if not windows:
+            return None
+        if self.boundary is None:
+            return Claim(self.domain, self.year, None, windows)
+        box = shapely.box(*window.grow(_CLIP_MARGIN).bounds)
+        part = self.boundary.intersection(box)
+        cut = Claim(self.domain, self.year, part.normalize(), windows)
+        return None if cut.area.area == 0 else cut
+
+    @property
+    def area(self) -> BaseGeometry:
+        """What is claimed: the polygon inside the tiles. Tiles' edges meet no pixel's centre."""
+        tiles: BaseGeometry = shapely.union_all([shapely.box(*w.bounds) for w in self.windows])
+        if self.boundary is None:
+            return tiles
+        # Where a polygon only touches a tile, the intersection has lines, and GDAL would burn them.
+        return shapely.union_all(_polygons(tiles.intersection(self.boundary)))
+
+    @property
+    def rank(self) -> tuple[bool, int, str]:
+        """Claims of smaller rank go first."""
+        return (self.boundary is None, -self.year, self.domain)
+
+
+def owners(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint16]:
+    """Who owns each pixel of a window of the lattice.
+
+    A polygon owns a pixel whose centre it covers; a centre exactly on an edge falls to either side, as
+    GDAL's rasterizer has it, and to one owner only.
+
+    Args:
+        window: where.
+        claims: in any order; the result depends on it only through the numbers.
+
+    Returns:
+        uint16 (y, x): 0 for nobody, i + 1 for `claims[i]`.
+    """
+    owner: NDArray[np.uint16] = np.zeros(window.shape, np.uint16)
+    # The first in rank is burnt last, over the others.
+    ranked = sorted(enumerate(claims, start=1), key=lambda pair: pair[1].rank, reverse=True)
+    _burn(owner, window, ranked, MergeAlg.replace)
+    return owner
+
+
+def times_claimed(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint8]:
+    """How many of at most 255 claims cover each pixel of a window: uint8 (y, x)."""
+    times: NDArray[np.uint8] = np.zeros(window.shape, np.uint8)
+    _burn(times, window, [(1, claim) for claim in claims], MergeAlg.add)
+    return times
+
+
+def _burn(into: NDArray[Any], window: Window, numbered: Sequence[tuple[int, Claim]], merge: MergeAlg) -> None:
+    """Burns the claims' numbers, one after the other."""
+    # GDAL works on a copy of what it burns into: strips keep that small.
+    for row in range(window.row, window.bottom, _STRIP_ROWS):
+        strip = window.intersect(Window(row, window.col, _STRIP_ROWS, window.width))
+        parts = [(claim.within(strip), number) for number, claim in numbered]
+        shapes = [(part.area, number) for part, number in parts if part is not None]
+        if shapes:
+            place = Affine(*strip.transform)
+            rasterize(shapes, out=into[strip.slices_in(window)], transform=place, merge_alg=merge)
+
+
+def possible_owners(window: Window, claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    """The claims that may own a pixel of the window, cut to it, in order of rank; found without pixels.
+
+    A claim is left out when what it claims here is covered by claims of smaller rank. What is left of
+    a claim may be a sliver between pixel centres: then it is named and owns nothing.
+    """
+    taken: BaseGeometry = shapely.Polygon()
+    found = []
+    for claim in sorted(claims, key=lambda c: c.rank):
+        part = claim.within(window)
+        if part is None:
+            continue
+        if part.area.difference(taken).area > 0:
+            found.append(part)
+            taken = taken.union(part.area)
+    return tuple(found)
+
+
+def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
+    """The polygons of a GeoJSON file as one geometry on a lattice.
+
+    Args:
+        path: a geometry, Feature or FeatureCollection in EPSG:4326 (RFC 7946), or in what its older `crs`
+            member names. Polygons are joined; points and lines are not looked at.
+        crs: `EPSG:…` of the lattice.
+
+    Raises:
+        ProductError: the file cannot be read, holds no polygon, or names a CRS that nobody knows.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        polygons = [p for g in _geometries(content) for p in _polygons(shape(g))]
+        own = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ShapelyError, ProjError) as error:
+        raise ProductError(f"{path}: expected a boundary as GeoJSON polygons: {error}") from error
+    if not polygons:
+        raise ProductError(f"{path}: expected a boundary as GeoJSON polygons, found no polygon")
+    joined = shapely.union_all([shapely.make_valid(p) for p in polygons])
+    densify = _DENSIFY_M / _METRES_PER_DEGREE if own.is_geographic else _DENSIFY_M
+    transformer = pyproj.Transformer.from_crs(own, crs, always_xy=True)
+    moved = shapely.transform(
+        joined.segmentize(densify), lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
+    )
+    if moved.is_empty or not np.isfinite(moved.bounds).all():
+        raise ProductError(f"{path}: the boundary does not lie where {crs} does; its CRS is {own.to_string()}")
+    return shapely.make_valid(moved)
+
+
+def _geometries(content: Any) -> list[Any]:
+    """The geometry objects of any GeoJSON object."""
+    kind = content["type"]
+    if kind == "FeatureCollection":
+        return [g for feature in content["features"] for g in _geometries(feature)]
+    if kind == "Feature":
+        return [content["geometry"]] if content["geometry"] else []
+    return [content]
+
+
+def _polygons(geometry: BaseGeometry) -> list[BaseGeometry]:
+    return [p for p in shapely.get_parts(geometry) if p.geom_type == "Polygon"]

@@ -1,0 +1,344 @@
+"""What a publish changes: who may own what of each shard, and a plan against the current edition.
+
+Nothing here writes, and no pixel is read.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from pipeline.errors import ProductError
+from pipeline.fingerprint import digest
+from pipeline.grid import Tile, Window
+from pipeline.legend import NODATA
+from pipeline.products.national.edition_record import (
+    FAILED,
+    LAYERS,
+    MAPPED,
+    MISSING,
+    OUTSIDE,
+    Edition,
+    Index,
+    NationalGrid,
+    current_edition,
+    next_number,
+    present_shards,
+)
+from pipeline.products.national.ownership import Claim, possible_owners
+from pipeline.products.tile.seal import SealedTile
+
+__all__ = [
+    "Candidate",
+    "DomainProduct",
+    "EditionPlan",
+    "NationalGrid",
+    "ShardPlan",
+    "Target",
+    "domain_code",
+    "plan_edition",
+]
+
+STORE_VERSION = 2
+"""Raised by hand when the same tiles give other bytes or metadata: every shard is then written anew."""
+EXTRAS_VERSION = 2
+"""Raised by hand when what stands beside the store changes for the same tiles: a new edition is then made, whose shards
+are links."""
+
+_WORST_LAST = (OUTSIDE, MAPPED, MISSING, FAILED)
+
+
+@dataclass(frozen=True)
+class DomainProduct:
+    """A domain as publishing sees it: what it should have, what it has, and where it may own pixels."""
+
+    name: str
+    """`D064_2021`."""
+    year: int
+    """The vintage."""
+    boundary: BaseGeometry | None
+    """The département's polygon in the lattice's CRS, if one was given."""
+    sealed: tuple[SealedTile, ...]
+    """Its sealed tiles that are up to date; those that it should not have are left out of the nation."""
+    expected: tuple[str, ...]
+    """Names of the tiles of its input catalogue."""
+    failed: frozenset[str] = frozenset()
+    """Names of expected tiles that could not be made."""
+    about: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What the store's table says of it besides, as JSON has it: campaign, weights, attribution, days, …"""
+
+    @property
+    def shown(self) -> tuple[SealedTile, ...]:
+        """The sealed tiles that the nation has: not those that failed since, nor those that left the delivery."""
+        wanted = frozenset(self.expected) - self.failed
+        return tuple(s for s in self.sealed if s.tile.name in wanted)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A domain that was delivered with a shard's tile: what it claims of the shard, and what it has to show."""
+
+    domain: str
+    code: int
+    """Its number in the `domain` layer."""
+    year: int
+    """The vintage."""
+    claim: Claim | None
+    """Cut to the shard; None where its polygon lies elsewhere. It may still show what owners have no imagery of."""
+    owns: bool
+    """False where claims of smaller rank cover all that it claims."""
+    sealed: SealedTile | None
+    """The tile that the shard is part of; None where it failed or is missing, and where it cannot come to show."""
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """All that one shard depends on: enough to write it, small enough to send to a worker."""
+
+    index: Index
+    window: Window
+    candidates: tuple[Candidate, ...]
+    """Those that may own a pixel first, in order of rank; then other claims; then those without. Possibly none."""
+
+    @property
+    def digest(self) -> str:
+        """What goes into the shard's bytes and its tally, as a hash."""
+        candidates = []
+        for candidate in self.candidates:
+            claim = candidate.claim
+            boundary = claim and claim.boundary
+            candidates.append(
+                {
+                    "code": candidate.code,
+                    # Millimetres: an upgrade of GEOS that moves the last digit rewrites nothing.
+                    "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
+                    "windows": [[w.row, w.col, w.height, w.width] for w in (claim.windows if claim else ())],
+                    "files": candidate.sealed and [f.sha256 for f in candidate.sealed.files],
+                }
+            )
+        w = self.window
+        window = [w.row, w.col, w.height, w.width]
+        return digest({"version": STORE_VERSION, "window": window, "candidates": candidates})
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an edition comes into being, and how it is cut: what a worker needs besides the shard."""
+
+    store: Path
+    """The Zarr under its temporary name."""
+    grid: NationalGrid
+    former: Path | None
+    """The current edition's Zarr, where it is cut alike: a shard that comes out as it was there is a link to it."""
+
+
+@dataclass(frozen=True, eq=False)
+class EditionPlan:
+    """What the next edition is, and what of it is new."""
+
+    national: Path
+    grid: NationalGrid
+    number: int
+    parent: Edition | None
+    """The current edition, whose unchanged shards are linked."""
+    domains: tuple[Mapping[str, Any], ...]
+    """The domain table, by code."""
+    coverage: NDArray[np.uint8]
+    """uint8 (tile_y, tile_x): 0 outside, 1 mapped, 2 failed, 3 missing."""
+    unclaimed: int
+    """Tiles that domains were delivered with and that the polygons leave to nobody."""
+    undelivered_km2: Mapping[str, float]
+    """Domain → how much of its polygon lies outside its tiles, where any does."""
+    write: tuple[ShardPlan, ...]
+    """Shards to make again, in order of their index, because what they depend on changed; their bytes need not."""
+    link: tuple[Index, ...]
+    """Shards that are as they are in the parent."""
+    drop: tuple[Index, ...]
+    """Shards of the parent that no domain has a tile in any more."""
+    digests: Mapping[Index, str]
+    """Every shard of the edition."""
+
+    @property
+    def metadata(self) -> str:
+        """Hash of what the edition has and says besides shards and their tallies."""
+        told = {"unclaimed": self.unclaimed, "undelivered_km2": dict(self.undelivered_km2)}
+        domains, coverage = [dict(d) for d in self.domains], self.coverage.tobytes().hex()
+        return digest([STORE_VERSION, EXTRAS_VERSION, domains, coverage, told])
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """True where the current edition is already what would be written."""
+        unchanged = self.parent is not None and self.parent.metadata == self.metadata
+        return unchanged and not self.write and not self.drop
+
+    def tiles_of(self, shards: Iterable[Index]) -> frozenset[Index]:
+        """(row, column) of the tiles that shards are part of."""
+        n = self.grid.tile // self.grid.shard
+        return frozenset((row // n, col // n) for row, col in shards)
+
+    @property
+    def staging(self) -> Path:
+        """The edition's folder until it is committed."""
+        return self.national / "editions" / f".{self.number:06d}.tmp"
+
+    @property
+    def target(self) -> Target:
+        """What `write_shard` takes."""
+        return Target(self.staging / "product.zarr", self.grid, self.former and self.former / "product.zarr")
+
+    @property
+    def former(self) -> Path | None:
+        """The current edition's folder, where it has the same grid."""
+        return self.parent.path if self.parent is not None and self.parent.grid == self.grid else None
+
+
+def domain_code(name: str) -> int:
+    """A domain's number in the `domain` layer: département × 100 + year − 2000, so `D064_2021` is 6421.
+
+    It follows from the name alone: neither the order of publishing nor a new domain changes the bytes
+    of shards that are there. 2A and 2B count as 201 and 202 (their old postal codes), 971..979 as 301..309.
+
+    Raises:
+        ProductError: a name of another form or a year outside 2000..2099.
+    """
+    department, _, year = name.removeprefix("D").partition("_")
+    department = department.lstrip("0")
+    if department in ("2A", "2B"):
+        number = 201 + "AB".index(department[-1])
+    elif department.isascii() and department.isdigit():
+        number = int(department) if int(department) < 100 else int(department) - 670
+    else:
+        number = 0
+    if not (1 <= number <= 309 and year.isascii() and year.isdigit() and 2000 <= int(year) <= 2099):
+        raise ProductError(f"domain {name!r} has no number: expected D<département>_<year 2000..2099>, as D064_2021")
+    return number * 100 + int(year) - 2000
+
+
+def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainProduct]) -> EditionPlan:
+    """What a publish of exactly these domains changes against the current edition.
+
+    The plan depends on the domains and not on their order. A domain that is left out leaves the nation.
+    Shards that the current edition has lost are written again.
+
+    Raises:
+        ProductError: a domain named twice, a tile outside the extent or on another lattice, a name without a
+            code, or a damaged current edition.
+    """
+    codes = [domain_code(d.name) for d in domains]
+    if len(set(codes)) != len(codes):
+        raise ProductError(f"a domain is given twice: {', '.join(sorted(d.name for d in domains))}")
+    coverage: NDArray[np.uint8] = np.full(grid.tiles_shape, OUTSIDE, np.uint8)
+    shards: list[ShardPlan] = []
+    tiles = _by_tile(grid, domains)
+    for index, here in sorted(tiles.items()):
+        state, planned = _plan_tile(grid, index, here)
+        coverage[index] = state
+        shards += planned
+    digests = {s.index: s.digest for s in shards}
+    parent = current_edition(national)
+    kept = _reusable(parent, grid, digests)
+    return EditionPlan(
+        national=national,
+        grid=grid,
+        number=next_number(national),
+        parent=parent,
+        domains=tuple(sorted((_row(d) for d in domains), key=lambda row: int(row["code"]))),
+        coverage=coverage,
+        unclaimed=sum(bool(coverage[index] == OUTSIDE) for index in tiles),
+        undelivered_km2={d.name: km2 for d in sorted(domains, key=lambda d: d.name) if (km2 := _undelivered(d, grid))},
+        write=tuple(s for s in shards if s.index not in kept),
+        link=tuple(sorted(kept)),
+        drop=tuple(sorted((parent.digests.keys() if parent else set()) - digests.keys())),
+        digests=digests,
+    )
+
+
+def _undelivered(domain: DomainProduct, grid: NationalGrid) -> float:
+    """Square kilometres of a domain's polygon outside its tiles, to the hectare."""
+    if domain.boundary is None:
+        return 0.0
+    delivered = shapely.union_all([shapely.box(*Tile.named(name, grid.tile).window.bounds) for name in domain.expected])
+    return float(round(domain.boundary.difference(delivered).area / 1e6, 2))
+
+
+def _row(domain: DomainProduct) -> dict[str, Any]:
+    return {**domain.about, "code": domain_code(domain.name), "name": domain.name, "year": domain.year}
+
+
+def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Index, list[tuple[Tile, DomainProduct]]]:
+    found: dict[Index, list[tuple[Tile, DomainProduct]]] = {}
+    for domain in domains:
+        if domain.boundary is not None:
+            shapely.prepare(domain.boundary)
+        for tile in (Tile.named(name, grid.tile) for name in sorted(set(domain.expected))):
+            found.setdefault(grid.tile_index(tile), []).append((tile, domain))
+    return found
+
+
+def _plan_tile(
+    grid: NationalGrid, index: Index, here: Sequence[tuple[Tile, DomainProduct]]
+) -> tuple[int, list[ShardPlan]]:
+    """Coverage of a tile, and its shards; none where its domains' polygons leave it to nobody.
+
+    All shards of a covered tile are planned, also those that nobody owns a pixel of, so that coverage
+    alone tells which files must be there.
+    """
+    tile = here[0][0]
+    claims = {d.name: Claim(d.name, d.year, d.boundary, (tile.window,)).within(tile.window) for _, d in here}
+    owning = possible_owners(tile.window, [c for c in claims.values() if c])
+    if not owning:
+        return OUTSIDE, []
+    usable = {d.name: _usable(d, tile, grid.crs) for _, d in here}
+    state = max((usable[c.domain][1] for c in owning), key=_WORST_LAST.index)
+    candidates = [
+        Candidate(d.name, domain_code(d.name), d.year, claims[d.name], owns=False, sealed=usable[d.name][0])
+        for _, d in here
+    ]
+    return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(index)]
+
+
+def _plan_shard(grid: NationalGrid, index: Index, of_tile: Sequence[Candidate]) -> ShardPlan:
+    """A shard with what it depends on and no more: tiles that show nothing of it are left out."""
+    window = grid.shard_window(index)
+    claims = {c.domain: claim for c in of_tile if c.claim and (claim := c.claim.within(window))}
+    owning = {c.domain for c in possible_owners(window, claims.values())}
+    here = [replace(c, claim=claims.get(c.domain), owns=c.domain in owning) for c in of_tile]
+    # Whether an owner lacks imagery is known of its whole tile only; where it has all, nobody can fill anything.
+    if not any(c.owns and c.sealed and c.sealed.class_pixels.get(NODATA, 0) for c in here):
+        here = [c if c.owns else replace(c, sealed=None) for c in here]
+    kept = [c for c in here if c.claim or c.sealed]
+    return ShardPlan(index, window, tuple(sorted(kept, key=_place)))
+
+
+def _place(candidate: Candidate) -> tuple[Any, ...]:
+    rank = candidate.claim.rank if candidate.claim else (False, -candidate.year, candidate.domain)
+    return (not candidate.owns, candidate.claim is None, *rank)
+
+
+def _usable(domain: DomainProduct, tile: Tile, crs: str) -> tuple[SealedTile | None, int]:
+    """The domain's sealed tile and its coverage; a tile that failed is not used, whatever is on disk."""
+    if tile.name in domain.failed:
+        return None, FAILED
+    for sealed in domain.sealed:
+        if sealed.tile == tile:
+            if sealed.crs != crs:
+                raise ProductError(
+                    f"{sealed.item_path}: was sealed in {sealed.crs}, and the nation's lattice is {crs}; run the "
+                    "campaign again"
+                )
+            return sealed, MAPPED
+    return None, MISSING
+
+
+def _reusable(parent: Edition | None, grid: NationalGrid, digests: Mapping[Index, str]) -> set[Index]:
+    """Shards that the parent has just as they are wanted, with all their files."""
+    if parent is None or parent.grid != grid:
+        return set()
+    there = set.intersection(*(present_shards(parent.store, layer) for layer in LAYERS))
+    there &= parent.tallies.keys()
+    return {index for index, wanted in digests.items() if parent.digests.get(index) == wanted and index in there}

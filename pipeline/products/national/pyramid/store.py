@@ -1,0 +1,285 @@
+"""What stands beside level 0: coarser levels, and the shares of the classes in cells of 100 m.
+
+::
+
+    <edition>/pyramid.zarr          attributes `multiscales`: a tree for `xarray.open_datatree`
+    <edition>/pyramid.zarr/0        → ../product.zarr
+    <edition>/pyramid.zarr/1 … 4    `landcover`, `confidence` (y, x) at 1, 2, 10 and 50 m
+    <edition>/pyramid.zarr/shares   `count` (class, y, x): pixels of each class in cells of 100 m
+
+Each level is counted from level 0, and a tile's part of each array is one file. A level whose cells do not
+divide the tile is left out.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec, ZstdCodec
+
+from pipeline import legend
+from pipeline.errors import ProductError
+from pipeline.products.national.edition_record import Edition, Index, NationalGrid
+from pipeline.products.national.publish_plan import Target
+from pipeline.products.national.pyramid.downsample import CLASSES
+from pipeline.products.national.pyramid.tile import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
+from pipeline.products.national.zarr_store import (
+    ZSTD_LEVEL,
+    check_shards,
+    consolidate,
+    find_edition,
+    layer_attributes,
+    refuse,
+)
+
+PYRAMID_VERSION = 1
+"""Raised by hand, with `national.EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then made anew."""
+
+_TILES_A_CHUNK = 10
+"""Tiles a side of one Dask chunk of shares: 20 MB, and some 500 chunks of the nation."""
+
+
+def _arrays(grid: NationalGrid) -> Iterator[Path]:
+    """Folders below the pyramid that hold `<row>/<column>`, a file for each tile."""
+    for group in groups(grid):
+        if group == SHARES:
+            yield Path(group, "count", "c", "0")
+        else:
+            yield from (Path(group, layer, "c") for layer in legend.LAYERS)
+
+
+def begin_pyramid(
+    target: Target, *, former: Path | None, tiles: Iterable[Index], changed: Iterable[Index]
+) -> tuple[Index, ...]:
+    """Makes the pyramid of an edition that comes into being: metadata, and links to what did not change.
+
+    Args:
+        target: the edition, its level 0 whole.
+        former: the folder of an edition on the same grid, if any.
+        tiles: all that the edition covers.
+        changed: those of them whose level 0 is not that of `former`.
+
+    Returns:
+        The tiles that are left to `write_tile`.
+
+    Raises:
+        ProductError: it cannot be written.
+    """
+    path, grid = pyramid_of(target.store.parent), target.grid
+    wanted, parent = set(tiles), _usable(former, grid)
+    same = set() if parent is None else set.intersection(wanted - set(changed), *_parts(parent, grid))
+    try:
+        _create(path, target, parent)
+        for array in _arrays(grid):
+            for row in {tile[0] for tile in wanted}:
+                (path / array / str(row)).mkdir(parents=True)
+            if parent is not None:
+                for row, col in same:
+                    os.link(parent / array / str(row) / str(col), path / array / str(row) / str(col))
+    except OSError as error:
+        raise ProductError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return tuple(sorted(wanted - same))
+
+
+def _usable(former: Path | None, grid: NationalGrid) -> Path | None:
+    """The pyramid of a former edition, where its files may be linked."""
+    if former is None or _version(pyramid_of(former)) != PYRAMID_VERSION or lost_parts(pyramid_of(former), grid, ()):
+        return None
+    return pyramid_of(former)
+
+
+def _parts(path: Path, grid: NationalGrid) -> list[set[Index]]:
+    """The tiles that each array has."""
+    return [_present(path / array) for array in _arrays(grid)]
+
+
+def _version(path: Path) -> int | None:
+    """Of a pyramid that is there; None where none is, or it is not ours to read."""
+    try:
+        version = json.loads((path / "zarr.json").read_bytes())["attributes"]["pyramid_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, int) else None
+
+
+def _create(path: Path, target: Target, linked_from: Path | None) -> None:
+    root = zarr.create_group(path, zarr_format=3, attributes=_root_attributes(target.grid))
+    (path / "0").symlink_to(Path("..", target.store.name))
+    for name, frame in groups(target.grid).items():
+        group = root.create_group(name, attributes={"Conventions": "CF-1.11"} | frame.attributes)
+        side = target.grid.tile // frame.factor
+        if name == SHARES:
+            _create_counts(group, frame, side)
+        else:
+            _create_level(group, frame, side=side, chunk=gcd(side, target.grid.chunk))
+        create_frame(group, path / name, frame, linked_from=None if linked_from is None else linked_from / name)
+    consolidate(path)
+
+
+def _root_attributes(grid: NationalGrid) -> dict[str, Any]:
+    """The conventions' `multiscales`: each level derived from level 0, with its own place."""
+    frames = {"0": Frame(grid.extent, grid.crs)} | {n: f for n, f in groups(grid).items() if n != SHARES}
+    layout = []
+    for name, frame in frames.items():
+        scale = float(frame.factor)
+        derived = {"derived_from": "0", "resampling_method": "mode"} if name != "0" else {}
+        own = frame.attributes
+        place = {key: own[key] for key in ("spatial:shape", "spatial:transform")}
+        transform = {"scale": [scale, scale], "translation": [0.0, 0.0]}
+        layout.append({"asset": name, **derived, "transform": transform, **place})
+    of_all = {
+        k: v for k, v in frames["0"].attributes.items() if k in ("proj:code", "spatial:dimensions", "spatial:bbox")
+    }
+    return {
+        "zarr_conventions": conventions(("multiscales", "proj", "spatial")),
+        "multiscales": {"layout": layout, "resampling_method": "mode"},
+        **of_all,
+        "title": "Land cover in levels, and class shares in cells of 100 m",
+        "pyramid_version": PYRAMID_VERSION,
+    }
+
+
+def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
+    methods = {
+        "landcover": "area: mode (comment: counted from level 0, the lowest value of several)",
+        "confidence": "area: mean (comment: of level 0's pixels with data, halves up)",
+    }
+    for layer in legend.LAYERS:
+        group.create_array(
+            layer,
+            shape=frame.shape,
+            # Without need of a shard there is none: more readers know plain chunks.
+            shards=(side, side) if chunk < side else None,
+            chunks=(chunk, chunk),
+            dtype="uint8",
+            fill_value=legend.NODATA,
+            compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+            dimension_names=("y", "x"),
+            attributes=layer_attributes(layer) | {"cell_methods": methods[layer]},
+        )
+
+
+def _create_counts(group: Any, frame: Frame, side: int) -> None:
+    meanings = " ".join(["no_data", *(c.slug for c in legend.FLAIR)])
+    group.create_array(
+        "count",
+        shape=(CLASSES, *frame.shape),
+        chunks=(CLASSES, side, side),
+        dtype="uint32",
+        fill_value=0,
+        compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=4)],
+        dimension_names=("class", "y", "x"),
+        attributes={
+            "long_name": "pixels of 0.20 m of each class in the cell; all 0 where no tile was delivered",
+            "units": "1",
+            "cell_methods": "area: sum",
+            "pixels_per_cell": frame.factor**2,
+            "grid_mapping": "spatial_ref",
+            "coordinates": "spatial_ref",
+        },
+    )
+    values = group.create_array(
+        "class",
+        shape=(CLASSES,),
+        chunks=(CLASSES,),
+        dtype="uint8",
+        fill_value=legend.NODATA,
+        dimension_names=("class",),
+        attributes={"long_name": "land cover", "flag_values": list(range(CLASSES)), "flag_meanings": meanings},
+    )
+    values[:] = np.arange(CLASSES, dtype=np.uint8)
+
+
+def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[Index]) -> list[str]:
+    """What of a pyramid is lost; empty where nothing is. Zarr itself reads a lost file as no data.
+
+    Args:
+        path: the pyramid.
+        grid: of its edition.
+        tiles: that it must have.
+    """
+    if _version(path) is None or not (path / "0" / "zarr.json").is_file():
+        return [f"{path}: is missing or damaged; publish again to write it"]
+    problems = [p for name, frame in groups(grid).items() for p in lost_coordinates(path / name, frame)]
+    wanted = set(tiles)
+    return problems + [
+        f"{path / array / str(row) / str(col)}: shard is lost; publish again to write it"
+        for array in _arrays(grid)
+        for row, col in sorted(wanted - _present(path / array))
+    ]
+
+
+def _present(folder: Path) -> set[Index]:
+    """The tiles whose files are there."""
+    return {
+        (int(row.name), int(file.name))
+        for row in folder.glob("*")
+        if row.name.isdigit()
+        for file in row.iterdir()
+        if file.name.isdigit()
+    }
+
+
+def check_pyramid(edition: Edition) -> list[str]:
+    """What of an edition's levels and shares is lost: files that its record promises. Empty where none is."""
+    n = edition.grid.tile // edition.grid.shard
+    return lost_parts(pyramid_of(edition.path), edition.grid, {(row // n, col // n) for row, col in edition.digests})
+
+
+def open_pyramid(national: Path | str, edition: int | None = None) -> xr.DataTree:
+    """All levels of an edition, lazily and without Dask.
+
+    Args:
+        national: the product's folder.
+        edition: the number of a former one; None for the current one.
+
+    Returns:
+        Groups `0` (as `open_national` has it), `1` … `4`, and `shares`; each with its CRS in `spatial_ref`.
+
+    Raises:
+        ProductError: nothing was published there, there is no such edition, or a file is lost.
+    """
+    found = find_edition(Path(national), edition)
+    refuse(found, [*check_shards(found), *check_pyramid(found)])
+    opened: xr.DataTree = xr.open_datatree(pyramid_of(found.path), engine="zarr", chunks=None)
+    return opened
+
+
+def open_shares(national: Path | str, edition: int | None = None) -> xr.Dataset:
+    """What of each class is in each cell of 100 m in an edition, lazily, by Dask.
+
+    Args:
+        national: the product's folder.
+        edition: the number of a former one; None for the current one.
+
+    Returns:
+        `count` uint32 (class, y, x), exact; `share` float32 (class, y, x), 0..1, derived from it: over the classes,
+        no data (0) among them, a cell's shares sum to 1; where no tile was delivered all are 0.
+
+    Raises:
+        ProductError: nothing was published there, there is no such edition, a file is lost, or tiles are no whole
+            cells.
+    """
+    found = find_edition(Path(national), edition)
+    refuse(found, check_pyramid(found))
+    frame = groups(found.grid).get(SHARES)
+    if frame is None:
+        raise ProductError(
+            f"{found.path}: has no shares: cells of 100 m ({FACTORS[SHARES]} px) do not divide its tiles of "
+            f"{found.grid.tile} px"
+        )
+    side = found.grid.tile // frame.factor * _TILES_A_CHUNK
+    chunks = {"class": CLASSES, "y": side, "x": side}
+    opened: xr.Dataset = xr.open_zarr(pyramid_of(found.path), group=SHARES, chunks=chunks)
+    share = (opened["count"] / np.float32(frame.factor**2)).astype(np.float32)
+    # xarray moves `grid_mapping` from the attributes to the encoding; the derived array has to be told again.
+    share.encoding["grid_mapping"] = "spatial_ref"
+    share.attrs = {"long_name": "share of the cell's area", "units": "1"}
+    return opened.assign(share=share)

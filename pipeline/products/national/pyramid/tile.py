@@ -1,0 +1,99 @@
+"""A tile's part of the coarser levels and of the class shares, counted from level 0."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.errors import ProductError
+from pipeline.grid import Window
+from pipeline.legend import LAYERS
+from pipeline.products.national.edition_record import Index, NationalGrid
+from pipeline.products.national.publish_plan import Target
+from pipeline.products.national.pyramid.downsample import CLASSES, count_cells
+from pipeline.products.national.zarr_metadata import Frame
+
+FACTORS = {"1": 5, "2": 10, "3": 50, "4": 250, "shares": 500}
+"""Group → lattice pixels a side of its cells; each divides the next."""
+SHARES = "shares"
+
+_PIECE = 500
+"""Pixels a side of what is counted at once, about: it stays in a core's cache."""
+
+
+def pyramid_of(edition: Path) -> Path:
+    """The pyramid beside an edition's store."""
+    return edition / "pyramid.zarr"
+
+
+def groups(grid: NationalGrid) -> dict[str, Frame]:
+    """The groups that the grid's pyramid has besides level 0, from fine to coarse."""
+    return {name: Frame(grid.extent, grid.crs, f) for name, f in FACTORS.items() if grid.tile % f == 0}
+
+
+def write_tile(target: Target, tile: Index) -> None:
+    """Writes a tile's part of every level and of the shares, from level 0. One task, no locks, may be repeated.
+
+    Of a tile of 25 000 px some 200 MB are held.
+
+    Args:
+        target: the edition; the tile's level 0 is whole, and `begin_pyramid` is done.
+        tile: where it lies in the national grid.
+
+    Raises:
+        ProductError: level 0 cannot be read or holds what is no class, or a file cannot be written.
+    """
+    path, grid = pyramid_of(target.store.parent), target.grid
+    try:
+        for group, pixels in _levels_of(target, tile).items():
+            side = grid.tile // FACTORS[group]
+            place = tuple(slice(i * side, (i + 1) * side) for i in tile)
+            for name, values in pixels.items():
+                array: Any = zarr.open_array(path / group / name, mode="r+", zarr_format=3)
+                array.with_config({"write_empty_chunks": True})[..., *place] = values
+    except (OSError, ValueError) as error:
+        raise ProductError(f"{path}: tile {tile} (row, column) cannot be written: {error}") from error
+
+
+def _levels_of(target: Target, tile: Index) -> dict[str, dict[str, NDArray[Any]]]:
+    """Group → array → a tile's pixels, counted piece by piece."""
+    grid = target.grid
+    names = list(groups(grid))
+    made: dict[str, dict[str, NDArray[Any]]] = {}
+    for name in names:
+        shape = (grid.tile // FACTORS[name],) * 2
+        if name == SHARES:
+            made[name] = {"count": np.zeros((CLASSES, *shape), np.uint32)}
+        else:
+            made[name] = {layer: np.zeros(shape, np.uint8) for layer in LAYERS}
+    for window, classes, confidence in _pieces(target, tile, step=FACTORS[names[-1]]):
+        finest = FACTORS[names[0]]
+        cells, factor = count_cells(classes, confidence, factor=finest), finest
+        for name in names:
+            cells, factor = cells.coarser(FACTORS[name] // factor), FACTORS[name]
+            place = tuple(slice(s.start // factor, s.stop // factor) for s in window)
+            if name == SHARES:
+                made[name]["count"][:, *place] = cells.dense
+            else:
+                made[name]["landcover"][place] = cells.mode
+                made[name]["confidence"][place] = cells.mean
+    return made
+
+
+def _pieces(
+    target: Target, tile: Index, *, step: int
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Classes and confidence of a tile's level 0 in pieces whose sides are multiples of `step`, and where they lie."""
+    side = target.grid.tile
+    piece = step * max(1, _PIECE // step)
+    strip = piece * -(-target.grid.chunk // piece)
+    layers: list[Any] = [zarr.open_array(target.store / layer, mode="r", zarr_format=3) for layer in LAYERS]
+    top, left = (i * side for i in tile)
+    for rows in Window(0, 0, side, 1).split(strip):
+        pixels = [layer[top + rows.row : top + rows.bottom, left : left + side] for layer in layers]
+        for part in Window(rows.row, 0, rows.height, side).split(piece):
+            inside = part.slices_in(Window(rows.row, 0, rows.height, side))
+            yield part.slices_in(Window(0, 0, side, side)), pixels[0][inside], pixels[1][inside]

@@ -1,0 +1,356 @@
+"""The STAC item of a sealed tile: what it is, where it lies, and how it came about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, time
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pystac
+import shapely
+from numpy.typing import NDArray
+from pyproj import Transformer
+from pystac.errors import STACValidationError
+
+from pipeline import legend
+from pipeline.errors import ProductError
+from pipeline.fingerprint import PRODUCT_VERSION
+from pipeline.grid import RESOLUTION_M, Layout, Tile
+from pipeline.legend import LAYERS, Layer
+from pipeline.products.tile.cog import FileFacts
+
+if TYPE_CHECKING:
+    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+_EXTENSIONS = tuple(
+    f"https://stac-extensions.github.io/{name}/schema.json"
+    for name in (
+        "projection/v2.0.0",
+        "raster/v2.0.0",
+        "classification/v2.0.0",
+        "file/v2.1.0",
+        "processing/v1.2.0",
+        "scientific/v1.0.0",
+        "version/v1.2.0",
+    )
+)
+MULTIHASH = "1220"
+"""Multihash prefix: function sha2-256 (0x12), 32 bytes (0x20)."""
+MAPPED = "landcover:mapped"
+CONFIDENCE = "landcover:confidence"
+_DENSIFY_M = 1000.0
+"""A tile's edge is bent in longitude and latitude; a vertex each kilometre keeps it within 2 cm."""
+_TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a tile was made, as its item and its files say it; nothing of it decides what is recomputed."""
+
+    campaign: str
+    """Name of the campaign."""
+    weights: str
+    """Path or `hf://…` of the weights."""
+    weights_sha256: str
+    """Their SHA-256 in hexadecimal."""
+    recipe: str
+    """Name of the recipe."""
+    engine: str
+    """`torch` and the like: resolved, never `auto`."""
+    precision: str
+    """`fp32` and the like."""
+    engine_threads: int
+    """Threads of the engine, as resolved at submission."""
+    layout: Layout
+    """How blocks were cut into windows."""
+    software: tuple[tuple[str, str], ...]
+    """(package, version) pairs."""
+    licence: str = "etalab-2.0"
+    """SPDX identifier."""
+    attribution: str = "IGN"
+    """Producers and products of imagery and heights: `IGN, BD ORTHO 2021, LiDAR HD`."""
+    quantized_sha256: str = ""
+    """SHA-256 in hexadecimal of the network in int8; empty in other precisions."""
+    citation: str = ""
+    """How the model wants to be cited, and the data where theirs say so."""
+    doi: str = ""
+    """DOI of the model's citation."""
+    acquired: tuple[date, date] | None = None
+    """First and last day on which the tile's imagery was taken; None where only the vintage is known."""
+    depends_on: tuple[tuple[str, str], ...] = ()
+    """(name, digest) of each thing that the fingerprint covers: of a tile that is mapped again it tells why."""
+
+    def tags(self) -> dict[str, str]:
+        """What the COGs themselves carry: campaign, licence, attribution, citation, days of acquisition, weights."""
+        given = {
+            "campaign": self.campaign,
+            "recipe": self.recipe,
+            "weights_sha256": self.weights_sha256,
+            "licence": self.licence,
+            "attribution": self.attribution,
+            "citation": self.citation,
+            "doi": self.doi,
+            "acquired": "/".join(day.isoformat() for day in self.acquired or ()),
+            "TIFFTAG_COPYRIGHT": f"{self.attribution}, {self.licence}",
+        }
+        return {key: value for key, value in given.items() if value}
+
+
+def vintage(domain: str) -> int:
+    """The year of a domain's name, `D064_2021` → 2021.
+
+    Raises:
+        ProductError: the name ends in no year.
+    """
+    year = domain.rpartition("_")[2]
+    if not (len(year) == 4 and year.isascii() and year.isdigit()):
+        raise ProductError(f"domain {domain!r} ends in no vintage: expected a name such as D064_2021")
+    return int(year)
+
+
+def build_item(
+    *,
+    domain: str,
+    tile: Tile,
+    crs: str,
+    fingerprint: str,
+    files: Mapping[Layer, FileFacts],
+    class_pixels: Mapping[int, int],
+    confidence_sum: int,
+    live: Sequence[int],
+    provenance: Provenance,
+    inputs: Sequence[str],
+) -> dict[str, Any]:
+    """The item as JSON-able content: STAC 1.1 with its projection, raster, classification, file, processing,
+    scientific and version fields, links to inputs and model, and ours under `landcover:`.
+
+    Args:
+        domain: `D064_2021`; its year gives start and end where `provenance` has no days.
+        tile: the tile on the lattice.
+        crs: `EPSG:…` of the lattice.
+        fingerprint: of all that the tile's bytes depend on.
+        files: the COG of each layer; hrefs are relative to the item.
+        class_pixels: FLAIR value → pixels, 0 (no data) included.
+        confidence_sum: of all pixels, each 0..255.
+        live: FLAIR values that could appear.
+        provenance: how it was made.
+        inputs: hrefs of what it was made from.
+    """
+    ring, bbox = _outline(tile, crs)
+    middle, start, end = _span(domain, provenance.acquired)
+    item = pystac.Item(
+        id=f"{domain}-{tile.name}",
+        geometry=ring,
+        bbox=bbox,
+        datetime=middle,
+        start_datetime=start,
+        end_datetime=end,
+        properties=_projection(tile, crs)
+        | _processing(provenance)
+        | _ours(domain, tile, fingerprint, class_pixels, provenance)
+        | shares(class_pixels, live)
+        | mean_confidence(class_pixels, confidence_sum),
+        stac_extensions=list(_EXTENSIONS),
+        collection=domain,
+    )
+    for layer in LAYERS:
+        item.add_asset(layer, _asset(layer, files[layer], live))
+    item.add_link(pystac.Link("collection", "./collection.json", media_type=pystac.MediaType.JSON))
+    for href in inputs:
+        item.add_link(pystac.Link("derived_from", href))
+    item.add_link(_model_link(provenance.recipe, provenance.weights_sha256))
+    if provenance.doi:
+        item.add_link(pystac.Link("cite-as", f"https://doi.org/{provenance.doi}"))
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def share_name(value: int) -> str:
+    """The item property that holds the share of a class: 9 → `landcover:share_vineyard`."""
+    return f"landcover:share_{legend.BY_VALUE[value].slug}"
+
+
+def shares(class_pixels: Mapping[int, int], live: Sequence[int]) -> dict[str, float]:
+    """Item properties that a filter can use: of each class that could appear its share of the mapped pixels, 0..1,
+    and the mapped share of the tile. Where nothing is mapped there are no shares.
+
+    Args:
+        class_pixels: FLAIR value → pixels, 0 (no data) included.
+        live: FLAIR values that could appear.
+    """
+    total = sum(class_pixels.values())
+    mapped = total - class_pixels.get(legend.NODATA, 0)
+    of_classes = {share_name(v): class_pixels.get(v, 0) / mapped for v in live} if mapped else {}
+    return {MAPPED: mapped / total, **of_classes}
+
+
+def mean_confidence(class_pixels: Mapping[int, int], confidence_sum: int) -> dict[str, float]:
+    """The item property with the mean confidence of the mapped pixels, 0..1; none where nothing is mapped."""
+    mapped = sum(class_pixels.values()) - class_pixels.get(legend.NODATA, 0)
+    return {CONFIDENCE: confidence_sum / (255 * mapped)} if mapped else {}
+
+
+def model_file(weights_sha256: str) -> str:
+    """Name of the STAC item of a model, in the folder of a domain that was mapped with it."""
+    return f"model-{weights_sha256[:12]}.json"
+
+
+def _model_link(recipe: str, weights_sha256: str) -> pystac.Link:
+    # MLM asks a product for this link, with the model's name on it. The fields of a model stand in the model's own item
+    # and in the collection: the extension would want all of them in each item that declares it.
+    href, media = f"./{model_file(weights_sha256)}", pystac.MediaType.GEOJSON
+    return pystac.Link("derived_from", href, media_type=media, extra_fields={"mlm:name": recipe})
+
+
+def _span(domain: str, acquired: tuple[date, date] | None) -> tuple[datetime | None, datetime, datetime]:
+    """(datetime, start, end) in UTC: the middle of the days of acquisition, or no single time and the whole vintage."""
+    if acquired is None:
+        year = vintage(domain)
+        return None, datetime(year, 1, 1, tzinfo=UTC), datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
+    start, end = datetime.combine(acquired[0], time(), UTC), datetime.combine(acquired[1], time(23, 59, 59), UTC)
+    return start + (end - start) // 2, start, end
+
+
+def _outline(tile: Tile, crs: str) -> tuple[dict[str, Any], list[float]]:
+    """The tile's GeoJSON polygon (counter-clockwise) and bbox, in degrees of WGS 84."""
+
+    def to_degrees(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 2) x, y in metres → (n, 2) longitude, latitude to 1 mm."""
+        return np.column_stack(_transformer(crs).transform(xy[:, 0], xy[:, 1])).round(8)
+
+    box = shapely.box(*tile.window.bounds).segmentize(_DENSIFY_M)
+    degrees = shapely.orient_polygons(shapely.transform(box, to_degrees))
+    return dict(shapely.geometry.mapping(degrees)), [float(v) for v in degrees.bounds]
+
+
+@cache
+def _transformer(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
+def _projection(tile: Tile, crs: str) -> dict[str, Any]:
+    return {
+        "proj:code": crs,
+        "proj:shape": list(tile.window.shape),
+        "proj:transform": list(tile.window.transform),
+        "proj:bbox": list(tile.window.bounds),
+    }
+
+
+def providers(attribution: str) -> list[dict[str, Any]]:
+    """STAC providers of `IGN, BD ORTHO 2021; A region`: who stands before each product, once."""
+    producers = dict.fromkeys(part.partition(",")[0].strip() for part in attribution.split(";"))
+    return [{"name": name, "roles": ["producer", "licensor"]} for name in producers if name]
+
+
+def _processing(provenance: Provenance) -> dict[str, Any]:
+    cited = {"sci:citation": provenance.citation, "sci:doi": provenance.doi}
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "license": provenance.licence,
+        "providers": providers(provenance.attribution),
+        "gsd": RESOLUTION_M,
+        "processing:level": "L4",
+        "processing:software": dict(provenance.software),
+        "processing:lineage": (
+            f"{provenance.recipe} ({provenance.weights}, SHA-256 {provenance.weights_sha256}) "
+            f"by {provenance.engine} {provenance.precision} over the imagery and heights under derived_from; "
+            f"campaign {provenance.campaign}"
+        ),
+    } | {key: value for key, value in cited.items() if value}
+
+
+def _ours(
+    domain: str, tile: Tile, fingerprint: str, class_pixels: Mapping[int, int], provenance: Provenance
+) -> dict[str, Any]:
+    return {
+        "landcover:domain": domain,
+        "landcover:tile": tile.name,
+        "landcover:fingerprint": fingerprint,
+        "landcover:product_version": PRODUCT_VERSION,
+        "version": str(PRODUCT_VERSION),
+        "landcover:class_pixels": {str(value): count for value, count in sorted(class_pixels.items())},
+        "landcover:acquired": provenance.acquired is not None,
+        "landcover:attribution": provenance.attribution,
+        "landcover:campaign": provenance.campaign,
+        "landcover:recipe": provenance.recipe,
+        "landcover:weights": provenance.weights,
+        "landcover:weights_sha256": provenance.weights_sha256,
+        "landcover:engine": provenance.engine,
+        "landcover:precision": provenance.precision,
+        "landcover:engine_threads": provenance.engine_threads,
+        "landcover:layout": asdict(provenance.layout),
+    } | {
+        key: value
+        for key, value in (
+            ("landcover:quantized_sha256", provenance.quantized_sha256),
+            ("landcover:depends_on", dict(provenance.depends_on)),
+        )
+        if value
+    }
+
+
+def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
+    band: dict[str, Any] = {"name": layer, "data_type": "uint8", "nodata": legend.NODATA}
+    fields: dict[str, Any] = {
+        "bands": [band],
+        "raster:spatial_resolution": RESOLUTION_M,
+        "raster:sampling": "area",
+        "file:size": facts.size,
+        "file:checksum": MULTIHASH + facts.sha256,
+    }
+    if layer == "landcover":
+        no_data = {"value": legend.NODATA, "name": "no_data", "title": "no data", "nodata": True}
+        fields["classification:classes"] = [no_data, *classes_of(legend.classes(live))]
+    else:
+        fields["raster:scale"] = 1 / 255
+    return pystac.Asset(
+        f"./{facts.path.name}",
+        title=_TITLES[layer],
+        media_type=pystac.MediaType.COG,
+        roles=["data"],
+        extra_fields=fields,
+    )
+
+
+def classes_of(classes: Sequence[legend.LandCover]) -> list[dict[str, Any]]:
+    """Classes as the classification extension has them."""
+    return [
+        {"value": c.value, "name": c.slug, "title": c.name, "color_hint": c.colour.removeprefix("#").upper()}
+        for c in classes
+    ]
+
+
+def sha256_of(asset: Mapping[str, Any]) -> str:
+    """The SHA-256 in an asset's `file:checksum`.
+
+    Raises:
+        ValueError: the checksum is another multihash.
+    """
+    checksum = str(asset["file:checksum"])
+    if not checksum.startswith(MULTIHASH) or len(checksum) != 68:
+        raise ValueError(f"file:checksum {checksum!r} is no SHA-256 multihash")
+    return checksum.removeprefix(MULTIHASH)
+
+
+def invalid(content: Mapping[str, Any]) -> str | None:
+    """Why this is no STAC item by the core schema that pystac brings along; None where it is one.
+
+    Extensions' schemas are on the network, so they are not asked.
+    """
+    version = str(content.get("stac_version", ""))
+    if version != pystac.get_stac_version():
+        return f"expected STAC {pystac.get_stac_version()}, got {version!r}"
+    try:
+        _validator().validate_core(dict(content), pystac.STACObjectType.ITEM, version)
+    except STACValidationError as error:
+        return str(error).partition("\n\n")[0].replace("\n", ": ")
+    return None
+
+
+@cache
+def _validator() -> "JsonSchemaSTACValidator":
+    # Where jsonschema's optional format checkers are installed, importing it takes seconds; workers never validate.
+    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+    return JsonSchemaSTACValidator()

@@ -1,0 +1,109 @@
+"""The full proof of a sealed tile: every checksum, every pixel, every promise of its item."""
+
+import json
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+from pipeline import legend
+from pipeline.errors import ProductError
+from pipeline.fingerprint import file_sha256
+from pipeline.grid import CRS
+from pipeline.products.tile.cog import BLOCK, FileFacts
+from pipeline.products.tile.seal import SealedTile, as_class_pixels, count_classes, matches, read_sealed, strips
+from pipeline.products.tile.stac_item import invalid
+
+
+def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
+    """What a full look finds wrong with a sealed tile; empty where it is whole.
+
+    Sizes and checksums, the COG's structure, CRS and place, every pixel of both layers (classes counted
+    anew, confidence 0 exactly where there is no data), and the item against STAC's core schema.
+
+    Args:
+        sealed: as its item says.
+        crs: `EPSG:…` of the lattice on which it must lie.
+
+    Returns:
+        Sentences, each with the file it is about.
+    """
+    problems = matches(sealed) or _checksums(sealed)
+    problems += _item(sealed, crs)
+    if problems:
+        # Pixels of a file that is known to be another one would only add noise.
+        return problems
+    try:
+        return _pixels(sealed)
+    except (RasterioError, CPLE_BaseError) as error:
+        return [f"{sealed.item_path}: the COGs cannot be read: {error}"]
+
+
+def _checksums(sealed: SealedTile) -> list[str]:
+    return [
+        f"{facts.path}: SHA-256 is not the one that {sealed.item_path.name} promises; the file was changed"
+        for facts in sealed.files
+        if file_sha256(facts.path) != facts.sha256
+    ]
+
+
+def _item(sealed: SealedTile, crs: str) -> list[str]:
+    if sealed.crs != crs:
+        return [f"{sealed.item_path}: proj:code is {sealed.crs}, expected {crs}; run the tile again"]
+    try:
+        now = read_sealed(sealed.item_path.parent, sealed.domain, sealed.tile)
+    except ProductError as error:
+        return [str(error)]
+    if now is None:
+        return [f"{sealed.item_path}: the item is gone"]
+    if now != sealed:
+        return [f"{sealed.item_path}: the item was replaced meanwhile; read the tile again"]
+    reason = invalid(json.loads(sealed.item_path.read_bytes()))
+    return [f"{sealed.item_path}: no valid STAC item: {reason}"] if reason else []
+
+
+def _pixels(sealed: SealedTile) -> list[str]:
+    landcover, confidence = sealed.files
+    counts: NDArray[np.int64] = np.zeros(256, np.int64)
+    unlike = 0
+    with rasterio.open(landcover.path) as classes, rasterio.open(confidence.path) as sure:
+        problems = _structure(landcover, classes, sealed) + _structure(confidence, sure, sealed)
+        if problems:
+            return problems
+        for rows in strips(sealed.tile.window.height):
+            window = ((rows.start, rows.stop), (0, sealed.tile.window.width))
+            values = classes.read(1, window=window)
+            counts += count_classes(values)
+            unlike += int(np.count_nonzero((values == legend.NODATA) != (sure.read(1, window=window) == 0)))
+    counted, promised = as_class_pixels(counts), dict(sealed.class_pixels)
+    if counted != promised:
+        problems.append(f"{landcover.path}: classes counted {counted}, the item says {promised}")
+    if unlike:
+        problems.append(f"{confidence.path}: on {unlike} pixels confidence and class do not agree on no data")
+    return problems
+
+
+def _structure(facts: FileFacts, dataset: Any, sealed: SealedTile) -> list[str]:
+    """What of one open COG differs from what `seal` writes."""
+    tile = sealed.tile
+    structure = dataset.tags(ns="IMAGE_STRUCTURE")
+    factors = [2**i for i in range(1, 32) if max(tile.window.shape) > BLOCK * 2 ** (i - 1)]
+    expected_and_got = {
+        "layout": ("COG", structure.get("LAYOUT")),
+        "compression": ("ZSTD", structure.get("COMPRESSION")),
+        "bands": (("uint8",), dataset.dtypes),
+        "no data": (legend.NODATA, dataset.nodata),
+        "shape": (tile.window.shape, dataset.shape),
+        "block": ((BLOCK, BLOCK), dataset.block_shapes[0]),
+        "transform": (tile.window.transform, tuple(dataset.transform)[:6]),
+        "CRS": (sealed.crs, dataset.crs.to_string() if dataset.crs else None),
+        "overviews": (factors, dataset.overviews(1)),
+    }
+    return [
+        f"{facts.path}: {what} is {got}, expected {expected}"
+        for what, (expected, got) in expected_and_got.items()
+        if expected != got
+    ]

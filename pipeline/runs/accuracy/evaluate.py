@@ -1,0 +1,192 @@
+"""How good a network is on labelled patches, and a map against a reference: one streamed confusion matrix."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import legend
+from pipeline.cluster import spread
+from pipeline.config import EngineName, Precision, load_recipe
+from pipeline.errors import EvaluationError
+from pipeline.evaluation.report import Evaluation
+from pipeline.grid import Window
+from pipeline.inference import Engine, predictor_for, resolve_engine
+from pipeline.legend import Nomenclature
+from pipeline.model import Model, load
+from pipeline.products.assessment.class_maps import ClassMap, find_maps
+from pipeline.runs.accuracy.scoring import (
+    DEFAULT,
+    Judged,
+    Judging,
+    Progress,
+    Sums,
+    Units,
+    evaluation_of,
+    judge,
+    write_evaluation,
+)
+from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
+from pipeline.sources.labels.reference import Grid, Reference
+
+_BATCH = 8
+"""Patches a job: a task of a second or two."""
+_BLOCK = 5_000
+"""Pixels a side of what is compared at once: 1 km."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What was found, and where it was written."""
+
+    evaluation: Evaluation
+    report: Path
+
+
+def evaluate_set(
+    places: Sequence[Path],
+    *,
+    weights: str,
+    recipe: str,
+    out: Path,
+    metadata: Path | None = None,
+    engine: EngineName = "auto",
+    precision: Precision = "fp32",
+    how: Judging = DEFAULT,
+    progress: Progress = lambda _done, _total: None,
+) -> Evaluated:
+    """Maps every patch as one window, as the cards do, and compares it with its mask.
+
+    Args:
+        places: folders and CSV lists of labelled patches.
+        weights: path or `hf://…`, with `recipe`, a name or a path.
+        out: folder of the results.
+        metadata: JSON that says domain and zone where paths do not.
+        engine: what runs the network, with `precision`.
+        how: mode, units, processes.
+        progress: told (patches done, patches).
+
+    Raises:
+        DeliveryError, SourceError: patches that are missing, cannot be read or are none.
+        WeightsError, EngineError, ConfigError: weights, engine or recipe that cannot be had.
+        EvaluationError: nothing to compare.
+        ClusterError: a running cluster that cannot be had, or was lost.
+        StorageError: `out` cannot be written.
+    """
+    patches = find_patches(places, metadata=metadata)
+    rules = load_recipe(recipe)
+    model = load(weights, rules)
+    resolved = resolve_engine(engine, precision=precision)
+    zones = _by_zones(patches, how.units)
+    work = partial(_judge_patches, model=model, engine=resolved, zones=zones)
+    results = spread(_batches(patches), work, workers=how.workers, scheduler=how.scheduler)
+    sums = Sums.of(results, total=len(patches), progress=progress)
+    evaluation = evaluation_of(
+        sums,
+        title=f"{rules.name} on {len(patches)} patches",
+        live=rules.live,
+        units="zones" if zones else "patches",
+        how=how,
+        about={
+            "weights": f"{weights}, SHA-256 {model.weights_hash}",
+            "recipe": rules.name,
+            "engine": f"{resolved.name} {resolved.precision}",
+            "patches": ", ".join(map(str, places)),
+        },
+    )
+    return Evaluated(evaluation, write_evaluation(out, evaluation))
+
+
+def _by_zones(patches: Sequence[Patch], units: Units) -> bool:
+    zones = {p.unit for p in patches}
+    known = all(p.zone for p in patches)
+    if units == "zones" and not known:
+        lacking = next(p for p in patches if not p.zone)
+        raise EvaluationError(f"{lacking.image}: its zone is not known: give --metadata, or --units patches")
+    return units == "zones" or (units == "auto" and known and len(zones) > 1)
+
+
+def _batches(patches: Sequence[Patch]) -> Iterator[tuple[Patch, ...]]:
+    rest = iter(patches)
+    while batch := tuple(islice(rest, _BATCH)):
+        yield batch
+
+
+def _judge_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zones: bool) -> list[Judged]:
+    """One window a patch: no halo, as the cards' own measurement."""
+    recipe, predictor = model.recipe, predictor_for(model, engine)
+    judged = []
+    for patch in batch:
+        pixels, truth = read_image(patch, bands=recipe.bands), read_mask(patch)
+        if truth.shape[0] % recipe.stride or truth.shape[1] % recipe.stride:
+            raise EvaluationError(
+                f"{patch.image}: is {truth.shape[0]} × {truth.shape[1]} px; expected multiples of the network's "
+                f"stride, {recipe.stride}: map it with `landcover predict` and evaluate the map"
+            )
+        classes, confidence = predictor(pixels[None], np.ones((1, *truth.shape), np.bool_))[0]
+        unit = patch.unit if zones else patch.name
+        judged.append(judge(truth, classes, confidence, live=recipe.live, unit=unit, domain=patch.domain))
+    return judged
+
+
+def evaluate_map(
+    place: Path,
+    reference: Path,
+    *,
+    out: Path,
+    nomenclature: Nomenclature = "flair19",
+    field: str = "",
+    judged: Nomenclature = "flair12",
+    how: Judging = DEFAULT,
+    progress: Progress = lambda _done, _total: None,
+) -> Evaluated:
+    """Compares maps with a reference raster or polygons, block by block, on the maps' own pixels.
+
+    Args:
+        place: a GeoTIFF of FLAIR values, a folder of `…-landcover.tif`, or a national product.
+        reference: raster of one band or polygons, in any CRS.
+        out: folder of the results.
+        nomenclature: what the reference's numbers mean.
+        field: of polygons: the attribute that holds them.
+        judged: whose classes are judged; those that the reference lacks are left out too.
+        how: mode and processes; the bootstrap draws tiles, and blocks of 1 km of a single map.
+        progress: told (blocks done, blocks).
+
+    Raises:
+        ProductError, SourceError: maps or a reference that cannot be read.
+        EvaluationError: they do not meet.
+        ClusterError: a running cluster that cannot be had, or was lost.
+        StorageError: `out` cannot be written.
+    """
+    maps = find_maps(place)
+    truth = Reference.open(reference, nomenclature=nomenclature, field=field)
+    known = set(legend.to_flair(nomenclature).values())
+    live = tuple(v for v in sorted(legend.to_flair(judged).values()) if v in known)
+    jobs = [(one, window) for one in maps for window in one.window.split(_BLOCK)]
+    several = len(maps) > 1
+    work = partial(_judge_block, reference=truth, live=live, tiles=several)
+    results = spread(jobs, work, workers=how.workers, scheduler=how.scheduler)
+    sums = Sums.of(results, total=len(jobs), progress=progress)
+    evaluation = evaluation_of(
+        sums,
+        title=f"{place.name} against {reference.name}",
+        live=live,
+        units="tiles" if several else "blocks of 1 km",
+        how=how,
+        about={"maps": str(place), "reference": f"{reference}, {nomenclature}", "judged": judged},
+    )
+    return Evaluated(evaluation, write_evaluation(out, evaluation))
+
+
+def _judge_block(
+    job: tuple[ClassMap, Window], *, reference: Reference, live: tuple[int, ...], tiles: bool
+) -> list[Judged]:
+    one, window = job
+    truth = reference.read(Grid(window.shape, one.transform_of(window), one.crs))
+    unit = one.name if tiles else f"{one.name} ({window.row}, {window.col})"
+    # Where there is no truth, nothing needs to be read.
+    classes = one.read(window) if truth.any() else np.zeros_like(truth)
+    return [judge(truth, classes, None, live=live, unit=unit, domain=one.domain)]

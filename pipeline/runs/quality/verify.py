@@ -1,0 +1,152 @@
+"""Everything read again: each COG, checksum and item, their seams, and the national store beside them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+from pipeline.config import Campaign, LimitsSection
+from pipeline.evaluation.seams import SeamRatio
+from pipeline.products.national.edition_record import current_edition
+from pipeline.products.national.pyramid.store import check_pyramid
+from pipeline.products.national.zarr_store import check_shards
+from pipeline.products.tile.seal import SealedTile, list_sealed
+from pipeline.products.tile.verify import check
+from pipeline.runs.provenance import lattice_of
+from pipeline.runs.quality.metrics import (
+    Exceeded,
+    Figures,
+    cuts_of,
+    domain_seams,
+    exceeded,
+    national_borders,
+    ratio_json,
+)
+from pipeline.runs.tracking.status import DomainStatus, status
+from pipeline.sources.catalog.index import open_domain
+
+
+@dataclass(frozen=True, eq=False)
+class DomainVerified:
+    """What was read of a domain's product, and what is wrong with it."""
+
+    domain: str
+    tiles: int
+    files: int
+    missing: tuple[str, ...]
+    """Tiles of the catalogue that are not sealed."""
+    problems: tuple[str, ...]
+    figures: Figures
+    exceeded: tuple[Exceeded, ...]
+    """Limits of the campaign that it passes."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "domain": self.domain,
+            "tiles": self.tiles,
+            "files": self.files,
+            "missing": list(self.missing),
+            "problems": list(self.problems),
+            **self.figures.as_json(),
+            "exceeded": [asdict(e) for e in self.exceeded],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """The outcome of a verification; `clean` where nothing is wrong and no limit is passed."""
+
+    domains: tuple[DomainVerified, ...]
+    national: tuple[str, ...] | None
+    """Problems of the national product; None where nothing is published."""
+    borders: SeamRatio | None
+    """Across borders of domains in the national store; None where none was seen, or the store is not whole."""
+    limits: LimitsSection
+
+    @property
+    def clean(self) -> bool:
+        """True where nothing is wrong and no limit is passed."""
+        return not self.national and not any(d.exceeded or d.problems for d in self.domains)
+
+    @property
+    def figures(self) -> Figures:
+        """Of all domains together."""
+        return reduce(add, (d.figures for d in self.domains))
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures, for `--json`."""
+        return {
+            "clean": self.clean,
+            "checksums_checked": sum(d.files for d in self.domains),
+            "tiles_checked": sum(d.tiles for d in self.domains),
+            **self.figures.as_json(),
+            "border_ratio": ratio_json(self.borders),
+            "limits": self.limits.model_dump(),
+            "exceeded": [asdict(e) for d in self.domains for e in d.exceeded],
+            "domains": [d.as_json() for d in self.domains],
+            "national": None if self.national is None else list(self.national),
+        }
+
+
+def verify(
+    campaign: Campaign, *, threads: int = 2, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> Verified:
+    """Reads every sealed tile again, counts changes across its edges, and looks at the national store's edition.
+
+    Args:
+        campaign: names domains, folders and limits.
+        threads: tiles read side by side.
+        progress: told (tiles read, tiles to read); each is read twice: for its promises, then for its seams.
+
+    Raises:
+        CatalogError: a domain that is not indexed.
+        ConfigError: domains on several lattices.
+        ProductError: an item or an edition's record that cannot be read.
+    """
+    states, crs = status(campaign), lattice_of(campaign)
+    sealed = {s.domain: list_sealed(campaign.output.domains / s.domain, s.domain, campaign.grid.tile) for s in states}
+    jobs = [tile for tiles in sealed.values() for tile in tiles]
+    problems: dict[SealedTile, list[str]] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for tile, found in zip(jobs, pool.map(lambda job: check(job, crs=crs), jobs), strict=True):
+            problems[tile] = found
+            progress(len(problems), 2 * len(jobs))
+    domains, read = [], len(jobs)
+    for state in states:
+        own = sealed[state.domain]
+        seams = domain_seams(
+            [t for t in own if not problems[t]],
+            cuts=cuts_of(campaign),
+            threads=threads,
+            progress=lambda done, _, before=read: progress(before + done, 2 * len(jobs)),  # type: ignore[misc]
+        )
+        read += len(own)
+        figures = Figures.of(
+            state, open_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile), own, seams
+        )
+        domains.append(_verified(state, own, problems, figures, campaign.limits))
+    edition = current_edition(campaign.output.national)
+    national = None if edition is None else (*check_shards(edition, crs=crs), *check_pyramid(edition))
+    borders = national_borders(campaign, sealed) if national == () else None
+    return Verified(tuple(domains), national, borders.seam_ratio if borders else None, campaign.limits)
+
+
+def _verified(
+    state: DomainStatus,
+    sealed: Sequence[SealedTile],
+    problems: Mapping[SealedTile, Sequence[str]],
+    figures: Figures,
+    limits: LimitsSection,
+) -> DomainVerified:
+    return DomainVerified(
+        state.domain,
+        len(sealed),
+        sum(len(t.files) for t in sealed),
+        tuple(sorted([*state.missing, *state.in_flight, *(name for name, _ in (*state.failed, *state.suspect))])),
+        tuple(f"{tile.tile.name}: {problem}" for tile in sealed for problem in problems[tile]),
+        figures,
+        exceeded(state.domain, figures, limits),
+    )

@@ -1,0 +1,225 @@
+"""STAC items of input tiles: made from what was examined, read back as plain values."""
+
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pystac
+from rasterio.warp import transform_geom
+
+from pipeline.errors import CatalogError
+from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Tile
+from pipeline.sources.delivery.attribution import About, Days, Origin
+from pipeline.sources.domain_inputs import Asset, Fill, InputTile
+from pipeline.sources.http_path import WebPath
+from pipeline.sources.staging.height_cog import Holes
+
+_EXTENSIONS = [
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/scientific/v1.0.0/schema.json",
+]
+_MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
+_READERS = 16
+"""Threads that wait for a shared file system."""
+_DIGITS = 7
+"""Decimals of a degree: 1 cm."""
+
+
+def vintage(year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
+    """(start, middle, end) of a year in UTC: the imagery is of some day in it."""
+    start = dt.datetime(year, 1, 1, tzinfo=dt.UTC)
+    return start, dt.datetime(year, 7, 1, tzinfo=dt.UTC), dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
+
+
+def span(days: Days | None, year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
+    """(start, middle, end) in UTC of days of acquisition, or of the vintage where they are not known."""
+    if days is None:
+        return vintage(year)
+    start = dt.datetime.combine(days[0], dt.time(), dt.UTC)
+    end = dt.datetime.combine(days[1], dt.time(23, 59, 59), dt.UTC)
+    return start, start + (end - start) // 2, end
+
+
+def provenance(origin: Origin) -> dict[str, Any]:
+    """STAC properties of an origin: licence, providers, citation; what is unknown is left out."""
+    given = {
+        "license": origin.licence,
+        "sci:citation": origin.citation,
+        "sci:doi": origin.doi,
+        "landcover:attribution": origin.attribution,
+    }
+    fields: dict[str, Any] = {key: value for key, value in given.items() if value}
+    if origin.attribution:
+        # The producer stands before the product: `IGN, BD ORTHO 2021`.
+        producers = dict.fromkeys(part.partition(",")[0].strip() for part in origin.attribution.split(";"))
+        fields["providers"] = [{"name": name, "roles": ["producer", "licensor"]} for name in producers]
+    return fields
+
+
+def item_of(
+    tile: InputTile, *, about: About, path: Path, near: Path, notes: Sequence[str], holes: Holes | None
+) -> pystac.Item:
+    """The STAC item of a tile that will lie at `path`.
+
+    Files below `near` are named relative to the item, so that a catalogue beside its delivery can move
+    with it; others absolutely.
+    """
+    start, middle, end = span(tile.acquired, about.year)
+    window = tile.tile.window
+    geometry = _footprint(tile.tile, about.crs)
+    item = pystac.Item(
+        id=f"{about.domain}-{tile.tile.name}",
+        geometry=geometry,
+        bbox=_bbox(geometry),
+        datetime=middle,
+        start_datetime=start,
+        end_datetime=end,
+        stac_extensions=list(_EXTENSIONS),
+        properties=provenance(about.origin)
+        | {
+            "gsd": RESOLUTION_M,
+            "proj:code": about.crs,
+            "proj:shape": list(window.shape),
+            "proj:transform": list(window.transform),
+            "proj:bbox": list(window.bounds),
+            "landcover:domain": about.domain,
+            "landcover:tile": tile.tile.name,
+            "landcover:acquired": tile.acquired is not None,
+            "landcover:notes": list(notes),
+            **({"landcover:height_holes": asdict(holes)} if holes else {}),
+            "landcover:fill": [{"value": f.value, "geometry": f.geometry} for f in tile.fill],
+        },
+    )
+    item.set_self_href(str(path))
+    for asset in tile.assets:
+        item.add_asset(_key(asset), _stac_asset(asset, path.parent, near))
+    return item
+
+
+def _key(asset: Asset) -> str:
+    return f"{asset.kind}-{asset.path.name}" if asset.kind in ("dsm", "dtm") else asset.kind
+
+
+def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
+    if isinstance(asset.path, WebPath):
+        href = asset.path.url
+    else:
+        below = asset.path.is_relative_to(near)
+        href = Path(os.path.relpath(asset.path, folder)).as_posix() if below else asset.path.as_posix()
+    fields: dict[str, Any] = {
+        "data_type": asset.dtype,
+        "file:size": asset.size,
+        "proj:shape": list(asset.shape),
+        "proj:transform": list(asset.transform),
+        "landcover:kind": asset.kind,
+        "landcover:signature": asset.signature,
+        "landcover:mtime_ns": asset.mtime_ns,
+        "landcover:block": list(asset.block),
+    }
+    if asset.nodata is not None:
+        fields["nodata"] = asset.nodata if asset.nodata in ("nan", "inf", "-inf") else float(asset.nodata)
+    return pystac.Asset(href, media_type=_MEDIA.get(asset.path.suffix.lower()), roles=["data"], extra_fields=fields)
+
+
+def read_items(collection: pystac.Collection) -> list[pystac.Item]:
+    """The items that a domain's collection names, as `index` wrote them.
+
+    pystac's own walk follows links and migrates old versions, ten times slower: minutes for a nation.
+
+    Raises:
+        CatalogError: an item that is gone or no JSON of one.
+    """
+    paths = [Path(link.get_absolute_href() or link.href) for link in collection.get_item_links()]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(_read_item, paths))
+
+
+def _read_item(path: Path) -> pystac.Item:
+    try:
+        return pystac.Item.from_dict(json.loads(path.read_bytes()), href=str(path), preserve_dict=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as error:
+        raise CatalogError(f"{path}: cannot be read as a STAC item: {error}; index the domain again") from error
+
+
+def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
+    """The tile that an item describes; opens no raster.
+
+    Raises:
+        CatalogError: an item of another tile size, or one that `index` did not write.
+    """
+    where = item.get_self_href() or item.id
+    try:
+        name, shape = item.properties["landcover:tile"], tuple(item.properties["proj:shape"])
+        fill = tuple(Fill(f["value"], _tuples(f["geometry"]["coordinates"])) for f in item.properties["landcover:fill"])
+        assets = tuple(sorted((_asset(a) for a in item.assets.values()), key=lambda a: (a.kind, a.path)))
+        holes = item.properties.get("landcover:height_holes")
+        hole_share = None if holes is None else float(holes["share"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CatalogError(
+            f"{where}: is no item of an input tile: {type(error).__name__} {error}; index the domain again"
+        ) from error
+    if shape != (tile_size, tile_size):
+        raise CatalogError(
+            f"{where}: tile {name} has {shape[0]} × {shape[1]} px; expected grid.tile = {tile_size}: "
+            f"set the campaign's tile to {shape[0]} (a command without a campaign takes `--tile-m "
+            f"{shape[0] / PIXELS_PER_M:g}`), or index a delivery of tiles of {tile_size} px"
+        )
+    return InputTile(Tile.named(name, tile_size), assets, fill, acquired_of(item), hole_share)
+
+
+def interval(item: pystac.Item) -> tuple[dt.datetime | None, dt.datetime | None]:
+    """First and last moment that an item says."""
+    common = item.common_metadata
+    return common.start_datetime or item.datetime, common.end_datetime or item.datetime
+
+
+def acquired_of(item: pystac.Item) -> Days | None:
+    """Days of acquisition as our own items say them; None where only the vintage is known."""
+    start, end = interval(item) if item.properties.get("landcover:acquired") else (None, None)
+    return (start.date(), end.date()) if start and end else None
+
+
+def _asset(asset: pystac.Asset) -> Asset:
+    fields = asset.extra_fields
+    nodata = fields.get("nodata")
+    return Asset(
+        kind=fields["landcover:kind"],
+        path=_path(asset),
+        signature=fields["landcover:signature"],
+        size=fields["file:size"],
+        mtime_ns=fields["landcover:mtime_ns"],
+        transform=_tuples(fields["proj:transform"]),
+        shape=_tuples(fields["proj:shape"]),
+        dtype=fields["data_type"],
+        block=_tuples(fields["landcover:block"]),
+        nodata=None if nodata is None else str(nodata),
+    )
+
+
+def _path(asset: pystac.Asset) -> Path:
+    href = asset.get_absolute_href() or asset.href
+    return WebPath.at(href) if href.startswith(("http://", "https://")) else Path(os.path.normpath(href))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _footprint(tile: Tile, crs: str) -> dict[str, Any]:
+    left, bottom, right, top = tile.window.bounds
+    ring = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
+    geometry: dict[str, Any] = json.loads(
+        json.dumps(transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=_DIGITS))
+    )
+    return geometry
+
+
+def _bbox(geometry: Mapping[str, Any]) -> list[float]:
+    xs, ys = zip(*geometry["coordinates"][0], strict=True)
+    return [min(xs), min(ys), max(xs), max(ys)]

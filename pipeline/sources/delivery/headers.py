@@ -1,0 +1,226 @@
+"""What a raster file says about itself without its pixels, and whether the file is whole."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import rasterio
+from rasterio import crs as rasterio_crs
+from rasterio.enums import ColorInterp
+from rasterio.errors import CRSError, RasterioIOError
+
+from pipeline.errors import DeliveryError
+from pipeline.grid import Affine6
+from pipeline.sources.delivery.names import OVERSEAS
+from pipeline.sources.http_path import gdal_headers
+
+_LATTICES = frozenset({2154, *OVERSEAS.values()})
+_LAMBERT_93 = {"lat_0": 46.5, "lon_0": 3.0, "x_0": 700_000.0, "y_0": 6_600_000.0}
+"""EPSG:2154: origin in degrees and false origin in metres; standard parallels 49 and 44 degrees."""
+_PARALLELS = (44.0, 49.0)
+_ELLIPSOIDS = frozenset({"GRS80", "WGS84"})
+"""They differ by 0.1 mm; a writer that lost the datum writes the second."""
+
+CRSMatch = Literal["code", "parameters", "absent", "other"]
+
+MAX_SIDE = 100_000
+"""Pixels a side that a file may claim: four tiles of 5 km at 0.20 m. What claims more is damaged or forged."""
+
+_DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".asc": "AAIGrid"}
+"""The one driver that may open a file of this name: by its content alone, GDAL would take a virtual raster
+under such a name too, and follow it to other files."""
+
+_JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_END_OF_CODESTREAM = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class Header:
+    """A raster's header."""
+
+    transform: Affine6
+    shape: tuple[int, int]
+    """(height, width)."""
+    count: int
+    """Bands."""
+    dtype: str
+    """numpy's name of the samples' type; several, where the bands differ."""
+    block: tuple[int, int]
+    """(height, width) of the internal blocks."""
+    nodata: float | None
+    crs: CRSMatch
+    crs_text: str
+    """The lattice's code where it is one of ours, by code or by parameters; else as the file has it, shortened."""
+    alpha: bool = False
+    """True where the file says that its last band is transparency."""
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) in metres, of a raster that is north-up."""
+        a, _, left, _, e, top = self.transform
+        return (left, top + e * self.shape[0], left + a * self.shape[1], top)
+
+    @property
+    def north_up(self) -> bool:
+        """True where rows run south and columns east, without rotation."""
+        a, b, _, d, e, _ = self.transform
+        return b == 0 and d == 0 and a > 0 and e < 0
+
+
+def read_header(path: Path) -> Header:
+    """The header of a raster whose file is whole, as far as that shows without decoding.
+
+    JPEG 2000: the boxes fit the file and the codestream ends with its marker. TIFF: every block lies in the file.
+    Esri ASCII: there are at least two bytes for each value, and the last row is whole.
+
+    Raises:
+        DeliveryError: it cannot be opened as what its suffix says, is truncated, or claims an absurd size.
+    """
+    suffix = path.suffix.lower()
+    # Sidecars are looked for by name: listing a folder of thousands for each of its files takes minutes.
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_NUM_THREADS": 1} | gdal_headers()
+    try:
+        if suffix == ".jp2":
+            _check_boxes(path)
+        with rasterio.Env(**options), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
+            if max(file.shape) > MAX_SIDE:
+                raise DeliveryError(
+                    f"{path}: its header claims {file.height} × {file.width} px; expected at most {MAX_SIDE} a side: "
+                    "deliver the file again"
+                )
+            if file.driver == "GTiff":
+                _check_tiff_blocks(path, file)
+            elif file.driver == "AAIGrid":
+                _check_grid(path, file)
+            return _header(file)
+    except (RasterioIOError, OSError) as error:
+        raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; deliver the file again") from error
+
+
+def _header(file: Any) -> Header:
+    types = sorted(set(file.dtypes))
+    match, crs_text = match_crs(file.crs)
+    return Header(
+        transform=tuple(file.transform)[:6],
+        shape=(file.height, file.width),
+        count=file.count,
+        dtype=", ".join(types),
+        block=tuple(file.block_shapes[0]),
+        nodata=file.nodata,
+        crs=match,
+        crs_text=crs_text,
+        alpha=file.colorinterp[-1] == ColorInterp.alpha,
+    )
+
+
+def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
+    """How a CRS is that of a lattice (by its code, by its projection's parameters, not at all, or there is none).
+
+    Returns:
+        The match, and `EPSG:…` of the lattice or what there is instead, shortened.
+    """
+    if crs is None or not crs:
+        return "absent", "no CRS"
+    try:
+        code = crs.to_epsg()
+        if code in _LATTICES:
+            return "code", f"EPSG:{code}"
+        found = crs.to_dict(projjson=False)
+    except CRSError:
+        return "other", _short(crs)
+    # Lambert-93 has other codes: with a height (5698, as LiDAR HD may have it), of later realisations of RGF93 (9794),
+    # centimetres apart. UTM zones of other codes are other continents' datums.
+    coded = code is not None and found.get("proj") != "lcc"
+    if not coded and (lattice := _by_parameters(found)):
+        return "parameters", f"EPSG:{lattice}"
+    return "other", _short(crs)
+
+
+def _by_parameters(found: dict[str, Any]) -> int | None:
+    """The EPSG code of the lattice whose projection has these PROJ parameters; None where none has."""
+    if found.get("units") != "m":
+        return None
+    ellipsoid = found.get("ellps", found.get("datum", "GRS80"))
+    if found.get("proj") == "utm" and ellipsoid in _ELLIPSOIDS:
+        return OVERSEAS.get(f"U{found['zone']}{'S' if found.get('south') else 'N'}")
+    parallels = tuple(sorted((found.get("lat_1", 0.0), found.get("lat_2", 0.0))))
+    lambert = (
+        found.get("proj") == "lcc"
+        and all(abs(found.get(key, float("inf")) - value) < 1e-9 for key, value in _LAMBERT_93.items())
+        and parallels == _PARALLELS
+        and ellipsoid in _ELLIPSOIDS
+    )
+    return 2154 if lambert else None
+
+
+def _short(crs: rasterio_crs.CRS) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else f"{crs.to_wkt()[:60]}…"
+
+
+def _check_boxes(path: Path) -> None:
+    """Follows a JP2's boxes (ISO/IEC 15444-1, annex I) to the codestream's end."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(12) != _JP2_SIGNATURE:
+            raise DeliveryError(f"{path}: is no JPEG 2000 file: its first 12 bytes are not the JP2 signature")
+        start, codestream = 12, False
+        while start < size:
+            file.seek(start)
+            length, kind, head = _box(file.read(16))
+            # A length of 0 says: to the end of the file.
+            end = size if length == 0 else start + length
+            if end > size or (length and length < head):
+                raise _truncated(path, f"box {kind!r} ends at byte {end}, the file at {size}")
+            if kind == b"jp2c":
+                codestream = True
+                file.seek(end - 2)
+                if file.read(2) != _END_OF_CODESTREAM:
+                    raise _truncated(path, "the codestream does not end with its marker FFD9")
+            start = end
+    if not codestream:
+        raise _truncated(path, "there is no codestream")
+
+
+def _box(head: bytes) -> tuple[int, bytes, int]:
+    """(length with its head, type, bytes of the head) of a box from its first 16 bytes or fewer at the end."""
+    if len(head) < 8:
+        return len(head) + 1, b"", 8
+    length, kind = struct.unpack(">I4s", head[:8])
+    if length == 1 and len(head) == 16:
+        return struct.unpack(">Q", head[8:])[0], kind, 16
+    return length, kind, 8
+
+
+def _check_tiff_blocks(path: Path, file: Any) -> None:
+    """GDAL gives offset and size of each block that is written; one that is sparse has neither."""
+    size = path.stat().st_size
+    rows, cols = (-(-extent // block) for extent, block in zip(file.shape, file.block_shapes[0], strict=True))
+    bands = file.indexes if file.interleaving is not None and file.interleaving.name == "band" else (1,)
+    for band in bands:
+        for row in range(rows):
+            for col in range(cols):
+                offset = file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
+                length = file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
+                if offset is not None and length is not None and int(offset) + int(length) > size:
+                    raise _truncated(
+                        path, f"block {row}, {col} ends at byte {int(offset) + int(length)}, the file at {size}"
+                    )
+
+
+def _check_grid(path: Path, file: Any) -> None:
+    size = path.stat().st_size
+    if size < 2 * file.width * file.height:
+        raise _truncated(path, f"{size} bytes are too few for {file.height} × {file.width} values")
+    # A number takes at most 32 bytes in such files, so these bytes hold the whole last row.
+    tail = min(size, 32 * file.width)
+    with path.open("rb") as text:
+        text.seek(size - tail)
+        last = text.read(tail).rstrip().split(b"\n")[-1].split()
+    if len(last) not in (1, file.width) and len(last) < file.width:
+        raise _truncated(path, f"the last row has {len(last)} values of {file.width}")
+
+
+def _truncated(path: Path, what: str) -> DeliveryError:
+    return DeliveryError(f"{path}: is truncated: {what}; deliver the file again")

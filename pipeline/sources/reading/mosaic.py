@@ -1,0 +1,306 @@
+"""What the network reads: any window of a domain, of one raster or of an array, as uint8 bands.
+
+A `Mosaic` opens nothing until it is read and carries only text and numbers, so it travels to workers;
+GDAL mosaics and resamples (see `vrt`), and every thread has its own handles (see `handles`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import rasterio
+import rioxarray  # noqa: F401  registers the `rio` accessor
+import xarray as xr
+from affine import Affine
+from dask.highlevelgraph import HighLevelGraph
+from dask.typing import Key
+from numpy.typing import NDArray
+from rasterio.errors import RasterioIOError
+from rasterio.features import rasterize
+
+from pipeline.errors import CatalogError, SourceError, TransientReadError
+from pipeline.fingerprint import digest
+from pipeline.grid import RESOLUTION_M, Affine6, Window
+from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
+from pipeline.sources.reading import vrt
+from pipeline.sources.reading.dataset_cache import gdal_options, on_frame, read
+from pipeline.sources.reading.elevation import Elevation
+from pipeline.sources.reading.raster import Pixels, Raster, Source, check_inside
+from pipeline.sources.reading.retry import momentary, patiently
+from pipeline.sources.reading.silent_failures import CameBack, check_not_silent
+
+__all__ = ["BANDS", "Mosaic", "Pixels", "Raster", "Source"]
+
+_FILL_TOLERANCE = 2
+"""Lossy JPEG 2000 lets a uniform field ring by a level or two."""
+
+_HEIGHT_STEP_M = 0.2
+"""Metres of one unit of a ready height file."""
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """All of a domain's imagery and elevation as one lazy raster on the lattice."""
+
+    inputs: DomainInputs
+    bands: tuple[str, ...]
+    height_step_m: float
+    """Metres of one unit of the elevation band."""
+    readable: Window
+    """What may be read: the domain, or the part that `around` kept."""
+    rvb: str
+    """VRT of the RVB files."""
+    irc: str
+    """VRT of the infrared files; empty text where no band needs them. Band 1 is the infrared."""
+    height: str
+    """VRT of ready heights; empty text where there are none."""
+
+    @classmethod
+    def of(cls, inputs: DomainInputs, *, bands: tuple[str, ...], height_step_m: float = 0.2) -> "Mosaic":
+        """The mosaic of a domain; opens no file.
+
+        Args:
+            inputs: what the catalogue has, from `catalog.open_domain`.
+            bands: some of `BANDS`, in the network's order.
+            height_step_m: metres of one unit of the elevation band.
+
+        Raises:
+            CatalogError: unknown bands, none of imagery, or a tile without a file for one of them.
+        """
+        if unknown := set(bands) - set(BANDS):
+            raise CatalogError(f"unknown bands {sorted(unknown)}; a mosaic has {', '.join(BANDS)}")
+        if not set(bands) & set(IMAGERY):
+            raise CatalogError(f"bands {bands} hold no imagery, which decides where there is data")
+        needed = {"rvb" if b in RVB else "irc" for b in bands if b in IMAGERY}
+        for kind in sorted(needed):
+            lacking = [t.tile.name for t in inputs.tiles if not any(a.kind == kind for a in t.assets)]
+            if lacking:
+                raise CatalogError(
+                    f"domain {inputs.domain}: no {kind} file behind tiles {', '.join(lacking[:12])}; "
+                    f"bands {', '.join(bands)} need it: index the domain again with these bands"
+                )
+        return cls._over(inputs, bands, height_step_m, inputs.window)
+
+    @classmethod
+    def _over(cls, inputs: DomainInputs, bands: tuple[str, ...], height_step_m: float, readable: Window) -> "Mosaic":
+        assets = inputs.assets
+        relief = assets if "elevation" in bands else ()
+        infrared = assets if "nir" in bands else ()
+        return cls(
+            inputs,
+            bands,
+            height_step_m,
+            readable,
+            rvb=vrt.imagery([a for a in assets if a.kind == "rvb"], bands=3),
+            irc=vrt.imagery([a for a in infrared if a.kind == "irc"], bands=1),
+            height=vrt.imagery([a for a in relief if a.kind == "height"], bands=1),
+        )
+
+    @property
+    def window(self) -> Window:
+        """The domain's bounding window on the lattice."""
+        return self.inputs.window
+
+    @property
+    def crs(self) -> str:
+        """`EPSG:2154`; overseas that of a UTM zone."""
+        return self.inputs.crs
+
+    @property
+    def transform(self) -> Affine6:
+        """Affine coefficients of the domain's north-west corner."""
+        return self.window.transform
+
+    def around(self, window: Window) -> "Mosaic":
+        """The same mosaic that knows only the files behind `window`, for a small pickle; it reads no more than that.
+
+        Pixels and extent are those of the whole mosaic.
+        """
+        part = window.intersect(self.readable)
+        return self._over(self.inputs.around(part), self.bands, self.height_step_m, part)
+
+    def read(self, window: Window, *, within: Window | None = None) -> Pixels:
+        """The pixels of a lattice window; outside every tile 0 and not valid, height 0 where elevation is unknown.
+
+        What fails for a moment is read again, as `patience` says.
+
+        Args:
+            within: see `Source.read`.
+
+        Raises:
+            SourceError: the window leaves the readable part, or a file behind it cannot be read; named.
+        """
+        check_inside(window, self.readable, f"domain {self.inputs.domain}")
+        return patiently(lambda: self._read(window, within or window))
+
+    def _read(self, window: Window, within: Window) -> Pixels:
+        whole = Pixels.nothing(len(self.bands), within)
+        pixels = whole.part(window, of=within)
+        tiles = self.inputs.meeting(window)
+        if not tiles:
+            return whole
+        with gdal_options():
+            try:
+                self._read_imagery(pixels.bands, window)
+                self._check_imagery(pixels.bands, window)
+                if "elevation" in self.bands:
+                    self._read_elevation(pixels.bands[self.bands.index("elevation")], window, tiles)
+            except CameBack:
+                anew = self._over(self.inputs, self.bands, self.height_step_m, self.readable)
+                return anew.read(window, within=within)
+            except RasterioIOError as error:
+                raise self._explained(window, error) from error
+        for tile in tiles:
+            self._mark_valid(pixels, window, tile)
+        return whole
+
+    def _read_imagery(self, out: NDArray[np.uint8], window: Window) -> None:
+        if not any(a.resampled and a.kind in ("rvb", "irc") for a in self.inputs.assets):
+            self._read_pixels(out, window)
+            return
+        # Resampled in whole cells, as elevation is: the same request to GDAL whatever window was asked for.
+        for cell in whole_cells(window).split(CELL):
+            part = cell.intersect(window)
+            pixels = np.zeros((len(self.bands), *cell.shape), np.uint8)
+            self._read_pixels(pixels, cell)
+            out[:, *part.slices_in(window)] = pixels[:, *part.slices_in(cell)]
+        # Resampling reaches half a source pixel over a tile's edge.
+        outside = np.ones(window.shape, np.bool_)
+        for tile in self.inputs.meeting(window):
+            outside[tile.tile.window.intersect(window).slices_in(window)] = False
+        out[:, outside] = 0
+
+    def _check_imagery(self, bands: NDArray[np.uint8], window: Window) -> None:
+        for kind, names in (("rvb", RVB), ("irc", ("nir",))):
+            own = [i for i, name in enumerate(self.bands) if name in names]
+            if own and not all(bands[i].all() for i in own):
+                files = [a for a in self.inputs.behind(window) if a.kind == kind]
+                check_not_silent(files, bands[own], window)
+
+    def _read_pixels(self, out: NDArray[np.uint8], window: Window) -> None:
+        place = on_frame(window)
+        wanted = [i for i, name in enumerate(self.bands) if name in RVB]
+        if wanted:
+            indexes = [RVB.index(self.bands[i]) + 1 for i in wanted]
+            # Straight into the result where its bands lie side by side: no copy of the largest array.
+            if wanted == list(range(wanted[0], wanted[0] + len(wanted))):
+                read(self.rvb, place, indexes=indexes, out=out[wanted[0] : wanted[-1] + 1])
+            else:
+                out[wanted] = read(self.rvb, place, indexes=indexes)
+        if "nir" in self.bands:
+            at = self.bands.index("nir")
+            read(self.irc, place, indexes=[1], out=out[at : at + 1])
+
+    def _read_elevation(self, out: NDArray[np.uint8], window: Window, tiles: tuple[InputTile, ...]) -> None:
+        """A tile's ready height counts before its surface and terrain models; outside tiles nothing does."""
+        for tile in tiles:
+            part = tile.tile.window.intersect(window)
+            if not tile.has("height"):
+                # A virtual raster looks at each of its files in every read, and a domain has thousands.
+                near = [a for a in tile.assets if a.meets(whole_cells(part))]
+                known = Elevation.of(near).read_into(out[part.slices_in(window)], part, step_m=self.height_step_m)
+                if not known.all():
+                    check_not_silent((a for a in near if a.kind in ("dsm", "dtm")), known, part)
+                continue
+            units = read(self.height, on_frame(part), indexes=[1])[0]
+            check_not_silent((a for a in tile.assets if a.kind == "height"), units, part)
+            if self.height_step_m != _HEIGHT_STEP_M:
+                units = np.rint(np.clip(units * (_HEIGHT_STEP_M / self.height_step_m), 0, 255))
+            out[part.slices_in(window)] = units
+
+    def _mark_valid(self, pixels: Pixels, window: Window, tile: InputTile) -> None:
+        """A pixel of a tile is data unless it lies where fill may be and has the fill's value in every imagery band."""
+        part = tile.tile.window.intersect(window)
+        inside = part.slices_in(window)
+        pixels.valid[inside] = True
+        imagery = [i for i, name in enumerate(self.bands) if name in IMAGERY]
+        for fill in tile.fill:
+            shapes = [(fill.geometry, 1)]
+            region = rasterize(shapes, out_shape=part.shape, transform=Affine(*part.transform), dtype="uint8").view(
+                np.bool_
+            )
+            if not region.any():
+                continue
+            for i in imagery:
+                region &= _near(pixels.bands[i][inside], fill.value)
+            pixels.valid[inside] &= ~region
+
+    def _explained(self, window: Window, error: RasterioIOError) -> SourceError:
+        """GDAL names the virtual raster at best: which file it was shows when each is read alone."""
+        tiles = ", ".join(t.tile.name for t in self.inputs.meeting(window))
+        where = f"domain {self.inputs.domain}, tiles {tiles}"
+        for asset in self.inputs.behind(window):
+            if asset.kind in ("dsm", "dtm"):
+                single, place = vrt.elevation([asset]), whole_cells(window)
+            else:
+                single, place = vrt.imagery([asset], bands=1), window
+            try:
+                # A file that GDAL's pool remembers as missing fails in a virtual raster without a message.
+                with rasterio.open(asset.path):
+                    pass
+                read(single, on_frame(place), indexes=[1])
+            except RasterioIOError as own:
+                cause = own.__cause__ or own
+                if purged := self.inputs.purged(asset):
+                    return SourceError(f"{where}: {purged}")
+                kind = TransientReadError if momentary(own, asset.path) else SourceError
+                return kind(
+                    f"{where}: {asset.path} cannot be read: {cause}; restore the file, then run again "
+                    "(index the domain again if it is another one)"
+                )
+        return TransientReadError(
+            f"{where}: cannot be read: {error.__cause__ or error}; each file alone can: run again"
+        )
+
+    def to_xarray(self, block: int = 5000) -> xr.DataArray:
+        """The mosaic as a lazy uint8 array (band, y, x), for people: one Dask task a block.
+
+        Args:
+            block: pixels a side of a chunk, counted from the mosaic's north-west corner.
+
+        Returns:
+            Band names in `band`, pixel centres in `x` and `y`, CRS and transform as rioxarray writes them.
+        """
+        left, _, _, top = self.window.bounds
+        height, width = self.window.shape
+        array = xr.DataArray(
+            _blocks(self, block),
+            dims=("band", "y", "x"),
+            coords={
+                "band": list(self.bands),
+                "y": top - (np.arange(height) + 0.5) * RESOLUTION_M,
+                "x": left + (np.arange(width) + 0.5) * RESOLUTION_M,
+            },
+            name=self.inputs.domain,
+        )
+        located: xr.DataArray = array.rio.write_crs(self.crs).rio.write_transform(Affine(*self.transform))
+        return located
+
+
+def _blocks(mosaic: Mosaic, block: int) -> da.Array:
+    """One task a block, each a read; nothing is read here."""
+    window = mosaic.window
+    parts = {(w.row, w.col): w for w in window.split(block)}
+    rows, cols = range(window.row, window.bottom, block), range(window.col, window.right, block)
+    name = f"mosaic-{digest([mosaic.inputs.inputs_digest(window), mosaic.bands, mosaic.height_step_m, block])}"
+    graph: dict[Key, Any] = {
+        (name, 0, i, j): (_bands_of, mosaic, parts[row, col])
+        for i, row in enumerate(rows)
+        for j, col in enumerate(cols)
+    }
+    chunks = (
+        (len(mosaic.bands),),
+        tuple(min(block, window.bottom - row) for row in rows),
+        tuple(min(block, window.right - col) for col in cols),
+    )
+    return da.Array(HighLevelGraph.from_collections(name, graph), name, chunks, dtype=np.uint8)
+
+
+def _bands_of(mosaic: Mosaic, window: Window) -> NDArray[np.uint8]:
+    return mosaic.read(window).bands
+
+
+def _near(band: NDArray[np.uint8], value: int) -> NDArray[np.bool_]:
+    """True within the tolerance of a fill's value, which is an end of 0..255."""
+    return band <= _FILL_TOLERANCE if value == 0 else band >= value - _FILL_TOLERANCE

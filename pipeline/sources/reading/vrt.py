@@ -1,0 +1,248 @@
+"""GDAL's virtual rasters as XML strings: they mosaic and resample, live in no file and pickle as text.
+
+All of them share one frame, the lattice from 0 to 10 000 km, so a position on the lattice is a position
+in the raster but for a constant, and the arithmetic on it is the same whatever the domain's extent.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Window
+from pipeline.sources.bit_depth import RATIO
+from pipeline.sources.domain_inputs import Asset
+
+FRAME = Window(-50_000_000, 0, 50_000_000, 50_000_000)
+"""All that a tile's name can say: x and y of 0..10 000 km."""
+
+NODATA_M = -99_999.0
+"""Metres that stand for no elevation in our own rasters, whatever the files use."""
+
+UNREAD = -123_456.0
+"""A value that no elevation file has, not even as no data."""
+
+_GDAL_TYPES = {
+    "uint8": "Byte",
+    "int16": "Int16",
+    "uint16": "UInt16",
+    "int32": "Int32",
+    "uint32": "UInt32",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+ELEVATION_TYPES = frozenset(_GDAL_TYPES) - {"uint8"}
+"""numpy names of the sample types that an elevation file may have."""
+
+
+def imagery(assets: Sequence[Asset], *, bands: int) -> str:
+    """A uint8 raster of `bands` bands over the frame, 0 outside the files; empty text without files.
+
+    SimpleSource, but for more than 8 bits (see `depth`): with the same files behind every band GDAL then hands a read
+    of all bands to the file in one call, so each block of a JPEG 2000 file is decoded once. Files of another resolution
+    are first laid side by side, then brought to the lattice: averaged where they are finer, bilinearly where coarser.
+    """
+    if not assets:
+        return ""
+    own = [(a, _on_frame(a)) for a in assets if not a.resampled]
+    others: dict[NativeGrid, list[Asset]] = {}
+    for asset in assets:
+        if asset.resampled:
+            others.setdefault(NativeGrid.of(asset), []).append(asset)
+    rasters = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}">'
+        + "".join(_resampled_imagery(grid, others[grid], band=band) for grid in sorted(others, key=_finer_last))
+        + "".join(_imagery_source(a, band=band, left=left, top=top) for a, (left, top) in own)
+        + "</VRTRasterBand>"
+        for band in range(1, bands + 1)
+    )
+    return _dataset(FRAME.width, FRAME.height, _georeference() + rasters)
+
+
+def elevation(assets: Sequence[Asset]) -> str:
+    """Metres, float32, over the frame at 0.20 m, `NODATA_M` where unknown; empty text without files.
+
+    Files of one grid are first laid side by side at their own resolution, because resampling file by
+    file leaves seams at their edges; each such mosaic is then resampled bilinearly to the lattice. Where grids
+    overlap, the finer one counts.
+    """
+    if not assets:
+        return ""
+    grids: dict[NativeGrid, list[Asset]] = {}
+    for asset in assets:
+        grids.setdefault(NativeGrid.of(asset), []).append(asset)
+    ordered = sorted(grids, key=lambda g: (-g.resolution_m, g.left, g.top))
+    # A single grid needs no look at each pixel for no data.
+    kind = "SimpleSource" if len(ordered) == 1 else "ComplexSource"
+    layers = "".join(_resampled(kind, grid, grids[grid]) for grid in ordered)
+    band = f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{NODATA_M}</NoDataValue>{layers}</VRTRasterBand>'
+    return _dataset(FRAME.width, FRAME.height, _georeference() + band)
+
+
+@dataclass(frozen=True)
+class NativeGrid:
+    """The pixel grid on which some elevation files lie: a resolution and a phase."""
+
+    resolution_m: float
+    left: float
+    """Metres of the grid's westmost column, less than one pixel before two pixels west of the frame."""
+    top: float
+    """Metres of the grid's northmost row, two to three pixels north of the frame."""
+
+    @classmethod
+    def of(cls, asset: Asset) -> "NativeGrid":
+        """The grid of a file; corners are rounded to 1 mm and resolutions to 1 µm, beyond which files' headers err."""
+        resolution = round(asset.resolution_m, 6)
+        west, north = asset.transform[2], asset.transform[5]
+        frame_left, _, _, frame_top = FRAME.bounds
+        # Whole pixels from the file's corner, so that every file of the grid sits on whole pixels of it.
+        columns = math.ceil(round((west - frame_left) / resolution, 3)) + 2
+        rows = math.ceil(round((frame_top - north) / resolution, 3)) + 2
+        return cls(resolution, round(west - columns * resolution, 3), round(north + rows * resolution, 3))
+
+    @property
+    def size(self) -> int:
+        """Pixels a side that cover the frame and two pixels more on each side."""
+        return math.ceil(FRAME.width / PIXELS_PER_M / self.resolution_m) + 6
+
+    def place(self, asset: Asset) -> tuple[int, int]:
+        """(column, row) of the file's corner."""
+        left, top = asset.transform[2], asset.transform[5]
+        return round((left - self.left) / self.resolution_m), round((self.top - top) / self.resolution_m)
+
+
+def native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
+    """The files of one grid side by side, at their own resolution: metres, float32, `NODATA_M` where unknown."""
+    sources = []
+    # Of two files at the same place the order decides: by content, never by where they lie.
+    for asset in sorted(assets, key=lambda a: (a.bounds, a.signature)):
+        column, row = grid.place(asset)
+        nodata = "" if asset.nodata is None else f"<NODATA>{asset.nodata}</NODATA>"
+        kind = "ComplexSource" if nodata else "SimpleSource"
+        sources.append(_source(kind, asset, band=1, left=column, top=row, inside=nodata))
+    band = (
+        f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{NODATA_M}</NoDataValue>'
+        f"{''.join(sources)}</VRTRasterBand>"
+    )
+    step = grid.resolution_m
+    place = f"<GeoTransform>{grid.left}, {step}, 0, {grid.top}, 0, {-step}</GeoTransform>"
+    return _dataset(grid.size, grid.size, place + band)
+
+
+_REOPENED: dict[str, int] = {}
+"""Signature → how often GDAL's pool had to forget a file of it. The pool is the process's, and so is this."""
+
+
+def reopen(asset: Asset) -> None:
+    """Virtual rasters made from now on open the file anew, though GDAL's pool remembers that it could not."""
+    _REOPENED[asset.signature] = _REOPENED.get(asset.signature, 0) + 1
+
+
+def probe(asset: Asset) -> str:
+    """One elevation file in its own pixels through GDAL's pool: float32, `UNREAD` where the pool gives nothing."""
+    height, width = asset.shape
+    band = (
+        f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{UNREAD}</NoDataValue>'
+        f"{_source('SimpleSource', asset, band=1, left=0, top=0)}</VRTRasterBand>"
+    )
+    return _dataset(width, height, _georeference() + band)
+
+
+def _resampled(kind: str, grid: NativeGrid, assets: Sequence[Asset]) -> str:
+    frame_left, _, frame_right, frame_top = FRAME.bounds
+    span = (frame_right - frame_left) / grid.resolution_m
+    x, y = (frame_left - grid.left) / grid.resolution_m, (grid.top - frame_top) / grid.resolution_m
+    nodata = f"<NODATA>{NODATA_M}</NODATA>" if kind == "ComplexSource" else ""
+    return (
+        f'<{kind} resampling="bilinear">'
+        f'<SourceFilename relativeToVRT="0" shared="0">{escape(native(grid, assets))}</SourceFilename>'
+        f"<SourceBand>1</SourceBand>{_properties(grid.size, grid.size, 'Float32', (128, 128))}"
+        f'<SrcRect xOff="{x:.6f}" yOff="{y:.6f}" xSize="{span:.6f}" ySize="{span:.6f}"/>'
+        f'<DstRect xOff="0" yOff="0" xSize="{FRAME.width}" ySize="{FRAME.height}"/>'
+        f"{nodata}</{kind}>"
+    )
+
+
+def _finer_last(grid: NativeGrid) -> tuple[float, float, float]:
+    return (-grid.resolution_m, grid.left, grid.top)
+
+
+def _resampled_imagery(grid: NativeGrid, assets: Sequence[Asset], *, band: int) -> str:
+    """One band of files of one grid, on the lattice; around the rectangle that they cover it stays 0."""
+    placed = [(a, *grid.place(a)) for a in assets]
+    left, top = min(p[1] for p in placed), min(p[2] for p in placed)
+    width = max(column + a.shape[1] for a, column, _ in placed) - left
+    height = max(row + a.shape[0] for a, _, row in placed) - top
+    sources = "".join(_imagery_source(a, band=band, left=column - left, top=row - top) for a, column, row in placed)
+    mosaic = _dataset(width, height, f'<VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand>')
+    frame_left, _, _, frame_top = FRAME.bounds
+    step = grid.resolution_m
+    x, y = (grid.left + left * step - frame_left) * PIXELS_PER_M, (frame_top - grid.top + top * step) * PIXELS_PER_M
+    method = "average" if step < RESOLUTION_M else "bilinear"
+    return (
+        f'<SimpleSource resampling="{method}">'
+        f'<SourceFilename relativeToVRT="0" shared="0">{escape(mosaic)}</SourceFilename><SourceBand>1</SourceBand>'
+        f"{_properties(height, width, 'Byte', (128, 128))}"
+        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+        f'<DstRect xOff="{x:.6f}" yOff="{y:.6f}" xSize="{width * step * PIXELS_PER_M:.6f}" '
+        f'ySize="{height * step * PIXELS_PER_M:.6f}"/></SimpleSource>'
+    )
+
+
+def _imagery_source(asset: Asset, *, band: int, left: int, top: int) -> str:
+    if not asset.deep:
+        return _source("SimpleSource", asset, band=band, left=left, top=top)
+    scale = f"<ScaleOffset>0</ScaleOffset><ScaleRatio>{RATIO!r}</ScaleRatio>"
+    return _source("ComplexSource", asset, band=band, left=left, top=top, inside=scale)
+
+
+def _source(kind: str, asset: Asset, *, band: int, left: int, top: int, inside: str = "") -> str:
+    height, width = asset.shape
+    # The properties let GDAL open a file only when a read touches it. `shared="0"`: threads share no handle.
+    return (
+        f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{escape(str(asset.path))}</SourceFilename>'
+        f"{_open_options(asset)}<SourceBand>{band}</SourceBand>"
+        f"{_properties(height, width, _GDAL_TYPES[asset.dtype], asset.block)}"
+        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+        f'<DstRect xOff="{left}" yOff="{top}" xSize="{width}" ySize="{height}"/>{inside}</{kind}>'
+    )
+
+
+def _properties(height: int, width: int, dtype: str, block: tuple[int, int]) -> str:
+    return (
+        f'<SourceProperties RasterXSize="{width}" RasterYSize="{height}" DataType="{dtype}" '
+        f'BlockXSize="{block[1]}" BlockYSize="{block[0]}"/>'
+    )
+
+
+def _open_options(asset: Asset) -> str:
+    # GDAL keeps files open, and their decoded blocks, by name and options: without the content among them a
+    # long-lived process would go on with a file that was replaced. An option that starts with @ concerns no driver.
+    options = {"@CONTENT": asset.signature}
+    suffix = asset.path.suffix.lower()
+    if suffix == ".jp2":
+        # A truncated codestream is an error, not zeros.
+        options["STRICT"] = "YES"
+    if suffix == ".asc":
+        # GDAL guesses the type from the first values; an integer guess would cut the decimals of the rest.
+        options["DATATYPE"] = "Float32"
+    if tries := _REOPENED.get(asset.signature):
+        options["@AGAIN"] = str(tries)
+    items = "".join(f'<OOI key="{key}">{value}</OOI>' for key, value in options.items())
+    return f"<OpenOptions>{items}</OpenOptions>"
+
+
+def _on_frame(asset: Asset) -> tuple[int, int]:
+    """(column, row) on the frame of an imagery file's corner."""
+    left, top = asset.transform[2], asset.transform[5]
+    return round(left * PIXELS_PER_M) - FRAME.col, -round(top * PIXELS_PER_M) - FRAME.row
+
+
+def _georeference() -> str:
+    left, _, _, top = FRAME.bounds
+    # No CRS: the frame is that of every lattice, and nothing is reprojected here.
+    return f"<GeoTransform>{left}, {RESOLUTION_M}, 0, {top}, 0, {-RESOLUTION_M}</GeoTransform>"
+
+
+def _dataset(width: int, height: int, inside: str) -> str:
+    return f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{inside}</VRTDataset>'

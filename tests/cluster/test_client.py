@@ -1,0 +1,113 @@
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, Worker, WorkerPlugin
+
+from pipeline.cluster import equip, in_flight, open_cluster, worker_count
+from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
+from pipeline.errors import ClusterError
+from tests.support.dask_processes import scheduler, worker
+
+
+def _campaign(folder: Path, **section: float) -> Campaign:
+    return Campaign(
+        name="tiny",
+        catalog=folder / "catalog",
+        model=ModelSection(weights="none"),
+        domains=(DomainSection(name="D034_2021"),),
+        cluster=ClusterSection(**section),
+    )
+
+
+def _open(campaign: Campaign, **where: Any) -> None:
+    with open_cluster(campaign, **where):
+        pytest.fail("it opened")
+
+
+def _work(client: Client, *, lost_s: float, jobs: int = 200) -> None:
+    def submit(_: int) -> object:
+        return client.submit(time.sleep, 0.1, pure=False)
+
+    for _ in in_flight(range(jobs), submit, client=client, limit=lambda: 2, lost_s=lost_s):
+        pass
+
+
+def test_work_ends_in_an_error_when_the_scheduler_or_all_workers_are_gone(tmp_path: Path) -> None:
+    campaign = _campaign(tmp_path, wait_s=180, lost_s=5)
+    with scheduler(tmp_path) as (file, started):
+        with worker(file) as only, open_cluster(campaign, scheduler=str(file)) as client:
+            assert worker_count(client) == 1
+            only.kill()
+            with pytest.raises(ClusterError, match="no worker for 5 s"):
+                _work(client, lost_s=5)
+        with worker(file), open_cluster(campaign, scheduler=str(file)) as client:
+            started.kill()
+            with pytest.raises(ClusterError, match="run again"):
+                _work(client, lost_s=60)
+
+
+class Deadly(WorkerPlugin):
+    """Kills the first worker that sets it up; the others note that they did."""
+
+    name = "deadly"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002  (Dask's signature)
+        try:
+            (self._folder / "died").mkdir()
+        except FileExistsError:
+            (self._folder / str(os.getpid())).touch()
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_while_it_takes_a_plugin_costs_the_others_nothing(tmp_path: Path) -> None:
+    seen, campaign = tmp_path / "seen", _campaign(tmp_path, wait_s=180)
+    seen.mkdir()
+    with (
+        scheduler(tmp_path) as (file, _),
+        worker(file),
+        worker(file),
+        open_cluster(campaign, scheduler=str(file)) as client,
+    ):
+        client.wait_for_workers(2, timeout=180)
+        equip(client, Deadly(seen))
+        assert worker_count(client) == 1
+        assert len(list(seen.iterdir())) == 2
+
+
+def test_a_cluster_without_workers_or_that_is_none_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = _campaign(tmp_path, wait_s=0.3)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with scheduler(tmp_path) as (file, _), pytest.raises(ClusterError, match=r"no worker came within 0\.3 s"):
+        _open(campaign, scheduler=str(file))
+    with pytest.raises(ClusterError, match=r"no address .* and no file"):
+        _open(campaign, scheduler="nowhere")
+    with pytest.raises(ClusterError, match="SLURM_JOB_ID is not set"):
+        _open(campaign, kind="slurm")
+
+
+def test_as_many_jobs_are_in_flight_as_the_limit_says_at_the_time() -> None:
+    """The peak of jobs at once follows a limit that grows from one to three."""
+    limits = iter([1, 1, 1, *[3] * 20])
+    started, peaks = 0, []
+    with Client(n_workers=1, threads_per_worker=8, processes=False, dashboard_address="127.0.0.1:0") as client:
+
+        def submit(_: int) -> object:
+            nonlocal started
+            started += 1
+            return client.submit(time.sleep, 0.02, pure=False)
+
+        flying = in_flight(range(12), submit, client=client, limit=lambda: next(limits), lost_s=60)
+        for ended, (_, future) in enumerate(flying, start=1):
+            assert future.done()
+            peaks.append(started - ended + 1)
+    assert started == len(peaks) == 12
+    assert peaks[:3] == [1, 1, 1]
+    assert max(peaks) == 3

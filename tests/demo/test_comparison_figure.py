@@ -1,0 +1,34 @@
+"""The picture shows each panel untouched, and each class that it is told to name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import legend
+from pipeline.demo.comparison_figure import colours_of, side_by_side
+from pipeline.errors import ConfigError
+
+
+def test_panels_stand_side_by_side_over_a_legend_of_all_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    panels = [(name, rng.integers(0, 255, (40, 400, 3)).astype(np.uint8)) for name in ("image", "truth")]
+    side_by_side(tmp_path / "map.png", panels, legend_values=range(1, 13))
+    with Image.open(tmp_path / "map.png") as file:
+        sheet = np.asarray(file)
+    for k, (_, rgb) in enumerate(panels):
+        np.testing.assert_array_equal(sheet[34:74, 16 + k * 416 : 16 + k * 416 + 400], rgb)
+    below = {tuple(c) for c in sheet[90:].reshape(-1, 3).tolist()}
+    assert {c.rgb for c in legend.classes(range(1, 13))} <= below
+
+
+def test_classes_have_the_legend_s_colours_and_no_data_is_white() -> None:
+    assert colours_of(np.array([[0, 5]], np.uint8)).tolist() == [[[255, 255, 255], list(legend.BY_VALUE[5].rgb)]]
+
+
+def test_panels_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    panels = [("a", np.zeros((4, 4, 3), np.uint8)), ("b", np.zeros((4, 5, 3), np.uint8))]
+    with pytest.raises(ConfigError, match="one shape"):
+        side_by_side(tmp_path / "map.png", panels, legend_values=[1])
+    assert not any(tmp_path.iterdir())

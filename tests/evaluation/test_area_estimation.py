@@ -1,0 +1,112 @@
+"""Area-adjusted accuracy: the paper's example, an independent formula, and coverage by simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from pipeline.errors import EvaluationError
+from pipeline.evaluation.area_estimation import Estimate, allocate, area_of, estimate
+
+PAPER = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
+"""Olofsson et al. 2014, table 8: deforestation, forest gain, stable forest, stable non-forest; rows are the map."""
+PAPER_HA = tuple(0.09 * pixels for pixels in (200_000, 150_000, 3_200_000, 6_450_000))
+
+
+def rounded(estimates: tuple[Estimate, ...], digits: int) -> list[tuple[float, float]]:
+    return [(round(e.value, digits), round(e.half_width, digits)) for e in estimates]
+
+
+def test_the_worked_example_of_the_paper() -> None:
+    found = estimate(PAPER, PAPER_HA)
+    assert rounded((found.overall,), 2) == [(0.95, 0.02)]
+    assert rounded(found.users, 2) == [(0.88, 0.07), (0.73, 0.10), (0.93, 0.04), (0.96, 0.02)]
+    assert [round(p.value, 2) for p in found.producers] == [0.75, 0.85, 0.93, 0.96]
+    assert found.areas[0].value == pytest.approx(21_158, abs=1)
+    assert found.areas[0].half_width == pytest.approx(6_158, abs=1)
+    assert [round(e.value) for e in found.areas] == [21_158, 11_686, 285_770, 581_386]
+    assert [round(e.half_width) for e in found.areas] == [6_158, 3_756, 15_510, 16_282]
+    assert sum(e.value for e in found.areas) == pytest.approx(sum(PAPER_HA))
+
+
+@given(npst.arrays(np.int64, (3, 3), elements=st.integers(0, 30)), st.tuples(*[st.floats(1, 1e6)] * 3))
+def test_areas_and_overall_accuracy_are_stratified_means_of_indicators(counts: np.ndarray, area: tuple[float]) -> None:
+    counts = counts + 2 * np.eye(3, dtype=np.int64)
+    found = estimate(counts, area)
+    # Cochran 1977: ȳ = Σ W ȳ_h and v = Σ W² s²_h / n_h, s² being the sample variance of 0 and 1.
+    weights = np.array(area) / sum(area)
+    units = [np.repeat(range(3), row) for row in counts]
+    for k in range(3):
+        means = [np.mean(u == k) for u in units]
+        errors = [np.var(u == k, ddof=1) / len(u) for u in units]
+        assert found.areas[k].value == pytest.approx(sum(area) * float(weights @ means))
+        assert found.areas[k].half_width == pytest.approx(sum(area) * 1.96 * float(weights**2 @ errors) ** 0.5)
+    right = [np.mean(u == k) for k, u in enumerate(units)]
+    assert found.overall.value == pytest.approx(float(weights @ right))
+
+
+def test_intervals_of_area_cover_the_truth_in_19_of_20_samples() -> None:
+    rng = np.random.default_rng(2022)
+    population = np.array([[0.90, 0.06, 0.04], [0.10, 0.80, 0.10], [0.03, 0.07, 0.90]])
+    mapped = np.array([500.0, 300.0, 200.0])
+    true = mapped @ population
+    covered = np.zeros(3)
+    for _ in range(1000):
+        counts = np.stack([rng.multinomial(200, row) for row in population])
+        low, high = np.array([e.interval for e in estimate(counts, mapped).areas]).T
+        covered += (low <= true) & (true <= high)
+    assert (covered >= 930).all()
+    assert (covered <= 970).all()
+
+
+def test_the_producers_variance_is_that_of_the_delta_method() -> None:
+    shares, weights = PAPER / PAPER.sum(axis=1, keepdims=True), np.array(PAPER_HA) / sum(PAPER_HA)
+    found = estimate(PAPER, PAPER_HA)
+    for k in range(4):
+
+        def accuracy(shares: np.ndarray, k: int = k) -> float:
+            return float(weights[k] * shares[k, k] / (weights @ shares[:, k]))
+
+        variance = 0.0
+        for i, n in enumerate(PAPER.sum(axis=1)):
+            covariance = (np.diag(shares[i]) - np.outer(shares[i], shares[i])) / (n - 1)
+            gradient = np.zeros(4)
+            for j in range(4):
+                moved = shares.copy()
+                moved[i, j] += 1e-6
+                gradient[j] = (accuracy(moved) - accuracy(shares)) / 1e-6
+            variance += float(gradient @ covariance @ gradient)
+        assert found.producers[k].value == pytest.approx(accuracy(shares))
+        assert found.producers[k].half_width == pytest.approx(1.96 * variance**0.5, rel=1e-3)
+
+
+def test_a_stratum_without_area_needs_no_sample_and_one_with_area_does() -> None:
+    counts = np.array([[9, 1, 0], [2, 8, 0], [0, 0, 0]])
+    found = estimate(counts, (10, 10, 0))
+    assert found.areas[2].value == 0
+    assert np.isnan(found.producers[2].value)
+    with pytest.raises(EvaluationError, match=r"strata \[2\] have area and fewer than two"):
+        estimate(counts, (10, 10, 1))
+    with pytest.raises(EvaluationError, match="counts"):
+        estimate(counts, (10, 10))
+
+
+def test_allocation_gives_each_class_its_least_and_the_rest_by_area() -> None:
+    units = allocate({1: 900.0, 2: 90.0, 3: 10.0, 7: 0.0}, 250, least=50)
+    assert units == {1: 140, 2: 59, 3: 51}
+    assert allocate({5: 1.0, 2: 1.0, 9: 1.0}, 11, least=3) == {2: 4, 5: 4, 9: 3}
+    with pytest.raises(EvaluationError, match="100 units are too few: expected at least 50 for each of the 3"):
+        allocate({1: 1.0, 2: 1.0, 3: 1.0}, 100)
+
+
+def test_the_area_of_classes_together_is_that_of_a_map_that_never_told_them_apart() -> None:
+    found = estimate(PAPER, PAPER_HA)
+    assert area_of(PAPER, PAPER_HA, [2]).value == pytest.approx(found.areas[2].value)
+    assert area_of(PAPER, PAPER_HA, [2]).half_width == pytest.approx(found.areas[2].half_width)
+    stable = area_of(PAPER, PAPER_HA, [2, 3])
+    assert stable.value == pytest.approx(found.areas[2].value + found.areas[3].value)
+    # Errors between the two cancel: the interval is narrower than either's, far from their sum.
+    assert stable.half_width < found.areas[2].half_width
+    everything = area_of(PAPER, PAPER_HA, [0, 1, 2, 3])
+    assert (everything.value, everything.half_width) == (pytest.approx(sum(PAPER_HA)), 0)

@@ -1,0 +1,127 @@
+"""A COG is real, carries what a reader needs inside, and is there whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rio_cogeo.cogeo import cog_validate
+
+from pipeline import legend
+from pipeline.errors import ProductError, StorageError
+from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
+from tests.support.disk import files_of_at_most
+from tests.support.paths import SHARED_DATA
+from tests.support.products import LIVE, stack_of
+
+TRANSFORM = (0.2, 0.0, 600_000.0, 0.0, -0.2, 6_890_000.0)
+
+
+def write(path: Path, pixels: Any, layer: Any = "landcover", **changes: Any) -> FileFacts:
+    given = {"transform": TRANSFORM, "crs": "EPSG:2154", "live": LIVE, "tags": {"licence": "etalab-2.0"}}
+    return write_cog(path, pixels, layer=layer, **(given | changes))
+
+
+@pytest.mark.parametrize(("index", "layer"), [(0, "landcover"), (1, "confidence")])
+def test_a_layer_is_a_valid_cog_and_gives_back_its_pixels(tmp_path: Path, index: int, layer: str) -> None:
+    pixels = stack_of(3, 1300)[index]
+    facts = write(tmp_path / "a.tif", pixels, layer)
+    valid, errors, warnings = cog_validate(facts.path, strict=True)
+    assert (valid, errors, warnings) == (True, [], [])
+    with rasterio.open(facts.path) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), pixels)
+        assert dataset.crs.to_epsg() == 2154
+        assert tuple(dataset.transform)[:6] == TRANSFORM
+        assert dataset.profile["compress"] == "zstd"
+        assert dataset.block_shapes == [(512, 512)]
+        assert dataset.nodata == 0
+        assert dataset.overviews(1) == [2, 4]
+        assert dataset.tags()["licence"] == "etalab-2.0"
+    assert facts == FileFacts.of(facts.path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_palette_and_class_names_are_inside_the_file(tmp_path: Path) -> None:
+    with rasterio.open(write(tmp_path / "a.tif", stack_of(0)[0]).path) as dataset:
+        palette, names = dataset.colormap(1), dataset.tags(1)
+    assert palette[0][3] == 0
+    for value in LIVE:
+        assert palette[value][:3] == legend.BY_VALUE[value].rgb
+        assert names[f"class_{value}"] == legend.BY_VALUE[value].name
+    assert "class_13" not in names
+
+
+def test_overviews_are_modes_of_classes_and_averages_of_confidence_without_no_data(tmp_path: Path) -> None:
+    # Quarters of one value each have no tie; the no data of a 2 × 2 block must not pull the average down.
+    classes = np.kron(np.array([[3, 5], [7, 0]], np.uint8), np.ones((512, 512), np.uint8))
+    classes[::2, ::2] = 9
+    confidence = np.tile(np.array([[0, 90], [100, 110]], np.uint8), (512, 512))
+    for layer, pixels in (("landcover", classes), ("confidence", confidence)):
+        write(tmp_path / f"{layer}.tif", pixels, layer)
+    with rasterio.open(tmp_path / "landcover.tif", overview_level=0) as dataset:
+        expected = np.kron(np.array([[3, 5], [7, 9]], np.uint8), np.ones((256, 256), np.uint8))
+        np.testing.assert_array_equal(dataset.read(1), expected)
+    with rasterio.open(tmp_path / "confidence.tif", overview_level=0) as dataset:
+        assert set(np.unique(dataset.read(1))) == {100}
+
+
+def test_any_number_of_threads_gives_the_same_bytes(tmp_path: Path) -> None:
+    pixels = stack_of(1, 1600)[1]
+    facts = []
+    for threads in (1, 2, 2):
+        with rasterio.Env(GDAL_NUM_THREADS=threads):
+            facts.append(write(tmp_path / "a.tif", pixels, "confidence"))
+    assert len({f.sha256 for f in facts}) == 1
+
+
+def test_a_real_class_map_comes_back_as_it_went_in(tmp_path: Path) -> None:
+    real = SHARED_DATA / "flair_predictions" / "pred13_D012_2019_Z3_UU.tif"
+    if not real.is_file():
+        pytest.skip(f"no real class map at {real}")
+    with rasterio.open(real) as dataset:
+        pixels = dataset.read(1, window=((0, 2000), (0, 2000))) + 1
+    with rasterio.open(write(tmp_path / "a.tif", pixels, live=tuple(range(1, 14))).path) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), pixels)
+
+
+@pytest.mark.parametrize("missing", [1, 300, 20_000])
+def test_a_full_disk_is_an_error_and_leaves_the_former_file(tmp_path: Path, missing: int, capfd: Any) -> None:
+    # GDAL itself reports nothing when only the last bytes do not fit.
+    pixels = stack_of(2, 1024)[1]
+    path = tmp_path / "a.tif"
+    size = write(path, pixels, "confidence").size
+    former = write(path, stack_of(3, 300)[1], "confidence")
+    with (
+        files_of_at_most(size - missing),
+        pytest.raises(ProductError, match=r"a\.tif: .*(cannot be read back|cannot write)"),
+    ):
+        write(path, pixels, "confidence")
+    assert FileFacts.of(path) == former
+    assert list(tmp_path.iterdir()) == [path]
+    capfd.readouterr()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file/a\.tif"):
+        write(tmp_path / "file" / "a.tif", stack_of(0)[0])
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((4, 4), np.int16), np.zeros((1, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)]
+)
+def test_what_is_no_layer_is_refused(tmp_path: Path, pixels: Any) -> None:
+    with pytest.raises(ProductError, match="expected uint8"):
+        write(tmp_path / "a.tif", pixels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_of_a_tile_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    mine = [".D064_2021-0595-6890-landcover.tif.1f.tmp", ".D064_2021-0595-6890-landcover.tif.1f.tmp.ovr.tmp"]
+    mine.append(".D064_2021-0595-6890.json.2a.tmp")
+    others = [".D064_2021-0600-6890-landcover.tif.1f.tmp", "D064_2021-0595-6890-landcover.tif"]
+    for name in mine + others:
+        (tmp_path / name).touch()
+    assert sorted(p.name for p in remove_stray(tmp_path, "D064_2021-0595-6890")) == sorted(mine)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)

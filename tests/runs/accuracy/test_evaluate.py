@@ -1,0 +1,266 @@
+"""Networks on labelled patches and maps against references: exact, whatever the order, the workers and the grid."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+import torch
+import yaml
+from affine import Affine
+from distributed import LocalCluster
+from pyproj import Transformer
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.errors import ClusterError, ConfigError, EvaluationError, ProductError, SourceError
+from pipeline.evaluation import confusion_matrix, scores
+from pipeline.grid import union
+from pipeline.inference import Engine, predictor_for
+from pipeline.legend import to_flair
+from pipeline.model import load
+from pipeline.products.tile.cog import write_cog
+from pipeline.runs.accuracy.evaluate import Evaluated, evaluate_map, evaluate_set
+from pipeline.runs.accuracy.scoring import Judging
+from pipeline.sources.labels.patches import find_patches, read_image, read_mask
+from pipeline.sources.labels.reference import Grid, Reference
+from tests.support.campaigns import RECIPE, write_weights
+from tests.support.flair_dataset import random_set, real_layout
+from tests.support.products import product, publish, stack_of, tile_at
+
+
+@dataclass(frozen=True)
+class Net:
+    weights: str
+    recipe: str
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Net:
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    return Net(str(write_weights(folder / "tiny_weights.pth", folder / "tiny.yaml")), str(folder / "tiny.yaml"))
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedSet:
+    """Random patches, judged in this process."""
+
+    data: Path
+    out: Path
+    done: Evaluated
+
+
+@pytest.fixture(scope="module")
+def judged(net: Net, tmp_path_factory: pytest.TempPathFactory) -> JudgedSet:
+    folder = tmp_path_factory.mktemp("judged")
+    data, out = random_set(folder / "set"), folder / "out"
+    return JudgedSet(data, out, evaluate_set([data], weights=net.weights, recipe=net.recipe, out=out, engine="torch"))
+
+
+@pytest.mark.slow
+def test_a_set_is_judged_patch_by_patch_and_the_workers_change_nothing(
+    net: Net, judged: JudgedSet, tmp_path: Path
+) -> None:
+    expected = np.zeros((19, 19), np.int64)
+    model = load(net.weights, net.recipe)
+    for patch in find_patches([judged.data]):
+        pixels = read_image(patch, bands=model.recipe.bands)
+        classes = predictor_for(model, Engine("torch"))(pixels[None], np.ones((1, 64, 64), bool))[0, 0]
+        expected += confusion_matrix(read_mask(patch) - 1, classes - 1, 19)
+    given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
+    spread = evaluate_set([judged.data], out=tmp_path / "spread", how=Judging(workers=2), **given)
+    np.testing.assert_array_equal(judged.done.evaluation.matrix, expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "spread" / "confmat.npy"), expected)
+    assert (judged.out / "metrics.json").read_text() == (tmp_path / "spread" / "metrics.json").read_text()
+    assert spread.report.stat().st_size > 10_000
+
+
+def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, judged: JudgedSet, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        how = Judging(scheduler=cluster.scheduler_address)
+        done = evaluate_set([judged.data], out=tmp_path / "out", how=how, **given)
+        assert len(cluster.workers) == 1
+    np.testing.assert_array_equal(done.evaluation.matrix, judged.done.evaluation.matrix)
+    with pytest.raises(ClusterError, match="is no address"):
+        evaluate_set([judged.data], out=tmp_path / "none", how=Judging(scheduler="nobody"), **given)
+
+
+def test_the_files_hold_the_figures_by_domain_with_intervals_over_zones(
+    net: Net, judged: JudgedSet, tmp_path: Path
+) -> None:
+    written = json.loads((judged.out / "metrics.json").read_text())
+    matrix = np.load(judged.out / "confmat.npy")
+    legacy = scores(matrix, live=range(12), mode="legacy")
+    assert written["Avg_metrics"][:2] == pytest.approx([100 * legacy["miou"], 100 * legacy["oa"]])
+    assert written["modes"]["present"]["miou"] == pytest.approx(scores(matrix, live=range(12), mode="present")["miou"])
+    assert written["modes"]["present"]["miou"] > written["modes"]["legacy"]["miou"]
+    assert written["by_domain"].keys() == {"D010_2021", "D011_2021"}
+    assert written["intervals_95"]["units"] == "4 zones"
+    low, high = written["intervals_95"]["means"]["oa"]
+    assert low <= legacy["oa"] <= high
+    assert 0 <= written["expected_calibration_error"] <= 1
+    assert sum(m.sum() for m in judged.done.evaluation.by_domain.values()) == matrix.sum() == 8 * 64 * 64
+    by_patch = evaluate_set(
+        [judged.data],
+        weights=net.weights,
+        recipe=net.recipe,
+        out=tmp_path / "p",
+        engine="torch",
+        how=Judging(units="patches"),
+    )
+    assert by_patch.evaluation.intervals is not None
+    assert by_patch.evaluation.intervals.units == 8
+
+
+@pytest.mark.slow
+def test_the_command_for_the_published_weights_runs_on_the_real_layout(shared_data: Path, tmp_path: Path) -> None:
+    weights = shared_data / "weights" / "mini_resnet34-unet_weights.pth"
+    recipe = "flair-inc_rgbie_12cl_resnet34-unet"
+    places = real_layout(shared_data, tmp_path)
+    done = evaluate_set(places, weights=str(weights), recipe=recipe, out=tmp_path / "out")
+    assert done.evaluation.matrix.sum() == 5 * 512 * 512
+    assert len(done.evaluation.by_domain) == 5
+    # The card's own way, step by step: normalise, forward, argmax over all logits that are switched on.
+    model = load(weights, recipe)
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (model.recipe.mean, model.recipe.std))
+    expected = np.zeros((19, 19), np.int64)
+    for patch in find_patches(places):
+        image = torch.from_numpy(read_image(patch, bands=model.recipe.bands)).float()[None]
+        with torch.inference_mode():
+            classes = model.network((image - mean) / std)[0, :12].argmax(dim=0).numpy()
+        expected += confusion_matrix(read_mask(patch) - 1, classes, 19)
+    # Logits of two engines may differ in the last bit, and classes where two are equal.
+    assert np.abs(done.evaluation.matrix - expected).sum() < 20
+
+
+def test_patches_that_the_network_cannot_take_whole_are_refused(net: Net, tmp_path: Path) -> None:
+    data = random_set(tmp_path / "set", zones=1, patches=1, side=48)
+    with pytest.raises(EvaluationError, match="is 48 × 48 px; expected multiples of the network's stride, 32"):
+        evaluate_set([data], weights=net.weights, recipe=net.recipe, out=tmp_path / "out")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in data.rglob("*.tif"):
+        path.rename(flat / path.name)
+    how = Judging(units="zones")
+    with pytest.raises(EvaluationError, match="its zone is not known: give --metadata, or --units patches"):
+        evaluate_set([flat], weights=net.weights, recipe=net.recipe, out=tmp_path / "out", how=how)
+
+
+def write_map(path: Path, classes: np.ndarray, *, x: float = 700_000, y: float = 6_600_000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    how: dict[str, Any] = {"layer": "landcover", "crs": "EPSG:2154", "live": tuple(range(1, 13)), "tags": {}}
+    write_cog(path, classes, transform=(0.2, 0, x, 0, -0.2, y), **how)
+    return path
+
+
+def test_a_map_is_judged_by_a_raster_of_another_nomenclature_and_extent(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 13, (300, 400), dtype=np.uint8)
+    truth = rng.integers(0, 16, (300, 400), dtype=np.uint8)  # CoSIA; 0 is none
+    for k in range(2):
+        write_map(
+            tmp_path / "maps" / f"D034_2021-{k}-landcover.tif", classes[:, 200 * k :][:, :200], x=700_000 + 40 * k
+        )
+    with rasterio.open(
+        tmp_path / "cosia.tif", "w", driver="GTiff", width=380, height=260, count=1, dtype="uint8", crs="EPSG:2154",
+        transform=Affine(0.2, 0, 700_002, 0, -0.2, 6_599_996),
+    ) as file:  # fmt: skip
+        file.write(truth[20:280, 10:390], 1)
+    done = evaluate_map(tmp_path / "maps", tmp_path / "cosia.tif", out=tmp_path / "out", nomenclature="cosia")
+    table = np.full(16, 255)
+    for number, value in to_flair("cosia").items():
+        table[number] = value - 1
+    inner = (slice(20, 280), slice(10, 390))
+    labels = np.where(classes[inner] == 0, 255, table[truth[inner]])
+    np.testing.assert_array_equal(done.evaluation.matrix, confusion_matrix(labels, classes[inner].astype(int) - 1, 19))
+    assert done.evaluation.live == tuple(range(12))
+    assert list(done.evaluation.by_domain) == ["D034_2021"]
+
+
+def test_a_national_product_and_its_cogs_are_judged_alike(tmp_path: Path) -> None:
+    tiles = {tile_at(0, 0): 1, tile_at(0, 1): 2}
+    publish(tmp_path / "national", [product(tmp_path / "products", "D064_2021", tiles)])
+    window = union([t.window for t in tiles])
+    truth = np.random.default_rng(0).integers(0, 13, window.shape, dtype=np.uint8)
+    left, _, _, top = window.bounds
+    write_map(tmp_path / "truth.tif", truth, x=left, y=top)
+    expected = confusion_matrix(
+        np.where(np.hstack([stack_of(s)[0] for s in (1, 2)]) == 0, 255, truth - np.uint8(1)),
+        np.hstack([stack_of(s)[0] for s in (1, 2)]) - np.uint8(1),
+        19,
+    )
+    for place in ("national", "products"):
+        done = evaluate_map(tmp_path / place, tmp_path / "truth.tif", out=tmp_path / "out" / place)
+        np.testing.assert_array_equal(done.evaluation.matrix, expected)
+        assert done.evaluation.intervals is not None
+        assert done.evaluation.intervals.units == 2
+    with pytest.raises(ProductError, match="no class maps there"):
+        evaluate_map(tmp_path / "out", tmp_path / "truth.tif", out=tmp_path / "out")
+
+
+def test_the_command_asks_for_one_thing_to_judge_by_and_prints_the_figures(tmp_path: Path) -> None:
+    classes = np.repeat(np.array([[1, 5], [7, 1]], np.uint8), 40, axis=0)
+    write_map(tmp_path / "m.tif", classes)
+    run = CliRunner().invoke
+    for given in ([], ["--reference", "r.tif", "--weights", "w.pth"]):
+        refused = run(app, ["evaluate", str(tmp_path / "m.tif"), "--out", str(tmp_path / "out"), *given])
+        assert isinstance(refused.exception, ConfigError)
+        assert "give one of --weights" in str(refused.exception)
+    both = ["--reference", str(tmp_path / "m.tif"), "--out", str(tmp_path / "out")]
+    shown = run(app, ["evaluate", str(tmp_path / "m.tif"), *both])
+    assert shown.exit_code == 0, shown.exception
+    assert "overall accuracy  100.000 %" in shown.output
+    assert "coniferous" in shown.output
+    drawn = run(
+        app, ["sample", str(tmp_path / "m.tif"), "--size", "9", "--least", "2", "--out", str(tmp_path / "s.gpkg")]
+    )
+    assert drawn.exit_code == 0, drawn.exception
+    assert "9 points" in drawn.output
+
+
+def test_polygons_in_degrees_label_the_pixels_whose_centres_they_hold(tmp_path: Path) -> None:
+    boxes = [shapely.box(700_000, 6_599_990, 700_010, 6_600_000), shapely.box(700_010, 6_599_990, 700_015, 6_600_000)]
+    # Attributes with missing values, and those of some programs, are floats.
+    for crs, name, numbers in (("EPSG:2154", "metres.gpkg", [6, 15]), ("EPSG:4326", "degrees.gpkg", [6.0, 15.0])):
+        shapes = boxes
+        if crs == "EPSG:4326":
+            to = Transformer.from_crs("EPSG:2154", crs, always_xy=True).transform
+            dense = shapely.segmentize(boxes, 0.5)
+            shapes = [shapely.Polygon(zip(*to(*b.exterior.xy), strict=True)) for b in dense]
+        pyogrio.raw.write(
+            tmp_path / name, np.array([shapely.to_wkb(s) for s in shapes]), [np.array(numbers)], ["numero"],
+            crs=crs, geometry_type="Polygon", driver="GPKG",
+        )  # fmt: skip
+        reference = Reference.open(tmp_path / name, nomenclature="cosia", field="numero")
+        labels = reference.read(Grid((60, 80), (0.2, 0, 700_000, 0, -0.2, 6_600_000), "EPSG:2154"))
+        expected = np.zeros((60, 80), np.uint8)
+        expected[:50, :50], expected[:50, 50:75] = 5, 18
+        assert (labels != expected).mean() < 0.001, name
+        away = reference.read(Grid((10, 10), (0.2, 0, 800_000, 0, -0.2, 6_600_000), "EPSG:2154"))
+        assert not away.any()
+
+
+def test_references_that_are_none_are_refused(tmp_path: Path) -> None:
+    write_map(tmp_path / "m-landcover.tif", np.ones((50, 50), np.uint8))
+    write_map(tmp_path / "far.tif", np.ones((50, 50), np.uint8), x=900_000)
+    (tmp_path / "p.geojson").write_text('{"type":"FeatureCollection","features":[]}')
+    square = [[[3, 46], [3.1, 46], [3.1, 46.1], [3, 46]]]
+    feature = {"type": "Feature", "properties": {"c": 77}, "geometry": {"type": "Polygon", "coordinates": square}}
+    (tmp_path / "q.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    one = tmp_path / "m-landcover.tif"
+    with pytest.raises(EvaluationError, match="nothing to compare: of 1 parts"):
+        evaluate_map(one, tmp_path / "far.tif", out=tmp_path / "out")
+    with pytest.raises(SourceError, match="has no attribute 'code' with the class"):
+        evaluate_map(one, tmp_path / "q.geojson", out=tmp_path / "out", field="code")
+    with pytest.raises(SourceError, match="neither a raster nor polygons"):
+        evaluate_map(one, tmp_path / "none.gpkg", out=tmp_path / "out", field="code")
+    grid = Grid((10, 10), (0.2, 0, 702_000, 0, -0.2, 6_546_000), "EPSG:2154")
+    with pytest.raises(SourceError, match=r"attribute c has 77; expected numbers of flair19: 1\.\.19"):
+        Reference.open(tmp_path / "q.geojson", field="c").read(grid)

@@ -1,0 +1,238 @@
+"""From archives as IGN ships them to the mosaic: staged, killed and staged again, with the small files and without."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.errors import DeliveryError
+from pipeline.runs.ingest.stage import StageReport, stage
+from pipeline.sources import Mosaic, index, open_domain
+from pipeline.sources.staging import Treatment, holes_of
+from tests.support.archives import files_of, height_of, make_archives
+from tests.support.deliveries import Delivery
+from tests.support.paths import ROOT
+
+DOMAIN = "D034_2021"
+BANDS = ("red", "green", "blue", "nir", "elevation")
+
+
+def run(given: list[Path], out: Path, *, treatment: Treatment = "leave", remove_small: bool = False) -> StageReport:
+    """`stage` of tiles of 100 m."""
+    told: list[tuple[str, int, int]] = []
+
+    @contextmanager
+    def bar(name: str) -> Iterator[object]:
+        yield lambda done, total: told.append((name, done, total))
+
+    report = stage(
+        given,
+        domain=DOMAIN,
+        out=out,
+        tile_m=100,
+        treatment=treatment,
+        remove_small=remove_small,
+        bar=bar,  # type: ignore[arg-type]
+    )
+    assert {name for name, _, _ in told} <= {"check", "unpack", "heights"}
+    for part in ("unpack", "heights"):
+        steps = [(done, total) for name, done, total in told if name == part]
+        assert steps == sorted(steps)
+        assert all(done == total for done, total in steps[-1:]), "progress ends at its end"
+    return report
+
+
+def read(folder: Path, delivery: Delivery, catalog: Path) -> Mosaic:
+    index([folder], domain=DOMAIN, catalog=catalog, tile_size=delivery.tile_size)
+    return Mosaic.of(open_domain(catalog, DOMAIN, tile_size=delivery.tile_size), bands=BANDS)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Delivery, list[Path]]:
+    return make_archives(tmp_path_factory.mktemp("shipped"), suffix="jp2")
+
+
+def test_the_staged_mosaic_is_the_unstaged_one_with_the_small_files_and_without(
+    tmp_path: Path, shipped: tuple[Delivery, list[Path]]
+) -> None:
+    delivery, archives = shipped
+    unstaged = read(delivery.folder, delivery, tmp_path / "a").read(delivery.window)
+    first = run(archives, tmp_path / "out")
+    assert {name: tile for name, tile in files_of(tmp_path / "out").items() if "HAUTEUR" not in name} == files_of(
+        delivery.folder
+    )
+    staged = read(tmp_path / "out", delivery, tmp_path / "b")
+    np.testing.assert_array_equal(staged.read(delivery.window).bands, unstaged.bands)
+    np.testing.assert_array_equal(staged.read(delivery.window).valid, unstaged.valid)
+
+    second = run(archives, tmp_path / "out", remove_small=True)
+    assert (second.heights.written, second.removed, first.removed) == ((), 16, 0)
+    assert not [n for n in files_of(tmp_path / "out") if n.endswith(".asc") or "LHD" in n]
+    lean = read(tmp_path / "out", delivery, tmp_path / "c")
+    assert {a.kind for a in lean.inputs.assets} == {"rvb", "irc", "height"}
+    part = delivery.window.grow(-37)
+    np.testing.assert_array_equal(lean.read(part).bands, unstaged.bands[:, 37:-37, 37:-37])
+
+    third = run(archives, tmp_path / "out", remove_small=True)
+    assert sum(u.written for _, u in third.unpacked) == 0, "what was removed is not unpacked again"
+    height = next((tmp_path / "out").rglob("*HAUTEUR.tif"))
+    height.unlink()
+    fourth = run(archives, tmp_path / "out", remove_small=True)
+    assert (len(fourth.heights.written), height.is_file()) == (1, True), "unless the height is gone"
+
+
+def test_interpolation_changes_holes_and_nothing_else(tmp_path: Path, shipped: tuple[Delivery, list[Path]]) -> None:
+    delivery, archives = shipped
+    report = run(archives, tmp_path / "out", treatment="interpolate")
+    assert len([n for n in report.notes if "holes of the surface or terrain model" in n]) == 2
+    unstaged = read(delivery.folder, delivery, tmp_path / "a").read(delivery.window).bands[4]
+    staged = read(tmp_path / "out", delivery, tmp_path / "b").read(delivery.window).bands[4]
+    known = np.zeros(unstaged.shape, np.bool_)
+    for tile in delivery.tiles:
+        (path,) = (tmp_path / "out").rglob(f"*{tile.name}*HAUTEUR.tif")
+        known[tile.window.slices_in(delivery.window)] = height_of(path)[1]
+    np.testing.assert_array_equal(staged[known], unstaged[known])
+    # 20 × 27 pixels of each of eight holes, and the half metre at two edges that RGE ALTI's shift leaves.
+    assert 0.01 < (~known).mean() < 0.02
+    assert not unstaged[~known].any()
+    assert (staged[~known] > 0).mean() > 0.9
+
+
+def test_folders_that_are_unpacked_already_are_read_where_they_are(
+    tmp_path: Path, shipped: tuple[Delivery, list[Path]]
+) -> None:
+    delivery, _ = shipped
+    before = files_of(delivery.folder)
+    report = run([delivery.folder], tmp_path / "out", remove_small=True)
+    assert report.folders == (tmp_path / "out", delivery.folder)
+    assert len(report.heights.written) == 2
+    assert files_of(delivery.folder) == before
+    assert all("HAUTEUR" in name for name in files_of(tmp_path / "out"))
+
+
+def command(archives: list[Path], out: Path) -> list[str]:
+    options = ["--domain", DOMAIN, "--out", str(out), "--tile-m", "100"]
+    return ["stage", *map(str, archives), *options]
+
+
+def killed_when(archives: list[Path], out: Path, pattern: str, count: int) -> None:
+    """Starts the command and kills it as soon as `count` files of the pattern are there."""
+    program = "from pipeline.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *command(archives, out)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        while len(list(out.rglob(pattern))) < count:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_leaves_the_bytes_of_a_run_that_was_not(tmp_path: Path) -> None:
+    delivery, archives = make_archives(tmp_path, at=[(0, c) for c in range(4)])
+    whole = files_of(delivery.folder)
+    run(archives, tmp_path / "never killed", treatment="interpolate")
+    out = tmp_path / "out"
+    for pattern, count in (("*.tif", 3), ("*HAUTEUR.tif", 2)):
+        killed_when(archives, out, pattern, count)
+        left = files_of(out)
+        assert {n for n, c in left.items() if n in whole and whole[n] != c} == set(), "no half file under its name"
+        for name in left:
+            if name.endswith("HAUTEUR.tif") and "/." not in name:
+                assert holes_of(out / name) is not None
+    report = run(archives, out, treatment="interpolate")
+    assert len(report.heights.written) < 4
+    assert files_of(out) == files_of(tmp_path / "never killed")
+
+
+MEMORY = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from pipeline.runs.ingest.stage import stage
+from tests.support.archives import peak_kib
+given = [Path(p) for p in sys.argv[2:]]
+how = dict(domain="D034_2021", tile_m=100, treatment="leave", remove_small=True)
+stage(given, out=Path(sys.argv[1]), bar=lambda name: nullcontext(lambda done, total: None), **how)
+print(peak_kib())
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
+    peaks_kib, archives_kib = [], []
+    for count in (1, 14):
+        folder = tmp_path / str(count)
+        _, archives = make_archives(folder, at=[(0, c) for c in range(count)])
+        ran = subprocess.run(
+            [sys.executable, "-c", MEMORY, folder / "out", *archives],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert len(list((folder / "out").rglob("*HAUTEUR.tif"))) == count
+        peaks_kib.append(int(ran.stdout))
+        archives_kib.append(sum(a.stat().st_size for a in archives) // 1024)
+    # py7zr's own way would hold all of an archive; thirteen tiles more are 20 MB.
+    assert peaks_kib[1] - peaks_kib[0] < (archives_kib[1] - archives_kib[0]) / 2, (peaks_kib, archives_kib)
+
+
+def test_the_command_says_what_is_where_and_what_comes_next(
+    tmp_path: Path, shipped: tuple[Delivery, list[Path]]
+) -> None:
+    _, archives = shipped
+    out = tmp_path / "with space"
+    said = CliRunner().invoke(
+        app, [*command(archives, out), "--holes", "leave", "--remove-small"], catch_exceptions=False
+    )
+    assert said.exit_code == 0
+    text = re.sub(r"\s+", " ", said.stdout)
+    assert re.search(r"BDORTHO_2-0_D034\.7z: 6 files, 0\.\d\d GB unpacked in ", text)
+    assert "D034_2021: 2 heights written" in text
+    assert "16 elevation files removed" in text
+    assert f"next: landcover index '{out}' --domain D034_2021 --catalog catalog --tile-m 100" in text
+
+
+@pytest.mark.parametrize(
+    ("domain", "given", "said"),
+    [
+        ("D34", "archives", "is no domain"),
+        ("D038_2021", "archives", "expected 38, 2021"),
+        (DOMAIN, "nothing", "nothing"),
+    ],
+)
+def test_a_wrong_domain_or_nothing_to_do_is_refused_before_anything_is_written(
+    tmp_path: Path, shipped: tuple[Delivery, list[Path]], domain: str, given: str, said: str
+) -> None:
+    paths = shipped[1] if given == "archives" else [tmp_path / "only.md5"]
+    with pytest.raises(DeliveryError, match=said):
+        stage(
+            paths,
+            domain=domain,
+            out=tmp_path / "out",
+            tile_m=100,
+            treatment="leave",
+            remove_small=False,
+            bar=lambda _: nothing(),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@contextmanager
+def nothing() -> Iterator[object]:
+    yield lambda done, total: None  # noqa: ARG005

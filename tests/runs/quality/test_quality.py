@@ -1,0 +1,204 @@
+"""The demo's country, mapped small: its seams with a halo and without, limits, figures, and reports as drawn."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline import legend
+from pipeline.cli import app
+from pipeline.config import Campaign, load_campaign
+from pipeline.demo.halo_comparison import seams_without_halo
+from pipeline.errors import ProductError, VerifyFailed
+from pipeline.evaluation.seams import total
+from pipeline.products.gis.quicklook import overview
+from pipeline.products.national.publish_plan import NationalGrid
+from pipeline.products.national.zarr_store import open_national
+from pipeline.products.tile.seal import list_sealed
+from pipeline.runs.mapping import run as runs_domain
+from pipeline.runs.planning.plan import make_plan
+from pipeline.runs.quality.report import report
+from tests.support.browser import outside, screenshot
+from tests.support.campaigns import threads_cluster
+from tests.support.paths import ROOT
+
+DOMAINS = ("D034_2021", "D030_2024")
+
+
+def verified(config: Path, json_file: Path) -> dict[str, object]:
+    """The figures of `landcover verify`; raises what it raises."""
+    result = CliRunner().invoke(app, ["verify", str(config), "--json", str(json_file)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    figures: dict[str, object] = json.loads(json_file.read_text())
+    return figures
+
+
+@pytest.mark.slow
+def test_with_its_halo_the_demo_has_no_seams_and_without_one_it_has(
+    demo: Path, campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_domain, "open_cluster", threads_cluster)
+    figures = verified(demo, tmp_path / "verify.json")
+    for kind, found in figures["seam_ratio"].items():  # type: ignore[attr-defined]
+        assert abs(found["ratio"] - 1) <= max(0.03, 3 * found["standard_error"]), kind
+    bare = seams_without_halo(campaign, tmp_path / "bare")
+    everywhere = total([bare.window, bare.block, bare.tile]).seam_ratio
+    assert everywhere is not None
+    assert everywhere.exceeds(1.0)
+
+
+def test_verify_says_what_it_read_counted_and_compared(demo: Path, campaign: Campaign, tmp_path: Path) -> None:
+    figures = verified(demo, tmp_path / "verify.json")
+    assert figures["clean"] is True
+    assert (figures["tiles_checked"], figures["checksums_checked"]) == (4, 8)
+    assert figures["coverage"] == {
+        "expected": 4,
+        "sealed": 4,
+        "failed": 0,
+        "missing": 0,
+        "damaged": 0,
+        "share": 1.0,
+    }
+    assert figures["elevation_holes"] == {"tiles": 4, "tiles_counted": 0, "share": None}
+    assert figures["seam_ratio"].keys() == {"window", "block", "tile"}  # type: ignore[attr-defined]
+    assert figures["border_ratio"]["ratio"] > 1  # type: ignore[index]
+    assert [d["domain"] for d in figures["domains"]] == [d.name for d in campaign.domains]  # type: ignore[attr-defined]
+
+
+def test_a_limit_that_is_passed_fails_verify_and_maps_nothing_again(demo: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(demo.read_text())
+    passed = demo.with_name("passed.yaml")
+    passed.write_text(yaml.safe_dump(content | {"limits": {"seam_ratio": 0.2, "no_data_share": 0.5}}))
+    with pytest.raises(VerifyFailed, match=r"D034_2021: seam_ratio\.window is .* and the campaign allows 0\.2") as told:
+        verified(passed, tmp_path / "verify.json")
+    assert told.value.exit_code == 4
+    assert "no_data_share" not in str(told.value)
+    figures = json.loads((tmp_path / "verify.json").read_text())
+    assert (figures["clean"], figures["domains"][0]["problems"]) == (False, [])
+    assert {(e["domain"], e["limit"]) for e in figures["exceeded"]} == {(name, 0.2) for name in DOMAINS}
+    assert make_plan(load_campaign(passed)).todo == 0
+
+
+def test_a_tile_that_is_not_sealed_fails_verify_unless_the_campaign_allows_for_it(demo: Path, tmp_path: Path) -> None:
+    campaign = load_campaign(demo)
+    tile = list_sealed(campaign.output.domains / DOMAINS[0], DOMAINS[0], campaign.grid.tile)[0]
+    aside = tmp_path / tile.item_path.name
+    tile.item_path.rename(aside)
+    allowing = demo.with_name("allowing.yaml")
+    allowing.write_text(yaml.safe_dump(yaml.safe_load(demo.read_text()) | {"limits": {"missing_tiles": 1}}))
+    try:
+        with pytest.raises(VerifyFailed, match=rf"{DOMAINS[0]} {tile.tile.name}: not sealed"):
+            verified(demo, tmp_path / "verify.json")
+        figures = verified(allowing, tmp_path / "verify.json")
+        assert (figures["clean"], figures["coverage"]["missing"]) == (True, 1)  # type: ignore[index]
+        (page,) = report(campaign, domains=[DOMAINS[0]])
+        assert f"Missing: {tile.tile.name}" in page.read_text()
+        assert "missing_tiles is 1, and the campaign allows 0" in page.read_text()
+    finally:
+        aside.rename(tile.item_path)
+
+
+@pytest.fixture(scope="module")
+def pages(demo: Path) -> tuple[Path, ...]:
+    """The reports of both domains and of the nation."""
+    return report(load_campaign(demo))
+
+
+def test_each_domain_and_the_edition_have_a_page_that_needs_nothing_else(
+    pages: tuple[Path, ...], campaign: Campaign
+) -> None:
+    edition = campaign.output.national.resolve() / "editions" / "000001"
+    assert pages == (*(campaign.output.domains / name / "report.html" for name in DOMAINS), edition / "report.html")
+    for path in pages:
+        assert outside(path.read_text()) == []
+    own, other, nation = (path.read_text() for path in pages)
+    for heading in ("Classes", "Confidence", "Coverage", "Elevation", "Seams", "Radiometry", "Throughput"):
+        assert all(f"<h2>{heading}</h2>" in text for text in (own, other, nation))
+    assert "<h2>Domains</h2>" in nation
+    assert "borders of domains" in nation
+    tally = json.loads((edition / "edition.json").read_bytes())["tally"]
+    assert sorted(tally["owned"]) == sorted(DOMAINS)
+    assert f"Claimed by several domains: {tally['several']:,} pixels" in nation
+    assert f"by none, in delivered tiles: {tally['nobody']:,} pixels" in nation
+    assert all(f"<td>{tally['owned'][name] / 25e6:,.2f} km²</td>" in nation for name in DOMAINS)
+    assert "<h2>Claims</h2>" not in own
+    assert "borders of domains" not in own
+    assert DOMAINS[1] in own, "the neighbour's shares stand beside its own"
+
+
+def test_the_nation_s_picture_shows_owners_where_a_newer_neighbour_has_imagery_too(campaign: Campaign) -> None:
+    national = campaign.output.national
+    opened = open_national(national)
+    classes, shown = opened.landcover.to_numpy(), opened.domain.to_numpy()
+    picture = np.asarray(Image.open(national / "current" / "quicklook.png"))
+    step = -(-classes.shape[1] // picture.shape[1])
+    height, width = (n // step for n in classes.shape)
+    cells = classes[: height * step, : width * step].reshape(height, step, width, step).swapaxes(1, 2)
+    owners = shown[: height * step, : width * step].reshape(height, step, width, step).swapaxes(1, 2)
+    first = cells[..., 0, 0]
+    plain = (cells == first[..., None, None]).all((2, 3))
+    np.testing.assert_array_equal(picture[:height, :width][plain], first[plain])
+    older = plain & (owners == 3421).all((2, 3)) & (first != 0)
+    newest = overview(
+        list_sealed(campaign.output.domains / DOMAINS[1], DOMAINS[1], campaign.grid.tile),
+        "landcover",
+        within=NationalGrid.from_json(_record(national)["grid"]).extent,
+        side=max(picture.shape),
+    )[:height, :width]
+    assert (older & (newest != 0) & (newest != first)).any(), "else any order of drawing would pass"
+
+
+def _record(national: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((national / "current" / "edition.json").read_bytes())
+    return found
+
+
+def test_shares_in_the_report_are_those_of_the_pixels(pages: tuple[Path, ...], campaign: Campaign) -> None:
+    sealed = list_sealed(campaign.output.domains / DOMAINS[0], DOMAINS[0], campaign.grid.tile)
+    counts = sum((np.array([s.class_pixels.get(v, 0) for v in range(1, 13)]) for s in sealed), np.zeros(12, np.int64))
+    water = 100 * counts[4] / counts.sum()
+    swatch = f'<i style="background:{legend.BY_VALUE[5].colour}"></i>water</td><td>{water:.2f} %'
+    assert swatch in pages[0].read_text()
+
+
+def test_what_others_wrote_is_escaped(campaign: Campaign) -> None:
+    evil = campaign.model_copy(update={"name": "<script>alert(1)</script>"})
+    (path,) = report(evil, domains=[DOMAINS[0]])
+    assert "<script" not in path.read_text()
+    assert "&lt;script&gt;" in path.read_text()
+
+
+def test_without_a_sealed_tile_there_is_nothing_to_report(campaign: Campaign, tmp_path: Path) -> None:
+    empty = campaign.model_copy(update={"output": campaign.output.model_copy(update={"domains": tmp_path})})
+    with pytest.raises(ProductError, match="no tile is sealed yet"):
+        report(empty)
+    assert not list(tmp_path.rglob("*.html"))
+
+
+@pytest.mark.browser
+def test_a_page_that_asked_somebody_would_be_found_out(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<img src="http://example.org/a.png">')
+    assert outside(page.read_text()) == ["http://example.org/a.png"]
+    assert screenshot(page, tmp_path / "page.png", work=tmp_path, size=(200, 200)) == {"http://example.org/a.png"}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("which", [0, 2], ids=["domain", "nation"])
+def test_a_browser_draws_the_page_and_asks_nobody(pages: tuple[Path, ...], tmp_path: Path, which: int) -> None:
+    picture = ROOT / "build" / "reports" / f"{('domain', '', 'nation')[which]}.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.unlink(missing_ok=True)
+    assert screenshot(pages[which], picture, work=tmp_path, size=(1100, 5600)) == set()
+    with Image.open(picture) as drawn:
+        pixels = np.asarray(drawn.convert("RGB"))
+    assert pixels.shape == (5600, 1100, 3)
+    seen = {tuple(c) for c in np.unique(pixels.reshape(-1, 3), axis=0).tolist()}
+    assert legend.BY_VALUE[5].rgb in seen, "the map is drawn in the legend's colours"
+    assert len(seen) > 200, "text and charts"

@@ -1,0 +1,68 @@
+"""Real weights, real patches: calibrated on their left halves, judged on their right ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from pipeline.errors import ConfigError
+from pipeline.inference.openvino_engine import OpenVinoPredictor
+from pipeline.inference.post_training_quantization import CONTROLLED, SCHEMES, quantize_graph, save_quantized
+from pipeline.model import Model, load
+from pipeline.runs.quantization.quantize import judged
+from pipeline.runs.quantization.tradeoff import as_figures, frontier, kept, of_patches
+from pipeline.runs.quantization.windows import Samples, classes_of
+from tests.support.networks import exact_model
+
+pytest.importorskip("openvino", reason="the extra `cpu` is not installed")
+pytest.importorskip("nncf", reason="the extra `cpu` is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.slow
+def test_int8_maps_unseen_halves_of_the_real_patches_as_fp32_does(shared_data: Path, tmp_path: Path) -> None:
+    model = load(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
+    patches = []
+    for path in sorted((shared_data / "flair_patches").glob("IMG_*.tif")):
+        with rasterio.open(path) as file:
+            patches.append(file.read())
+    samples = of_patches(np.stack(patches), model)
+    assert [w.window.col for w in samples.held_out] == [256] * 5
+    graph = quantize_graph(model, [w.pixels for w in samples.calibration], SCHEMES[0])
+    agreement, _ = judged(model, save_quantized(graph, tmp_path / "model.xml"), samples.held_out)
+    assert agreement.overall >= 0.99
+
+
+def halves(model: Model) -> Samples:
+    return of_patches(np.random.default_rng(0).integers(0, 256, (1, 5, 64, 128), dtype=np.uint8), model)
+
+
+def test_the_frontier_measures_each_precision_on_the_held_out_windows() -> None:
+    model = exact_model()
+    points = frontier(model, halves(model))
+    assert [p.name for p in points] == ["fp32", "bf16", *(f"int8 {s.name}" for s in SCHEMES)]
+    assert points[0].agreement == 1
+    assert all(p.mpx_per_s > 0 for p in points)
+    assert kept(points, min_agreement=0).name == "int8 minmax"
+    assert kept(points, min_agreement=1.1).agreement == max(p.agreement for p in points[2:])
+    assert [f["name"] for f in as_figures(points)] == [p.name for p in points]
+
+
+def test_accuracy_control_brings_operations_back_until_enough_agrees(tmp_path: Path) -> None:
+    model = exact_model()
+    samples = halves(model)
+    graph = quantize_graph(model, [w.pixels for w in samples.calibration], CONTROLLED, max_drop=0.001)
+    quantized = save_quantized(graph, tmp_path / "model.xml")
+    predictor = OpenVinoPredictor(model, precision="int8", quantized=quantized)
+    (window,) = samples.calibration
+    assert (classes_of(predictor, window.pixels) == window.classes).mean() >= 0.999
+
+
+def test_images_without_aligned_halves_are_refused() -> None:
+    with pytest.raises(ConfigError, match="64 × 122 px have no halves"):
+        of_patches(np.zeros((1, 5, 64, 122), np.uint8), exact_model())

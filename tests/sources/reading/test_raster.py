@@ -1,0 +1,82 @@
+"""One file, or an array, is read as a mosaic is; what does not fit the recipe is refused when it is opened."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import SourceError
+from pipeline.grid import Window
+from pipeline.sources import BANDS, Raster, Source
+from tests.support.deliveries import write_raster
+
+PIXELS = np.random.default_rng(0).integers(1, 255, (5, 60, 70), dtype=np.uint8)
+
+
+@pytest.fixture
+def raster(tmp_path: Path) -> Path:
+    pixels = PIXELS.copy()
+    pixels[:, :10, :20] = 0
+    pixels[1:, 30, 30] = 0
+    return write_raster(tmp_path / "in.tif", pixels, 500_000, 6_500_000, nodata=0)
+
+
+def test_a_raster_counts_from_its_own_corner_and_no_data_is_its_tag_in_all_bands(raster: Path) -> None:
+    source: Source = pickle.loads(pickle.dumps(Raster.open(raster, bands=BANDS)))
+    assert source.window == Window(0, 0, 60, 70)
+    assert source.transform == (0.2, 0.0, 500_000.0, 0.0, -0.2, 6_500_000.0)
+    assert "2154" in source.crs
+    read = source.read(Window(5, 10, 40, 30))
+    np.testing.assert_array_equal(read.bands[0], np.where(read.valid, PIXELS[0, 5:45, 10:40], 0))
+    assert read.valid.sum() == 40 * 30 - 5 * 10
+    roomy = source.read(Window(5, 10, 40, 30), within=Window(3, 6, 50, 40))
+    np.testing.assert_array_equal(roomy.bands, np.pad(read.bands, ((0, 0), (2, 8), (4, 6))))
+    np.testing.assert_array_equal(roomy.valid, np.pad(read.valid, ((2, 8), (4, 6))))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "how", "problem"),
+    [
+        (PIXELS[:3], {}, "has 3 bands; expected 5: red, green, blue, nir, elevation, in this order"),
+        (PIXELS.astype(np.uint16), {}, "samples are uint16; expected uint8"),
+        (PIXELS, {"crs": None}, "has no CRS or no georeference"),
+    ],
+)
+def test_a_raster_that_does_not_fit_is_refused_by_name(
+    tmp_path: Path, pixels: np.ndarray, how: dict[str, object], problem: str
+) -> None:
+    path = write_raster(tmp_path / "in.tif", pixels, 500_000, 6_500_000, **how)
+    with pytest.raises(SourceError, match=f"{path}: {problem}"):
+        Raster.open(path, bands=BANDS)
+
+
+def test_what_is_no_raster_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "in.tif").write_text("no raster")
+    with pytest.raises(SourceError, match="cannot be opened as a raster"):
+        Raster.open(tmp_path / "in.tif", bands=BANDS)
+
+
+def test_a_raster_that_breaks_later_is_named(raster: Path) -> None:
+    source = Raster.open(raster, bands=BANDS)
+    raster.write_bytes(raster.read_bytes()[:3000])
+    with pytest.raises(SourceError, match=f"{raster}: cannot be read"):
+        source.read(source.window)
+
+
+def test_a_real_image_with_alpha_for_a_fourth_band_is_not_taken_for_five_bands(shared_data: Path) -> None:
+    with pytest.raises(SourceError, match="has 4 bands; expected 5"):
+        Raster.open(shared_data / "band_order" / "rgba_alpha_is_not_nir.tif", bands=BANDS)
+
+
+def test_a_real_patch_opens_with_its_five_bands(shared_data: Path) -> None:
+    source = Raster.open(shared_data / "flair_patches" / "IMG_000687.tif", bands=BANDS)
+    assert source.window.shape == (512, 512)
+    assert source.read(source.window).valid.all()
+
+
+def test_a_raster_that_was_replaced_is_read_anew_once_it_is_opened_again(raster: Path) -> None:
+    Raster.open(raster, bands=BANDS).read(Window(0, 0, 60, 70))
+    write_raster(raster, PIXELS[:, ::-1], 500_000, 6_500_000)
+    again = Raster.open(raster, bands=BANDS)
+    np.testing.assert_array_equal(again.read(again.window).bands, PIXELS[:, ::-1])

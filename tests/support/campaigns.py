@@ -1,0 +1,174 @@
+"""A campaign small enough to be run again and again: a delivery, a random network, a YAML."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from distributed import Client, LocalCluster
+
+from pipeline.config import Campaign, load_campaign, load_recipe
+from pipeline.model.network import build
+from pipeline.runs.mapping import run as domain
+from pipeline.runs.publishing import publish
+from pipeline.sources.catalog.index import index
+from tests.support.deliveries import Delivery, make_delivery
+
+TILE = 500
+THREADS = 2
+"""Of the worker of `threads_cluster`."""
+RECIPE = {
+    "name": "tiny",
+    "encoder": "tu-regnetx_002",
+    "decoder_channels": [16, 16, 8, 8, 8],
+    "mean": [120.0] * 5,
+    "std": [50.0] * 5,
+    "live": list(range(1, 13)),
+}
+SIX = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1))
+
+
+def write_weights(path: Path, recipe: Path, *, seed: int = 0) -> Path:
+    """A random network in the layout of FLAIR-INC files."""
+    torch.manual_seed(seed)
+    state = build(load_recipe(str(recipe))).state_dict()
+    torch.save(OrderedDict((f"model.seg_model.{k}", v) for k, v in state.items()), path)
+    return path
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A campaign on disk."""
+
+    folder: Path
+    delivery: Delivery
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "campaign.yaml"
+
+    @property
+    def campaign(self) -> Campaign:
+        return load_campaign(self.config)
+
+    @property
+    def products(self) -> Path:
+        return self.folder / "products"
+
+    def change(self, **sections: Any) -> "Made":
+        """Writes the YAML anew with other sections."""
+        content = yaml.safe_load(self.config.read_text()) | sections
+        self.config.write_text(yaml.safe_dump(content))
+        return self
+
+    def index(self) -> None:
+        index([self.delivery.folder], domain=self.delivery.domain, catalog=self.folder / "catalog", tile_size=TILE)
+
+    def imagery(self, tile: str) -> Path:
+        """The RVB file of a tile."""
+        (path,) = (p for p in self.delivery.folder.rglob(f"*{tile}-LA93-0M20-E080.*"))
+        return path
+
+
+def make_campaign(folder: Path, *, at: Iterable[tuple[int, int]] = SIX, suffix: str = "tif") -> Made:
+    """Tiles of 100 m, indexed, with random weights; blocks of 250 px in windows of 224 px."""
+    folder.mkdir(parents=True, exist_ok=True)
+    delivery = make_delivery(folder / "delivery", at=at, size=TILE, suffix=suffix)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    write_weights(folder / "weights.pth", folder / "tiny.yaml")
+    left, bottom, right, top = delivery.window.bounds
+    campaign = {
+        "name": "tiny",
+        "catalog": "catalog",
+        "model": {"weights": "weights.pth", "recipe": "tiny.yaml"},
+        "domains": [{"name": delivery.domain}],
+        "engine": "torch",
+        "grid": {"tile": TILE, "block": 250, "core": 125, "halo": 32, "window": 224},
+        "output": {"extent_km": [left / 1000, bottom / 1000, right / 1000, top / 1000], "chunk": 100},
+        "cluster": {"gdal_cache_mb": 64},
+    }
+    (folder / "campaign.yaml").write_text(yaml.safe_dump(campaign))
+    made = Made(folder, delivery)
+    made.index()
+    return made
+
+
+def cog_bytes(folder: Path) -> dict[str, str]:
+    """Name → hash of all COGs below a folder."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.tif"))}
+
+
+def strays(folder: Path) -> list[Path]:
+    """Files with a temporary name, and what is no COG, item, run record or a publish's file for GIS people."""
+    known = (".tif", ".json", ".gpkg", ".qml", ".png")
+    return [p for p in folder.rglob("*") if p.is_file() and (p.name.startswith(".") or p.suffix not in known)]
+
+
+@contextmanager
+def threads_cluster(_campaign: Campaign, *, workers: int | None = None, **_: object) -> Iterator[Client]:
+    """In the place of `open_cluster`: a scheduler and a worker in this process, up in a blink."""
+    with (
+        LocalCluster(
+            n_workers=workers or 1, threads_per_worker=THREADS, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def quick_clusters() -> Iterator[None]:
+    """Within the block runs and publishing have their workers in this process, with no imports to wait for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(domain, "open_cluster", threads_cluster)
+        patch.setattr(publish, "open_cluster", threads_cluster)
+        yield
+
+
+def start(made: Made, *arguments: str) -> subprocess.Popen[bytes]:
+    """`landcover run` in a process of its own, at the head of its own process group."""
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(made.config), *arguments]
+    with (made.folder / "run.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for_cogs(made: Made, process: subprocess.Popen[bytes], count: int) -> None:
+    """Until this many COGs stand, finished or under their temporary names."""
+    while len(list(made.products.rglob("*.tif"))) < count:
+        assert process.poll() is None, (made.folder / "run.log").read_text()
+        time.sleep(0.02)
+
+
+def workers_of(driver: int) -> list[int]:
+    """The processes below a driver that are Dask workers."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        children.setdefault(int(rest[1]), []).append(pid)
+    found, waiting = [], [driver]
+    while waiting:
+        for child in children.get(waiting.pop(), []):
+            waiting.append(child)
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """The power goes: driver and workers at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
