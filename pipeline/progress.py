@@ -1,53 +1,127 @@
-"""A progress line for who looks on in a terminal or a notebook; logs see nothing of it."""
+"""Progress of long work: functions report steps to a `Progress`, and a `ProgressBar` shows them to a person."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Lock
+from typing import Literal, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Line
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+from rich.text import Text
 
-Progress = Callable[[int, int], None]
-"""Told (steps done, steps)."""
+Step = TypeVar("Step")
+Unit = Literal["steps", "bytes"]
 
-PATIENCE_S = 2.0
-"""What is done sooner needs no line."""
+SHORT_S = 2.0
+"""Seconds. Calls that are usually shorter show a progress bar only after this time."""
+
+
+class Progress:
+    """Receives the progress of one piece of work. This base class shows nothing.
+
+    The function that knows the number of steps calls `start`; whoever finishes a step calls `advance`, from any thread.
+
+    Example:
+        >>> for name in SILENT.track(["a", "b"]):
+        ...     print(name)
+        a
+        b
+    """
+
+    def start(self, total: int, unit: Unit = "steps") -> None:
+        """A new piece of work begins that has `total` steps, or as many bytes."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Reports that so many more steps are done."""
+
+    def track(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """Yields each step, and reports it as done when the next one is asked for."""
+        for step in steps:
+            yield step
+            self.advance()
+
+
+SILENT = Progress()
+"""The default of functions that report progress: shows nothing."""
+
+
+class ProgressBar(Progress):
+    """A bar in a terminal or a notebook; it shows nothing where the output is a file or a pipe.
+
+    Args:
+        description: text before the bar.
+        console: where it is shown; by default standard error, or the notebook.
+        after_s: seconds before it appears.
+    """
+
+    def __init__(self, description: str, *, console: Console | None = None, after_s: float = 0.0) -> None:
+        shown = Console(stderr=True) if console is None else console
+        columns = (BarColumn(), _Count(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._bar = Bar(TextColumn("{task.description}"), *columns, console=shown, transient=True)
+        self._task = self._bar.add_task(description, total=None, unit="steps")
+        self._visible = shown.is_interactive or shown.is_jupyter
+        self._appears = time.monotonic() + after_s
+        self._done, self._total, self._lock = 0, 0, Lock()
+        if self._visible and not after_s:
+            self._bar.start()
+
+    def start(self, total: int, unit: Unit = "steps") -> None:
+        """Sets the bar to 0 of `total`."""
+        with self._lock:
+            self._done, self._total = 0, total
+            self._bar.update(self._task, unit=unit)
+            self._draw()
+
+    def advance(self, steps: int = 1) -> None:
+        """Moves the bar on."""
+        with self._lock:
+            self._done += steps
+            self._draw()
+
+    def close(self) -> None:
+        """Removes the bar from the screen."""
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+    def _draw(self) -> None:
+        self._bar.update(self._task, completed=self._done, total=self._total)
+        waiting = self._done < self._total and time.monotonic() >= self._appears
+        if self._visible and waiting and not self._bar.live.is_started:
+            self._bar.start()
+
+
+class _Count(ProgressColumn):
+    """`3/12`, or `1.2/3.4 GB`."""
+
+    def __init__(self) -> None:
+        self._formats: dict[Unit, MofNCompleteColumn | DownloadColumn] = {
+            "steps": MofNCompleteColumn(),
+            "bytes": DownloadColumn(),
+        }
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """The text of one bar."""
+        unit: Unit = task.fields["unit"]
+        return self._formats[unit].render(task)
 
 
 @contextmanager
-def progress(what: str, *, console: Console | None = None, after_s: float = 0.0) -> Iterator[Progress]:
-    """A line that is gone at the end.
-
-    Args:
-        what: stands before the bar.
-        console: where; by default standard error, or the notebook.
-        after_s: seconds before it appears, for work that is mostly short.
-
-    Yields:
-        What whoever works tells its steps.
-    """
-    shown = Console(stderr=True) if console is None else console
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    bar, began = Line(*columns, console=shown, transient=True), time.monotonic()
-    task = bar.add_task(what, total=None)
-    watched = shown.is_interactive or shown.is_jupyter
-
-    def told(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-        if watched and not bar.live.is_started and done < total and time.monotonic() - began >= after_s:
-            bar.start()
-
-    if watched and not after_s:
-        bar.start()
+def progress_bar(description: str, *, console: Console | None = None, after_s: float = 0.0) -> Iterator[Progress]:
+    """A `ProgressBar` that is removed when the block ends; the arguments are the same."""
+    bar = ProgressBar(description, console=console, after_s=after_s)
     try:
-        yield told
+        yield bar
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        bar.close()

@@ -1,43 +1,63 @@
-"""A progress line shows up for long work where somebody looks, and nowhere else."""
+"""A progress bar is shown for long work in a terminal, and nowhere else."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rich.console import Console
 
-from pipeline.progress import progress
+from pipeline.progress import SILENT, Unit, progress_bar
 
 
-def shown(*, terminal: bool, after_s: float = 0.0, steps: int = 3) -> str:
+def shown(*, terminal: bool, after_s: float = 0.0, steps: int = 3, unit: Unit = "steps") -> str:
     """What work of these steps leaves on a screen or in a log."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, force_interactive=terminal, width=100)
-    with progress("hectares", console=console, after_s=after_s) as told:
-        for done in range(1, steps + 1):
-            told(done, steps)
+    with progress_bar("hectares", console=console, after_s=after_s) as progress:
+        progress.start(steps, unit)
+        for _ in progress.track(range(steps)):
+            pass
     return screen.getvalue()
 
 
-def test_work_shows_how_far_it_is_in_a_terminal_and_nothing_in_a_log() -> None:
+def test_a_terminal_shows_the_steps_and_a_log_shows_nothing() -> None:
     assert "hectares" in shown(terminal=True)
     assert "3/3" in shown(terminal=True)
     assert shown(terminal=False) == ""
 
 
-def test_work_that_is_shorter_than_its_patience_shows_nothing() -> None:
+def test_bytes_are_shown_in_their_unit() -> None:
+    assert "3/3 bytes" in shown(terminal=True, unit="bytes")
+
+
+def test_short_work_shows_nothing() -> None:
     assert shown(terminal=True, after_s=3600.0) == ""
     assert "hectares" in shown(terminal=True, after_s=1e-9)
 
 
-def test_work_that_fails_takes_its_line_away() -> None:
+def test_steps_of_several_threads_are_all_counted() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, force_interactive=True, width=100)
+    with progress_bar("tiles", console=console) as progress, ThreadPoolExecutor(8) as pool:
+        progress.start(400)
+        list(pool.map(lambda _: progress.advance(), range(400)))
+    assert "400/400" in screen.getvalue()
+
+
+def test_the_silent_progress_yields_every_step() -> None:
+    assert list(SILENT.track(iter("abc"))) == ["a", "b", "c"]
+
+
+def test_a_failure_removes_the_bar() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, force_interactive=True, width=100)
 
     def fail() -> None:
-        with progress("hectares", console=console) as told:
-            told(1, 2)
-            raise OSError("the disk is gone")
+        with progress_bar("hectares", console=console) as progress:
+            progress.start(2)
+            progress.advance()
+            raise OSError("the disk is full")
 
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(OSError, match="the disk is full"):
         fail()
-    assert screen.getvalue().endswith("\x1b[1A\x1b[2K"), "the cursor stands where the line was"
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K"), "the cursor stands where the bar was"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from pipeline.cli.options import console, log, progress
+from pipeline.cli.options import console, log, progress_bar
 from pipeline.config import DEFAULT_RECIPE, EngineName, Precision
 from pipeline.errors import ConfigError
 from pipeline.legend import Nomenclature
@@ -80,7 +80,7 @@ def evaluate(
         return
     places = places or []
     how = Judging(mode=mode, units=units, workers=workers, scheduler=scheduler)
-    with progress("evaluate") as told:
+    with progress_bar("evaluate") as progress:
         if weights is not None:
             done = evaluate_set(
                 places,
@@ -91,7 +91,7 @@ def evaluate(
                 engine=engine,
                 precision=precision,
                 how=how,
-                progress=told,
+                progress=progress,
             )
         else:
             if len(places) != 1 or reference is None:
@@ -104,7 +104,7 @@ def evaluate(
                 field=field,
                 judged=classes,
                 how=how,
-                progress=told,
+                progress=progress,
             )
     _print_scores(done)
 
@@ -163,9 +163,9 @@ def sample(
     from pipeline import legend
     from pipeline.runs.accuracy.reference_sample import sample_map
 
-    with progress("sample") as told:
+    with progress_bar("sample") as progress:
         done = sample_map(
-            place, out=out, size=size, least=least, catalog=catalog, workers=workers, seed=seed, progress=told
+            place, out=out, size=size, least=least, catalog=catalog, workers=workers, seed=seed, progress=progress
         )
     drawn = ", ".join(f"{n} {legend.BY_VALUE[v].name}" for v, n in done.units.items())
     console.print(f"{sum(done.units.values())} points ({drawn}), {done.crops} crops: {done.path}", soft_wrap=True)
@@ -194,8 +194,8 @@ def calibrate(
     """Fit the temperature that makes confidences come true, and write the recipe that has it."""
     from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
 
-    with progress("calibrate") as told:
-        done = calibrate_set(places, weights=weights, recipe=recipe, out=out, metadata=metadata, progress=told)
+    with progress_bar("calibrate") as progress:
+        done = calibrate_set(places, weights=weights, recipe=recipe, out=out, metadata=metadata, progress=progress)
     console.print(
         f"temperature {done.temperature:g}: expected calibration error {100 * done.before.ece:.2f} % → "
         f"{100 * done.after.ece:.2f} % on zones that it was not fitted on; set model.recipe to {done.recipe}",

@@ -19,10 +19,11 @@ from pipeline.cli.options import (
     WorkersOption,
     console,
     log,
-    progress,
+    progress_bar,
 )
 from pipeline.config import load_campaign
 from pipeline.errors import VerifyFailed
+from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from pipeline.runs.mapping.run import RunStarted, TileEnded
@@ -109,9 +110,9 @@ def run(
             chosen = only != Only()
             console.print(f"nothing to do: every {'such ' if chosen else ''}tile is sealed and today's")
             return
-        with progress("run") as told:
+        with progress_bar("run") as progress:
             ended = runs_domain.run(
-                planned, workers=workers, listener=_run_listener(told), stop=stop, predicted=predictions(planned)
+                planned, workers=workers, listener=_run_listener(progress), stop=stop, predicted=predictions(planned)
             )
     for part in planned.domains:
         console.print(
@@ -151,8 +152,8 @@ def verify(
     from pipeline.durable import write_json
     from pipeline.runs.quality.verify import verify as read_again
 
-    with progress("verify") as told:
-        verified = read_again(load_campaign(config), progress=told)
+    with progress_bar("verify") as progress:
+        verified = read_again(load_campaign(config), progress=progress)
     if json_file:
         write_json(json_file, verified.as_json())
         console.print(f"figures: {json_file}", soft_wrap=True)
@@ -185,8 +186,8 @@ def report(config: ConfigArgument, domain: DomainOption = None) -> None:
     """
     from pipeline.runs.quality.report import report as write_reports
 
-    with progress("report") as told:
-        pages = write_reports(load_campaign(config), domains=domain or (), progress=told)
+    with progress_bar("report") as progress:
+        pages = write_reports(load_campaign(config), domains=domain or (), progress=progress)
     for path in pages:
         console.print(f"report: {path}", soft_wrap=True)
 
@@ -203,9 +204,9 @@ def publish(
     from pipeline.cli.editions import show_published
     from pipeline.runs.publishing.publish import publish as publish_edition
 
-    with progress("publish") as told:
+    with progress_bar("publish") as progress:
         campaign = load_campaign(config).on_cluster(cluster, scheduler)
-        done = publish_edition(campaign, workers=workers, wait=wait, progress=told)
+        done = publish_edition(campaign, workers=workers, wait=wait, progress=progress)
     show_published(done)
 
 
@@ -283,14 +284,12 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.0f} GB" if count >= 10e9 else f"{count / 1e6:.0f} MB"
 
 
-def _run_listener(told: Callable[[int, int], None]) -> "Callable[[RunStarted | TileEnded], None]":
+def _run_listener(progress: Progress) -> "Callable[[RunStarted | TileEnded], None]":
     from pipeline.runs.mapping.run import RunStarted
-
-    counts = {"done": 0, "all": 0}
 
     def listen(event: "RunStarted | TileEnded") -> None:
         if isinstance(event, RunStarted):
-            counts["all"] = event.tiles
+            progress.start(event.tiles)
             log.info("dashboard: %s", event.dashboard)
         elif event.error:
             log.error("%s %s failed: %s", event.domain, event.tile, event.error)
@@ -298,7 +297,6 @@ def _run_listener(told: Callable[[int, int], None]) -> "Callable[[RunStarted | T
             rate = event.pixels / 1e6 / event.seconds
             log.info("%s %s sealed in %.1f s, %.2f Mpx/s", event.domain, event.tile, event.seconds, rate)
         if not isinstance(event, RunStarted):
-            counts["done"] += 1
-        told(counts["done"], counts["all"])
+            progress.advance()
 
     return listen

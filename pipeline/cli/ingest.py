@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.cli.options import console, log, progress
+from pipeline.cli.options import console, log, progress_bar
 from pipeline.config import DEFAULT_RECIPE
+from pipeline.domain import Domain
 
 _TILE_M = 5_000
 """Side of BD ORTHO's tiles in metres."""
@@ -49,7 +50,13 @@ def stage(
     from pipeline.runs.ingest.stage import stage as stage_all
 
     done = stage_all(
-        given, domain=domain, out=out, tile_m=tile_m, treatment=holes, remove_small=remove_small, bar=progress
+        given,
+        domain=Domain(domain),
+        out=out,
+        tile_m=tile_m,
+        treatment=holes,
+        remove_small=remove_small,
+        bar=progress_bar,
     )
     for sentence in done.notes:
         log.info("%s", sentence)
@@ -108,16 +115,16 @@ def index(
     from pipeline.runs.ingest.index import index_domain
     from pipeline.sources.catalog.index import Query
 
-    with progress("index") as told:
+    with progress_bar("index") as progress:
         report = index_domain(
             sources,
-            domain=domain,
+            domain=Domain(domain),
             catalog=catalog,
             tile_m=tile_m,
             recipe=recipe,
             accept=accept or (),
             query=Query(tuple(collections or ()), bbox, when),
-            progress=told,
+            progress=progress,
         )
     for sentence, tiles in _grouped(report.notes).items():
         log.info("%s (%s)", sentence, tiles)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from pipeline.config import ClusterKind
-from pipeline.progress import progress as progress_line
+from pipeline.progress import progress_bar as bar_on
 
 console = Console()
 log = logging.getLogger("landcover")
@@ -41,5 +41,5 @@ SchedulerOption = Annotated[
 ]
 
 
-progress = partial(progress_line, console=console)
-"""One progress line on the commands' console; see `pipeline.progress`."""
+progress_bar = partial(bar_on, console=console)
+"""A progress bar on the commands' console."""

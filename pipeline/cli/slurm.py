@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from pipeline.cli.options import ConfigArgument, DomainOption, MissingOption, console, log
 from pipeline.config import load_campaign
+from pipeline.domain import Domain
 from pipeline.errors import MachineError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def requeue(
 
     if exit_code not in requeueing.AGAIN:
         raise typer.Exit(exit_code)
-    job = requeueing.again(load_campaign(config), domain, resubmit=resubmit)
+    job = requeueing.again(load_campaign(config), Domain(domain), resubmit=resubmit)
     console.print(f"{domain}: more to do, it goes on as job {job}")
 
 

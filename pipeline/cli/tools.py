@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import ConfigArgument, DomainOption, console, log, progress
+from pipeline.cli.options import ConfigArgument, DomainOption, console, log, progress_bar
 from pipeline.config import DEFAULT_RECIPE, EngineName, Precision, load_campaign
 
 app = typer.Typer()
@@ -34,7 +34,7 @@ def predict(
     """Map one georeferenced raster without a catalogue, into <stem>-landcover.tif and <stem>-confidence.tif."""
     from pipeline.runs.mapping.single_raster import predict_raster
 
-    with progress("predict") as told:
+    with progress_bar("predict") as progress:
         done = predict_raster(
             raster,
             weights=weights,
@@ -45,7 +45,7 @@ def predict(
             engine=engine,
             precision=precision,
             quantized=quantized,
-            progress=told,
+            progress=progress,
         )
     console.print(f"{done.pixels / 1e6:.2f} Mpx mapped: {done.landcover} and {done.confidence}")
 
@@ -69,7 +69,7 @@ def quantize(
     """Make an int8 network from windows of the catalogue, and report how it agrees with fp32."""
     from pipeline.runs.quantization.quantize import quantize as quantize_campaign
 
-    with progress("quantize") as told:
+    with progress_bar("quantize") as progress:
         done = quantize_campaign(
             load_campaign(config),
             out=out,
@@ -78,7 +78,7 @@ def quantize(
             min_agreement=min_agreement,
             slow=slow,
             say=log.info,
-            progress=told,
+            progress=progress,
         )
     console.print(
         f"{done.quantized.path}: agrees with fp32 on {done.agreement.overall:.3%} of {len(done.samples.held_out)} "

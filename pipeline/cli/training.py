@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import console, log, progress
+from pipeline.cli.options import console, log, progress_bar
 from pipeline.config import DEFAULT_RECIPE
+from pipeline.domain import Domain
 from pipeline.legend import Nomenclature
 
 app = typer.Typer()
@@ -39,17 +40,17 @@ def patches(
     from pipeline.sources.labels.reference import Reference
     from pipeline.training.patch_cutting import cut_patches
 
-    with progress("patches") as told:
+    with progress_bar("patches") as progress:
         done = cut_patches(
             Reference.open(reference, nomenclature=reference_as, field=field),
             catalog=catalog,
-            domain=domain,
+            domain=Domain(domain),
             out=out,
             recipe=recipe,
             tile_m=tile_m,
             size=size,
             least=least,
-            progress=told,
+            progress=progress,
         )
     console.print(f"{len(done)} patches in {out}", soft_wrap=True)
 

@@ -5,13 +5,14 @@ checks that sizes fit each other.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline import legend
 from pipeline.config.cluster import ClusterKind, ClusterSection
 from pipeline.config.section import Located, Section, config_folder, read_yaml
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError, GridError
 from pipeline.grid import PIXELS_PER_M, Layout, Tile, Window
 
@@ -33,7 +34,6 @@ Architecture = Literal[
     "segformer",
 ]
 """What segmentation-models-pytorch builds on any encoder, by its own names."""
-DomainName = Annotated[str, Field(pattern=r"^D(0\d\d|2A|2B|02A|02B|97\d)_\d{4}$")]
 LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding", "whole_window"]
 """What the models' cards say that they are not for, and networks that no layout of windows maps without seams;
 `pipeline.sources.inspection.model_card_limits` says why and looks for it."""
@@ -128,7 +128,7 @@ class ModelSection(Section):
 class DomainSection(Section):
     """One département and vintage, and where its polygon is."""
 
-    name: DomainName
+    name: Domain
     boundary: Located | None = None
     """GeoJSON polygon in EPSG:4326 or with a `crs` member; it decides the owner of pixels along borders."""
 

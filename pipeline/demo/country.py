@@ -5,11 +5,9 @@
 <root>/truth/<domain>.tif
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Self
 
 import numpy as np
@@ -22,15 +20,14 @@ from pipeline.demo.delivery_writer import Vintage, write_checksums, write_raster
 from pipeline.demo.domain_borders import Points, border, polygon
 from pipeline.demo.landscape import Landscape
 from pipeline.demo.orthoimage import Radiometry, photograph
+from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.grid import PIXELS_PER_M, Tile, Window, union
+from pipeline.progress import SILENT, Progress
 
 ORIGIN = (-6_285_000 * PIXELS_PER_M, 785_000 * PIXELS_PER_M)
 """(row, col) of the country's north-west corner: by the Vidourle, where Hérault and Gard meet."""
-
-Progress = Callable[[int, int], None]
-"""Called with (tiles done, tiles) after each tile."""
 
 
 VINTAGES = (
@@ -70,7 +67,7 @@ VINTAGES = (
 class DeliveredDomain:
     """One domain of the country, on disk."""
 
-    name: str
+    name: Domain
     delivery: Path
     """The folder to index."""
     boundary: Path
@@ -123,7 +120,7 @@ def make_country(
     columns: int = 5,
     tile_size: int = 1000,
     threads: int = 2,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Country:
     """Makes the country and writes its deliveries, boundaries and truth below `root`.
 
@@ -151,8 +148,8 @@ def make_country(
                 "remove it"
             )
     line = border(union([t.window for t in plans[0].tiles]).intersect(union([t.window for t in plans[1].tiles])))
-    count = _Count(sum(len(p.tiles) for p in plans), progress)
-    return Country(root, tile_size, tuple(_write(plan, seed, line, threads=threads, count=count) for plan in plans))
+    progress.start(sum(len(p.tiles) for p in plans))
+    return Country(root, tile_size, tuple(_write(p, seed, line, threads=threads, progress=progress) for p in plans))
 
 
 @dataclass(frozen=True)
@@ -188,25 +185,12 @@ class _Plan:
         return self.root / "deliveries" / self.vintage.domain
 
 
-class _Count:
-    """Tiles done, counted by several threads."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress, self._lock = 0, total, progress, Lock()
-
-    def tick(self) -> None:
-        with self._lock:
-            self._done += 1
-            if self._progress is not None:
-                self._progress(self._done, self._total)
-
-
-def _write(plan: _Plan, seed: int, line: Points, *, threads: int, count: _Count) -> DeliveredDomain:
+def _write(plan: _Plan, seed: int, line: Points, *, threads: int, progress: Progress) -> DeliveredDomain:
     """One domain's delivery, boundary and truth."""
     name, window = plan.vintage.domain, union([t.window for t in plan.tiles])
     boundary = plan.root / "boundaries" / f"{name}.geojson"
     truth = plan.root / "truth" / f"{name}.tif"
-    classes = _deliver(plan, Landscape(seed, plan.vintage.year), threads=threads, count=count)
+    classes = _deliver(plan, Landscape(seed, plan.vintage.year), threads=threads, progress=progress)
     write_raster(
         truth,
         classes[None],
@@ -222,7 +206,7 @@ def _write(plan: _Plan, seed: int, line: Points, *, threads: int, count: _Count)
     return DeliveredDomain(name, plan.folder, boundary, truth, tiles, training)
 
 
-def _deliver(plan: _Plan, country: Landscape, *, threads: int, count: _Count) -> NDArray[np.uint8]:
+def _deliver(plan: _Plan, country: Landscape, *, threads: int, progress: Progress) -> NDArray[np.uint8]:
     """Writes all files of a domain's delivery; returns the truth (y, x) over all tiles."""
     window = union([t.window for t in plan.tiles])
     truth = np.zeros(window.shape, np.uint8)
@@ -231,7 +215,7 @@ def _deliver(plan: _Plan, country: Landscape, *, threads: int, count: _Count) ->
         scene, image = photograph(country, tile.window, style=plan.vintage.style)
         truth[tile.window.slices_in(window)] = scene.truth
         write_tile(plan.folder, tile, vintage=plan.vintage, country=country, scene=scene, image=image)
-        count.tick()
+        progress.advance()
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(deliver, plan.tiles))

@@ -14,6 +14,7 @@ from pipeline import legend
 from pipeline.demo.landscape import Landscape, Scene
 from pipeline.demo.noise import Float, Mask
 from pipeline.demo.orthoimage import Radiometry
+from pipeline.domain import Domain
 from pipeline.durable import replacing
 from pipeline.grid import CRS, Affine6, Tile
 from pipeline.sources.delivery import names as delivery
@@ -37,9 +38,9 @@ class Vintage:
     """LiDAR HD for both models; otherwise MNS-Correl (with holes) and RGE ALTI."""
 
     @property
-    def domain(self) -> str:
+    def domain(self) -> Domain:
         """`D034_2021`."""
-        return f"D{self.departement:0>3}_{self.year}"
+        return Domain(f"D{self.departement:0>3}_{self.year}")
 
 
 def write_tile(

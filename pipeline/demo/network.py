@@ -4,7 +4,7 @@ It proves the path, not the art: from scratch, no hub, a light encoder, plain cr
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,13 @@ from pipeline.demo.landscape import CLASSES
 from pipeline.durable import replacing
 from pipeline.errors import ConfigError
 from pipeline.model.network import build
+from pipeline.progress import SILENT, Progress
 
 ENCODER = "tu-regnetx_002"
 """2.7 million parameters with the U-Net. No squeeze-and-excitation, whose mean over the whole window would make the
 map depend on where windows begin; and the same bits for any number of threads, which not all light encoders give."""
 DECODER_CHANNELS = (64, 32, 32, 16, 16)
 _PREFIX = "model.seg_model."
-
-Progress = Callable[[int, int, float], None]
-"""Called with (step, steps, loss) after each step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +72,7 @@ def fit(
     seed: int = 2022,
     effort: Effort = DEFAULT_EFFORT,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Fitted:
     """Fits a U-Net with a light encoder to the samples and writes weights and recipe into `folder`.
 
@@ -135,7 +133,7 @@ def _train(
     *,
     seed: int,
     effort: Effort,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     """Cross-entropy over the live logits alone: the others stay as they were drawn, and inference must mask them."""
     live = torch.tensor([value - 1 for value in recipe.live])
@@ -150,7 +148,8 @@ def _train(
     # torch's stubs lack this form of `to`; convolutions are a third faster in it.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crops = _crops(samples, effort, np.random.default_rng(seed))
-    for step in range(1, effort.steps + 1):
+    progress.start(effort.steps)
+    for _ in progress.track(range(effort.steps)):
         pixels, truth = next(crops)
         images = ((torch.from_numpy(pixels) - mean) / std).to(memory_format=torch.channels_last)
         logits = network(images)[:, live]
@@ -160,8 +159,6 @@ def _train(
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         schedule.step()
-        if progress is not None:
-            progress(step, effort.steps, float(loss.detach()))
     network.eval()
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.config import LimitName
+from pipeline.domain import Domain
 from pipeline.errors import CatalogError
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Affine6, Tile, Window
@@ -149,7 +150,7 @@ class InputTile:
 class DomainInputs:
     """A domain's tiles as the catalogue has them."""
 
-    domain: str
+    domain: Domain
     window: Window
     """The bounding window of all tiles of the domain, also where `tiles` is only a part of them."""
     tiles: tuple[InputTile, ...]

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from pipeline.config import load_recipe
+from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M, Window
-from pipeline.progress import Progress
+from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.labels.patches import Patch, write_patch
 from pipeline.sources.labels.reference import Grid, Reference
@@ -17,13 +18,13 @@ def cut_patches(
     reference: Reference,
     *,
     catalog: Path,
-    domain: str,
+    domain: Domain,
     out: Path,
     recipe: str,
     tile_m: int = 5_000,
     size: int = 512,
     least: float = 0.5,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> tuple[Patch, ...]:
     """Cuts each tile into patches side by side and keeps those that are imagery throughout and labelled enough.
 
@@ -36,7 +37,7 @@ def cut_patches(
         tile_m: side of the catalogue's tiles in metres; a tile is a zone, so that neighbours stay together.
         size: pixels a side of a patch.
         least: share of a patch's pixels that have a label, 0..1.
-        progress: told (tiles done, tiles).
+        progress: counts tiles.
 
     Raises:
         ConfigError: no patch is left.
@@ -49,7 +50,8 @@ def cut_patches(
     cut: list[Patch] = []
     about = {}
     tiles = sorted(t.tile for t in inputs.tiles)
-    for done, tile in enumerate(tiles, start=1):
+    progress.start(len(tiles))
+    for tile in progress.track(tiles):
         for window in tile.window.split(size):
             grid = Grid(window.shape, window.transform, mosaic.crs)
             mask = reference.read(grid)
@@ -60,7 +62,6 @@ def cut_patches(
                 continue
             cut.append(write_patch(out, (domain, tile.name, len(cut)), pixels.bands, mask, grid=grid))
             about[cut[-1].name] = _about(domain, tile.name, window)
-        progress(done, len(tiles))
     if not cut:
         raise ConfigError(
             f"{reference.path}: no patch of {size} px in {domain} is imagery throughout and {least:.0%} labelled; do "
@@ -70,7 +71,7 @@ def cut_patches(
     return tuple(cut)
 
 
-def _about(domain: str, zone: str, window: Window) -> dict[str, str | float]:
+def _about(domain: Domain, zone: str, window: Window) -> dict[str, str | float]:
     left, bottom, right, top = window.bounds
     place = {"patch_centroid_x": (left + right) / 2, "patch_centroid_y": (bottom + top) / 2}
     return {"domain": domain, "zone": zone} | place

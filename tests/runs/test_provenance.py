@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
+from pipeline.domain import Domain
 from pipeline.products.national.edition_writer import begin, commit
 from pipeline.products.national.publish_plan import NationalGrid, plan_edition
 from pipeline.products.national.shard_writer import write_shard
@@ -77,7 +78,7 @@ def test_staged_heights_keep_their_holes_and_whose_elevation_they_were_when_the_
     stage(archives, tmp_path / "out", treatment="interpolate", remove_small=True)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.name.startswith(("LHD", "RGE"))]
     for _ in range(2):  # the second time from what the first one saw
-        report = index([tmp_path / "out"], domain="D034_2021", catalog=tmp_path / "cat", tile_size=TILE)
+        report = index([tmp_path / "out"], domain=Domain("D034_2021"), catalog=tmp_path / "cat", tile_size=TILE)
         path = tmp_path / "cat" / "D034_2021" / f"D034_2021-{delivery.tiles[0].name}.json"
         said = json.loads(path.read_bytes())["properties"]
         assert said["landcover:attribution"] == "IGN, BD ORTHO 2021, LiDAR HD, RGE ALTI"

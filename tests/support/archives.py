@@ -12,7 +12,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from pipeline.grid import Tile
-from pipeline.sources.delivery.names import imagery_folder, split_domain
+from pipeline.sources.delivery.names import imagery_folder
 from tests.support.deliveries import Delivery, hills, make_delivery, roofs, write_relief
 
 STORED = [{"id": py7zr.FILTER_COPY}]
@@ -85,7 +85,7 @@ def make_archives(
             hole = (slice(10, 18), slice(20, 31))
             write_relief(below / "LIDARHD", "dsm", roofs, corner=corner, side_m=half / 5, hole=hole)
             write_relief(below / "RGEALTI", "dtm", hills, corner=corner, side_m=half / 5, step=1.0, as_rge_alti=True)
-    departement, year = split_domain(delivery.domain)
+    departement, year = delivery.domain.departement, delivery.domain.year
     rvb = below / imagery_folder(departement=departement, year=year)
     write_dalles(rvb / "dalles.shp", sorted(p.name for p in rvb.iterdir()))
     names = {p.relative_to(below).as_posix(): p for p in sorted(below.rglob("*")) if p.is_file()}

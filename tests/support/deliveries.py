@@ -10,9 +10,9 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
+from pipeline.domain import Domain
 from pipeline.grid import PIXELS_PER_M, Tile, Window, union
 from pipeline.sources.delivery import names as delivery
-from pipeline.sources.delivery.names import split_domain
 from tests.support.paths import SHARED_DATA
 
 MONTPELLIER = SHARED_DATA / "bdortho_montpellier"
@@ -69,10 +69,16 @@ def _write_grid(path: Path, values: NDArray[Any], left: float, top: float, step:
 
 
 def write_pair(
-    folder: Path, tile: Tile, pixels: NDArray[np.uint8], *, domain: str = "D034_2021", suffix: str = "tif", **how: Any
+    folder: Path,
+    tile: Tile,
+    pixels: NDArray[np.uint8],
+    *,
+    domain: Domain = Domain("D034_2021"),
+    suffix: str = "tif",
+    **how: Any,
 ) -> tuple[Path, Path]:
     """A tile's RVB and IRC from uint8 (6, y, x), in IGN's folders; returns their paths."""
-    departement, year = split_domain(domain)
+    departement, year = domain.departement, domain.year
     left, _, _, top = tile.window.bounds
     paths = []
     for infrared in (False, True):
@@ -150,7 +156,7 @@ def make_delivery(
     *,
     at: Iterable[tuple[int, int]] = ((0, 0), (0, 1), (1, 0)),
     size: int = 250,
-    domain: str = "D034_2021",
+    domain: Domain = Domain("D034_2021"),
     suffix: str = "tif",
     pixels: Callable[[Tile], NDArray[np.uint8]] = noise,
     surface: Surface | None = roofs,

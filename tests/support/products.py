@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.domain import Domain
 from pipeline.grid import Layout, Tile, Window
 from pipeline.products.national.edition_writer import abandoned, begin, commit
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, NationalGrid, plan_edition
@@ -48,7 +49,7 @@ def stack_of(seed: int, size: int = TILE) -> NDArray[np.uint8]:
 
 
 def sealed_at(
-    folder: Path, tile: Tile, *, domain: str = "D064_2021", seed: int = 0, fingerprint: str = "f0"
+    folder: Path, tile: Tile, *, domain: Domain = Domain("D064_2021"), seed: int = 0, fingerprint: str = "f0"
 ) -> SealedTile:
     """Seals a tile of `stack_of(seed)`."""
     return seal(

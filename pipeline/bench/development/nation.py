@@ -21,6 +21,7 @@ from pipeline.bench.imagery import Imagery, Say
 from pipeline.bench.machine import Usage, measure, usage_json
 from pipeline.bench.report import Report
 from pipeline.config import Campaign, DomainSection, GridSection
+from pipeline.domain import Domain
 from pipeline.grid import CRS, PIXELS_PER_M, Tile
 from pipeline.runs.planning.plan import Totals, make_plan, plan_totals
 from pipeline.sources.delivery.names import Kind
@@ -53,7 +54,7 @@ def footprints(data: Path) -> tuple[Footprint, ...]:
     features = json.loads(path.read_text(encoding="utf-8"))["features"]
     return tuple(
         Footprint(
-            f"D{feature['properties']['code']:0>3}_{YEAR}",
+            Domain(f"D{feature['properties']['code']:0>3}_{YEAR}"),
             _tiles_inside(transform_geom("EPSG:4326", CRS, feature["geometry"])),
         )
         for feature in features

@@ -19,6 +19,7 @@ from pipeline.bench.imagery import Imagery, Say
 from pipeline.bench.machine import Usage, measure, usage_json
 from pipeline.bench.report import Report
 from pipeline.config import Campaign
+from pipeline.domain import Domain
 from pipeline.grid import PIXELS_PER_M, Layout, Tile
 from pipeline.products.tile.seal import seal
 from pipeline.products.tile.stac_item import Provenance
@@ -112,7 +113,7 @@ def _sized(imagery: Imagery, across: int, tile: int, say: Say) -> Sized:
         return imagery.measured(publish_once, campaign, len(given.tiles))
 
 
-def _seal(campaign: Campaign, domain: str, tile: Tile, seed: int) -> None:
+def _seal(campaign: Campaign, domain: Domain, tile: Tile, seed: int) -> None:
     seal(
         campaign.output.domains / domain,
         domain=domain,

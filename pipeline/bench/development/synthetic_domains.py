@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.domain import Domain
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
 from pipeline.sources.catalog.writer import Described, write_domain
@@ -24,7 +25,7 @@ Write = Callable[[Path, Kind, Tile], None]
 class Footprint:
     """A domain and its tiles."""
 
-    domain: str
+    domain: Domain
     tiles: tuple[Tile, ...]
 
     @classmethod
@@ -32,7 +33,7 @@ class Footprint:
         """`rows` × `cols` tiles of `tile` px, from a north-west corner (row, col) on the lattice."""
         row, col = corner
         windows = Window(row, col, rows * tile, cols * tile).split(tile)
-        return cls(f"D{code:03}_{YEAR}", tuple(Tile.at(w.row, w.col, tile) for w in windows))
+        return cls(Domain(f"D{code:03}_{YEAR}"), tuple(Tile.at(w.row, w.col, tile) for w in windows))
 
 
 def make_up(folder: Path, footprints: Sequence[Footprint], *, write: Write) -> Path:
@@ -53,8 +54,8 @@ def make_up(folder: Path, footprints: Sequence[Footprint], *, write: Write) -> P
     return catalog
 
 
-def _files(folder: Path, domain: str, tile: Tile, write: Write) -> tuple[Asset, ...]:
-    departement, year = delivery.split_domain(domain)
+def _files(folder: Path, domain: Domain, tile: Tile, write: Write) -> tuple[Asset, ...]:
+    departement, year = domain.departement, domain.year
     names: dict[Kind, Path] = {
         "height": Path(delivery.height_name(tile.name, departement=departement, year=year)),
         "irc": _imagery(tile, departement, year, infrared=True),

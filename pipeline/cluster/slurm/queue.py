@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.domain import Domain
 from pipeline.errors import ClusterError, ConfigError, LandcoverError
 
 _ANSWER_S = 60.0
@@ -75,7 +76,7 @@ class Queued:
 
     job: str
     """`1234_0`: the element of an array; `1234` for one alone."""
-    domain: str
+    domain: Domain
     state: str
     """SLURM's word: PENDING, RUNNING."""
     reason: str
@@ -102,7 +103,7 @@ def queued(products: Path) -> tuple[Queued, ...]:
         domains = rest.split()
         index = int(element) if element.isdecimal() else 0
         if mark == _MARK and index < len(domains):
-            found.append(Queued(job, domains[index], state, reason.strip("()")))
+            found.append(Queued(job, Domain(domains[index]), state, reason.strip("()")))
     return tuple(found)
 
 

@@ -24,7 +24,7 @@ from pipeline.products.analysis.areas import Asked, area_by_class
 from pipeline.products.analysis.change import Change, FalseChange, change
 from pipeline.products.analysis.raster_grid import Placed
 from pipeline.products.analysis.zonal import Counted
-from pipeline.progress import PATIENCE_S, progress
+from pipeline.progress import SHORT_S, progress_bar
 
 _CHUNK = 5_000
 """Pixels a side of a Dask chunk, 25 MB a layer."""
@@ -132,8 +132,8 @@ class Cover:
         """
         untouched = self._counted is not None and self._product.variables.get("landcover") is self._counted
         counted = Counted.of(self._product.assign(landcover=self._landcover), self._shares if untouched else None)
-        with progress("area by class", after_s=PATIENCE_S) as told:
-            return area_by_class(counted, geometries, by=by, classes=classes, sample=sample, progress=told)
+        with progress_bar("area by class", after_s=SHORT_S) as progress:
+            return area_by_class(counted, geometries, by=by, classes=classes, sample=sample, progress=progress)
 
     def change(
         self,

@@ -15,7 +15,7 @@ from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.analysis.zonal import Counted, ZoneAreas, count_zones
 from pipeline.products.assessment.reference_sample import Interpretations, read_points
-from pipeline.progress import Progress
+from pipeline.progress import SILENT, Progress
 
 _M2_PER_HA = 10_000
 _LEAST = 20
@@ -33,7 +33,7 @@ def area_by_class(
     by: str | None = None,
     classes: Asked = None,
     sample: Path | str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> gpd.GeoDataFrame:
     """Hectares of each class in each zone.
 
@@ -45,7 +45,7 @@ def area_by_class(
         classes: names of groups and classes, slugs or FLAIR values; by default all classes that occur, then no group.
         sample: an interpreted sample of `landcover sample`: adds, for zones that it has points enough for, what is
             truly there, with a 95 % interval.
-        progress: told (stripes done, stripes).
+        progress: counts rows of blocks.
 
     Returns:
         One row a zone, indexed by `by`, in the product's CRS: the zones' attributes (of its first polygon), `area_ha`,

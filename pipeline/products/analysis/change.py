@@ -27,7 +27,7 @@ from pipeline import legend
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.grid import Window
 from pipeline.products.analysis.raster_grid import Placed
-from pipeline.progress import PATIENCE_S, progress
+from pipeline.progress import SHORT_S, progress_bar
 
 NO_DATA, STABLE, CHANGED, UNCERTAIN = range(4)
 """Values of the map of change."""
@@ -202,14 +202,14 @@ def _aligned(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Data
 
 
 def _read(layers: list[xr.DataArray]) -> list[NDArray[np.uint8]]:
-    """Layers of one shape into memory, a stripe at a time, so that a line can tell who waits how far it is."""
+    """Layers of one shape into memory, a stripe at a time, so that a bar can show the progress."""
     read = [np.empty(layer.shape, layer.dtype) for layer in layers]
     stripes = [slice(top, top + _STRIPE) for top in range(0, layers[0].shape[0], _STRIPE)]
     parts = [(k, rows) for k in range(len(layers)) for rows in stripes]
-    with progress("reading both maps", after_s=PATIENCE_S) as told:
-        for done, (k, rows) in enumerate(parts, start=1):
+    with progress_bar("reading both maps", after_s=SHORT_S) as progress:
+        progress.start(len(parts))
+        for k, rows in progress.track(parts):
             read[k][rows] = layers[k][rows].to_numpy()
-            told(done, len(parts))
     return read
 
 

@@ -21,6 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 import pipeline.products.analysis.accessor  # noqa: F401 (registers .cover)
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.grid import RESOLUTION_M, Tile, Window, union
 from pipeline.legend import LAYERS
@@ -118,7 +119,7 @@ def _flags(layer: str) -> dict[str, Any]:
 def _open_domain(folder: Path) -> xr.Dataset:
     """The sealed tiles of a domain as one mosaic; 0 where it has none."""
     domain, size = _sealed_as(folder)
-    sealed = list_sealed(folder, domain, size)
+    sealed = list_sealed(folder, Domain(domain), size)
     if len({s.crs for s in sealed}) != 1:
         raise ProductError(f"{folder}: its tiles have several CRS; expected the tiles of one domain")
     window = union([s.tile.window for s in sealed])

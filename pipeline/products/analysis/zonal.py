@@ -21,7 +21,7 @@ from pipeline.grid import Window, union
 from pipeline.products.analysis.pixel_fractions import Floats, fractions
 from pipeline.products.analysis.raster_grid import Placed
 from pipeline.products.national.edition_record import OUTSIDE
-from pipeline.progress import Progress
+from pipeline.progress import SILENT, Progress
 
 CELL = 500
 """Pixels a side of a cell: the 100 m of the share cube at level 0."""
@@ -118,14 +118,14 @@ class _Read:
         return counts.astype(np.float64)
 
 
-def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progress | None = None) -> ZoneAreas:
+def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progress = SILENT) -> ZoneAreas:
     """Counts all zones in one walk over the product.
 
     Memory holds one block, whatever the number of zones: the zones themselves, and 40 numbers for each, besides.
 
     Args:
         zones: valid polygons of the product's CRS; they may overlap.
-        progress: told after each stripe of blocks.
+        progress: counts rows of blocks.
 
     Raises:
         ProductError: the product cannot be read, or its CRS is no projection.
@@ -134,12 +134,11 @@ def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progr
     tree = shapely.STRtree(zones)
     reach = counted.place.within(tuple(shapely.total_bounds(zones))) if len(zones) else Window(0, 0, 0, 0)
     stripes = list(_stripes(counted.place.window, reach))
-    for done, blocks in enumerate(stripes, start=1):
+    progress.start(len(stripes))
+    for blocks in progress.track(stripes):
         block, zone = tree.query(counted.place.boxes(blocks), predicate="intersects")
         for k in np.unique(block):
             _count_block(counted, blocks[k], zones, zone[block == k], found)
-        if progress is not None:
-            progress(done, len(stripes))
     return found
 
 

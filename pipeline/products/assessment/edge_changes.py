@@ -12,6 +12,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.evaluation.seams import (
     Crossings,
@@ -178,7 +179,7 @@ def _unreadable(sealed: SealedTile, error: Exception) -> ProductError:
     return ProductError(f"{path}: cannot be read: {error}; remove {sealed.item_path.name}, and run the tile again")
 
 
-def border_seams(edition: Edition, tiles: Mapping[str, Sequence[Tile]], *, cuts: Cuts) -> Crossings:
+def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cuts: Cuts) -> Crossings:
     """Changes across borders of domains in the national store, where owners of neighbouring pixels differ.
 
     Only national tiles are read in which, or at whose eastern or southern edge, two domains meet.

@@ -22,7 +22,6 @@ from pipeline.grid import RESOLUTION_M, union
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.stac.hrefs import relative
 from pipeline.products.tile.seal import SealedTile
-from pipeline.products.tile.stac_item import vintage
 
 QUICK_LOOK_PX = 1600
 """The longer side of a quick-look, at most."""
@@ -55,7 +54,7 @@ def write_gis(folder: Path, sealed: Sequence[SealedTile], *, quick_look: NDArray
 def _drawn(sealed: Sequence[SealedTile]) -> list[SealedTile]:
     """In the order of drawing: what comes later lies on top."""
     by_name = sorted(sealed, key=lambda s: (s.domain, s.tile.name), reverse=True)
-    return sorted(by_name, key=lambda s: vintage(s.domain))
+    return sorted(by_name, key=lambda s: s.domain.year)
 
 
 def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> None:

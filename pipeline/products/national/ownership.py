@@ -26,6 +26,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.grid import CRS, Window
 
@@ -45,7 +46,7 @@ _CLIP_MARGIN = 2
 class Claim:
     """What a domain may own."""
 
-    domain: str
+    domain: Domain
     """`D064_2021`."""
     year: int
     """The vintage."""

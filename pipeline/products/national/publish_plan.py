@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
@@ -40,7 +41,6 @@ __all__ = [
     "NationalGrid",
     "ShardPlan",
     "Target",
-    "domain_code",
     "plan_edition",
 ]
 
@@ -57,7 +57,7 @@ _WORST_LAST = (OUTSIDE, MAPPED, MISSING, FAILED)
 class DomainProduct:
     """A domain as publishing sees it: what it should have, what it has, and where it may own pixels."""
 
-    name: str
+    name: Domain
     """`D064_2021`."""
     year: int
     """The vintage."""
@@ -83,7 +83,7 @@ class DomainProduct:
 class Candidate:
     """A domain that was delivered with a shard's tile: what it claims of the shard, and what it has to show."""
 
-    domain: str
+    domain: Domain
     code: int
     """Its number in the `domain` layer."""
     year: int
@@ -197,28 +197,6 @@ class EditionPlan:
         return self.parent.path if self.parent is not None and self.parent.grid == self.grid else None
 
 
-def domain_code(name: str) -> int:
-    """A domain's number in the `domain` layer: département × 100 + year − 2000, so `D064_2021` is 6421.
-
-    It follows from the name alone: neither the order of publishing nor a new domain changes the bytes
-    of shards that are there. 2A and 2B count as 201 and 202 (their old postal codes), 971..979 as 301..309.
-
-    Raises:
-        ProductError: a name of another form or a year outside 2000..2099.
-    """
-    department, _, year = name.removeprefix("D").partition("_")
-    department = department.lstrip("0")
-    if department in ("2A", "2B"):
-        number = 201 + "AB".index(department[-1])
-    elif department.isascii() and department.isdigit():
-        number = int(department) if int(department) < 100 else int(department) - 670
-    else:
-        number = 0
-    if not (1 <= number <= 309 and year.isascii() and year.isdigit() and 2000 <= int(year) <= 2099):
-        raise ProductError(f"domain {name!r} has no number: expected D<département>_<year 2000..2099>, as D064_2021")
-    return number * 100 + int(year) - 2000
-
-
 def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainProduct]) -> EditionPlan:
     """What a publish of exactly these domains changes against the current edition.
 
@@ -229,7 +207,7 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
         ProductError: a domain named twice, a tile outside the extent or on another lattice, a name without a
             code, or a damaged current edition.
     """
-    codes = [domain_code(d.name) for d in domains]
+    codes = [d.name.code for d in domains]
     if len(set(codes)) != len(codes):
         raise ProductError(f"a domain is given twice: {', '.join(sorted(d.name for d in domains))}")
     coverage: NDArray[np.uint8] = np.full(grid.tiles_shape, OUTSIDE, np.uint8)
@@ -267,7 +245,7 @@ def _undelivered(domain: DomainProduct, grid: NationalGrid) -> float:
 
 
 def _row(domain: DomainProduct) -> dict[str, Any]:
-    return {**domain.about, "code": domain_code(domain.name), "name": domain.name, "year": domain.year}
+    return {**domain.about, "code": domain.name.code, "name": domain.name, "year": domain.year}
 
 
 def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Index, list[tuple[Tile, DomainProduct]]]:
@@ -296,8 +274,7 @@ def _plan_tile(
     usable = {d.name: _usable(d, tile, grid.crs) for _, d in here}
     state = max((usable[c.domain][1] for c in owning), key=_WORST_LAST.index)
     candidates = [
-        Candidate(d.name, domain_code(d.name), d.year, claims[d.name], owns=False, sealed=usable[d.name][0])
-        for _, d in here
+        Candidate(d.name, d.name.code, d.year, claims[d.name], owns=False, sealed=usable[d.name][0]) for _, d in here
     ]
     return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(index)]
 

@@ -25,6 +25,7 @@ from pystac.utils import str_to_datetime
 
 from pipeline import legend
 from pipeline.config import Recipe
+from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json
 from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
@@ -117,7 +118,7 @@ def _made_by(item: Mapping[str, Any], recipe: Recipe) -> bool:
 
 
 def write_edition(
-    folder: Path, domains: Mapping[str, tuple[pystac.Collection, Sequence[SealedTile]]], *, number: int
+    folder: Path, domains: Mapping[Domain, tuple[pystac.Collection, Sequence[SealedTile]]], *, number: int
 ) -> None:
     """Writes the catalogue of an edition.
 
@@ -142,7 +143,7 @@ def write_edition(
     nation = _collection("landcover", items, edition=number)
     for name in children:
         nation.add_link(pystac.Link("child", f"./{name}/collection.json", media_type=pystac.MediaType.JSON, title=name))
-    for name, media, role in (
+    for href, media, role in (
         (f"./{ITEMS}", "application/vnd.apache.parquet", "collection-mirror"),
         ("../product.zarr", pystac.MediaType.ZARR, "data"),
         ("../quicklook.png", pystac.MediaType.PNG, "overview"),
@@ -150,7 +151,7 @@ def write_edition(
         ("../confidence.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
         ("../landcover.qml", pystac.MediaType.XML, "style"),
     ):
-        nation.add_asset(Path(name).name, pystac.Asset(name, media_type=media, roles=[role]))
+        nation.add_asset(Path(href).name, pystac.Asset(href, media_type=media, roles=[role]))
     write_items(folder / ITEMS, items)
     _write(folder / "collection.json", nation)
 

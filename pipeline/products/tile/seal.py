@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import legend
+from pipeline.domain import Domain
 from pipeline.durable import sync, write_json
 from pipeline.errors import ProductError
 from pipeline.grid import CRS, Tile
@@ -31,7 +32,7 @@ _STRIP_ROWS = 1024
 class SealedTile:
     """A tile that exists, as its item says."""
 
-    domain: str
+    domain: Domain
     tile: Tile
     fingerprint: str
     """Of all that the bytes depend on."""
@@ -50,7 +51,7 @@ class SealedTile:
         return self.files[LAYERS.index(layer)]
 
 
-def stem(domain: str, tile: Tile) -> str:
+def stem(domain: Domain, tile: Tile) -> str:
     """What the names of a tile's files start with: `D064_2021-0595-6890`."""
     return f"{domain}-{tile.name}"
 
@@ -58,7 +59,7 @@ def stem(domain: str, tile: Tile) -> str:
 def seal(
     folder: Path,
     *,
-    domain: str,
+    domain: Domain,
     tile: Tile,
     stack: NDArray[np.uint8],
     fingerprint: str,
@@ -135,7 +136,7 @@ def _unseal(item_path: Path, name: str) -> None:
         raise ProductError(f"{folder}: tile {name} cannot be sealed there: {error.strerror or error}") from error
 
 
-def remove_unfinished(folder: Path, domain: str) -> tuple[Path, ...]:
+def remove_unfinished(folder: Path, domain: Domain) -> tuple[Path, ...]:
     """Removes what killed runs left of a domain's tiles; temporary files of other writers stay.
 
     A run's lock is about tiles only: index, style and catalogue beside them are a publish's, which may be at work.
@@ -197,7 +198,7 @@ def _checked_counts(
     return class_pixels, confidence_sum
 
 
-def read_sealed(folder: Path, domain: str, tile: Tile) -> SealedTile | None:
+def read_sealed(folder: Path, domain: Domain, tile: Tile) -> SealedTile | None:
     """The tile as its item says, or None where it has no item. The COGs are not looked at: see `matches`.
 
     Raises:
@@ -218,7 +219,7 @@ def read_sealed(folder: Path, domain: str, tile: Tile) -> SealedTile | None:
         ) from error
 
 
-def _from_item(content: Mapping[str, Any], path: Path, domain: str, tile: Tile) -> SealedTile:
+def _from_item(content: Mapping[str, Any], path: Path, domain: Domain, tile: Tile) -> SealedTile:
     properties = content["properties"]
     said = (properties["landcover:domain"], properties["landcover:tile"])
     if said != (domain, tile.name) or tuple(properties["proj:shape"]) != tile.window.shape:
@@ -236,7 +237,7 @@ def _from_item(content: Mapping[str, Any], path: Path, domain: str, tile: Tile) 
     return SealedTile(domain, tile, fingerprint, tuple(files), counts, path, crs, depends_on)
 
 
-def list_sealed(folder: Path, domain: str, tile_size: int) -> tuple[SealedTile, ...]:
+def list_sealed(folder: Path, domain: Domain, tile_size: int) -> tuple[SealedTile, ...]:
     """The sealed tiles of a domain in order of their names; none where there is no folder.
 
     Raises:

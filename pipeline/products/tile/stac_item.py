@@ -14,7 +14,7 @@ from pyproj import Transformer
 from pystac.errors import STACValidationError
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.domain import Domain
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import RESOLUTION_M, Layout, Tile
 from pipeline.legend import LAYERS, Layer
@@ -97,21 +97,9 @@ class Provenance:
         return {key: value for key, value in given.items() if value}
 
 
-def vintage(domain: str) -> int:
-    """The year of a domain's name, `D064_2021` → 2021.
-
-    Raises:
-        ProductError: the name ends in no year.
-    """
-    year = domain.rpartition("_")[2]
-    if not (len(year) == 4 and year.isascii() and year.isdigit()):
-        raise ProductError(f"domain {domain!r} ends in no vintage: expected a name such as D064_2021")
-    return int(year)
-
-
 def build_item(
     *,
-    domain: str,
+    domain: Domain,
     tile: Tile,
     crs: str,
     fingerprint: str,
@@ -202,10 +190,10 @@ def _model_link(recipe: str, weights_sha256: str) -> pystac.Link:
     return pystac.Link("derived_from", href, media_type=media, extra_fields={"mlm:name": recipe})
 
 
-def _span(domain: str, acquired: tuple[date, date] | None) -> tuple[datetime | None, datetime, datetime]:
+def _span(domain: Domain, acquired: tuple[date, date] | None) -> tuple[datetime | None, datetime, datetime]:
     """(datetime, start, end) in UTC: the middle of the days of acquisition, or no single time and the whole vintage."""
     if acquired is None:
-        year = vintage(domain)
+        year = domain.year
         return None, datetime(year, 1, 1, tzinfo=UTC), datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
     start, end = datetime.combine(acquired[0], time(), UTC), datetime.combine(acquired[1], time(23, 59, 59), UTC)
     return start + (end - start) // 2, start, end
@@ -261,7 +249,7 @@ def _processing(provenance: Provenance) -> dict[str, Any]:
 
 
 def _ours(
-    domain: str, tile: Tile, fingerprint: str, class_pixels: Mapping[int, int], provenance: Provenance
+    domain: Domain, tile: Tile, fingerprint: str, class_pixels: Mapping[int, int], provenance: Provenance
 ) -> dict[str, Any]:
     return {
         "landcover:domain": domain,

@@ -18,11 +18,11 @@ from pipeline.inference import Engine, predictor_for, resolve_engine
 from pipeline.legend import Nomenclature
 from pipeline.model import Model, load
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
+from pipeline.progress import SILENT, Progress
 from pipeline.runs.accuracy.scoring import (
     DEFAULT,
     Judged,
     Judging,
-    Progress,
     Sums,
     Units,
     evaluation_of,
@@ -56,7 +56,7 @@ def evaluate_set(
     engine: EngineName = "auto",
     precision: Precision = "fp32",
     how: Judging = DEFAULT,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> Evaluated:
     """Maps every patch as one window, as the cards do, and compares it with its mask.
 
@@ -67,7 +67,7 @@ def evaluate_set(
         metadata: JSON that says domain and zone where paths do not.
         engine: what runs the network, with `precision`.
         how: mode, units, processes.
-        progress: told (patches done, patches).
+        progress: counts patches.
 
     Raises:
         DeliveryError, SourceError: patches that are missing, cannot be read or are none.
@@ -83,7 +83,8 @@ def evaluate_set(
     zones = _by_zones(patches, how.units)
     work = partial(_judge_patches, model=model, engine=resolved, zones=zones)
     results = spread(_batches(patches), work, workers=how.workers, scheduler=how.scheduler)
-    sums = Sums.of(results, total=len(patches), progress=progress)
+    progress.start(len(patches))
+    sums = Sums.of(results, progress=progress)
     evaluation = evaluation_of(
         sums,
         title=f"{rules.name} on {len(patches)} patches",
@@ -141,7 +142,7 @@ def evaluate_map(
     field: str = "",
     judged: Nomenclature = "flair12",
     how: Judging = DEFAULT,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> Evaluated:
     """Compares maps with a reference raster or polygons, block by block, on the maps' own pixels.
 
@@ -153,7 +154,7 @@ def evaluate_map(
         field: of polygons: the attribute that holds them.
         judged: whose classes are judged; those that the reference lacks are left out too.
         how: mode and processes; the bootstrap draws tiles, and blocks of 1 km of a single map.
-        progress: told (blocks done, blocks).
+        progress: counts blocks.
 
     Raises:
         ProductError, SourceError: maps or a reference that cannot be read.
@@ -169,7 +170,8 @@ def evaluate_map(
     several = len(maps) > 1
     work = partial(_judge_block, reference=truth, live=live, tiles=several)
     results = spread(jobs, work, workers=how.workers, scheduler=how.scheduler)
-    sums = Sums.of(results, total=len(jobs), progress=progress)
+    progress.start(len(jobs))
+    sums = Sums.of(results, progress=progress)
     evaluation = evaluation_of(
         sums,
         title=f"{place.name} against {reference.name}",

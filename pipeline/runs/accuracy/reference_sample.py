@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from pipeline import legend
 from pipeline.cluster import spread
+from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json
 from pipeline.errors import ProductError
 from pipeline.evaluation.area_estimation import AreaEstimates, Estimate, allocate, estimate
@@ -26,7 +27,7 @@ from pipeline.products.assessment.reference_sample import (
     read_sample,
     write_sample,
 )
-from pipeline.progress import Progress
+from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.reading.mosaic import Mosaic
 
@@ -55,7 +56,7 @@ def sample_map(
     catalog: Path | None = None,
     workers: int = 1,
     seed: int = 2022,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> Sampled:
     """Draws a stratified random sample of a map, its classes being the strata.
 
@@ -67,7 +68,7 @@ def sample_map(
         catalog: input catalogue of the maps' domains, to cut a crop of imagery around each point into `<stem>-crops`.
         workers: processes that count pixels.
         seed: of the draw.
-        progress: told (blocks counted, blocks).
+        progress: counts blocks.
 
     Raises:
         ProductError: no maps, or a domain that the map does not name where crops are wanted.
@@ -78,10 +79,9 @@ def sample_map(
     maps = find_maps(place)
     blocks = blocks_of(maps)
     counts = np.zeros((len(blocks), len(legend.FLAIR) + 1), np.int64)
-    numbered = enumerate(blocks)
-    for done, (at, values) in enumerate(spread(numbered, _count, workers=workers), start=1):
+    progress.start(len(blocks))
+    for at, values in progress.track(spread(enumerate(blocks), _count, workers=workers)):
         counts[at] = values
-        progress(done, len(blocks))
     pixel_m2 = abs(maps[0].transform[0] * maps[0].transform[4])
     mapped_m2 = {v: float(n) * pixel_m2 for v, n in enumerate(counts.sum(axis=0).tolist()) if v and n}
     units = allocate(mapped_m2, size, least=least)
@@ -105,7 +105,7 @@ def _crop(points: Sequence[Point], folder: Path, catalog: Path) -> list[str]:
         if not domain:
             raise ProductError(f"{point.map.path}: its name says no domain, whose imagery is to be cropped")
         if domain not in mosaics:
-            inputs = open_domain(catalog, domain, tile_size=point.map.window.height)
+            inputs = open_domain(catalog, Domain(domain), tile_size=point.map.window.height)
             mosaics[domain] = Mosaic.of(inputs, bands=("red", "green", "blue"))
         mosaic = mosaics[domain]
         x, y = point.xy

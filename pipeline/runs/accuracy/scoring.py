@@ -1,6 +1,6 @@
 """What parts of a set give when they are judged, added up exactly, and the files that tell of it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,11 @@ from pipeline.evaluation.calibration import Reliability
 from pipeline.evaluation.intervals import bootstrap
 from pipeline.evaluation.metrics import MODES, Mode, as_ign
 from pipeline.evaluation.report import MEANS, Evaluation, page
+from pipeline.progress import Progress
 
 CLASSES = len(legend.FLAIR)
 """Rows of every matrix: all of FLAIR, as IGN's `confmat.npy` has."""
 
-Progress = Callable[[int, int], None]
 Units = Literal["auto", "zones", "patches"]
 
 
@@ -93,8 +93,8 @@ class Sums:
     reliability: Reliability = field(default_factory=Reliability)
 
     @classmethod
-    def of(cls, results: Iterable[Sequence[Judged]], *, total: int, progress: Progress) -> "Sums":
-        """Adds up what jobs give; `progress` is told (parts done, `total`).
+    def of(cls, results: Iterable[Sequence[Judged]], *, progress: Progress) -> "Sums":
+        """Adds up what jobs give; `progress` counts their parts.
 
         Raises:
             EvaluationError: no pixel could be compared.
@@ -108,7 +108,7 @@ class Sums:
                     _add(sums.domains, part.domain, part.matrix)
                 sums.reliability = sums.reliability + part.reliability
             done += len(parts)
-            progress(done, total)
+            progress.advance(len(parts))
         if not sums.units:
             raise EvaluationError(
                 f"nothing to compare: of {done} parts, none has a pixel with both a label and a class; do they lie on "

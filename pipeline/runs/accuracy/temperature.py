@@ -16,7 +16,7 @@ from pipeline.evaluation import figures
 from pipeline.evaluation.calibration import Reliability, fit_temperature
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model, load
-from pipeline.progress import Progress
+from pipeline.progress import SILENT, Progress
 from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
 
 _A_PATCH = 2_000
@@ -44,7 +44,7 @@ def calibrate(
     out: Path,
     metadata: Path | None = None,
     seed: int = 2022,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> Calibrated:
     """Fits a temperature and writes the recipe that has it, `calibration.json` and `reliability.png` into `out`.
 
@@ -54,7 +54,7 @@ def calibrate(
         out: folder of the results.
         metadata: JSON that says domain and zone where paths do not.
         seed: of the split by zones and of the choice of pixels.
-        progress: told (patches done, patches).
+        progress: counts patches.
 
     Raises:
         DeliveryError, SourceError: patches that are missing, cannot be read or are none.
@@ -66,20 +66,18 @@ def calibrate(
     model = load(weights, rules)
     predictor = TorchPredictor(model)
     fitting, judging = _halves(find_patches(places, metadata=metadata), seed)
-    total = len(fitting) + len(judging)
+    progress.start(len(fitting) + len(judging))
     rng = np.random.default_rng(seed)
     limit = min(_A_PATCH, max(1, _IN_ALL // len(fitting)))
     logits, truth = [], []
-    for done, (one, labels) in enumerate(_labelled(predictor, rules, fitting), start=1):
+    for one, labels in progress.track(_labelled(predictor, rules, fitting)):
         chosen = rng.permutation(len(labels))[:limit]
         logits.append(one[chosen])
         truth.append(labels[chosen])
-        progress(done, total)
     temperature = round(fit_temperature(np.concatenate(logits), np.concatenate(truth)), 4)
     before, after = Reliability(), Reliability()
-    for done, (one, labels) in enumerate(_labelled(predictor, rules, judging), start=len(fitting) + 1):
+    for one, labels in progress.track(_labelled(predictor, rules, judging)):
         before, after = before + _judged(one, labels, 1.0), after + _judged(one, labels, temperature)
-        progress(done, total)
     calibrated = Calibrated(temperature, before, after, out / f"{rules.name}.yaml", out / "reliability.png")
     _write(calibrated, model)
     return calibrated

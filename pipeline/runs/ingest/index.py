@@ -1,12 +1,14 @@
 """Deliveries and ready catalogues → the input catalogue, for the bands that a recipe wants."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from pipeline.config import LimitName, load_recipe
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
+from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog import index as catalogs
 from pipeline.sources.catalog.index import IndexReport, Query
 
@@ -14,13 +16,13 @@ from pipeline.sources.catalog.index import IndexReport, Query
 def index_domain(
     sources: Sequence[str],
     *,
-    domain: str,
+    domain: Domain,
     catalog: Path,
     tile_m: int,
     recipe: str,
-    progress: Callable[[int, int], None],
     accept: Sequence[str] = (),
     query: Query | None = None,
+    progress: Progress = SILENT,
 ) -> IndexReport:
     """See `pipeline.sources.catalog.index.index`; tiles in metres, bands and training statistics by the recipe's name.
 

@@ -5,18 +5,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
 from pipeline.grid import PIXELS_PER_M
+from pipeline.progress import Progress
 from pipeline.sources import staging
-from pipeline.sources.delivery.names import split_domain
 from pipeline.sources.staging import Archive, Contents, HeightsReport, Treatment
 from pipeline.sources.staging.cleanup import read_removed
 from pipeline.sources.staging.unpack import Unpacked, check_room, member_path
 
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Opens a progress line by its name; it is told (done, total)."""
-
-_MB = 10**6
+Bar = Callable[[str], AbstractContextManager[Progress]]
+"""Opens a progress bar with this description."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class StageReport:
 def stage(
     given: Sequence[Path],
     *,
-    domain: str,
+    domain: Domain,
     out: Path | None,
     tile_m: int,
     treatment: Treatment,
@@ -57,26 +56,25 @@ def stage(
         tile_m: side of an imagery tile in metres.
         treatment: of holes in the elevation.
         remove_small: removes the elevation files that lie wholly in written heights; in `out` only.
-        bar: makes progress lines.
+        bar: opens progress bars.
 
     Raises:
         DeliveryError: archives that are not whole, not safe, or of another domain; elevation that is not what it says.
         StorageError: the staging folder cannot be written, or is too small.
     """
-    split_domain(domain)
     archives, folders = staging.find(given)
     if not archives and not folders:
         raise DeliveryError("nothing to stage: give archives (NAME.7z, NAME.7z.001), or folders")
     first = (archives[0].path if archives else folders[0]).parent
     target = (out or first / domain).absolute()
-    with bar("check") as told:
-        notes = staging.check_sums(archives, _megabytes(told))
+    with bar("check") as progress:
+        notes = staging.check_sums(archives, progress)
     contents = [(archive, staging.read_contents(archive)) for archive in archives]
     staging.check_members(contents, domain)
     with staging.claimed(target) as work:
-        with bar("unpack") as told:
-            unpacked = _unpack_all(contents, target, work, _megabytes(told))
-        with bar("heights") as told:
+        with bar("unpack") as progress:
+            unpacked = _unpack_all(contents, target, work, progress)
+        with bar("heights") as progress:
             heights = staging.write_heights(
                 _distinct([target, *folders]),
                 domain=domain,
@@ -84,7 +82,7 @@ def stage(
                 tile_size=tile_m * PIXELS_PER_M,
                 treatment=treatment,
                 work=work,
-                progress=told,
+                progress=progress,
             )
         small = staging.removable(heights, out=target, tile_size=tile_m * PIXELS_PER_M) if remove_small else {}
         removed = staging.remove(small, out=target, domain=domain)
@@ -99,17 +97,11 @@ def stage(
 
 
 def _unpack_all(
-    contents: Sequence[tuple[Archive, Contents]], target: Path, work: Path, progress: Callable[[int, int], None]
+    contents: Sequence[tuple[Archive, Contents]], target: Path, work: Path, progress: Progress
 ) -> tuple[tuple[str, Unpacked], ...]:
-    total, done = sum(m.size for _, inside in contents for m in inside.members), 0
-
-    def add(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(done, total)
-
+    progress.start(sum(m.size for _, inside in contents for m in inside.members), "bytes")
     gone = read_removed(target)
-    wanted = [staging.pending(inside, target, gone=gone, progress=add) for _, inside in contents]
+    wanted = [staging.pending(inside, target, gone=gone, progress=progress) for _, inside in contents]
     check_room(
         (
             m
@@ -120,13 +112,9 @@ def _unpack_all(
         target,
     )
     return tuple(
-        (archive.path.name, staging.unpack(archive, inside, target, wanted=lacking, work=work, progress=add))
+        (archive.path.name, staging.unpack(archive, inside, target, wanted=lacking, work=work, progress=progress))
         for (archive, inside), lacking in zip(contents, wanted, strict=True)
     )
-
-
-def _megabytes(told: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    return lambda done, total: told(-(-done // _MB), -(-total // _MB))
 
 
 def _distinct(folders: Sequence[Path]) -> tuple[Path, ...]:

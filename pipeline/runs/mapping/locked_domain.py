@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.cluster.slurm.queue import job_runs
+from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
 from pipeline.errors import LockError, OutOfSpaceError
 from pipeline.lock import Holding, holding, left_behind
@@ -28,7 +29,7 @@ class RunStarted:
 class TileEnded:
     """A tile was sealed, or failed with `error`."""
 
-    domain: str
+    domain: Domain
     tile: str
     seconds: float
     """From its submission to its end; tiles in flight overlap."""

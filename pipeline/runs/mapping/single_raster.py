@@ -1,6 +1,6 @@
 """One georeferenced raster → two COGs, without a catalogue."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pipeline.inference import predict, resolve_engine
 from pipeline.legend import LAYERS
 from pipeline.model import load
 from pipeline.products.tile.cog import write_cog
+from pipeline.progress import SILENT, Progress
 from pipeline.sources.reading.mosaic import Raster
 
 _BLOCK = 5_000
@@ -43,7 +44,7 @@ def predict_raster(
     engine: EngineName = "auto",
     precision: Precision = "fp32",
     quantized: Path | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> Predicted:
     """Maps one raster whose bands are the recipe's, in windows aligned to its own corner.
 
@@ -57,7 +58,7 @@ def predict_raster(
         engine: `auto`, `torch` or `openvino`.
         precision: arithmetic of the forward.
         quantized: the XML that `landcover quantize` made of these weights; with precision int8, and only then.
-        progress: told (blocks done, blocks in all).
+        progress: counts blocks.
 
     Raises:
         ConfigError: window and halo that do not fit each other or the network's stride, or a quantised network
@@ -84,7 +85,8 @@ def predict_raster(
         raise ProductError(f"{out} cannot be made: {error}") from error
     block = max(1, _BLOCK // layout.core) * layout.core
     dataset = predict(source, model, layout=layout, block=block, engine=resolved)
-    with _Told(progress, dataset["landcover"].data.numblocks):
+    progress.start(math.prod(dataset["landcover"].data.numblocks))
+    with _CountBlocks(progress):
         layers = dict(zip(LAYERS, compute(*(dataset[name].data for name in LAYERS)), strict=True))
     paths = {name: out / f"{raster.stem}-{name}.tif" for name in LAYERS}
     tags = {"RECIPE": rules.name, "WEIGHTS": weights, "LICENCE": rules.licence, "CITATION": rules.citation}
@@ -107,14 +109,13 @@ def predict_raster(
     )
 
 
-class _Told(Callback):
-    """Tells how many blocks are done, from Dask's own events."""
+class _CountBlocks(Callback):
+    """Reports each block that is done, from Dask's own events."""
 
-    def __init__(self, progress: Callable[[int, int], None], blocks: tuple[int, int]) -> None:
-        super().__init__(posttask=self._told)  # type: ignore[no-untyped-call]  # Dask's own
-        self._progress, self._total, self._done = progress, blocks[0] * blocks[1], 0
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(posttask=self._count)  # type: ignore[no-untyped-call]  # Dask's own
+        self._progress = progress
 
-    def _told(self, key: Any, *_: Any) -> None:
+    def _count(self, key: Any, *_: Any) -> None:
         if isinstance(key, tuple) and str(key[0]).startswith("predict-"):
-            self._done += 1
-            self._progress(self._done, self._total)
+            self._progress.advance()

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import fingerprint
 from pipeline.cluster import engine_threads
 from pipeline.config import Campaign, DomainSection, Recipe, load_recipe
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS, Layout, Tile, Window
 from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
@@ -61,7 +62,7 @@ class Settings:
             gpu=on_gpu(self.engine),
         )
 
-    def folder(self, domain: str) -> Path:
+    def folder(self, domain: Domain) -> Path:
         """Where a domain's product is."""
         return self.campaign.output.domains / domain
 
@@ -138,7 +139,7 @@ class DomainPlan:
     again before the domain is indexed again. Files that are gone are not among them."""
 
     @property
-    def name(self) -> str:
+    def name(self) -> Domain:
         """`D064_2021`."""
         return self.section.name
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pipeline.domain import Domain
 from pipeline.grid import Tile
 from pipeline.products.tile.seal import SealedTile, matches, read_sealed
 
@@ -24,7 +25,7 @@ _CALLED = {
 
 def looked_at(
     folder: Path,
-    domain: str,
+    domain: Domain,
     today: Mapping[Tile, str],
     *,
     force: bool,

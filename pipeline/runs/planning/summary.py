@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.domain import Domain
 from pipeline.runs.planning.forecast import Forecast
 from pipeline.runs.planning.plan import DomainPlan, PlannedTile, RunPlan, totals
 
@@ -15,7 +16,7 @@ _SHOWN = 4
 class Group:
     """Tiles of a domain that are to be mapped for one reason."""
 
-    domain: str
+    domain: Domain
     reason: str
     tiles: tuple[PlannedTile, ...]
 

@@ -11,6 +11,7 @@ from pipeline.cluster import in_flight, worker_count
 from pipeline.config import Campaign, ClusterSection
 from pipeline.products.national.edition_record import Index
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan
+from pipeline.progress import Progress
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -33,8 +34,8 @@ class Draft:
     """(row, column) of tiles in the national grid, any of whose shards has new bytes."""
     client: Client
     """Of the cluster that wrote the shards."""
-    progress: Callable[[int, int], None]
-    """Told (done, to do) of what is written just now."""
+    progress: Progress
+    """Counts the files that are being written."""
 
     @property
     def folder(self) -> Path:
@@ -67,7 +68,7 @@ def spread(
     *,
     client: Client,
     section: ClusterSection,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Iterator[tuple[Job, Result]]:
     """`Draft.each`, on any cluster: two tasks a thread are submitted at a time, however many there are."""
 
@@ -77,8 +78,6 @@ def spread(
     def limit() -> int:
         return 2 * section.threads * worker_count(client)
 
-    for done, (job, future) in enumerate(
-        in_flight(jobs, submit, client=client, limit=limit, lost_s=section.lost_s), start=1
-    ):
+    progress.start(len(jobs))
+    for job, future in progress.track(in_flight(jobs, submit, client=client, limit=limit, lost_s=section.lost_s)):
         yield job, future.result()
-        progress(done, len(jobs))

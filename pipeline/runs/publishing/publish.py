@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.cluster import open_cluster
 from pipeline.config import Campaign, load_recipe
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.products.national.edition_record import Tally, current_edition
 from pipeline.products.national.edition_writer import abandoned, begin, commit
@@ -16,7 +17,7 @@ from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, 
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.shard_writer import ShardFacts, write_shard
 from pipeline.products.tile.seal import list_sealed
-from pipeline.products.tile.stac_item import vintage
+from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import lattice_of, product_origin
 from pipeline.runs.publishing.draft_edition import Draft, spread
 from pipeline.runs.publishing.editions import held
@@ -56,7 +57,7 @@ def publish(
     *,
     workers: int | None = None,
     wait: bool = False,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> Published:
     """Publishes what is sealed of the campaign's domains; what did not change costs nothing.
 
@@ -64,7 +65,7 @@ def publish(
         campaign: names domains, boundaries, extent and chunks.
         workers: processes, instead of the campaign's number.
         wait: until nobody else publishes, instead of an error.
-        progress: told (shards written, shards to write), and the same of what is written beside them.
+        progress: counts shards, then each kind of file that is written beside them.
 
     Raises:
         ConfigError: domains on several lattices.
@@ -112,7 +113,7 @@ def _write(
     plan: EditionPlan,
     *,
     workers: int | None,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> list[ShardFacts]:
     """All of the edition but its record. One task writes one shard: no locks."""
     begin(plan)
@@ -133,7 +134,7 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
     failed = frozenset(name for name, _ in (*state.failed, *state.suspect))
     return DomainProduct(
         name=state.domain,
-        year=vintage(state.domain),
+        year=state.domain.year,
         boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
         sealed=list_sealed(campaign.output.domains / state.domain, state.domain, campaign.grid.tile),
         expected=(*state.sealed, *state.damaged, *state.in_flight, *failed, *state.missing),
@@ -142,7 +143,7 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
     )
 
 
-def _told(campaign: Campaign, domain: str) -> dict[str, Any]:
+def _told(campaign: Campaign, domain: Domain) -> dict[str, Any]:
     """What the domain's catalogue says of data and days, as its items do; what is unknown is left out."""
     about = read_about(campaign.catalog, domain)
     origin = product_origin(campaign, load_recipe(campaign.model.recipe, base=campaign.base), about.origin)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.config import Campaign, load_recipe
+from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
 from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
@@ -14,7 +15,7 @@ from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.publishing.draft_edition import Draft
 
 
-def tidy(campaign: Campaign, domains: Iterable[str]) -> None:
+def tidy(campaign: Campaign, domains: Iterable[Domain]) -> None:
     """Removes what a killed publish left beside the domains' tiles; a run's own temporary files stay.
 
     Call it while the nation is held: these names are a publish's alone, as tiles' are a run's, which holds the domain.
@@ -53,19 +54,19 @@ def gis(draft: Draft) -> None:
         StorageError: a folder cannot be written.
     """
     products = [product for product in draft.products if product.shown]
-    for done, product in enumerate(products, start=1):
+    draft.progress.start(len(products) + 1)
+    for product in draft.progress.track(products):
         picture = overview(product.shown, "landcover", within=_extent(product.shown), side=QUICK_LOOK_PX)
         write_gis(_folder(draft, product.name), product.shown, quick_look=picture, prefix=f"{product.name}-")
-        draft.progress(done, len(products) + 1)
     tiles = [tile for product in products for tile in product.shown]
     picture = edition_overview(draft.folder, draft.plan.grid, "landcover", within=_extent(tiles), side=QUICK_LOOK_PX)
     write_gis(draft.folder, tiles, quick_look=picture)
-    draft.progress(len(products) + 1, len(products) + 1)
+    draft.progress.advance()
 
 
 def _extent(sealed: Sequence[SealedTile]) -> Window:
     return union([s.tile.window for s in sealed])
 
 
-def _folder(draft: Draft, domain: str) -> Path:
+def _folder(draft: Draft, domain: Domain) -> Path:
     return draft.campaign.output.domains / domain

@@ -1,20 +1,20 @@
 """What can be said of a domain's product in figures: coverage, gaps, holes and seams, and which limits they pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline import legend
 from pipeline.config import Campaign, LimitsSection, load_recipe
+from pipeline.domain import Domain
 from pipeline.evaluation.seams import Crossings, SeamRatio
 from pipeline.products.assessment.edge_changes import Cuts, Seams, between_tiles, border_seams, neighbours, tile_seams
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.tile.seal import SealedTile
+from pipeline.progress import SILENT, Progress
 from pipeline.runs.tracking.status import DomainStatus
 from pipeline.sources.domain_inputs import DomainInputs
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Figures:
 class Exceeded:
     """A limit of the campaign that a domain passes."""
 
-    domain: str
+    domain: Domain
     figure: str
     """The limit's key under `limits`, with the kind of edge for seams: `seam_ratio.block`."""
     value: float
@@ -144,7 +144,7 @@ class Exceeded:
         return f"{self.domain}: {self.figure} is {self.value:.4g}{error}, and the campaign allows {self.limit:g}"
 
 
-def exceeded(domain: str, figures: Figures, limits: LimitsSection) -> tuple[Exceeded, ...]:
+def exceeded(domain: Domain, figures: Figures, limits: LimitsSection) -> tuple[Exceeded, ...]:
     """The limits that a domain passes."""
     unsealed = figures.coverage.expected - figures.coverage.sealed - figures.coverage.damaged
     plain: list[tuple[str, float | None, float | None]] = [
@@ -177,16 +177,14 @@ def cuts_of(campaign: Campaign) -> Cuts:
     return Cuts.of(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
 
 
-def domain_seams(
-    sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, progress: Progress = lambda _done, _total: None
-) -> Seams:
+def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, progress: Progress = SILENT) -> Seams:
     """Counts changes across all edges of a domain's sealed tiles; every pixel of their land cover is read.
 
     Args:
         sealed: whole tiles of one domain.
         cuts: where they were cut.
         threads: tiles side by side; each takes a strip of a tile and the pixels beside its lines.
-        progress: told (tiles read, tiles in all).
+        progress: counts tiles; its total is the caller's.
 
     Raises:
         ProductError: a tile cannot be read.
@@ -196,9 +194,8 @@ def domain_seams(
         pairs.setdefault(one, []).append(other)
     found = Seams()
     with ThreadPoolExecutor(threads) as pool:
-        for done, counted in enumerate(pool.map(lambda s: _of_tile(s, pairs.get(s, ()), cuts), sealed), start=1):
+        for counted in progress.track(pool.map(lambda s: _of_tile(s, pairs.get(s, ()), cuts), sealed)):
             found += counted
-            progress(done, len(sealed))
     return found
 
 
@@ -207,7 +204,7 @@ def _of_tile(sealed: SealedTile, beside: Sequence[SealedTile], cuts: Cuts) -> Se
     return sum((between_tiles(sealed, other, cuts=cuts) for other in beside), tile_seams(sealed, cuts=cuts))
 
 
-def national_borders(campaign: Campaign, sealed: Mapping[str, Sequence[SealedTile]]) -> Crossings | None:
+def national_borders(campaign: Campaign, sealed: Mapping[Domain, Sequence[SealedTile]]) -> Crossings | None:
     """Changes across borders of domains in the current edition, which must be whole; None where there is none.
 
     They are no seams: imagery of two days differs, and so do fields.

@@ -1,7 +1,7 @@
 """Reports of the domains and of the nation: gathered from items, records, catalogue and overviews, then written."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial, reduce
@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline import legend
 from pipeline.config import Campaign, Recipe, load_recipe
+from pipeline.domain import Domain
 from pipeline.durable import replacing
 from pipeline.errors import ProductError
 from pipeline.evaluation.seams import Crossings
@@ -22,6 +23,7 @@ from pipeline.products.national.edition_record import Edition, current_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile, list_sealed, matches
+from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import product_origin
 from pipeline.runs.quality.metrics import Figures, cuts_of, domain_seams, exceeded, national_borders
 from pipeline.runs.quality.report_page import Pictures, Report, page
@@ -33,7 +35,6 @@ from pipeline.sources.inspection.lowest_level import Sums
 from pipeline.sources.inspection.radiometry import levels, seen_levels
 
 REPORT_FILE = "report.html"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class _Part:
     seen: Mapping[str, Sums]
 
     @property
-    def name(self) -> str:
+    def name(self) -> Domain:
         return self.state.domain
 
     @property
@@ -68,7 +69,7 @@ def report(
     *,
     domains: Sequence[str] = (),
     threads: int = 2,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> tuple[Path, ...]:
     """Writes `report.html` into each domain's folder, and, of all domains, into the current edition.
 
@@ -78,7 +79,7 @@ def report(
         campaign: names domains, folders and limits.
         domains: names of some of its domains, then without the nation; all when empty.
         threads: tiles read side by side.
-        progress: told (tiles read, tiles to read).
+        progress: counts tiles.
 
     Returns:
         The pages.
@@ -109,7 +110,7 @@ def report(
     return tuple(pages)
 
 
-def _parts(campaign: Campaign, wanted: Sequence[str], *, threads: int, progress: Progress) -> dict[str, _Part]:
+def _parts(campaign: Campaign, wanted: Sequence[Domain], *, threads: int, progress: Progress) -> dict[Domain, _Part]:
     """All domains of the campaign; seams are counted of the wanted ones, the others are only compared with."""
     sealed = {
         s.name: tuple(
@@ -117,18 +118,13 @@ def _parts(campaign: Campaign, wanted: Sequence[str], *, threads: int, progress:
         )
         for s in campaign.domains
     }
-    total, before, parts = sum(len(sealed[name]) for name in wanted), 0, {}
+    progress.start(sum(len(sealed[name]) for name in wanted))
+    parts = {}
     for state in status(campaign):
         name = state.domain
         inputs = open_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
         counted = sealed[name] if name in wanted else ()
-        seams = domain_seams(
-            counted,
-            cuts=cuts_of(campaign),
-            threads=threads,
-            progress=lambda done, _, before=before: progress(before + done, total),  # type: ignore[misc]
-        )
-        before += len(counted)
+        seams = domain_seams(counted, cuts=cuts_of(campaign), threads=threads, progress=progress)
         parts[name] = _Part(
             state,
             inputs,
@@ -140,7 +136,7 @@ def _parts(campaign: Campaign, wanted: Sequence[str], *, threads: int, progress:
     return parts
 
 
-def _of_domain(campaign: Campaign, recipe: Recipe, part: _Part, parts: Mapping[str, _Part]) -> Report:
+def _of_domain(campaign: Campaign, recipe: Recipe, part: _Part, parts: Mapping[Domain, _Part]) -> Report:
     near = [p for p in parts.values() if p is not part and p.sealed and p.meets(part)]
     return _report(
         campaign,
@@ -152,7 +148,7 @@ def _of_domain(campaign: Campaign, recipe: Recipe, part: _Part, parts: Mapping[s
 
 
 def _of_nation(
-    campaign: Campaign, recipe: Recipe, parts: Mapping[str, _Part], borders: Crossings | None, *, edition: Edition
+    campaign: Campaign, recipe: Recipe, parts: Mapping[Domain, _Part], borders: Crossings | None, *, edition: Edition
 ) -> Report:
     return _report(
         campaign,

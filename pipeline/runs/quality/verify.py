@@ -1,6 +1,6 @@
 """Everything read again: each COG, checksum and item, their seams, and the national store beside them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -8,12 +8,14 @@ from operator import add
 from typing import Any
 
 from pipeline.config import Campaign, LimitsSection
+from pipeline.domain import Domain
 from pipeline.evaluation.seams import SeamRatio
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile, list_sealed
 from pipeline.products.tile.verify import check
+from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import lattice_of
 from pipeline.runs.quality.metrics import (
     Exceeded,
@@ -32,7 +34,7 @@ from pipeline.sources.catalog.index import open_domain
 class DomainVerified:
     """What was read of a domain's product, and what is wrong with it."""
 
-    domain: str
+    domain: Domain
     tiles: int
     files: int
     missing: tuple[str, ...]
@@ -91,15 +93,13 @@ class Verified:
         }
 
 
-def verify(
-    campaign: Campaign, *, threads: int = 2, progress: Callable[[int, int], None] = lambda _done, _total: None
-) -> Verified:
+def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT) -> Verified:
     """Reads every sealed tile again, counts changes across its edges, and looks at the national store's edition.
 
     Args:
         campaign: names domains, folders and limits.
         threads: tiles read side by side.
-        progress: told (tiles read, tiles to read); each is read twice: for its promises, then for its seams.
+        progress: counts tiles; each is read twice, first to compare it with its item, then for its seams.
 
     Raises:
         CatalogError: a domain that is not indexed.
@@ -109,21 +109,15 @@ def verify(
     states, crs = status(campaign), lattice_of(campaign)
     sealed = {s.domain: list_sealed(campaign.output.domains / s.domain, s.domain, campaign.grid.tile) for s in states}
     jobs = [tile for tiles in sealed.values() for tile in tiles]
-    problems: dict[SealedTile, list[str]] = {}
+    progress.start(2 * len(jobs))
     with ThreadPoolExecutor(threads) as pool:
-        for tile, found in zip(jobs, pool.map(lambda job: check(job, crs=crs), jobs), strict=True):
-            problems[tile] = found
-            progress(len(problems), 2 * len(jobs))
-    domains, read = [], len(jobs)
+        problems = dict(zip(jobs, progress.track(pool.map(lambda job: check(job, crs=crs), jobs)), strict=True))
+    domains = []
     for state in states:
         own = sealed[state.domain]
-        seams = domain_seams(
-            [t for t in own if not problems[t]],
-            cuts=cuts_of(campaign),
-            threads=threads,
-            progress=lambda done, _, before=read: progress(before + done, 2 * len(jobs)),  # type: ignore[misc]
-        )
-        read += len(own)
+        whole = [t for t in own if not problems[t]]
+        seams = domain_seams(whole, cuts=cuts_of(campaign), threads=threads, progress=progress)
+        progress.advance(len(own) - len(whole))
         figures = Figures.of(
             state, open_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile), own, seams
         )

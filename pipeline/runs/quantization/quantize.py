@@ -28,6 +28,7 @@ from pipeline.inference.post_training_quantization import (
 )
 from pipeline.inference.quantized_model import Quantized
 from pipeline.model import Model, load
+from pipeline.progress import SILENT, Progress
 from pipeline.runs.quantization.agreement import Agreement, agree
 from pipeline.runs.quantization.report_page import as_html, as_json
 from pipeline.runs.quantization.windows import Sampled, Samples, classes_of, sample
@@ -70,7 +71,7 @@ def quantize(
     slow: bool = False,
     seed: int = 2022,
     say: Say = lambda _: None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> QuantizedRun:
     """Quantises a campaign's network and writes it with a report, or refuses.
 
@@ -83,7 +84,7 @@ def quantize(
         slow: where no scheme suffices, let NNCF bring operations back to float one by one.
         seed: of the draw.
         say: told a line after each step.
-        progress: told (windows looked at, at most so many).
+        progress: counts windows that were looked at.
 
     Raises:
         EngineError: no scheme agrees well enough, and nothing was written; or NNCF is not installed.

@@ -1,7 +1,7 @@
 """Windows to quantise with and to judge by: sampled over domains, tiles and classes, none in both sets."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline import legend
 from pipeline.config import Campaign, Recipe
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
 from pipeline.inference import Predictor
+from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.reading.mosaic import Mosaic, Pixels
 
@@ -30,6 +32,7 @@ class Sampled:
     """One window and what fp32 makes of it."""
 
     domain: str
+    """Empty for a patch that belongs to no domain."""
     tile: str
     window: Window
     """On the lattice, aligned to the network's stride, inside its tile."""
@@ -59,7 +62,7 @@ def sample(
     domains: Sequence[str] = (),
     windows: int,
     seed: int = 2022,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = SILENT,
 ) -> Samples:
     """Draws windows from the catalogue and deals them out.
 
@@ -74,7 +77,7 @@ def sample(
         domains: names of some of the campaign's domains; all when empty.
         windows: to calibrate on, and as many to judge by; fewer where the catalogue has no more.
         seed: of the draw.
-        progress: told (windows looked at, at most so many).
+        progress: counts windows that were looked at.
 
     Raises:
         ConfigError: an unknown domain, or no two windows with data.
@@ -85,13 +88,14 @@ def sample(
     # A tile of a small campaign still has some windows to choose from.
     side = max(recipe.stride, min(_SIDE, campaign.grid.tile // 4 // recipe.stride * recipe.stride))
     drawn = _in_turns([_of_domain(campaign, recipe, n, side=side, seed=seed) for n in names])
+    progress.start(_CHOICE * windows)
     pool: list[Sampled] = []
     for domain, tile, window, mosaic in drawn:
         pixels = mosaic.read(window)
         if pixels.valid.mean() < _LEAST_DATA:
             continue
         pool.append(Sampled(domain, tile.name, window, pixels, classes_of(reference, pixels)))
-        progress(len(pool), _CHOICE * windows)
+        progress.advance()
         if len(pool) == max(2, _CHOICE * windows):
             break
     if len(pool) < 2:
@@ -108,10 +112,10 @@ def classes_of(predictor: Predictor, pixels: Pixels) -> NDArray[np.uint8]:
     return classes
 
 
-_Drawn = tuple[str, Tile, Window, Mosaic]
+_Drawn = tuple[Domain, Tile, Window, Mosaic]
 
 
-def _of_domain(campaign: Campaign, recipe: Recipe, name: str, *, side: int, seed: int) -> Iterator[_Drawn]:
+def _of_domain(campaign: Campaign, recipe: Recipe, name: Domain, *, side: int, seed: int) -> Iterator[_Drawn]:
     """A domain's windows, its tiles in turns, each in a random order of its own."""
     inputs = open_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
     mosaic = Mosaic.of(inputs, bands=recipe.bands, height_step_m=recipe.height_step_m)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline import fingerprint
 from pipeline.cluster.slurm import queue
 from pipeline.config import Campaign
+from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ClusterError, ProductError, RunStopped
 from pipeline.products.tile.seal import list_sealed
@@ -37,7 +38,7 @@ class Progress:
         return self.idle >= PATIENCE
 
 
-def begin(campaign: Campaign, domain: str) -> None:
+def begin(campaign: Campaign, domain: Domain) -> None:
     """Notes what is sealed when a domain is submitted: from here on progress counts.
 
     Raises:
@@ -47,7 +48,7 @@ def begin(campaign: Campaign, domain: str) -> None:
     _write(campaign, domain, Progress(_sealed(campaign, domain), 0))
 
 
-def note_end(campaign: Campaign, domain: str) -> Progress:
+def note_end(campaign: Campaign, domain: Domain) -> Progress:
     """Compares with the last start's end, and keeps the result for the next one.
 
     Raises:
@@ -60,7 +61,7 @@ def note_end(campaign: Campaign, domain: str) -> Progress:
     return now
 
 
-def again(campaign: Campaign, domain: str, *, resubmit: Path | None) -> str:
+def again(campaign: Campaign, domain: Domain, *, resubmit: Path | None) -> str:
     """Brings this job back into SLURM's queue where the domain makes progress.
 
     Args:
@@ -96,12 +97,12 @@ def again(campaign: Campaign, domain: str, *, resubmit: Path | None) -> str:
     return later
 
 
-def _sealed(campaign: Campaign, domain: str) -> str:
+def _sealed(campaign: Campaign, domain: Domain) -> str:
     tiles = list_sealed(campaign.output.domains / domain, domain, campaign.grid.tile)
     return fingerprint.digest(sorted((t.tile.name, t.fingerprint) for t in tiles))
 
 
-def _read(campaign: Campaign, domain: str) -> Progress:
+def _read(campaign: Campaign, domain: Domain) -> Progress:
     path = campaign.output.domains / domain / REQUEUE_FILE
     try:
         return Progress(**json.loads(path.read_bytes()))
@@ -111,6 +112,6 @@ def _read(campaign: Campaign, domain: str) -> Progress:
         raise ProductError(f"{path} cannot be read: {error}; remove it, the next job writes it anew") from error
 
 
-def _write(campaign: Campaign, domain: str, progress: Progress) -> None:
+def _write(campaign: Campaign, domain: Domain, progress: Progress) -> None:
     path = campaign.output.domains / domain / REQUEUE_FILE
     write_json(path, {"sealed": progress.sealed, "idle": progress.idle})

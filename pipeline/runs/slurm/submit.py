@@ -13,6 +13,7 @@ from pipeline.cluster.slurm import queue
 from pipeline.cluster.slurm.script import Request, fill_in
 from pipeline.cluster.slurm.site import Site, load_site
 from pipeline.config import Campaign
+from pipeline.domain import Domain
 from pipeline.durable import replacing
 from pipeline.errors import ConfigError
 from pipeline.runs.planning.forecast import Machine, forecast, rates_for
@@ -56,7 +57,7 @@ class Submission:
 
     folder: Path
     """Where scripts and logs go."""
-    domains: tuple[str, ...]
+    domains: tuple[Domain, ...]
     skipped: tuple[str, ...]
     """Why domains of the campaign are not submitted, in sentences."""
     request: Request

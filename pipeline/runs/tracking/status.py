@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.cluster.slurm.queue import Job, Queued, look_up, queued
 from pipeline.config import Campaign
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.lock import Owner, ended, holder
 from pipeline.products.tile.seal import matches, read_sealed
@@ -17,7 +18,7 @@ from pipeline.sources.catalog.index import open_domain
 class DomainStatus:
     """Names of a domain's tiles, by state; each tile of the catalogue is in one of them."""
 
-    domain: str
+    domain: Domain
     sealed: tuple[str, ...]
     damaged: tuple[str, ...]
     """Sealed once, and files are gone or have another size."""
@@ -84,7 +85,7 @@ def _queued(campaign: Campaign) -> dict[str, Queued]:
         return {}
 
 
-def _of_domain(campaign: Campaign, name: str, owner: Owner | None, jobs: Mapping[str, Job]) -> DomainStatus:
+def _of_domain(campaign: Campaign, name: Domain, owner: Owner | None, jobs: Mapping[str, Job]) -> DomainStatus:
     folder = campaign.output.domains / name
     record = read_run(folder)
     failed, suspect = record.get("failed", {}), record.get("suspect", {})

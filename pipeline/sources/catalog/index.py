@@ -11,7 +11,7 @@ catalogue, each by rename, so a reader sees a domain as it was or as it is.
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -23,13 +23,15 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.config import LimitName, Recipe
+from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, union
+from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.reader import open_domain, read_about
 from pipeline.sources.catalog.stac_query import Query, is_catalogue
 from pipeline.sources.catalog.writer import Described, write_domain
 from pipeline.sources.delivery.attribution import About, Acquired, Days, Origin, days_of, joined_days, of_files
-from pipeline.sources.delivery.names import Delivered, Kind, check_domain, split_domain, walk
+from pipeline.sources.delivery.names import Delivered, Kind, check_domain, walk
 from pipeline.sources.domain_inputs import BANDS, Asset, DomainInputs, Fill, InputTile
 from pipeline.sources.inspection import band_pairing as pairing
 from pipeline.sources.inspection import model_card_limits as limits
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Asset", "DomainInputs", "Fill", "IndexReport", "InputTile", "Query", "index", "open_domain", "read_about"]
 
-Progress = Callable[[int, int], None]
 
 _SHOWN = 20
 """Problems that an error lists; the rest it counts."""
@@ -61,7 +62,7 @@ _INDEX_CACHE_BYTES = 64 * 2**20
 class IndexReport:
     """What an index found and wrote."""
 
-    domain: str
+    domain: Domain
     catalog: Path
     """The catalogue's folder."""
     tiles: tuple[str, ...]
@@ -81,14 +82,14 @@ class IndexReport:
 def index(
     sources: Sequence[str | Path],
     *,
-    domain: str,
+    domain: Domain,
     catalog: Path,
     tile_size: int = 25_000,
     bands: tuple[str, ...] = BANDS,
     recipe: Recipe | None = None,
     accept: Sequence[LimitName] = (),
     query: Query | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> IndexReport:
     """Reads deliveries and writes the domain's part of the catalogue; another domain's part is left as it is.
 
@@ -104,7 +105,7 @@ def index(
         recipe: takes `bands` from it, and compares the imagery with its training statistics.
         accept: limits of the model's card that may be passed.
         query: which items of catalogues and APIs.
-        progress: called with (done, all): files whose header is read, then tiles whose lowest level is.
+        progress: counts files whose header is read, then tiles whose lowest level is read.
 
     Raises:
         DeliveryError: with all that does not hold, file by file; nothing is written then but what was seen.
@@ -112,28 +113,25 @@ def index(
         StorageError: the catalogue cannot be written.
     """
     bands = tuple(recipe.bands) if recipe else bands
-    _, year = split_domain(domain)
+    year = domain.year
     found = _Found.at(sources, query or Query(), year=year, bands=bands)
     root = catalog.absolute()
     journal = Journal(root / domain / JOURNAL_FILE)
-    headers = len(found.delivered)
-    told = _Told(progress, headers + sum(f.kind == "rvb" for f in found.delivered))
+    progress.start(len(found.delivered) + sum(f.kind == "rvb" for f in found.delivered))
     crs, excess = limits.territory(found.delivered)
     problems = check_domain(found.delivered, domain)
     problems += pair_problems(found.delivered, infrared="nir" in bands)
     with rasterio.Env(GDAL_CACHEMAX=_INDEX_CACHE_BYTES), warnings.catch_warnings():
         # A file without a georeference is one of our own sentences.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        examined, broken = examine(
-            found.delivered, journal=journal, readers=_READERS, progress=lambda done, _: told(done)
-        )
+        examined, broken = examine(found.delivered, journal=journal, readers=_READERS, progress=progress)
         surveyed = survey(examined, tile_size=tile_size, crs=crs)
         heights = Relief.of(surveyed.elevation)
         problems += broken + surveyed.problems
         if "elevation" in bands and not broken:
             problems += _lacking_elevation(surveyed, heights)
         excess = _settled(domain, sources, problems, excess + surveyed.excess, accept, tiles=len(surveyed.tiles))
-        looks = _looks(surveyed, journal, lambda done: told(headers + done))
+        looks = _looks(surveyed, journal, progress)
         problems = _foreign_infrared(surveyed, looks) if "nir" in bands else []
         seen = limits.radiometry(reduce(add, (x.sums for x in looks.values())), recipe) if recipe else []
         if "elevation" in bands:
@@ -215,7 +213,7 @@ def _adopted(catalogues: Sequence[str], query: Query) -> "list[Adopted]":
 
 
 def _settled(
-    domain: str,
+    domain: Domain,
     sources: Sequence[str | Path],
     problems: Sequence[str],
     excess: Sequence[Excess],
@@ -248,22 +246,8 @@ def _lacking_elevation(surveyed: Survey, heights: Relief) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Told:
-    """Progress over all parts of an index."""
-
-    progress: Progress | None
-    total: int
-
-    def __call__(self, done: int) -> None:
-        if self.progress:
-            self.progress(done, self.total)
-
-
-def _looks(surveyed: Survey, journal: Journal, told: Callable[[int], None]) -> dict[Tile, Look]:
+def _looks(surveyed: Survey, journal: Journal, progress: Progress) -> dict[Tile, Look]:
     """The lowest level of each tile's imagery; fill is connected across tiles, so all are held, packed.
-
-    `told` is told how many tiles were looked at.
 
     Raises:
         DeliveryError: a lowest level that cannot be read.
@@ -278,13 +262,9 @@ def _looks(surveyed: Survey, journal: Journal, told: Callable[[int], None]) -> d
         journal.put(key, found.as_json())
         return found
 
-    looks = {}
     with ThreadPoolExecutor(_READERS) as pool:
         tiles = sorted(surveyed.tiles)
-        for tile, look_of_it in zip(tiles, pool.map(seen, tiles), strict=True):
-            looks[tile] = look_of_it
-            told(len(looks))
-    return looks
+        return dict(zip(tiles, progress.track(pool.map(seen, tiles)), strict=True))
 
 
 def _foreign_infrared(surveyed: Survey, looks: Mapping[Tile, Look]) -> list[str]:

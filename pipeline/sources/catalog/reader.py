@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pystac
 
+from pipeline.domain import Domain
 from pipeline.errors import CatalogError
 from pipeline.grid import CRS, union
 from pipeline.sources.catalog.stac_items import read_items, tile_of
 from pipeline.sources.delivery.attribution import About, Days, Origin
-from pipeline.sources.delivery.names import split_domain
 from pipeline.sources.domain_inputs import DomainInputs
 
 _UNREADABLE = (OSError, ValueError, KeyError, pystac.STACError)
 
 
-def read_about(catalog: Path, domain: str) -> About:
+def read_about(catalog: Path, domain: Domain) -> About:
     """What all items of a domain share; reads the domain's collection alone.
 
     Args:
@@ -33,7 +33,7 @@ def read_about(catalog: Path, domain: str) -> About:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
 
 
-def open_domain(catalog: Path, domain: str, *, tile_size: int) -> DomainInputs:
+def open_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInputs:
     """What the catalogue says about a domain; opens no raster.
 
     Args:
@@ -64,7 +64,7 @@ def open_domain(catalog: Path, domain: str, *, tile_size: int) -> DomainInputs:
     )
 
 
-def _collection_path(catalog: Path, domain: str) -> Path:
+def _collection_path(catalog: Path, domain: Domain) -> Path:
     root = catalog.absolute()
     path = root / domain / "collection.json"
     if not path.is_file():
@@ -75,7 +75,7 @@ def _collection_path(catalog: Path, domain: str) -> Path:
     return path
 
 
-def _about(collection: pystac.Collection, domain: str) -> About:
+def _about(collection: pystac.Collection, domain: Domain) -> About:
     fields = collection.extra_fields
     origin = Origin(
         fields.get("landcover:attribution", ""),
@@ -85,7 +85,7 @@ def _about(collection: pystac.Collection, domain: str) -> About:
     )
     return About(
         domain,
-        split_domain(domain)[1],
+        domain.year,
         origin,
         fields.get("landcover:crs", CRS),
         tuple(fields.get("landcover:accepted_limits", ())),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config import LimitName
+from pipeline.domain import Domain
 from pipeline.grid import CRS
 from pipeline.sources.delivery.names import Delivered, files_below, parse
 
@@ -58,7 +59,7 @@ UNKNOWN = Origin()
 class About:
     """What all items of a domain share."""
 
-    domain: str
+    domain: Domain
     year: int
     """The vintage."""
     origin: Origin

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.domain import Domain, normal_departement
 from pipeline.errors import DeliveryError
 
 Kind = Literal["rvb", "irc", "height", "dsm", "dtm"]
@@ -41,7 +42,6 @@ _LIDAR = re.compile(
 _RGE_ALTI = re.compile(
     r"RGEALTI_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_MNT_[A-Z0-9]+_[A-Z0-9]+\.(asc|tif)", re.IGNORECASE
 )
-_DOMAIN_NAME = re.compile(r"D(?P<departement>0?2[AB]|\d{3})_(?P<year>\d{4})")
 
 
 @dataclass(frozen=True, order=True)
@@ -66,25 +66,6 @@ class Walk:
     """Recognised files, sorted by kind and path."""
     ignored: tuple[Path, ...]
     """Rasters of an unrecognised name, sorted."""
-
-
-def normal_departement(code: str) -> str:
-    """`064` and `64` → `64`, `02A` → `2A`, `974` → `974`, `01` → `1`: no leading zeros, upper case."""
-    return code.upper().lstrip("0")
-
-
-def split_domain(domain: str) -> tuple[str, int]:
-    """(département without leading zeros, year) of a domain's name; `D064_2021` → (`64`, 2021).
-
-    Raises:
-        DeliveryError: it is no name of a domain.
-    """
-    match = _DOMAIN_NAME.fullmatch(domain)
-    if not match:
-        raise DeliveryError(
-            f"{domain!r} is no domain: expected département and vintage, such as D064_2021, D2A_2021 or D974_2022"
-        )
-    return normal_departement(match["departement"]), int(match["year"])
 
 
 def parse(path: Path) -> Delivered | None:
@@ -157,12 +138,12 @@ def _unlisted(error: OSError) -> None:
     raise DeliveryError(f"cannot list {error.filename}: {error.strerror}") from error
 
 
-def check_domain(files: Sequence[Delivered], domain: str) -> list[str]:
+def check_domain(files: Sequence[Delivered], domain: Domain) -> list[str]:
     """One sentence for each file whose name belongs to another département or vintage than `domain`.
 
     Not for surface and terrain models: those of a neighbour or of another year serve as well.
     """
-    departement, year = split_domain(domain)
+    departement, year = domain.departement, domain.year
     return [
         f"{f.path}: is of département {f.departement}, vintage {f.year}; expected {departement}, {year} of {domain}"
         for f in files

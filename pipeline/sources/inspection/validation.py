@@ -1,7 +1,7 @@
 """What a delivery promises by its names, against what its headers say; problems as sentences, all of them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import DeliveryError, GridError
 from pipeline.fingerprint import file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Tile
+from pipeline.progress import Progress
 from pipeline.sources.bit_depth import DEEP, RULE
 from pipeline.sources.delivery.headers import Header, read_header
 from pipeline.sources.delivery.names import Delivered, Kind
@@ -29,8 +30,6 @@ _ELEVATIONS_M = (-500.0, 5000.0)
 """What an elevation may be: a no-data tag inside, but for 0, would cut holes into real terrain."""
 _NAMED_RESOLUTION = re.compile(r"[-_](\d+)M(\d\d)[-_.]", re.IGNORECASE)
 """`0M20` in a name: 0.20 m."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Survey:
 
 
 def examine(
-    files: Sequence[Delivered], *, journal: Journal, readers: int, progress: Progress | None
+    files: Sequence[Delivered], *, journal: Journal, readers: int, progress: Progress
 ) -> tuple[list[Examined], list[str]]:
     """Headers and signatures of all files, in their order, and a sentence for each that is not whole.
 
@@ -103,13 +102,11 @@ def examine(
     good: list[Examined] = []
     problems: list[str] = []
     with ThreadPoolExecutor(readers) as pool:
-        for done, found in enumerate(pool.map(lambda f: _examine(f, journal), files), start=1):
+        for found in progress.track(pool.map(lambda f: _examine(f, journal), files)):
             if isinstance(found, Examined):
                 good.append(found)
             else:
                 problems.append(found)
-            if progress:
-                progress(done, len(files))
     return good, problems
 
 

@@ -8,7 +8,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rasterio.errors import RasterioIOError
 from pipeline import legend
 from pipeline.durable import replacing
 from pipeline.errors import DeliveryError, SourceError
+from pipeline.progress import SILENT, Progress
 from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import files_below
 from pipeline.sources.domain_inputs import BANDS
@@ -35,8 +36,6 @@ _ZONE = re.compile(r"Z[0-9]+_\w+|[0-9]{4,6}-[0-9]{4,6}", re.IGNORECASE)
 _OFF_M = 0.01
 """How far an image's and its mask's corners may be apart: a twentieth of a pixel. Real pairs agree to 10⁻⁸ m."""
 _LISTED = 5
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, order=True)
@@ -270,9 +269,7 @@ class Statistics:
     pixels: int
 
 
-def channel_statistics(
-    patches: Sequence[Patch], *, bands: Sequence[str], progress: Progress = lambda _done, _total: None
-) -> Statistics:
+def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str], progress: Progress = SILENT) -> Statistics:
     """Means and deviations over all pixels of a set, in one pass and a few kilobytes of memory.
 
     Levels are counted, not added up: counts of 256 levels hold all there is to know, exactly.
@@ -284,9 +281,9 @@ def channel_statistics(
     if not patches:
         raise DeliveryError("no patches to take statistics of")
     counts = np.zeros((len(bands), 256), np.int64)
-    for done, image in enumerate(_images(patches, bands), start=1):
+    progress.start(len(patches))
+    for image in progress.track(_images(patches, bands)):
         counts += np.stack([np.bincount(band.ravel(), minlength=256) for band in image])
-        progress(done, len(patches))
     levels, total = np.arange(256), int(counts[0].sum())
     mean = counts @ levels / total
     variance = np.array([row @ (levels - m) ** 2 for row, m in zip(counts, mean, strict=True)]) / total

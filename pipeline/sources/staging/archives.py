@@ -4,15 +4,13 @@ import hashlib
 import io
 import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from pipeline.errors import DeliveryError
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+from pipeline.progress import SILENT, Progress
 
 _ARCHIVE = re.compile(r"(?P<base>.+\.7z)(\.(?P<number>\d{3,}))?", re.IGNORECASE)
 _SIGNATURE = b"7z\xbc\xaf\x27\x1c"
@@ -183,7 +181,7 @@ def _cut(volume: Path, what: str) -> DeliveryError:
     return DeliveryError(f"{volume}: is truncated: {what}; download it again")
 
 
-def check_sums(archives: Sequence[Archive], progress: Progress | None = None) -> list[str]:
+def check_sums(archives: Sequence[Archive], progress: Progress = SILENT) -> list[str]:
     """Reads every volume that has an md5 sum beside it; returns a sentence for each archive with volumes without one.
 
     Sums stand in any `.md5` file of the archive's folder: lines of sum and name, or the sum alone in
@@ -193,7 +191,7 @@ def check_sums(archives: Sequence[Archive], progress: Progress | None = None) ->
         DeliveryError: a volume whose md5 is another, or that cannot be read.
     """
     notes = []
-    total, done = sum(a.size for a in archives), 0
+    progress.start(sum(a.size for a in archives), "bytes")
     for archive in archives:
         sums = _sums(archive.path)
         without = [v.name for v in archive.volumes if v.name not in sums]
@@ -203,9 +201,7 @@ def check_sums(archives: Sequence[Archive], progress: Progress | None = None) ->
         for volume, size in zip(archive.volumes, archive.sizes, strict=True):
             if volume.name in sums:
                 _check(volume, sums[volume.name])
-            done += size
-            if progress:
-                progress(done, total)
+            progress.advance(size)
     return notes
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import shapely
 
+from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import StorageError
 from pipeline.grid import Tile
@@ -73,7 +74,7 @@ def removable(report: HeightsReport, *, out: Path, tile_size: int) -> dict[Path,
     return found
 
 
-def remove(files: dict[Path, tuple[str, ...]], *, out: Path, domain: str) -> int:
+def remove(files: dict[Path, tuple[str, ...]], *, out: Path, domain: Domain) -> int:
     """Lists the files in `REMOVED`, on the disk, and then removes them; returns their number.
 
     Args:
@@ -96,6 +97,6 @@ def remove(files: dict[Path, tuple[str, ...]], *, out: Path, domain: str) -> int
     return len(files)
 
 
-def _entry(path: Path, tiles: Sequence[str], out: Path, domain: str) -> dict[str, Any]:
+def _entry(path: Path, tiles: Sequence[str], out: Path, domain: Domain) -> dict[str, Any]:
     names = [height_path(out, domain, tile).relative_to(out).as_posix() for tile in tiles]
     return {"size": path.stat().st_size, "crc32": crc_of(path), "heights": names}

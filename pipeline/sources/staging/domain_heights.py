@@ -1,16 +1,18 @@
 """The heights of a domain: one file for each of its imagery tiles, made again only where its inputs changed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import rasterio
 from rasterio.errors import RasterioIOError
 
+from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
 from pipeline.errors import DeliveryError, GridError
 from pipeline.grid import Tile
-from pipeline.sources.delivery.names import Walk, height_name, split_domain, walk
+from pipeline.progress import SILENT, Progress
+from pipeline.sources.delivery.names import Walk, height_name, walk
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.inspection.elevation_coverage import Relief
 from pipeline.sources.inspection.model_card_limits import territory
@@ -22,8 +24,6 @@ from pipeline.sources.staging.unpack import JOURNAL
 _READERS = 4
 """Threads that read headers."""
 _SHOWN = 20
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,26 @@ class HeightsReport:
     """The elevation files."""
 
 
-def heights_folder(out: Path, domain: str) -> Path:
+def heights_folder(out: Path, domain: Domain) -> Path:
     """`OUT/HAUTEUR_0M20_LAMB93_D064_2021`."""
     return out / f"HAUTEUR_0M20_LAMB93_{domain}"
 
 
-def height_path(out: Path, domain: str, tile: str) -> Path:
+def height_path(out: Path, domain: Domain, tile: str) -> Path:
     """The height file of a tile."""
-    departement, year = split_domain(domain)
+    departement, year = domain.departement, domain.year
     return heights_folder(out, domain) / height_name(tile, departement=departement, year=year)
 
 
 def write_heights(
     folders: Sequence[Path],
     *,
-    domain: str,
+    domain: Domain,
     out: Path,
     tile_size: int,
     treatment: Treatment,
     work: Path,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> HeightsReport:
     """Writes the height of every imagery tile in `folders` from the elevation files in them.
 
@@ -77,7 +77,7 @@ def write_heights(
         tile_size: pixels of a tile's side.
         treatment: of holes.
         work: folder for what is made on the way.
-        progress: called with (tiles done, tiles).
+        progress: counts tiles.
 
     Raises:
         DeliveryError: elevation files that are not what they promise, or that are needed again and gone.
@@ -93,7 +93,8 @@ def write_heights(
         d.corner for d in found.delivered if d.kind == "height" and d.path.parent != heights_folder(out, domain)
     }
     holes, written, delivered, lacking = [], [], [], []
-    for done, tile in enumerate(tiles, start=1):
+    progress.start(len(tiles))
+    for tile in progress.track(tiles):
         path = height_path(out, domain, tile.name)
         record, files = _record(path), [e.asset for e in relief.behind(tile)]
         if tile.name in elsewhere:
@@ -105,8 +106,6 @@ def write_heights(
             written.append(tile.name)
         else:
             lacking.append(tile.name)
-        if progress:
-            progress(done, len(tiles))
     return HeightsReport(
         heights_folder(out, domain), tuple(holes), tuple(written), tuple(delivered), tuple(lacking), tuple(elevation)
     )
@@ -114,7 +113,7 @@ def write_heights(
 
 def _elevation(found: Walk, tile_size: int, crs: str, journal: Journal) -> list[Examined]:
     files = [d for d in found.delivered if d.kind in ("dsm", "dtm")]
-    examined, problems = examine(files, journal=journal, readers=_READERS, progress=None)
+    examined, problems = examine(files, journal=journal, readers=_READERS, progress=SILENT)
     journal.drop_unused()
     surveyed = survey(examined, tile_size=tile_size, crs=crs)
     if problems := [*problems, *surveyed.problems]:

@@ -5,14 +5,16 @@ import re
 import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipeline.domain import Domain
 from pipeline.durable import sync
 from pipeline.errors import DeliveryError, StorageError
 from pipeline.lock import holding
+from pipeline.progress import Progress
 from pipeline.sources.delivery.names import check_domain, parse
 from pipeline.sources.staging.archives import Archive
 from pipeline.sources.staging.sevenzip import Contents, Member, Stream, Tape
@@ -69,7 +71,7 @@ def _clear(work: Path) -> None:
         raise StorageError(f"{work}: cannot be cleared: {error.strerror}; remove it by hand") from error
 
 
-def check_members(contents: Sequence[tuple[Archive, Contents]], domain: str) -> None:
+def check_members(contents: Sequence[tuple[Archive, Contents]], domain: Domain) -> None:
     """Refuses, before anything is written, what cannot or must not be placed.
 
     Raises:
@@ -116,14 +118,14 @@ def member_path(member: Member) -> str:
     return str(PurePosixPath(member.name))
 
 
-def pending(contents: Contents, folder: Path, *, gone: Known, progress: Callable[[int], None]) -> frozenset[str]:
+def pending(contents: Contents, folder: Path, *, gone: Known, progress: Progress) -> frozenset[str]:
     """Paths of the members that are not yet in the folder with the size and CRC that the archive has.
 
     Args:
         contents: of an archive whose members are safe.
         folder: where they belong.
         gone: files that may be absent.
-        progress: called with the bytes of each member that is there.
+        progress: counts the bytes of members that are there.
 
     Raises:
         StorageError: a file that is there cannot be read.
@@ -132,7 +134,7 @@ def pending(contents: Contents, folder: Path, *, gone: Known, progress: Callable
     for member in (m for m in contents.members if m.kind == "file"):
         relative = member_path(member)
         if _there(member, folder / relative) or _given_up(member, folder / relative, gone.get(relative)):
-            progress(member.size)
+            progress.advance(member.size)
         else:
             lacking.add(relative)
     return frozenset(lacking)
@@ -184,7 +186,7 @@ def unpack(
     *,
     wanted: frozenset[str],
     work: Path,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> Unpacked:
     """Unpacks an archive's wanted members into the folder, stream by stream; memory does not grow with their number.
 
@@ -197,7 +199,7 @@ def unpack(
         folder: the staging folder.
         wanted: what `pending` gave.
         work: what `claimed` gave, on the same disk.
-        progress: called with the bytes of each piece unpacked.
+        progress: counts unpacked bytes.
 
     Raises:
         DeliveryError: the archive is damaged, or a folder on the way is a link out of the staging folder.
@@ -220,7 +222,7 @@ def unpack(
 class _Placer:
     """Puts members where they belong."""
 
-    def __init__(self, folder: Path, work: Path, wanted: frozenset[str], progress: Callable[[int], None]) -> None:
+    def __init__(self, folder: Path, work: Path, wanted: frozenset[str], progress: Progress) -> None:
         self._folder, self._real, self._work = folder, folder.resolve(), work
         self._wanted, self._progress = wanted, progress
         self._parents: set[Path] = set()
@@ -253,7 +255,7 @@ class _Placer:
             for piece in pieces:
                 file.write(piece)
                 crc = zlib.crc32(piece, crc)
-                self._progress(len(piece))
+                self._progress.advance(len(piece))
             file.flush()
             os.fsync(file.fileno())
         if member.crc is not None and crc != member.crc:

@@ -7,6 +7,7 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.evaluation.seams import distances
 from pipeline.grid import Tile
@@ -22,7 +23,7 @@ def sealed_with(folder: Path, tile: Tile, classes: NDArray[np.uint8]) -> SealedT
     """A tile of these classes (y, x)."""
     return seal(
         folder,
-        domain="D064_2021",
+        domain=Domain("D064_2021"),
         tile=tile,
         stack=np.stack([classes, np.where(classes == 0, 0, 200).astype(np.uint8)]),
         fingerprint="f0",

@@ -9,14 +9,15 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
+from pipeline.domain import Domain
 from pipeline.grid import Window
 from pipeline.products.national.edition_record import LAYERS, Tally, current_edition
-from pipeline.products.national.publish_plan import DomainProduct, domain_code
+from pipeline.products.national.publish_plan import DomainProduct
 from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import seal
 from tests.support.products import GRID, LIVE, NORTH, PROVENANCE, TILE, WEST, product, publish, stack_of, tile_at
 
-A, B, OLD = "D064_2021", "D065_2022", "D065_2019"
+A, B, OLD = Domain("D064_2021"), Domain("D065_2022"), Domain("D065_2019")
 SHARD = GRID.shard
 
 
@@ -121,14 +122,14 @@ def expected() -> Expected:
     values = np.zeros((2, *shape), np.uint8)
     newest_first = (B, A, OLD)
     for name in newest_first:
-        owner[(owner == 0) & has[name] & inside[name]] = domain_code(name)
-    lost = np.any([(owner == domain_code(name)) & failed[name] for name in TILES], axis=0)
+        owner[(owner == 0) & has[name] & inside[name]] = name.code
+    lost = np.any([(owner == name.code) & failed[name] for name in TILES], axis=0)
     shown[:] = owner
     # The owner is the first that claims, so it comes first here too.
     for claims_it, name in ((claims_it, name) for claims_it in (True, False) for name in newest_first):
         takes = (owner > 0) & ~lost & (values[0] == 0) & has[name] & ~failed[name] & (pixels[name][0] > 0)
         takes &= inside[name] == claims_it
-        shown[takes] = domain_code(name)
+        shown[takes] = name.code
         values[:, takes] = pixels[name][:, takes]
     claims = sum((has[n] & inside[n]).astype(np.uint8) for n in TILES)
     return Expected(owner, shown, values, np.asarray(claims), np.any(list(has.values()), axis=0))
@@ -142,8 +143,8 @@ def test_every_pixel_shows_its_owner_or_who_has_imagery_where_the_owner_has_none
     np.testing.assert_array_equal(nation.landcover.values, expected.values[0])
     np.testing.assert_array_equal(nation.confidence.values, expected.values[1])
     # Each of the rule's cases is there.
-    lost = np.isin(expected.owner, [domain_code(B)]) & (expected.values[0] == 0)
-    assert {domain_code(n) for n in TILES} <= set(np.unique(expected.shown[expected.shown != expected.owner]))
+    lost = np.isin(expected.owner, [B.code]) & (expected.values[0] == 0)
+    assert {n.code for n in TILES} <= set(np.unique(expected.shown[expected.shown != expected.owner]))
     assert lost[TILE:].any()
     assert ((expected.shown == expected.owner) & (expected.owner > 0) & (expected.values[0] == 0)).any()
 
@@ -151,7 +152,7 @@ def test_every_pixel_shows_its_owner_or_who_has_imagery_where_the_owner_has_none
 def test_pixels_are_counted_by_who_claims_and_who_shows_them(published: Path, expected: Expected) -> None:
     edition = current_edition(published)
     assert edition is not None
-    codes = {name: domain_code(name) for name in sorted(TILES)}
+    codes = {name: name.code for name in sorted(TILES)}
     other = expected.shown != expected.owner
     counted = Tally(
         owned={name: int((expected.owner == code).sum()) for name, code in codes.items()},

@@ -20,6 +20,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.domain import Domain
 from pipeline.errors import LockError, ProductError
 from pipeline.products.national import edition_history as history
 from pipeline.products.national.edition_history import drop, restore
@@ -31,7 +32,7 @@ from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.publishing.editions import held
 from tests.support.products import TILE, product, publish, sealed_at, stack_of, tile_at
 
-A, B = "D064_2021", "D065_2022"
+A, B = Domain("D064_2021"), Domain("D065_2022")
 TILES = {A: tile_at(0, 0), B: tile_at(1, 2)}
 
 

@@ -15,11 +15,12 @@ import rioxarray  # noqa: F401  (registers .rio)
 import shapely
 import xarray as xr
 
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import LAYERS, current_edition
 from pipeline.products.national.edition_writer import abandoned, begin, commit
-from pipeline.products.national.publish_plan import DomainProduct, NationalGrid, domain_code, plan_edition
+from pipeline.products.national.publish_plan import DomainProduct, NationalGrid, plan_edition
 from pipeline.products.national.shard_writer import write_shard
 from pipeline.products.national.zarr_store import check_shards, open_national
 from tests.support.products import GRID, NORTH, TILE, WEST, product, publish, sealed_at, stack_of, tile_at
@@ -27,7 +28,7 @@ from tests.support.products import GRID, NORTH, TILE, WEST, product, publish, se
 HALF = shapely.box(*Window(NORTH, WEST - 1000, 4 * TILE, 1000 + TILE + 130).bounds)
 """West of a border that runs through the second column of tiles, 130 px from its west edge."""
 REST = shapely.box(*Window(NORTH, WEST + TILE + 130, 4 * TILE, 4 * TILE).bounds)
-A, B = "D064_2021", "D065_2022"
+A, B = Domain("D064_2021"), Domain("D065_2022")
 
 
 def two_domains(folder: Path) -> list[DomainProduct]:
@@ -314,17 +315,6 @@ def test_another_grid_writes_all_anew(published: Path, domains: list[DomainProdu
         NationalGrid(extent=GRID.extent, tile=TILE, shard=150, chunk=50)
     with pytest.raises(ConfigError, match="whole tiles"):
         NationalGrid(extent=Window(0, 0, 300, 400), tile=TILE, shard=100, chunk=50)
-
-
-def test_a_domains_number_follows_from_its_name_alone() -> None:
-    departments = [f"{n:03d}" for n in range(1, 96)] + ["2A", "2B"] + [f"97{d}" for d in range(1, 7)]
-    codes = {domain_code(f"D{d}_{year}") for d in departments for year in (2000, 2021, 2099)}
-    assert len(codes) == 3 * len(departments)
-    assert 0 < min(codes) <= max(codes) < 2**16
-    assert (domain_code("D064_2021"), domain_code("D02A_2019"), domain_code("D2A_2019")) == (6421, 20119, 20119)
-    for name in ("D064", "D064_1999", "lot_2021", "D000_2021"):
-        with pytest.raises(ProductError, match="has no number"):
-            domain_code(name)
 
 
 def test_before_the_first_publish_and_with_a_broken_pointer_the_reader_says_so(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pystac_client import Client
 
 from pipeline import legend
 from pipeline.config import load_recipe
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile, union
 from pipeline.legend import LAYERS
@@ -32,7 +33,7 @@ from pipeline.products.tile.stac_item import share_name
 from tests.support.products import LIVE, PROVENANCE, TILE, stack_of, tile_at
 from tests.support.stac_server import duckdb_home, stac_api
 
-WEST, EAST = "D064_2021", "D065_2022"
+WEST, EAST = Domain("D064_2021"), Domain("D065_2022")
 PLACES = {WEST: ((0, 0), (0, 1), (1, 1)), EAST: ((0, 1), (0, 2), (1, 2))}
 """(row, column) of the tiles; both domains have (0, 1)."""
 

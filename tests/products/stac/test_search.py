@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pystac.utils import str_to_datetime
 
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.products.stac.collections import ITEM, write_items
 from pipeline.products.stac.search import search
@@ -20,7 +21,7 @@ from pipeline.products.tile.stac_item import CONFIDENCE, share_name
 
 CLASSES = {"vineyard": 9, "water": 5, "greenhouse": 18}
 """The last is in no item."""
-DOMAINS = ("D001_2019", "D034_2021", "D034_2024")
+DOMAINS = (Domain("D001_2019"), Domain("D034_2021"), Domain("D034_2024"))
 VINEYARD, WATER = share_name(9), share_name(5)
 
 

@@ -17,6 +17,7 @@ import rasterio
 import shapely
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Tile
@@ -25,7 +26,7 @@ from pipeline.products.tile.seal import list_sealed, matches, read_sealed, seal
 from pipeline.products.tile.verify import check
 from tests.support.products import LIVE, PROVENANCE, TILE, sealed_at, stack_of, tile_at
 
-DOMAIN = "D064_2021"
+DOMAIN = Domain("D064_2021")
 
 
 def reseal(folder: Path, tile: Tile, stack: Any, **changes: Any) -> Any:
@@ -188,7 +189,7 @@ def test_lists_the_tiles_of_one_domain_in_order(tmp_path: Path) -> None:
     tiles = [tile_at(0, 1), tile_at(0, 0)]
     for tile in tiles:
         sealed_at(tmp_path, tile)
-    sealed_at(tmp_path, tile_at(0, 0), domain="D065_2021")
+    sealed_at(tmp_path, tile_at(0, 0), domain=Domain("D065_2021"))
     assert [s.tile for s in list_sealed(tmp_path, DOMAIN, TILE)] == sorted(tiles)
     assert list_sealed(tmp_path / "nowhere", DOMAIN, TILE) == ()
 

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
 from pipeline.runs.ingest.stage import StageReport, stage
 from pipeline.sources import Mosaic, index, open_domain
@@ -22,18 +23,19 @@ from pipeline.sources.staging import Treatment, holes_of
 from tests.support.archives import files_of, height_of, make_archives
 from tests.support.deliveries import Delivery
 from tests.support.paths import ROOT
+from tests.support.progress import Recorder
 
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 BANDS = ("red", "green", "blue", "nir", "elevation")
 
 
 def run(given: list[Path], out: Path, *, treatment: Treatment = "leave", remove_small: bool = False) -> StageReport:
     """`stage` of tiles of 100 m."""
-    told: list[tuple[str, int, int]] = []
+    bars: dict[str, Recorder] = {}
 
     @contextmanager
-    def bar(name: str) -> Iterator[object]:
-        yield lambda done, total: told.append((name, done, total))
+    def bar(name: str) -> Iterator[Recorder]:
+        yield bars.setdefault(name, Recorder())
 
     report = stage(
         given,
@@ -42,13 +44,11 @@ def run(given: list[Path], out: Path, *, treatment: Treatment = "leave", remove_
         tile_m=100,
         treatment=treatment,
         remove_small=remove_small,
-        bar=bar,  # type: ignore[arg-type]
+        bar=bar,
     )
-    assert {name for name, _, _ in told} <= {"check", "unpack", "heights"}
-    for part in ("unpack", "heights"):
-        steps = [(done, total) for name, done, total in told if name == part]
-        assert steps == sorted(steps)
-        assert all(done == total for done, total in steps[-1:]), "progress ends at its end"
+    assert list(bars) == ["check", "unpack", "heights"]
+    for progress in bars.values():
+        assert progress.totals == [progress.done], "every bar ends at its total"
     return report
 
 
@@ -166,7 +166,7 @@ from pathlib import Path
 from pipeline.runs.ingest.stage import stage
 from tests.support.archives import peak_kib
 given = [Path(p) for p in sys.argv[2:]]
-how = dict(domain="D034_2021", tile_m=100, treatment="leave", remove_small=True)
+how = dict(domain=Domain("D034_2021"), tile_m=100, treatment="leave", remove_small=True)
 stage(given, out=Path(sys.argv[1]), bar=lambda name: nullcontext(lambda done, total: None), **how)
 print(peak_kib())
 """

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import load_campaign
+from pipeline.domain import Domain
 from pipeline.grid import Tile, Window
 from pipeline.inference import predict
 from pipeline.runs.planning.plan import resolve
@@ -22,7 +23,7 @@ from tests.support.archives import make_archives, pack
 from tests.support.campaigns import RECIPE, TILE, write_weights
 from tests.support.deliveries import write_raster
 
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 WEIGHTS = "weights/mini_resnet34-unet_weights.pth"
 
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.cluster import open_cluster
+from pipeline.domain import Domain
 from pipeline.durable import check_room, out_of_space, replacing
 from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, StorageError, TransientReadError
 from pipeline.lock import Owner, holding
@@ -42,7 +43,7 @@ from tests.support.campaigns import (
     write_weights,
 )
 
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 
 
 @pytest.fixture(scope="module")

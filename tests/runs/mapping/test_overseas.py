@@ -14,6 +14,7 @@ import yaml
 from pyproj import Transformer
 
 from pipeline.config import load_campaign
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError, DeliveryError, ProductError
 from pipeline.grid import Tile, union
 from pipeline.products.national.publish_plan import NationalGrid, plan_edition
@@ -29,7 +30,7 @@ from tests.runs.ingest.test_stage import nothing
 from tests.support.campaigns import RECIPE, TILE, write_weights
 from tests.support.deliveries import hills, make_delivery, noise, roofs, write_pair, write_relief
 
-DOMAIN = "D974_2022"
+DOMAIN = Domain("D974_2022")
 REUNION = "EPSG:2975"
 TILES = (Tile.named("03100-76700", TILE), Tile.named("03101-76700", TILE))
 """100 m each, side by side, in the west of Réunion: x 310 km is 190 km west of 57° E, UTM 40 S."""
@@ -55,7 +56,6 @@ def index(folder: Path, catalog: Path, domain: str = DOMAIN, *, accept: tuple[st
         tile_m=TILE // 5,
         recipe=str(catalog.parent / "tiny.yaml"),
         accept=(*accept, "radiometry"),
-        progress=lambda _done, _total: None,
     )
 
 
@@ -151,7 +151,6 @@ def test_staged_heights_overseas_lie_on_the_same_lattice(reunion: Path) -> None:
         tile_m=TILE // 5,
         recipe=str(reunion / "tiny.yaml"),
         accept=("territory", "radiometry"),
-        progress=lambda _done, _total: None,
     )
     assert not any("CRS" in said and "expected" in said for _, said in indexed.notes)
     from pipeline.sources import BANDS, Mosaic, open_domain

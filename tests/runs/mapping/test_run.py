@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import pipeline
 from pipeline.cli import app
 from pipeline.cluster import open_cluster
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError, LandcoverError, RunFailed, StorageError
 from pipeline.model import load
 from pipeline.runs.mapping import run as domain
@@ -38,7 +39,7 @@ from tests.support.campaigns import (
     write_weights,
 )
 
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 
 
 @pytest.fixture(scope="module")

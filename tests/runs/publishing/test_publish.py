@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.grid import Tile
 from pipeline.products.national.edition_record import LAYERS, present_shards
@@ -19,7 +20,7 @@ from pipeline.runs.publishing.draft_edition import Draft
 from tests.support.campaigns import Made, make_campaign, threads_cluster
 from tests.support.products import sealed_at
 
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pipeline import legend
 from pipeline.cli import app
 from pipeline.config import Campaign, load_campaign
 from pipeline.demo.halo_comparison import seams_without_halo
+from pipeline.domain import Domain
 from pipeline.errors import ProductError, VerifyFailed
 from pipeline.evaluation.seams import total
 from pipeline.products.gis.quicklook import overview
@@ -27,7 +28,7 @@ from tests.support.browser import outside, screenshot
 from tests.support.campaigns import threads_cluster
 from tests.support.paths import ROOT
 
-DOMAINS = ("D034_2021", "D030_2024")
+DOMAINS = (Domain("D034_2021"), Domain("D030_2024"))
 
 
 def verified(config: Path, json_file: Path) -> dict[str, object]:

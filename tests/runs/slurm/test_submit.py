@@ -101,14 +101,14 @@ def test_slurm_and_shellcheck_take_the_scripts_of_every_shipped_cluster(
 
 
 def test_a_domain_that_has_a_job_is_left_to_it(lab: Lab, fresh: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    comment = queue.comment(fresh.products, ["D999_2021", FIRST])
+    comment = queue.comment(fresh.products, ["D976_2021", FIRST])
     job = lab.sbatch("--hold", "--array=0-1", f"--comment={comment}", wrap="true")
     lab.sbatch("--hold", f"--comment={queue.comment(fresh.folder, [SECOND])}", wrap="true")  # of another campaign
     for variable in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(variable, lab.environment[variable])
     taken = queue.queued(fresh.products)
     assert [(q.job, q.domain, q.state) for q in taken] == [
-        (f"{job}_0", "D999_2021", "PENDING"),
+        (f"{job}_0", "D976_2021", "PENDING"),
         (f"{job}_1", FIRST, "PENDING"),
     ]
     prepared = prepare(fresh.campaign, fresh.config, cluster="generic", taken=taken)

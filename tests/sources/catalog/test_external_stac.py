@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.domain import Domain
 from pipeline.errors import CatalogError
 from pipeline.sources import BANDS, DomainInputs, Mosaic, index, open_domain
 from pipeline.sources.catalog.index import Query
@@ -19,7 +20,7 @@ from tests.support.file_server import serving
 from tests.support.stac_server import stac_api
 
 SIZE = 250
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 WORD = "open-sesame"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pystac
 import pytest
 
+from pipeline.domain import Domain
 from pipeline.errors import CatalogError, DeliveryError, StorageError
 from pipeline.grid import Tile
 from pipeline.sources import IndexReport, Mosaic, index, open_domain
@@ -21,9 +22,10 @@ from tests.support.deliveries import (
     write_raster,
     write_relief,
 )
+from tests.support.progress import Recorder
 
 SIZE = 250
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 
 
 def indexed(delivery: Delivery, catalog: Path, **options: object) -> IndexReport:
@@ -44,10 +46,10 @@ def files(folder: Path, pattern: str) -> list[Path]:
 
 def test_an_index_is_a_valid_static_catalogue_of_one_item_a_tile(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in")
-    calls: list[tuple[int, int]] = []
-    report = indexed(delivery, tmp_path / "cat", progress=lambda done, files: calls.append((done, files)))
+    progress = Recorder()
+    report = indexed(delivery, tmp_path / "cat", progress=progress)
     assert report.tiles == tuple(t.name for t in delivery.tiles)
-    assert calls == [(i, 15) for i in range(1, 16)], "twelve files, three tiles"
+    assert (progress.totals, progress.done) == ([15], 15), "twelve files, three tiles"
     assert (report.files, report.ignored) == (12, ())
     catalog = pystac.Catalog.from_file(str(tmp_path / "cat" / "catalog.json"))
     items = list(catalog.get_items(recursive=True))
@@ -82,7 +84,7 @@ def test_a_catalogue_moves_with_its_delivery(tmp_path: Path) -> None:
 
 def test_indexing_one_domain_again_replaces_it_alone(tmp_path: Path) -> None:
     first = make_delivery(tmp_path / "first", at=[(0, 0), (0, 1)])
-    second = make_delivery(tmp_path / "second", at=[(0, 1)], domain="D030_2020")
+    second = make_delivery(tmp_path / "second", at=[(0, 1)], domain=Domain("D030_2020"))
     indexed(first, tmp_path / "cat")
     indexed(second, tmp_path / "cat")
     before = {p.name: p.read_bytes() for p in (tmp_path / "cat" / "D030_2020").iterdir()}
@@ -276,7 +278,7 @@ def test_an_unknown_domain_lists_those_there_are(tmp_path: Path) -> None:
         open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     indexed(make_delivery(tmp_path / "in", at=[(0, 0)]), tmp_path / "cat")
     with pytest.raises(CatalogError, match="has no domain 'D099_2021'; it has D034_2021"):
-        open_domain(tmp_path / "cat", "D099_2021", tile_size=SIZE)
+        open_domain(tmp_path / "cat", Domain("D099_2021"), tile_size=SIZE)
     with pytest.raises(CatalogError, match=r"250 × 250 px; expected grid.tile = 500"):
         open_domain(tmp_path / "cat", DOMAIN, tile_size=500)
     with pytest.raises(CatalogError, match="has no tile '0000-0000'; its 1 tiles: 077050-627760"):

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.domain import Domain
 from pipeline.sources import IndexReport, index
 from pipeline.sources.catalog import index as catalog
 from pipeline.sources.inspection import lowest_level as look
 from pipeline.sources.inspection import validation as checks
 from tests.support.deliveries import Delivery, make_delivery, noise, write_pair
+from tests.support.progress import Recorder
 
 SIZE = 250
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 
 
 def indexed(delivery: Delivery, folder: Path) -> IndexReport:
@@ -61,12 +63,14 @@ def test_what_did_not_change_is_not_opened_again(tmp_path: Path, counted: list[s
 def test_an_index_that_was_stopped_goes_on(tmp_path: Path, counted: list[str]) -> None:
     delivery = make_delivery(tmp_path / "in")
 
-    def stop(done: int, _: int) -> None:
-        if done == 7:
-            raise KeyboardInterrupt
+    class Interrupt(Recorder):
+        def advance(self, steps: int = 1) -> None:
+            super().advance(steps)
+            if self.done == 7:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=SIZE, progress=stop)
+        index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=SIZE, progress=Interrupt())
     seen = len(counted)
     assert seen >= 7
     journal = tmp_path / "cat" / DOMAIN / "seen.jsonl"
@@ -84,7 +88,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from pipeline.sources import index
-index([Path(sys.argv[1])], domain="D034_2021", catalog=Path(sys.argv[2]), tile_size=250)
+index([Path(sys.argv[1])], domain=Domain("D034_2021"), catalog=Path(sys.argv[2]), tile_size=250)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.domain import Domain
 from pipeline.sources import index, open_domain
 from pipeline.sources.delivery.attribution import Origin, days_of
 from tests.support.deliveries import flat, make_delivery, noise, tile_at, write_pair, write_relief
 
 SIZE = 250
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 
 
 def write_table(path: Path, fields: dict[str, int], rows: list[tuple[str, ...]]) -> None:

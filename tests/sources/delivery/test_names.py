@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DeliveryError
 from pipeline.sources.delivery import names as delivery
-from pipeline.sources.delivery.names import parse, split_domain, walk
+from pipeline.sources.delivery.names import parse, walk
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,3 @@ def test_folders_are_named_as_ign_names_them() -> None:
         "BDORTHO_2-0_RVB-0M20_JP2-E080_LAMB93_D038_2024-01-01/ORTHOHR/1_DONNEES_LIVRAISON_2024-01-01",
         "OHR_RVB_0M20_JP2-E080_LAMB93_D38-2024",
     )
-
-
-@pytest.mark.parametrize(
-    ("domain", "expected"), [("D064_2021", ("64", 2021)), ("D02A_2021", ("2A", 2021)), ("D2A_2021", ("2A", 2021))]
-)
-def test_a_domain_is_a_departement_and_a_vintage(domain: str, expected: tuple[str, int]) -> None:
-    assert split_domain(domain) == expected
-
-
-def test_what_is_no_domain_is_refused() -> None:
-    with pytest.raises(DeliveryError, match="'64-2021' is no domain"):
-        split_domain("64-2021")

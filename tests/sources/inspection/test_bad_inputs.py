@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from affine import Affine
 
+from pipeline.domain import Domain
 from pipeline.errors import CatalogError, DeliveryError, LandcoverError, SourceError
 from pipeline.grid import Tile
 from pipeline.sources import Mosaic, index, open_domain
@@ -21,7 +22,7 @@ from pipeline.sources.delivery.names import height_name
 from tests.support.deliveries import SHARED_DATA, Delivery, flat, make_delivery, noise, write_raster, write_relief
 
 SIZE = 250
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
+from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, Window
 from pipeline.sources import BANDS, Mosaic, index, open_domain
@@ -23,7 +24,7 @@ IMAGERY = ("red", "green", "blue", "nir")
 RECIPE = load_recipe(DEFAULT_RECIPE)
 
 
-def refusal(folder: Path, domain: str = "D034_2021", **options: object) -> str:
+def refusal(folder: Path, domain: Domain = Domain("D034_2021"), **options: object) -> str:
     with pytest.raises(DeliveryError) as caught:
         index([folder], domain=domain, catalog=folder / "cat", tile_size=SIZE, **options)  # type: ignore[arg-type]
     return str(caught.value)
@@ -63,7 +64,7 @@ def test_another_resolution_is_resampled_onto_the_lattice_where_it_is_accepted(t
     options = {"domain": "D034_2021", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     report = index([tmp_path], accept=("resolution",), **options)  # type: ignore[arg-type]
     assert report.limits == ("resolution",)
-    inputs = open_domain(tmp_path / "cat", "D034_2021", tile_size=SIZE)
+    inputs = open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE)
     assert inputs.limits == ("resolution",)
     mosaic = Mosaic.of(inputs, bands=IMAGERY)
     whole = mosaic.read(mosaic.window)
@@ -102,7 +103,7 @@ def test_sixteen_bits_are_read_over_their_whole_range_where_they_are_accepted(tm
     report = index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
     assert report.limits == ("bit_depth",)
     assert any("limit bit_depth accepted" in said for _, said in report.notes)
-    mosaic = Mosaic.of(open_domain(tmp_path / "cat", "D034_2021", tile_size=SIZE), bands=IMAGERY)
+    mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE), bands=IMAGERY)
     # In whole numbers: v · 255 / 65535 is v / 257, and 257 is odd, so nothing lies between two levels.
     expected = (samples[:4].astype(np.int64) + 128) // 257
     np.testing.assert_array_equal(mosaic.read(mosaic.window).bands, expected)
@@ -111,7 +112,7 @@ def test_sixteen_bits_are_read_over_their_whole_range_where_they_are_accepted(tm
     before = mosaic.inputs.inputs_digest(part)
     deepened(tmp_path, tiles[0], seed=7)
     index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
-    assert open_domain(tmp_path / "cat", "D034_2021", tile_size=SIZE).inputs_digest(part) != before
+    assert open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE).inputs_digest(part) != before
 
 
 def test_twelve_bits_in_sixteen_come_out_dark_and_the_radiometry_says_so(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_black_in_sixteen_bits_is_no_file_that_could_not_be_read(tmp_path: Path)
         write_raster(tmp_path / name, samples[3:] if infrared else samples[:3], left, top)
     options = {"domain": "D034_2021", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
-    mosaic = Mosaic.of(open_domain(tmp_path / "cat", "D034_2021", tile_size=SIZE), bands=IMAGERY)
+    mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE), bands=IMAGERY)
     corner = Window(tile.window.row, tile.window.col, 100, 100)
     assert not mosaic.read(corner).bands.any()
     assert not mosaic.read(corner).valid.any(), "black that touches the delivery's edge"
@@ -153,7 +154,7 @@ def test_land_outside_metropolitan_france_is_refused_and_its_names_are_read(tmp_
     assert REASONS["territory"] in message
     options = {"domain": "D974_2022", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     index([tmp_path], accept=("territory",), **options)  # type: ignore[arg-type]
-    inputs = open_domain(tmp_path / "cat", "D974_2022", tile_size=SIZE)
+    inputs = open_domain(tmp_path / "cat", Domain("D974_2022"), tile_size=SIZE)
     mosaic = Mosaic.of(inputs, bands=IMAGERY)
     assert (mosaic.crs, inputs.limits) == ("EPSG:2975", ("territory",)), "a lattice of its own"
     np.testing.assert_array_equal(mosaic.read(mosaic.window).bands, noise(tile)[:4])

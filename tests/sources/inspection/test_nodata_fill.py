@@ -7,6 +7,7 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 
+from pipeline.domain import Domain
 from pipeline.grid import Tile
 from pipeline.sources import Mosaic, Pixels, index, open_domain
 from tests.support.deliveries import flat, make_delivery, noise, tile_at, write_pair, write_relief
@@ -21,8 +22,8 @@ def triangle(size: int) -> NDArray[np.bool_]:
 
 
 def read(folder: Path, size: int) -> Pixels:
-    index([folder], domain="D034_2021", catalog=folder / "cat", tile_size=size, bands=BANDS)
-    mosaic = Mosaic.of(open_domain(folder / "cat", "D034_2021", tile_size=size), bands=BANDS)
+    index([folder], domain=Domain("D034_2021"), catalog=folder / "cat", tile_size=size, bands=BANDS)
+    mosaic = Mosaic.of(open_domain(folder / "cat", Domain("D034_2021"), tile_size=size), bands=BANDS)
     return mosaic.read(mosaic.window)
 
 
@@ -126,7 +127,7 @@ def test_a_white_margin_around_a_delivery_is_no_data_and_a_white_roof_in_it_is_d
     pixels[:, 700:900, 700:900] = 255
     pixels[:, margin] = 255
     write_pair(tmp_path, tile_at(0, 0, size), pixels, suffix="jp2", lossless=lossless)
-    report = index([tmp_path], domain="D034_2021", catalog=tmp_path / "cat", tile_size=size, bands=BANDS)
+    report = index([tmp_path], domain=Domain("D034_2021"), catalog=tmp_path / "cat", tile_size=size, bands=BANDS)
     assert [said for _, said in report.notes if "fill" in said] == [
         "imagery: white fill that is connected to the delivery's edge is no data"
     ]
@@ -146,8 +147,8 @@ def test_a_no_data_tag_is_believed_only_where_no_elevation_can_be_so(tmp_path: P
     path = write_relief(tmp_path, "dsm", flat(110), corner=tile.name, side_m=50)
     with rasterio.open(path, "r+") as file:
         file.nodata = 110
-    report = index([tmp_path], domain="D034_2021", catalog=tmp_path / "cat", tile_size=250)
+    report = index([tmp_path], domain=Domain("D034_2021"), catalog=tmp_path / "cat", tile_size=250)
     assert ("dsm: no-data tag 110 of 1 files ignored: an elevation may be so") in [said for _, said in report.notes]
     bands = (*BANDS, "elevation")
-    mosaic = Mosaic.of(open_domain(tmp_path / "cat", "D034_2021", tile_size=250), bands=bands)
+    mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=250), bands=bands)
     assert (mosaic.read(mosaic.window).bands[4] == 50).all()

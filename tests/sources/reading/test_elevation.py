@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.domain import Domain
 from pipeline.grid import RESOLUTION_M, Window
 from pipeline.sources import Mosaic, index, open_domain
 from pipeline.sources.reading.elevation import height_units
@@ -36,12 +37,16 @@ INNER = (slice(5, -5), slice(5, -5))
 
 
 def read(folder: Path, window: Window = TILE.window) -> NDArray[np.uint8]:
-    index([folder], domain="D034_2021", catalog=folder / "cat", tile_size=SIZE)
-    return Mosaic.of(open_domain(folder / "cat", "D034_2021", tile_size=SIZE), bands=BANDS).read(window).bands[1]
+    index([folder], domain=Domain("D034_2021"), catalog=folder / "cat", tile_size=SIZE)
+    return (
+        Mosaic.of(open_domain(folder / "cat", Domain("D034_2021"), tile_size=SIZE), bands=BANDS).read(window).bands[1]
+    )
 
 
 def notes(folder: Path) -> list[str]:
-    return [said for _, said in index([folder], domain="D034_2021", catalog=folder / "cat", tile_size=SIZE).notes]
+    return [
+        said for _, said in index([folder], domain=Domain("D034_2021"), catalog=folder / "cat", tile_size=SIZE).notes
+    ]
 
 
 def assert_heights(found: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:

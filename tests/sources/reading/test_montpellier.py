@@ -9,6 +9,7 @@ import rasterio
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from pipeline.domain import Domain
 from pipeline.grid import Tile, Window
 from pipeline.sources import BANDS, IndexReport, Mosaic, index, open_domain
 from pipeline.sources.delivery.headers import match_crs
@@ -16,7 +17,7 @@ from pipeline.sources.delivery.names import imagery_folder, imagery_name
 from tests.support.deliveries import write_raster
 
 TILE = Tile.named("0770-6278", 5000)
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 PLACE = Window.from_bounds((770549.8, 6277549.8, 770600.2, 6277600.2))
 """Where the 252 × 252 px that there are lie."""
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import py7zr
 import pytest
 
+from pipeline.domain import Domain
 from pipeline.errors import DeliveryError, LandcoverError, LockError, StorageError
+from pipeline.progress import SILENT
 from pipeline.sources.staging import check_members, check_sums, claimed, find, pending, read_contents, unpack
 from pipeline.sources.staging.unpack import Unpacked, check_room
 from tests.support.archives import BZIP2, LZMA, LZMA2, STORED, files_of, noise_bytes, pack
 from tests.support.disk import files_of_at_most
 
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 PAYLOAD = {f"DELIVERY/1_DONNEES/tuile {n}é.bin": noise_bytes(20_000 + n, n) for n in range(12)} | {
     "DELIVERY/empty.txt": b"",
     "DELIVERY/zeros.bin": bytes(3_000_000),
@@ -32,9 +34,9 @@ def stage_archives(paths: list[Path], out: Path) -> tuple[list[Unpacked], list[s
     done = []
     with claimed(out) as work:
         for archive, inside in contents:
-            wanted = pending(inside, out, gone={}, progress=lambda _: None)
+            wanted = pending(inside, out, gone={}, progress=SILENT)
             check_room([m for m in inside.members if m.name in wanted], out)
-            done.append(unpack(archive, inside, out, wanted=wanted, work=work, progress=lambda _: None))
+            done.append(unpack(archive, inside, out, wanted=wanted, work=work, progress=SILENT))
     return done, notes
 
 

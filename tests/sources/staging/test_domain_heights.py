@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 
+from pipeline.domain import Domain
 from pipeline.errors import DeliveryError, SourceError, StorageError
 from pipeline.grid import RESOLUTION_M, Tile, Window
 from pipeline.sources.domain_inputs import Asset
@@ -21,7 +22,7 @@ from tests.support.deliveries import Surface, flat, hills, roofs, tile_at, write
 from tests.support.disk import files_of_at_most
 
 SIZE = 500
-DOMAIN = "D034_2021"
+DOMAIN = Domain("D034_2021")
 TILE = tile_at(0, 0, SIZE)
 LEFT, _, _, TOP = TILE.window.bounds
 INNER = (slice(5, -5), slice(5, -5))

@@ -5,11 +5,12 @@ from typing import Any
 
 import yaml
 
+from pipeline.domain import Domain
 from pipeline.sources.catalog.index import index
 from tests.support.campaigns import TILE, Made, make_campaign
 from tests.support.deliveries import make_delivery
 
-FIRST, SECOND = "D034_2021", "D030_2021"
+FIRST, SECOND = Domain("D034_2021"), Domain("D030_2021")
 SITE = {"name": "lab", "partition": "main", "cores_per_node": 2, "max_hours": 1, "hint": None, "lead_minutes": 0.5}
 
 

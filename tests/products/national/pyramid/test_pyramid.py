@@ -14,6 +14,7 @@ import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 import zarr_cm
 
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import current_edition
@@ -27,7 +28,7 @@ from tests.support.products import NORTH, WEST, product, sealed_at
 
 TILE = 500
 GRID = NationalGrid(Window(NORTH, WEST, 2 * TILE, 3 * TILE), tile=TILE, shard=250, chunk=50)
-A = "D064_2021"
+A = Domain("D064_2021")
 
 
 def tile_at(row: int, col: int) -> Tile:
