@@ -1,1 +1,1 @@
-"""TODO."""
+"""Benches of mapping on this machine: engines, reading, whole runs, windows, int8, GPU."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Is this machine ready: packages, GPUs, weights, file systems. Behind `landcover doctor`."""

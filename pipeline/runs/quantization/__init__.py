@@ -1,1 +1,1 @@
-"""TODO."""
+"""An int8 network for OpenVINO: draw quantization windows, quantize, compare with fp32, report."""

@@ -1,1 +1,4 @@
-"""TODO."""
+"""Checks of single files before they are indexed: georeference, band pairs, radiometry, heights, nodata fill.
+
+The limits of the model card are looked for here. Writing the catalog belongs to `catalog`.
+"""
