@@ -292,7 +292,7 @@ def _write_campaign(folder: Path, scale: Scale, model: dict[str, str]) -> None:
         "name": "bench",
         "catalog": "catalog",
         "model": model,
-        "domains": [{"name": str(_DOMAIN)}],
+        "domains": [{"name": _DOMAIN}],
         "engine": "openvino",
         "grid": {
             "tile": scale.tile,

@@ -6,9 +6,13 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+# YAML files that are written name domains as plain strings.
+yaml.SafeDumper.add_representer(Domain, lambda dumper, domain: dumper.represent_str(str(domain)))
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:

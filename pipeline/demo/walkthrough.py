@@ -187,7 +187,7 @@ def _write_campaign(out: Path, country: Country, fitted: Fitted) -> Path:
         "name": "demo",
         "catalog": "catalog",
         "model": {"weights": str(fitted.weights.relative_to(out)), "recipe": str(fitted.recipe.relative_to(out))},
-        "domains": [{"name": str(d.name), "boundary": str(d.boundary.relative_to(out))} for d in country.domains],
+        "domains": [{"name": d.name, "boundary": str(d.boundary.relative_to(out))} for d in country.domains],
         "grid": _GRID | {"tile": country.tile_size},
         "output": {
             "domains": "products",

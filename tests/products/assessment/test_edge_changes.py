@@ -113,8 +113,8 @@ def test_borders_of_the_nation_are_counted_where_owners_change_and_only_there(tm
     west = shapely.box(left - 1, top - 1000, line, top + 1)
     east = shapely.box(line, top - 1000, left + 1000, top + 1)
     own = {
-        "D064_2021": {tile_at(r, c): 10 * r + c for r in range(2) for c in (0, 1)},
-        "D040_2021": {tile_at(r, c): 50 + 10 * r + c for r in range(2) for c in (1, 2)},
+        Domain("D064_2021"): {tile_at(r, c): 10 * r + c for r in range(2) for c in (0, 1)},
+        Domain("D040_2021"): {tile_at(r, c): 50 + 10 * r + c for r in range(2) for c in (1, 2)},
     }
     domains = [
         product(tmp_path, "D064_2021", own["D064_2021"], boundary=west),
@@ -127,5 +127,5 @@ def test_borders_of_the_nation_are_counted_where_owners_change_and_only_there(tm
     found = border_seams(edition, {d.name: [s.tile for s in d.sealed] for d in domains}, cuts=CUTS)
     # A vertical line through two tiles; each tile's upper twentieth has no data.
     assert found.pairs == 2 * (TILE - TILE // 20)
-    only = border_seams(edition, {"D064_2021": [s.tile for s in domains[0].sealed]}, cuts=CUTS)
+    only = border_seams(edition, {Domain("D064_2021"): [s.tile for s in domains[0].sealed]}, cuts=CUTS)
     assert only.segments == 0, "a domain has no border with itself"

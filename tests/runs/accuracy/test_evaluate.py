@@ -18,6 +18,7 @@ from pyproj import Transformer
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.domain import Domain
 from pipeline.errors import ClusterError, ConfigError, EvaluationError, ProductError, SourceError
 from pipeline.evaluation import confusion_matrix, scores
 from pipeline.grid import union
@@ -186,7 +187,7 @@ def test_a_map_is_judged_by_a_raster_of_another_nomenclature_and_extent(tmp_path
 
 def test_a_national_product_and_its_cogs_are_judged_alike(tmp_path: Path) -> None:
     tiles = {tile_at(0, 0): 1, tile_at(0, 1): 2}
-    publish(tmp_path / "national", [product(tmp_path / "products", "D064_2021", tiles)])
+    publish(tmp_path / "national", [product(tmp_path / "products", Domain("D064_2021"), tiles)])
     window = union([t.window for t in tiles])
     truth = np.random.default_rng(0).integers(0, 13, window.shape, dtype=np.uint8)
     left, _, _, top = window.bounds

@@ -178,9 +178,9 @@ def test_what_was_sealed_on_another_lattice_is_neither_verified_nor_published(tm
 
     tile = tile_at(0, 0)
     sealed_at(tmp_path / "D064_2021", tile)
-    (sealed,) = list_sealed(tmp_path / "D064_2021", "D064_2021", tile.window.height)
+    (sealed,) = list_sealed(tmp_path / "D064_2021", Domain("D064_2021"), tile.window.height)
     assert check(sealed) == []
     assert "proj:code is EPSG:2154, expected EPSG:2975" in check(sealed, crs=REUNION)[0]
     other = NationalGrid(GRID.extent, GRID.tile, GRID.shard, GRID.chunk, REUNION)
     with pytest.raises(ProductError, match="was sealed in EPSG:2154, and the nation's lattice is EPSG:2975"):
-        plan_edition(tmp_path / "national", other, [product(tmp_path, "D064_2021", {tile: 0})])
+        plan_edition(tmp_path / "national", other, [product(tmp_path, Domain("D064_2021"), {tile: 0})])

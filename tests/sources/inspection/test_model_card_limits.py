@@ -61,7 +61,7 @@ def test_another_resolution_is_resampled_onto_the_lattice_where_it_is_accepted(t
     assert f"resolution is {step:g} × {step:g} m; expected 0.2 m" in message
     assert REASONS["resolution"] in message
     assert "--accept resolution" in message
-    options = {"domain": "D034_2021", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
+    options = {"domain": Domain("D034_2021"), "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     report = index([tmp_path], accept=("resolution",), **options)  # type: ignore[arg-type]
     assert report.limits == ("resolution",)
     inputs = open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE)
@@ -99,7 +99,7 @@ def test_sixteen_bits_are_read_over_their_whole_range_where_they_are_accepted(tm
     message = refusal(tmp_path, bands=IMAGERY)
     assert "samples are uint16; expected uint8; accepted, v is read as v · 255 / 65535, rounded" in message
     assert REASONS["bit_depth"] in message
-    options = {"domain": "D034_2021", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
+    options = {"domain": Domain("D034_2021"), "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     report = index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
     assert report.limits == ("bit_depth",)
     assert any("limit bit_depth accepted" in said for _, said in report.notes)
@@ -134,7 +134,7 @@ def test_black_in_sixteen_bits_is_no_file_that_could_not_be_read(tmp_path: Path)
     for infrared in (False, True):
         name = imagery_name(tile.name, departement="34", year=2021, infrared=infrared, suffix="tif")
         write_raster(tmp_path / name, samples[3:] if infrared else samples[:3], left, top)
-    options = {"domain": "D034_2021", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
+    options = {"domain": Domain("D034_2021"), "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
     mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE), bands=IMAGERY)
     corner = Window(tile.window.row, tile.window.col, 100, 100)
@@ -149,10 +149,10 @@ def test_land_outside_metropolitan_france_is_refused_and_its_names_are_read(tmp_
         part = noise(tile)[3:] if infrared else noise(tile)[:3]
         left, _, _, top = tile.window.bounds
         write_raster(tmp_path / name.replace("LA93", "U40S"), part, left, top, crs="EPSG:2975")
-    message = refusal(tmp_path, "D974_2022", bands=IMAGERY)
+    message = refusal(tmp_path, Domain("D974_2022"), bands=IMAGERY)
     assert "département 974 is outside metropolitan France" in message
     assert REASONS["territory"] in message
-    options = {"domain": "D974_2022", "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
+    options = {"domain": Domain("D974_2022"), "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     index([tmp_path], accept=("territory",), **options)  # type: ignore[arg-type]
     inputs = open_domain(tmp_path / "cat", Domain("D974_2022"), tile_size=SIZE)
     mosaic = Mosaic.of(inputs, bands=IMAGERY)
@@ -174,7 +174,7 @@ def test_levels_far_from_the_training_images_are_refused(
 ) -> None:
     tile = tile_at(0, 0, SIZE)
     write_pair(tmp_path, tile, np.rint(noise(tile) * gain + offset).astype(np.uint8))
-    options = {"domain": "D034_2021", "catalog": tmp_path / "cat", "tile_size": SIZE}
+    options = {"domain": Domain("D034_2021"), "catalog": tmp_path / "cat", "tile_size": SIZE}
     recipe = load_recipe("flair-inc_rgbi_12cl_resnet34-unet")
     if not far:
         assert index([tmp_path], recipe=recipe, **options).limits == ()  # type: ignore[arg-type]
