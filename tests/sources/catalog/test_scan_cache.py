@@ -87,6 +87,7 @@ def test_an_index_that_was_stopped_goes_on(tmp_path: Path, counted: list[str]) -
 MEASURE = """
 import resource, sys
 from pathlib import Path
+from pipeline.domain import Domain
 from pipeline.sources import index
 index([Path(sys.argv[1])], domain=Domain("D034_2021"), catalog=Path(sys.argv[2]), tile_size=250)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
