@@ -63,9 +63,13 @@ def commands() -> str:
     return "\n\n".join(_command(name, found[name]) for name in sorted(found))
 
 
-def command_names() -> frozenset[str]:
-    """The names of all commands."""
-    return frozenset(name for name, _ in _registered(app))
+def command_options() -> dict[str, frozenset[str]]:
+    """The options of each command, by the command's name."""
+    return {
+        name: frozenset(flag for p in _parameters(command.callback) if not p.is_argument for flag in _names(p))
+        for name, command in _registered(app)
+        if command.callback is not None
+    }
 
 
 def _registered(group: typer.Typer) -> Iterator[tuple[str, CommandInfo]]:
