@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from rich.text import Text
 
 from docs_builder.check import check_navigation, check_own_resources
 from docs_builder.errors import DocsError
@@ -31,7 +32,9 @@ def build() -> None:
         check=False,
     )
     if done.returncode:
-        raise DocsError(f"Zensical found problems:\n{done.stdout}{done.stderr}")
+        # It colours what it prints, and ends with its own traceback, which says nothing about the pages.
+        said = Text.from_ansi(done.stdout + done.stderr).plain.partition("\nTraceback ")[0]
+        raise DocsError(f"Zensical found problems in build/docs, which is made from docs/:\n{said}")
     check_own_resources(_SITE)
 
 
