@@ -34,7 +34,7 @@ class _Parameter:
 
     @property
     def metavar(self) -> str:
-        """What stands for the value in the usage: `CONFIG`, `INTEGER`; empty for a flag."""
+        """Name of the value in the usage: `CONFIG`, `INTEGER`; empty for a flag."""
         if self.info.metavar:
             return str(self.info.metavar)
         kind = next((a for a in get_args(self.kind) if a is not type(None)), self.kind) if self._optional else self.kind
