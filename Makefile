@@ -23,12 +23,12 @@ bench: $(STAMP) ## Measure engines, feed, run, halo and int8 on this machine, in
 	$(BIN)/landcover bench --out build/bench
 
 docs: $(STAMP) ## Build the documentation into build/site; fails on broken links and on names without documentation
-	$(BIN)/python -m docs_builder
+	$(BIN)/python -m docs.builder
 
 docs-gallery: $(STAMP) ## Execute the notebooks on the demo (make demo first), and draw the README's picture
 	rm -rf build/gallery
 	$(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/gallery notebooks/*.ipynb
-	$(BIN)/python -m docs_builder.demo_picture
+	$(BIN)/python -m docs.builder.demo_picture
 
 docs-serve: docs ## Show the documentation on http://127.0.0.1:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000

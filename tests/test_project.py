@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 import pipeline
-from docs_builder.commands import command_options
+from docs.builder.commands import command_options
 from pipeline.cli import app
 from pipeline.config import config_folder, load_campaign, load_recipe
 from pipeline.training.run_config import load_training

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from docs_builder.markdown import code, prose, table
+from docs.builder.markdown import code, prose, table
 from pipeline import legend
 from pipeline.config import config_folder
 from pipeline.errors import LandcoverError

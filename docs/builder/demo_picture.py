@@ -1,4 +1,4 @@
-"""`python -m docs_builder.demo_picture`: the README's picture, from the demo's own: imagery beside its map."""
+"""`python -m docs.builder.demo_picture`: the README's picture, from the demo's own: imagery beside its map."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 from pipeline.demo.comparison_figure import _MARGIN, _TITLE, side_by_side
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _PREVIEW = _ROOT / "build" / "demo" / "preview.png"
 _PICTURE = _ROOT / "docs" / "assets" / "demo.png"
 _PANELS = 3

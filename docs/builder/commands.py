@@ -8,8 +8,8 @@ import typer
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo, ParameterInfo
 from typer.utils import get_params_from_function
 
-from docs_builder.errors import DocsError
-from docs_builder.markdown import code, prose, table
+from docs.builder.errors import DocsError
+from docs.builder.markdown import code, prose, table
 from pipeline.cli import app
 
 _EXAMPLE = "Example: "

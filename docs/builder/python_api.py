@@ -3,7 +3,7 @@
 import inspect
 
 import pipeline
-from docs_builder.errors import DocsError
+from docs.builder.errors import DocsError
 
 
 def python_api() -> str:

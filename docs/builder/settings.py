@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from docs_builder.errors import DocsError
-from docs_builder.markdown import code, prose, table
+from docs.builder.errors import DocsError
+from docs.builder.markdown import code, prose, table
 
 _SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 _PLAIN = {

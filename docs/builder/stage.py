@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from docs_builder import tables
-from docs_builder.commands import commands
-from docs_builder.errors import DocsError
-from docs_builder.gallery import write_gallery
-from docs_builder.python_api import python_api
-from docs_builder.settings import settings
+from docs.builder import tables
+from docs.builder.commands import commands
+from docs.builder.errors import DocsError
+from docs.builder.gallery import write_gallery
+from docs.builder.python_api import python_api
+from docs.builder.settings import settings
 from pipeline.cluster.slurm.site import Site
 from pipeline.config import Campaign, Recipe
 from pipeline.training.run_config import Training
@@ -50,7 +50,7 @@ def stage(root: Path, folder: Path, *, executed: Path) -> None:
         DocsError: a page has an unknown marker, or the code lacks a text that a page needs.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(root / "docs", folder)
+    shutil.copytree(root / "docs", folder, ignore=shutil.ignore_patterns("builder", "__pycache__"))
     for page in sorted(folder.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         page.write_text(_MARKER.sub(partial(_fill, root, page), text), encoding="utf-8")

@@ -5,10 +5,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from docs_builder.check import check_navigation, check_own_resources
-from docs_builder.errors import DocsError
-from docs_builder.gallery import write_gallery
-from docs_builder.stage import stage
+from docs.builder.check import check_navigation, check_own_resources
+from docs.builder.errors import DocsError
+from docs.builder.gallery import write_gallery
+from docs.builder.stage import stage
 from tests.support.browser import screenshot
 from tests.support.paths import ROOT
 

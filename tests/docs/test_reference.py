@@ -6,11 +6,11 @@ import pytest
 import typer
 from pydantic import BaseModel, Field
 
-from docs_builder import commands as commands_page
-from docs_builder.commands import command_options, commands
-from docs_builder.errors import DocsError
-from docs_builder.settings import settings
-from docs_builder.stage import GENERATED
+from docs.builder import commands as commands_page
+from docs.builder.commands import command_options, commands
+from docs.builder.errors import DocsError
+from docs.builder.settings import settings
+from docs.builder.stage import GENERATED
 from pipeline.config import Campaign
 from pipeline.errors import ClusterError, LandcoverError
 

@@ -1,4 +1,4 @@
-"""`python -m docs_builder`: builds the site into `build/site`, and fails where a link, anchor or text is missing."""
+"""`python -m docs.builder`: builds the site into `build/site`, and fails where a link, anchor or text is missing."""
 
 import subprocess
 import sys
@@ -7,11 +7,11 @@ from pathlib import Path
 import yaml
 from rich.text import Text
 
-from docs_builder.check import check_navigation, check_own_resources
-from docs_builder.errors import DocsError
-from docs_builder.stage import stage
+from docs.builder.check import check_navigation, check_own_resources
+from docs.builder.errors import DocsError
+from docs.builder.stage import stage
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _PAGES, _SITE, _EXECUTED = (_ROOT / "build" / name for name in ("docs", "site", "gallery"))
 
 
