@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap over the zones or patches that it was measured on.
+"""Confidence intervals of scores, by bootstrap over zones or patches.
 
 Pixels of one patch, and patches of one zone, are alike: resampling pixels would give intervals far too narrow, so whole
 units are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
@@ -43,7 +43,7 @@ def bootstrap(
 
     Args:
         matrices: int64 (unit, n, n): one confusion matrix for each zone or patch.
-        live: network indices to judge.
+        live: network indices of the classes to score.
         mode: as in `scores`.
         draws: resamples.
         seed: of the draws; the same gives the same intervals.

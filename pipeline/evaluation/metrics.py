@@ -1,4 +1,4 @@
-"""The confusion matrix, and what is read off it: overall accuracy, IoU, F-score, precision, recall.
+"""The confusion matrix and its scores: overall accuracy, IoU, F-score, precision, recall.
 
 Classes are network indices here: FLAIR value − 1.
 """
@@ -94,7 +94,7 @@ def scores(matrix: ArrayLike, *, live: Sequence[int], mode: Mode = "legacy") -> 
 
     Args:
         matrix: integers (n, n), rows truth, columns prediction, as `confusion_matrix` gives it.
-        live: network indices to judge, each once.
+        live: network indices of the classes to score, each once.
         mode: what a mean is over.
 
     Returns:

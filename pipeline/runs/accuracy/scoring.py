@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline import legend
 from pipeline.cluster import spread
-from pipeline.durable import replacing, write_json
+from pipeline.durable import replacing, write_bytes, write_json, write_text
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import confusion_matrix, figures, scores
 from pipeline.evaluation.calibration import Reliability
@@ -199,18 +199,13 @@ def write_evaluation(out: Path, evaluation: Evaluation) -> Path:
     with replacing(out / "confmat.npy") as temporary, temporary.open("wb") as file:
         np.save(file, evaluation.matrix)
     for by in figures.BY:
-        _write(out / f"confusion-{by}.png", figures.confusion(evaluation.kept, evaluation.names, by=by))
+        write_bytes(out / f"confusion-{by}.png", figures.confusion(evaluation.kept, evaluation.names, by=by))
     if evaluation.reliability is not None:
-        _write(out / "reliability.png", figures.reliability({"confidence": evaluation.reliability}))
+        write_bytes(out / "reliability.png", figures.reliability({"confidence": evaluation.reliability}))
     write_json(out / "metrics.json", as_json(evaluation))
     report = out / "report.html"
-    _write(report, evaluation_page(evaluation).encode())
+    write_text(report, evaluation_page(evaluation))
     return report
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 from pipeline import legend
 from pipeline.cluster import spread
 from pipeline.domain import Domain
-from pipeline.durable import replacing, write_json
+from pipeline.durable import replacing, write_json, write_text
 from pipeline.errors import ProductError
-from pipeline.evaluation.area_estimation import Estimate, allocate, estimate
+from pipeline.evaluation.area_estimation import AreaEstimates, Estimate, allocate, estimate
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.html_page import render
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.products.assessment.reference_sample import (
+    Interpreted,
     Point,
     blocks_of,
     count,
@@ -163,18 +164,7 @@ def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
     """
     sample = read_sample(path)
     found = estimate(sample.counts, sample.mapped_m2)
-    classes = [
-        ClassAccuracy(legend.BY_VALUE[value], *row)
-        for value, *row in zip(
-            sample.classes,
-            sample.counts.sum(axis=1).tolist(),
-            (m2 / _M2_PER_HA for m2 in sample.mapped_m2),
-            (Estimate(a.value / _M2_PER_HA, a.half_width / _M2_PER_HA) for a in found.areas),
-            found.users,
-            found.producers,
-            strict=True,
-        )
-    ]
+    classes = _by_class(sample, found)
     write_json(
         out / "area.json",
         {
@@ -195,7 +185,7 @@ def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
         },
     )
     report = out / "area.html"
-    content = render(
+    page = render(
         "area.html",
         title="Accuracy from a sample",
         sample=path.name,
@@ -203,9 +193,22 @@ def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
         overall=found.overall,
         classes=classes,
     )
-    with replacing(report) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-    return SampleAccuracy(found.overall, tuple(classes), report)
+    write_text(report, page)
+    return SampleAccuracy(found.overall, classes, report)
+
+
+def _by_class(sample: Interpreted, found: AreaEstimates) -> tuple[ClassAccuracy, ...]:
+    return tuple(
+        ClassAccuracy(
+            legend.BY_VALUE[value],
+            int(sample.counts[k].sum()),
+            sample.mapped_m2[k] / _M2_PER_HA,
+            Estimate(found.areas[k].value / _M2_PER_HA, found.areas[k].half_width / _M2_PER_HA),
+            found.users[k],
+            found.producers[k],
+        )
+        for k, value in enumerate(sample.classes)
+    )
 
 
 def _json(estimate: Estimate) -> dict[str, float] | None:

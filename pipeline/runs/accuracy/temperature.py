@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from pipeline.config import Recipe, load_recipe
-from pipeline.durable import replacing, write_json
+from pipeline.durable import write_bytes, write_json, write_text
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import figures
 from pipeline.evaluation.calibration import Reliability, fit_temperature
@@ -112,8 +112,7 @@ def _reliability(logits: NDArray[np.float32], truth: NDArray[np.int64], temperat
 
 def _write(done: TemperatureFit, model: Model) -> None:
     curves = {"temperature 1": done.before, f"temperature {done.temperature:g}": done.after}
-    with replacing(done.figure) as temporary:
-        temporary.write_bytes(figures.reliability(curves))
+    write_bytes(done.figure, figures.reliability(curves))
     content = {
         "weights_sha256": model.weights_hash,
         "temperature": done.temperature,
@@ -122,7 +121,4 @@ def _write(done: TemperatureFit, model: Model) -> None:
     }
     write_json(done.figure.with_name("calibration.json"), content)
     recipe = model.recipe.model_copy(update={"temperature": done.temperature})
-    with replacing(done.recipe) as temporary:
-        temporary.write_text(
-            yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
+    write_text(done.recipe, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

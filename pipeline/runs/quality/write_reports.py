@@ -14,7 +14,7 @@ import numpy as np
 from pipeline import legend
 from pipeline.config import Campaign, Recipe, load_recipe
 from pipeline.domain import Domain
-from pipeline.durable import replacing
+from pipeline.durable import write_text
 from pipeline.errors import ProductError
 from pipeline.evaluation.seams import Crossings
 from pipeline.grid import Tile, union
@@ -131,8 +131,7 @@ def write_reports(
             campaign, recipe, mapped, title=title, compared=mapped, borders=borders or Crossings(), edition=edition
         )
     for path, content in pages.items():
-        with replacing(path) as temporary:
-            temporary.write_text(quality_page(content), encoding="utf-8")
+        write_text(path, quality_page(content))
     return tuple(pages)
 
 

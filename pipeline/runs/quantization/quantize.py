@@ -14,9 +14,8 @@ from typing import Any
 
 from pipeline import legend
 from pipeline.config import Campaign, load_recipe
-from pipeline.durable import replacing, write_json
+from pipeline.durable import write_json, write_text
 from pipeline.errors import ConfigError, EngineError
-from pipeline.inference import Engine, predictor_for
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import (
     CONTROLLED,
@@ -95,12 +94,8 @@ def quantize(
     if out.suffix != ".xml":
         raise ConfigError(f"{out}: expected the name of an XML, such as model.xml; the weights go beside it as .bin")
     require_nncf()
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
-    model = load(campaign.weights, recipe)
-    reference = predictor_for(model, Engine("openvino"))
-    split = draw_windows(
-        campaign, recipe, reference=reference, domains=domains, windows=windows, seed=seed, progress=progress
-    )
+    model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+    split = draw_windows(campaign, model, domains=domains, windows=windows, seed=seed, progress=progress)
     say(f"{len(split.quantization)} windows to quantize with, {len(split.held_out)} held out")
     schemes = (*SCHEMES, CONTROLLED) if slow else SCHEMES
     trials: list[SchemeTrial] = []
@@ -138,8 +133,7 @@ def _write(
     quantized = save_quantized(graph, out)
     content = report_json(model, quantized, split, [(t.scheme.name, t.agreement) for t in trials])
     write_json(json_file, content)
-    with replacing(html_file) as temporary:
-        temporary.write_text(report_page(content, split, maps, trials[-1].agreement), encoding="utf-8")
+    write_text(html_file, report_page(content, split, maps, trials[-1].agreement))
     return QuantizationResult(quantized, tuple(trials), split, json_file, html_file)
 
 

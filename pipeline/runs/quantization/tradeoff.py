@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +99,13 @@ def of_patches(patches: NDArray[np.uint8], model: Model) -> WindowSplit:
 
 def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, WindowSplit]:
     """A campaign's network, and windows as `landcover quantize` draws them."""
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
-    model = load(campaign.weights, recipe)
-    reference = predictor_for(model, Engine("openvino"))
-    return model, draw_windows(campaign, recipe, reference=reference, windows=windows, seed=seed)
+    model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+    return model, draw_windows(campaign, model, windows=windows, seed=seed)
 
 
 def as_figures(points: Sequence[TradeoffPoint]) -> list[dict[str, Any]]:
     """The points for a bench's JSON."""
-    return [{"name": p.name, "agreement": p.agreement, "mpx_per_s": p.mpx_per_s} for p in points]
+    return [asdict(p) for p in points]
 
 
 def _point(name: str, predictor: Predictor, windows: Sequence[SampledWindow]) -> TradeoffPoint:

@@ -14,7 +14,8 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
-from pipeline.inference import Predictor
+from pipeline.inference import Engine, Predictor, predictor_for
+from pipeline.model import Model
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.reading.mosaic import Mosaic, Pixels
@@ -58,9 +59,8 @@ class WindowSplit:
 
 def draw_windows(
     campaign: Campaign,
-    recipe: Recipe,
+    model: Model,
     *,
-    reference: Predictor,
     domains: Sequence[str] = (),
     windows: int,
     seed: int = 2022,
@@ -74,8 +74,7 @@ def draw_windows(
 
     Args:
         campaign: its catalog, domains and tile size.
-        recipe: the network's bands and stride.
-        reference: the fp32 engine; its classes decide the split.
+        model: its recipe gives bands and stride; its classes in fp32 decide the split.
         domains: names of some of the campaign's domains; all when empty.
         windows: in each set; fewer where the catalog has no more.
         seed: of the draw.
@@ -86,6 +85,7 @@ def draw_windows(
         CatalogError: a domain that is not indexed.
         SourceError: an input that cannot be read.
     """
+    recipe, reference = model.recipe, predictor_for(model, Engine("openvino"))
     names = [campaign.domain(n).name for n in domains] or [d.name for d in campaign.domains]
     # A tile of a small campaign still has some windows to choose from.
     side = max(recipe.stride, min(_SIDE, campaign.grid.tile // 4 // recipe.stride * recipe.stride))

@@ -17,6 +17,7 @@ from pipeline.demo.landscape import Landscape
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.evaluation.area_estimation import allocate, estimate
 from pipeline.grid import Window
+from pipeline.products.analysis import accessor  # noqa: F401 (registers .cover)
 from pipeline.products.assessment.class_maps import find_maps
 from pipeline.products.assessment.reference_sample import blocks_of, count, draw
 from pipeline.runs.accuracy.stratified_sample import evaluate_sample, sample_map
