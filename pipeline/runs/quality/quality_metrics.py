@@ -1,4 +1,4 @@
-"""What can be said of a domain's product in figures: coverage, gaps, holes and seams, and which limits they pass."""
+"""Measures a domain's product: coverage, gaps, elevation holes, seams, and which limits they exceed."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from pipeline.sources.domain_inputs import DomainInputs
 
 @dataclass(frozen=True)
 class Coverage:
-    """Tiles of the input catalogue by what became of them; each is in one of them."""
+    """Tiles of the input catalog by state; each is counted once."""
 
     expected: int
     sealed: int
@@ -52,24 +52,24 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Holes:
-    """Where the elevation has holes, as `landcover stage` counted them; heights made while reading are not counted."""
+class ElevationHoles:
+    """Shares of tiles without elevation, from `landcover stage`; heights made while reading are not counted."""
 
     tiles: int
     """Tiles."""
     counted: int
-    """Those of which the share is known."""
+    """Tiles whose share is known."""
     shares: float
     """Sum of their shares, 0..1 each."""
 
     @classmethod
-    def of(cls, inputs: DomainInputs) -> "Holes":
-        """Of a domain's catalogue."""
+    def of(cls, inputs: DomainInputs) -> "ElevationHoles":
+        """Of a domain's catalog."""
         known = [t.hole_share for t in inputs.tiles if t.hole_share is not None]
         return cls(len(inputs.tiles), len(known), sum(known))
 
-    def __add__(self, other: "Holes") -> "Holes":
-        return Holes(self.tiles + other.tiles, self.counted + other.counted, self.shares + other.shares)
+    def __add__(self, other: "ElevationHoles") -> "ElevationHoles":
+        return ElevationHoles(self.tiles + other.tiles, self.counted + other.counted, self.shares + other.shares)
 
     @property
     def share(self) -> float | None:
@@ -82,11 +82,11 @@ class Holes:
 
 
 @dataclass(frozen=True, eq=False)
-class Figures:
-    """What limits are compared with, of one domain or of all."""
+class QualityMetrics:
+    """Values that limits are compared with, of one domain or of all."""
 
     coverage: Coverage
-    holes: Holes
+    holes: ElevationHoles
     pixels: int
     """Of the sealed tiles."""
     no_data: int
@@ -94,18 +94,20 @@ class Figures:
     seams: Seams
 
     @classmethod
-    def of(cls, state: DomainStatus, inputs: DomainInputs, sealed: Sequence[SealedTile], seams: Seams) -> "Figures":
+    def of(
+        cls, state: DomainStatus, inputs: DomainInputs, sealed: Sequence[SealedTile], seams: Seams
+    ) -> "QualityMetrics":
         """Of one domain."""
         return cls(
             Coverage.of(state),
-            Holes.of(inputs),
+            ElevationHoles.of(inputs),
             sum(s.tile.window.pixels for s in sealed),
             sum(s.class_pixels.get(legend.NODATA, 0) for s in sealed),
             seams,
         )
 
-    def __add__(self, other: "Figures") -> "Figures":
-        return Figures(
+    def __add__(self, other: "QualityMetrics") -> "QualityMetrics":
+        return QualityMetrics(
             self.coverage + other.coverage,
             self.holes + other.holes,
             self.pixels + other.pixels,
@@ -129,8 +131,8 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Exceeded:
-    """A limit of the campaign that a domain passes."""
+class ExceededLimit:
+    """A limit of the campaign that a domain exceeds."""
 
     domain: Domain
     figure: str
@@ -141,26 +143,26 @@ class Exceeded:
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.4g}"
-        return f"{self.domain}: {self.figure} is {self.value:.4g}{error}, and the campaign allows {self.limit:g}"
+        return f"{self.domain}: {self.figure} is {self.value:.4g}{error}; the limit is {self.limit:g}"
 
 
-def exceeded(domain: Domain, figures: Figures, limits: LimitsSection) -> tuple[Exceeded, ...]:
-    """The limits that a domain passes."""
-    unsealed = figures.coverage.expected - figures.coverage.sealed - figures.coverage.damaged
+def exceeded_limits(domain: Domain, metrics: QualityMetrics, limits: LimitsSection) -> tuple[ExceededLimit, ...]:
+    """The limits that a domain exceeds."""
+    unsealed = metrics.coverage.expected - metrics.coverage.sealed - metrics.coverage.damaged
     plain: list[tuple[str, float | None, float | None]] = [
         ("missing_tiles", unsealed, limits.missing_tiles),
-        ("no_data_share", figures.no_data_share, limits.no_data_share),
-        ("hole_share", figures.holes.share, limits.hole_share),
+        ("no_data_share", metrics.no_data_share, limits.no_data_share),
+        ("hole_share", metrics.holes.share, limits.hole_share),
     ]
     found = [
-        Exceeded(domain, name, value, limit)
+        ExceededLimit(domain, name, value, limit)
         for name, value, limit in plain
         if value is not None and limit is not None and value > limit
     ]
     if limits.seam_ratio is not None:
         found += [
-            Exceeded(domain, f"seam_ratio.{kind}", ratio.ratio, limits.seam_ratio, ratio.standard_error)
-            for kind, ratio in figures.seams.ratios.items()
+            ExceededLimit(domain, f"seam_ratio.{kind}", ratio.ratio, limits.seam_ratio, ratio.standard_error)
+            for kind, ratio in metrics.seams.ratios.items()
             if ratio is not None and ratio.exceeds(limits.seam_ratio)
         ]
     return tuple(found)
@@ -172,7 +174,7 @@ def ratio_json(ratio: SeamRatio | None) -> dict[str, float | None] | None:
 
 
 def cuts_of(campaign: Campaign) -> Cuts:
-    """Where the campaign cuts its tiles."""
+    """Positions at which the campaign cuts its tiles."""
     recipe = load_recipe(campaign.model.recipe, base=campaign.base)
     return Cuts.of(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
 
@@ -205,13 +207,13 @@ def _of_tile(sealed: SealedTile, beside: Sequence[SealedTile], cuts: Cuts) -> Se
 
 
 def national_borders(campaign: Campaign, sealed: Mapping[Domain, Sequence[SealedTile]]) -> Crossings | None:
-    """Changes across borders of domains in the current edition, which must be whole; None where there is none.
+    """Changes across borders of domains in the current edition, which must be whole; None without an edition.
 
-    They are no seams: imagery of two days differs, and so do fields.
+    They are not seams: imagery of two days differs, and so do fields.
 
     Args:
         campaign: names the national folder.
-        sealed: domain → its tiles, which tell where to look.
+        sealed: domain → its tiles; borders are searched there.
     """
     edition = current_edition(campaign.output.national)
     if edition is None or edition.grid.tile != campaign.grid.tile:

@@ -1,4 +1,4 @@
-"""Reports of the domains and of the nation: gathered from items, records, catalogue and overviews, then written."""
+"""Writes the quality reports of the domains and of the nation, from items, records, catalog and overviews."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from pipeline import legend
 from pipeline.config import Campaign, Recipe, load_recipe
 from pipeline.domain import Domain
-from pipeline.durable import replacing
+from pipeline.durable import write_text
 from pipeline.errors import ProductError
 from pipeline.evaluation.seams import Crossings
 from pipeline.grid import Tile, union
@@ -25,8 +25,14 @@ from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile, list_sealed, matches
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import product_origin
-from pipeline.runs.quality.metrics import Figures, cuts_of, domain_seams, exceeded, national_borders
-from pipeline.runs.quality.report_page import Pictures, Report, page
+from pipeline.runs.quality.quality_metrics import (
+    QualityMetrics,
+    cuts_of,
+    domain_seams,
+    exceeded_limits,
+    national_borders,
+)
+from pipeline.runs.quality.quality_page import ProductPictures, QualityReport, quality_page
 from pipeline.runs.tracking.run_record import read_run
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.index import open_domain
@@ -38,13 +44,13 @@ REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """A domain, as its files say."""
+class _DomainFiles:
+    """The content of one domain's files."""
 
     state: DomainStatus
     inputs: DomainInputs
     sealed: tuple[SealedTile, ...]
-    figures: Figures
+    metrics: QualityMetrics
     record: Mapping[str, Any]
     seen: Mapping[str, Sums]
 
@@ -53,31 +59,41 @@ class _Part:
         return self.state.domain
 
     @property
+    def failed(self) -> tuple[tuple[str, str], ...]:
+        """(tile, cause)."""
+        return (*self.state.failed, *self.state.suspect)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Tiles that were never sealed, those in flight among them."""
+        return (*self.state.missing, *self.state.in_flight)
+
+    @property
     def shares(self) -> dict[int, float]:
         """FLAIR value → share of the mapped area."""
         counts = reduce(add, (Counter(dict(s.class_pixels)) for s in self.sealed), Counter[int]())
         mapped = sum(n for value, n in counts.items() if value != legend.NODATA)
         return {value: n / mapped for value, n in counts.items() if value != legend.NODATA and mapped}
 
-    def meets(self, other: "_Part") -> bool:
-        """True where tiles of the two overlap or touch."""
+    def touches(self, other: "_DomainFiles") -> bool:
+        """True where tiles of the two domains overlap or touch."""
         return any(self.inputs.meeting(t.tile.window.grow(1)) for t in other.inputs.tiles)
 
 
-def report(
+def write_reports(
     campaign: Campaign,
     *,
     domains: Sequence[str] = (),
     threads: int = 2,
     progress: Progress = SILENT,
 ) -> tuple[Path, ...]:
-    """Writes `report.html` into each domain's folder, and, of all domains, into the current edition.
+    """Writes `report.html` into each domain's folder, and one of all domains into the current edition.
 
     Every pixel of the land cover is read once, for its seams; the rest comes from overviews, items and records.
 
     Args:
         campaign: names domains, folders and limits.
-        domains: names of some of its domains, then without the nation; all when empty.
+        domains: names of some of its domains, then without the nation's page; all when empty.
         threads: tiles read side by side.
         progress: counts tiles.
 
@@ -92,26 +108,37 @@ def report(
     """
     wanted = [campaign.domain(name).name for name in domains] or [section.name for section in campaign.domains]
     recipe = load_recipe(campaign.model.recipe, base=campaign.base)
-    parts = _parts(campaign, wanted, threads=threads, progress=progress)
+    parts = _read_domains(campaign, wanted, threads=threads, progress=progress)
     if not any(parts[name].sealed for name in wanted):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
     pages = {
-        campaign.output.domains / name / REPORT_FILE: _of_domain(campaign, recipe, parts[name], parts)
+        campaign.output.domains / name / REPORT_FILE: _report(
+            campaign,
+            recipe,
+            [own],
+            title=f"{name}: land cover at 0.20 m",
+            compared=[own, *(p for p in parts.values() if p is not own and p.sealed and p.touches(own))],
+        )
         for name in wanted
-        if parts[name].sealed
+        if (own := parts[name]).sealed
     }
     edition = current_edition(campaign.output.national)
     if edition is not None and not domains:
         borders = None if check_shards(edition) else national_borders(campaign, {n: p.sealed for n, p in parts.items()})
-        pages[edition.path / REPORT_FILE] = _of_nation(campaign, recipe, parts, borders, edition=edition)
-    for path, given in pages.items():
-        with replacing(path) as temporary:
-            temporary.write_text(page(given), encoding="utf-8")
+        mapped = [p for p in parts.values() if p.sealed]
+        title = f"{campaign.name}: land cover at 0.20 m, edition {edition.number}"
+        pages[edition.path / REPORT_FILE] = _report(
+            campaign, recipe, mapped, title=title, compared=mapped, borders=borders or Crossings(), edition=edition
+        )
+    for path, content in pages.items():
+        write_text(path, quality_page(content))
     return tuple(pages)
 
 
-def _parts(campaign: Campaign, wanted: Sequence[Domain], *, threads: int, progress: Progress) -> dict[Domain, _Part]:
-    """All domains of the campaign; seams are counted of the wanted ones, the others are only compared with."""
+def _read_domains(
+    campaign: Campaign, wanted: Sequence[Domain], *, threads: int, progress: Progress
+) -> dict[Domain, _DomainFiles]:
+    """Reads all domains of the campaign; seams are counted in the wanted ones only."""
     sealed = {
         s.name: tuple(
             t for t in list_sealed(campaign.output.domains / s.name, s.name, campaign.grid.tile) if not matches(t)
@@ -125,97 +152,72 @@ def _parts(campaign: Campaign, wanted: Sequence[Domain], *, threads: int, progre
         inputs = open_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
         counted = sealed[name] if name in wanted else ()
         seams = domain_seams(counted, cuts=cuts_of(campaign), threads=threads, progress=progress)
-        parts[name] = _Part(
+        parts[name] = _DomainFiles(
             state,
             inputs,
             sealed[name],
-            Figures.of(state, inputs, sealed[name], seams),
+            QualityMetrics.of(state, inputs, sealed[name], seams),
             read_run(campaign.output.domains / name),
             seen_levels(campaign.catalog, inputs),
         )
     return parts
 
 
-def _of_domain(campaign: Campaign, recipe: Recipe, part: _Part, parts: Mapping[Domain, _Part]) -> Report:
-    near = [p for p in parts.values() if p is not part and p.sealed and p.meets(part)]
-    return _report(
-        campaign,
-        recipe,
-        [part],
-        title=f"{part.name}: land cover at 0.20 m",
-        shares={p.name: p.shares for p in (part, *near)},
-    )
-
-
-def _of_nation(
-    campaign: Campaign, recipe: Recipe, parts: Mapping[Domain, _Part], borders: Crossings | None, *, edition: Edition
-) -> Report:
-    return _report(
-        campaign,
-        recipe,
-        [p for p in parts.values() if p.sealed],
-        title=f"{campaign.name}: land cover at 0.20 m, edition {edition.number}",
-        shares={p.name: p.shares for p in parts.values() if p.sealed},
-        borders=borders or Crossings(),
-        edition=edition,
-    )
-
-
 def _report(
     campaign: Campaign,
     recipe: Recipe,
-    parts: Sequence[_Part],
+    parts: Sequence[_DomainFiles],
     *,
     title: str,
-    shares: Mapping[str, Mapping[int, float]],
+    compared: Sequence[_DomainFiles],
     borders: Crossings | None = None,
     edition: Edition | None = None,
-) -> Report:
-    nation = edition is not None
+) -> QualityReport:
+    """Gathers the content of a page of these domains; class shares are those of `compared`."""
 
-    def called(part: _Part, tile: str) -> str:
-        return f"{part.name} {tile}" if nation else tile
+    def label(part: _DomainFiles, tile: str) -> str:
+        return f"{part.name} {tile}" if edition else tile
 
-    def largest(found: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-        return sorted((pair for pair in found if pair[1] > 0), key=lambda pair: (-pair[1], pair[0]))
-
-    failed = [(called(p, t), cause) for p in parts for t, cause in (*p.state.failed, *p.state.suspect)]
-    return Report(
+    gaps = [
+        (label(p, s.tile.name), s.class_pixels.get(legend.NODATA, 0) / s.tile.window.pixels)
+        for p in parts
+        for s in p.sealed
+    ]
+    return QualityReport(
         title=title,
         about=_about(campaign, recipe, parts),
-        figures=reduce(add, (p.figures for p in parts)),
-        exceeded=[e for p in parts for e in exceeded(p.name, p.figures, campaign.limits)],
+        metrics=reduce(add, (p.metrics for p in parts)),
+        exceeded=[e for p in parts for e in exceeded_limits(p.name, p.metrics, campaign.limits)],
         pictures=_pictures(parts, edition),
-        shares=shares,
+        shares={p.name: p.shares for p in compared},
         live=recipe.live,
-        failures=failed,
-        missing=[called(p, t) for p in parts for t in (*p.state.missing, *p.state.in_flight)],
-        gaps=largest(
-            [
-                (called(p, s.tile.name), s.class_pixels.get(legend.NODATA, 0) / s.tile.window.pixels)
-                for p in parts
-                for s in p.sealed
-            ]
-        ),
-        holes=largest([(called(p, t.tile.name), t.hole_share or 0.0) for p in parts for t in p.inputs.tiles]),
+        failures=[(label(p, tile), cause) for p in parts for tile, cause in p.failed],
+        missing=[label(p, tile) for p in parts for tile in p.missing],
+        gaps=_largest(gaps),
+        holes=_largest([(label(p, t.tile.name), t.hole_share or 0.0) for p in parts for t in p.inputs.tiles]),
         pace={p.name: p.state.pace for p in parts if p.state.pace},
         sealed_tiles=[t for p in parts for t in p.record.get("tiles", ())],
         levels={p.name: levels(reduce(add, p.seen.values()), recipe) for p in parts if p.seen},
-        tile_levels={called(p, t): levels(sums, recipe) for p in parts for t, sums in p.seen.items()},
+        tile_levels={label(p, tile): levels(sums, recipe) for p in parts for tile, sums in p.seen.items()},
         unseen=sum(len(p.inputs.tiles) - len(p.seen) for p in parts),
-        domains={p.name: p.figures for p in parts} if nation else {},
+        domains={p.name: p.metrics for p in parts} if edition else {},
         borders=borders,
         edition=edition,
     )
 
 
-def _about(campaign: Campaign, recipe: Recipe, parts: Sequence[_Part]) -> dict[str, str]:
+def _largest(shares: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """(tile, share) of those above 0, the largest share first."""
+    return sorted((pair for pair in shares if pair[1] > 0), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _about(campaign: Campaign, recipe: Recipe, parts: Sequence[_DomainFiles]) -> dict[str, str]:
     origins = [product_origin(campaign, recipe, p.inputs.origin) for p in parts]
 
     def joined(values: Sequence[str]) -> str:
         return "; ".join(dict.fromkeys(v for v in values if v))
 
-    given = {
+    about = {
         "campaign": campaign.name,
         "weights": f"{campaign.model.weights}, recipe {recipe.name}",
         "windows": f"core {campaign.grid.core} px, halo {campaign.grid.halo}, window {campaign.grid.window}; "
@@ -225,25 +227,25 @@ def _about(campaign: Campaign, recipe: Recipe, parts: Sequence[_Part]) -> dict[s
         "cite": joined([o.citation for o in origins]),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
-    return {key: value for key, value in given.items() if value}
+    return {key: value for key, value in about.items() if value}
 
 
-def _pictures(parts: Sequence[_Part], edition: Edition | None) -> Pictures:
-    """Of an edition as it shows its pixels; of tiles where there is none, or where something of it is lost."""
+def _pictures(parts: Sequence[_DomainFiles], edition: Edition | None) -> ProductPictures:
+    """Pictures of the edition; of the sealed tiles where there is no edition, or a part of it is damaged."""
     sealed = [tile for p in parts for tile in p.sealed]
     within = union([t.tile.window for p in parts for t in p.inputs.tiles])
     states: dict[State, list[Tile]] = {"sealed": [], "damaged": [], "failed": [], "missing": []}
     for p in parts:
-        at = {t.tile.name: t.tile for t in p.inputs.tiles}
-        states["sealed"] += [at[name] for name in p.state.sealed]
-        states["damaged"] += [at[name] for name in p.state.damaged]
-        states["failed"] += [at[name] for name, _ in (*p.state.failed, *p.state.suspect)]
-        states["missing"] += [at[name] for name in (*p.state.missing, *p.state.in_flight)]
+        tiles = {t.tile.name: t.tile for t in p.inputs.tiles}
+        states["sealed"] += [tiles[name] for name in p.state.sealed]
+        states["damaged"] += [tiles[name] for name in p.state.damaged]
+        states["failed"] += [tiles[name] for name, _ in p.failed]
+        states["missing"] += [tiles[name] for name in p.missing]
     if edition is not None and not check_shards(edition) and not check_pyramid(edition):
         draw = partial(edition_overview, edition.path, edition.grid, within=within)
     else:
         draw = partial(overview, sealed, within=within)
-    return Pictures(
+    return ProductPictures(
         draw(layer="landcover"),
         draw(layer="confidence"),
         state_map(states, within=within),

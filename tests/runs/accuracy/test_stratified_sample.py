@@ -17,9 +17,10 @@ from pipeline.demo.landscape import Landscape
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.evaluation.area_estimation import allocate, estimate
 from pipeline.grid import Window
+from pipeline.products.analysis import accessor  # noqa: F401 (registers .cover)
 from pipeline.products.assessment.class_maps import find_maps
 from pipeline.products.assessment.reference_sample import blocks_of, count, draw
-from pipeline.runs.accuracy.reference_sample import evaluate_sample, sample_map
+from pipeline.runs.accuracy.stratified_sample import evaluate_sample, sample_map
 from tests.runs.accuracy.test_evaluate import write_map
 from tests.support.campaigns import TILE, Made, make_campaign
 
@@ -94,13 +95,12 @@ def test_an_interpreted_sample_gives_accuracy_and_areas(tmp_path: Path) -> None:
     # Every fifth point mapped as water (5) is coniferous (6), which the map does not have.
     interpret(tmp_path / "s.gpkg", lambda mapped, x, _: np.where((mapped == 5) & (np.round(x * 5) % 5 == 0), 6, mapped))
     done = evaluate_sample(tmp_path / "s.gpkg", out=tmp_path / "out")
-    assert done.sample.classes == (1, 5, 6, 7)
-    found = done.estimates
-    assert found.users[0].value == 1
-    assert found.users[1].value == pytest.approx(0.8, abs=0.15)
-    assert sum(a.value for a in found.areas) == pytest.approx(sum(done.sample.mapped_m2))
+    assert [c.land_cover.value for c in done.classes] == [1, 5, 6, 7]
+    assert done.classes[0].users.value == 1
+    assert done.classes[1].users.value == pytest.approx(0.8, abs=0.15)
+    assert sum(c.area_ha.value for c in done.classes) == pytest.approx(sum(c.mapped_ha for c in done.classes))
     written = json.loads((tmp_path / "out" / "area.json").read_text())
-    assert written["overall"]["value"] == found.overall.value
+    assert written["overall"]["value"] == done.overall.value
     assert [row["class"] for row in written["classes"]] == ["building", "water", "coniferous", "deciduous"]
     assert "coniferous" in done.report.read_text()
 

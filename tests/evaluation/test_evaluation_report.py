@@ -10,8 +10,8 @@ from PIL import Image
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import figures, scores
 from pipeline.evaluation.calibration import Reliability
+from pipeline.evaluation.evaluation_report import Evaluation, evaluation_page
 from pipeline.evaluation.intervals import bootstrap
-from pipeline.evaluation.report import Evaluation, page
 
 
 def zones(count: int = 30, spread: float = 0.15) -> np.ndarray:
@@ -27,7 +27,7 @@ def zones(count: int = 30, spread: float = 0.15) -> np.ndarray:
     return found
 
 
-def test_the_bootstrap_is_that_of_a_plain_loop_and_the_same_for_the_same_seed() -> None:
+def test_the_bootstrap_equals_a_plain_loop_and_repeats_with_its_seed() -> None:
     matrices = zones()
     found = bootstrap(matrices, live=(0, 1, 2), draws=400, seed=5)
     rng = np.random.default_rng(5)
@@ -41,7 +41,7 @@ def test_the_bootstrap_is_that_of_a_plain_loop_and_the_same_for_the_same_seed() 
     assert found != bootstrap(matrices, live=(0, 1, 2), draws=400, seed=6)
 
 
-def test_a_class_of_one_zone_is_judged_by_the_draws_that_have_it() -> None:
+def test_a_class_of_one_zone_is_scored_from_the_draws_that_have_it() -> None:
     matrices = np.zeros((4, 3, 3), np.int64)
     matrices[:, 0, 0] = 100
     matrices[0, 1] = (10, 90, 0)
@@ -50,7 +50,7 @@ def test_a_class_of_one_zone_is_judged_by_the_draws_that_have_it() -> None:
     assert found.by_class["recall"][2] == (0, 0)
 
 
-def test_intervals_hold_the_figure_and_widen_with_what_zones_differ_in() -> None:
+def test_intervals_contain_the_score_and_widen_with_the_spread_of_zones() -> None:
     def width(spread: float) -> float:
         matrices = zones(spread=spread)
         low, high = bootstrap(matrices, live=(0, 1, 2)).means["oa"]
@@ -60,12 +60,12 @@ def test_intervals_hold_the_figure_and_widen_with_what_zones_differ_in() -> None
     assert width(0.01) < width(0.15)
 
 
-def test_one_zone_says_nothing_of_how_sure_a_figure_is() -> None:
+def test_one_zone_gives_no_interval() -> None:
     with pytest.raises(EvaluationError, match="two or more"):
         bootstrap(zones(1), live=(0, 1, 2))
 
 
-def test_the_page_shows_every_figure_and_needs_no_other_file() -> None:
+def test_the_page_shows_every_score_and_needs_no_other_file() -> None:
     matrices = zones()
     matrix = np.zeros((19, 19), np.int64)
     matrix[:3, :3] = matrices.sum(axis=0)
@@ -78,7 +78,7 @@ def test_the_page_shows_every_figure_and_needs_no_other_file() -> None:
         about={"weights": "a & b"},
         reliability=Reliability.of(np.array([0.3, 0.9]), np.array([False, True])),
     )
-    written = page(given)
+    written = evaluation_page(given)
     assert "A &lt;map&gt;" in written
     assert "a &amp; b" in written
     assert f"{100 * given.scored('legacy')['miou']:.3f}" in written

@@ -1,6 +1,5 @@
-"""A sample to be interpreted by people, and what it then says of a map's accuracy and of areas."""
+"""Draws a stratified sample for people to interpret, and estimates a map's accuracy and areas from it."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from PIL import Image, ImageDraw
 from pipeline import legend
 from pipeline.cluster import spread
 from pipeline.domain import Domain
-from pipeline.durable import replacing, write_json
+from pipeline.durable import replacing, write_json, write_text
 from pipeline.errors import ProductError
 from pipeline.evaluation.area_estimation import AreaEstimates, Estimate, allocate, estimate
 from pipeline.grid import PIXELS_PER_M, Window
+from pipeline.html_page import render
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.products.assessment.reference_sample import (
     Interpreted,
@@ -38,8 +38,8 @@ _M2_PER_HA = 10_000
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What was drawn."""
+class DrawnSample:
+    """A sample that was drawn and written."""
 
     path: Path
     units: dict[int, int]
@@ -57,7 +57,7 @@ def sample_map(
     workers: int = 1,
     seed: int = 2022,
     progress: Progress = SILENT,
-) -> Sampled:
+) -> DrawnSample:
     """Draws a stratified random sample of a map, its classes being the strata.
 
     Args:
@@ -88,7 +88,7 @@ def sample_map(
     points = draw(blocks, counts, units, seed=seed)
     crops = _crop(points, out.with_name(f"{out.stem}-crops"), catalog) if catalog else [""] * len(points)
     write_sample(out, points, mapped_m2=mapped_m2, crops=crops)
-    return Sampled(out, units, sum(bool(c) for c in crops))
+    return DrawnSample(out, units, sum(bool(c) for c in crops))
 
 
 def _count(job: tuple[int, tuple[ClassMap, Window]]) -> tuple[int, NDArray[np.int64]]:
@@ -129,81 +129,87 @@ def _framed(rgb: NDArray[np.uint8]) -> Image.Image:
     return picture
 
 
-@dataclass(frozen=True, eq=False)
-class Estimated:
-    """What an interpreted sample says."""
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Accuracy and area of one class, estimated from a sample."""
 
-    sample: Interpreted
-    estimates: AreaEstimates
+    land_cover: legend.LandCover
+    points: int
+    """Points that were drawn of this class on the map."""
+    mapped_ha: float
+    area_ha: Estimate
+    """True area."""
+    users: Estimate
+    """Share of the mapped area that truly is this class, 0..1; NaN where unknown."""
+    producers: Estimate
+    """Share of the true area that is mapped as this class, 0..1; NaN where unknown."""
+
+
+@dataclass(frozen=True)
+class SampleAccuracy:
+    """A map's accuracy, estimated from an interpreted sample."""
+
+    overall: Estimate
+    classes: tuple[ClassAccuracy, ...]
     report: Path
 
 
-def evaluate_sample(path: Path, *, out: Path) -> Estimated:
+def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
     """Area-adjusted accuracy and areas from an interpreted sample, into `area.json` and `area.html`.
 
     Raises:
-        ProductError: no sample, or one that is not interpreted to its end.
+        ProductError: no sample, or one that is not interpreted completely.
         EvaluationError: a stratum with fewer than two points.
         StorageError: `out` cannot be written.
     """
     sample = read_sample(path)
     found = estimate(sample.counts, sample.mapped_m2)
-    names = [legend.BY_VALUE[v].name for v in sample.classes]
-    rows = [
-        {
-            "class": name,
-            "mapped_ha": mapped / _M2_PER_HA,
-            "area_ha": area.value / _M2_PER_HA,
-            "area_ha_half_width": area.half_width / _M2_PER_HA,
-            "users": _json(users),
-            "producers": _json(producers),
-        }
-        for name, mapped, area, users, producers in zip(
-            names, sample.mapped_m2, found.areas, found.users, found.producers, strict=True
-        )
-    ]
+    classes = _by_class(sample, found)
     write_json(
         out / "area.json",
         {
             "overall": _json(found.overall),
-            "classes": rows,
+            "classes": [
+                {
+                    "class": c.land_cover.name,
+                    "mapped_ha": c.mapped_ha,
+                    "area_ha": c.area_ha.value,
+                    "area_ha_half_width": c.area_ha.half_width,
+                    "users": _json(c.users),
+                    "producers": _json(c.producers),
+                }
+                for c in classes
+            ],
             "points": sample.counts.tolist(),
             "method": "Olofsson et al. 2014, doi 10.1016/j.rse.2014.02.015; half widths of 95 % intervals",
         },
     )
     report = out / "area.html"
-    with replacing(report) as temporary:
-        temporary.write_text(_page(path, sample, found), encoding="utf-8")
-    return Estimated(sample, found, report)
+    page = render(
+        "area.html",
+        title="Accuracy from a sample",
+        sample=path.name,
+        points=int(sample.counts.sum()),
+        overall=found.overall,
+        classes=classes,
+    )
+    write_text(report, page)
+    return SampleAccuracy(found.overall, classes, report)
 
 
-def _json(given: Estimate) -> dict[str, float] | None:
-    return None if np.isnan(given.value) else {"value": given.value, "half_width": given.half_width}
-
-
-def _page(path: Path, sample: Interpreted, found: AreaEstimates) -> str:
-    lines = []
-    for k, value in enumerate(sample.classes):
-        c, area = legend.BY_VALUE[value], found.areas[k]
-        lines.append(
-            f'<tr><td><i style="background:{c.colour}"></i>{c.name}<td>{sample.counts[k].sum()}'
-            f"<td>{_percent(found.users[k])}<td>{_percent(found.producers[k])}"
-            f"<td>{sample.mapped_m2[k] / _M2_PER_HA:,.2f}"
-            f"<td>{area.value / _M2_PER_HA:,.2f} ± {area.half_width / _M2_PER_HA:,.2f}"
+def _by_class(sample: Interpreted, found: AreaEstimates) -> tuple[ClassAccuracy, ...]:
+    return tuple(
+        ClassAccuracy(
+            legend.BY_VALUE[value],
+            int(sample.counts[k].sum()),
+            sample.mapped_m2[k] / _M2_PER_HA,
+            Estimate(found.areas[k].value / _M2_PER_HA, found.areas[k].half_width / _M2_PER_HA),
+            found.users[k],
+            found.producers[k],
         )
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Accuracy from a sample</title><style>
-body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
-table{{border-collapse:collapse}}th,td{{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #ddd}}
-th:first-child,td:first-child{{text-align:left}}
-i{{display:inline-block;width:.9em;height:.9em;margin-right:.4em;border:1px solid #888;vertical-align:-.1em}}</style>
-<h1>Accuracy from a sample</h1>
-<p>{int(sample.counts.sum())} points of {html.escape(path.name)}, weighted by the strata's areas on the map.
-Overall accuracy {_percent(found.overall)} %. Each ± is half of a 95 % interval (Olofsson et al. 2014).</p>
-<table><tr><th>class<th>points<th>user's accuracy, %<th>producer's accuracy, %<th>mapped, ha<th>estimated, ha</tr>
-{"".join(lines)}</table></html>
-"""
+        for k, value in enumerate(sample.classes)
+    )
 
 
-def _percent(given: Estimate) -> str:
-    return "–" if np.isnan(given.value) else f"{100 * given.value:.1f} ± {100 * given.half_width:.1f}"
+def _json(estimate: Estimate) -> dict[str, float] | None:
+    return None if math.isnan(estimate.value) else {"value": estimate.value, "half_width": estimate.half_width}
