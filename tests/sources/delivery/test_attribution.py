@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.domain import Domain
 from pipeline.sources import index, open_domain
-from pipeline.sources.delivery.attribution import Origin, days_of
+from pipeline.sources.delivery.acquisition_dates import read_acquisition_dates
+from pipeline.sources.delivery.attribution import Origin
 from tests.support.deliveries import flat, make_delivery, noise, tile_at, write_pair, write_relief
 
 SIZE = 250
@@ -50,7 +51,7 @@ def test_a_mosaicking_graph_dates_the_domain_and_the_vintage_does_where_nothing_
     write_table(tmp_path / "in" / "GRAPHE.DBF", {"DATE": 10}, rows)
     write_table(tmp_path / "in" / "other.dbf", {"COLOUR": 10}, [("red",)])
     (tmp_path / "in" / "broken.dbf").write_bytes(b"\3\1")
-    days = days_of([tmp_path / "in"], year=2021)
+    days = read_acquisition_dates([tmp_path / "in"], year=2021)
     assert days.of("0595-6890") == (dt.date(2021, 7, 3), dt.date(2021, 8, 1))
     delivery = make_delivery(tmp_path / "bare", at=[(0, 0)])
     index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=SIZE)
@@ -97,7 +98,11 @@ def test_elevation_of_another_year_is_noted(tmp_path: Path, where: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "row", "said"),
     [
-        ({"NOM": 60, "COULEUR": 9}, ("a", "rvb"), r"no field DATE… that could be days .* \(its fields: NOM, COULEUR\)"),
+        (
+            {"NOM": 60, "COULEUR": 9},
+            ("a", "rvb"),
+            r"no field DATE… that could hold days .* \(its fields: NOM, COULEUR\)",
+        ),
         ({"DATE_MAJ": 10}, ("2021-05-05",), r"no field DATE… .* \(its fields: DATE_MAJ\)"),
         ({"DATE_VOL": 10}, ("1999-05-05",), "no day within 2 years of 2021 in DATE_VOL"),
         ({"DATE_VOL": 10}, ("été",), "no day within 2 years of 2021 in DATE_VOL"),
@@ -116,15 +121,15 @@ def test_tables_without_days_say_what_they_have_instead(
 
 def test_a_table_that_is_none_is_said_and_one_with_days_silences_the_others(tmp_path: Path) -> None:
     (tmp_path / "a.dbf").write_bytes(b"\3\1")
-    assert days_of([tmp_path], year=2021).notes == (
-        "a.dbf: is no dBASE table, so no days of acquisition are known from it",
+    assert read_acquisition_dates([tmp_path], year=2021).notes == (
+        "a.dbf: not a dBASE table, so no days of acquisition are known from it",
     )
     write_table(tmp_path / "b.dbf", {"DATE": 10}, [("20210801",)])
-    assert days_of([tmp_path], year=2021).notes == ()
+    assert read_acquisition_dates([tmp_path], year=2021).notes == ()
 
 
 def test_tables_behind_links_to_folders_count(tmp_path: Path) -> None:
     write_table(tmp_path / "disk" / "graph.dbf", {"DATE": 10}, [("20210801",)])
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "disk")
-    assert days_of([tmp_path / "in"], year=2021).domain == (dt.date(2021, 8, 1), dt.date(2021, 8, 1))
+    assert read_acquisition_dates([tmp_path / "in"], year=2021).domain == (dt.date(2021, 8, 1), dt.date(2021, 8, 1))
