@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
 from scipy import ndimage
-from shapely.geometry import box, shape
+from shapely.geometry import shape
 
 from pipeline.grid import Tile
 from pipeline.sources.domain_inputs import Fill
@@ -87,19 +88,9 @@ def _polygons(tile: Tile, value: int, inside: NDArray[np.bool_], *, cell_m: floa
     transform = Affine(cell_m, 0.0, left, 0.0, -cell_m, top)
     found = [shape(g) for g, _ in shapes(grown.astype(np.uint8), mask=grown, connectivity=4, transform=transform)]
     # The last cells may reach beyond the tile's edge.
-    tile_box = box(left, bottom, right, top)
-    parts = [p for polygon in found for p in _parts(polygon.intersection(tile_box))]
-    return Fill(value, tuple(tuple(_ring(r) for r in (p.exterior, *p.interiors)) for p in sorted(parts, key=_corner)))
-
-
-def _parts(geometry: Any) -> list[Any]:
-    if geometry.geom_type == "Polygon":
-        return [geometry] if geometry.area > 0 else []
-    return [g for g in geometry.geoms if g.geom_type == "Polygon"] if hasattr(geometry, "geoms") else []
-
-
-def _corner(polygon: Any) -> tuple[float, ...]:
-    return tuple(polygon.bounds)
+    parts = shapely.get_parts(shapely.intersection(found, shapely.box(left, bottom, right, top)))
+    polygons = sorted((p for p in parts if p.geom_type == "Polygon" and p.area > 0), key=lambda p: tuple(p.bounds))
+    return Fill(value, tuple(tuple(_ring(r) for r in (p.exterior, *p.interiors)) for p in polygons))
 
 
 def _ring(ring: Any) -> tuple[tuple[float, float], ...]:
