@@ -1,7 +1,7 @@
-"""The HTTP client of the project: every request to a catalog or a file server, but those of GDAL, goes through it.
+"""The HTTP client of the project: all requests except those of GDAL and huggingface-hub go through it.
 
-Its rules: redirects are followed one at a time; the credentials of the environment go to one origin only; connections
-that break and servers that are overloaded are tried again; only a limited number of bytes is read into memory.
+Its rules: redirects are followed one at a time; the credentials of the environment are sent to one origin only; broken
+connections and requests to overloaded servers are retried; a limited number of bytes is read into memory.
 """
 
 import os
@@ -30,7 +30,7 @@ _RETRIES = urllib3.Retry(
     3,
     redirect=False,
     status_forcelist=(429, 502, 503, 504),
-    # A search of a STAC API is a POST, and asking twice changes nothing.
+    # POST included: it searches a STAC API, and changes nothing there.
     allowed_methods=None,
     backoff_factor=0.5,
     raise_on_status=False,
@@ -54,7 +54,7 @@ class Response:
     """The answer to a request, read into memory."""
 
     url: str
-    """Where it came from: after redirects another one than was requested."""
+    """The URL that answered: after redirects not the requested one."""
     headers: Mapping[str, str]
     """By name, in any case."""
     body: bytes
@@ -85,7 +85,7 @@ def fetch(
     source: str | None = None,
     byte_range: tuple[int, int] | None = None,
 ) -> Response:
-    """Sends a request and reads the answer into memory; a connection that breaks meanwhile is tried again.
+    """Sends a request and reads the answer into memory; retries if the connection breaks meanwhile.
 
     Args:
         url: http or https.
@@ -93,7 +93,7 @@ def fetch(
         headers: of the request.
         body: of the request.
         source: the URL to whose origin the credentials of the environment belong; `url` by default.
-        byte_range: first and last byte, where only a part of the file is wanted.
+        byte_range: first and last byte, to read only a part of the file.
 
     Raises:
         RequestError: no answer, an answer other than success, or one longer than `MAX_BODY_BYTES` or the range.
@@ -111,7 +111,7 @@ def fetch(
             try:
                 with open_url(url, method=method, headers=sent, body=body, source=source) as answer:
                     if byte_range and answer.status != 206:
-                        raise RequestError(0, "the server does not serve ranges of bytes: copy the file here", url)
+                        raise RequestError(0, "the server does not serve ranges of bytes; download the file", url)
                     content = answer.read(limit + 1)
                     break
             except (ProtocolError, ReadTimeoutError) as error:
@@ -131,14 +131,14 @@ def open_url(
     body: bytes | None = None,
     source: str | None = None,
 ) -> Iterator[urllib3.BaseHTTPResponse]:
-    """Yields the answer to a request with its body still to be read; `url` of the answer is the one after redirects.
+    """Yields the answer to a request, whose body is not read yet and whose `url` is the one after redirects.
 
-    The arguments are those of `fetch`. Redirects are followed here and not by urllib3, so that each hop gets the
-    credentials of the environment only where it has the origin of `source`.
+    The arguments are those of `fetch`. Redirects are followed here and not by urllib3, so that the credentials of the
+    environment are sent only in requests to the origin of `source`.
 
     Raises:
         RequestError: no answer, an answer other than success, or too many redirects.
-        urllib3.exceptions.HTTPError: while the body is read, the connection breaks.
+        urllib3.exceptions.HTTPError: the connection breaks while the body is read.
     """
     target, home = url, source or url
     for _ in range(MAX_REDIRECTS + 1):
@@ -150,7 +150,7 @@ def open_url(
                 yield answer
                 return
             target = urljoin(target, location)
-            if answer.status == 303:
+            if answer.status == 303 and method != "HEAD":
                 method, body = "GET", None
     raise RequestError(0, f"redirects more than {MAX_REDIRECTS} times, at last to {target}; check the URL", url)
 

@@ -19,6 +19,9 @@ _NAME_FIELD = "NOM"
 _DATES = (re.compile(r"(?P<y>\d{4})-?(?P<m>\d\d)-?(?P<d>\d\d)"), re.compile(r"(?P<d>\d\d)/(?P<m>\d\d)/(?P<y>\d{4})"))
 _MAX_YEARS_OFF = 2
 """A vintage is flown in its own year, and completed with images of the neighbouring ones."""
+_Table = tuple[list[str], list[dict[str, str]]]
+"""Names of all fields in capitals; and rows with the text of dates and tile names, if any field is a date."""
+
 _DBASE_VERSIONS = (b"\x03", b"\x30", b"\x31", b"\x83", b"\x8b")
 
 
@@ -58,7 +61,7 @@ def read_acquisition_dates(folders: Iterable[Path], *, year: int) -> Acquisition
     for path in sorted(files_below(folders, (".dbf",))):
         table = _read_table(path)
         found = 0
-        for row in table.rows if table else ():
+        for row in table[1] if table else ():
             days = [d for name, text in row.items() if name != _NAME_FIELD and (d := _parse_day(text))]
             days = [d for d in days if abs(d.year - year) <= _MAX_YEARS_OFF]
             found += len(days)
@@ -83,28 +86,21 @@ def _span(days: list[dt.date]) -> Days:
     return min(days), max(days)
 
 
-def _missing_days(path: Path, table: "_Table | None", year: int) -> str:
+def _missing_days(path: Path, table: _Table | None, year: int) -> str:
     """What an attribute table has instead of days."""
     if table is None:
         return f"{path.name}: not a dBASE table, so no days of acquisition are known from it"
-    dated = [name for name in table.fields if _DATE_FIELD.match(name)]
+    fields, _ = table
+    dated = [name for name in fields if _DATE_FIELD.match(name)]
     if not dated:
         return (
-            f"{path.name}: no field DATE… that could hold days of acquisition (its fields: {', '.join(table.fields)}); "
-            f"the vintage {year} is used"
+            f"{path.name}: no field DATE… that could hold days of acquisition (its fields: {', '.join(fields)}); the "
+            f"vintage {year} is used"
         )
     return (
         f"{path.name}: no day within {_MAX_YEARS_OFF} years of {year} in {', '.join(dated)}; the vintage is used "
         "instead"
     )
-
-
-@dataclass(frozen=True)
-class _Table:
-    fields: tuple[str, ...]
-    """Names of all fields, in capitals."""
-    rows: tuple[dict[str, str], ...]
-    """The fields with a date or a tile's name as text; empty where no field is a date."""
 
 
 def _read_table(path: Path) -> _Table | None:
@@ -126,14 +122,14 @@ def _read_table(path: Path) -> _Table | None:
         try:
             fields = [str(name) for name in pyogrio.read_info(alone, encoding="ISO-8859-1")["fields"]]
             wanted = [n for n in fields if n.upper() == _NAME_FIELD or _DATE_FIELD.match(n)]
-            rows = []
+            rows: list[dict[str, str]] = []
             if any(map(_DATE_FIELD.match, fields)):
                 # Arrow's reader, unlike the other one, gives the rows before a truncation and takes impossible dates.
                 _, table = pyogrio.read_arrow(alone, columns=wanted, read_geometry=False, encoding="ISO-8859-1")
                 rows = [{k.upper(): "" if v is None else str(v) for k, v in r.items()} for r in table.to_pylist()]
         except DataSourceError:
             return None
-    return _Table(tuple(name.upper() for name in fields), tuple(rows))
+    return [name.upper() for name in fields], rows
 
 
 def _parse_day(text: str) -> dt.date | None:

@@ -49,19 +49,9 @@ class InspectedFile:
     @property
     def asset(self) -> Asset:
         """The file as the catalog keeps it, without a nodata tag that is not believed."""
-        nodata = self.header.nodata if self.nodata_believed else None
-        return Asset(
-            self.kind,
-            self.path,
-            self.signature,
-            self.size,
-            self.mtime_ns,
-            self.header.transform,
-            self.header.shape,
-            self.header.dtype,
-            self.header.block,
-            None if nodata is None else str(nodata),
-        )
+        header, nodata = self.header, str(self.header.nodata) if self.nodata_believed else None
+        grid = (header.transform, header.shape, header.dtype, header.block)
+        return Asset(self.kind, self.path, self.signature, self.size, self.mtime_ns, *grid, nodata)
 
 
 def inspect_files(

@@ -123,16 +123,5 @@ def _write_patch(values: NDArray[np.float32], grid: NativeGrid, place: Window, k
         raise StorageError(
             f"{path}: cannot be written: {error}; is the disk full? Run the same command again"
         ) from error
-    stat = path.stat()
-    return Asset(
-        kind,
-        path,
-        digest([path.name]),
-        stat.st_size,
-        stat.st_mtime_ns,
-        tuple(transform)[:6],
-        place.shape,
-        "float32",
-        tuple(block),
-        str(NODATA_M),
-    )
+    stat, on_grid = path.stat(), (tuple(transform)[:6], place.shape, "float32", tuple(block))
+    return Asset(kind, path, digest([path.name]), stat.st_size, stat.st_mtime_ns, *on_grid, str(NODATA_M))

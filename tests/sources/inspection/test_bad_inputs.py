@@ -70,7 +70,7 @@ def virtual_raster(delivery: DamagedDelivery) -> None:
 
 ROTATED = Affine(0.2, 0.01, 770500, 0.01, -0.2, 6277600)
 SOUTH_UP = Affine(0.2, 0, 770500, 0, 0.2, 6277550)
-RGBE = ("red", "green", "blue", "elevation")
+
 
 DEEP = {"accept": ("bit_depth",)}
 

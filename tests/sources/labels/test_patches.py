@@ -90,7 +90,7 @@ def test_statistics_of_the_real_patches(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda f: (f / "msk" / "MSK_000001.tif").unlink(), "1 files have no mask with their domain, zone and number"),
         (lambda f: (f / "img" / "IMG_000001.tif").unlink(), "1 files have no image"),
@@ -100,11 +100,11 @@ def test_statistics_of_the_real_patches(shared_data: Path) -> None:
         ),
     ],
 )
-def test_an_incomplete_set_is_refused(tmp_path: Path, change: object, said: str) -> None:
+def test_an_incomplete_set_is_refused(tmp_path: Path, change: object, message: str) -> None:
     for number in (1, 2):
         write_ones(tmp_path, number)
     change(tmp_path)  # type: ignore[operator]
-    with pytest.raises(DeliveryError, match=said):
+    with pytest.raises(DeliveryError, match=message):
         find_patches([tmp_path])
 
 
@@ -127,17 +127,19 @@ def test_bad_lists_folders_and_metadata_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pixels", "mask", "crs", "said"),
+    ("pixels", "mask", "crs", "message"),
     [
         ((5, 32, 32), np.full((32, 32), 20, np.uint8), LOCAL, r"has values \[20\]; expected FLAIR values 1..19"),
         ((5, 32, 32), np.ones((16, 32), np.uint8), LOCAL, "is 1 × 16 × 32; expected 1 × 32 × 32"),
         ((5, 32, 32), np.ones((32, 32), np.uint8), "EPSG:2975", "they must agree"),
     ],
 )
-def test_a_bad_mask_is_refused(tmp_path: Path, pixels: tuple[int, ...], mask: np.ndarray, crs: str, said: str) -> None:
+def test_a_bad_mask_is_refused(
+    tmp_path: Path, pixels: tuple[int, ...], mask: np.ndarray, crs: str, message: str
+) -> None:
     write_pair(tmp_path, 1, pixels=np.ones(pixels, np.uint8), mask=mask, mask_crs=crs)
     (patch,) = find_patches([tmp_path])
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         read_mask(patch)
 
 
