@@ -37,8 +37,8 @@ from pipeline.runs.tracking.run_record import read_run
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.domain_inputs import DomainInputs
-from pipeline.sources.inspection.lowest_level import Sums
-from pipeline.sources.inspection.radiometry import levels, seen_levels
+from pipeline.sources.inspection.lowest_level import BandSums
+from pipeline.sources.inspection.radiometry import cached_levels, levels
 
 REPORT_FILE = "report.html"
 
@@ -52,7 +52,7 @@ class _DomainFiles:
     sealed: tuple[SealedTile, ...]
     metrics: QualityMetrics
     record: Mapping[str, Any]
-    seen: Mapping[str, Sums]
+    seen: Mapping[str, BandSums]
 
     @property
     def name(self) -> Domain:
@@ -158,7 +158,7 @@ def _read_domains(
             sealed[name],
             QualityMetrics.of(state, inputs, sealed[name], seams),
             read_run(campaign.output.domains / name),
-            seen_levels(campaign.catalog, inputs),
+            cached_levels(campaign.catalog, inputs),
         )
     return parts
 

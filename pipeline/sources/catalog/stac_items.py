@@ -14,10 +14,11 @@ from rasterio.warp import transform_geom
 
 from pipeline.errors import CatalogError
 from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Tile
-from pipeline.sources.delivery.attribution import About, Days, Origin
+from pipeline.sources.delivery.acquisition_dates import Days
+from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.domain_inputs import Asset, Fill, InputTile
 from pipeline.sources.http_path import WebPath
-from pipeline.sources.staging.height_cog import Holes
+from pipeline.sources.staging.height_record import HeightHoles
 
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
@@ -63,7 +64,13 @@ def provenance(origin: Origin) -> dict[str, Any]:
 
 
 def item_of(
-    tile: InputTile, *, about: About, path: Path, near: Path, notes: Sequence[str], holes: Holes | None
+    tile: InputTile,
+    *,
+    about: DomainDescription,
+    path: Path,
+    near: Path,
+    notes: Sequence[str],
+    holes: HeightHoles | None,
 ) -> pystac.Item:
     """The STAC item of a tile that will lie at `path`.
 
