@@ -78,7 +78,7 @@ def test_a_delivery_as_igns_goes_from_its_archives_to_a_verified_map(tmp_path: P
     out, catalog = tmp_path / "staged", tmp_path / "catalog"
     options = ("--domain", DOMAIN, "--tile-m", TILE // 5)
     said = landcover("stage", *archives, *options, "--out", out, "--holes", "leave", "--remove-small")
-    assert "2 heights written" in said
+    assert "2 height files written" in said
     assert f"next: landcover index {out} --domain {DOMAIN}" in said
     # The command that stage ends with, as it stands there.
     command = re.search(r"next: landcover (index .* --catalog catalog --tile-m 100)", said)
@@ -133,7 +133,7 @@ def test_the_real_files_go_from_archives_to_a_verified_map(tmp_path: Path, share
     out = tmp_path / "staged"
     landcover("stage", archives[0], "--domain", DOMAIN, "--tile-m", 50, "--out", out, "--remove-small")
     said = landcover("index", out, "--domain", DOMAIN, "--tile-m", 50, "--catalog", tmp_path / "catalog")
-    assert "1 tiles" in said
+    assert "1 tile, " in said
     grid = {"tile": 250, "block": 250, "core": 250, "halo": 16, "window": 320}
     model = {"weights": str(shared_data / WEIGHTS)}
     config = write_campaign(tmp_path, TILE_50_M.window, model=model, grid=grid)

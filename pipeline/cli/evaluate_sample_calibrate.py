@@ -1,0 +1,237 @@
+"""The commands `evaluate`, `sample` and `calibrate`: how accurate a network or a map is."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.help import command
+from pipeline.cli.options import (
+    DataArgument,
+    EngineOption,
+    FieldOption,
+    MetadataOption,
+    NomenclatureOption,
+    PrecisionOption,
+    RecipeOption,
+    WeightsOption,
+    console,
+    count,
+    log,
+    progress_bar,
+    say,
+    say_next,
+    shown,
+)
+from pipeline.config import DEFAULT_RECIPE
+from pipeline.errors import ConfigError
+from pipeline.legend import BY_VALUE, Nomenclature
+
+if TYPE_CHECKING:
+    from pipeline.runs.accuracy.evaluate import Evaluated
+
+app = typer.Typer()
+
+PlacesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="DATA",
+        help="With --weights: labelled patches (folders, CSV lists). With --reference: one map (a GeoTIFF, a folder of "
+        "COGs or a Zarr).",
+        show_default=False,
+    ),
+]
+EvaluationOutOption = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="Where report, figures, confmat.npy and metrics.json go.")
+]
+EvaluatedWeightsOption = Annotated[
+    str | None, typer.Option("--weights", metavar="PATH|HUB", help="Evaluate this checkpoint on labelled patches.")
+]
+ReferenceOption = Annotated[
+    Path | None, typer.Option("--reference", metavar="FILE", help="Compare a map with this raster or these polygons.")
+]
+SampleOption = Annotated[
+    Path | None,
+    typer.Option("--sample", metavar="FILE", help="Evaluate a map by an interpreted sample of `landcover sample`."),
+]
+ClassesOption = Annotated[
+    Nomenclature, typer.Option("--classes", help="Legend in which a map is compared with the reference.")
+]
+ModeOption = Annotated[
+    Literal["legacy", "present"],
+    typer.Option("--mode", help="Means over all classes, absent ones counted as 0 (legacy), or over the present ones."),
+]
+UnitsOption = Annotated[
+    Literal["auto", "zones", "patches"], typer.Option("--units", help="What the bootstrap intervals resample.")
+]
+ProcessesOption = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Number of processes.")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS|FILE", help="Use a running Dask scheduler instead of --workers."),
+]
+
+
+@command(
+    app,
+    "landcover evaluate flair_1_aerial_test flair_1_labels_test --out evaluation \\\n"
+    "    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
+    "landcover evaluate products/D034_2021 --out evaluation \\\n"
+    "    --reference CoSIA_D034_2021.gpkg --field numero --reference-as cosia",
+    "landcover evaluate --sample sample.gpkg --out accuracy",
+    group="Measure accuracy",
+)
+def evaluate(
+    places: PlacesArgument = None,
+    *,
+    out: EvaluationOutOption,
+    weights: EvaluatedWeightsOption = None,
+    reference: ReferenceOption = None,
+    sample: SampleOption = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    metadata: MetadataOption = None,
+    reference_as: NomenclatureOption = "flair19",
+    field: FieldOption = "",
+    classes: ClassesOption = "flair12",
+    mode: ModeOption = "legacy",
+    units: UnitsOption = "auto",
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    workers: ProcessesOption = 1,
+    scheduler: AddressOption = None,
+) -> None:
+    """Score a network or a map against reference data.
+
+    Choose one: --weights scores a network on labelled patches, --reference compares a map with a raster or polygons,
+    --sample estimates a map's accuracy and true areas from an interpreted sample.
+    """
+    if sum(given is not None for given in (weights, reference, sample)) != 1:
+        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
+    if sample is not None:
+        _evaluate_sample(sample, out)
+        return
+    maps = places or []
+    if reference is not None and len(maps) != 1:
+        raise ConfigError(f"--reference compares one map, a GeoTIFF or a folder: got {len(maps)}")
+    from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
+    from pipeline.runs.accuracy.scoring import Judging
+
+    if weights is not None:
+        score = partial(
+            evaluate_set, maps, weights=weights, recipe=recipe, metadata=metadata, engine=engine, precision=precision
+        )
+    elif reference is not None:
+        score = partial(evaluate_map, maps[0], reference, nomenclature=reference_as, field=field, judged=classes)
+    how = Judging(mode=mode, units=units, workers=workers, scheduler=scheduler)
+    with progress_bar("evaluate") as progress:
+        done = score(out=out, how=how, progress=progress)
+    _show_scores(done)
+
+
+def _show_scores(done: "Evaluated") -> None:
+    from pipeline.evaluation.report import BY_CLASS, MEANS
+
+    given = done.evaluation
+    found = given.scored(given.mode)
+    for name, title in MEANS.items():
+        interval = ""
+        if given.intervals is not None:
+            low, high = given.intervals.means[name]
+            interval = f"  (95 % interval: {100 * low:.2f} – {100 * high:.2f})"
+        say(f"{title:<17} {100 * found[name]:.3f} %{interval}")
+    table = Table("class", "IoU", "F-score", "precision", "recall", box=None, pad_edge=False)
+    for k, name in enumerate(given.names):
+        cells = [f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS]
+        table.add_row(name, *cells)
+    console.print(table)
+    say(f"report: {shown(done.report)} (means in mode {given.mode})")
+
+
+def _evaluate_sample(sample: Path, out: Path) -> None:
+    from pipeline.runs.accuracy.reference_sample import evaluate_sample
+
+    done = evaluate_sample(sample, out=out)
+    found = done.estimates
+    say(f"overall accuracy {100 * found.overall.value:.2f} ± {100 * found.overall.half_width:.2f} %")
+    table = Table("class", "user's, %", "producer's, %", "area, ha", box=None, pad_edge=False)
+    for k, value in enumerate(done.sample.classes):
+        percents = (f"{100 * e.value:.1f} ± {100 * e.half_width:.1f}" for e in (found.users[k], found.producers[k]))
+        area = found.areas[k]
+        table.add_row(BY_VALUE[value].name, *percents, f"{area.value / 1e4:,.2f} ± {area.half_width / 1e4:,.2f}")
+    console.print(table)
+    say("± is the half-width of a 95 % interval")
+    say(f"report: {shown(done.report)}")
+
+
+@command(
+    app,
+    "landcover sample products/D034_2021 --out sample.gpkg --catalog catalog",
+    group="Measure accuracy",
+)
+def sample(
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MAP",
+            exists=True,
+            help="A GeoTIFF, a folder of COGs or the national product's folder.",
+            show_default=False,
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The GeoPackage to write.")],
+    size: Annotated[int, typer.Option("--size", metavar="N", min=2, help="Number of points.")] = 600,
+    least: Annotated[int, typer.Option("--least", metavar="N", min=2, help="Smallest number per class.")] = 30,
+    catalog: Annotated[
+        Path | None,
+        typer.Option("--catalog", metavar="FOLDER", help="Input catalog; adds a crop of the imagery to each point."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed draws the same points.")] = 2022,
+    workers: ProcessesOption = 1,
+) -> None:
+    """Draw a stratified random sample of a map for interpretation.
+
+    Interpret each point, then give the file to `landcover evaluate --sample`.
+    """
+    from pipeline.runs.accuracy.reference_sample import sample_map
+
+    with progress_bar("sample") as progress:
+        done = sample_map(
+            place, out=out, size=size, least=least, catalog=catalog, workers=workers, seed=seed, progress=progress
+        )
+    say(f"{count(sum(done.units.values()), 'point')}, {count(done.crops, 'crop')} of imagery: {shown(done.path)}")
+    for value, number in done.units.items():
+        say(f"  {number:>5} {BY_VALUE[value].name}")
+    say("write the FLAIR class number that you see at each point into its attribute `reference`; then")
+    say_next("evaluate", "--sample", done.path, "--out", "accuracy")
+
+
+@command(
+    app,
+    "landcover calibrate validation --out calibrated \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
+    group="Measure accuracy",
+)
+def calibrate(
+    places: DataArgument,
+    *,
+    weights: WeightsOption,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Where the new recipe, a figure and its numbers go.")
+    ],
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    metadata: MetadataOption = None,
+) -> None:
+    """Fit the temperature that makes confidences match accuracies.
+
+    Writes a recipe with this temperature. The mapped classes do not change, only the confidences.
+    """
+    from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
+
+    with progress_bar("calibrate") as progress:
+        done = calibrate_set(places, weights=weights, recipe=recipe, out=out, metadata=metadata, progress=progress)
+    errors = f"{100 * done.before.ece:.2f} % → {100 * done.after.ece:.2f} %"
+    say(f"temperature {done.temperature:g}: expected calibration error {errors}, on zones that the fit did not use")
+    say(f"next: set model.recipe in the campaign to {shown(done.recipe)}")
+    if done.after.ece >= done.before.ece:
+        log.warning("the error did not fall: keep the former recipe, or calibrate on labelled patches of more zones")

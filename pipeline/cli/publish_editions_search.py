@@ -1,0 +1,211 @@
+"""The commands `publish`, `editions` and `search`: the national product and its catalog."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.help import command
+from pipeline.cli.options import (
+    BoxOption,
+    ClusterOption,
+    ConfigArgument,
+    DomainOption,
+    SchedulerOption,
+    WorkersOption,
+    console,
+    count,
+    log,
+    progress_bar,
+    save_json,
+    say,
+    say_next,
+    shown,
+)
+from pipeline.config import load_campaign
+from pipeline.errors import ConfigError
+from pipeline.grid import PIXELS_PER_M
+
+if TYPE_CHECKING:
+    from pipeline.products.national.edition_history import EditionState
+    from pipeline.runs.publishing.publish import Published
+
+_YAML = (".yaml", ".yml")
+
+app = typer.Typer()
+
+
+@command(app, "landcover publish campaign.yaml", group="Check, publish and search")
+def publish(
+    config: ConfigArgument,
+    workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    scheduler: SchedulerOption = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another process publishes, instead of failing at once.")
+    ] = False,
+) -> None:
+    """Publish the sealed tiles as a new edition of the national Zarr.
+
+    Unchanged parts are shared with the edition before, so that an edition costs only what changed.
+    """
+    campaign = load_campaign(config).on_cluster(cluster, scheduler)
+    from pipeline.runs.publishing.publish import publish as publish_edition
+
+    with progress_bar("publish") as progress:
+        done = publish_edition(campaign, workers=workers, wait=wait, progress=progress)
+    _show_published(done)
+    say_next("report", config)
+
+
+def _show_published(done: "Published") -> None:
+    """Prints which edition is current, what is missing from it, and to whom its pixels belong."""
+    for name, tiles in done.lacking:
+        log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
+    for name in done.left:
+        log.warning("%s is not in the campaign and not in this edition; earlier editions still have it", name)
+    for name, km2 in done.undelivered_km2.items():
+        log.info("%s: %.2f km² of its boundary polygon lie outside its delivered tiles", name, km2)
+    say(f"edition {done.edition} is current: {shown(done.store)}")
+    say(f"{count(done.written, 'shard')} written, {done.linked} unchanged")
+    say(f"pixels inside the boundaries of several domains: {_area(done.tally.several)}")
+    say(f"pixels of delivered tiles outside all boundaries: {_area(done.tally.nobody)}")
+    for name, pixels in done.tally.filled.items():
+        say(f"pixels that {name} fills because their owner has no imagery there: {_area(pixels)}")
+
+
+def _area(pixels: int) -> str:
+    return f"{pixels} ({pixels / PIXELS_PER_M**2 / 1e6:.2f} km²)"
+
+
+@command(
+    app,
+    "landcover editions campaign.yaml",
+    "landcover editions campaign.yaml --restore 2",
+    group="Check, publish and search",
+)
+def editions(
+    config: ConfigArgument,
+    restore: Annotated[
+        int | None, typer.Option("--restore", metavar="N", help="Make edition N the current one again.")
+    ] = None,
+    drop: Annotated[
+        list[int] | None,
+        typer.Option("--drop", metavar="N", help="Delete edition N for good. Can be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List, restore or delete editions of the national product."""
+    national = load_campaign(config).output.national
+    from pipeline.products.national.edition_history import history
+    from pipeline.runs.publishing import editions as kept
+
+    if restore is not None:
+        kept.restore(national, restore)
+    if drop:
+        kept.drop(national, drop)
+    states = history(national)
+    if as_json:
+        console.print_json(json.dumps([_as_json(state) for state in states]))
+    elif states:
+        console.print(_table(states))
+    else:
+        say(f"nothing is published in {shown(national)}")
+        say_next("publish", config)
+
+
+def _table(states: "Sequence[EditionState]") -> Table:
+    table = Table("edition", "created", "", "domains", "shards", "own MB", "shared MB", box=None, pad_edge=False)
+    for s in states:
+        sizes = (f"{s.own_bytes / 1e6:.1f}", f"{s.shared_bytes / 1e6:.1f}")
+        e = s.edition
+        current = "current" if s.current else ""
+        table.add_row(str(e.number), e.created, current, str(len(e.domains)), str(len(e.digests)), *sizes)
+    return table
+
+
+def _as_json(state: "EditionState") -> dict[str, object]:
+    edition = state.edition
+    return {
+        "edition": edition.number,
+        "created": edition.created,
+        "current": state.current,
+        "domains": list(edition.domains),
+        "shards": len(edition.digests),
+        "own_bytes": state.own_bytes,
+        "shared_bytes": state.shared_bytes,
+        "path": str(edition.path),
+    }
+
+
+@command(
+    app,
+    "landcover search campaign.yaml --min-share vineyard=0.3 --datetime 2021",
+    "landcover search national --bbox 3.7 43.5 4.0 43.7 --out found.json",
+    group="Check, publish and search",
+)
+def search(
+    where: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG|FOLDER",
+            help="A campaign's YAML file, the national product's folder, or one edition's.",
+            show_default=False,
+        ),
+    ],
+    domain: DomainOption = None,
+    bbox: BoxOption = None,
+    when: Annotated[
+        str | None, typer.Option("--datetime", metavar="WHEN", help="A day, a month, a year or START/END.")
+    ] = None,
+    min_share: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--min-share", metavar="CLASS=SHARE", help="Smallest share of a class in the tile, 0 to 1. Can be repeated."
+        ),
+    ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option("--min-confidence", metavar="X", help="Smallest mean confidence of the tile, 0 to 1."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Also write the STAC items to this JSON file, for `rustac serve`."),
+    ] = None,
+) -> None:
+    """Find tiles by place, time, class share and confidence.
+
+    The published catalog is searched directly; no server is needed.
+    """
+    shares = _shares(min_share or [])
+    national = load_campaign(where).output.national if where.suffix in _YAML else where
+    from pipeline.products.stac.search import search as find
+    from pipeline.products.tile.stac_item import CONFIDENCE
+
+    with console.status("search"):
+        found = find(
+            national, domains=domain, bbox=bbox, datetime=when, min_share=shares, min_confidence=min_confidence
+        )
+    if len(found):
+        say("confidence  land cover")
+    for item in found:
+        confidence = item.properties.get(CONFIDENCE)
+        rounded = "" if confidence is None else f"{confidence:.2f}"
+        say(f"{rounded:<10}  {shown(item.assets['landcover'].href)}")
+    say(f"{count(len(found), 'tile')} found")
+    save_json(out, found.to_dict(), "items")
+
+
+def _shares(given: list[str]) -> dict[str, float]:
+    """`["vineyard=0.3"]` → `{"vineyard": 0.3}`."""
+    shares = {}
+    for text in given:
+        name, _, share = text.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError as error:
+            raise ConfigError(f"--min-share {text}: expected CLASS=SHARE, such as vineyard=0.3") from error
+    return shares

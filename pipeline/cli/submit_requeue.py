@@ -1,0 +1,135 @@
+"""The commands `submit` and `requeue`: a campaign on a SLURM cluster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.help import command
+from pipeline.cli.options import (
+    ConfigArgument,
+    DomainOption,
+    MissingOption,
+    OneDomainOption,
+    console,
+    count,
+    log,
+    say,
+    say_next,
+    shown,
+)
+from pipeline.config import load_campaign
+
+if TYPE_CHECKING:
+    from pipeline.runs.slurm.submit import Submission
+
+app = typer.Typer()
+
+
+@command(
+    app,
+    "landcover submit campaign.yaml --cluster generic --dry-run",
+    "landcover submit campaign.yaml --cluster jean-zay-a100 --account xxx",
+    group="Map",
+)
+def submit(
+    config: ConfigArgument,
+    *,
+    cluster: Annotated[
+        str, typer.Option("--cluster", metavar="NAME|FILE", help="A name under configs/clusters, or such a YAML file.")
+    ],
+    account: Annotated[
+        str | None, typer.Option("--account", metavar="NAME", help="The project whose hours are charged.")
+    ] = None,
+    domain: DomainOption = None,
+    only_missing: MissingOption = False,
+    qos: Annotated[
+        str | None, typer.Option("--qos", metavar="NAME", help="One of the QoS that the cluster's file lists.")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option("--hours", metavar="N", help="Time limit of a job, instead of the predicted one.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", metavar="N", help="GPUs per node, instead of the predicted number.")
+    ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish/--no-publish", help="Add a job that publishes after all others have ended.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the job scripts without submitting or asking SLURM anything.")
+    ] = False,
+) -> None:
+    """Submit a campaign to SLURM, one job per domain.
+
+    A last job publishes. A job that reaches its time limit goes back into the queue until its domain is mapped.
+    Domains that already have a job in the queue are skipped.
+    """
+    campaign = load_campaign(config)
+    from pipeline.cluster.slurm.queue import queued
+    from pipeline.runs.slurm.submit import Wishes, prepare
+    from pipeline.runs.slurm.submit import submit as submit_jobs
+
+    wishes = Wishes(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
+    taken = () if dry_run else queued(campaign.output.domains)
+    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), wishes=wishes, taken=taken)
+    for sentence in prepared.skipped:
+        log.info("skipped %s", sentence)
+    if not prepared.domains:
+        say("nothing to submit")
+        return
+    _show_request(prepared)
+    if dry_run:
+        _show_scripts(prepared)
+        return
+    for job, (name, _) in zip(submit_jobs(prepared, campaign), prepared.scripts, strict=True):
+        say(f"job {job}: {shown(prepared.folder / name)}")
+    say(f"logs: {shown(prepared.folder)}/*.log")
+    say_next("status", config)
+
+
+def _show_request(prepared: "Submission") -> None:
+    from pipeline.runs.planning.forecast import duration
+
+    r = prepared.request
+    size = f"{count(r.nodes, 'node')} with {count(r.cores, 'core')}"
+    size += f" and {count(r.gpus, 'GPU')}" if r.gpus else ""
+    say(f"{count(len(prepared.domains), 'domain')}, one job each: {', '.join(prepared.domains)}")
+    say(f"each job: {size}, up to {r.minutes} min, warned {r.lead_s} s before its end")
+    say(f"predicted time of the largest domain: {duration(prepared.expected_s)}")
+
+
+def _show_scripts(prepared: "Submission") -> None:
+    for name, content in prepared.scripts:
+        console.rule(name)
+        say(content)
+    say("dry run: nothing was submitted")
+
+
+@command(app, "landcover requeue campaign.yaml --domain D034_2021 --exit-code 5", group="Map")
+def requeue(
+    config: ConfigArgument,
+    *,
+    domain: OneDomainOption,
+    exit_code: Annotated[
+        int, typer.Option("--exit-code", metavar="N", help="The exit code of `landcover run` in this job.")
+    ],
+    resubmit: Annotated[
+        Path | None,
+        typer.Option(
+            "--resubmit",
+            metavar="FILE",
+            envvar="RESUBMIT",
+            help="The job's script, to be submitted again on clusters that do not allow requeueing.",
+        ),
+    ] = None,
+) -> None:
+    """Put the current job back into the queue (job scripts call this).
+
+    Only if its run left tiles to map and made progress; otherwise the job ends with the run's exit code.
+    """
+    from pipeline.runs.slurm import requeue as requeueing
+
+    if exit_code not in requeueing.AGAIN:
+        raise typer.Exit(exit_code)
+    job = requeueing.again(load_campaign(config), domain, resubmit=resubmit)
+    say(f"{domain}: tiles are left to map; job {job} continues")
