@@ -8,8 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.cli.help import command
-from pipeline.cli.options import JsonOption, console, count, save_json, say
-from pipeline.config import load_campaign
+from pipeline.cli.options import JsonOption, console, count, open_campaign, save_json, say
 from pipeline.durable import write_json
 from pipeline.errors import MachineError
 
@@ -40,13 +39,13 @@ def doctor(
     With a campaign, its weights, engine and disks are checked too. On a login node this also downloads weights from a
     hub into the cache that compute nodes read.
     """
-    campaign = load_campaign(config) if config else None
+    campaign = open_campaign(config, [domain] if domain else None) if config else None
     from pipeline.runs.diagnostics.doctor import DOCTOR_FILE, examine
 
     findings = examine(campaign)
     save_json(json_file, findings.as_json(), "findings")
     if campaign and domain:
-        folder = campaign.output.domains / campaign.domain(domain).name
+        folder = campaign.output.domains / domain
         write_json(folder / DOCTOR_FILE, findings.as_json())
     console.print(_table(findings.checks))
     if findings.failed:

@@ -1,5 +1,6 @@
 """The commands `evaluate`, `sample` and `calibrate`: how accurate a network or a map is."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -83,9 +84,8 @@ AddressOption = Annotated[
     group="Measure accuracy",
 )
 def evaluate(
-    places: PlacesArgument = None,
-    *,
     out: EvaluationOutOption,
+    places: PlacesArgument = None,
     weights: EvaluatedWeightsOption = None,
     reference: ReferenceOption = None,
     sample: SampleOption = None,
@@ -106,27 +106,33 @@ def evaluate(
     Choose one: --weights scores a network on labelled patches, --reference compares a map with a raster or polygons,
     --sample estimates a map's accuracy and true areas from an interpreted sample.
     """
-    if sum(given is not None for given in (weights, reference, sample)) != 1:
-        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
+    _check_choice(weights, reference, sample)
     if sample is not None:
         _evaluate_sample(sample, out)
         return
-    maps = places or []
-    if reference is not None and len(maps) != 1:
-        raise ConfigError(f"--reference compares one map, a GeoTIFF or a folder: got {len(maps)}")
     from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
     from pipeline.runs.accuracy.scoring import Judging
 
-    if weights is not None:
-        score = partial(
-            evaluate_set, maps, weights=weights, recipe=recipe, metadata=metadata, engine=engine, precision=precision
-        )
-    elif reference is not None:
-        score = partial(evaluate_map, maps[0], reference, nomenclature=reference_as, field=field, judged=classes)
+    network = partial(evaluate_set, recipe=recipe, metadata=metadata, engine=engine, precision=precision)
+    comparison = partial(evaluate_map, nomenclature=reference_as, field=field, judged=classes)
     how = Judging(mode=mode, units=units, workers=workers, scheduler=scheduler)
     with progress_bar("evaluate") as progress:
-        done = score(out=out, how=how, progress=progress)
+        if weights is not None:
+            done = network(places or (), weights=weights, out=out, how=how, progress=progress)
+        elif reference is not None:
+            done = comparison(_one_map(places or ()), reference, out=out, how=how, progress=progress)
     _show_scores(done)
+
+
+def _check_choice(*sources: object) -> None:
+    if sum(given is not None for given in sources) != 1:
+        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
+
+
+def _one_map(places: Sequence[Path]) -> Path:
+    if len(places) != 1:
+        raise ConfigError(f"--reference compares one map, a GeoTIFF or a folder: got {len(places)}")
+    return places[0]
 
 
 def _show_scores(done: "Evaluated") -> None:
@@ -179,7 +185,6 @@ def sample(
             show_default=False,
         ),
     ],
-    *,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The GeoPackage to write.")],
     size: Annotated[int, typer.Option("--size", metavar="N", min=2, help="Number of points.")] = 600,
     least: Annotated[int, typer.Option("--least", metavar="N", min=2, help="Smallest number per class.")] = 30,
@@ -214,7 +219,6 @@ def sample(
 )
 def calibrate(
     places: DataArgument,
-    *,
     weights: WeightsOption,
     out: Annotated[
         Path, typer.Option("--out", metavar="FOLDER", help="Where the new recipe, a figure and its numbers go.")

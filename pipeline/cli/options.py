@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from pipeline.config import ClusterKind, EngineName, Precision
+from pipeline.config import Campaign, ClusterKind, EngineName, Precision, load_campaign
 from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.legend import Nomenclature
@@ -105,14 +105,29 @@ MetadataOption = Annotated[
     Path | None,
     typer.Option("--metadata", metavar="FILE", help="JSON with each patch's domain and zone, if paths lack them."),
 ]
+CatalogOption = Annotated[Path, typer.Option("--catalog", metavar="FOLDER", help="The input catalog.")]
 TileSizeOption = Annotated[int, typer.Option("--tile-m", metavar="N", min=10, help="Side of a tile in metres.")]
 BoxOption = Annotated[
     tuple[float, float, float, float] | None,
     typer.Option("--bbox", metavar="W S E N", help="Only what intersects this box; degrees of longitude and latitude."),
 ]
+WhenOption = Annotated[
+    str | None,
+    typer.Option("--datetime", metavar="WHEN", help="Only items of a day, a month, a year or START/END."),
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this JSON file.")
 ]
+
+
+def open_campaign(config: Path, domains: Sequence[str] | None = None, tiles: Sequence[str] | None = None) -> Campaign:
+    """Loads a campaign, and checks names that were given as options before anything slow is imported."""
+    campaign = load_campaign(config)
+    for name in domains or ():
+        campaign.domain(name)
+    for name in tiles or ():
+        campaign.tile(name)
+    return campaign
 
 
 def count(number: int, noun: str) -> str:

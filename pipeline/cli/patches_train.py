@@ -8,6 +8,7 @@ import typer
 from pipeline.cli.help import command
 from pipeline.cli.options import (
     BD_ORTHO_TILE_M,
+    CatalogOption,
     FieldOption,
     NomenclatureOption,
     OneDomainOption,
@@ -35,8 +36,7 @@ def patches(
         Path,
         typer.Argument(metavar="REFERENCE", exists=True, help="Raster or polygons of classes.", show_default=False),
     ],
-    *,
-    catalog: Annotated[Path, typer.Option("--catalog", metavar="FOLDER", help="The input catalog.")],
+    catalog: CatalogOption,
     domain: OneDomainOption,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the patches go, laid out as FLAIR.")],
     reference_as: NomenclatureOption = "flair19",
@@ -81,7 +81,6 @@ def train(
         Path,
         typer.Argument(metavar="CONFIG", exists=True, help="The training run's YAML file.", show_default=False),
     ],
-    *,
     out: Annotated[
         Path, typer.Option("--out", metavar="FOLDER", help="Where checkpoints, logs, figures and weights go.")
     ],

@@ -15,17 +15,30 @@ from pipeline.cli.options import (
     TileOption,
     console,
     number_table,
+    open_campaign,
     same_choice,
     save_json,
     say,
     say_next,
 )
-from pipeline.config import load_campaign
 
 if TYPE_CHECKING:
+    from pipeline.runs.planning.forecast import Forecast
     from pipeline.runs.planning.plan import RunPlan, Settings
 
 app = typer.Typer()
+
+TilesOption = Annotated[
+    bool, typer.Option("--tiles", help="List every tile to map, not only the first of each reason.")
+]
+NodesOption = Annotated[int, typer.Option("--nodes", metavar="N", min=1, help="Predict for this many nodes.")]
+CoresOption = Annotated[
+    int | None, typer.Option("--cores", metavar="N", min=1, help="Cores per node. By default this machine's.")
+]
+GpusOption = Annotated[
+    int | None, typer.Option("--gpus", metavar="N", min=0, help="GPUs per node. By default this machine's.")
+]
+GpuOption = Annotated[str | None, typer.Option("--gpu", metavar="NAME", help="Model of the GPUs, such as a100.")]
 
 
 @command(
@@ -41,17 +54,11 @@ def plan(
     force: ForceOption = False,
     failed: FailedOption = False,
     only_missing: MissingOption = False,
-    all_tiles: Annotated[
-        bool, typer.Option("--tiles", help="List every tile to map, not only the first of each reason.")
-    ] = False,
-    nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=1, help="Predict for this many nodes.")] = 1,
-    cores: Annotated[
-        int | None, typer.Option("--cores", metavar="N", min=1, help="Cores per node. By default this machine's.")
-    ] = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", metavar="N", min=0, help="GPUs per node. By default this machine's.")
-    ] = None,
-    gpu: Annotated[str | None, typer.Option("--gpu", metavar="NAME", help="Model of the GPUs, such as a100.")] = None,
+    all_tiles: TilesOption = False,
+    nodes: NodesOption = 1,
+    cores: CoresOption = None,
+    gpus: GpusOption = None,
+    gpu: GpuOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Show what a run would map, why, and how long it would take.
@@ -59,7 +66,7 @@ def plan(
     Nothing is computed. The speeds come from `landcover bench` if it was run on this machine, otherwise from built-in
     values; each line says which.
     """
-    campaign = load_campaign(config)
+    campaign = open_campaign(config, domain, tile)
     from pipeline.runs.planning.forecast import forecast, named_machine, rates_for
     from pipeline.runs.planning.plan import Only, make_plan, plan_totals
     from pipeline.runs.planning.summary import as_json
@@ -73,8 +80,7 @@ def plan(
     _show_counts(planned)
     _show_worker(planned.settings)
     _show_reasons(planned, all_tiles=all_tiles)
-    for line in predicted.lines() if planned.todo else ():
-        say(line)
+    _show_forecast(planned, predicted)
     save_json(json_file, as_json(planned, predicted), "plan")
     if planned.todo:
         chosen = {"--domain": domain, "--tile": tile, "--force": force}
@@ -139,6 +145,11 @@ def _show_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
         for p in d.todo:
             if p.failure:
                 say(f"{d.name} {p.tile.name} failed in the last run: {p.failure}")
+
+
+def _show_forecast(planned: "RunPlan", predicted: "Forecast") -> None:
+    for line in predicted.lines() if planned.todo else ():
+        say(line)
 
 
 def _size(size_bytes: int) -> str:

@@ -15,13 +15,47 @@ from pipeline.cli.options import (
     WeightsOption,
     count,
     log,
+    open_campaign,
     progress_bar,
     say,
     shown,
 )
-from pipeline.config import DEFAULT_RECIPE, load_campaign
+from pipeline.config import DEFAULT_RECIPE
 
 app = typer.Typer()
+
+RasterArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IN.tif",
+        exists=True,
+        help="Georeferenced raster: uint8, with the recipe's bands in their order.",
+        show_default=False,
+    ),
+]
+WindowOption = Annotated[
+    int | None, typer.Option("--window", metavar="N", help="Side in pixels of what the network sees at once.")
+]
+HaloOption = Annotated[
+    int | None, typer.Option("--halo", metavar="N", help="Pixels along a window's edge that are discarded.")
+]
+QuantizedOption = Annotated[
+    Path | None,
+    typer.Option("--quantized", metavar="FILE", help="With int8: the XML that `landcover quantize` wrote."),
+]
+ModelOutOption = Annotated[
+    Path, typer.Option("--out", metavar="MODEL.xml", help="The XML to write; .bin, .json and .html go beside it.")
+]
+WindowsOption = Annotated[
+    int, typer.Option("--windows", metavar="N", min=1, help="Windows to quantize with, and as many to compare on.")
+]
+AgreementOption = Annotated[
+    float,
+    typer.Option("--min-agreement", metavar="X", min=0, max=1, help="Share of pixels that int8 must map as fp32 does."),
+]
+SlowOption = Annotated[
+    bool, typer.Option("--slow", help="If the agreement is too low, return operations to float one by one.")
+]
 
 
 @command(
@@ -30,30 +64,14 @@ app = typer.Typer()
     group="Train and apply networks",
 )
 def predict(
-    *,
-    raster: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN.tif",
-            exists=True,
-            help="Georeferenced raster: uint8, with the recipe's bands in their order.",
-            show_default=False,
-        ),
-    ],
+    raster: RasterArgument,
     weights: WeightsOption,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where both COGs go. It is created if missing.")],
-    window: Annotated[
-        int | None, typer.Option("--window", metavar="N", help="Side in pixels of what the network sees at once.")
-    ] = None,
-    halo: Annotated[
-        int | None, typer.Option("--halo", metavar="N", help="Pixels along a window's edge that are discarded.")
-    ] = None,
+    window: WindowOption = None,
+    halo: HaloOption = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "fp32",
-    quantized: Annotated[
-        Path | None,
-        typer.Option("--quantized", metavar="FILE", help="With int8: the XML that `landcover quantize` wrote."),
-    ] = None,
+    quantized: QuantizedOption = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
 ) -> None:
     """Map a single raster, without a catalog.
@@ -87,32 +105,17 @@ def predict(
 )
 def quantize(
     config: ConfigArgument,
-    *,
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="MODEL.xml", help="The XML to write; .bin, .json and .html go beside it."),
-    ],
+    out: ModelOutOption,
     domain: DomainOption = None,
-    windows: Annotated[
-        int,
-        typer.Option("--windows", metavar="N", min=1, help="Windows to quantize with, and as many to compare on."),
-    ] = 64,
-    min_agreement: Annotated[
-        float,
-        typer.Option(
-            "--min-agreement", metavar="X", min=0, max=1, help="Share of pixels that int8 must map as fp32 does."
-        ),
-    ] = 0.99,
-    slow: Annotated[
-        bool,
-        typer.Option("--slow", help="If the agreement is too low, return operations to float one by one."),
-    ] = False,
+    windows: WindowsOption = 64,
+    min_agreement: AgreementOption = 0.99,
+    slow: SlowOption = False,
 ) -> None:
     """Make an int8 network for CPUs and compare it with fp32.
 
     Windows of the campaign's imagery set the ranges of int8; other windows measure the agreement.
     """
-    campaign = load_campaign(config)
+    campaign = open_campaign(config, domain)
     from pipeline.runs.quantization.quantize import quantize as quantize_campaign
 
     with progress_bar("quantize") as progress:

@@ -15,17 +15,18 @@ from pipeline.cli.options import (
     ConfigArgument,
     DomainOption,
     SchedulerOption,
+    WhenOption,
     WorkersOption,
     console,
     count,
     log,
+    open_campaign,
     progress_bar,
     save_json,
     say,
     say_next,
     shown,
 )
-from pipeline.config import load_campaign
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 
@@ -36,6 +37,25 @@ if TYPE_CHECKING:
 _YAML = (".yaml", ".yml")
 
 app = typer.Typer()
+
+CatalogArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG|FOLDER",
+        help="A campaign's YAML file, the national product's folder, or one edition's.",
+        show_default=False,
+    ),
+]
+ShareOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--min-share", metavar="CLASS=SHARE", help="Smallest share of a class in the tile, 0 to 1. Can be repeated."
+    ),
+]
+ConfidenceOption = Annotated[
+    float | None,
+    typer.Option("--min-confidence", metavar="X", help="Smallest mean confidence of the tile, 0 to 1."),
+]
 
 
 @command(app, "landcover publish campaign.yaml", group="Check, publish and search")
@@ -52,7 +72,7 @@ def publish(
 
     Unchanged parts are shared with the edition before, so that an edition costs only what changed.
     """
-    campaign = load_campaign(config).on_cluster(cluster, scheduler)
+    campaign = open_campaign(config).on_cluster(cluster, scheduler)
     from pipeline.runs.publishing.publish import publish as publish_edition
 
     with progress_bar("publish") as progress:
@@ -99,7 +119,7 @@ def editions(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List, restore or delete editions of the national product."""
-    national = load_campaign(config).output.national
+    national = open_campaign(config).output.national
     from pipeline.products.national.edition_history import history
     from pipeline.runs.publishing import editions as kept
 
@@ -148,29 +168,12 @@ def _as_json(state: "EditionState") -> dict[str, object]:
     group="Check, publish and search",
 )
 def search(
-    where: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CONFIG|FOLDER",
-            help="A campaign's YAML file, the national product's folder, or one edition's.",
-            show_default=False,
-        ),
-    ],
+    where: CatalogArgument,
     domain: DomainOption = None,
     bbox: BoxOption = None,
-    when: Annotated[
-        str | None, typer.Option("--datetime", metavar="WHEN", help="A day, a month, a year or START/END.")
-    ] = None,
-    min_share: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--min-share", metavar="CLASS=SHARE", help="Smallest share of a class in the tile, 0 to 1. Can be repeated."
-        ),
-    ] = None,
-    min_confidence: Annotated[
-        float | None,
-        typer.Option("--min-confidence", metavar="X", help="Smallest mean confidence of the tile, 0 to 1."),
-    ] = None,
+    when: WhenOption = None,
+    min_share: ShareOption = None,
+    min_confidence: ConfidenceOption = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Also write the STAC items to this JSON file, for `rustac serve`."),
@@ -181,7 +184,7 @@ def search(
     The published catalog is searched directly; no server is needed.
     """
     shares = _shares(min_share or [])
-    national = load_campaign(where).output.national if where.suffix in _YAML else where
+    national = open_campaign(where).output.national if where.suffix in _YAML else where
     from pipeline.products.stac.search import search as find
     from pipeline.products.tile.stac_item import CONFIDENCE
 

@@ -27,13 +27,13 @@ from pipeline.cli.options import (
     count,
     log,
     number_table,
+    open_campaign,
     progress_bar,
     say,
     say_next,
     shown,
 )
 from pipeline.cli.plan import show_nothing_to_do, show_stale
-from pipeline.config import load_campaign
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(
 
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
-        campaign = load_campaign(config).on_cluster(cluster, scheduler)
+        campaign = open_campaign(config, domain, tile).on_cluster(cluster, scheduler)
         from pipeline.runs.mapping import run as runs_domain
         from pipeline.runs.planning.forecast import predictions
         from pipeline.runs.planning.plan import Only, make_plan
@@ -124,7 +124,7 @@ def status(
     Sealed tiles are complete. Suspect tiles made several workers crash; damaged tiles were sealed, but their files
     are gone or changed.
     """
-    campaign = load_campaign(config)
+    campaign = open_campaign(config)
     from pipeline.runs.tracking.status import status as read_status
 
     if as_json:

@@ -10,9 +10,11 @@ from pipeline.cli.help import command
 from pipeline.cli.options import (
     BD_ORTHO_TILE_M,
     BoxOption,
+    CatalogOption,
     OneDomainOption,
     RecipeOption,
     TileSizeOption,
+    WhenOption,
     count,
     log,
     progress_bar,
@@ -31,6 +33,34 @@ _MOST_NAMED = 5
 
 app = typer.Typer()
 
+ArchivesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="ARCHIVE",
+        help="7z archives (one volume of each is enough), or folders that are already unpacked.",
+        show_default=False,
+    ),
+]
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="Folders of deliveries, static STAC catalogs (path or URL of their JSON), or URLs of STAC APIs. "
+        "--collection, --bbox and --datetime choose among STAC items.",
+        show_default=False,
+    ),
+]
+AcceptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept", metavar="LIMIT", help="A limit of the model card that the imagery may exceed. Can be repeated."
+    ),
+]
+CollectionOption = Annotated[
+    list[str] | None,
+    typer.Option("--collection", metavar="ID", help="Only items of this collection. Can be repeated."),
+]
+
 
 @command(
     app,
@@ -38,14 +68,7 @@ app = typer.Typer()
     group="Prepare the imagery",
 )
 def stage(
-    given: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="ARCHIVE",
-            help="7z archives (one volume of each is enough), or folders that are already unpacked.",
-            show_default=False,
-        ),
-    ],
+    given: ArchivesArgument,
     domain: OneDomainOption,
     out: Annotated[
         Path | None,
@@ -95,39 +118,20 @@ def _show_staged(done: "StageReport", domain: str) -> None:
     group="Prepare the imagery",
 )
 def index(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE",
-            help="Folders of deliveries, static STAC catalogs (path or URL of their JSON), or URLs of STAC APIs.",
-            show_default=False,
-        ),
-    ],
+    sources: SourcesArgument,
     domain: OneDomainOption,
-    catalog: Annotated[
-        Path, typer.Option("--catalog", metavar="FOLDER", help="The input catalog. It is created if missing.")
-    ],
+    catalog: CatalogOption,
     tile_m: TileSizeOption = BD_ORTHO_TILE_M,
     recipe: RecipeOption = DEFAULT_RECIPE,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--accept", metavar="LIMIT", help="A limit of the model card that the imagery may exceed. Can be repeated."
-        ),
-    ] = None,
-    collections: Annotated[
-        list[str] | None,
-        typer.Option("--collection", metavar="ID", help="STAC sources: only this collection. Can be repeated."),
-    ] = None,
+    accept: AcceptOption = None,
+    collections: CollectionOption = None,
     bbox: BoxOption = None,
-    when: Annotated[
-        str | None,
-        typer.Option("--datetime", metavar="WHEN", help="STAC sources: only items of a day, a year or START/END."),
-    ] = None,
+    when: WhenOption = None,
 ) -> None:
     """Check the imagery and write the input catalog of STAC items.
 
-    Each tile gets one item. Names, headers and pixel levels are checked against what the model's recipe expects.
+    The catalog is created if missing; each tile gets one item. Names, headers and pixel levels are checked against
+    what the model's recipe expects.
     """
     from pipeline.runs.ingest.index import index_domain
     from pipeline.sources.catalog.index import Query

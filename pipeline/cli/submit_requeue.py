@@ -14,16 +14,38 @@ from pipeline.cli.options import (
     console,
     count,
     log,
+    open_campaign,
     say,
     say_next,
     shown,
 )
-from pipeline.config import load_campaign
 
 if TYPE_CHECKING:
     from pipeline.runs.slurm.submit import Submission
 
 app = typer.Typer()
+
+SiteOption = Annotated[
+    str, typer.Option("--cluster", metavar="NAME|FILE", help="A name under configs/clusters, or such a YAML file.")
+]
+AccountOption = Annotated[
+    str | None, typer.Option("--account", metavar="NAME", help="The project whose hours are charged.")
+]
+QosOption = Annotated[
+    str | None, typer.Option("--qos", metavar="NAME", help="One of the QoS that the cluster's file lists.")
+]
+HoursOption = Annotated[
+    float | None, typer.Option("--hours", metavar="N", help="Time limit of a job, instead of the predicted one.")
+]
+JobGpusOption = Annotated[
+    int | None, typer.Option("--gpus", metavar="N", help="GPUs per node, instead of the predicted number.")
+]
+PublishOption = Annotated[
+    bool, typer.Option("--publish/--no-publish", help="Add a job that publishes after all others have ended.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show the job scripts without submitting or asking SLURM anything.")
+]
 
 
 @command(
@@ -34,37 +56,22 @@ app = typer.Typer()
 )
 def submit(
     config: ConfigArgument,
-    *,
-    cluster: Annotated[
-        str, typer.Option("--cluster", metavar="NAME|FILE", help="A name under configs/clusters, or such a YAML file.")
-    ],
-    account: Annotated[
-        str | None, typer.Option("--account", metavar="NAME", help="The project whose hours are charged.")
-    ] = None,
+    cluster: SiteOption,
+    account: AccountOption = None,
     domain: DomainOption = None,
     only_missing: MissingOption = False,
-    qos: Annotated[
-        str | None, typer.Option("--qos", metavar="NAME", help="One of the QoS that the cluster's file lists.")
-    ] = None,
-    hours: Annotated[
-        float | None, typer.Option("--hours", metavar="N", help="Time limit of a job, instead of the predicted one.")
-    ] = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", metavar="N", help="GPUs per node, instead of the predicted number.")
-    ] = None,
-    publish: Annotated[
-        bool, typer.Option("--publish/--no-publish", help="Add a job that publishes after all others have ended.")
-    ] = True,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the job scripts without submitting or asking SLURM anything.")
-    ] = False,
+    qos: QosOption = None,
+    hours: HoursOption = None,
+    gpus: JobGpusOption = None,
+    publish: PublishOption = True,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Submit a campaign to SLURM, one job per domain.
 
     A last job publishes. A job that reaches its time limit goes back into the queue until its domain is mapped.
     Domains that already have a job in the queue are skipped.
     """
-    campaign = load_campaign(config)
+    campaign = open_campaign(config, domain)
     from pipeline.cluster.slurm.queue import queued
     from pipeline.runs.slurm.submit import Wishes, prepare
     from pipeline.runs.slurm.submit import submit as submit_jobs
@@ -108,7 +115,6 @@ def _show_scripts(prepared: "Submission") -> None:
 @command(app, "landcover requeue campaign.yaml --domain D034_2021 --exit-code 5", group="Map")
 def requeue(
     config: ConfigArgument,
-    *,
     domain: OneDomainOption,
     exit_code: Annotated[
         int, typer.Option("--exit-code", metavar="N", help="The exit code of `landcover run` in this job.")
@@ -131,5 +137,5 @@ def requeue(
 
     if exit_code not in requeueing.AGAIN:
         raise typer.Exit(exit_code)
-    job = requeueing.again(load_campaign(config), domain, resubmit=resubmit)
+    job = requeueing.again(open_campaign(config), domain, resubmit=resubmit)
     say(f"{domain}: tiles are left to map; job {job} continues")

@@ -10,13 +10,13 @@ from pipeline.cli.options import (
     DomainOption,
     JsonOption,
     count,
+    open_campaign,
     progress_bar,
     save_json,
     say,
     say_next,
     shown,
 )
-from pipeline.config import load_campaign
 from pipeline.errors import VerifyFailed
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def verify(config: ConfigArgument, json_file: JsonOption = None) -> None:
     Every COG is compared with its checksum and its STAC item, and class changes across edges are counted. The exit
     code is 4 if anything is wrong or a domain exceeds one of the campaign's limits.
     """
-    campaign = load_campaign(config)
+    campaign = open_campaign(config)
     from pipeline.runs.quality.verify import verify as read_again
 
     with progress_bar("verify") as progress:
@@ -77,7 +77,7 @@ def report(config: ConfigArgument, domain: DomainOption = None) -> None:
 
     Each report.html is a page that needs no other file. With --domain, only the pages of these domains are written.
     """
-    campaign = load_campaign(config)
+    campaign = open_campaign(config, domain)
     from pipeline.runs.quality.report import report as write_reports
 
     with progress_bar("report") as progress:

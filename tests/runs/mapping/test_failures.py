@@ -95,7 +95,7 @@ def test_two_runs_at_once_the_second_says_who_and_exits_with_2_and_no_tile_is_ma
     (error,) = second
     assert isinstance(error, LockError)
     assert error.exit_code == 2
-    assert f"domain {DOMAIN} is being mapped by process {os.getpid()} of" in str(error)
+    assert f"domain {DOMAIN} is held by process {os.getpid()} of" in str(error)
     assert "since 20" in str(error)
     assert status(copy.campaign)[0].holder is None
     # A plan made before another run ended finds nothing left to do.
@@ -245,7 +245,7 @@ def test_two_publishes_at_once_the_second_says_who(copy: Made) -> None:
     copy.campaign.output.national.mkdir()
     with (
         holding(copy.campaign.output.national, what="the national product"),
-        pytest.raises(LockError, match=r"the national product .* is being mapped by process"),
+        pytest.raises(LockError, match=r"the national product .* is held by process"),
     ):
         publish.publish(copy.campaign)
     assert publish.publish(copy.campaign).edition == 1
