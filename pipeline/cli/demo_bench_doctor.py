@@ -7,7 +7,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.cli.help import command
+from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import JsonOption, console, count, open_campaign, save_json, say
 from pipeline.durable import write_json
 from pipeline.errors import MachineError
@@ -25,12 +25,9 @@ app = typer.Typer()
     group="Try out and measure this machine",
 )
 def doctor(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.", show_default=False)
-    ] = None,
+    config: Annotated[Path | None, argument("CONFIG", "A campaign's YAML file.")] = None,
     domain: Annotated[
-        str | None,
-        typer.Option("--domain", metavar="NAME", help="Also write doctor.json into this domain's product folder."),
+        str | None, option("--domain NAME", "Also write doctor.json into this domain's product folder.")
     ] = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -73,24 +70,21 @@ def _table(checks: "tuple[Check, ...]") -> Table:
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="NAME",
-            help="What to measure: engines, feed, run, halo, quantize (these five by default), gpu, nation, publish, "
+        argument(
+            "NAME",
+            "What to measure: engines, feed, run, halo, quantize (these five by default), gpu, nation, publish, "
             "rehearsal, train.",
-            show_default=False,
         ),
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Where results, figures and made-up imagery go.")
-    ] = Path("build/bench"),
-    data: Annotated[
-        Path, typer.Option("--data", metavar="FOLDER", help="Folder with real patches and weights.")
-    ] = Path("../shared/data"),
+    out: Annotated[Path, option("--out FOLDER", "Where results, figures and made-up imagery go.")] = Path(
+        "build/bench"
+    ),
+    data: Annotated[Path, option("--data FOLDER", "Folder with real patches and weights.")] = Path("../shared/data"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Use 1 Mpx instead of 100: a check that it works, not a measurement.")
+        bool, option("--quick", "Use 1 Mpx instead of 100: a check that it works, not a measurement.")
     ] = False,
     full_size: Annotated[
-        bool, typer.Option("--full-size", help="For rehearsal and publish: tiles of 25 000 px; takes an hour or more.")
+        bool, option("--full-size", "For rehearsal and publish: tiles of 25 000 px; takes an hour or more.")
     ] = False,
 ) -> None:
     """Measure speed on this machine.
@@ -105,10 +99,9 @@ def bench(
 
 @command(app, "landcover demo --out build/demo", group="Try out and measure this machine")
 def demo(
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="FOLDER", help="A new folder, or an earlier demo's, which is replaced."),
-    ] = Path("build/demo"),
+    out: Annotated[Path, option("--out FOLDER", "A new folder, or an earlier demo's, which is replaced.")] = Path(
+        "build/demo"
+    ),
 ) -> None:
     """Run the whole pipeline on a small made-up country.
 

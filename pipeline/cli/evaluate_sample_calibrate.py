@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from pipeline.cli.help import command
+from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import (
     DataArgument,
     EngineOption,
@@ -37,40 +37,33 @@ app = typer.Typer()
 
 PlacesArgument = Annotated[
     list[Path] | None,
-    typer.Argument(
-        metavar="DATA",
-        help="With --weights: labelled patches (folders, CSV lists). With --reference: one map (a GeoTIFF, a folder of "
-        "COGs or a Zarr).",
-        show_default=False,
+    argument(
+        "DATA",
+        "With --weights: labelled patches (folders, CSV lists). "
+        "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr).",
     ),
 ]
-EvaluationOutOption = Annotated[
-    Path, typer.Option("--out", metavar="FOLDER", help="Where report, figures, confmat.npy and metrics.json go.")
-]
+EvaluationOutOption = Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")]
 EvaluatedWeightsOption = Annotated[
-    str | None, typer.Option("--weights", metavar="PATH|HUB", help="Evaluate this checkpoint on labelled patches.")
+    str | None, option("--weights PATH|HUB", "Evaluate this checkpoint on labelled patches.")
 ]
 ReferenceOption = Annotated[
-    Path | None, typer.Option("--reference", metavar="FILE", help="Compare a map with this raster or these polygons.")
+    Path | None, option("--reference FILE", "Compare a map with this raster or these polygons.")
 ]
 SampleOption = Annotated[
-    Path | None,
-    typer.Option("--sample", metavar="FILE", help="Evaluate a map by an interpreted sample of `landcover sample`."),
+    Path | None, option("--sample FILE", "Evaluate a map by an interpreted sample of `landcover sample`.")
 ]
-ClassesOption = Annotated[
-    Nomenclature, typer.Option("--classes", help="Legend in which a map is compared with the reference.")
-]
+ClassesOption = Annotated[Nomenclature, option("--classes", "Legend in which a map is compared with the reference.")]
 ModeOption = Annotated[
     Literal["legacy", "present"],
-    typer.Option("--mode", help="Means over all classes, absent ones counted as 0 (legacy), or over the present ones."),
+    option("--mode", "Means over all classes, absent ones counted as 0 (legacy), or over the present ones."),
 ]
 UnitsOption = Annotated[
-    Literal["auto", "zones", "patches"], typer.Option("--units", help="What the bootstrap intervals resample.")
+    Literal["auto", "zones", "patches"], option("--units", "What the bootstrap intervals resample.")
 ]
-ProcessesOption = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Number of processes.")]
+ProcessesOption = Annotated[int, option("--workers N", "Number of processes.", min=1)]
 AddressOption = Annotated[
-    str | None,
-    typer.Option("--scheduler", metavar="ADDRESS|FILE", help="Use a running Dask scheduler instead of --workers."),
+    str | None, option("--scheduler ADDRESS|FILE", "Use a running Dask scheduler instead of --workers.")
 ]
 
 
@@ -177,22 +170,15 @@ def _evaluate_sample(sample: Path, out: Path) -> None:
 )
 def sample(
     place: Annotated[
-        Path,
-        typer.Argument(
-            metavar="MAP",
-            exists=True,
-            help="A GeoTIFF, a folder of COGs or the national product's folder.",
-            show_default=False,
-        ),
+        Path, argument("MAP", "A GeoTIFF, a folder of COGs or the national product's folder.", exists=True)
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The GeoPackage to write.")],
-    size: Annotated[int, typer.Option("--size", metavar="N", min=2, help="Number of points.")] = 600,
-    least: Annotated[int, typer.Option("--least", metavar="N", min=2, help="Smallest number per class.")] = 30,
+    out: Annotated[Path, option("--out FILE", "The GeoPackage to write.")],
+    size: Annotated[int, option("--size N", "Number of points.", min=2)] = 600,
+    least: Annotated[int, option("--least N", "Smallest number per class.", min=2)] = 30,
     catalog: Annotated[
-        Path | None,
-        typer.Option("--catalog", metavar="FOLDER", help="Input catalog; adds a crop of the imagery to each point."),
+        Path | None, option("--catalog FOLDER", "Input catalog; adds a crop of the imagery to each point.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed draws the same points.")] = 2022,
+    seed: Annotated[int, option("--seed N", "The same seed draws the same points.")] = 2022,
     workers: ProcessesOption = 1,
 ) -> None:
     """Draw a stratified random sample of a map for interpretation.
@@ -220,9 +206,7 @@ def sample(
 def calibrate(
     places: DataArgument,
     weights: WeightsOption,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Where the new recipe, a figure and its numbers go.")
-    ],
+    out: Annotated[Path, option("--out FOLDER", "Where the new recipe, a figure and its numbers go.")],
     recipe: RecipeOption = DEFAULT_RECIPE,
     metadata: MetadataOption = None,
 ) -> None:

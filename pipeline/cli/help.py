@@ -68,3 +68,19 @@ def command(app: typer.Typer, *examples: str, group: Group) -> Callable[[Functio
     lines = "\n".join(f"  {line}" for example in examples for line in example.splitlines())
     title = "Examples" if len(examples) > 1 else "Example"
     return app.command(cls=Command, epilog=f"{title}:\n{lines}", rich_help_panel=group)
+
+
+def option(name: str, description: str, **details: Any) -> Any:
+    """An option for `Annotated`; `details` are those of `typer.Option`.
+
+    Args:
+        name: as it is typed, with the word that stands for the value: `--nodes N`.
+        description: what `--help` says.
+    """
+    flag, _, value = name.partition(" ")
+    return typer.Option(flag, metavar=value or None, help=description, **details)
+
+
+def argument(name: str, description: str, **details: Any) -> Any:
+    """An argument for `Annotated`, as `option`; `--help` does not show its default."""
+    return typer.Argument(metavar=name, help=description, show_default=False, **details)

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from pipeline.cli.help import argument, option
 from pipeline.config import Campaign, ClusterKind, EngineName, Precision, load_campaign
 from pipeline.domain import Domain
 from pipeline.durable import write_json
@@ -27,97 +27,62 @@ progress_bar = partial(bar_on, console=console)
 say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
 """Prints a line as it is: not wrapped, so that paths in logs stay whole."""
 
-ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The campaign's YAML file.", show_default=False)]
-DataArgument = Annotated[
-    list[Path],
-    typer.Argument(metavar="DATA", help="Labelled patches: folders or CSV lists.", show_default=False),
-]
+ConfigArgument = Annotated[Path, argument("CONFIG", "The campaign's YAML file.")]
+DataArgument = Annotated[list[Path], argument("DATA", "Labelled patches: folders or CSV lists.")]
 DomainOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--domain", metavar="NAME", help="Only this domain of the campaign, such as D064_2021. Can be repeated."
-    ),
+    list[str] | None, option("--domain NAME", "Only this domain of the campaign, such as D064_2021. Can be repeated.")
 ]
 OneDomainOption = Annotated[
-    Domain,
-    typer.Option("--domain", metavar="NAME", parser=Domain, help="Département and vintage, such as D064_2021."),
+    Domain, option("--domain NAME", "Département and vintage, such as D064_2021.", parser=Domain)
 ]
 TileOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--tile",
-        metavar="NAME",
-        help="Only this tile, named after its north-west corner, such as 0595-6890. Can be repeated.",
-    ),
+    option("--tile NAME", "Only this tile, named after its north-west corner, such as 0595-6890. Can be repeated."),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Map the chosen tiles again even if they are up to date.")]
-FailedOption = Annotated[bool, typer.Option("--failed", help="Only tiles that failed when they were last mapped.")]
-MissingOption = Annotated[bool, typer.Option("--only-missing", help="Only tiles that have never been sealed.")]
+ForceOption = Annotated[bool, option("--force", "Map the chosen tiles again even if they are up to date.")]
+FailedOption = Annotated[bool, option("--failed", "Only tiles that failed when they were last mapped.")]
+MissingOption = Annotated[bool, option("--only-missing", "Only tiles that have never been sealed.")]
 WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", metavar="N", min=1, help="Worker processes per node, instead of the campaign's number."),
+    int | None, option("--workers N", "Worker processes per node, instead of the campaign's number.", min=1)
 ]
 ClusterOption = Annotated[
     ClusterKind | None,
-    typer.Option(
+    option(
         "--cluster",
-        help="Where workers run: on this machine (local), one per GPU of it (cuda), or on all nodes of this SLURM job "
-        "(slurm). By default as the campaign says.",
+        "Where workers run: on this machine (local), one per GPU of it (cuda), or on all nodes of this "
+        "SLURM job (slurm). By default as the campaign says.",
     ),
 ]
 SchedulerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler", metavar="ADDRESS|FILE", help="Use a running Dask scheduler instead of starting a cluster."
-    ),
+    str | None, option("--scheduler ADDRESS|FILE", "Use a running Dask scheduler instead of starting a cluster.")
 ]
 RecipeOption = Annotated[
     str,
-    typer.Option(
-        "--recipe",
-        metavar="NAME|FILE",
-        help="The model's recipe: a name under configs/models, or a YAML file. By default that of IGN's U-Net with "
-        "five bands and 12 classes.",
+    option(
+        "--recipe NAME|FILE",
+        "The model's recipe: a name under configs/models, or a YAML file. "
+        "By default that of IGN's U-Net with five bands and 12 classes.",
         show_default=False,
     ),
 ]
 WeightsOption = Annotated[
-    str,
-    typer.Option(
-        "--weights",
-        metavar="PATH|HUB",
-        help="Checkpoint: a path, hf://org/name or hf://org/name/file.",
-        show_default=False,
-    ),
+    str, option("--weights PATH|HUB", "Checkpoint: a path, hf://org/name or hf://org/name/file.", show_default=False)
 ]
-EngineOption = Annotated[EngineName, typer.Option("--engine", help="What runs the network.")]
-PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="Arithmetic: fp16 needs CUDA, int8 needs OpenVINO.")
-]
-NomenclatureOption = Annotated[
-    Nomenclature, typer.Option("--reference-as", help="Legend of the reference's class numbers.")
-]
-FieldOption = Annotated[
-    str,
-    typer.Option("--field", metavar="NAME", help="Attribute of the polygons that has the class number."),
-]
+EngineOption = Annotated[EngineName, option("--engine", "What runs the network.")]
+PrecisionOption = Annotated[Precision, option("--precision", "Arithmetic: fp16 needs CUDA, int8 needs OpenVINO.")]
+NomenclatureOption = Annotated[Nomenclature, option("--reference-as", "Legend of the reference's class numbers.")]
+FieldOption = Annotated[str, option("--field NAME", "Attribute of the polygons that has the class number.")]
 MetadataOption = Annotated[
-    Path | None,
-    typer.Option("--metadata", metavar="FILE", help="JSON with each patch's domain and zone, if paths lack them."),
+    Path | None, option("--metadata FILE", "JSON with each patch's domain and zone, if paths lack them.")
 ]
-CatalogOption = Annotated[Path, typer.Option("--catalog", metavar="FOLDER", help="The input catalog.")]
-TileSizeOption = Annotated[int, typer.Option("--tile-m", metavar="N", min=10, help="Side of a tile in metres.")]
+CatalogOption = Annotated[Path, option("--catalog FOLDER", "The input catalog.")]
+TileSizeOption = Annotated[int, option("--tile-m N", "Side of a tile in metres.", min=10)]
 BoxOption = Annotated[
     tuple[float, float, float, float] | None,
-    typer.Option("--bbox", metavar="W S E N", help="Only what intersects this box; degrees of longitude and latitude."),
+    option("--bbox W S E N", "Only what intersects this box; degrees of longitude and latitude."),
 ]
-WhenOption = Annotated[
-    str | None,
-    typer.Option("--datetime", metavar="WHEN", help="Only items of a day, a month, a year or START/END."),
-]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this JSON file.")
-]
+WhenOption = Annotated[str | None, option("--datetime WHEN", "Only items of a day, a month, a year or START/END.")]
+JsonOption = Annotated[Path | None, option("--json FILE", "Also write the result to this JSON file.")]
 
 
 def open_campaign(config: Path, domains: Sequence[str] | None = None, tiles: Sequence[str] | None = None) -> Campaign:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.help import command
+from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import (
     BD_ORTHO_TILE_M,
     CatalogOption,
@@ -32,19 +32,15 @@ app = typer.Typer()
     group="Train and apply networks",
 )
 def patches(
-    reference: Annotated[
-        Path,
-        typer.Argument(metavar="REFERENCE", exists=True, help="Raster or polygons of classes.", show_default=False),
-    ],
+    reference: Annotated[Path, argument("REFERENCE", "Raster or polygons of classes.", exists=True)],
     catalog: CatalogOption,
     domain: OneDomainOption,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the patches go, laid out as FLAIR.")],
+    out: Annotated[Path, option("--out FOLDER", "Where the patches go, laid out as FLAIR.")],
     reference_as: NomenclatureOption = "flair19",
     field: FieldOption = "",
-    size: Annotated[int, typer.Option("--size", metavar="N", min=32, help="Side of a patch in pixels.")] = 512,
+    size: Annotated[int, option("--size N", "Side of a patch in pixels.", min=32)] = 512,
     least: Annotated[
-        float,
-        typer.Option("--least", metavar="X", min=0, max=1, help="Smallest share of a patch that must be labelled."),
+        float, option("--least X", "Smallest share of a patch that must be labelled.", min=0, max=1)
     ] = 0.5,
     recipe: RecipeOption = DEFAULT_RECIPE,
     tile_m: TileSizeOption = BD_ORTHO_TILE_M,
@@ -77,24 +73,14 @@ def patches(
     group="Train and apply networks",
 )
 def train(
-    config: Annotated[
-        Path,
-        typer.Argument(metavar="CONFIG", exists=True, help="The training run's YAML file.", show_default=False),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Where checkpoints, logs, figures and weights go.")
-    ],
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Start from the first epoch, even if there is a checkpoint.")
-    ] = False,
+    config: Annotated[Path, argument("CONFIG", "The training run's YAML file.", exists=True)],
+    out: Annotated[Path, option("--out FOLDER", "Where checkpoints, logs, figures and weights go.")],
+    restart: Annotated[bool, option("--restart", "Start from the first epoch, even if there is a checkpoint.")] = False,
     devices: Annotated[
-        int | None,
-        typer.Option("--devices", metavar="N", min=1, help="Processes per node, instead of the YAML's number."),
+        int | None, option("--devices N", "Processes per node, instead of the YAML's number.", min=1)
     ] = None,
-    nodes: Annotated[
-        int | None, typer.Option("--nodes", metavar="N", min=1, help="Nodes, instead of the YAML's number.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
+    nodes: Annotated[int | None, option("--nodes N", "Nodes, instead of the YAML's number.", min=1)] = None,
+    quiet: Annotated[bool, option("--quiet", "Show no progress bar.")] = False,
 ) -> None:
     """Train a network on labelled patches.
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.help import command
+from pipeline.cli.help import command, option
 from pipeline.cli.options import (
     ConfigArgument,
     DomainOption,
@@ -28,17 +28,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-TilesOption = Annotated[
-    bool, typer.Option("--tiles", help="List every tile to map, not only the first of each reason.")
-]
-NodesOption = Annotated[int, typer.Option("--nodes", metavar="N", min=1, help="Predict for this many nodes.")]
-CoresOption = Annotated[
-    int | None, typer.Option("--cores", metavar="N", min=1, help="Cores per node. By default this machine's.")
-]
-GpusOption = Annotated[
-    int | None, typer.Option("--gpus", metavar="N", min=0, help="GPUs per node. By default this machine's.")
-]
-GpuOption = Annotated[str | None, typer.Option("--gpu", metavar="NAME", help="Model of the GPUs, such as a100.")]
+TilesOption = Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")]
+NodesOption = Annotated[int, option("--nodes N", "Predict for this many nodes.", min=1)]
+CoresOption = Annotated[int | None, option("--cores N", "Cores per node. By default this machine's.", min=1)]
+GpusOption = Annotated[int | None, option("--gpus N", "GPUs per node. By default this machine's.", min=0)]
+GpuOption = Annotated[str | None, option("--gpu NAME", "Model of the GPUs, such as a100.")]
 
 
 @command(

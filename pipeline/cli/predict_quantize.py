@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.help import command
+from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import (
     ConfigArgument,
     DomainOption,
@@ -25,37 +25,19 @@ from pipeline.config import DEFAULT_RECIPE
 app = typer.Typer()
 
 RasterArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="IN.tif",
-        exists=True,
-        help="Georeferenced raster: uint8, with the recipe's bands in their order.",
-        show_default=False,
-    ),
+    Path, argument("IN.tif", "Georeferenced raster: uint8, with the recipe's bands in their order.", exists=True)
 ]
-WindowOption = Annotated[
-    int | None, typer.Option("--window", metavar="N", help="Side in pixels of what the network sees at once.")
-]
-HaloOption = Annotated[
-    int | None, typer.Option("--halo", metavar="N", help="Pixels along a window's edge that are discarded.")
-]
+WindowOption = Annotated[int | None, option("--window N", "Side in pixels of what the network sees at once.")]
+HaloOption = Annotated[int | None, option("--halo N", "Pixels along a window's edge that are discarded.")]
 QuantizedOption = Annotated[
-    Path | None,
-    typer.Option("--quantized", metavar="FILE", help="With int8: the XML that `landcover quantize` wrote."),
+    Path | None, option("--quantized FILE", "With int8: the XML that `landcover quantize` wrote.")
 ]
-ModelOutOption = Annotated[
-    Path, typer.Option("--out", metavar="MODEL.xml", help="The XML to write; .bin, .json and .html go beside it.")
-]
-WindowsOption = Annotated[
-    int, typer.Option("--windows", metavar="N", min=1, help="Windows to quantize with, and as many to compare on.")
-]
+ModelOutOption = Annotated[Path, option("--out MODEL.xml", "The XML to write; .bin, .json and .html go beside it.")]
+WindowsOption = Annotated[int, option("--windows N", "Windows to quantize with, and as many to compare on.", min=1)]
 AgreementOption = Annotated[
-    float,
-    typer.Option("--min-agreement", metavar="X", min=0, max=1, help="Share of pixels that int8 must map as fp32 does."),
+    float, option("--min-agreement X", "Share of pixels that int8 must map as fp32 does.", min=0, max=1)
 ]
-SlowOption = Annotated[
-    bool, typer.Option("--slow", help="If the agreement is too low, return operations to float one by one.")
-]
+SlowOption = Annotated[bool, option("--slow", "If the agreement is too low, return operations to float one by one.")]
 
 
 @command(
@@ -66,7 +48,7 @@ SlowOption = Annotated[
 def predict(
     raster: RasterArgument,
     weights: WeightsOption,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where both COGs go. It is created if missing.")],
+    out: Annotated[Path, option("--out FOLDER", "Where both COGs go. It is created if missing.")],
     window: WindowOption = None,
     halo: HaloOption = None,
     engine: EngineOption = "auto",

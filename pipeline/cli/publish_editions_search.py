@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pipeline.cli.help import command
+from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import (
     BoxOption,
     ClusterOption,
@@ -39,22 +39,14 @@ _YAML = (".yaml", ".yml")
 app = typer.Typer()
 
 CatalogArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="CONFIG|FOLDER",
-        help="A campaign's YAML file, the national product's folder, or one edition's.",
-        show_default=False,
-    ),
+    Path, argument("CONFIG|FOLDER", "A campaign's YAML file, the national product's folder, or one edition's.")
 ]
 ShareOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--min-share", metavar="CLASS=SHARE", help="Smallest share of a class in the tile, 0 to 1. Can be repeated."
-    ),
+    option("--min-share CLASS=SHARE", "Smallest share of a class in the tile, 0 to 1. Can be repeated."),
 ]
 ConfidenceOption = Annotated[
-    float | None,
-    typer.Option("--min-confidence", metavar="X", help="Smallest mean confidence of the tile, 0 to 1."),
+    float | None, option("--min-confidence X", "Smallest mean confidence of the tile, 0 to 1.")
 ]
 
 
@@ -65,7 +57,7 @@ def publish(
     cluster: ClusterOption = None,
     scheduler: SchedulerOption = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait while another process publishes, instead of failing at once.")
+        bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
     ] = False,
 ) -> None:
     """Publish the sealed tiles as a new edition of the national Zarr.
@@ -109,14 +101,9 @@ def _area(pixels: int) -> str:
 )
 def editions(
     config: ConfigArgument,
-    restore: Annotated[
-        int | None, typer.Option("--restore", metavar="N", help="Make edition N the current one again.")
-    ] = None,
-    drop: Annotated[
-        list[int] | None,
-        typer.Option("--drop", metavar="N", help="Delete edition N for good. Can be repeated."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    restore: Annotated[int | None, option("--restore N", "Make edition N the current one again.")] = None,
+    drop: Annotated[list[int] | None, option("--drop N", "Delete edition N for good. Can be repeated.")] = None,
+    as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
 ) -> None:
     """List, restore or delete editions of the national product."""
     national = open_campaign(config).output.national
@@ -175,8 +162,7 @@ def search(
     min_share: ShareOption = None,
     min_confidence: ConfidenceOption = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Also write the STAC items to this JSON file, for `rustac serve`."),
+        Path | None, option("--out FILE", "Also write the STAC items to this JSON file, for `rustac serve`.")
     ] = None,
 ) -> None:
     """Find tiles by place, time, class share and confidence.

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.cli.help import command
+from pipeline.cli.help import command, option
 from pipeline.cli.options import (
     ClusterOption,
     ConfigArgument,
@@ -114,10 +114,8 @@ def _run_listener(progress: Progress) -> "Callable[[RunStarted | TileEnded], Non
 @command(app, "landcover status campaign.yaml --watch", group="Map")
 def status(
     config: ConfigArgument,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Refresh the table every few seconds until no run is active.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    watch: Annotated[bool, option("--watch", "Refresh the table every few seconds until no run is active.")] = False,
+    as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
 ) -> None:
     """Count each domain's tiles by state, with speed and time left.
 

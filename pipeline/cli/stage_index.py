@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.cli.help import command
+from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import (
     BD_ORTHO_TILE_M,
     BoxOption,
@@ -34,31 +34,22 @@ _MOST_NAMED = 5
 app = typer.Typer()
 
 ArchivesArgument = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="ARCHIVE",
-        help="7z archives (one volume of each is enough), or folders that are already unpacked.",
-        show_default=False,
-    ),
+    list[Path], argument("ARCHIVE", "7z archives (one volume of each is enough), or folders that are already unpacked.")
 ]
 SourcesArgument = Annotated[
     list[str],
-    typer.Argument(
-        metavar="SOURCE",
-        help="Folders of deliveries, static STAC catalogs (path or URL of their JSON), or URLs of STAC APIs. "
+    argument(
+        "SOURCE",
+        "Folders of deliveries, static STAC catalogs (path or URL of their JSON), or URLs of STAC APIs. "
         "--collection, --bbox and --datetime choose among STAC items.",
-        show_default=False,
     ),
 ]
 AcceptOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--accept", metavar="LIMIT", help="A limit of the model card that the imagery may exceed. Can be repeated."
-    ),
+    option("--accept LIMIT", "A limit of the model card that the imagery may exceed. Can be repeated."),
 ]
 CollectionOption = Annotated[
-    list[str] | None,
-    typer.Option("--collection", metavar="ID", help="Only items of this collection. Can be repeated."),
+    list[str] | None, option("--collection ID", "Only items of this collection. Can be repeated.")
 ]
 
 
@@ -72,20 +63,17 @@ def stage(
     domain: OneDomainOption,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            metavar="FOLDER",
-            help="Where to unpack. By default a folder beside the first archive, named after the domain.",
+        option(
+            "--out FOLDER", "Where to unpack. By default a folder beside the first archive, named after the domain."
         ),
     ] = None,
     tile_m: TileSizeOption = BD_ORTHO_TILE_M,
     holes: Annotated[
         Literal["interpolate", "leave"],
-        typer.Option("--holes", help="Interpolate holes of the elevation that are up to 25 m wide, or leave them."),
+        option("--holes", "Interpolate holes of the elevation that are up to 25 m wide, or leave them."),
     ] = "interpolate",
     remove_small: Annotated[
-        bool,
-        typer.Option("--remove-small", help="Remove staged elevation files once the height files contain them."),
+        bool, option("--remove-small", "Remove staged elevation files once the height files contain them.")
     ] = False,
 ) -> None:
     """Unpack IGN's archives and write one height file per tile.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.help import command
+from pipeline.cli.help import command, option
 from pipeline.cli.options import (
     ConfigArgument,
     DomainOption,
@@ -25,27 +25,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-SiteOption = Annotated[
-    str, typer.Option("--cluster", metavar="NAME|FILE", help="A name under configs/clusters, or such a YAML file.")
-]
-AccountOption = Annotated[
-    str | None, typer.Option("--account", metavar="NAME", help="The project whose hours are charged.")
-]
-QosOption = Annotated[
-    str | None, typer.Option("--qos", metavar="NAME", help="One of the QoS that the cluster's file lists.")
-]
-HoursOption = Annotated[
-    float | None, typer.Option("--hours", metavar="N", help="Time limit of a job, instead of the predicted one.")
-]
-JobGpusOption = Annotated[
-    int | None, typer.Option("--gpus", metavar="N", help="GPUs per node, instead of the predicted number.")
-]
+SiteOption = Annotated[str, option("--cluster NAME|FILE", "A name under configs/clusters, or such a YAML file.")]
+AccountOption = Annotated[str | None, option("--account NAME", "The project whose hours are charged.")]
+QosOption = Annotated[str | None, option("--qos NAME", "One of the QoS that the cluster's file lists.")]
+HoursOption = Annotated[float | None, option("--hours N", "Time limit of a job, instead of the predicted one.")]
+JobGpusOption = Annotated[int | None, option("--gpus N", "GPUs per node, instead of the predicted number.")]
 PublishOption = Annotated[
-    bool, typer.Option("--publish/--no-publish", help="Add a job that publishes after all others have ended.")
+    bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
 ]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show the job scripts without submitting or asking SLURM anything.")
-]
+DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without submitting or asking SLURM anything.")]
 
 
 @command(
@@ -116,16 +104,13 @@ def _show_scripts(prepared: "Submission") -> None:
 def requeue(
     config: ConfigArgument,
     domain: OneDomainOption,
-    exit_code: Annotated[
-        int, typer.Option("--exit-code", metavar="N", help="The exit code of `landcover run` in this job.")
-    ],
+    exit_code: Annotated[int, option("--exit-code N", "The exit code of `landcover run` in this job.")],
     resubmit: Annotated[
         Path | None,
-        typer.Option(
-            "--resubmit",
-            metavar="FILE",
+        option(
+            "--resubmit FILE",
+            "The job's script, to be submitted again on clusters that do not allow requeueing.",
             envvar="RESUBMIT",
-            help="The job's script, to be submitted again on clusters that do not allow requeueing.",
         ),
     ] = None,
 ) -> None:
