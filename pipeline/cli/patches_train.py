@@ -14,7 +14,6 @@ from pipeline.cli.options import (
     OneDomainOption,
     RecipeOption,
     TileSizeOption,
-    count,
     log,
     progress_bar,
     say,
@@ -64,7 +63,7 @@ def patches(
             least=least,
             progress=progress,
         )
-    say(f"{count(len(done), 'patch').replace('patchs', 'patches')} written in {shown(out)}")
+    say(f"{len(done)} patches written in {shown(out)}")
 
 
 @command(

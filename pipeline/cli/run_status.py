@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.help import command, option
@@ -130,7 +131,9 @@ def status(
         return
     states = _watch(lambda: read_status(campaign)) if watch else read_status(campaign)
     if not watch:
-        console.print(_status_table(states))
+        console.print(_table(states))
+        for line in _remarks(states):
+            say(line)
     _show_next(config, states)
 
 
@@ -139,28 +142,34 @@ def _watch(read: "Callable[[], Sequence[DomainStatus]]") -> "Sequence[DomainStat
     with Live(console=console, auto_refresh=False) as live:
         while True:
             states = read()
-            live.update(_status_table(states), refresh=True)
+            live.update(Group(_table(states), *map(Text, _remarks(states))), refresh=True)
             if all(state.done for state in states):
                 return states
             time.sleep(_REFRESH_S)
 
 
-def _status_table(states: "Sequence[DomainStatus]") -> Group:
+def _table(states: "Sequence[DomainStatus]") -> Table:
     names = ("sealed", "in flight", "failed", "suspect", "damaged", "missing")
     table = number_table("domain", *names, "Mpx/s", "time", "left")
-    lines = []
     for s in states:
         groups = (s.sealed, s.in_flight, s.failed, s.suspect, s.damaged, s.missing)
         table.add_row(s.domain, *(str(len(group)) for group in groups), *_pace(s))
+    return table
+
+
+def _remarks(states: "Sequence[DomainStatus]") -> list[str]:
+    """Who maps each domain, the predicted time, and a line for each tile that failed."""
+    lines = []
+    for s in states:
         if s.holder:
             lines.append(f"{s.domain} is being mapped by {s.holder}" + ("" if s.queued else _job(s)))
         if s.queued:
             lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}")
         if s.pace and s.pace.predicted_s:
-            lines.append(f"{s.domain}: {_clock(s.pace.seconds)} elapsed of {_clock(s.pace.predicted_s)} predicted")
+            lines.append(f"{s.domain}: {_clock(s.pace.seconds)} elapsed, {_clock(s.pace.predicted_s)} predicted")
         lines += [f"{s.domain} {tile} failed: {cause}" for tile, cause in s.failed]
         lines += [f"{s.domain} {tile} is suspect: {cause}" for tile, cause in s.suspect]
-    return Group(table, *(Text(line) for line in lines))
+    return lines
 
 
 def _pace(state: "DomainStatus") -> tuple[str, str, str]:

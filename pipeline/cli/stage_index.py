@@ -87,7 +87,7 @@ def stage(
     )
     _show_staged(done, domain)
     size = () if tile_m == BD_ORTHO_TILE_M else ("--tile-m", tile_m)
-    say_next("index", *done.folders, "--domain", domain, "--catalog", "catalog", *size)
+    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *size)
 
 
 def _show_staged(done: "StageReport", domain: str) -> None:

@@ -39,9 +39,8 @@ def verify(config: ConfigArgument, json_file: JsonOption = None) -> None:
         verified = read_again(campaign, progress=progress)
     _show_verified(verified)
     save_json(json_file, verified.as_json(), "results")
-    problems = _problems(verified)
     if not verified.clean:
-        raise VerifyFailed(f"{count(len(problems), 'problem')} found:\n  " + "\n  ".join(problems))
+        raise VerifyFailed("\n  ".join(["the product is damaged or incomplete:", *_problems(verified)]))
     say("no problem found; all limits of the campaign are met")
     say_next("publish", config)
 

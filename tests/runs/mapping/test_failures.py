@@ -223,7 +223,7 @@ def test_the_record_tells_how_far_a_run_is_while_it_goes_on_and_after_it_was_cut
     assert (after.in_flight, after.holder) == ((), None)
     shown = CliRunner().invoke(app, ["status", str(copy.config), "--watch"], env={"COLUMNS": "160"})
     assert shown.exit_code == 0
-    assert "elapsed of 1:00:00 predicted" in shown.output
+    assert "elapsed, 1:00:00 predicted" in shown.output
     (content,) = json.loads(CliRunner().invoke(app, ["status", str(copy.config), "--json"]).output)
     assert content["sealed"] == list(after.sealed)
     assert content["pace"]["mpx_per_s"] > 0
