@@ -74,7 +74,7 @@ def publish(
 
 
 def _show_published(done: "Published") -> None:
-    """Prints which edition is current, what is missing from it, and to whom its pixels belong."""
+    """Prints which edition is current, what is missing from it, and which domains own its pixels."""
     for name, tiles in done.lacking:
         log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
     for name in done.left:
