@@ -307,4 +307,4 @@ def test_the_command_lists_restores_and_drops(folder: Path) -> None:
     shown = CliRunner().invoke(app, ["editions", str(config)]).output
     assert re.search(r"1 +\S+Z +current +2 +8 ", shown), shown
     shutil.rmtree(folder / "national")
-    assert "nothing was published" in CliRunner().invoke(app, ["editions", str(config)]).output
+    assert "nothing is published" in CliRunner().invoke(app, ["editions", str(config)]).output

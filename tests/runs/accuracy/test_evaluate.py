@@ -215,7 +215,7 @@ def test_the_command_needs_exactly_one_reference_and_prints_the_scores(tmp_path:
     for given in ([], ["--reference", "r.tif", "--weights", "w.pth"]):
         refused = run(app, ["evaluate", str(tmp_path / "m.tif"), "--out", str(tmp_path / "out"), *given])
         assert isinstance(refused.exception, ConfigError)
-        assert "give one of --weights" in str(refused.exception)
+        assert "give exactly one of --weights" in str(refused.exception)
     both = ["--reference", str(tmp_path / "m.tif"), "--out", str(tmp_path / "out")]
     shown = run(app, ["evaluate", str(tmp_path / "m.tif"), *both])
     assert shown.exit_code == 0, shown.exception

@@ -78,9 +78,9 @@ def test_a_synthetic_delivery_goes_from_archives_to_a_verified_map(tmp_path: Pat
     out, catalog = tmp_path / "staged", tmp_path / "catalog"
     options = ("--domain", DOMAIN, "--tile-m", TILE // 5)
     printed = landcover("stage", *archives, *options, "--out", out, "--holes", "leave", "--remove-small")
-    assert "2 heights written" in printed
+    assert "2 height files written" in printed
     assert f"next: landcover index {out} --domain {DOMAIN}" in printed
-    # The command that stage prints at its end.
+    # The command that stage ends with, as it stands there.
     command = re.search(r"next: landcover (index .* --catalog catalog --tile-m 100)", printed)
     assert command
     assert "2 tiles, 6 files" in landcover(*command[1].replace("catalog catalog", f"catalog {catalog}").split())
@@ -133,7 +133,7 @@ def test_the_real_files_go_from_archives_to_a_verified_map(tmp_path: Path, share
     out = tmp_path / "staged"
     landcover("stage", archives[0], "--domain", DOMAIN, "--tile-m", 50, "--out", out, "--remove-small")
     printed = landcover("index", out, "--domain", DOMAIN, "--tile-m", 50, "--catalog", tmp_path / "catalog")
-    assert "1 tiles" in printed
+    assert "1 tile, " in printed
     grid = {"tile": 250, "block": 250, "core": 250, "halo": 16, "window": 320}
     model = {"weights": str(shared_data / WEIGHTS)}
     config = write_campaign(tmp_path, TILE_50_M.window, model=model, grid=grid)

@@ -138,7 +138,7 @@ def test_failed_and_only_missing_choose_exactly_their_tiles_and_plan_says_why(co
     assert todo(copy, Only(missing=True)) == sorted([tiles[0], tiles[3]])
     assert todo(copy, Only(failed=True, missing=True)) == [tiles[0]]
     planned = CliRunner().invoke(app, ["plan", str(copy.config), "--failed"]).output.replace("\n", "")
-    assert f"{tiles[0]} failed last time: " in planned
+    assert f"{tiles[0]} failed in the last run: " in planned
     assert tiles[3] not in planned
     assert tiles[5] not in planned
     assert (
@@ -223,7 +223,7 @@ def test_the_record_tells_how_far_a_run_is_while_it_goes_on_and_after_it_was_cut
     assert (after.in_flight, after.holder) == ((), None)
     shown = CliRunner().invoke(app, ["status", str(copy.config), "--watch"], env={"COLUMNS": "160"})
     assert shown.exit_code == 0
-    assert "of 1:00:00 predicted" in shown.output
+    assert "elapsed, 1:00:00 predicted" in shown.output
     (content,) = json.loads(CliRunner().invoke(app, ["status", str(copy.config), "--json"]).output)
     assert content["sealed"] == list(after.sealed)
     assert content["pace"]["mpx_per_s"] > 0
@@ -235,7 +235,7 @@ def test_a_holder_on_another_machine_is_shown_and_a_dead_one_not(copy: Made) -> 
     owner = vars(Owner.me()) | {"host": "r1i2n3", "machine": "another", "job": ""}
     (lock / f"{owner['token']}.json").write_text(json.dumps(owner))
     shown = CliRunner().invoke(app, ["status", str(copy.config)]).output
-    assert f"is held by process {os.getpid()} of" in shown.replace("\n", " ")
+    assert f"is being mapped by process {os.getpid()} of" in shown.replace("\n", " ")
     assert "r1i2n3" in shown
     (lock / f"{owner['token']}.json").write_text(json.dumps(vars(Owner.me()) | {"token": owner["token"], "started": 1}))
     assert status(copy.campaign)[0].holder is None

@@ -101,7 +101,7 @@ def deliver_montpellier(shared_data: Path, folder: Path) -> None:
 def test_the_real_bd_ortho_extract_goes_from_delivery_to_the_national_store(shared_data: Path, tmp_path: Path) -> None:
     deliver_montpellier(shared_data, tmp_path / "delivery")
     folders = ("index", tmp_path / "delivery", "--domain", "D034_2021", "--catalog", tmp_path / "catalog")
-    assert "1 tiles" in landcover(*folders, "--tile-m", 1000)
+    assert "1 tile, " in landcover(*folders, "--tile-m", 1000)
     config = tmp_path / "campaign.yaml"
     config.write_text(
         yaml.safe_dump(

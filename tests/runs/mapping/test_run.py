@@ -268,11 +268,11 @@ def test_a_publish_leaves_a_catalogue_that_is_searched_and_files_for_gis(mapped:
     command = ["search", str(mapped.config), "--domain", DOMAIN, "--datetime", "2021", "--min-confidence", "0.01"]
     found = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "found.json")])
     assert found.exit_code == 0, found.output
-    assert f"{len(names)} tiles fit" in found.output
+    assert f"{len(names)} tiles found" in found.output
     items = json.loads((tmp_path / "found.json").read_text())["features"]
     assert [item["id"] for item in items] == names
     assert all(Path(asset["href"]).is_file() for item in items for asset in item["assets"].values())
-    assert "0 tiles fit" in CliRunner().invoke(app, ["search", str(edition), "--domain", "D001_2020"]).output
+    assert "0 tiles found" in CliRunner().invoke(app, ["search", str(edition), "--domain", "D001_2020"]).output
     wrong = CliRunner().invoke(app, ["search", str(edition), "--min-share", "vineyard"])
     assert isinstance(wrong.exception, ConfigError)
 

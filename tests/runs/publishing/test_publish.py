@@ -85,7 +85,7 @@ def test_what_stands_beside_the_store_is_written_before_the_commit_and_linked_wh
 def test_the_command_says_what_it_published(mapped: Made) -> None:
     done = CliRunner().invoke(app, ["publish", str(mapped.config), "--wait"])
     assert done.exit_code == 0, done.output
-    assert "claimed by several domains: 0 pixels (0.00 km²); by none, in delivered tiles: 0 pixels" in done.output
+    assert "pixels inside the boundaries of several domains: 0 (0.00 km²)" in done.output
     again = CliRunner().invoke(app, ["publish", str(mapped.config)]).output
     assert "0 shards written, 2 unchanged" in again
 

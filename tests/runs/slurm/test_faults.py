@@ -140,7 +140,7 @@ def test_a_job_whose_time_is_up_goes_on_until_all_is_mapped(
     first = submit(lab, fresh, "--hours", str((3 + more) / 60), slow=slow, **site)
     assert_whole(lab, fresh, undisturbed, seconds=3000)
     (job,) = lab.jobs(first)
-    starts = logs(fresh).count(", start ")
+    starts = logs(fresh).count(", attempt ")
     assert starts >= 3, logs(fresh)
     assert job.restarts == (starts - 1 if allowed else 0)
     assert len(list(fresh.folder.glob("jobs/*/*.log"))) == (1 if allowed else starts)

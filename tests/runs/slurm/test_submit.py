@@ -156,7 +156,7 @@ def test_a_run_that_lost_its_cluster_puts_its_job_back_into_the_queue(lab: Lab, 
     job = lab.sbatch("--requeue", "--output=/dev/null", wrap="sleep 300")
     lab.until(job, lambda j: j.state == "RUNNING")
     asked = ("requeue", str(fresh.config), "--domain", FIRST, "--exit-code", str(ClusterError.exit_code))
-    assert f"goes on as job {job}" in lab.tell("env", f"SLURM_JOB_ID={job}", *COMMAND, *asked, timeout=280)
+    assert f"job {job} continues" in lab.tell("env", f"SLURM_JOB_ID={job}", *COMMAND, *asked, timeout=280)
     lab.until(job, lambda j: j.restarts == 1)
 
 
