@@ -104,7 +104,7 @@ def doctor(
     findings = examine(campaign)
     files = [json_file] if json_file else []
     if campaign and domain:
-        files.append(campaign.output.domains / campaign.domain(domain).name / DOCTOR_FILE)
+        files.append(campaign.product_folder(campaign.domain(domain).name) / DOCTOR_FILE)
     for file in files:
         write_json(file, findings.as_json())
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -68,7 +68,7 @@ def test_a_notebook_runs_and_ends_in_a_figure(
 
 
 def both(campaign: Campaign) -> tuple[xr.Dataset, xr.Dataset]:
-    first, second = (open_product(campaign.output.domains / d.name) for d in campaign.domains)
+    first, second = (open_product(campaign.product_folder(d.name)) for d in campaign.domains)
     return first, second
 
 

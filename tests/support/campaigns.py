@@ -92,7 +92,7 @@ def make_campaign(folder: Path, *, at: Iterable[tuple[int, int]] = SIX, suffix: 
         "name": "tiny",
         "catalog": "catalog",
         "model": {"weights": "weights.pth", "recipe": "tiny.yaml"},
-        "domains": [{"name": delivery.domain}],
+        "domains": [{"name": str(delivery.domain)}],
         "engine": "torch",
         "grid": {"tile": TILE, "block": 250, "core": 125, "halo": 32, "window": 224},
         "output": {"extent_km": [left / 1000, bottom / 1000, right / 1000, top / 1000], "chunk": 100},

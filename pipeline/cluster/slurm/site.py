@@ -1,11 +1,10 @@
 """A SLURM site: what its documentation says that a job may ask for, from `configs/clusters/*.yaml`."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section, config_folder, read_yaml
+from pipeline.config import Section, find_config, read_yaml
 from pipeline.errors import ConfigError
 
 _Word = Annotated[str, Field(pattern=r"^[\w.@+/:-]+$")]
@@ -102,16 +101,9 @@ class Site(Section):
 
 
 def load_site(name_or_path: str) -> Site:
-    """A site by its name under `configs/clusters/`, or by the path of its YAML.
+    """Reads a site by its name in `configs/clusters/`, or by the path of its YAML file.
 
     Raises:
-        ConfigError: there is none, or it does not hold.
+        ConfigError: there is no such site, or it is not valid.
     """
-    shipped = config_folder() / "clusters"
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        return read_yaml(Site, Path(name_or_path).expanduser())
-    path = shipped / f"{name_or_path}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
-        raise ConfigError(f"unknown cluster {name_or_path!r}: expected a path to a YAML or one of {known}")
-    return read_yaml(Site, path)
+    return read_yaml(Site, find_config(name_or_path, folder="clusters", kind="cluster"))

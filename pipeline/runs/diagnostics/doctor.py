@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.errors import LandcoverError
 from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
@@ -160,7 +160,7 @@ def _slurm() -> Check:
 
 def _weights(campaign: Campaign) -> Check:
     try:
-        model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+        model = load(campaign.weights, campaign.recipe())
     except LandcoverError as error:
         return Check("weights", "fail", str(error), "on a login node: run `landcover doctor` there first")
     return Check("weights", "ok", f"{campaign.weights}, SHA-256 {model.weights_hash[:12]}…")
@@ -168,7 +168,7 @@ def _weights(campaign: Campaign) -> Check:
 
 def _engine(campaign: Campaign) -> Check:
     try:
-        model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+        model = load(campaign.weights, campaign.recipe())
         engine = resolve_engine(
             campaign.engine, precision=campaign.precision, quantized=campaign.model.quantized, model=model
         )

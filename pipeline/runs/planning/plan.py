@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import fingerprint
 from pipeline.cluster import engine_threads
-from pipeline.config import Campaign, DomainSection, Recipe, load_recipe
+from pipeline.config import Campaign, DomainSection, Recipe
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS, Layout, Tile, Window
@@ -64,7 +64,7 @@ class Settings:
 
     def folder(self, domain: Domain) -> Path:
         """Where a domain's product is."""
-        return self.campaign.output.domains / domain
+        return self.campaign.product_folder(domain)
 
     def reads(self, tile: Tile) -> Window:
         """All that the tile's windows read; it may pass the domain's edge."""
@@ -170,7 +170,7 @@ def resolve(campaign: Campaign) -> Settings:
         EngineError: no such engine, or a quantised network that is not of these weights.
         WeightsError: the weights cannot be had or do not fit the recipe.
     """
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     layout = campaign.grid.layout(recipe.stride)
     model = load(campaign.weights, recipe)
     return Settings(

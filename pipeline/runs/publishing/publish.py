@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cluster import open_cluster
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.products.national.edition_record import Tally, current_edition
@@ -136,7 +136,7 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
         name=state.domain,
         year=state.domain.year,
         boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
-        sealed=list_sealed(campaign.output.domains / state.domain, state.domain, campaign.grid.tile),
+        sealed=list_sealed(campaign.product_folder(state.domain), state.domain, campaign.grid.tile),
         expected=(*state.sealed, *state.damaged, *state.in_flight, *failed, *state.missing),
         failed=failed,
         about={"campaign": campaign.name, "weights": campaign.model.weights} | _told(campaign, state.domain),
@@ -146,6 +146,6 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
 def _told(campaign: Campaign, domain: Domain) -> dict[str, Any]:
     """What the domain's catalogue says of data and days, as its items do; what is unknown is left out."""
     about = read_about(campaign.catalog, domain)
-    origin = product_origin(campaign, load_recipe(campaign.model.recipe, base=campaign.base), about.origin)
+    origin = product_origin(campaign, campaign.recipe(), about.origin)
     acquired = [day.isoformat() for day in about.acquired or ()]
     return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}

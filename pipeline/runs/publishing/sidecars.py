@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
 from pipeline.grid import Window, union
@@ -21,7 +21,7 @@ def tidy(campaign: Campaign, domains: Iterable[Domain]) -> None:
     Call it while the nation is held: these names are a publish's alone, as tiles' are a run's, which holds the domain.
     """
     for domain in domains:
-        folder = campaign.output.domains / domain
+        folder = campaign.product_folder(domain)
         own = [f".{domain}-{layer}.gti.gpkg." for layer in LAYERS] + [f".{domain}-landcover.qml."]
         for prefix in (".collection.json.", ".model-", ".quicklook.png.", *own):
             remove_temporaries(folder, prefix)
@@ -35,7 +35,7 @@ def catalogue(draft: Draft) -> None:
         StorageError: a folder cannot be written.
     """
     campaign = draft.campaign
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     domains = {
         product.name: (write_domain(_folder(draft, product.name), product.shown, recipe=recipe), product.shown)
         for product in draft.products
@@ -69,4 +69,4 @@ def _extent(sealed: Sequence[SealedTile]) -> Window:
 
 
 def _folder(draft: Draft, domain: Domain) -> Path:
-    return draft.campaign.output.domains / domain
+    return draft.campaign.product_folder(domain)

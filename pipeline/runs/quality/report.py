@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import legend
-from pipeline.config import Campaign, Recipe, load_recipe
+from pipeline.config import Campaign, Recipe
 from pipeline.domain import Domain
 from pipeline.durable import replacing
 from pipeline.errors import ProductError
@@ -91,12 +91,12 @@ def report(
         StorageError: a page cannot be written.
     """
     wanted = [campaign.domain(name).name for name in domains] or [section.name for section in campaign.domains]
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     parts = _parts(campaign, wanted, threads=threads, progress=progress)
     if not any(parts[name].sealed for name in wanted):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
     pages = {
-        campaign.output.domains / name / REPORT_FILE: _of_domain(campaign, recipe, parts[name], parts)
+        campaign.product_folder(name) / REPORT_FILE: _of_domain(campaign, recipe, parts[name], parts)
         for name in wanted
         if parts[name].sealed
     }
@@ -114,7 +114,7 @@ def _parts(campaign: Campaign, wanted: Sequence[Domain], *, threads: int, progre
     """All domains of the campaign; seams are counted of the wanted ones, the others are only compared with."""
     sealed = {
         s.name: tuple(
-            t for t in list_sealed(campaign.output.domains / s.name, s.name, campaign.grid.tile) if not matches(t)
+            t for t in list_sealed(campaign.product_folder(s.name), s.name, campaign.grid.tile) if not matches(t)
         )
         for s in campaign.domains
     }
@@ -130,7 +130,7 @@ def _parts(campaign: Campaign, wanted: Sequence[Domain], *, threads: int, progre
             inputs,
             sealed[name],
             Figures.of(state, inputs, sealed[name], seams),
-            read_run(campaign.output.domains / name),
+            read_run(campaign.product_folder(name)),
             seen_levels(campaign.catalog, inputs),
         )
     return parts

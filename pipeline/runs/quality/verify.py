@@ -107,7 +107,7 @@ def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT)
         ProductError: an item or an edition's record that cannot be read.
     """
     states, crs = status(campaign), lattice_of(campaign)
-    sealed = {s.domain: list_sealed(campaign.output.domains / s.domain, s.domain, campaign.grid.tile) for s in states}
+    sealed = {s.domain: list_sealed(campaign.product_folder(s.domain), s.domain, campaign.grid.tile) for s in states}
     jobs = [tile for tiles in sealed.values() for tile in tiles]
     progress.start(2 * len(jobs))
     with ThreadPoolExecutor(threads) as pool:

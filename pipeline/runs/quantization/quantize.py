@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import legend
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.durable import replacing, write_json
 from pipeline.errors import ConfigError, EngineError
 from pipeline.inference import Engine, predictor_for
@@ -95,7 +95,7 @@ def quantize(
     if out.suffix != ".xml":
         raise ConfigError(f"{out}: expected the name of an XML, such as model.xml; the weights go beside it as .bin")
     require_nncf()
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     model = load(campaign.weights, recipe)
     reference = predictor_for(model, Engine("openvino"))
     samples = sample(

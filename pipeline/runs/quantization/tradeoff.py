@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.errors import ConfigError
 from pipeline.grid import Window
 from pipeline.inference import Engine, Predictor, predictor_for
@@ -99,7 +99,7 @@ def of_patches(patches: NDArray[np.uint8], model: Model) -> Samples:
 
 def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, Samples]:
     """A campaign's network, and windows as `landcover quantize` draws them."""
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     model = load(campaign.weights, recipe)
     reference = predictor_for(model, Engine("openvino"))
     return model, sample(campaign, recipe, reference=reference, windows=windows, seed=seed)

@@ -98,12 +98,12 @@ def again(campaign: Campaign, domain: Domain, *, resubmit: Path | None) -> str:
 
 
 def _sealed(campaign: Campaign, domain: Domain) -> str:
-    tiles = list_sealed(campaign.output.domains / domain, domain, campaign.grid.tile)
+    tiles = list_sealed(campaign.product_folder(domain), domain, campaign.grid.tile)
     return fingerprint.digest(sorted((t.tile.name, t.fingerprint) for t in tiles))
 
 
 def _read(campaign: Campaign, domain: Domain) -> Progress:
-    path = campaign.output.domains / domain / REQUEUE_FILE
+    path = campaign.product_folder(domain) / REQUEUE_FILE
     try:
         return Progress(**json.loads(path.read_bytes()))
     except FileNotFoundError:
@@ -113,5 +113,5 @@ def _read(campaign: Campaign, domain: Domain) -> Progress:
 
 
 def _write(campaign: Campaign, domain: Domain, progress: Progress) -> None:
-    path = campaign.output.domains / domain / REQUEUE_FILE
+    path = campaign.product_folder(domain) / REQUEUE_FILE
     write_json(path, {"sealed": progress.sealed, "idle": progress.idle})

@@ -64,7 +64,7 @@ def status(campaign: Campaign) -> tuple[DomainStatus, ...]:
         ProductError: an item or record that is damaged.
     """
     names = [section.name for section in campaign.domains]
-    owners = {name: owner for name in names if (owner := holder(campaign.output.domains / name))}
+    owners = {name: owner for name in names if (owner := holder(campaign.product_folder(name)))}
     jobs = look_up(owner.job for owner in owners.values())
 
     def runs(job: str) -> bool | None:
@@ -86,7 +86,7 @@ def _queued(campaign: Campaign) -> dict[str, Queued]:
 
 
 def _of_domain(campaign: Campaign, name: Domain, owner: Owner | None, jobs: Mapping[str, Job]) -> DomainStatus:
-    folder = campaign.output.domains / name
+    folder = campaign.product_folder(name)
     record = read_run(folder)
     failed, suspect = record.get("failed", {}), record.get("suspect", {})
     in_flight = record.get("in_flight", {}) if owner else {}

@@ -54,6 +54,6 @@ def test_a_cluster_that_cannot_be_is_refused_by_key(tmp_path: Path, changes: dic
 
 def test_an_unknown_cluster_gets_the_names_of_those_that_are_there() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown cluster 'occigen': expected a path to a YAML or one of generic, jean"
+        ConfigError, match=r"unknown cluster 'occigen': expected the path of a YAML file, or one of generic, jean"
     ):
         load_site("occigen")

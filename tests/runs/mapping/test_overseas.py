@@ -1,6 +1,7 @@
 """A territory overseas lies on a lattice of its own, and every product of it says so and lies there."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from pipeline.products.national.publish_plan import NationalGrid, plan_edition
 from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.verify import check
+from pipeline.progress import SILENT
 from pipeline.runs.ingest.index import index_domain
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
-from tests.runs.ingest.test_stage import nothing
 from tests.support.campaigns import RECIPE, TILE, write_weights
 from tests.support.deliveries import hills, make_delivery, noise, roofs, write_pair, write_relief
 
@@ -64,7 +65,7 @@ def write_campaign(folder: Path, **sections: Any) -> Path:
         "name": "reunion",
         "catalog": "catalog",
         "model": {"weights": "weights.pth", "recipe": "tiny.yaml"},
-        "domains": [{"name": DOMAIN}],
+        "domains": [{"name": str(DOMAIN)}],
         "engine": "torch",
         "grid": {"tile": TILE, "block": 250, "core": 250, "halo": 16, "window": 320},
         "output": {"extent_km": [309.9, 7669.8, 310.3, 7670.0], "chunk": 100},
@@ -96,7 +97,7 @@ def test_an_overseas_delivery_goes_all_the_way_on_its_own_lattice(reunion: Path)
 
     boundary = reunion / "boundary.geojson"
     boundary.write_text(json.dumps(western_half()))
-    campaign = load_campaign(write_campaign(reunion, domains=[{"name": DOMAIN, "boundary": str(boundary)}]))
+    campaign = load_campaign(write_campaign(reunion, domains=[{"name": str(DOMAIN), "boundary": str(boundary)}]))
     assert len(run(make_plan(campaign))) == 2
     assert publish(campaign).lacking == ()
     verified = verify(campaign)
@@ -138,7 +139,7 @@ def test_staged_heights_overseas_lie_on_the_same_lattice(reunion: Path) -> None:
     from pipeline.runs.ingest.stage import stage
 
     how = {"domain": DOMAIN, "tile_m": TILE // 5, "treatment": "leave", "remove_small": False}
-    report = stage([reunion / "in"], out=reunion / "staged", bar=lambda _: nothing(), **how)  # type: ignore[arg-type]
+    report = stage([reunion / "in"], out=reunion / "staged", bar=lambda _: nullcontext(SILENT), **how)  # type: ignore[arg-type]
     assert len(report.heights.written) == 2
     path = next((reunion / "staged").rglob(f"974-2022-{TILES[0].name}-U40S-0M20-HAUTEUR.tif"))
     with rasterio.open(path) as height:
@@ -164,7 +165,7 @@ def test_staged_heights_overseas_lie_on_the_same_lattice(reunion: Path) -> None:
 def test_one_campaign_has_one_lattice(reunion: Path) -> None:
     delivery = make_delivery(reunion / "metropolitan", at=[(0, 0)], size=TILE)
     index(delivery.folder, reunion / "catalog", delivery.domain)
-    both = [{"name": DOMAIN}, {"name": delivery.domain}]
+    both = [{"name": str(DOMAIN)}, {"name": str(delivery.domain)}]
     campaign = load_campaign(write_campaign(reunion, domains=both))
     for command in (lambda: make_plan(campaign, domains=[DOMAIN]), lambda: publish(campaign), lambda: verify(campaign)):
         with pytest.raises(
@@ -176,11 +177,11 @@ def test_one_campaign_has_one_lattice(reunion: Path) -> None:
 def test_what_was_sealed_on_another_lattice_is_neither_verified_nor_published(tmp_path: Path) -> None:
     from tests.support.products import GRID, product, sealed_at, tile_at
 
-    tile = tile_at(0, 0)
-    sealed_at(tmp_path / "D064_2021", tile)
-    (sealed,) = list_sealed(tmp_path / "D064_2021", Domain("D064_2021"), tile.window.height)
+    tile, other_domain = tile_at(0, 0), Domain("D064_2021")
+    sealed_at(tmp_path / other_domain, tile)
+    (sealed,) = list_sealed(tmp_path / other_domain, other_domain, tile.window.height)
     assert check(sealed) == []
     assert "proj:code is EPSG:2154, expected EPSG:2975" in check(sealed, crs=REUNION)[0]
     other = NationalGrid(GRID.extent, GRID.tile, GRID.shard, GRID.chunk, REUNION)
     with pytest.raises(ProductError, match="was sealed in EPSG:2154, and the nation's lattice is EPSG:2975"):
-        plan_edition(tmp_path / "national", other, [product(tmp_path, Domain("D064_2021"), {tile: 0})])
+        plan_edition(tmp_path / "national", other, [product(tmp_path, other_domain, {tile: 0})])

@@ -88,7 +88,7 @@ def test_a_limit_that_is_passed_fails_verify_and_maps_nothing_again(demo: Path, 
 
 def test_a_tile_that_is_not_sealed_fails_verify_unless_the_campaign_allows_for_it(demo: Path, tmp_path: Path) -> None:
     campaign = load_campaign(demo)
-    tile = list_sealed(campaign.output.domains / DOMAINS[0], DOMAINS[0], campaign.grid.tile)[0]
+    tile = list_sealed(campaign.product_folder(DOMAINS[0]), DOMAINS[0], campaign.grid.tile)[0]
     aside = tmp_path / tile.item_path.name
     tile.item_path.rename(aside)
     allowing = demo.with_name("allowing.yaml")
@@ -115,7 +115,7 @@ def test_each_domain_and_the_edition_have_a_page_that_needs_nothing_else(
     pages: tuple[Path, ...], campaign: Campaign
 ) -> None:
     edition = campaign.output.national.resolve() / "editions" / "000001"
-    assert pages == (*(campaign.output.domains / name / "report.html" for name in DOMAINS), edition / "report.html")
+    assert pages == (*(campaign.product_folder(name) / "report.html" for name in DOMAINS), edition / "report.html")
     for path in pages:
         assert outside(path.read_text()) == []
     own, other, nation = (path.read_text() for path in pages)
@@ -147,7 +147,7 @@ def test_the_nation_s_picture_shows_owners_where_a_newer_neighbour_has_imagery_t
     np.testing.assert_array_equal(picture[:height, :width][plain], first[plain])
     older = plain & (owners == 3421).all((2, 3)) & (first != 0)
     newest = overview(
-        list_sealed(campaign.output.domains / DOMAINS[1], DOMAINS[1], campaign.grid.tile),
+        list_sealed(campaign.product_folder(DOMAINS[1]), DOMAINS[1], campaign.grid.tile),
         "landcover",
         within=NationalGrid.from_json(_record(national)["grid"]).extent,
         side=max(picture.shape),
@@ -161,7 +161,7 @@ def _record(national: Path) -> dict[str, Any]:
 
 
 def test_shares_in_the_report_are_those_of_the_pixels(pages: tuple[Path, ...], campaign: Campaign) -> None:
-    sealed = list_sealed(campaign.output.domains / DOMAINS[0], DOMAINS[0], campaign.grid.tile)
+    sealed = list_sealed(campaign.product_folder(DOMAINS[0]), DOMAINS[0], campaign.grid.tile)
     counts = sum((np.array([s.class_pixels.get(v, 0) for v in range(1, 13)]) for s in sealed), np.zeros(12, np.int64))
     water = 100 * counts[4] / counts.sum()
     swatch = f'<i style="background:{legend.BY_VALUE[5].colour}"></i>water</td><td>{water:.2f} %'
