@@ -1,6 +1,5 @@
 """Commands that take a campaign: plan, run, status, verify, report and publish."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,9 +25,10 @@ from pipeline.errors import VerifyFailed
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
-    from pipeline.runs.mapping.run import RunStarted, TileEnded
+    from pipeline.runs.mapping.events import OnEvent, RunStarted, TileEnded
     from pipeline.runs.planning.forecast import Forecast
-    from pipeline.runs.planning.plan import RunPlan, Settings
+    from pipeline.runs.planning.plan import RunPlan
+    from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 
 app = typer.Typer()
 
@@ -41,38 +41,35 @@ def plan(
     force: ForceOption = False,
     failed: FailedOption = False,
     only_missing: MissingOption = False,
-    all_tiles: Annotated[
-        bool, typer.Option("--tiles", help="A line for each tile to map, not only the first.")
-    ] = False,
+    all_tiles: Annotated[bool, typer.Option("--tiles", help="Print a line for each tile to map.")] = False,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Predict for this many nodes.")] = 1,
     cores: Annotated[
-        int | None, typer.Option("--cores", min=1, help="Cores of a node; by default this machine's.")
+        int | None, typer.Option("--cores", min=1, help="Cores per node; by default this machine's.")
     ] = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", min=0, help="GPUs of a node; by default this machine's.")
-    ] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs per node; by default this machine's.")] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="The GPU's model, such as a100.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan to this file.")] = None,
 ) -> None:
-    """Show what a run would do and why, and what it would take; nothing is computed.
+    """Show what a run would do and why, and predict its resources. Nothing is computed.
 
-    Speeds are those that `landcover bench` measured, else stated ones; each says which.
+    Speeds were measured by `landcover bench`, or are stated ones; the output names the source of each.
     """
     from pipeline.durable import write_json
-    from pipeline.runs.planning.forecast import forecast, named_machine, rates_for
-    from pipeline.runs.planning.plan import Only, make_plan, plan_totals
-    from pipeline.runs.planning.summary import as_json
+    from pipeline.runs.planning.forecast import described_machine, forecast, rates_for
+    from pipeline.runs.planning.plan import TileFilter, make_plan
+    from pipeline.runs.planning.summary import plan_as_json
     from pipeline.runs.planning.throughput import read_rates
+    from pipeline.runs.planning.totals import plan_totals
 
-    only = Only(failed=failed, missing=only_missing)
+    only = TileFilter(failed=failed, missing=only_missing)
     planned = make_plan(load_campaign(config), domains=domain or (), tiles=tile or (), force=force, only=only)
-    settings = planned.settings
-    machine = named_machine(settings, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
-    rates = rates_for(settings, machine, measured=read_rates())
-    predicted = forecast(settings, plan_totals(planned), rates, machine)
+    resolved = planned.resolved
+    machine = described_machine(resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
+    rates = rates_for(resolved, machine, measured=read_rates())
+    predicted = forecast(resolved, plan_totals(planned), rates, machine)
     _print_plan(planned, predicted, all_tiles=all_tiles)
     if json_file:
-        write_json(json_file, as_json(planned, predicted))
+        write_json(json_file, plan_as_json(planned, predicted))
         console.print(f"plan: {json_file}", soft_wrap=True)
 
 
@@ -88,46 +85,47 @@ def run(
     cluster: ClusterOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Map what is not mapped yet and seal it tile by tile; run it again after an interruption.
+    """Map the tiles that are not up to date, and seal each. Run it again after an interruption.
 
-    SIGUSR1, SIGTERM or Ctrl-C let the tiles in flight be sealed and then end it with exit code 5; a second Ctrl-C
-    ends it at once.
+    After SIGUSR1, SIGTERM or Ctrl-C it seals the tiles in flight and ends with exit code 5. A second Ctrl-C ends it
+    at once.
     """
     from pipeline.runs.mapping.shutdown import stop_on_signals
 
-    # Before the slow imports: a warning that comes early must not end the process.
+    # Before the slow imports: an early warning must not end the process.
     with stop_on_signals() as stop:
-        from pipeline.runs.mapping import run as runs_domain
-        from pipeline.runs.planning.forecast import predictions
-        from pipeline.runs.planning.plan import Only, make_plan
+        from pipeline.runs.mapping.run import run as run_plan
+        from pipeline.runs.planning.forecast import forecast_domains
+        from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
         campaign = load_campaign(config).on_cluster(cluster, scheduler)
-        only = Only(failed=failed, missing=only_missing)
+        only = TileFilter(failed=failed, missing=only_missing)
         planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
         _print_stale(planned)
         if not planned.todo:
-            runs_domain.run(planned)
-            chosen = only != Only()
-            console.print(f"nothing to do: every {'such ' if chosen else ''}tile is sealed and today's")
+            run_plan(planned)
+            console.print(f"nothing to do: all {'such ' if only != ALL_TILES else ''}tiles are sealed and up to date")
             return
         with progress_bar("run") as progress:
-            ended = runs_domain.run(
-                planned, workers=workers, listener=_run_listener(progress), stop=stop, predicted=predictions(planned)
+            sealed = run_plan(
+                planned,
+                workers=workers,
+                on_event=_log_events(progress),
+                stop=stop,
+                predicted=forecast_domains(planned),
             )
     for part in planned.domains:
-        console.print(
-            f"{part.name}: {sum(e.domain == part.name for e in ended)} tiles sealed in "
-            f"{planned.settings.folder(part.name)}"
-        )
+        count = sum(event.domain == part.name for event in sealed)
+        console.print(f"{part.name}: {count} tiles sealed in {campaign.product_folder(part.name)}")
 
 
 @app.command(epilog="Example: landcover status campaign.yaml --watch")
 def status(
     config: ConfigArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until nobody is at work.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update the table until no run is at work.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Count each domain's tiles by state, and say who is at work, how fast, and for how long still."""
+    """Count each domain's tiles by state, and show the present run, its speed and the time left."""
     from pipeline.cli.status_table import show_json, show_table, watch_table
     from pipeline.runs.tracking.status import status as read_status
 
@@ -198,9 +196,11 @@ def publish(
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
     scheduler: SchedulerOption = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until nobody else publishes, instead of an error.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another publish is running; otherwise this is an error.")
+    ] = False,
 ) -> None:
-    """Publish what is sealed into a new edition of the national Zarr; what did not change is kept."""
+    """Publish the sealed tiles as a new edition of the national Zarr. Unchanged shards are linked."""
     from pipeline.cli.editions import show_published
     from pipeline.runs.publishing.publish import publish as publish_edition
 
@@ -212,7 +212,7 @@ def publish(
 
 def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -> None:
     _print_counts(planned)
-    _print_worker(planned.settings)
+    _print_worker(planned.resolved)
     _print_reasons(planned, all_tiles=all_tiles)
     if planned.todo:
         for line in predicted.lines():
@@ -220,13 +220,13 @@ def _print_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool) -
 
 
 def _print_counts(planned: "RunPlan") -> None:
-    from pipeline.runs.planning.plan import totals
+    from pipeline.runs.planning.totals import domain_totals
 
-    # Logs and pipes have 80 columns: headings may wrap there, a domain's name may not be cut.
+    # Logs and pipes have 80 columns: headings may wrap there, but the name of a domain must not be cut.
     counts = ("tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
     table = Table(Column("domain", no_wrap=True), *counts, box=None, pad_edge=False, collapse_padding=True)
     for d in planned.domains:
-        t = totals(planned.settings, d)
+        t = domain_totals(planned.resolved, d)
         table.add_row(
             d.name,
             str(t.tiles),
@@ -241,19 +241,19 @@ def _print_counts(planned: "RunPlan") -> None:
     console.print(table)
 
 
-def _print_worker(s: "Settings") -> None:
+def _print_worker(s: "ResolvedCampaign") -> None:
     console.print(
-        f"engine {s.engine.name} {s.engine.precision}, {s.engine_threads} threads a worker; core {s.layout.core}, halo "
-        f"{s.layout.halo}, window {s.layout.window}: {s.layout.overlap_factor:.3f} × the pixels computed"
+        f"engine {s.engine.name} {s.engine.precision}, {s.engine_threads} threads per worker; core {s.layout.core}, "
+        f"halo {s.layout.halo}, window {s.layout.window}: {s.layout.overlap_factor:.3f} × the map's pixels are computed"
     )
     budgets = {"memory_bytes": s.campaign.cluster.memory_bytes}
     if s.memory.device:
         budgets["device_memory_bytes"] = s.campaign.cluster.device_memory_bytes
     allowed = ", ".join(
-        f"no {key} given" if budget is None else f"{key} allows {budget / 1e9:.2f} GB"
+        f"no {key} is set" if budget is None else f"{key} allows {budget / 1e9:.2f} GB"
         for key, budget in budgets.items()
     )
-    console.print(f"a worker takes up to {s.memory}; {allowed}", markup=False, highlight=False)
+    console.print(f"a worker needs up to {s.memory}; {allowed}", markup=False, highlight=False)
 
 
 def _print_stale(planned: "RunPlan") -> None:
@@ -264,14 +264,16 @@ def _print_stale(planned: "RunPlan") -> None:
 
 
 def _print_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
-    from pipeline.runs.planning.summary import groups
+    from pipeline.runs.planning.summary import group_by_reason
 
     _print_stale(planned)
     for d in planned.domains:
         if d.inputs.limits:
             limits = ", ".join(d.inputs.limits)
-            console.print(f"{d.name}: passes limits of the model's card, accepted: {limits}", markup=False)
-        for group in groups(d):
+            console.print(
+                f"{d.name}: exceeds limits of the model's card, which the campaign accepts: {limits}", markup=False
+            )
+        for group in group_by_reason(d):
             for line in group.lines(all_tiles=all_tiles):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         for p in d.todo:
@@ -284,19 +286,20 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.0f} GB" if count >= 10e9 else f"{count / 1e6:.0f} MB"
 
 
-def _run_listener(progress: Progress) -> "Callable[[RunStarted | TileEnded], None]":
-    from pipeline.runs.mapping.run import RunStarted
+def _log_events(progress: Progress) -> "OnEvent":
+    """A callback that logs each event and moves the progress bar."""
+    from pipeline.runs.mapping.events import RunStarted
 
-    def listen(event: "RunStarted | TileEnded") -> None:
+    def on_event(event: "RunStarted | TileEnded") -> None:
         if isinstance(event, RunStarted):
             progress.start(event.tiles)
             log.info("dashboard: %s", event.dashboard)
-        elif event.error:
+            return
+        progress.advance()
+        if event.error:
             log.error("%s %s failed: %s", event.domain, event.tile, event.error)
         else:
-            rate = event.pixels / 1e6 / event.seconds
-            log.info("%s %s sealed in %.1f s, %.2f Mpx/s", event.domain, event.tile, event.seconds, rate)
-        if not isinstance(event, RunStarted):
-            progress.advance()
+            speed = event.pixels / 1e6 / event.seconds
+            log.info("%s %s sealed in %.1f s, %.2f Mpx/s", event.domain, event.tile, event.seconds, speed)
 
-    return listen
+    return on_event

@@ -1,4 +1,4 @@
-"""The national product's editions: what a publish made, and the former ones listed, restored and dropped."""
+"""Commands for the editions of the national product: list, restore and drop them; and the output of a publish."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
     from pipeline.products.national.edition_history import EditionState
-    from pipeline.runs.publishing.publish import Published
+    from pipeline.runs.publishing.publish import PublishedEdition
 
 app = typer.Typer()
 
@@ -26,11 +26,11 @@ def editions(
     ] = None,
     drop: Annotated[
         list[int] | None,
-        typer.Option("--drop", metavar="N", help="Remove this former edition for good; may be repeated."),
+        typer.Option("--drop", metavar="N", help="Delete this former edition; may be repeated."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
 ) -> None:
-    """List the editions of the national product, and what each takes; restore or drop one first."""
+    """List the editions of the national product and their sizes. Options restore or drop editions before."""
     from pipeline.products.national.edition_history import history
     from pipeline.runs.publishing import editions as kept
 
@@ -45,24 +45,25 @@ def editions(
     elif states:
         console.print(_table(states))
     else:
-        console.print(f"nothing was published in {national}; run `landcover publish`", soft_wrap=True)
+        console.print(f"there is no edition in {national}; run `landcover publish` first", soft_wrap=True)
 
 
-def show_published(done: "Published") -> None:
-    """Says which edition is current, what it took, what it lacks, and whose its pixels are."""
-    for name, tiles in done.lacking:
-        log.warning("%s: %d tiles are not sealed; they are no data in this edition", name, tiles)
-    for name in done.left:
-        log.warning("%s is not in the campaign and left the nation; an edition before still has it", name)
+def show_published(done: "PublishedEdition") -> None:
+    """Prints the current edition, its shards, what is missing, and who claims and shows its pixels."""
+    for name, tiles in done.unsealed:
+        log.warning("%s: %d tiles are not sealed; they are nodata in this edition", name, tiles)
+    for name in done.left_out:
+        log.warning("%s is not in the campaign, so it is not in this edition; former editions still have it", name)
     for name, km2 in done.undelivered_km2.items():
-        log.info("%s: %.2f km² of its polygon lie outside the tiles that it was delivered with", name, km2)
+        log.info("%s: %.2f km² of its polygon lie outside its delivered tiles", name, km2)
     several, nobody = _area(done.tally.several), _area(done.tally.nobody)
     lines = [
         f"edition {done.edition} is current: {done.written} shards written, {done.linked} unchanged, in {done.store}",
-        f"claimed by several domains: {several}; by none, in delivered tiles: {nobody}",
+        f"claimed by several domains: {several}; delivered, but claimed by none: {nobody}",
     ]
     lines += [
-        f"{name} shows {_area(n)} that others own and have no imagery of" for name, n in done.tally.filled.items()
+        f"{name} shows {_area(n)} that other domains own but have no imagery of"
+        for name, n in done.tally.filled.items()
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

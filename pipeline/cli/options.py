@@ -14,7 +14,7 @@ from pipeline.progress import progress_bar as bar_on
 console = Console()
 log = logging.getLogger("landcover")
 
-ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The campaign's YAML.", show_default=False)]
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The campaign's YAML file.", show_default=False)]
 DomainOption = Annotated[
     list[str] | None, typer.Option("--domain", help="A domain of the campaign, such as D064_2021; may be repeated.")
 ]
@@ -22,17 +22,17 @@ TileOption = Annotated[
     list[str] | None,
     typer.Option("--tile", help="A tile by its north-west corner, such as 0595-6890; may be repeated."),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Map chosen tiles again, sealed or not.")]
-FailedOption = Annotated[bool, typer.Option("--failed", help="Only tiles that failed when they were tried last.")]
-MissingOption = Annotated[bool, typer.Option("--only-missing", help="Only tiles that were never sealed.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Map the chosen tiles again, also sealed ones.")]
+FailedOption = Annotated[bool, typer.Option("--failed", help="Only tiles whose last attempt failed.")]
+MissingOption = Annotated[bool, typer.Option("--only-missing", help="Only tiles without a product.")]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Worker processes (a node), instead of the campaign's number."),
+    typer.Option("--workers", min=1, help="Worker processes (per node), instead of the campaign's number."),
 ]
 ClusterOption = Annotated[
     ClusterKind | None,
     typer.Option(
-        "--cluster", help="This machine, its GPUs, or all nodes of this SLURM job; else as the campaign says."
+        "--cluster", help="This machine, its GPUs, or all nodes of this SLURM job; by default as in the campaign."
     ),
 ]
 SchedulerOption = Annotated[

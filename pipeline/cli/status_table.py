@@ -1,4 +1,4 @@
-"""How `landcover status` shows domains: a table, the same kept up to date, or JSON."""
+"""The output of `landcover status`: a table, a table that updates itself, or JSON."""
 
 import json
 import time
@@ -20,17 +20,17 @@ _EVERY_S = 5.0
 
 
 def show_table(states: Sequence["DomainStatus"]) -> None:
-    """Prints the table, and a line for each tile that failed."""
+    """Prints the table, and a line for each failed tile."""
     console.print(_table(states))
 
 
 def show_json(states: Sequence["DomainStatus"]) -> None:
-    """Prints a list of domains."""
+    """Prints a JSON list of domains."""
     console.print_json(json.dumps([state.as_json() for state in states]))
 
 
 def watch_table(read: Callable[[], Sequence["DomainStatus"]]) -> None:
-    """Shows the table anew every few seconds until nobody is at work on any domain."""
+    """Updates the table every few seconds until no run is at work on any domain."""
     with Live(console=console, auto_refresh=False) as live:
         while True:
             states = read()
@@ -42,31 +42,31 @@ def watch_table(read: Callable[[], Sequence["DomainStatus"]]) -> None:
 
 def _table(states: Sequence["DomainStatus"]) -> Group:
     counts = ("sealed", "in flight", "failed", "suspect", "damaged", "missing")
-    # Logs and pipes have 80 columns: headings may wrap there, a domain's name may not be cut.
+    # Logs and pipes have 80 columns: headings may wrap there, but the name of a domain must not be cut.
     columns = (Column("domain", no_wrap=True), *counts, "Mpx/s", "time", "left")
     table = Table(*columns, box=None, pad_edge=False, collapse_padding=True)
     lines = []
     for s in states:
         groups = (s.sealed, s.in_flight, s.failed, s.suspect, s.damaged, s.missing)
-        table.add_row(s.domain, *(str(len(group)) for group in groups), *_pace(s))
-        if s.holder:
-            lines.append(f"{s.domain} is held by {s.holder}" + ("" if s.queued else _job(s)))
+        table.add_row(s.domain, *(str(len(group)) for group in groups), *_speed(s))
+        if s.owner:
+            lines.append(f"{s.domain} is locked by {s.owner}" + ("" if s.queued else _job(s)))
         if s.queued:
             lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}")
-        if s.pace and s.pace.predicted_s:
-            lines.append(f"{s.domain}: {_clock(s.pace.seconds)} of {_clock(s.pace.predicted_s)} predicted")
+        if s.speed and s.speed.predicted_s:
+            lines.append(f"{s.domain}: {_clock(s.speed.seconds)} of {_clock(s.speed.predicted_s)} predicted")
         lines += [f"{s.domain} {tile} failed: {cause}" for tile, cause in s.failed]
         lines += [f"{s.domain} {tile} is suspect: {cause}" for tile, cause in s.suspect]
     return Group(table, *(Text(line) for line in lines))
 
 
-def _pace(state: "DomainStatus") -> tuple[str, str, str]:
-    """Speed, time taken, and time left."""
-    pace = state.pace
-    if pace is None:
+def _speed(state: "DomainStatus") -> tuple[str, str, str]:
+    """Mpx/s, time taken and time left."""
+    speed = state.speed
+    if speed is None:
         return ("", "", "")
-    left = _clock(pace.left_s) if state.holder and pace.left_s is not None else ""
-    return (f"{pace.mpx_per_s:.2f}", _clock(pace.seconds), left)
+    left = _clock(speed.left_s) if state.owner and speed.left_s is not None else ""
+    return (f"{speed.mpx_per_s:.2f}", _clock(speed.seconds), left)
 
 
 def _job(state: "DomainStatus") -> str:

@@ -7,27 +7,20 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import yaml
-from distributed import Client, LocalCluster
 
 from pipeline.config import Campaign, load_campaign, load_recipe
 from pipeline.model.network import build
-from pipeline.runs.mapping import run as domain
-from pipeline.runs.publishing import publish
 from pipeline.sources.catalog.index import index
 from tests.support.deliveries import Delivery, make_delivery
 
 TILE = 500
-THREADS = 2
-"""Of the worker of `threads_cluster`."""
 RECIPE = {
     "name": "tiny",
     "encoder": "tu-regnetx_002",
@@ -113,27 +106,6 @@ def strays(folder: Path) -> list[Path]:
     """Files with a temporary name, and what is no COG, item, run record or a publish's file for GIS people."""
     known = (".tif", ".json", ".gpkg", ".qml", ".png")
     return [p for p in folder.rglob("*") if p.is_file() and (p.name.startswith(".") or p.suffix not in known)]
-
-
-@contextmanager
-def threads_cluster(_campaign: Campaign, *, workers: int | None = None, **_: object) -> Iterator[Client]:
-    """In the place of `open_cluster`: a scheduler and a worker in this process, up in a blink."""
-    with (
-        LocalCluster(
-            n_workers=workers or 1, threads_per_worker=THREADS, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-@contextmanager
-def quick_clusters() -> Iterator[None]:
-    """Within the block runs and publishing have their workers in this process, with no imports to wait for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(domain, "open_cluster", threads_cluster)
-        patch.setattr(publish, "open_cluster", threads_cluster)
-        yield
 
 
 def start(made: Made, *arguments: str) -> subprocess.Popen[bytes]:

@@ -1,6 +1,6 @@
-"""TLS for one job: whoever does not hold its key can neither ask its scheduler nor be its worker.
+"""TLS keys for one job: without its key nobody can connect to its scheduler, as a client or as a worker.
 
-An open Dask scheduler runs the code of everybody who reaches its port, as the user whose job it is.
+An open Dask scheduler runs the code of everybody who reaches its port, under the user of the job.
 """
 
 import datetime as dt
@@ -17,15 +17,15 @@ _DAY = dt.timedelta(days=1)
 
 
 def write_keys(folder: Path) -> dict[str, Any]:
-    """Makes a key and its self-signed certificate for this job alone.
+    """Writes a key and its self-signed certificate for one job.
 
-    Scheduler, workers and client show the same certificate, and trust no other.
+    Scheduler, workers and client use the same certificate and trust no other.
 
     Args:
-        folder: `key.pem` and `cert.pem` are written there, readable by their owner only.
+        folder: receives `key.pem` and `cert.pem`, which only their owner can read.
 
     Returns:
-        Dask's configuration for all three; it names the files and holds no secret.
+        Dask's configuration for all three. It contains the paths of the files and no secret.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "landcover-job")])
@@ -36,7 +36,7 @@ def write_keys(folder: Path) -> dict[str, Any]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # The nodes' clocks differ a little; no job lasts a month.
+        # The clocks of the nodes differ a little, and no job takes a month.
         .not_valid_before(now - _DAY)
         .not_valid_after(now + 30 * _DAY)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import legend
-from pipeline.cluster import spread
+from pipeline.cluster import parallel_map
 from pipeline.config import EngineName, Precision, load_recipe
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.report import Evaluation
@@ -82,7 +82,7 @@ def evaluate_set(
     resolved = resolve_engine(engine, precision=precision)
     zones = _by_zones(patches, how.units)
     work = partial(_judge_patches, model=model, engine=resolved, zones=zones)
-    results = spread(_batches(patches), work, workers=how.workers, scheduler=how.scheduler)
+    results = parallel_map(_batches(patches), work, workers=how.workers, scheduler=how.scheduler)
     progress.start(len(patches))
     sums = Sums.of(results, progress=progress)
     evaluation = evaluation_of(
@@ -169,7 +169,7 @@ def evaluate_map(
     jobs = [(one, window) for one in maps for window in one.window.split(_BLOCK)]
     several = len(maps) > 1
     work = partial(_judge_block, reference=truth, live=live, tiles=several)
-    results = spread(jobs, work, workers=how.workers, scheduler=how.scheduler)
+    results = parallel_map(jobs, work, workers=how.workers, scheduler=how.scheduler)
     progress.start(len(jobs))
     sums = Sums.of(results, progress=progress)
     evaluation = evaluation_of(

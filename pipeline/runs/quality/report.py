@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import product_origin
 from pipeline.runs.quality.metrics import Figures, cuts_of, domain_seams, exceeded, national_borders
 from pipeline.runs.quality.report_page import Pictures, Report, page
-from pipeline.runs.tracking.run_record import read_run
+from pipeline.runs.tracking.run_record import RunRecord, read_run_record
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.domain_inputs import DomainInputs
@@ -45,7 +44,7 @@ class _Part:
     inputs: DomainInputs
     sealed: tuple[SealedTile, ...]
     figures: Figures
-    record: Mapping[str, Any]
+    record: RunRecord
     seen: Mapping[str, Sums]
 
     @property
@@ -130,7 +129,7 @@ def _parts(campaign: Campaign, wanted: Sequence[Domain], *, threads: int, progre
             inputs,
             sealed[name],
             Figures.of(state, inputs, sealed[name], seams),
-            read_run(campaign.product_folder(name)),
+            read_run_record(campaign.product_folder(name)),
             seen_levels(campaign.catalog, inputs),
         )
     return parts
@@ -198,8 +197,8 @@ def _report(
             ]
         ),
         holes=largest([(called(p, t.tile.name), t.hole_share or 0.0) for p in parts for t in p.inputs.tiles]),
-        pace={p.name: p.state.pace for p in parts if p.state.pace},
-        sealed_tiles=[t for p in parts for t in p.record.get("tiles", ())],
+        pace={p.name: p.state.speed for p in parts if p.state.speed},
+        sealed_tiles=[t for p in parts for t in p.record.tiles],
         levels={p.name: levels(reduce(add, p.seen.values()), recipe) for p in parts if p.seen},
         tile_levels={called(p, t): levels(sums, recipe) for p in parts for t, sums in p.seen.items()},
         unseen=sum(len(p.inputs.tiles) - len(p.seen) for p in parts),

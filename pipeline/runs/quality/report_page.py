@@ -16,7 +16,7 @@ from pipeline.grid import PIXELS_PER_M
 from pipeline.products.gis.quicklook import STATE_COLOURS, State, class_colours
 from pipeline.products.national.edition_record import Edition
 from pipeline.runs.quality.metrics import Exceeded, Figures
-from pipeline.runs.tracking.run_record import Pace
+from pipeline.runs.tracking.run_record import MappedTile, MappingSpeed
 from pipeline.sources.inspection.radiometry import BandLevels
 
 _LISTED = 40
@@ -66,10 +66,10 @@ class Report:
     """(tile, 0..1 of it without data), the largest first."""
     holes: Sequence[tuple[str, float]]
     """(tile, 0..1 of it without elevation), the largest first."""
-    pace: Mapping[str, Pace]
+    pace: Mapping[str, MappingSpeed]
     """Domain → of its last run."""
-    sealed_tiles: Sequence[Mapping[str, Any]]
-    """What run records say of tiles: `tile`, `seconds`, `pixels`."""
+    sealed_tiles: Sequence[MappedTile]
+    """The tiles of the run records."""
     levels: Mapping[str, Sequence[BandLevels]]
     """Domain → its imagery's levels by band."""
     tile_levels: Mapping[str, Sequence[BandLevels]]
@@ -296,7 +296,7 @@ def _throughput(given: Report) -> str:
         rows.append((html.escape(name), *mapped, _clock(p.seconds), *times))
     head = ("last run of", "Mpx mapped", "Mpx/s", "took", "predicted", "actual / predicted")
     tiles = given.sealed_tiles
-    drawn = image("speed of tiles", charts.pace([t["seconds"] for t in tiles], [t["pixels"] for t in tiles]))
+    drawn = image("speed of tiles", charts.pace([t.seconds for t in tiles], [t.pixels for t in tiles]))
     return table(head, rows) + (drawn if tiles else "")
 
 

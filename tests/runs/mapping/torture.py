@@ -19,11 +19,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.runs.mapping import run as domain
+from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.publishing import publish
+from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
-from tests.support.campaigns import Made, cog_bytes, kill_all, make_campaign, start, strays, threads_cluster, workers_of
+from tests.support.campaigns import Made, cog_bytes, kill_all, make_campaign, start, strays, workers_of
+from tests.support.dask_client import in_process_client
 
 REAL_EVERY = 5
 _LONGEST_S = 600
@@ -32,9 +33,9 @@ _LONGEST_S = 600
 
 def map_and_publish(made: Made) -> None:
     """A driver and its workers in this process, from the plan to the edition."""
-    domain.open_cluster = publish.open_cluster = threads_cluster
-    domain.run(make_plan(made.campaign))
-    publish.publish(made.campaign)
+    with in_process_client() as client:
+        run(make_plan(made.campaign), client=client)
+        publish(made.campaign, client=client)
 
 
 def fork(made: Made) -> int:

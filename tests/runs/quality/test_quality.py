@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from distributed import Client
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -21,11 +22,9 @@ from pipeline.products.gis.quicklook import overview
 from pipeline.products.national.publish_plan import NationalGrid
 from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import list_sealed
-from pipeline.runs.mapping import run as runs_domain
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.quality.report import report
 from tests.support.browser import outside, screenshot
-from tests.support.campaigns import threads_cluster
 from tests.support.paths import ROOT
 
 DOMAINS = (Domain("D034_2021"), Domain("D030_2024"))
@@ -42,13 +41,12 @@ def verified(config: Path, json_file: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_with_its_halo_the_demo_has_no_seams_and_without_one_it_has(
-    demo: Path, campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: Path, campaign: Campaign, tmp_path: Path, dask_client: Client
 ) -> None:
-    monkeypatch.setattr(runs_domain, "open_cluster", threads_cluster)
     figures = verified(demo, tmp_path / "verify.json")
     for kind, found in figures["seam_ratio"].items():  # type: ignore[attr-defined]
         assert abs(found["ratio"] - 1) <= max(0.03, 3 * found["standard_error"]), kind
-    bare = seams_without_halo(campaign, tmp_path / "bare")
+    bare = seams_without_halo(campaign.on_cluster(scheduler=dask_client.scheduler.address), tmp_path / "bare")
     everywhere = total([bare.window, bare.block, bare.tile]).seam_ratio
     assert everywhere is not None
     assert everywhere.exceeds(1.0)

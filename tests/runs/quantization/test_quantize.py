@@ -186,10 +186,10 @@ def test_masked_pixels_are_the_channel_mean_in_int8_too(model: Model, xml: Path)
 
 
 @pytest.mark.slow
-def test_a_campaign_in_int8_is_mapped_and_sealed_once(made: Made, xml: Path) -> None:
+def test_a_campaign_in_int8_is_mapped_and_sealed_once(made: Made, xml: Path, scheduler_option: tuple[str, str]) -> None:
     config = in_int8(made, xml, output=yaml.safe_load(made.config.read_text())["output"] | {"domains": "mapped"})
     name = make_plan(load_campaign(config)).domains[0].tiles[0].tile.name
-    landcover("run", config, "--tile", name)
+    landcover("run", config, "--tile", name, *scheduler_option)
     assert "nothing to do" in landcover("run", config, "--tile", name)
     record = json.loads(next((made.folder / "mapped").rglob("run.json")).read_text())
     assert record["quantized_sha256"] == read_quantized(xml).sha256

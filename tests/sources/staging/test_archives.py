@@ -260,7 +260,7 @@ def test_a_full_disk_leaves_whole_files_only_and_the_next_run_goes_on(tmp_path: 
 def test_two_stages_do_not_share_a_folder(tmp_path: Path) -> None:
     with (
         claimed(tmp_path / "out"),
-        pytest.raises(LockError, match=r"the staging folder .* is held by process"),
+        pytest.raises(LockError, match=r"the staging folder .* is locked by process"),
         claimed(tmp_path / "out"),
     ):
         pass
