@@ -14,7 +14,7 @@ from distributed.utils import get_ip
 from pipeline.cluster.liveness import wait_for_worker, worker_count
 from pipeline.cluster.local import cuda_cluster, local_cluster
 from pipeline.cluster.slurm.cluster import slurm_cluster
-from pipeline.config import Campaign, ClusterKind
+from pipeline.config import Campaign
 from pipeline.errors import ClusterError
 
 _KINDS = {"local": local_cluster, "cuda": cuda_cluster, "slurm": slurm_cluster}
@@ -23,25 +23,17 @@ _TRIES = 3
 
 
 @contextmanager
-def open_cluster(
-    campaign: Campaign,
-    *,
-    client: Client | None = None,
-    workers: int | None = None,
-    kind: ClusterKind | None = None,
-    scheduler: str | None = None,
-) -> Iterator[Client]:
+def open_cluster(campaign: Campaign, *, client: Client | None = None, workers: int | None = None) -> Iterator[Client]:
     """Opens the cluster of a campaign's `cluster` section and yields its client, with at least one worker.
 
     The client and everything that was started for it are closed when the block ends.
 
     Args:
         campaign: its `cluster` section and `engine_threads` are used, and the folder of its products.
+            `Campaign.on_cluster` chooses another kind, or a running cluster, which is left running.
         client: a client that is ready. It is yielded as it is and left open; the other arguments are ignored.
         workers: processes on this machine or on each node, instead of the campaign's number. With GPUs: use only the
             first so many.
-        kind: `local`, `cuda` or `slurm`, instead of the campaign's kind.
-        scheduler: address or scheduler file of a running cluster, instead of a kind. It is left running.
 
     Raises:
         ClusterError: the cluster did not start, or its scheduler was lost during the block.
@@ -55,7 +47,7 @@ def open_cluster(
         if client is not None:
             yield client
             return
-        section = campaign.on_cluster(kind, scheduler).cluster
+        section = campaign.cluster
         if section.scheduler:
             cluster = connect(section.scheduler, wait_s=section.wait_s)
         else:

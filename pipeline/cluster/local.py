@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,8 @@ _CLOSE_S = 60
 def local_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
     """Worker processes on this machine. A killed worker is started again, and its tasks are run again."""
     count = workers or campaign.cluster.workers
-    with _client(campaign, LocalCluster, count, n_workers=count, processes=True) as client:
+    options = {"n_workers": count, "threads_per_worker": campaign.cluster.threads}
+    with start_cluster(LocalCluster, dask_config(campaign), memory_limit=memory_per_worker(count), **options) as client:
         yield client
 
 
@@ -46,28 +47,26 @@ def cuda_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client]
     if not devices:
         raise ClusterError("cluster kind cuda: this machine has no GPU; use --cluster local")
     chosen = devices[:workers]
+    options = {"CUDA_VISIBLE_DEVICES": chosen, "threads_per_worker": campaign.cluster.threads}
     # Results of tasks stay in host memory; PyTorch alone uses the device's.
-    options = {"CUDA_VISIBLE_DEVICES": chosen, "device_memory_limit": 0}
-    with _client(campaign, LocalCUDACluster, len(chosen), **options) as client:
+    options |= {"memory_limit": memory_per_worker(len(chosen)), "device_memory_limit": 0}
+    with start_cluster(LocalCUDACluster, dask_config(campaign), **options) as client:
         yield client
 
 
 @contextmanager
-def _client(campaign: Campaign, kind: Callable[..., SpecCluster], workers: int, **options: Any) -> Iterator[Client]:
-    """Starts a cluster of this kind on this machine, and closes it when the block ends."""
-    with (
-        tempfile.TemporaryDirectory(prefix="landcover-dask-") as scratch,
-        dask.config.set(dask_config(campaign)),
-    ):
-        cluster = kind(
-            threads_per_worker=campaign.cluster.threads,
-            memory_limit=memory_per_worker(workers),
-            # Port 0: a second run on this machine gets another port.
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            local_directory=scratch,
-            **options,
-        )
+def start_cluster(kind: Callable[..., SpecCluster], config: Mapping[str, Any], **options: Any) -> Iterator[Client]:
+    """Starts a cluster on this machine, and closes it when the block ends.
+
+    Args:
+        kind: Dask's class of the cluster.
+        config: Dask's configuration during the block.
+        options: of the class, such as the number of workers.
+    """
+    with tempfile.TemporaryDirectory(prefix="landcover-dask-") as scratch, dask.config.set(config):
+        # Port 0: a second run on this machine gets another port.
+        here = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "local_directory": scratch}
+        cluster = kind(**here, **options)
         try:
             with Client(cluster) as client:
                 yield client

@@ -1,19 +1,18 @@
 """Maps a function over jobs, on processes of this machine or on a running cluster, for commands without a campaign."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
-import dask
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 
 from pipeline.cluster.bounded_submission import map_jobs
 from pipeline.cluster.client import connect
+from pipeline.cluster.local import start_cluster
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_ONE_THREAD = {"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
 _PER_WORKER = 3
 """Jobs per worker that are submitted at once: one runs, one has arrived, one is on its way."""
 _LOST_S = 60.0
@@ -43,24 +42,7 @@ def parallel_map(
     if workers == 1 and not scheduler:
         yield from map(function, jobs)
         return
-    with connect(scheduler, wait_s=_WAIT_S) if scheduler else _start_processes(workers) as client:
+    processes = start_cluster(LocalCluster, _ONE_THREAD, n_workers=workers, threads_per_worker=1)
+    with connect(scheduler, wait_s=_WAIT_S) if scheduler else processes as client:
         for _, result in map_jobs(jobs, function, client=client, per_worker=_PER_WORKER, lost_s=_LOST_S):
             yield result
-
-
-@contextmanager
-def _start_processes(workers: int) -> Iterator[Client]:
-    """Processes on this machine that end with the block."""
-    with (
-        tempfile.TemporaryDirectory(prefix="landcover-dask-") as scratch,
-        dask.config.set({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            local_directory=scratch,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client

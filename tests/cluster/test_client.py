@@ -24,7 +24,7 @@ def _campaign(folder: Path, **section: float) -> Campaign:
 
 
 def _open(campaign: Campaign, **where: Any) -> None:
-    with open_cluster(campaign, **where):
+    with open_cluster(campaign.on_cluster(**where)):
         pytest.fail("it opened")
 
 
@@ -39,12 +39,12 @@ def _work(client: Client, *, lost_s: float, jobs: int = 200) -> None:
 def test_a_lost_scheduler_or_no_workers_end_the_work_with_an_error(tmp_path: Path) -> None:
     campaign = _campaign(tmp_path, wait_s=180, lost_s=5)
     with scheduler(tmp_path) as (file, started):
-        with worker(file) as only, open_cluster(campaign, scheduler=str(file)) as client:
+        with worker(file) as only, open_cluster(campaign.on_cluster(scheduler=str(file))) as client:
             assert worker_count(client) == 1
             only.kill()
             with pytest.raises(ClusterError, match="no worker for 5 s"):
                 _work(client, lost_s=5)
-        with worker(file), open_cluster(campaign, scheduler=str(file)) as client:
+        with worker(file), open_cluster(campaign.on_cluster(scheduler=str(file))) as client:
             started.kill()
             with pytest.raises(ClusterError, match="run again"):
                 _work(client, lost_s=60)
@@ -74,7 +74,7 @@ def test_a_worker_that_dies_while_it_sets_up_a_plugin_is_replaced(tmp_path: Path
         scheduler(tmp_path) as (file, _),
         worker(file),
         worker(file),
-        open_cluster(campaign, scheduler=str(file)) as client,
+        open_cluster(campaign.on_cluster(scheduler=str(file))) as client,
     ):
         client.wait_for_workers(2, timeout=180)
         register_plugin(client, Deadly(seen))

@@ -4,7 +4,6 @@ An open Dask scheduler runs the code of everybody who reaches its port, under th
 """
 
 import datetime as dt
-import os
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,12 @@ def write_keys(folder: Path) -> dict[str, Any]:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    files = {"key": folder / "key.pem", "cert": folder / "cert.pem"}
-    for file, content in (
-        (files["key"], secret),
-        (files["cert"], certificate.public_bytes(serialization.Encoding.PEM)),
-    ):
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-            opened.write(content)
-    own = {part: str(path) for part, path in files.items()}
+    own: dict[str, str] = {}
+    for part, content in (("key", secret), ("cert", certificate.public_bytes(serialization.Encoding.PEM))):
+        path = folder / f"{part}.pem"
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_bytes(content)
+        own[part] = str(path)
     return {
         "distributed.comm.require-encryption": True,
         "distributed.comm.tls.ca-file": own["cert"],

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
+from pipeline.cluster.slurm.queue import run_slurm
 from pipeline.config import Campaign
-from pipeline.errors import LandcoverError
+from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
 from pipeline.model import load
@@ -153,15 +154,14 @@ def _tls() -> Check:
 
 
 def _slurm() -> Check:
-    sbatch = shutil.which("sbatch")
-    if sbatch is None:
+    if shutil.which("sbatch") is None:
         return Check("SLURM", "ok", "not installed; run `landcover submit` on a login node")
     try:
-        done = subprocess.run([sbatch, "--version"], capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)  # noqa: S603  (SLURM's own command)
-    except (OSError, subprocess.SubprocessError) as error:
-        return Check("SLURM", "warn", f"sbatch does not answer: {error}", "check SLURM_CONF, or ask the site")
+        version = run_slurm("sbatch", "--version", error=MachineError, timeout_s=_TIMEOUT_S).strip()
+    except MachineError as error:
+        return Check("SLURM", "warn", str(error), "check SLURM_CONF, or ask the site")
     job = os.environ.get("SLURM_JOB_ID")
-    return Check("SLURM", "ok", done.stdout.strip() + (f", job {job}" if job else ""))
+    return Check("SLURM", "ok", version + (f", job {job}" if job else ""))
 
 
 def _network(campaign: Campaign) -> Iterator[Check]:

@@ -1,12 +1,10 @@
 """Tests the operations of a folder's file system on which sealing and publishing rely."""
 
-import contextlib
 import os
-import secrets
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +34,8 @@ def probe_folder(folder: Path) -> Storage:
         OSError: no file can be written there.
     """
     there = next(p for p in (folder, *folder.parents) if p.is_dir())
-    with _scratch(there) as scratch:
-        first, second = scratch / "first", scratch / "second"
+    with tempfile.TemporaryDirectory(prefix=".doctor.", suffix=".tmp", dir=there) as scratch:
+        first, second = Path(scratch, "first"), Path(scratch, "second")
         before = time.time()
         first.write_bytes(b"landcover")
         skew = first.stat().st_mtime - before
@@ -45,16 +43,6 @@ def probe_folder(folder: Path) -> Storage:
     disk = os.statvfs(there)
     inodes = disk.f_favail if disk.f_files else None
     return Storage(folder, disk.f_bavail * disk.f_frsize, inodes, skew, tuple(problems))
-
-
-@contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    scratch = folder / f".doctor.{secrets.token_hex(4)}.tmp"
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch)
 
 
 def _syncs(first: Path, _second: Path) -> bool:

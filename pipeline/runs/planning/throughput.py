@@ -166,22 +166,20 @@ def find_rates(
         ConfigError: no rate of the device is measured or stated.
     """
     own = [m for m in measured if on in (None, m.processor)]
-
-    def latest(what: RateKind) -> Rate | None:
-        fit = [m for m in own if m.what == what]
-        return max(fit, key=lambda m: m.at).rate if fit else None
-
     wanted = (engine.name, engine.precision, network)
-    # A GPU is as fast beside another processor.
-    pool = own if device == CPU else measured
     forwards = [
         m
-        for m in pool
-        if m.what == "infer" and (m.engine, m.precision, m.network) == wanted and _is_device(device, m.device)
+        # A GPU is as fast beside another processor.
+        for m in (own if device == CPU else measured)
+        if (m.engine, m.precision, m.network) == wanted and _is_device(device, m.device)
     ]
-    infer = max(forwards, key=lambda m: m.at).rate if forwards else stated_inference(engine, device, network=network)
-    read, seal, written = (latest(what) or STATED[what] for what in _CORE_RATES)
-    return Rates(device, infer, read, seal, written)
+    infer = _latest("infer", forwards) or stated_inference(engine, device, network=network)
+    return Rates(device, infer, *(_latest(what, own) or STATED[what] for what in _CORE_RATES))
+
+
+def _latest(what: RateKind, measured: Sequence[MeasuredRate]) -> Rate | None:
+    latest = max((m for m in measured if m.what == what), key=lambda m: m.at, default=None)
+    return latest.rate if latest else None
 
 
 def _is_device(wanted: str, name: str) -> bool:

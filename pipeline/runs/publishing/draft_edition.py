@@ -30,12 +30,12 @@ class DraftEdition:
     products: tuple[DomainProduct, ...]
     """The campaign's domains with their sealed tiles."""
     plan: EditionPlan
-    changed: frozenset[Index]
-    """(row, column) of the tiles in the national grid with new bytes in any shard."""
     client: Client
-    """Of the cluster that wrote the shards."""
+    """Of the cluster that writes the shards."""
     progress: Progress
     """Counts the files that are being written."""
+    changed: frozenset[Index] = frozenset()
+    """(row, column) of the tiles in the national grid with new bytes in any shard, once the shards are written."""
 
     @property
     def folder(self) -> Path:
@@ -55,18 +55,13 @@ class DraftEdition:
     def map_on_workers(self, jobs: Sequence[Job], function: Callable[[Job], Result]) -> Iterator[tuple[Job, Result]]:
         """Calls a function for each job on the workers and yields (job, result), in the order in which they end.
 
+        Two jobs per thread are submitted at once.
+
         Raises:
             ClusterError: the cluster was lost.
             LandcoverError: raised by the function.
         """
-        return map_on_workers(jobs, function, campaign=self.campaign, client=self.client, progress=self.progress)
-
-
-def map_on_workers(
-    jobs: Sequence[Job], function: Callable[[Job], Result], *, campaign: Campaign, client: Client, progress: Progress
-) -> Iterator[tuple[Job, Result]]:
-    """`DraftEdition.map_on_workers` for any client. Two jobs per thread are submitted at once."""
-    section = campaign.cluster
-    progress.start(len(jobs))
-    results = map_jobs(jobs, function, client=client, per_worker=2 * section.threads, lost_s=section.lost_s)
-    return progress.track(results)
+        section = self.campaign.cluster
+        self.progress.start(len(jobs))
+        results = map_jobs(jobs, function, client=self.client, per_worker=2 * section.threads, lost_s=section.lost_s)
+        return self.progress.track(results)

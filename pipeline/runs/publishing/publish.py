@@ -1,7 +1,7 @@
 """Publishes the sealed tiles of a campaign as a new edition of the national product."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pipeline.products.national.shard_writer import ShardFacts, write_shard
 from pipeline.products.tile.seal import list_sealed
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import campaign_crs, product_origin
-from pipeline.runs.publishing.draft_edition import DraftEdition, map_on_workers
+from pipeline.runs.publishing.draft_edition import DraftEdition
 from pipeline.runs.publishing.editions import lock_national
 from pipeline.runs.publishing.sidecars import remove_leftovers, write_catalogs, write_gis_files, write_levels
 from pipeline.runs.tracking.status import DomainStatus, status
@@ -168,11 +168,9 @@ def _write(
     campaign: Campaign, products: Sequence[DomainProduct], plan: EditionPlan, *, client: Client, progress: Progress
 ) -> list[ShardFacts]:
     """Writes the shards, one task each, and the files beside them."""
-    write = partial(write_shard, plan.target)
-    written = map_on_workers(plan.write, write, campaign=campaign, client=client, progress=progress)
-    facts = [fact for _, fact in written]
-    changed = plan.tiles_of(fact.index for fact in facts if fact.changed)
-    draft = DraftEdition(campaign, tuple(products), plan, changed, client, progress)
+    draft = DraftEdition(campaign, tuple(products), plan, client, progress)
+    facts = [fact for _, fact in draft.map_on_workers(plan.write, partial(write_shard, plan.target))]
+    draft = replace(draft, changed=plan.tiles_of(fact.index for fact in facts if fact.changed))
     for extra in EXTRAS:
         extra(draft)
     return facts
