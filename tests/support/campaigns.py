@@ -1,4 +1,4 @@
-"""A campaign small enough to be run again and again: a delivery, a random network, a YAML."""
+"""A campaign that runs in seconds: a small delivery, a random network and a YAML file."""
 
 import hashlib
 import os
@@ -60,7 +60,7 @@ class Made:
         return self.folder / "products"
 
     def change(self, **sections: Any) -> "Made":
-        """Writes the YAML anew with other sections."""
+        """Replaces sections of the YAML file."""
         content = yaml.safe_load(self.config.read_text()) | sections
         self.config.write_text(yaml.safe_dump(content))
         return self
@@ -85,7 +85,7 @@ def make_campaign(folder: Path, *, at: Iterable[tuple[int, int]] = SIX, suffix: 
         "name": "tiny",
         "catalog": "catalog",
         "model": {"weights": "weights.pth", "recipe": "tiny.yaml"},
-        "domains": [{"name": str(delivery.domain)}],
+        "domains": [{"name": delivery.domain}],
         "engine": "torch",
         "grid": {"tile": TILE, "block": 250, "core": 125, "halo": 32, "window": 224},
         "output": {"extent_km": [left / 1000, bottom / 1000, right / 1000, top / 1000], "chunk": 100},
@@ -103,20 +103,20 @@ def cog_bytes(folder: Path) -> dict[str, str]:
 
 
 def strays(folder: Path) -> list[Path]:
-    """Files with a temporary name, and what is no COG, item, run record or a publish's file for GIS people."""
+    """Files with a temporary name, or of a kind that neither a run nor a publish writes."""
     known = (".tif", ".json", ".gpkg", ".qml", ".png")
     return [p for p in folder.rglob("*") if p.is_file() and (p.name.startswith(".") or p.suffix not in known)]
 
 
 def start(made: Made, *arguments: str) -> subprocess.Popen[bytes]:
-    """`landcover run` in a process of its own, at the head of its own process group."""
+    """Starts `landcover run` in a process group of its own."""
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(made.config), *arguments]
     with (made.folder / "run.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 def wait_for_cogs(made: Made, process: subprocess.Popen[bytes], count: int) -> None:
-    """Until this many COGs stand, finished or under their temporary names."""
+    """Waits until there are this many COGs, finished or under temporary names."""
     while len(list(made.products.rglob("*.tif"))) < count:
         assert process.poll() is None, (made.folder / "run.log").read_text()
         time.sleep(0.02)
@@ -141,6 +141,6 @@ def workers_of(driver: int) -> list[int]:
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """The power goes: driver and workers at once."""
+    """Kills driver and workers at once, as a power cut does."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -40,7 +40,7 @@ def write_campaign(folder: Path, window: Window, **sections: Any) -> Path:
     content = {
         "name": "delivered",
         "catalog": "catalog",
-        "domains": [{"name": str(DOMAIN)}],
+        "domains": [{"name": DOMAIN}],
         "engine": "torch",
         "output": {"extent_km": [edge / 1000 for edge in window.bounds], "chunk": 50},
         "cluster": {"gdal_cache_mb": 64},

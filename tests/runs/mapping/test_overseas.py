@@ -66,7 +66,7 @@ def write_campaign(folder: Path, **sections: Any) -> Path:
         "name": "reunion",
         "catalog": "catalog",
         "model": {"weights": "weights.pth", "recipe": "tiny.yaml"},
-        "domains": [{"name": str(DOMAIN)}],
+        "domains": [{"name": DOMAIN}],
         "engine": "torch",
         "grid": {"tile": TILE, "block": 250, "core": 250, "halo": 16, "window": 320},
         "output": {"extent_km": [309.9, 7669.8, 310.3, 7670.0], "chunk": 100},
@@ -98,7 +98,7 @@ def test_an_overseas_delivery_is_mapped_on_its_own_lattice(reunion: Path, dask_c
 
     boundary = reunion / "boundary.geojson"
     boundary.write_text(json.dumps(western_half()))
-    campaign = load_campaign(write_campaign(reunion, domains=[{"name": str(DOMAIN), "boundary": str(boundary)}]))
+    campaign = load_campaign(write_campaign(reunion, domains=[{"name": DOMAIN, "boundary": str(boundary)}]))
     assert len(run(make_plan(campaign), client=dask_client)) == 2
     assert publish(campaign, client=dask_client).unsealed == ()
     verified = verify(campaign)
@@ -166,7 +166,7 @@ def test_staged_heights_overseas_lie_on_the_same_lattice(reunion: Path) -> None:
 def test_one_campaign_has_one_lattice(reunion: Path) -> None:
     delivery = make_delivery(reunion / "metropolitan", at=[(0, 0)], size=TILE)
     index(delivery.folder, reunion / "catalog", delivery.domain)
-    both = [{"name": str(DOMAIN)}, {"name": str(delivery.domain)}]
+    both = [{"name": DOMAIN}, {"name": delivery.domain}]
     campaign = load_campaign(write_campaign(reunion, domains=both))
     for command in (
         lambda: make_plan(campaign, domains=[DOMAIN]),

@@ -22,11 +22,11 @@ def make_two_domains(folder: Path, *, tiles: int = 2) -> Made:
     left, bottom, _, top = made.delivery.window.bounds
     right = east.window.bounds[2]
     output = {"extent_km": [v / 1000 for v in (left, bottom, right, top)], "chunk": 100}
-    return made.change(domains=[{"name": str(FIRST)}, {"name": str(SECOND)}], output=output)
+    return made.change(domains=[{"name": FIRST}, {"name": SECOND}], output=output)
 
 
 def write_site(folder: Path, **changes: Any) -> Path:
-    """The lab as a cluster's file."""
+    """The cluster file of the lab."""
     path = folder / "lab.yaml"
     path.write_text(yaml.safe_dump(SITE | changes))
     return path
