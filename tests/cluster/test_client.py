@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from distributed import Client, Worker, WorkerPlugin
 
-from pipeline.cluster import open_cluster, register_plugin, submit_bounded, worker_count
+from pipeline.cluster import map_jobs, open_cluster, register_plugin, submit_bounded, worker_count
 from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
 from pipeline.errors import ClusterError
 from tests.support.dask_processes import scheduler, worker
@@ -111,3 +111,30 @@ def test_the_number_of_submitted_jobs_follows_the_limit() -> None:
     assert started == len(peaks) == 12
     assert peaks[:3] == [1, 1, 1]
     assert max(peaks) == 3
+
+
+def test_a_ready_client_is_used_as_it_is_and_left_open(tmp_path: Path, dask_client: Client) -> None:
+    with open_cluster(_campaign(tmp_path), client=dask_client) as client:
+        assert client is dask_client
+    assert worker_count(dask_client) == 1
+
+
+def test_closing_a_bounded_submission_releases_the_jobs_that_are_left(dask_client: Client) -> None:
+    def submit(seconds: float) -> object:
+        return dask_client.submit(time.sleep, seconds, pure=False)
+
+    flying = submit_bounded([0.0, 0.1, 0.1, 0.1], submit, client=dask_client, limit=lambda: 3, lost_s=60)
+    next(flying)
+    assert dask_client.futures
+    flying.close()
+    deadline = time.monotonic() + 60
+    while dask_client.futures:
+        assert time.monotonic() < deadline, dask_client.futures
+        time.sleep(0.01)
+
+
+def test_jobs_are_mapped_on_workers_and_their_errors_are_raised(dask_client: Client) -> None:
+    given = {"client": dask_client, "per_worker": 2, "lost_s": 60}
+    assert dict(map_jobs(["1", "2", "3"], int, **given)) == {"1": 1, "2": 2, "3": 3}
+    with pytest.raises(ValueError, match="invalid literal"):
+        dict(map_jobs(["1", "x"], int, **given))
