@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ class Made:
         content = yaml.safe_load(self.config.read_text()) | sections
         self.config.write_text(yaml.safe_dump(content))
         return self
+
+    def copy(self, folder: Path) -> "Made":
+        """A copy in a new folder, with the same products."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        made = Made(folder, replace(self.delivery, folder=folder / "delivery"))
+        made.index()
+        return made
 
     def index(self) -> None:
         index([self.delivery.folder], domain=self.delivery.domain, catalog=self.folder / "catalog", tile_size=TILE)

@@ -52,11 +52,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Mad
 @pytest.fixture
 def copy(mapped: Made, tmp_path: Path) -> Made:
     """A copy of the campaign, sealed, that a test may change."""
-    folder = tmp_path / "copy"
-    shutil.copytree(mapped.folder, folder)
-    made = Made(folder, type(mapped.delivery)(**(vars(mapped.delivery) | {"folder": folder / "delivery"})))
-    made.index()
-    return made
+    return mapped.copy(tmp_path / "copy")
 
 
 def unseal(made: Made, *places: int) -> list[str]:

@@ -54,11 +54,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Mad
 @pytest.fixture
 def copy(mapped: Made, tmp_path: Path) -> Made:
     """A copy of the campaign, sealed and published, that a test may change."""
-    folder = tmp_path / "copy"
-    shutil.copytree(mapped.folder, folder, symlinks=True)
-    made = Made(folder, type(mapped.delivery)(**(vars(mapped.delivery) | {"folder": folder / "delivery"})))
-    made.index()
-    return made
+    return mapped.copy(tmp_path / "copy")
 
 
 def todo(made: Made, **options: object) -> list[str]:

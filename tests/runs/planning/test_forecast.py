@@ -1,7 +1,6 @@
 """Plans and forecasts: why each tile is mapped, and the resources of a run."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,9 +153,7 @@ def test_the_machine_is_this_one_or_as_described(plan: RunPlan) -> None:
 def test_plan_prints_a_line_per_reason_or_per_tile(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "copy"
-    shutil.copytree(made.folder, folder)
-    copied = Made(folder, replace(made.delivery, folder=folder / "delivery"))
-    copied.index()
+    copied = made.copy(folder)
     first = copied.delivery.tiles[0].name
     copied.imagery(first).write_bytes(b"no longer an image")
     cpu = find_rates(Engine("torch"), network="tiny", on=processor(), measured=())
