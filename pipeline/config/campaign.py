@@ -29,29 +29,36 @@ class ModelSection(Section):
     """The network's weights and their recipe."""
 
     weights: str
-    """A path (relative to the campaign's folder) or `hf://org/name[/file]`."""
+    """Path of the checkpoint (relative to the campaign's folder), or `hf://org/name[/file]` on the Hugging Face hub."""
     recipe: str = DEFAULT_RECIPE
-    """A name in `configs/models/`, or the path of a recipe's YAML file."""
+    """Name of a recipe under `configs/models/`, or the path of a recipe's YAML."""
     quantized: ConfigPath | None = None
-    """The XML file that `landcover quantize` made from these weights. Only precision int8 reads it."""
+    """The XML that `landcover quantize` made from these weights. Only `precision: int8` reads it."""
 
 
 class DomainSection(Section):
     """One domain and the file of its boundary."""
 
     name: Domain
+    """Name of the domain, `D034_2021`: département 034, imagery of 2021."""
     boundary: ConfigPath | None = None
-    """GeoJSON polygon in EPSG:4326, or with a `crs` member. It decides who owns the pixels along borders."""
+    """GeoJSON polygon of the département, in EPSG:4326 or with a `crs` member. It decides who owns the pixels along
+    borders."""
 
 
 class GridSection(Section):
-    """Tile, block, core, halo and window in pixels. Core divides block, and block divides tile."""
+    """Sizes in pixels of 0.20 m: the core divides the block, and the block divides the tile."""
 
     tile: int = Field(default=25_000, ge=50, le=50_000)
+    """Side of a tile: the unit that is sealed and published. 25 000 px are 5 km."""
     block: int = Field(default=5_000, ge=1)
+    """Side of a block: one Dask task. It divides the tile."""
     core: int = Field(default=2_500, ge=1)
+    """Side of the part of a window that is kept. It divides the block."""
     halo: int = Field(default=160, ge=0)
+    """Pixels on each side of the core that the network sees and that are thrown away."""
     window: int = Field(default=2_848, ge=1)
+    """Side of what the network sees at once: at least the core and two halos, rounded up to the stride."""
 
     def layout(self, stride: int) -> Layout:
         """The layout of the windows for a network of this stride.
@@ -65,62 +72,65 @@ class GridSection(Section):
 
 
 class OutputSection(Section):
-    """Folders of the products, and extent and chunks of the national store."""
+    """Where products are written, and the extent and chunks of the national store."""
 
     domains: ConfigPath = Field(default=Path("products"), validate_default=True)
-    """Folder of the domain products; `Campaign.product_folder` gives a domain's own."""
+    """Folder of the domain products, with one folder for each domain."""
     national: ConfigPath = Field(default=Path("national"), validate_default=True)
     """Folder of the national product."""
     extent_km: tuple[float, float, float, float] = _FRANCE_KM
-    """(left, bottom, right, top) of the national store in km of the lattice's CRS; whole tiles. The default is
-    France in EPSG:2154; a territory overseas needs its own."""
+    """(left, bottom, right, top) of the national store in km of the lattice's CRS; a multiple of the tile. The default
+    is metropolitan France in EPSG:2154; a campaign overseas gives its own, which `landcover plan` proposes."""
     chunk: int = Field(default=1_000, ge=1)
-    """Inner chunk of the national store in pixels. It divides the shard."""
+    """Side of the national store's inner chunks in pixels. It divides the shard."""
     shard: int | None = Field(default=None, ge=1)
-    """Shard of the national store in pixels. It divides the tile; the default is the tile."""
+    """Side of the national store's shards in pixels. It divides the tile; by default it is the tile."""
     attribution: str = "IGN"
-    """Producer of the imagery, as its licence requires it to be named."""
+    """Producer of the imagery, named as its licence asks."""
 
 
 class LimitsSection(Section):
-    """Limits of each domain; `landcover verify` fails where one is exceeded. No fingerprint contains them.
+    """Limits for each domain: `landcover verify` fails where one is exceeded. None: the figure is only reported.
 
-    A limit of None is not checked: the value is only reported.
+    Limits are no part of a fingerprint, so changing them maps nothing again.
     """
 
     missing_tiles: int = Field(default=0, ge=0)
     """Tiles of the input catalog that are not sealed, for any reason."""
     no_data_share: float | None = Field(default=None, ge=0, le=1)
-    """Share of nodata among the sealed pixels."""
+    """Share of the sealed pixels that are nodata."""
     hole_share: float | None = Field(default=None, ge=0, le=1)
-    """Share of the tiles' area without elevation, over the tiles whose holes `landcover stage` counted."""
+    """Share of the area without elevation, over the tiles whose holes `landcover stage` counted."""
     seam_ratio: float | None = Field(default=None, gt=0)
-    """Of window, block and tile edges each. It is exceeded where the ratio is above it by three standard errors."""
+    """Class changes across window, block or tile edges, divided by those beside them. The limit is exceeded where a
+    ratio is above it by more than three standard errors."""
 
 
 class Campaign(Section):
-    """What to map, with which network, onto which grid, and where the products go."""
+    """What to map, with which network, on which grid, and where to write it."""
 
     name: str = Field(pattern=r"^[\w.\-]+$")
+    """Name of the campaign: letters, digits, `_`, `-` and `.`. It is written into each product."""
     catalog: ConfigPath
     """Folder of the input catalog that `landcover index` writes."""
     model: ModelSection
     domains: tuple[DomainSection, ...] = Field(min_length=1)
     engine: EngineName = "auto"
-    """`auto` is resolved when a plan is made; products record the result."""
+    """What runs the network. `auto` is PyTorch where there is a CUDA device, else OpenVINO where it is installed, else
+    PyTorch; the choice is made when the run starts, and recorded."""
     precision: Precision = "fp32"
-    """Arithmetic of the forward pass; part of the fingerprint."""
+    """Arithmetic of the network; part of the fingerprint. `fp16` needs CUDA, `int8` needs OpenVINO."""
     engine_threads: int | None = Field(default=None, ge=1)
-    """Threads of the engine in each worker. The default is the machine's cores over its workers; products record it."""
+    """Threads of the engine in each worker. By default the machine's cores divided by its workers, and recorded."""
     torch_compile: bool = False
-    """With engine torch: `torch.compile` fuses the graph, which takes minutes when a worker starts. Fused operations
-    round differently, so it is part of the fingerprint."""
+    """With PyTorch: fuse the network with `torch.compile`, which takes minutes when a worker starts. Fused operations
+    round differently, so this is part of the fingerprint."""
     grid: GridSection = GridSection()
     output: OutputSection = Field(default_factory=lambda: cast("OutputSection", {}), validate_default=True)
     cluster: ClusterSection = ClusterSection()
     limits: LimitsSection = LimitsSection()
     accept_limits: tuple[LimitName, ...] = ()
-    """Limits of the model's card that may be exceeded. Domains that exceed other limits are refused."""
+    """Limits of the model's card that this campaign exceeds on purpose. A domain that exceeds others is refused."""
     base: Path = Field(default=Path(), exclude=True)
     """Folder of the YAML file; `load_campaign` sets it."""
 

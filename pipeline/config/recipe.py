@@ -36,33 +36,34 @@ class Recipe(Section):
     """
 
     name: str = Field(pattern=r"^[\w.\-]+$")
+    """Name of the recipe: letters, digits, `_`, `-` and `.`."""
     architecture: Architecture = "unet"
-    """The decoder, a name of segmentation-models-pytorch."""
+    """Decoder of segmentation-models-pytorch."""
     encoder: str = "resnet34"
-    """The encoder, a name of segmentation-models-pytorch."""
+    """Name of the encoder in segmentation-models-pytorch."""
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     """Channels of the U-Net's five decoder blocks. Other architectures ignore it."""
     stride: int = Field(default=32, ge=1)
-    """Pixels. A shift of the input by a multiple of the stride shifts the output by as much; other shifts do not."""
+    """Stride of the network in pixels. Windows begin on its multiples, because the map depends on where they begin."""
     bands: tuple[Band, ...] = ("red", "green", "blue", "nir", "elevation")
-    """Input channels, in order."""
+    """Input channels, in the network's order."""
     mean: tuple[float, ...]
-    """Mean of each channel in units of uint8, 0..255."""
+    """Mean of each channel, on the scale 0..255."""
     std: tuple[float, ...]
-    """Standard deviation of each channel in units of uint8, above 0."""
+    """Standard deviation of each channel, on the scale 0..255; above 0."""
     logits: int = Field(default=19, ge=2, le=19)
-    """Output channels of the network. Logit i is FLAIR class i + 1."""
+    """Output channels of the network; logit i belongs to FLAIR class i + 1."""
     live: tuple[int, ...]
-    """FLAIR values 1..19 that may appear. All other logits are masked before the argmax."""
+    """FLAIR values 1..19 that may appear in a map. All other logits are masked before the argmax."""
     height_step_m: float = Field(default=0.2, gt=0)
-    """Metres per unit of the elevation band, which is clipped to 0..255."""
+    """Metres of height for one unit of the elevation band, whose values are clipped to 0..255."""
     temperature: float = Field(default=1.0, gt=0)
-    """Divides the logits before the softmax: values above 1 lower the confidence. `landcover calibrate` fits it. The
-    class of a pixel does not depend on it."""
+    """Logits are divided by this number before the softmax: a value above 1 lowers confidences. `landcover calibrate`
+    fits it. It changes no pixel's class."""
     licence: str = "etalab-2.0"
     """Licence of the weights (SPDX identifier in lower case)."""
     citation: str = ""
-    """How to cite the weights."""
+    """Citation of the weights, written into each product."""
     doi: str = ""
     """DOI of the citation."""
 

@@ -14,45 +14,53 @@ _Place = Annotated[str, Field(pattern=r"^[\w.$/{}-]+$")]
 
 
 class Site(Section):
-    """One kind of node of a cluster."""
+    """One kind of node of one SLURM cluster: what a job may ask for there."""
 
     name: str = Field(pattern=r"^[\w.\-]+$")
+    """Name of this kind of node."""
     account_suffix: _Word | None = None
-    """What the site appends to the name of a project, `@a100`. An account is then required."""
+    """Suffix that the site adds to a project's name, such as `@a100`. With one, `--account` is required."""
     constraint: _Word | None = None
+    """Value of SLURM's `--constraint`."""
     partition: _Word | None = None
+    """Value of SLURM's `--partition`."""
     qos: dict[_Word, float] = Field(default_factory=dict)
-    """Quality of service (QoS) → hours that a job may take. The first is the default."""
+    """Longest time of a job in hours, for each quality of service. The first one is the default."""
     max_hours: float | None = Field(default=None, gt=0)
-    """Hours that a job may take on a site without QoS."""
+    """Longest time of a job in hours, where the site has no QoS."""
     gpu: _Word | None = None
-    """The GPU's model, `a100`. Predictions depend on it."""
+    """Model of the GPU, such as `a100`; predictions of time follow from it."""
     gpus_per_node: int = Field(default=0, ge=0)
+    """GPUs of a node."""
     cores_per_gpu: int = Field(default=1, ge=1)
-    """Cores that a job gets with each GPU."""
+    """Cores that a job gets for each GPU."""
     cores_per_node: int = Field(ge=1)
+    """Cores of a node."""
     max_nodes: int = Field(default=1, ge=1)
-    """Nodes that one job may have."""
+    """Most nodes that one job may take."""
     modules: tuple[_Word, ...] = ()
-    """Loaded in this order, after `module purge`."""
+    """Environment modules that a job loads, in this order, after `module purge`."""
     hint: _Word | None = "nomultithread"
+    """Value of SLURM's `--hint`; none leaves it out."""
     disks: dict[_Word, _Place] = Field(default_factory=dict)
-    """Use → variable that contains the disk's path. A job does not start where one is not set."""
+    """Purpose → the environment variable that names the disk. A job does not start where one is not set."""
     caches: _Place | None = None
-    """Folder for the caches of the model hub, torch, matplotlib and this package. None leaves them in $HOME."""
+    """Folder for the caches of the Hugging Face hub, PyTorch, matplotlib and landcover. None leaves them in `$HOME`."""
     umask: str | None = Field(default=None, pattern=r"^0[0-7]{3}$")
+    """The jobs' umask, such as `0027`: who else may read what they write."""
     requeue: bool = True
-    """Whether a job may requeue itself. Otherwise it submits itself again."""
+    """Whether a job may requeue itself. Where it may not, it submits itself again."""
     internet: bool = True
     """Whether compute nodes reach the internet."""
     max_array: int = Field(default=1000, ge=1)
-    """Elements that an array may have; 1 000 is SLURM's default."""
+    """Most elements of a job array; 1 000 is SLURM's own default."""
     throttle: int = Field(default=8, ge=1)
-    """Domains that are mapped at once."""
+    """Domains that are mapped at the same time."""
     lead_minutes: float = Field(default=10, gt=0)
-    """Minutes between the warning and the time limit, in which the tiles in flight are sealed."""
+    """Minutes between the warning and the time limit, in which the tiles in flight are sealed. Give at least a few
+    times what one tile takes."""
     publish: str | None = None
-    """The site that publishes; None: this site."""
+    """Name of the cluster file whose nodes publish. None: this one."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
