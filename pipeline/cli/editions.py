@@ -45,7 +45,7 @@ def editions(
     elif states:
         console.print(_table(states))
     else:
-        console.print(f"there is no edition in {national}; run `landcover publish` first", soft_wrap=True)
+        console.print(f"nothing was published in {national}; run `landcover publish`", soft_wrap=True)
 
 
 def show_published(done: "PublishedEdition") -> None:

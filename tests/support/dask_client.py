@@ -29,9 +29,10 @@ def in_process_client(*, threads: int = THREADS) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+# Not of the session: Dask's threads use `random`, and Hypothesis refuses strategies during which its state changes.
+@pytest.fixture(scope="module")
 def dask_client() -> Iterator[Client]:
-    """One client for all tests of this process."""
+    """One client for the tests of a module."""
     with in_process_client() as client:
         yield client
 

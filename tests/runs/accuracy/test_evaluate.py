@@ -89,7 +89,7 @@ def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, judged: Jud
         done = evaluate_set([judged.data], out=tmp_path / "out", how=how, **given)
         assert len(cluster.workers) == 1
     np.testing.assert_array_equal(done.evaluation.matrix, judged.done.evaluation.matrix)
-    with pytest.raises(ClusterError, match="is no address"):
+    with pytest.raises(ClusterError, match="neither an address"):
         evaluate_set([judged.data], out=tmp_path / "none", how=Judging(scheduler="nobody"), **given)
 
 

@@ -254,7 +254,7 @@ def test_a_campaign_in_int8_must_name_its_network(made: Made) -> None:
     content = yaml.safe_load(made.config.read_text()) | {"precision": "int8"}
     path = made.folder / "nameless.yaml"
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match=r"precision int8 wants model\.quantized"):
+    with pytest.raises(ConfigError, match=r"precision int8 needs model\.quantized"):
         load_campaign(path)
 
 
@@ -269,7 +269,7 @@ def test_predict_runs_it_on_a_raster(made: Made, model: Model, xml: Path, tmp_pa
     assert mapped.shape == (160, 224)
     predictor = OpenVinoPredictor(model, precision="int8", quantized=read_quantized(xml))
     np.testing.assert_array_equal(mapped, layers(predictor, whole)[0])
-    with pytest.raises(ConfigError, match="ask for --precision int8"):
+    with pytest.raises(ConfigError, match="use --precision int8"):
         landcover(*given, "--out", tmp_path, "--quantized", xml)
 
 
