@@ -37,9 +37,9 @@ def doctor(
     hub into the cache that compute nodes read.
     """
     campaign = open_campaign(config, [domain] if domain else None) if config else None
-    from pipeline.runs.diagnostics.doctor import DOCTOR_FILE, examine
+    from pipeline.runs.diagnostics.doctor import DOCTOR_FILE, diagnose
 
-    findings = examine(campaign)
+    findings = diagnose(campaign)
     save_json(json_file, findings.as_json(), "findings")
     if campaign and domain:
         folder = campaign.output.domains / domain

@@ -24,7 +24,8 @@ from pipeline.cli.options import (
 
 if TYPE_CHECKING:
     from pipeline.runs.planning.forecast import Forecast
-    from pipeline.runs.planning.plan import RunPlan, Settings
+    from pipeline.runs.planning.plan import RunPlan
+    from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 
 app = typer.Typer()
 
@@ -61,26 +62,27 @@ def plan(
     values; each line says which.
     """
     campaign = open_campaign(config, domain, tile)
-    from pipeline.runs.planning.forecast import forecast, named_machine, rates_for
-    from pipeline.runs.planning.plan import Only, make_plan, plan_totals
-    from pipeline.runs.planning.summary import as_json
+    from pipeline.runs.planning.forecast import described_machine, forecast, rates_for
+    from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
+    from pipeline.runs.planning.summary import plan_as_json
     from pipeline.runs.planning.throughput import read_rates
+    from pipeline.runs.planning.totals import plan_totals
 
-    only = Only(failed=failed, missing=only_missing)
+    only = TileFilter(failed=failed, missing=only_missing)
     planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
-    machine = named_machine(planned.settings, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
-    rates = rates_for(planned.settings, machine, measured=read_rates())
-    predicted = forecast(planned.settings, plan_totals(planned), rates, machine)
+    machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
+    rates = rates_for(planned.resolved, machine, measured=read_rates())
+    predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
     _show_counts(planned)
-    _show_worker(planned.settings)
+    _show_worker(planned.resolved)
     _show_reasons(planned, all_tiles=all_tiles)
     _show_forecast(planned, predicted)
-    save_json(json_file, as_json(planned, predicted), "plan")
+    save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
         chosen = {"--domain": domain, "--tile": tile, "--force": force}
         say_next("run", config, *same_choice(chosen | {"--failed": failed, "--only-missing": only_missing}))
     else:
-        show_nothing_to_do(chosen=only != Only())
+        show_nothing_to_do(chosen=only != ALL_TILES)
 
 
 def show_nothing_to_do(*, chosen: bool) -> None:
@@ -97,19 +99,19 @@ def show_stale(planned: "RunPlan") -> None:
 
 
 def _show_counts(planned: "RunPlan") -> None:
-    from pipeline.runs.planning.plan import totals
+    from pipeline.runs.planning.totals import domain_totals
 
     table = number_table(
         "domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out"
     )
     for d in planned.domains:
-        t = totals(planned.settings, d)
+        t = domain_totals(planned.resolved, d)
         numbers = (t.tiles, t.todo, t.blocks, t.windows, _size(t.read_bytes), f"≤ {_size(t.write_bytes)}")
         table.add_row(d.name, *map(str, (*numbers, t.input_files, t.output_files)))
     console.print(table)
 
 
-def _show_worker(s: "Settings") -> None:
+def _show_worker(s: "ResolvedCampaign") -> None:
     say(f"engine: {s.engine.name} {s.engine.precision}, {s.engine_threads} threads per worker")
     say(
         f"window: {s.layout.window} px (core {s.layout.core}, halo {s.layout.halo}); the network computes "
@@ -127,13 +129,13 @@ def _show_worker(s: "Settings") -> None:
 
 
 def _show_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
-    from pipeline.runs.planning.summary import groups
+    from pipeline.runs.planning.summary import group_by_reason
 
     show_stale(planned)
     for d in planned.domains:
         if d.inputs.limits:
             say(f"{d.name}: exceeds limits of the model card that the campaign accepts: {', '.join(d.inputs.limits)}")
-        for group in groups(d):
+        for group in group_by_reason(d):
             for line in group.lines(all_tiles=all_tiles):
                 say(line)
         for p in d.todo:

@@ -32,7 +32,7 @@ from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
     from pipeline.products.national.edition_history import EditionState
-    from pipeline.runs.publishing.publish import Published
+    from pipeline.runs.publishing.publish import PublishedEdition
 
 _YAML = (".yaml", ".yml")
 
@@ -73,11 +73,11 @@ def publish(
     say_next("report", config)
 
 
-def _show_published(done: "Published") -> None:
+def _show_published(done: "PublishedEdition") -> None:
     """Prints which edition is current, what is missing from it, and which domains own its pixels."""
-    for name, tiles in done.lacking:
+    for name, tiles in done.unsealed:
         log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
-    for name in done.left:
+    for name in done.left_out:
         log.warning("%s is not in the campaign and not in this edition; earlier editions still have it", name)
     for name, km2 in done.undelivered_km2.items():
         log.info("%s: %.2f km² of its boundary polygon lie outside its delivered tiles", name, km2)

@@ -38,7 +38,7 @@ from pipeline.cli.plan import show_nothing_to_do, show_stale
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
-    from pipeline.runs.mapping.run import RunStarted, TileEnded
+    from pipeline.runs.mapping.events import OnEvent, RunStarted, TileEnded
     from pipeline.runs.tracking.status import DomainStatus
 
 _REFRESH_S = 5.0
@@ -73,31 +73,35 @@ def run(
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
         campaign = open_campaign(config, domain, tile).on_cluster(cluster, scheduler)
-        from pipeline.runs.mapping import run as runs_domain
-        from pipeline.runs.planning.forecast import predictions
-        from pipeline.runs.planning.plan import Only, make_plan
+        from pipeline.runs.mapping.run import run as run_plan
+        from pipeline.runs.planning.forecast import forecast_domains
+        from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
-        only = Only(failed=failed, missing=only_missing)
+        only = TileFilter(failed=failed, missing=only_missing)
         planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
         show_stale(planned)
         if not planned.todo:
-            runs_domain.run(planned)
-            show_nothing_to_do(chosen=only != Only())
+            run_plan(planned)
+            show_nothing_to_do(chosen=only != ALL_TILES)
             return
         with progress_bar("run") as progress:
-            ended = runs_domain.run(
-                planned, workers=workers, listener=_run_listener(progress), stop=stop, predicted=predictions(planned)
+            ended = run_plan(
+                planned,
+                workers=workers,
+                on_event=_log_events(progress),
+                stop=stop,
+                predicted=forecast_domains(planned),
             )
     for part in planned.domains:
         sealed = count(sum(e.domain == part.name for e in ended), "tile")
-        say(f"{part.name}: {sealed} sealed in {shown(planned.settings.folder(part.name))}")
+        say(f"{part.name}: {sealed} sealed in {shown(campaign.product_folder(part.name))}")
     say_next("verify", config)
 
 
-def _run_listener(progress: Progress) -> "Callable[[RunStarted | TileEnded], None]":
-    from pipeline.runs.mapping.run import RunStarted
+def _log_events(progress: Progress) -> "OnEvent":
+    from pipeline.runs.mapping.events import RunStarted
 
-    def listen(event: "RunStarted | TileEnded") -> None:
+    def on_event(event: "RunStarted | TileEnded") -> None:
         if isinstance(event, RunStarted):
             progress.start(event.tiles)
             log.info("Dask dashboard: %s", event.dashboard)
@@ -109,7 +113,7 @@ def _run_listener(progress: Progress) -> "Callable[[RunStarted | TileEnded], Non
             log.info("%s %s sealed in %.1f s, %.2f Mpx/s", event.domain, event.tile, event.seconds, rate)
         progress.advance()
 
-    return listen
+    return on_event
 
 
 @command(app, "landcover status campaign.yaml --watch", group="Map")
@@ -153,7 +157,7 @@ def _table(states: "Sequence[DomainStatus]") -> Table:
     table = number_table("domain", *names, "Mpx/s", "time", "left")
     for s in states:
         groups = (s.sealed, s.in_flight, s.failed, s.suspect, s.damaged, s.missing)
-        table.add_row(s.domain, *(str(len(group)) for group in groups), *_pace(s))
+        table.add_row(s.domain, *(str(len(group)) for group in groups), *_speed(s))
     return table
 
 
@@ -161,24 +165,24 @@ def _remarks(states: "Sequence[DomainStatus]") -> list[str]:
     """Who maps each domain, the predicted time, and a line for each tile that failed."""
     lines = []
     for s in states:
-        if s.holder:
-            lines.append(f"{s.domain} is being mapped by {s.holder}" + ("" if s.queued else _job(s)))
+        if s.owner:
+            lines.append(f"{s.domain} is being mapped by {s.owner}" + ("" if s.queued else _job(s)))
         if s.queued:
             lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}")
-        if s.pace and s.pace.predicted_s:
-            lines.append(f"{s.domain}: {_clock(s.pace.seconds)} elapsed, {_clock(s.pace.predicted_s)} predicted")
+        if s.speed and s.speed.predicted_s:
+            lines.append(f"{s.domain}: {_clock(s.speed.seconds)} elapsed, {_clock(s.speed.predicted_s)} predicted")
         lines += [f"{s.domain} {tile} failed: {cause}" for tile, cause in s.failed]
         lines += [f"{s.domain} {tile} is suspect: {cause}" for tile, cause in s.suspect]
     return lines
 
 
-def _pace(state: "DomainStatus") -> tuple[str, str, str]:
+def _speed(state: "DomainStatus") -> tuple[str, str, str]:
     """Speed, time taken, and time left."""
-    pace = state.pace
-    if pace is None:
+    speed = state.speed
+    if speed is None:
         return ("", "", "")
-    left = _clock(pace.left_s) if state.holder and pace.left_s is not None else ""
-    return (f"{pace.mpx_per_s:.2f}", _clock(pace.seconds), left)
+    left = _clock(speed.left_s) if state.owner and speed.left_s is not None else ""
+    return (f"{speed.mpx_per_s:.2f}", _clock(speed.seconds), left)
 
 
 def _job(state: "DomainStatus") -> str:

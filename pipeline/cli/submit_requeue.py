@@ -19,6 +19,7 @@ from pipeline.cli.options import (
     say_next,
     shown,
 )
+from pipeline.domain import Domain
 
 if TYPE_CHECKING:
     from pipeline.runs.slurm.submit import Submission
@@ -60,13 +61,13 @@ def submit(
     Domains that already have a job in the queue are skipped.
     """
     campaign = open_campaign(config, domain)
-    from pipeline.cluster.slurm.queue import queued
-    from pipeline.runs.slurm.submit import Wishes, prepare
+    from pipeline.cluster.slurm.queue import queued_jobs
+    from pipeline.runs.slurm.submit import JobOptions, prepare
     from pipeline.runs.slurm.submit import submit as submit_jobs
 
-    wishes = Wishes(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
-    taken = () if dry_run else queued(campaign.output.domains)
-    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), wishes=wishes, taken=taken)
+    options = JobOptions(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
+    queued = () if dry_run else queued_jobs(campaign.output.domains)
+    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=options, queued=queued)
     for sentence in prepared.skipped:
         log.info("skipped %s", sentence)
     if not prepared.domains:
@@ -118,9 +119,9 @@ def requeue(
 
     Only if its run left tiles to map and made progress; otherwise the job ends with the run's exit code.
     """
-    from pipeline.runs.slurm import requeue as requeueing
+    from pipeline.runs.slurm.requeue import RESTART_CODES, restart_job
 
-    if exit_code not in requeueing.AGAIN:
+    if exit_code not in RESTART_CODES:
         raise typer.Exit(exit_code)
-    job = requeueing.again(open_campaign(config), domain, resubmit=resubmit)
+    job = restart_job(open_campaign(config), Domain(domain), resubmit=resubmit)
     say(f"{domain}: tiles are left to map; job {job} continues")

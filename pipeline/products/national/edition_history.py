@@ -1,4 +1,4 @@
-"""Former editions: what each takes on disk, restored, dropped. Who changes them holds the nation (`lock.holding`)."""
+"""Former editions: what each takes on disk, restored, dropped. Callers lock the nation (`lock.lock_folder`)."""
 
 import os
 import shutil

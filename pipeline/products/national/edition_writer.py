@@ -22,10 +22,10 @@ _TEMPORARY = (".partial", ".tmp")
 """What Zarr's and `durable`'s unfinished files end in."""
 
 
-def abandoned(national: Path) -> tuple[Path, ...]:
+def remove_abandoned(national: Path) -> tuple[Path, ...]:
     """Removes what a killed publish left and returns it; the current edition stays what it was.
 
-    Call it while no other publish is at work: `runs.publishing.publish` holds the nation.
+    Call it while no other publish is at work: `runs.publishing.publish` locks the nation.
 
     Raises:
         ProductError: it cannot be removed.
@@ -59,7 +59,7 @@ def begin(plan: EditionPlan) -> None:
         plan.staging.mkdir()
     except FileExistsError as error:
         raise ProductError(
-            f"{plan.staging}: a publish is under way or was killed; if none is, `abandoned` clears it"
+            f"{plan.staging}: a publish is under way or was killed; if none is, `landcover publish` removes it"
         ) from error
     except OSError as error:
         raise ProductError(f"{plan.national}: cannot be written: {error.strerror or error}") from error
@@ -110,7 +110,7 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
     try:
         write_json(plan.staging / "edition.json", _record(plan, tallies), indent=None)
         _sync_tree(plan.staging)
-        # The pointer is made before the folder has its name: a kill between leaves what `abandoned` sees.
+        # The pointer is made before the folder has its name: a kill between leaves what `remove_abandoned` finds.
         pointer.symlink_to(Path("editions", final.name))
         plan.staging.rename(final)
         sync(final.parent)

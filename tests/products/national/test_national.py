@@ -19,7 +19,7 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import LAYERS, current_edition
-from pipeline.products.national.edition_writer import abandoned, begin, commit
+from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.publish_plan import DomainProduct, NationalGrid, plan_edition
 from pipeline.products.national.shard_writer import write_shard
 from pipeline.products.national.zarr_store import check_shards, open_national
@@ -237,7 +237,7 @@ def test_a_publish_killed_at_any_step_leaves_the_former_edition_current(
                 with pytest.raises(Killed):
                     commit(plan, facts)
         np.testing.assert_array_equal(part(open_national(national).landcover, tile_at(0, 2)), stack_of(6)[0])
-        assert abandoned(national) != ()
+        assert remove_abandoned(national) != ()
         assert files_of(national / "editions") == former
         assert sorted(p.name for p in national.iterdir()) == ["current", "editions"]
     publish(national, changed)

@@ -91,7 +91,7 @@ def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, evaluated: 
         done = evaluate_set([evaluated.data], out=tmp_path / "out", options=options, **given)
         assert len(cluster.workers) == 1
     np.testing.assert_array_equal(done.evaluation.matrix, evaluated.done.evaluation.matrix)
-    with pytest.raises(ClusterError, match="is no address"):
+    with pytest.raises(ClusterError, match="neither an address"):
         evaluate_set([evaluated.data], out=tmp_path / "none", options=EvaluationOptions(scheduler="nobody"), **given)
 
 
