@@ -147,7 +147,7 @@ def test_failed_and_only_missing_select_their_tiles(copy: Made, dask_client: Cli
     assert todo(copy, TileFilter()) == [tiles[5]]
     result = CliRunner().invoke(app, ["run", str(copy.config), "--failed"])
     assert result.exit_code == 0
-    assert "all such tiles" in result.output
+    assert "every such tile is sealed" in result.output
 
 
 def test_a_changed_recipe_remaps_every_tile(copy: Made) -> None:
