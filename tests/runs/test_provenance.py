@@ -8,7 +8,8 @@ import rasterio
 
 from pipeline.domain import Domain
 from pipeline.products.national.edition_writer import begin, commit
-from pipeline.products.national.publish_plan import NationalGrid, plan_edition
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.national.shard_writer import write_shard
 from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.stac_item import providers

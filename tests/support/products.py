@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from pipeline.domain import Domain
 from pipeline.grid import Layout, Tile, Window
 from pipeline.products.national.edition_writer import abandoned, begin, commit
-from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, NationalGrid, plan_edition
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.shard_writer import write_shard
 from pipeline.products.tile.seal import SealedTile, seal
 from pipeline.products.tile.stac_item import Provenance

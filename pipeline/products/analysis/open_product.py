@@ -27,7 +27,7 @@ from pipeline.grid import RESOLUTION_M, Tile, Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.national.edition_record import Edition, read_edition
 from pipeline.products.national.pyramid.store import check_pyramid
-from pipeline.products.national.pyramid.tile import SHARES, groups, pyramid_of
+from pipeline.products.national.pyramid.tile_writer import SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_store import check_whole, find_edition, layer_attributes, refuse
 from pipeline.products.tile.seal import SealedTile, list_sealed
 

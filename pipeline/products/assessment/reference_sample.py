@@ -23,7 +23,7 @@ _FIELDS = ("point", "map", "mapped", "mapped_m2", "reference", "crop")
 
 
 @dataclass(frozen=True)
-class Point:
+class SamplePoint:
     """One sampled pixel."""
 
     map: ClassMap
@@ -57,7 +57,7 @@ def draw(
     units: Mapping[int, int],
     *,
     seed: int,
-) -> list[Point]:
+) -> list[SamplePoint]:
     """Draws pixels without replacement, each of a class with the same probability.
 
     Ranks are drawn among all pixels of a class; only blocks that hold one are read again.
@@ -89,12 +89,14 @@ def draw(
             if rank >= len(places):
                 raise ProductError(f"{one.path}: changed while it was sampled; draw again")
             row, col = divmod(int(places[rank]), window.width)
-            points.append(Point(one, window.row + row, window.col + col, value))
+            points.append(SamplePoint(one, window.row + row, window.col + col, value))
     # By chance, not by class: who interprets must not guess the map's class from the order.
     return [points[i] for i in rng.permutation(len(points))]
 
 
-def write_sample(path: Path, points: Sequence[Point], *, mapped_m2: Mapping[int, float], crops: Sequence[str]) -> None:
+def write_sample(
+    path: Path, points: Sequence[SamplePoint], *, mapped_m2: Mapping[int, float], crops: Sequence[str]
+) -> None:
     """Writes points with an empty attribute `reference`, to be filled with FLAIR values.
 
     Args:

@@ -9,15 +9,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pipeline.errors import ConfigError, ProductError
-from pipeline.grid import CRS, Tile, Window
+from pipeline.errors import ProductError
+from pipeline.products.national.grid import GridIndex, NationalGrid
 
-LAYERS = ("landcover", "confidence", "domain")
+STORE_LAYERS = ("landcover", "confidence", "domain")
 """The store's sharded arrays."""
 
 OUTSIDE, MAPPED, FAILED, MISSING = range(4)
@@ -25,78 +24,6 @@ OUTSIDE, MAPPED, FAILED, MISSING = range(4)
 
 HIGHEST = "highest"
 """File beside the editions: the highest number that a dropped one had."""
-
-Index = tuple[int, int]
-"""(row, column) of a shard or of a tile in the national grid, from the north-west."""
-
-
-@dataclass(frozen=True)
-class NationalGrid:
-    """The national store's extent and how it is cut, in pixels of one lattice."""
-
-    extent: Window
-    """Whole tiles."""
-    tile: int
-    shard: int
-    """A whole part of the tile: one file a layer."""
-    chunk: int
-    """A whole part of the shard: what a reader decodes at once."""
-    crs: str = CRS
-    """`EPSG:…` of the lattice."""
-
-    def __post_init__(self) -> None:
-        if min(self.tile, self.shard, self.chunk) < 1 or self.tile % self.shard or self.shard % self.chunk:
-            raise ConfigError(f"chunk {self.chunk} must divide shard {self.shard}, and that the tile {self.tile} px")
-        e = self.extent
-        if not e.pixels or any(v % self.tile for v in (e.row, e.col, e.height, e.width)):
-            raise ConfigError(f"the national extent {e} is no rectangle of whole tiles of {self.tile} px")
-
-    @property
-    def tiles_shape(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
-        return (self.extent.height // self.tile, self.extent.width // self.tile)
-
-    def tile_index(self, tile: Tile) -> Index:
-        """Where a tile lies.
-
-        Raises:
-            ProductError: outside the extent.
-        """
-        if not self.extent.contains(tile.window):
-            raise ProductError(
-                f"tile {tile.name} lies outside the national extent {self.extent.bounds} (left, bottom, right, top "
-                f"in metres of {self.crs}); enlarge output.extent_km"
-            )
-        return ((tile.window.row - self.extent.row) // self.tile, (tile.window.col - self.extent.col) // self.tile)
-
-    def shards_of(self, tile: Index) -> Iterator[Index]:
-        """The shards of a tile, row by row."""
-        n = self.tile // self.shard
-        for row in range(tile[0] * n, (tile[0] + 1) * n):
-            for col in range(tile[1] * n, (tile[1] + 1) * n):
-                yield (row, col)
-
-    def shard_window(self, shard: Index) -> Window:
-        """A shard on the lattice."""
-        row, col = self.extent.row + shard[0] * self.shard, self.extent.col + shard[1] * self.shard
-        return Window(row, col, self.shard, self.shard)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain content, as `edition.json` keeps it."""
-        e = self.extent
-        return {
-            "extent": [e.row, e.col, e.height, e.width],
-            "tile": self.tile,
-            "shard": self.shard,
-            "chunk": self.chunk,
-            "crs": self.crs,
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "NationalGrid":
-        """What `to_json` gave."""
-        extent, crs = Window(*content["extent"]), content.get("crs", CRS)
-        return cls(extent, content["tile"], content["shard"], content["chunk"], crs)
 
 
 @dataclass(frozen=True)
@@ -137,9 +64,9 @@ class Edition:
     domains: tuple[str, ...]
     metadata: str
     """Hash of what is in the store besides shards: domain table and coverage."""
-    digests: Mapping[Index, str] = field(hash=False)
+    digests: Mapping[GridIndex, str] = field(hash=False)
     """Shard → hash of what went into it."""
-    tallies: Mapping[Index, Tally] = field(hash=False)
+    tallies: Mapping[GridIndex, Tally] = field(hash=False)
     """Shard → its pixels counted; empty in editions of before they were."""
     tally: Tally
     """Of all delivered tiles."""
@@ -220,20 +147,9 @@ def read_edition(folder: Path) -> Edition:
         raise ProductError(f"{path}: the edition's record cannot be read: {error}") from error
 
 
-def _parse_index(text: str) -> Index:
+def _parse_index(text: str) -> GridIndex:
     row, col = text.split("/")
     return (int(row), int(col))
-
-
-def present_shards(store: Path, layer: str) -> set[Index]:
-    """Shards of one layer whose files are there."""
-    return {
-        (int(row.name), int(file.name))
-        for row in (store / layer / "c").glob("*")
-        if row.name.isdigit()
-        for file in row.iterdir()
-        if file.name.isdigit()
-    }
 
 
 def next_number(national: Path) -> int:

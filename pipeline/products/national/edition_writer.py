@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pipeline.durable import sync, write_json
 from pipeline.errors import ProductError
-from pipeline.products.national.edition_record import LAYERS, Index, Tally, current_edition, present_shards
+from pipeline.products.national.edition_record import STORE_LAYERS, Tally, current_edition
+from pipeline.products.national.grid import GridIndex, present_files
 from pipeline.products.national.publish_plan import EditionPlan
 from pipeline.products.national.shard_writer import ShardFacts
 from pipeline.products.national.zarr_store import create_store
@@ -79,7 +80,7 @@ def _fill(plan: EditionPlan) -> None:
         coverage=plan.coverage,
         coordinates_from=former,
     )
-    for layer in LAYERS:
+    for layer in STORE_LAYERS:
         shards = plan.target.store / layer / "c"
         for row in sorted({index[0] for index in plan.digests}):
             (shards / str(row)).mkdir(parents=True)
@@ -127,13 +128,13 @@ def _check_complete(plan: EditionPlan) -> None:
         raise ProductError(
             f"{plan.national}: edition {now and now.number} became current since the plan; publish again"
         )
-    for layer in LAYERS:
-        missing = sorted(plan.digests.keys() - present_shards(plan.target.store, layer))
+    for layer in STORE_LAYERS:
+        missing = sorted(plan.digests.keys() - present_files(plan.target.store / layer / "c"))
         if missing:
             raise ProductError(f"{plan.target.store}: {len(missing)} shards of {layer} were not written: {missing[:5]}")
 
 
-def _record(plan: EditionPlan, tallies: Mapping[Index, Tally]) -> dict[str, object]:
+def _record(plan: EditionPlan, tallies: Mapping[GridIndex, Tally]) -> dict[str, object]:
     beyond = Tally(nobody=plan.unclaimed * plan.grid.tile**2)
     return {
         "number": plan.number,

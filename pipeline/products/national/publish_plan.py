@@ -3,7 +3,7 @@
 Nothing here writes, and no pixel is read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,29 +20,17 @@ from pipeline.grid import Tile, Window
 from pipeline.legend import NODATA
 from pipeline.products.national.edition_record import (
     FAILED,
-    LAYERS,
     MAPPED,
     MISSING,
     OUTSIDE,
+    STORE_LAYERS,
     Edition,
-    Index,
-    NationalGrid,
     current_edition,
     next_number,
-    present_shards,
 )
+from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.ownership import Claim, possible_owners
 from pipeline.products.tile.seal import SealedTile
-
-__all__ = [
-    "Candidate",
-    "DomainProduct",
-    "EditionPlan",
-    "NationalGrid",
-    "ShardPlan",
-    "Target",
-    "plan_edition",
-]
 
 STORE_VERSION = 2
 """Raised by hand when the same tiles give other bytes or metadata: every shard is then written anew."""
@@ -80,7 +68,7 @@ class DomainProduct:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ShardCandidate:
     """A domain that was delivered with a shard's tile: what it claims of the shard, and what it has to show."""
 
     domain: Domain
@@ -100,9 +88,9 @@ class Candidate:
 class ShardPlan:
     """All that one shard depends on: enough to write it, small enough to send to a worker."""
 
-    index: Index
+    index: GridIndex
     window: Window
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ShardCandidate, ...]
     """Those that may own a pixel first, in order of rank; then other claims; then those without. Possibly none."""
 
     @property
@@ -156,11 +144,11 @@ class EditionPlan:
     """Domain → how much of its polygon lies outside its tiles, where any does."""
     write: tuple[ShardPlan, ...]
     """Shards to make again, in order of their index, because what they depend on changed; their bytes need not."""
-    link: tuple[Index, ...]
+    link: tuple[GridIndex, ...]
     """Shards that are as they are in the parent."""
-    drop: tuple[Index, ...]
+    drop: tuple[GridIndex, ...]
     """Shards of the parent that no domain has a tile in any more."""
-    digests: Mapping[Index, str]
+    digests: Mapping[GridIndex, str]
     """Every shard of the edition."""
 
     @property
@@ -175,11 +163,6 @@ class EditionPlan:
         """True where the current edition is already what would be written."""
         unchanged = self.parent is not None and self.parent.metadata == self.metadata
         return unchanged and not self.write and not self.drop
-
-    def tiles_of(self, shards: Iterable[Index]) -> frozenset[Index]:
-        """(row, column) of the tiles that shards are part of."""
-        n = self.grid.tile // self.grid.shard
-        return frozenset((row // n, col // n) for row, col in shards)
 
     @property
     def staging(self) -> Path:
@@ -248,8 +231,8 @@ def _row(domain: DomainProduct) -> dict[str, Any]:
     return {**domain.about, "code": domain.name.code, "name": domain.name, "year": domain.year}
 
 
-def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Index, list[tuple[Tile, DomainProduct]]]:
-    found: dict[Index, list[tuple[Tile, DomainProduct]]] = {}
+def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[GridIndex, list[tuple[Tile, DomainProduct]]]:
+    found: dict[GridIndex, list[tuple[Tile, DomainProduct]]] = {}
     for domain in domains:
         if domain.boundary is not None:
             shapely.prepare(domain.boundary)
@@ -259,7 +242,7 @@ def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Index
 
 
 def _plan_tile(
-    grid: NationalGrid, index: Index, here: Sequence[tuple[Tile, DomainProduct]]
+    grid: NationalGrid, index: GridIndex, here: Sequence[tuple[Tile, DomainProduct]]
 ) -> tuple[int, list[ShardPlan]]:
     """Coverage of a tile, and its shards; none where its domains' polygons leave it to nobody.
 
@@ -274,12 +257,13 @@ def _plan_tile(
     usable = {d.name: _usable(d, tile, grid.crs) for _, d in here}
     state = max((usable[c.domain][1] for c in owning), key=_WORST_LAST.index)
     candidates = [
-        Candidate(d.name, d.name.code, d.year, claims[d.name], owns=False, sealed=usable[d.name][0]) for _, d in here
+        ShardCandidate(d.name, d.name.code, d.year, claims[d.name], owns=False, sealed=usable[d.name][0])
+        for _, d in here
     ]
     return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(index)]
 
 
-def _plan_shard(grid: NationalGrid, index: Index, of_tile: Sequence[Candidate]) -> ShardPlan:
+def _plan_shard(grid: NationalGrid, index: GridIndex, of_tile: Sequence[ShardCandidate]) -> ShardPlan:
     """A shard with what it depends on and no more: tiles that show nothing of it are left out."""
     window = grid.shard_window(index)
     claims = {c.domain: claim for c in of_tile if c.claim and (claim := c.claim.within(window))}
@@ -292,7 +276,7 @@ def _plan_shard(grid: NationalGrid, index: Index, of_tile: Sequence[Candidate]) 
     return ShardPlan(index, window, tuple(sorted(kept, key=_place)))
 
 
-def _place(candidate: Candidate) -> tuple[Any, ...]:
+def _place(candidate: ShardCandidate) -> tuple[Any, ...]:
     rank = candidate.claim.rank if candidate.claim else (False, -candidate.year, candidate.domain)
     return (not candidate.owns, candidate.claim is None, *rank)
 
@@ -312,10 +296,10 @@ def _usable(domain: DomainProduct, tile: Tile, crs: str) -> tuple[SealedTile | N
     return None, MISSING
 
 
-def _reusable(parent: Edition | None, grid: NationalGrid, digests: Mapping[Index, str]) -> set[Index]:
+def _reusable(parent: Edition | None, grid: NationalGrid, digests: Mapping[GridIndex, str]) -> set[GridIndex]:
     """Shards that the parent has just as they are wanted, with all their files."""
     if parent is None or parent.grid != grid:
         return set()
-    there = set.intersection(*(present_shards(parent.store, layer) for layer in LAYERS))
+    there = set.intersection(*(present_files(parent.store / layer / "c") for layer in STORE_LAYERS))
     there &= parent.tallies.keys()
     return {index for index, wanted in digests.items() if parent.digests.get(index) == wanted and index in there}

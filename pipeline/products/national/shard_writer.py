@@ -24,9 +24,10 @@ from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
 from pipeline.legend import NODATA, Layer
-from pipeline.products.national.edition_record import Index, Tally
+from pipeline.products.national.edition_record import Tally
+from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.ownership import NOBODY, Claim, owners, times_claimed
-from pipeline.products.national.publish_plan import Candidate, ShardPlan, Target
+from pipeline.products.national.publish_plan import ShardCandidate, ShardPlan, Target
 from pipeline.products.national.zarr_store import write_layer
 from pipeline.products.tile.seal import SealedTile, matches, read_sealed
 
@@ -40,7 +41,7 @@ Mask = NDArray[np.bool_]
 class ShardFacts:
     """A written shard."""
 
-    index: Index
+    index: GridIndex
     size: int
     """Bytes in all layers."""
     changed: bool
@@ -80,7 +81,7 @@ def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
     return ShardFacts(shard.index, sum(size for size, _ in files), changed, Tally(owned, filled, several, nobody))
 
 
-def _check_source(candidate: Candidate) -> None:
+def _check_source(candidate: ShardCandidate) -> None:
     """Raises ProductError where a tile's item or files are not those of the plan."""
     planned = candidate.sealed
     if planned is None:

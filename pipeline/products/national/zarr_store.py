@@ -21,15 +21,13 @@ from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.products.national.edition_record import (
-    LAYERS,
     OUTSIDE,
+    STORE_LAYERS,
     Edition,
-    Index,
-    NationalGrid,
     current_edition,
     edition_of,
-    present_shards,
 )
+from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.zarr_metadata import Frame, count_chunks, create_frame, lost_coordinates
 
 ZSTD_LEVEL = 5
@@ -56,7 +54,7 @@ def create_store(
     """
     frame = Frame(grid.extent, grid.crs)
     root = zarr.create_group(path, zarr_format=3, attributes=_group_attributes(domains) | frame.attributes)
-    for layer in LAYERS:
+    for layer in STORE_LAYERS:
         root.create_array(
             layer,
             shape=grid.extent.shape,
@@ -135,12 +133,12 @@ def layer_attributes(layer: str, domains: Sequence[Mapping[str, Any]] = ()) -> d
     return place | flags
 
 
-def write_layer(path: Path, layer: str, index: Index, *, shard: int, pixels: NDArray[Any] | int) -> Path:
+def write_layer(path: Path, layer: str, index: GridIndex, *, shard: int, pixels: NDArray[Any] | int) -> Path:
     """Writes one whole shard, also where all of it is 0; returns its file.
 
     Args:
         path: the Zarr.
-        layer: one of `LAYERS`.
+        layer: one of `STORE_LAYERS`.
         index: (row, column) of the shard.
         shard: pixels a side.
         pixels: (y, x) of the layer's dtype, or one value for all.
@@ -172,8 +170,8 @@ def check_shards(edition: Edition, *, crs: str | None = None) -> list[str]:
     promised = {shard for tile in tiles for shard in edition.grid.shards_of(tile)} | edition.digests.keys()
     return [
         f"{edition.store / layer / 'c' / str(row) / str(col)}: shard is lost; publish again to write it"
-        for layer in LAYERS
-        for row, col in sorted(promised - present_shards(edition.store, layer))
+        for layer in STORE_LAYERS
+        for row, col in sorted(promised - present_files(edition.store / layer / "c"))
     ]
 
 

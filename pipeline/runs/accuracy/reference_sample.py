@@ -20,7 +20,7 @@ from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.products.assessment.reference_sample import (
     Interpreted,
-    Point,
+    SamplePoint,
     blocks_of,
     count,
     draw,
@@ -96,7 +96,7 @@ def _count(job: tuple[int, tuple[ClassMap, Window]]) -> tuple[int, NDArray[np.in
     return at, count(block)
 
 
-def _crop(points: Sequence[Point], folder: Path, catalog: Path) -> list[str]:
+def _crop(points: Sequence[SamplePoint], folder: Path, catalog: Path) -> list[str]:
     """A PNG around each point, the sampled pixel framed; returns paths from the GeoPackage's folder."""
     mosaics: dict[str, Mosaic] = {}
     written = []

@@ -9,7 +9,7 @@ from distributed import Client, Future
 
 from pipeline.cluster import in_flight, worker_count
 from pipeline.config import Campaign, ClusterSection
-from pipeline.products.national.edition_record import Index
+from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan
 from pipeline.progress import Progress
 
@@ -30,7 +30,7 @@ class Draft:
     products: tuple[DomainProduct, ...]
     """The campaign's domains, with their sealed tiles."""
     plan: EditionPlan
-    changed: frozenset[Index]
+    changed: frozenset[GridIndex]
     """(row, column) of tiles in the national grid, any of whose shards has new bytes."""
     client: Client
     """Of the cluster that wrote the shards."""

@@ -3,7 +3,7 @@
 from functools import partial
 
 from pipeline.products.national.pyramid.store import begin_pyramid
-from pipeline.products.national.pyramid.tile import write_tile
+from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.runs.publishing.draft_edition import Draft
 
 
@@ -14,7 +14,7 @@ def write_levels(draft: Draft) -> None:
         ProductError: level 0 cannot be read, or a file cannot be written.
     """
     plan = draft.plan
-    tiles = plan.tiles_of(plan.digests)
+    tiles = plan.grid.tiles_of(plan.digests)
     left = begin_pyramid(plan.target, former=draft.former, tiles=tiles, changed=draft.changed)
     for _ in draft.each(partial(write_tile, plan.target), left):
         pass

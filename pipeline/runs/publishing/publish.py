@@ -12,8 +12,9 @@ from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.products.national.edition_record import Tally, current_edition
 from pipeline.products.national.edition_writer import abandoned, begin, commit
+from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.ownership import read_boundary
-from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, NationalGrid, plan_edition
+from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.shard_writer import ShardFacts, write_shard
 from pipeline.products.tile.seal import list_sealed
@@ -121,7 +122,7 @@ def _write(
         write = partial(write_shard, plan.target)
         ended = spread(write, plan.write, client=client, section=campaign.cluster, progress=progress)
         facts = [fact for _, fact in ended]
-        changed = plan.tiles_of(fact.index for fact in facts if fact.changed)
+        changed = plan.grid.tiles_of(fact.index for fact in facts if fact.changed)
         draft = Draft(campaign, tuple(products), plan, changed, client, progress)
         for extra in EXTRAS:
             extra(draft)

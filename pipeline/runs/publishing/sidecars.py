@@ -8,8 +8,8 @@ from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
 from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
-from pipeline.products.gis.index_and_style import QUICK_LOOK_PX, write_gis
-from pipeline.products.gis.quicklook import edition_overview, overview
+from pipeline.products.gis.gis_files import QUICK_LOOK_PX, write_gis
+from pipeline.products.gis.overviews import edition_overview, overview
 from pipeline.products.stac.collections import write_domain, write_edition
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.publishing.draft_edition import Draft

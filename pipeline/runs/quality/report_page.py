@@ -13,7 +13,7 @@ from pipeline.evaluation import product_charts as charts
 from pipeline.evaluation.html import STYLE, class_name, image, swatch, table
 from pipeline.evaluation.seams import Crossings, SeamRatio
 from pipeline.grid import PIXELS_PER_M
-from pipeline.products.gis.quicklook import STATE_COLOURS, State, class_colours
+from pipeline.products.gis.overviews import STATE_COLOURS, State, class_colours
 from pipeline.products.national.edition_record import Edition
 from pipeline.runs.quality.metrics import Exceeded, Figures
 from pipeline.runs.tracking.run_record import Pace

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Window
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.analysis.pixel_fractions import fractions
-from pipeline.products.national.edition_record import NationalGrid
+from pipeline.products.national.grid import NationalGrid
 from tests.support.nations import write_nation
 from tests.support.products import TILE, sealed_at, tile_at
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.domain import Domain
 from pipeline.grid import Window
-from pipeline.products.national.edition_record import LAYERS, Tally, current_edition
+from pipeline.products.national.edition_record import STORE_LAYERS, Tally, current_edition
 from pipeline.products.national.publish_plan import DomainProduct
 from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import seal
@@ -208,7 +208,7 @@ def inodes(national: Path) -> dict[tuple[str, int, int], int]:
     store = national / "current" / "product.zarr"
     return {
         (layer, int(p.parent.name), int(p.name)): p.stat().st_ino
-        for layer in LAYERS
+        for layer in STORE_LAYERS
         for p in store.glob(f"{layer}/c/*/*")
     }
 

@@ -18,9 +18,10 @@ import xarray as xr
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile, Window
-from pipeline.products.national.edition_record import LAYERS, current_edition
+from pipeline.products.national.edition_record import STORE_LAYERS, current_edition
 from pipeline.products.national.edition_writer import abandoned, begin, commit
-from pipeline.products.national.publish_plan import DomainProduct, NationalGrid, plan_edition
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import DomainProduct, plan_edition
 from pipeline.products.national.shard_writer import write_shard
 from pipeline.products.national.zarr_store import check_shards, open_national
 from tests.support.products import GRID, NORTH, TILE, WEST, product, publish, sealed_at, stack_of, tile_at
@@ -77,7 +78,7 @@ def files_of(store: Path) -> dict[str, bytes]:
 
 
 def inodes(store: Path) -> dict[str, int]:
-    return {str(p.relative_to(store)): p.stat().st_ino for layer in LAYERS for p in store.glob(f"{layer}/c/*/*")}
+    return {str(p.relative_to(store)): p.stat().st_ino for layer in STORE_LAYERS for p in store.glob(f"{layer}/c/*/*")}
 
 
 def test_every_pixel_comes_from_its_owner(published: Path) -> None:
@@ -115,7 +116,7 @@ def test_an_owners_failed_tile_is_not_filled_by_its_neighbour(national: Path, do
 
 def test_plain_xarray_rioxarray_and_odc_geo_read_crs_and_place_to_the_pixel(published: Path) -> None:
     nation = xr.open_zarr(published / "current" / "product.zarr")
-    dtypes = {name: nation[name].dtype.name for name in LAYERS}
+    dtypes = {name: nation[name].dtype.name for name in STORE_LAYERS}
     assert dtypes == {"landcover": "uint8", "confidence": "uint8", "domain": "uint16"}
     window = Window(NORTH + 30, WEST + TILE + 7, 50, 60)
     rows, cols = window.slices_in(GRID.extent)
@@ -166,7 +167,7 @@ def test_one_changed_tile_writes_its_shards_and_links_all_others(
     assert former.keys() == now.keys()
     changed = {path for path in now if now[path] != former[path]}
     # Their owners are who they were: that layer came out as it was, and is linked too.
-    assert changed == {f"{layer}/c/{row}/{col}" for layer in LAYERS[:2] for row in (0, 1) for col in (2, 3)}
+    assert changed == {f"{layer}/c/{row}/{col}" for layer in STORE_LAYERS[:2] for row in (0, 1) for col in (2, 3)}
     assert (national / "current").readlink() == Path("editions/000002")
     pixels = part(open_national(national).landcover, tile_at(0, 1))
     np.testing.assert_array_equal(pixels[:, :130], stack_of(77)[0][:, :130])
@@ -183,7 +184,7 @@ def test_former_editions_stay_and_a_domain_that_is_left_out_leaves(
     assert files_of(national / "editions" / "000001") == before
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", STORE_LAYERS)
 def test_a_lost_shard_is_an_error_and_the_next_publish_would_write_it(
     national: Path, domains: list[DomainProduct], layer: str
 ) -> None:

@@ -24,8 +24,8 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile, union
 from pipeline.legend import LAYERS
-from pipeline.products.gis.index_and_style import write_gis
-from pipeline.products.gis.quicklook import overview
+from pipeline.products.gis.gis_files import write_gis
+from pipeline.products.gis.overviews import overview
 from pipeline.products.stac.collections import read_item, write_domain, write_edition
 from pipeline.products.stac.search import search
 from pipeline.products.tile.seal import SealedTile, list_sealed, seal

@@ -17,7 +17,8 @@ from pipeline.config import load_campaign
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, DeliveryError, ProductError
 from pipeline.grid import Tile, union
-from pipeline.products.national.publish_plan import NationalGrid, plan_edition
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.verify import check

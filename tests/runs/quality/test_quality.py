@@ -17,8 +17,8 @@ from pipeline.demo.halo_comparison import seams_without_halo
 from pipeline.domain import Domain
 from pipeline.errors import ProductError, VerifyFailed
 from pipeline.evaluation.seams import total
-from pipeline.products.gis.quicklook import overview
-from pipeline.products.national.publish_plan import NationalGrid
+from pipeline.products.gis.overviews import overview
+from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.mapping import run as runs_domain

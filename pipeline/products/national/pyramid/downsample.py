@@ -16,7 +16,7 @@ CLASSES = 1 + max(legend.BY_VALUE)
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class CellCounts:
     """What the square cells of a class map hold."""
 
     values: NDArray[np.uint8]
@@ -26,11 +26,11 @@ class Cells:
     confidence: NDArray[np.unsignedinteger]
     """(y, x): the sum of confidence over the pixels with data."""
 
-    def coarser(self, factor: int) -> "Cells":
+    def coarser(self, factor: int) -> "CellCounts":
         """Of cells `factor` times as wide; it must divide both sides."""
         if factor == 1:
             return self
-        return Cells(self.values, _block_sums(self.counts, factor), _block_sums(self.confidence, factor))
+        return CellCounts(self.values, _block_sums(self.counts, factor), _block_sums(self.confidence, factor))
 
     @property
     def dense(self) -> NDArray[np.uint32]:
@@ -65,7 +65,7 @@ class Cells:
         return np.where(pixels > 0, rounded, legend.NODATA).astype(np.uint8)
 
 
-def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, factor: int) -> Cells:
+def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, factor: int) -> CellCounts:
     """Counts cells of `factor` × `factor` pixels.
 
     Args:
@@ -84,7 +84,7 @@ def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, fa
     found = [(value, mask) for value in range(low, high + 1) if (mask := classes == value).any()]
     counts = [_block_sums(mask.view(np.uint8), factor, largest=1) for _, mask in found]
     sure = confidence if low > legend.NODATA else np.where(classes != legend.NODATA, confidence, 0)
-    return Cells(
+    return CellCounts(
         np.array([value for value, _ in found], np.uint8),
         np.stack(counts),
         _block_sums(sure, factor, largest=255),
@@ -92,7 +92,7 @@ def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, fa
 
 
 def mode_of(classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The most frequent class of each cell, as `Cells.mode` has it.
+    """The most frequent class of each cell, as `CellCounts.mode` has it.
 
     Args:
         classes: uint8 (y, x), 0..19; 0 is no data and has no vote where any pixel has data.
@@ -102,7 +102,7 @@ def mode_of(classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 def mean_of(confidence: NDArray[np.uint8], classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The mean confidence of each cell's pixels with data, as `Cells.mean` has it.
+    """The mean confidence of each cell's pixels with data, as `CellCounts.mean` has it.
 
     Args:
         confidence: uint8 (y, x).

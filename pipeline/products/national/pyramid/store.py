@@ -25,10 +25,11 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from pipeline import legend
 from pipeline.errors import ProductError
-from pipeline.products.national.edition_record import Edition, Index, NationalGrid
+from pipeline.products.national.edition_record import Edition
+from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
-from pipeline.products.national.pyramid.tile import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.pyramid.tile_writer import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
 from pipeline.products.national.zarr_store import (
     ZSTD_LEVEL,
@@ -56,8 +57,8 @@ def _arrays(grid: NationalGrid) -> Iterator[Path]:
 
 
 def begin_pyramid(
-    target: Target, *, former: Path | None, tiles: Iterable[Index], changed: Iterable[Index]
-) -> tuple[Index, ...]:
+    target: Target, *, former: Path | None, tiles: Iterable[GridIndex], changed: Iterable[GridIndex]
+) -> tuple[GridIndex, ...]:
     """Makes the pyramid of an edition that comes into being: metadata, and links to what did not change.
 
     Args:
@@ -95,9 +96,9 @@ def _usable(former: Path | None, grid: NationalGrid) -> Path | None:
     return pyramid_of(former)
 
 
-def _parts(path: Path, grid: NationalGrid) -> list[set[Index]]:
+def _parts(path: Path, grid: NationalGrid) -> list[set[GridIndex]]:
     """The tiles that each array has."""
-    return [_present(path / array) for array in _arrays(grid)]
+    return [present_files(path / array) for array in _arrays(grid)]
 
 
 def _version(path: Path) -> int | None:
@@ -197,7 +198,7 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
     values[:] = np.arange(CLASSES, dtype=np.uint8)
 
 
-def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[Index]) -> list[str]:
+def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> list[str]:
     """What of a pyramid is lost; empty where nothing is. Zarr itself reads a lost file as no data.
 
     Args:
@@ -212,25 +213,13 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[Index]) -> list[s
     return problems + [
         f"{path / array / str(row) / str(col)}: shard is lost; publish again to write it"
         for array in _arrays(grid)
-        for row, col in sorted(wanted - _present(path / array))
+        for row, col in sorted(wanted - present_files(path / array))
     ]
-
-
-def _present(folder: Path) -> set[Index]:
-    """The tiles whose files are there."""
-    return {
-        (int(row.name), int(file.name))
-        for row in folder.glob("*")
-        if row.name.isdigit()
-        for file in row.iterdir()
-        if file.name.isdigit()
-    }
 
 
 def check_pyramid(edition: Edition) -> list[str]:
     """What of an edition's levels and shares is lost: files that its record promises. Empty where none is."""
-    n = edition.grid.tile // edition.grid.shard
-    return lost_parts(pyramid_of(edition.path), edition.grid, {(row // n, col // n) for row, col in edition.digests})
+    return lost_parts(pyramid_of(edition.path), edition.grid, edition.grid.tiles_of(edition.digests))
 
 
 def open_pyramid(national: Path | str, edition: int | None = None) -> xr.DataTree:

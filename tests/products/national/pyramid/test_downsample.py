@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.products.national.pyramid.downsample import CLASSES, Cells, count_cells, counts_of, mean_of, mode_of
+from pipeline.products.national.pyramid.downsample import CLASSES, CellCounts, count_cells, counts_of, mean_of, mode_of
 
 Map = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -119,6 +119,6 @@ def test_what_is_no_class_map_is_refused() -> None:
 
 def test_nothing_at_all_is_no_data() -> None:
     empty = count_cells(np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8), factor=5)
-    assert isinstance(empty, Cells)
+    assert isinstance(empty, CellCounts)
     assert not empty.mode.any()
     assert not empty.mean.any()

@@ -19,9 +19,10 @@ from pipeline.errors import ProductError
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.edition_writer import begin, commit
-from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, NationalGrid, plan_edition
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.pyramid.store import begin_pyramid, check_pyramid, open_pyramid, open_shares
-from pipeline.products.national.pyramid.tile import FACTORS, groups, write_tile
+from pipeline.products.national.pyramid.tile_writer import FACTORS, groups, write_tile
 from pipeline.products.national.shard_writer import write_shard
 from pipeline.products.national.zarr_store import open_national
 from tests.support.products import NORTH, WEST, product, sealed_at
@@ -40,8 +41,8 @@ def publish(national: Path, domains: list[DomainProduct], grid: NationalGrid = G
     plan = plan_edition(national, grid, domains)
     begin(plan)
     facts = [write_shard(plan.target, shard) for shard in plan.write]
-    changed = plan.tiles_of(s.index for s in plan.write)
-    left = begin_pyramid(plan.target, former=plan.former, tiles=plan.tiles_of(plan.digests), changed=changed)
+    changed = plan.grid.tiles_of(s.index for s in plan.write)
+    left = begin_pyramid(plan.target, former=plan.former, tiles=plan.grid.tiles_of(plan.digests), changed=changed)
     for tile in left:
         write_tile(plan.target, tile)
     commit(plan, facts)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.legend import LAYERS
-from pipeline.products.national.edition_record import Index, NationalGrid
+from pipeline.products.national.grid import GridIndex, NationalGrid
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES, count_cells
 from pipeline.products.national.zarr_metadata import Frame
@@ -34,7 +34,7 @@ def groups(grid: NationalGrid) -> dict[str, Frame]:
     return {name: Frame(grid.extent, grid.crs, f) for name, f in FACTORS.items() if grid.tile % f == 0}
 
 
-def write_tile(target: Target, tile: Index) -> None:
+def write_tile(target: Target, tile: GridIndex) -> None:
     """Writes a tile's part of every level and of the shares, from level 0. One task, no locks, may be repeated.
 
     Of a tile of 25 000 px some 200 MB are held.
@@ -58,7 +58,7 @@ def write_tile(target: Target, tile: Index) -> None:
         raise ProductError(f"{path}: tile {tile} (row, column) cannot be written: {error}") from error
 
 
-def _levels_of(target: Target, tile: Index) -> dict[str, dict[str, NDArray[Any]]]:
+def _levels_of(target: Target, tile: GridIndex) -> dict[str, dict[str, NDArray[Any]]]:
     """Group → array → a tile's pixels, counted piece by piece."""
     grid = target.grid
     names = list(groups(grid))
@@ -84,7 +84,7 @@ def _levels_of(target: Target, tile: Index) -> dict[str, dict[str, NDArray[Any]]
 
 
 def _pieces(
-    target: Target, tile: Index, *, step: int
+    target: Target, tile: GridIndex, *, step: int
 ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8], NDArray[np.uint8]]]:
     """Classes and confidence of a tile's level 0 in pieces whose sides are multiples of `step`, and where they lie."""
     side = target.grid.tile

@@ -19,9 +19,9 @@ from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.grid import Tile, Window
 from pipeline.legend import Layer
-from pipeline.products.national.edition_record import NationalGrid
+from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.pyramid.downsample import mean_of, mode_of
-from pipeline.products.national.pyramid.tile import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.pyramid.tile_writer import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.tile.cog import BLOCK
 from pipeline.products.tile.seal import SealedTile
 
@@ -30,7 +30,7 @@ _SIDE = 1_000
 _READERS = 16
 """Threads that wait for a shared file system."""
 _AT_ONCE = 4_000_000
-"""Cells of an edition's level that are counted at once; counting takes a byte of each for each class."""
+"""CellCounts of an edition's level that are counted at once; counting takes a byte of each for each class."""
 _SAMPLES = 4
 """Internal blocks of a tile, along each side, whose confidence is counted; small tiles are counted whole."""
 
@@ -123,7 +123,7 @@ def edition_overview(
 
 
 def _cells(array: Any, wanted: Window, inside: Window) -> NDArray[np.uint8]:
-    """Cells of a level in a window of it: uint8 (y, x), no data outside of `inside`."""
+    """CellCounts of a level in a window of it: uint8 (y, x), no data outside of `inside`."""
     cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
     there = wanted.intersect(inside)
     if there.pixels:
