@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import yaml
 from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ from pipeline.evaluation.seams import total
 from pipeline.grid import Tile
 from pipeline.products.assessment.edge_changes import Seams
 from pipeline.products.national.zarr_store import open_national
+from pipeline.products.tile.cog import read_cog
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
@@ -210,8 +210,7 @@ def _confusion(campaign: Campaign, domain: DeliveredDomain, tile_size: int) -> N
     counts = np.zeros((20, 20), np.int64)
     for name in domain.held_out:
         path = campaign.output.domains / domain.name / f"{domain.name}-{name}-landcover.tif"
-        with rasterio.open(path) as cog:
-            mapped = cog.read(1)
+        mapped = read_cog(path)
         truth = domain.read_truth(Tile.named(name, tile_size).window)
         known = (mapped != legend.NODATA) & (truth != legend.NODATA)
         pairs = truth[known].astype(np.int64) * 20 + mapped[known]

@@ -74,10 +74,11 @@ def product(
     failed: frozenset[str] = frozenset(),
 ) -> DomainProduct:
     """A domain whose tiles are sealed from these seeds; None is expected and not sealed."""
-    sealed = tuple(sealed_at(folder / name, t, domain=name, seed=s) for t, s in tiles.items() if s is not None)
+    domain = Domain(name)
+    sealed = tuple(sealed_at(folder / name, t, domain=domain, seed=s) for t, s in tiles.items() if s is not None)
     return DomainProduct(
-        name=name,
-        year=int(name[-4:]),
+        name=domain,
+        year=domain.year,
         boundary=boundary,
         sealed=sealed,
         expected=tuple(t.name for t in tiles),

@@ -13,12 +13,9 @@ from typing import Any, Literal, cast
 
 import dask.array as da
 import numpy as np
-import rasterio
 import rioxarray  # noqa: F401 (registers .rio, which the CRS is written with)
 import xarray as xr
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
 
 import pipeline.products.analysis.accessor  # noqa: F401 (registers .cover)
 from pipeline.domain import Domain
@@ -29,6 +26,7 @@ from pipeline.products.national.edition_record import Edition, read_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.pyramid.tile_writer import SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_store import check_whole, find_edition, layer_attributes, refuse
+from pipeline.products.tile.cog import read_cog
 from pipeline.products.tile.seal import SealedTile, list_sealed
 
 Level = int | Literal["shares"]
@@ -188,10 +186,4 @@ def _read_block(
     path = files.get(corner)
     if path is None:
         return np.zeros((block, block), np.uint8)
-    try:
-        with rasterio.open(path) as cog:
-            place = RasterWindow(col - corner[1], row - corner[0], block, block)
-            pixels: NDArray[np.uint8] = cog.read(1, window=place)
-    except RasterioError as error:
-        raise ProductError(f"{path}: cannot be read: {error.__cause__ or error}; map the tile again") from error
-    return pixels
+    return read_cog(path, Window(row - corner[0], col - corner[1], block, block))

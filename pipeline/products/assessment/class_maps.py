@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import zarr
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline.errors import ProductError
 from pipeline.grid import CRS, Affine6, Window
 from pipeline.products.national.edition_record import MAPPED, current_edition
-from pipeline.products.national.zarr_store import check_shards
+from pipeline.products.national.zarr_store import check_shards, read_layer
+from pipeline.products.tile.cog import open_cog, read_cog
 
 _SUFFIX = "-landcover.tif"
 
@@ -47,16 +45,8 @@ class ClassMap:
             ProductError: it cannot be read.
         """
         if self.path.suffix == ".zarr":
-            rows, columns = window.slices_in(Window(0, 0, 0, 0))
-            stored: Any = zarr.open_array(self.path / "landcover", mode="r", zarr_format=3)
-            return np.asarray(stored[rows, columns], np.uint8)
-        try:
-            with rasterio.open(self.path) as file:
-                place = RasterWindow(window.col, window.row, window.width, window.height)
-                classes: NDArray[np.uint8] = file.read(1, window=place)
-        except RasterioError as error:
-            raise ProductError(f"{self.path}: cannot be read: {error.__cause__ or error}") from error
-        return classes
+            return read_layer(self.path / "landcover", window)
+        return read_cog(self.path, window)
 
 
 def find_maps(place: Path) -> tuple[ClassMap, ...]:
@@ -79,18 +69,16 @@ def find_maps(place: Path) -> tuple[ClassMap, ...]:
 
 
 def _of_file(path: Path) -> ClassMap:
-    try:
-        with rasterio.open(path) as file:
-            if file.count != 1 or file.dtypes[0] != "uint8" or file.crs is None:
-                raise ProductError(
-                    f"{path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one of uint8 classes"
-                )
-            stem = path.name.removesuffix(_SUFFIX)
-            domain = "_".join(stem.split("-")[0].split("_")[:2]) if stem.startswith("D") else ""
-            window = Window(0, 0, file.height, file.width)
-            return ClassMap(path.absolute(), stem, domain, window, file.crs.to_wkt(), tuple(file.transform)[:6])
-    except RasterioError as error:
-        raise ProductError(f"{path}: cannot be opened as a raster: {error}") from error
+    with open_cog(path) as cog:
+        file = cog.dataset
+        if file.count != 1 or file.dtypes[0] != "uint8" or file.crs is None:
+            raise ProductError(
+                f"{path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one of uint8 classes"
+            )
+        stem = path.name.removesuffix(_SUFFIX)
+        domain = "_".join(stem.split("-")[0].split("_")[:2]) if stem.startswith("D") else ""
+        window = Window(0, 0, file.height, file.width)
+        return ClassMap(path.absolute(), stem, domain, window, file.crs.to_wkt(), tuple(file.transform)[:6])
 
 
 def _of_nation(store: Path, extent: Window, tile: int) -> Iterator[ClassMap]:

@@ -2,18 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import rasterio
-import zarr
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline.domain import Domain
-from pipeline.errors import ProductError
 from pipeline.evaluation.seams import (
     Crossings,
     SeamRatio,
@@ -26,7 +19,9 @@ from pipeline.evaluation.seams import (
 )
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import Edition
-from pipeline.products.tile.seal import SealedTile, strips
+from pipeline.products.national.zarr_store import read_layer
+from pipeline.products.tile.cog import open_cog, read_cog
+from pipeline.products.tile.seal import STRIP_ROWS, SealedTile
 
 _BORDER_SIDE = 2_000
 """Pixels a side of the national store that are looked at once for borders."""
@@ -112,16 +107,13 @@ def _along(sealed: SealedTile, positions: Sequence[int]) -> list[tuple[NDArray[n
     size, lines = sealed.tile.window.height, np.asarray(positions)
     across = [np.empty((len(lines), size), np.uint8) for _ in range(2)]
     down = [np.empty((len(lines), size), np.uint8) for _ in range(2)]
-    try:
-        with rasterio.open(sealed.file("landcover").path) as file:
-            for rows in strips(size):
-                strip = file.read(1, window=((rows.start, rows.stop), (0, size)))
-                for side, shift in enumerate((1, 0)):
-                    across[side][:, rows] = strip[:, lines - shift].T
-                    here = (lines - shift >= rows.start) & (lines - shift < rows.stop)
-                    down[side][here] = strip[lines[here] - shift - rows.start]
-    except (RasterioError, CPLE_BaseError) as error:
-        raise _unreadable(sealed, error) from error
+    with open_cog(sealed.file("landcover").path) as cog:
+        for strip in Window(0, 0, size, size).strips(STRIP_ROWS):
+            pixels = cog.read(strip)
+            for side, shift in enumerate((1, 0)):
+                across[side][:, strip.slices[0]] = pixels[:, lines - shift].T
+                here = (lines - shift >= strip.row) & (lines - shift < strip.bottom)
+                down[side][here] = pixels[lines[here] - shift - strip.row]
     return [(across[0], across[1]), (down[0], down[1])]
 
 
@@ -138,15 +130,13 @@ def between_tiles(first: SealedTile, second: SealedTile, *, cuts: Cuts) -> Seams
     if not cuts.beside:
         return Seams()
     a, b, reach = first.tile.window, second.tile.window, cuts.reach
-    if a.right == b.col:
-        near = [
-            _read(first, Window(0, a.width - reach, a.height, reach)),
-            _read(second, Window(0, 0, b.height, reach)),
-        ]
-        pixels = np.concatenate(near, axis=1).T
+    beside = a.right == b.col
+    if beside:
+        near = Window(0, a.width - reach, a.height, reach), Window(0, 0, b.height, reach)
     else:
-        near = [_read(first, Window(a.height - reach, 0, reach, a.width)), _read(second, Window(0, 0, reach, b.width))]
-        pixels = np.concatenate(near, axis=0)
+        near = Window(a.height - reach, 0, reach, a.width), Window(0, 0, reach, b.width)
+    read = [read_cog(s.file("landcover").path, w) for s, w in zip((first, second), near, strict=True)]
+    pixels = np.concatenate(read, axis=1).T if beside else np.concatenate(read, axis=0)
     positions = lines_for([reach], cuts.beside)
     lines = np.asarray(positions)
     counted = changes_across(pixels[lines - 1], pixels[lines], segment=cuts.block)
@@ -162,21 +152,6 @@ def neighbours(sealed: Sequence[SealedTile]) -> list[tuple[SealedTile, SealedTil
         for place in ((row, one.tile.window.right), (one.tile.window.bottom, col))
         if place in at
     ]
-
-
-def _read(sealed: SealedTile, window: Window) -> NDArray[np.uint8]:
-    try:
-        with rasterio.open(sealed.file("landcover").path) as file:
-            place = RasterWindow(window.col, window.row, window.width, window.height)
-            pixels: NDArray[np.uint8] = file.read(1, window=place)
-    except (RasterioError, CPLE_BaseError) as error:
-        raise _unreadable(sealed, error) from error
-    return pixels
-
-
-def _unreadable(sealed: SealedTile, error: Exception) -> ProductError:
-    path = sealed.file("landcover").path
-    return ProductError(f"{path}: cannot be read: {error}; remove {sealed.item_path.name}, and run the tile again")
 
 
 def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cuts: Cuts) -> Crossings:
@@ -206,20 +181,11 @@ def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cu
 def _border(edition: Edition, part: Window, cuts: Cuts) -> Crossings:
     """Of pairs whose second pixel lies in a part of the store, in pixels from its corner."""
     reach = cuts.reach
-    owners = _stored(edition, "domain", part.grow(reach))
+    owners = read_layer(edition.store / "domain", part.grow(reach))
     if len(np.unique(owners[owners != 0])) < 2:
         return Crossings()
-    classes = _stored(edition, "landcover", part.grow(reach))
+    classes = read_layer(edition.store / "landcover", part.grow(reach))
     rows, cols = slice(reach, reach + part.height), slice(reach, reach + part.width)
     return border_crossings(classes[rows], owners[rows], beside=cuts.beside, inner=cols) + border_crossings(
         classes[:, cols].T, owners[:, cols].T, beside=cuts.beside, inner=rows
     )
-
-
-def _stored(edition: Edition, layer: str, window: Window) -> NDArray[Any]:
-    """A window of a layer; 0 beyond the store."""
-    array: Any = zarr.open_array(edition.store / layer, mode="r", zarr_format=3)
-    inside = window.intersect(Window(0, 0, *array.shape))
-    pixels = np.zeros(window.shape, array.dtype)
-    pixels[inside.slices_in(window)] = array[inside.slices_in(Window(0, 0, 0, 0))]
-    return pixels

@@ -16,6 +16,7 @@ from pipeline.durable import replacing
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
+from pipeline.products.tile.seal import count_values
 
 LAYER = "sample"
 _BLOCK = 5_000
@@ -48,7 +49,7 @@ def blocks_of(maps: Sequence[ClassMap]) -> list[tuple[ClassMap, Window]]:
 def count(block: tuple[ClassMap, Window]) -> NDArray[np.int64]:
     """Pixels of a block by FLAIR value: int64 (20,), 0 is no data."""
     one, window = block
-    return np.bincount(one.read(window).ravel(), minlength=len(legend.FLAIR) + 1)[: len(legend.FLAIR) + 1]
+    return count_values(one.read(window))[: len(legend.FLAIR) + 1]
 
 
 def draw(

@@ -3,34 +3,30 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import rasterio
-import zarr
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline import legend
-from pipeline.errors import ProductError
 from pipeline.grid import Tile, Window
 from pipeline.legend import Layer
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.pyramid.downsample import mean_of, mode_of
 from pipeline.products.national.pyramid.tile_writer import FACTORS, SHARES, groups, pyramid_of
-from pipeline.products.tile.cog import BLOCK
-from pipeline.products.tile.seal import SealedTile
+from pipeline.products.national.zarr_store import read_layer
+from pipeline.products.tile.cog import BLOCK, open_cog, read_cog
+from pipeline.products.tile.seal import SealedTile, count_values
 
 _SIDE = 1_000
 """Pixels of a picture's longer side, at most."""
 _READERS = 16
 """Threads that wait for a shared file system."""
 _AT_ONCE = 4_000_000
-"""CellCounts of an edition's level that are counted at once; counting takes a byte of each for each class."""
+"""Cells of an edition's level that are counted at once; counting takes a byte of each for each class."""
 _SAMPLES = 4
 """Internal blocks of a tile, along each side, whose confidence is counted; small tiles are counted whole."""
 
@@ -70,15 +66,8 @@ def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side
 
 def _read_small(layer: Layer, tile: SealedTile, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """uint8 (y, x) of this shape, or of one pixel a side where that is none."""
-    path = tile.file(layer).path
-    try:
-        with rasterio.open(path) as file:
-            small: NDArray[np.uint8] = file.read(
-                1, out_shape=(max(1, shape[0]), max(1, shape[1])), resampling=_RESAMPLING[layer]
-            )
-    except (RasterioError, CPLE_BaseError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run the tile again") from error
-    return small
+    shape = (max(1, shape[0]), max(1, shape[1]))
+    return read_cog(tile.file(layer).path, shape=shape, resampling=_RESAMPLING[layer])
 
 
 def edition_overview(
@@ -106,29 +95,15 @@ def edition_overview(
     top, left = (within.row - grid.extent.row) // factor, (within.col - grid.extent.col) // factor
     height, width = (-(-length // (factor * step)) for length in within.shape)
     picture: NDArray[np.uint8] = np.zeros((height, width), np.uint8)
-    strip = max(1, _AT_ONCE // (width * step**2))
-    try:
-        array: Any = zarr.open_array(path, mode="r", zarr_format=3)
-        drawn = Window(top, left, within.height // factor, within.width // factor)
-        inside = drawn.intersect(Window(0, 0, *array.shape))
-        for row in range(0, height, strip):
-            rows = min(strip, height - row)
-            cells = _cells(array, Window(top + row * step, left, rows * step, width * step), inside)
-            has_data = (cells != legend.NODATA).view(np.uint8)
-            small = mode_of(cells, step) if layer == "landcover" else mean_of(cells, has_data, step)
-            picture[row : row + rows] = small
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run `landcover verify`") from error
+    drawn = Window(top, left, within.height // factor, within.width // factor)
+    for strip in Window(0, 0, height, width).strips(max(1, _AT_ONCE // (width * step**2))):
+        wanted = Window(top + strip.row * step, left, strip.height * step, width * step)
+        there = wanted.intersect(drawn)
+        cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
+        cells[there.slices_in(wanted)] = read_layer(path, there)
+        has_data = (cells != legend.NODATA).view(np.uint8)
+        picture[strip.slices] = mode_of(cells, step) if layer == "landcover" else mean_of(cells, has_data, step)
     return picture
-
-
-def _cells(array: Any, wanted: Window, inside: Window) -> NDArray[np.uint8]:
-    """CellCounts of a level in a window of it: uint8 (y, x), no data outside of `inside`."""
-    cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
-    there = wanted.intersect(inside)
-    if there.pixels:
-        cells[there.slices_in(wanted)] = array[there.row : there.bottom, there.col : there.right]
-    return cells
 
 
 def _scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:
@@ -171,15 +146,11 @@ def confidence_counts(sealed: SealedTile) -> NDArray[np.int64]:
     Raises:
         ProductError: it cannot be read.
     """
-    size, path = sealed.tile.window.height, sealed.file("confidence").path
+    size = sealed.tile.window.height
     starts = np.unique(np.linspace(0, max(0, (size - 1) // BLOCK), _SAMPLES).astype(int)) * BLOCK
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
-    try:
-        with rasterio.open(path) as file:
-            for row in starts:
-                for col in starts:
-                    place = RasterWindow(col, row, min(BLOCK, size - col), min(BLOCK, size - row))
-                    counts += np.bincount(file.read(1, window=place).ravel(), minlength=256)
-    except (RasterioError, CPLE_BaseError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run the tile again") from error
+    with open_cog(sealed.file("confidence").path) as cog:
+        for row, col in product(starts.tolist(), starts.tolist()):
+            block = Window(row, col, min(BLOCK, size - row), min(BLOCK, size - col))
+            counts += count_values(cog.read(block))
     return counts

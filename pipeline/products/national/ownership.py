@@ -115,8 +115,7 @@ def times_claimed(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint8]:
 def _burn(into: NDArray[Any], window: Window, numbered: Sequence[tuple[int, Claim]], merge: MergeAlg) -> None:
     """Burns the claims' numbers, one after the other."""
     # GDAL works on a copy of what it burns into: strips keep that small.
-    for row in range(window.row, window.bottom, _STRIP_ROWS):
-        strip = window.intersect(Window(row, window.col, _STRIP_ROWS, window.width))
+    for strip in window.strips(_STRIP_ROWS):
         parts = [(claim.within(strip), number) for number, claim in numbered]
         shapes = [(part.area, number) for part, number in parts if part is not None]
         if shapes:

@@ -14,10 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 
 from pipeline.durable import sync
 from pipeline.errors import ProductError
@@ -29,9 +26,11 @@ from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.ownership import NOBODY, Claim, owners, times_claimed
 from pipeline.products.national.publish_plan import ShardCandidate, ShardPlan, Target
 from pipeline.products.national.zarr_store import write_layer
-from pipeline.products.tile.seal import SealedTile, matches, read_sealed
+from pipeline.products.tile.cog import open_cog
+from pipeline.products.tile.seal import SealedTile, count_values, matches, read_sealed
 
 _STRIP_ROWS = 2048
+"""Rows that arithmetic of more than a byte a pixel does at once."""
 _MOST_CANDIDATES = 255
 
 Mask = NDArray[np.bool_]
@@ -95,12 +94,6 @@ def _check_source(candidate: ShardCandidate) -> None:
         raise ProductError("; ".join(problems))
 
 
-def _strips(window: Window) -> Iterator[Window]:
-    """What arithmetic that takes more than a byte a pixel does at once."""
-    for row in range(window.row, window.bottom, _STRIP_ROWS):
-        yield window.intersect(Window(row, window.col, _STRIP_ROWS, window.width))
-
-
 def _owner_map(shard: ShardPlan) -> NDArray[np.uint8]:
     """uint8 (y, x): 0 for nobody, i + 1 for `shard.candidates[i]`."""
     if len(shard.candidates) > _MOST_CANDIDATES:
@@ -111,17 +104,15 @@ def _owner_map(shard: ShardPlan) -> NDArray[np.uint8]:
     # They come first, so the numbers of these claims are those of the candidates.
     owning = [c.claim for c in shard.candidates if c.claim and c.owns]
     owner_of: NDArray[np.uint8] = np.zeros(shard.window.shape, np.uint8)
-    for strip in _strips(shard.window):
+    for strip in shard.window.strips(_STRIP_ROWS):
         owner_of[strip.slices_in(shard.window)] = owners(strip, owning)
     return owner_of
 
 
 def _count(shard: ShardPlan, numbers: NDArray[np.uint8]) -> dict[str, int]:
     """Domain → pixels that have its number, where any has; by name."""
-    counts = sum(
-        (np.bincount(numbers[s.slices_in(shard.window)].ravel(), minlength=256) for s in _strips(shard.window)),
-        np.zeros(256, np.int64),
-    )
+    strips = (strip.slices_in(shard.window) for strip in shard.window.strips(_STRIP_ROWS))
+    counts = sum((count_values(numbers[strip]) for strip in strips), np.zeros(256, np.int64))
     named = {c.domain: int(counts[i]) for i, c in enumerate(shard.candidates, start=1) if counts[i]}
     return dict(sorted(named.items()))
 
@@ -130,7 +121,7 @@ def _claimed_by_several(shard: ShardPlan) -> int:
     claims = [c.claim for c in shard.candidates if c.claim]
     if len(claims) < 2:
         return 0
-    return sum(int(np.count_nonzero(times_claimed(strip, claims) > 1)) for strip in _strips(shard.window))
+    return sum(int(np.count_nonzero(times_claimed(strip, claims) > 1)) for strip in shard.window.strips(_STRIP_ROWS))
 
 
 def _from_tiles(shard: ShardPlan, shown: NDArray[np.uint8], layer: Layer) -> NDArray[np.uint8]:
@@ -217,28 +208,22 @@ def _read_where(
     Yields:
         The part read, where it is wanted (bool), and its pixels (uint8), both (y, x).
     """
-    path = sealed.file(layer).path
-    try:
-        with rasterio.open(path) as dataset:
-            for strip in _strips(window):
-                mask = wanted(strip)
-                columns = np.flatnonzero(mask.any(axis=0))
-                if not columns.size:
-                    continue
-                first, end = int(columns[0]), int(columns[-1]) + 1
-                part = Window(strip.row, strip.col + first, strip.height, end - first)
-                rows, cols = part.slices_in(sealed.tile.window)
-                values = dataset.read(1, window=((rows.start, rows.stop), (cols.start, cols.stop)))
-                yield part, mask[:, first:end], values
-    except (RasterioError, CPLE_BaseError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run `landcover verify`") from error
+    with open_cog(sealed.file(layer).path) as cog:
+        for strip in window.strips(_STRIP_ROWS):
+            mask = wanted(strip)
+            columns = np.flatnonzero(mask.any(axis=0))
+            if not columns.size:
+                continue
+            first, end = int(columns[0]), int(columns[-1]) + 1
+            part = Window(strip.row, strip.col + first, strip.height, end - first)
+            yield part, mask[:, first:end], cog.read(part.within(sealed.tile.window))
 
 
 def _codes(shard: ShardPlan, shown: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """uint16 (y, x): the code of each pixel's domain, 0 for nobody."""
     codes = np.array([NOBODY, *(c.code for c in shard.candidates)], np.uint16)
     pixels: NDArray[np.uint16] = np.empty(shown.shape, np.uint16)
-    for strip in _strips(shard.window):
+    for strip in shard.window.strips(_STRIP_ROWS):
         part = strip.slices_in(shard.window)
         # Indexing makes an index of eight bytes a pixel: strips keep that small.
         pixels[part] = codes[shown[part]]

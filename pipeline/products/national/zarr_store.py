@@ -20,6 +20,7 @@ from zarr.errors import ZarrUserWarning
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
+from pipeline.grid import Window
 from pipeline.products.national.edition_record import (
     OUTSIDE,
     STORE_LAYERS,
@@ -147,6 +148,29 @@ def write_layer(path: Path, layer: str, index: GridIndex, *, shard: int, pixels:
     rows, cols = (slice(i * shard, (i + 1) * shard) for i in index)
     array.with_config({"write_empty_chunks": True})[rows, cols] = pixels
     return path / layer / "c" / str(index[0]) / str(index[1])
+
+
+def read_layer(path: Path, window: Window) -> NDArray[Any]:
+    """A window of a Zarr array (y, x), in its dtype; 0 where the window leaves the array.
+
+    Args:
+        path: of the array, such as `product.zarr/landcover`.
+        window: pixels from the array's first one.
+
+    Raises:
+        ProductError: it cannot be opened or read.
+    """
+    try:
+        array: Any = zarr.open_array(path, mode="r", zarr_format=3)
+        inside = window.intersect(Window(0, 0, *array.shape))
+        if inside == window:
+            return np.asarray(array[window.slices])
+        pixels: NDArray[Any] = np.zeros(window.shape, array.dtype)
+        if inside.pixels:
+            pixels[inside.slices_in(window)] = array[inside.slices]
+    except (OSError, ValueError) as error:
+        raise ProductError(f"{path}: cannot be read: {error}; run `landcover verify`") from error
+    return pixels
 
 
 def check_shards(edition: Edition, *, crs: str | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""One layer of one tile as a Cloud Optimized GeoTIFF."""
+"""Cloud Optimized GeoTIFFs: one layer of one tile written, and any raster of one uint8 band read by windows."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,14 +11,15 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
 
 from pipeline import legend
 from pipeline.durable import check_room, remove_temporaries, replacing
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.grid import Affine6
+from pipeline.grid import Affine6, Window
 from pipeline.legend import Layer
 
 BLOCK = 512
@@ -55,6 +56,85 @@ class FileFacts:
             OSError: it cannot be read.
         """
         return cls(path, path.stat().st_size, file_sha256(path))
+
+
+@dataclass(frozen=True)
+class Cog:
+    """An open raster of one uint8 band."""
+
+    path: Path
+    dataset: Any
+    """What rasterio gives: header, tags, overviews."""
+
+    def read(
+        self,
+        window: Window | None = None,
+        *,
+        shape: tuple[int, int] | None = None,
+        resampling: Resampling = Resampling.nearest,
+    ) -> NDArray[np.uint8]:
+        """The pixels of a window: uint8 (y, x).
+
+        Args:
+            window: from the raster's own corner, inside it; None for all of it.
+            shape: (rows, columns) to resample to, from the overview that is fine enough; None for as they are.
+            resampling: of that.
+
+        Raises:
+            ProductError: it cannot be read.
+        """
+        place = None if window is None else RasterWindow(window.col, window.row, window.width, window.height)
+        try:
+            pixels: NDArray[np.uint8] = self.dataset.read(1, window=place, out_shape=shape, resampling=resampling)
+        except (RasterioError, CPLE_BaseError) as error:
+            cause = str(error.__cause__ or error)
+        else:
+            return pixels
+        # Outside of the handler, so that no GDAL error is in the chain: those do not survive being pickled, and the
+        # driver would see neither their class nor ours.
+        raise _unreadable(self.path, f"{cause}{f', in {window}' if window else ''}")
+
+
+@contextmanager
+def open_cog(path: Path) -> Iterator[Cog]:
+    """Opens a raster to read several windows of it.
+
+    Raises:
+        ProductError: it cannot be opened.
+    """
+    try:
+        dataset = rasterio.open(path)
+    except (RasterioError, CPLE_BaseError) as error:
+        dataset, cause = None, str(error)
+    if dataset is None:
+        raise _unreadable(path, cause)
+    with dataset:
+        yield Cog(path, dataset)
+
+
+def read_cog(
+    path: Path,
+    window: Window | None = None,
+    *,
+    shape: tuple[int, int] | None = None,
+    resampling: Resampling = Resampling.nearest,
+) -> NDArray[np.uint8]:
+    """The pixels of one window of a raster, as `Cog.read` gives them.
+
+    Raises:
+        ProductError: it cannot be opened or read.
+
+    Example:
+        >>> read_cog(Path("products/D064_2021/D064_2021-0595-6890-landcover.tif"), Window(0, 0, 512, 512))
+    """
+    with open_cog(path) as cog:
+        return cog.read(window, shape=shape, resampling=resampling)
+
+
+def _unreadable(path: Path, cause: str) -> ProductError:
+    return ProductError(
+        f"{path}: cannot be read: {cause}; if a tile was sealed with it, remove its item (.json) and run the tile again"
+    )
 
 
 def write_cog(
@@ -99,8 +179,7 @@ def write_cog(
                 rasterio.shutil.copy(source, temporary, driver="COG", **_CREATION, **_LAYER_CREATION[layer])
             except (RasterioError, CPLE_BaseError) as error:
                 problem = str(error)
-            # Outside of the handler, so that no GDAL error is in the chain: those do not survive being pickled, and
-            # the driver would see neither their class nor ours.
+            # Outside of the handler, as in `Cog.read`.
             if problem:
                 check_room(path, pixels.nbytes)
                 raise ProductError(f"{path}: GDAL cannot write the COG: {problem}")
@@ -114,22 +193,17 @@ def _prove(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
     GDAL reports no error when the disk is full as the file is closed: its last kilobytes are then missing.
     Reading back costs a twentieth of writing.
     """
-    height, width = pixels.shape
-    problem = ""
+    strips = Window(0, 0, *pixels.shape).strips(2 * BLOCK)
     try:
-        with rasterio.open(temporary) as dataset:
-            for row in range(0, height, 2 * BLOCK):
-                stop = min(row + 2 * BLOCK, height)
-                read = dataset.read(1, window=((row, stop), (0, width)))
-                if not np.array_equal(read, pixels[row:stop]):
-                    raise ProductError(
-                        f"{path}: rows {row}..{stop} read back unlike what was written; is the disk sound?"
-                    )
-    except (RasterioError, CPLE_BaseError) as error:
-        problem = str(error)
-    if problem:
+        with open_cog(temporary) as cog:
+            unlike = next((s for s in strips if not np.array_equal(cog.read(s), pixels[s.slices])), None)
+    except ProductError as error:
         check_room(path, pixels.nbytes)
-        raise ProductError(f"{path}: was written and cannot be read back ({problem}); is the disk full?")
+        raise ProductError(f"{path}: was written and cannot be read back; is the disk full? {error}") from error
+    if unlike:
+        raise ProductError(
+            f"{path}: rows {unlike.row}..{unlike.bottom} read back unlike what was written; is the disk sound?"
+        )
 
 
 @contextmanager

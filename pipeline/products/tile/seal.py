@@ -7,7 +7,7 @@ again.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from pipeline import legend
 from pipeline.domain import Domain
 from pipeline.durable import sync, write_json
 from pipeline.errors import ProductError
-from pipeline.grid import CRS, Tile
+from pipeline.grid import CRS, Tile, Window
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
 from pipeline.products.tile.stac_item import Provenance, build_item, sha256_of
 
-_STRIP_ROWS = 1024
+STRIP_ROWS = 1024
 """Rows looked at once: numpy's counting makes copies of eight bytes a pixel."""
 
 
@@ -155,13 +155,7 @@ def remove_unfinished(folder: Path, domain: Domain) -> tuple[Path, ...]:
     return found
 
 
-def strips(height: int) -> Iterator[slice]:
-    """Slices of rows that cover 0..height."""
-    for row in range(0, height, _STRIP_ROWS):
-        yield slice(row, min(row + _STRIP_ROWS, height))
-
-
-def count_classes(strip: NDArray[np.uint8]) -> NDArray[np.int64]:
+def count_values(strip: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pixels of each value 0..255 in a uint8 array of any shape: int64 (256,)."""
     return np.bincount(strip.ravel(), minlength=256)
 
@@ -181,15 +175,15 @@ def _checked_counts(
             f"{name}: expected a uint8 stack (layer, y, x) of shape {expected}, got {stack.dtype} {stack.shape}"
         )
     counts, confidence_sum = np.zeros(256, np.int64), 0
-    for rows in strips(tile.window.height):
-        landcover, confidence = stack[0, rows], stack[1, rows]
-        counts += count_classes(landcover)
+    for strip in Window(0, 0, *tile.window.shape).strips(STRIP_ROWS):
+        landcover, confidence = stack[:, *strip.slices]
+        counts += count_values(landcover)
         confidence_sum += int(confidence.sum(dtype=np.int64))
         unlike = (landcover == legend.NODATA) != (confidence == 0)
         if unlike.any():
             row, col = (int(i) for i in np.argwhere(unlike)[0])
             raise ProductError(
-                f"{name}: confidence is 0 exactly where land cover is no data; at row {rows.start + row}, column {col} "
+                f"{name}: confidence is 0 exactly where land cover is no data; at row {strip.row + row}, column {col} "
                 f"there is class {landcover[row, col]} with confidence {confidence[row, col]}"
             )
     class_pixels = as_class_pixels(counts)

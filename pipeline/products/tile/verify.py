@@ -1,20 +1,16 @@
 """The full proof of a sealed tile: every checksum, every pixel, every promise of its item."""
 
 import json
-from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.grid import CRS
-from pipeline.products.tile.cog import BLOCK, FileFacts
-from pipeline.products.tile.seal import SealedTile, as_class_pixels, count_classes, matches, read_sealed, strips
+from pipeline.grid import CRS, Window
+from pipeline.products.tile.cog import BLOCK, Cog, open_cog
+from pipeline.products.tile.seal import STRIP_ROWS, SealedTile, as_class_pixels, count_values, matches, read_sealed
 from pipeline.products.tile.stac_item import invalid
 
 
@@ -38,8 +34,8 @@ def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
         return problems
     try:
         return _pixels(sealed)
-    except (RasterioError, CPLE_BaseError) as error:
-        return [f"{sealed.item_path}: the COGs cannot be read: {error}"]
+    except ProductError as error:
+        return [str(error)]
 
 
 def _checksums(sealed: SealedTile) -> list[str]:
@@ -69,15 +65,14 @@ def _pixels(sealed: SealedTile) -> list[str]:
     landcover, confidence = sealed.files
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
     unlike = 0
-    with rasterio.open(landcover.path) as classes, rasterio.open(confidence.path) as sure:
-        problems = _structure(landcover, classes, sealed) + _structure(confidence, sure, sealed)
+    with open_cog(landcover.path) as classes, open_cog(confidence.path) as sure:
+        problems = _structure(classes, sealed) + _structure(sure, sealed)
         if problems:
             return problems
-        for rows in strips(sealed.tile.window.height):
-            window = ((rows.start, rows.stop), (0, sealed.tile.window.width))
-            values = classes.read(1, window=window)
-            counts += count_classes(values)
-            unlike += int(np.count_nonzero((values == legend.NODATA) != (sure.read(1, window=window) == 0)))
+        for strip in Window(0, 0, *sealed.tile.window.shape).strips(STRIP_ROWS):
+            values = classes.read(strip)
+            counts += count_values(values)
+            unlike += int(np.count_nonzero((values == legend.NODATA) != (sure.read(strip) == 0)))
     counted, promised = as_class_pixels(counts), dict(sealed.class_pixels)
     if counted != promised:
         problems.append(f"{landcover.path}: classes counted {counted}, the item says {promised}")
@@ -86,9 +81,9 @@ def _pixels(sealed: SealedTile) -> list[str]:
     return problems
 
 
-def _structure(facts: FileFacts, dataset: Any, sealed: SealedTile) -> list[str]:
+def _structure(cog: Cog, sealed: SealedTile) -> list[str]:
     """What of one open COG differs from what `seal` writes."""
-    tile = sealed.tile
+    tile, dataset = sealed.tile, cog.dataset
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
     factors = [2**i for i in range(1, 32) if max(tile.window.shape) > BLOCK * 2 ** (i - 1)]
     expected_and_got = {
@@ -103,7 +98,7 @@ def _structure(facts: FileFacts, dataset: Any, sealed: SealedTile) -> list[str]:
         "overviews": (factors, dataset.overviews(1)),
     }
     return [
-        f"{facts.path}: {what} is {got}, expected {expected}"
+        f"{cog.path}: {what} is {got}, expected {expected}"
         for what, (expected, got) in expected_and_got.items()
         if expected != got
     ]

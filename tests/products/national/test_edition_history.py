@@ -288,7 +288,7 @@ def test_the_command_lists_restores_and_drops(folder: Path) -> None:
         "name": "small",
         "catalog": "catalog",
         "model": {"weights": "none.pth", "recipe": "flair-inc_rgbie_12cl"},
-        "domains": [{"name": A}, {"name": B}],
+        "domains": [{"name": str(A)}, {"name": str(B)}],
         "output": {"national": "national"},
     }
     config = folder / "campaign.yaml"

@@ -1,5 +1,7 @@
 """A COG is real, carries what a reader needs inside, and is there whole or not at all."""
 
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from rio_cogeo.cogeo import cog_validate
 
 from pipeline import legend
 from pipeline.errors import ProductError, StorageError
-from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
+from pipeline.grid import Window
+from pipeline.products.tile.cog import FileFacts, open_cog, read_cog, remove_stray, write_cog
 from tests.support.disk import files_of_at_most
 from tests.support.paths import SHARED_DATA
 from tests.support.products import LIVE, stack_of
@@ -106,6 +109,33 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file/a\.tif"):
         write(tmp_path / "file" / "a.tif", stack_of(0)[0])
+
+
+def test_a_window_is_read_as_it_was_written(tmp_path: Path) -> None:
+    pixels = stack_of(4, 1200)[0]
+    path, window = write(tmp_path / "a.tif", pixels).path, Window(500, 700, 300, 450)
+    np.testing.assert_array_equal(read_cog(path, window), pixels[500:800, 700:1150])
+    np.testing.assert_array_equal(read_cog(path), pixels)
+    with open_cog(path) as cog:
+        strips = [cog.read(strip) for strip in Window(0, 0, 1200, 1200).strips(500)]
+        assert cog.read(shape=(10, 12)).shape == (10, 12)
+    assert [s.shape for s in strips] == [(500, 1200), (500, 1200), (200, 1200)]
+    np.testing.assert_array_equal(np.concatenate(strips), pixels)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "text"])
+def test_an_unreadable_raster_is_named_with_its_cause(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.tif"
+    if damage == "cut":
+        size = write(path, stack_of(4, 1200)[1], "confidence").size
+        os.truncate(path, size - 100_000)
+    elif damage == "text":
+        path.write_text("no raster")
+    with pytest.raises(ProductError, match=r"a\.tif: cannot be read: .+; if a tile was sealed") as caught:
+        read_cog(path, Window(0, 0, 1200, 1200))
+    # It reaches the driver of a cluster as what it is.
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pipeline.products.national.grid import GridIndex, NationalGrid
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES, count_cells
 from pipeline.products.national.zarr_metadata import Frame
+from pipeline.products.national.zarr_store import read_layer
 
 FACTORS = {"1": 5, "2": 10, "3": 50, "4": 250, "shares": 500}
 """Group → lattice pixels a side of its cells; each divides the next."""
@@ -89,11 +90,9 @@ def _pieces(
     """Classes and confidence of a tile's level 0 in pieces whose sides are multiples of `step`, and where they lie."""
     side = target.grid.tile
     piece = step * max(1, _PIECE // step)
-    strip = piece * -(-target.grid.chunk // piece)
-    layers: list[Any] = [zarr.open_array(target.store / layer, mode="r", zarr_format=3) for layer in LAYERS]
-    top, left = (i * side for i in tile)
-    for rows in Window(0, 0, side, 1).split(strip):
-        pixels = [layer[top + rows.row : top + rows.bottom, left : left + side] for layer in layers]
-        for part in Window(rows.row, 0, rows.height, side).split(piece):
-            inside = part.slices_in(Window(rows.row, 0, rows.height, side))
-            yield part.slices_in(Window(0, 0, side, side)), pixels[0][inside], pixels[1][inside]
+    whole = Window(tile[0] * side, tile[1] * side, side, side)
+    for strip in whole.strips(piece * -(-target.grid.chunk // piece)):
+        pixels = [read_layer(target.store / layer, strip) for layer in LAYERS]
+        for part in strip.split(piece):
+            inside = part.slices_in(strip)
+            yield part.slices_in(whole), pixels[0][inside], pixels[1][inside]
