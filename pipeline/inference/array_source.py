@@ -1,13 +1,12 @@
-"""Arrays that a user already has, read as a mosaic is; and coordinates for what is mapped."""
+"""Arrays that a user already has, read as a mosaic is."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.grid import Affine6, Window
+from pipeline.grid import Window
 from pipeline.sources.reading.mosaic import Mosaic, Pixels
 
 
@@ -23,12 +22,6 @@ class ArraySource:
     """The part of the image that is in `pixels`."""
     window: Window
     """The whole image: beyond it is reflected."""
-    bands: tuple[str, ...] = ()
-    """Band names; empty where nobody named them."""
-    crs: str = ""
-    """Not known to an array."""
-    transform: Affine6 = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
-    """Not known to an array."""
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8], held: Window, *, window: Window, nodata: float | None) -> "ArraySource":
@@ -45,24 +38,6 @@ class ArraySource:
         part = whole.part(window, of=within)
         part.bands[:], part.valid[:] = own.bands, own.valid
         return whole
-
-
-def coordinates(window: Window, transform: Affine6, crs: str) -> xr.DataArray:
-    """An empty (y, x) array's coordinates: pixel centres and the CRS.
-
-    Args:
-        window: gives the shape alone.
-        transform: of the north-west corner.
-        crs: anything that rioxarray takes; empty for none.
-
-    Returns:
-        DataArray without data of its own, whose coordinates are to be taken.
-    """
-    a, _, c, _, e, f = transform
-    y = f + e * (np.arange(window.height) + 0.5)
-    x = c + a * (np.arange(window.width) + 0.5)
-    empty = xr.DataArray(np.broadcast_to(np.uint8(0), window.shape), dims=("y", "x"), coords={"y": y, "x": x})
-    return empty.rio.write_crs(crs) if crs else empty
 
 
 def mosaic_behind(image: xr.DataArray) -> Mosaic | None:

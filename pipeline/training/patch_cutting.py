@@ -6,11 +6,12 @@ from pipeline.config import load_recipe
 from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError
+from pipeline.geobox import lattice_geobox
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.labels.patches import Patch, write_patch
-from pipeline.sources.labels.reference import Grid, Reference
+from pipeline.sources.labels.reference import Reference
 from pipeline.sources.reading.mosaic import Mosaic
 
 
@@ -53,14 +54,14 @@ def cut_patches(
     progress.start(len(tiles))
     for tile in progress.track(tiles):
         for window in tile.window.split(size):
-            grid = Grid(window.shape, window.transform, mosaic.crs)
-            mask = reference.read(grid)
+            geobox = lattice_geobox(window, inputs.crs)
+            mask = reference.read(geobox)
             if window.shape != (size, size) or not mask.any() or (mask > 0).mean() < least:
                 continue
             pixels = mosaic.read(window)
             if not pixels.valid.all():
                 continue
-            cut.append(write_patch(out, (domain, tile.name, len(cut)), pixels.bands, mask, grid=grid))
+            cut.append(write_patch(out, (domain, tile.name, len(cut)), pixels.bands, mask, geobox=geobox))
             about[cut[-1].name] = _about(domain, tile.name, window)
     if not cut:
         raise ConfigError(

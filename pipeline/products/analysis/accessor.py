@@ -2,27 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import geopandas as gpd
 import matplotlib.pyplot as plt
 import numpy as np
 import shapely
 import xarray as xr
+from affine import Affine
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from rasterio.features import geometry_mask
-from rasterio.transform import Affine
 from shapely.geometry.base import BaseGeometry
 
 from pipeline import legend
 from pipeline.errors import ProductError
-from pipeline.grid import Affine6, Window
+from pipeline.grid import Window
 from pipeline.products.analysis.areas import Asked, area_by_class
 from pipeline.products.analysis.change import Change, FalseChange, change
-from pipeline.products.analysis.raster_grid import Placed
+from pipeline.products.analysis.dataset_geobox import geobox_of, window_touched
 from pipeline.products.analysis.zonal import Counted
 from pipeline.progress import SHORT_S, progress_bar
 
@@ -77,15 +77,17 @@ class Cover:
         Raises:
             ProductError: it lies outside the product, or has no CRS.
         """
-        place = Placed.of(self._product)
-        outline = _outline(geometry, place.crs)
-        window = place.within(outline.bounds) if not outline.is_empty else Window(0, 0, 0, 0)
+        geobox = geobox_of(self._product)
+        outline = _outline(geometry, str(geobox.crs))
+        window = window_touched(geobox, outline.bounds) if not outline.is_empty else Window(0, 0, 0, 0)
         if not window.pixels:
-            raise ProductError(f"the geometry, {outline.bounds}, lies outside the product: {self._bounds(place)}")
-        rows, cols = window.slices_in(place.window)
+            raise ProductError(f"the geometry, {outline.bounds}, lies outside the product: {geobox.boundingbox.bbox}")
+        rows, cols = window.slices
         part = self._product.isel(y=rows, x=cols).chunk({"y": _CHUNK, "x": _CHUNK})
         template = part["landcover"].astype(bool)
-        inside = xr.map_blocks(_inside, template, kwargs={"outline": outline, "pixel": place.pixel}, template=template)
+        inside = xr.map_blocks(
+            _inside, template, kwargs={"outline": outline, "pixel": geobox.resolution.x}, template=template
+        )
         return self._masked(part, inside)
 
     def plot(self, ax: Axes | None = None, *, title: str = "", legend_columns: int = 1) -> Axes:
@@ -99,9 +101,9 @@ class Cover:
             legend_columns: of the legend beside the map; 0 for none.
         """
         step = max(1, -(-max(self._landcover.shape) // _MOST_DRAWN))
-        place, drawn = Placed.of(self._product), self._landcover[::step, ::step].to_numpy()
+        drawn = self._landcover[::step, ::step].to_numpy()
         axes = plt.subplots(layout="constrained")[1] if ax is None else ax
-        left, bottom, right, top = self._bounds(place)
+        left, bottom, right, top = geobox_of(self._product).boundingbox
         axes.imshow(
             np.ma.masked_equal(drawn, legend.NODATA),
             cmap=ListedColormap([c.colour for c in legend.FLAIR]),
@@ -162,11 +164,6 @@ class Cover:
             {name: a.assign_attrs(product[name].attrs) for name, a in layers.items()}, attrs=product.attrs
         )
 
-    @staticmethod
-    def _bounds(place: Placed) -> tuple[float, float, float, float]:
-        rows, cols = place.shape
-        return (place.left, place.top - rows * place.pixel, place.left + cols * place.pixel, place.top)
-
 
 def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
     if isinstance(geometry, BaseGeometry):
@@ -179,8 +176,9 @@ def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
 def _inside(block: xr.DataArray, *, outline: BaseGeometry, pixel: float) -> xr.DataArray:
     """bool (y, x): True where a pixel's centre lies in the outline; one Dask chunk."""
     left, top = float(block["x"][0]) - pixel / 2, float(block["y"][0]) + pixel / 2
-    corner: Affine6 = (pixel, 0.0, left, 0.0, -pixel, top)
     if shapely.is_empty(outline):
         return xr.zeros_like(block, dtype=bool)
-    mask: NDArray[np.bool_] = geometry_mask([outline], block.shape, cast("Any", Affine(*corner)), invert=True)
+    mask: NDArray[np.bool_] = geometry_mask(
+        [outline], block.shape, Affine(pixel, 0.0, left, 0.0, -pixel, top), invert=True
+    )
     return block.copy(data=mask)

@@ -58,7 +58,7 @@ def area_by_class(
             read.
         ConfigError: a class or group that there is not.
     """
-    zones = _zones(geometries, by, counted.place.crs)
+    zones = _zones(geometries, by, str(counted.geobox.crs))
     found = count_zones(counted, zones.geometry.to_numpy(), progress=progress)
     asked = _asked(classes, found)
     table = {

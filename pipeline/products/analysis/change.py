@@ -15,6 +15,7 @@ the lesser of their confidences (`Reliability` does the same for one map), and w
 is the change that is to be expected if nothing changed.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,7 @@ from scipy import ndimage
 
 from pipeline import legend
 from pipeline.errors import EvaluationError, ProductError
-from pipeline.grid import Window
-from pipeline.products.analysis.raster_grid import Placed
+from pipeline.products.analysis.dataset_geobox import geobox_of
 from pipeline.progress import SHORT_S, progress_bar
 
 NO_DATA, STABLE, CHANGED, UNCERTAIN = range(4)
@@ -45,6 +45,8 @@ _MOST_PIXELS = 250_000_000
 """10 km² at 0.20 m; some 10 bytes each are held."""
 _STRIPE = 5_000
 """Rows that are read at once: those of a Dask chunk of `open_product`."""
+_OFF_PX = 1e-3
+"""How far two maps' pixels may lie from each other."""
 _M2_PER_HA = 10_000
 
 
@@ -157,7 +159,8 @@ def change(
         raise EvaluationError(f"no pixel of which both maps are sure with {min_confidence}; ask for less")
     differ = kept & (before != after)
     share = float(differ.sum() / kept.sum())
-    small = _small(differ, min_area_m2 / Placed.of(one).pixel ** 2)
+    pixel_m2 = geobox_of(one).resolution.x ** 2
+    small = _small(differ, min_area_m2 / pixel_m2)
     state = np.where(known, UNCERTAIN, NO_DATA).astype(np.uint8)
     state[kept] = STABLE
     state[differ] = CHANGED
@@ -165,7 +168,7 @@ def change(
     p, q = (s[kept].astype(np.float32) / 255 for s in sure)
     counted = kept & ~small
     return Change(
-        matrix=_matrix(before[counted], after[counted], Placed.of(one).pixel ** 2 / _M2_PER_HA),
+        matrix=_matrix(before[counted], after[counted], pixel_m2 / _M2_PER_HA),
         map=one["landcover"]
         .copy(data=state)
         .rename("change")
@@ -179,26 +182,22 @@ def change(
 
 def _aligned(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """The ground that both have, pixel by pixel."""
-    one, two = Placed.of(first), Placed.of(second)
-    down, right = (one.top - two.top) / one.pixel, (two.left - one.left) / one.pixel
-    off = max(abs(down - round(down)), abs(right - round(right)))
-    if one.pixel != two.pixel or off > 1e-3 or first.rio.crs != second.rio.crs:
+    one, two = geobox_of(first), geobox_of(second)
+    try:
+        shared = one.overlap_roi(two, tol=_OFF_PX), two.overlap_roi(one, tol=_OFF_PX)
+    except ValueError as error:
+        raise ProductError(f"the maps lie on other lattices: {one} and {two}") from error
+    pixels = math.prod(max(0, part.stop - part.start) for part in shared[0])
+    if not 0 < pixels <= _MOST_PIXELS:
         raise ProductError(
-            f"the maps lie on other lattices: pixels of {one.pixel} and {two.pixel} m, {off:.2f} px apart, "
-            f"{first.rio.crs.to_string()[:40]} and {second.rio.crs.to_string()[:40]}"
-        )
-    from_second = Window(round(down), round(right), *two.shape)
-    shared = one.window.intersect(from_second)
-    if not 0 < shared.pixels <= _MOST_PIXELS:
-        raise ProductError(
-            f"the maps share {shared.pixels / 1e6:.0f} Mpx; expected some, and at most {_MOST_PIXELS // 1_000_000}: "
+            f"the maps share {pixels / 1e6:.0f} Mpx; expected some, and at most {_MOST_PIXELS // 1_000_000}: "
             "clip one of them, or open a coarser level"
         )
-    cut = []
-    for product, window in ((first, one.window), (second, from_second)):
-        rows, cols = shared.slices_in(window)
-        cut.append(product[["landcover", "confidence"]].isel(y=rows, x=cols))
-    return cut[0], cut[1]
+    before, after = (
+        product[["landcover", "confidence"]].isel(y=rows, x=cols)
+        for product, (rows, cols) in zip((first, second), shared, strict=True)
+    )
+    return before, after
 
 
 def _read(layers: list[xr.DataArray]) -> list[NDArray[np.uint8]]:

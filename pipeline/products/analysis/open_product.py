@@ -9,22 +9,24 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
-import rioxarray  # noqa: F401 (registers .rio, which the CRS is written with)
+import rioxarray  # noqa: F401 (registers .rio, which users write with)
 import xarray as xr
 from numpy.typing import NDArray
+from odc.geo.xr import xr_coords
 
 import pipeline.products.analysis.accessor  # noqa: F401 (registers .cover)
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.grid import RESOLUTION_M, Tile, Window, union
+from pipeline.grid import Tile, Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.national.edition_record import Edition, read_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.pyramid.tile_writer import SHARES, groups, pyramid_of
+from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, find_edition, layer_attributes, refuse
 from pipeline.products.tile.cog import read_cog
 from pipeline.products.tile.seal import SealedTile, list_sealed
@@ -138,11 +140,10 @@ def _open_domain(folder: Path) -> xr.Dataset:
         )
         for layer in LAYERS
     }
-    left, _, _, top = window.bounds
-    y = top - (np.arange(window.height) + 0.5) * RESOLUTION_M
-    x = left + (np.arange(window.width) + 0.5) * RESOLUTION_M
-    product = xr.Dataset(layers, coords={"y": y, "x": x}, attrs={"title": f"Land cover of {domain} at 0.20 m"})
-    return _named(cast("xr.Dataset", product.rio.write_crs(sealed[0].crs)), domain, shares=None)
+    frame = Frame(window, sealed[0].crs)
+    coords = xr_coords(frame.geobox, always_yx=True) | frame.centres
+    product = xr.Dataset(layers, coords=coords, attrs={"title": f"Land cover of {domain} at 0.20 m"})
+    return _named(product, domain, shares=None)
 
 
 def _sealed_as(folder: Path) -> tuple[str, int]:

@@ -13,13 +13,14 @@ import numpy as np
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.grid import Window, union
+from pipeline.products.analysis.dataset_geobox import geobox_of, in_pixels, true_area, window_boxes, window_touched
 from pipeline.products.analysis.pixel_fractions import Floats, fractions
-from pipeline.products.analysis.raster_grid import Placed
 from pipeline.products.national.edition_record import OUTSIDE
 from pipeline.progress import SILENT, Progress
 
@@ -46,7 +47,7 @@ class Counted:
 
     landcover: xr.DataArray
     """uint8 (y, x), lazy."""
-    place: Placed
+    geobox: GeoBox
     cube: xr.DataArray | None
     """uint32 (class, y, x): counts of the cells from the same corner, or None to count pixels."""
     outside: NDArray[np.bool_] | None = None
@@ -59,15 +60,16 @@ class Counted:
         Raises:
             ProductError: a cube that does not lie on the product.
         """
-        place = Placed.of(product)
+        geobox = geobox_of(product)
         if shares is None:
-            return cls(product["landcover"], place, None)
+            return cls(product["landcover"], geobox, None)
         cube = xr.open_zarr(shares.parent, group=shares.name, chunks=None)
-        own = Placed.of(cube)
-        if (own.shape[0] * CELL, own.shape[1] * CELL) != place.shape or (own.left, own.top) != (place.left, place.top):
-            raise ProductError(f"{shares}: its {own.shape} cells do not lie on the product's {place.shape} pixels")
+        cells = geobox_of(cube)
+        corners = [(g.affine.c, g.affine.f) for g in (cells, geobox)]
+        if [n * CELL for n in cells.shape] != list(geobox.shape) or corners[0] != corners[1]:
+            raise ProductError(f"{shares}: its cells, {cells}, do not lie on the product's pixels, {geobox}")
         counts = cube["count"].reindex({"class": np.arange(VALUES)}, fill_value=0)
-        return cls(product["landcover"], place, counts, product["coverage"].to_numpy() == OUTSIDE)
+        return cls(product["landcover"], geobox, counts, product["coverage"].to_numpy() == OUTSIDE)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Classes of a window: uint8 (y, x), 0..19.
@@ -75,7 +77,7 @@ class Counted:
         Raises:
             ProductError: another value, or a file that cannot be read.
         """
-        rows, cols = window.slices_in(self.place.window)
+        rows, cols = window.slices
         classes: NDArray[np.uint8] = self.landcover.isel(y=rows, x=cols).to_numpy()
         if classes.size and classes.max() >= VALUES:
             raise ProductError(f"land cover has the value {classes.max()} in {window}; expected 0..{VALUES - 1}")
@@ -89,11 +91,11 @@ class Counted:
         """
         if self.cube is None or self.outside is None:
             raise ProductError("there is no share cube to count from")
-        rows, cols = (slice(s.start // CELL, s.stop // CELL) for s in block.slices_in(self.place.window))
+        rows, cols = (slice(s.start // CELL, s.stop // CELL) for s in block.slices)
         counts = self.cube.isel(y=rows, x=cols).to_numpy().reshape(VALUES, -1).T.astype(np.float64)
         lacking = wanted & (counts.sum(axis=1) != CELL * CELL)
         if lacking.any():
-            tile = self.place.shape[0] // len(self.outside)
+            tile = self.geobox.shape[0] // len(self.outside)
             tiles = [(c.row // tile, c.col // tile) for c in block.split(CELL)]
             nothing = np.array([bool(self.outside[t]) for t in tiles])
             if (lacking & ~nothing).any():
@@ -132,11 +134,11 @@ def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progr
     """
     found = ZoneAreas(np.zeros((len(zones), VALUES)), np.zeros((len(zones), VALUES)))
     tree = shapely.STRtree(zones)
-    reach = counted.place.within(tuple(shapely.total_bounds(zones))) if len(zones) else Window(0, 0, 0, 0)
-    stripes = list(_stripes(counted.place.window, reach))
+    reach = window_touched(counted.geobox, tuple(shapely.total_bounds(zones))) if len(zones) else Window(0, 0, 0, 0)
+    stripes = list(_stripes(Window(0, 0, *counted.geobox.shape), reach))
     progress.start(len(stripes))
     for blocks in progress.track(stripes):
-        block, zone = tree.query(counted.place.boxes(blocks), predicate="intersects")
+        block, zone = tree.query(window_boxes(counted.geobox, blocks), predicate="intersects")
         for k in np.unique(block):
             _count_block(counted, blocks[k], zones, zone[block == k], found)
     return found
@@ -153,30 +155,30 @@ def _count_block(
     counted: Counted, block: Window, zones: NDArray[np.object_], here: NDArray[np.integer], found: ZoneAreas
 ) -> None:
     """Adds one block to the zones that meet it."""
-    place = counted.place
+    geobox = counted.geobox
     cells = list(block.split(CELL))
-    boxes = place.boxes(cells)
-    pieces = shapely.intersection(zones[here], place.boxes([block])[0])
+    boxes = window_boxes(geobox, cells)
+    pieces = shapely.intersection(zones[here], window_boxes(geobox, [block])[0])
     shapely.prepare(pieces)
     covered = shapely.covers(pieces[:, None], boxes[None])
     cut = shapely.intersects(pieces[:, None], boxes[None]) & ~covered
     centres = shapely.centroid(boxes)
-    true_area = place.true_area(shapely.get_x(centres), shapely.get_y(centres))
+    ellipsoid = true_area(geobox, shapely.get_x(centres), shapely.get_y(centres))
     inside, to_read = covered.any(axis=0), cut.any(axis=0)
     if counted.cube is None:
         to_read |= inside
     region = union([cells[k] for k in np.flatnonzero(to_read)]) if to_read.any() else Window(block.row, block.col, 0, 0)
     pixels = _Read(region, counted.read(region) if region.pixels else np.zeros((0, 0), np.uint8))
     counts = _cell_counts(counted, block, inside, pixels)
-    pixel_m2 = place.pixel**2
+    pixel_m2 = geobox.resolution.x**2
     for k, zone in enumerate(here):
         whole = counts[covered[k]] * pixel_m2
         found.plane_m2[zone] += whole.sum(axis=0)
-        found.ellipsoid_m2[zone] += true_area[covered[k]] @ whole
+        found.ellipsoid_m2[zone] += ellipsoid[covered[k]] @ whole
         for cell in np.flatnonzero(cut[k]):
-            part = _cut_cell(place, shapely.intersection(pieces[k], boxes[cell]), cells[cell], pixels) * pixel_m2
+            part = _cut_cell(geobox, shapely.intersection(pieces[k], boxes[cell]), cells[cell], pixels) * pixel_m2
             found.plane_m2[zone] += part
-            found.ellipsoid_m2[zone] += part * true_area[cell]
+            found.ellipsoid_m2[zone] += part * ellipsoid[cell]
 
 
 def _cell_counts(counted: Counted, block: Window, inside: NDArray[np.bool_], pixels: _Read) -> Floats:
@@ -190,9 +192,9 @@ def _cell_counts(counted: Counted, block: Window, inside: NDArray[np.bool_], pix
     return counts
 
 
-def _cut_cell(place: Placed, part: BaseGeometry, cell: Window, pixels: _Read) -> Floats:
+def _cut_cell(geobox: GeoBox, part: BaseGeometry, cell: Window, pixels: _Read) -> Floats:
     """float64 (class,): pixels of a cell that the part of a polygon in it covers, in fractions."""
     if part.is_empty:
         return np.zeros(VALUES)
-    window = place.within(part.bounds).intersect(cell)
-    return pixels.count(window, fractions(place.in_pixels(part, window), window.shape))
+    window = window_touched(geobox, part.bounds).intersect(cell)
+    return pixels.count(window, fractions(in_pixels(geobox[window.slices], part), window.shape))

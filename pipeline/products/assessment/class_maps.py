@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from pipeline.errors import ProductError
-from pipeline.grid import CRS, Affine6, Window
-from pipeline.products.national.edition_record import MAPPED, current_edition
-from pipeline.products.national.zarr_store import check_shards, read_layer
+from pipeline.geobox import lattice_geobox
+from pipeline.grid import Window
+from pipeline.products.national.edition_record import MAPPED, Edition, current_edition
+from pipeline.products.national.zarr_store import check_shards, read_zarr
 from pipeline.products.tile.cog import open_cog, read_cog
 
 _SUFFIX = "-landcover.tif"
@@ -28,15 +28,9 @@ class ClassMap:
     domain: str
     """`D064_2021`; empty where the name does not say."""
     window: Window
-    """Pixels of the file: from its own corner."""
-    crs: str
-    transform: Affine6
-    """Of the file's corner."""
-
-    def transform_of(self, window: Window) -> Affine6:
-        """The coefficients of a window's north-west corner."""
-        a, b, c, d, e, f = self.transform
-        return (a, b, c + a * window.col + b * window.row, d, e, f + d * window.col + e * window.row)
+    """Its pixels in the file, from the file's own corner."""
+    geobox: GeoBox
+    """Of the whole file: `geobox[window.slices]` is where a window lies."""
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """The classes of a window inside `.window`: uint8 (y, x), FLAIR values, 0 no data.
@@ -45,7 +39,7 @@ class ClassMap:
             ProductError: it cannot be read.
         """
         if self.path.suffix == ".zarr":
-            return read_layer(self.path / "landcover", window)
+            return read_zarr(self.path / "landcover", window)
         return read_cog(self.path, window)
 
 
@@ -61,7 +55,7 @@ def find_maps(place: Path) -> tuple[ClassMap, ...]:
     if edition is not None:
         if problems := check_shards(edition):
             raise ProductError(f"{edition.path} is not whole: {'; '.join(problems[:5])}")
-        return tuple(_of_nation(edition.store, edition.grid.extent, edition.grid.tile))
+        return tuple(_of_nation(edition))
     found = tuple(_of_file(path) for path in sorted(place.rglob(f"*{_SUFFIX}")))
     if not found:
         raise ProductError(f"{place}: no class maps there; expected a GeoTIFF, *{_SUFFIX}, or a national product")
@@ -77,12 +71,14 @@ def _of_file(path: Path) -> ClassMap:
             )
         stem = path.name.removesuffix(_SUFFIX)
         domain = "_".join(stem.split("-")[0].split("_")[:2]) if stem.startswith("D") else ""
-        window = Window(0, 0, file.height, file.width)
-        return ClassMap(path.absolute(), stem, domain, window, file.crs.to_wkt(), tuple(file.transform)[:6])
+        geobox = GeoBox.from_rio(file)
+        return ClassMap(path.absolute(), stem, domain, Window(0, 0, *geobox.shape), geobox)
 
 
-def _of_nation(store: Path, extent: Window, tile: int) -> Iterator[ClassMap]:
-    coverage: Any = zarr.open_array(store / "coverage", mode="r", zarr_format=3)
-    for row, col in np.argwhere(coverage[:] == MAPPED):
-        window = Window(int(row) * tile, int(col) * tile, tile, tile)
-        yield ClassMap(store.absolute(), f"tile {row}, {col}", "", window, CRS, extent.transform)
+def _of_nation(edition: Edition) -> Iterator[ClassMap]:
+    grid, store = edition.grid, edition.store.absolute()
+    geobox = lattice_geobox(grid.extent, grid.crs)
+    coverage = read_zarr(store / "coverage", Window(0, 0, *grid.tiles_shape))
+    for row, col in np.argwhere(coverage == MAPPED).tolist():
+        window = Window(row * grid.tile, col * grid.tile, grid.tile, grid.tile)
+        yield ClassMap(store, f"tile {row}, {col}", "", window, geobox)

@@ -19,7 +19,7 @@ from pipeline.evaluation.seams import (
 )
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import Edition
-from pipeline.products.national.zarr_store import read_layer
+from pipeline.products.national.zarr_store import read_zarr
 from pipeline.products.tile.cog import open_cog, read_cog
 from pipeline.products.tile.seal import STRIP_ROWS, SealedTile
 
@@ -181,10 +181,10 @@ def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cu
 def _border(edition: Edition, part: Window, cuts: Cuts) -> Crossings:
     """Of pairs whose second pixel lies in a part of the store, in pixels from its corner."""
     reach = cuts.reach
-    owners = read_layer(edition.store / "domain", part.grow(reach))
+    owners = read_zarr(edition.store / "domain", part.grow(reach))
     if len(np.unique(owners[owners != 0])) < 2:
         return Crossings()
-    classes = read_layer(edition.store / "landcover", part.grow(reach))
+    classes = read_zarr(edition.store / "landcover", part.grow(reach))
     rows, cols = slice(reach, reach + part.height), slice(reach, reach + part.width)
     return border_crossings(classes[rows], owners[rows], beside=cuts.beside, inner=cols) + border_crossings(
         classes[:, cols].T, owners[:, cols].T, beside=cuts.beside, inner=rows

@@ -37,8 +37,8 @@ class SamplePoint:
     @property
     def xy(self) -> tuple[float, float]:
         """Its centre in the map's CRS."""
-        a, b, c, d, e, f = self.map.transform
-        return (c + a * (self.col + 0.5) + b * (self.row + 0.5), f + d * (self.col + 0.5) + e * (self.row + 0.5))
+        x, y = self.map.geobox.pix2wld(self.col + 0.5, self.row + 0.5)
+        return (x, y)
 
 
 def blocks_of(maps: Sequence[ClassMap]) -> list[tuple[ClassMap, Window]]:
@@ -110,7 +110,7 @@ def write_sample(
         ProductError: maps of several CRS.
         StorageError: the folder cannot be written.
     """
-    if len({p.map.crs for p in points}) != 1:
+    if len({p.map.geobox.crs for p in points}) != 1:
         raise ProductError("the maps have several CRS; sample each by itself")
     columns = [
         np.arange(1, len(points) + 1),
@@ -123,7 +123,7 @@ def write_sample(
     geometry = np.array([shapely.to_wkb(shapely.Point(p.xy)) for p in points], object)
     # In memory first: GDAL does not like a GeoPackage under a temporary name.
     content = io.BytesIO()
-    how = {"layer": LAYER, "driver": "GPKG", "crs": points[0].map.crs, "geometry_type": "Point"}
+    how = {"layer": LAYER, "driver": "GPKG", "crs": str(points[0].map.geobox.crs), "geometry_type": "Point"}
     pyogrio.raw.write(content, geometry, columns, list(_FIELDS), **how)
     with replacing(path) as temporary:
         temporary.write_bytes(content.getvalue())

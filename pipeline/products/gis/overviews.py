@@ -17,7 +17,7 @@ from pipeline.legend import Layer
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.pyramid.downsample import mean_of, mode_of
 from pipeline.products.national.pyramid.tile_writer import FACTORS, SHARES, groups, pyramid_of
-from pipeline.products.national.zarr_store import read_layer
+from pipeline.products.national.zarr_store import read_zarr
 from pipeline.products.tile.cog import BLOCK, open_cog, read_cog
 from pipeline.products.tile.seal import SealedTile, count_values
 
@@ -100,7 +100,7 @@ def edition_overview(
         wanted = Window(top + strip.row * step, left, strip.height * step, width * step)
         there = wanted.intersect(drawn)
         cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
-        cells[there.slices_in(wanted)] = read_layer(path, there)
+        cells[there.slices_in(wanted)] = read_zarr(path, there)
         has_data = (cells != legend.NODATA).view(np.uint8)
         picture[strip.slices] = mode_of(cells, step) if layer == "landcover" else mean_of(cells, has_data, step)
     return picture

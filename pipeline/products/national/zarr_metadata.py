@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pyproj
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec
 
+from pipeline.geobox import lattice_geobox
 from pipeline.grid import PIXELS_PER_M, Window
 
 _COORDINATE_CHUNK = 100_000
@@ -38,16 +40,9 @@ class Frame:
     """Lattice pixels a side of a cell; divides the extent."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(height, width) in cells."""
-        return (self.extent.height // self.factor, self.extent.width // self.factor)
-
-    @property
-    def transform(self) -> tuple[float, float, float, float, float, float]:
-        """The six affine coefficients (a, b, c, d, e, f) from (column, row) to metres."""
-        left, _, _, top = self.extent.bounds
-        size = self.factor / PIXELS_PER_M
-        return (size, 0.0, left, 0.0, -size, top)
+    def geobox(self) -> GeoBox:
+        """Shape, affine and CRS of the cells."""
+        return lattice_geobox(self.extent, self.crs, self.factor)
 
     @property
     def centres(self) -> dict[str, NDArray[np.float64]]:
@@ -60,7 +55,8 @@ class Frame:
 
     def coordinate_chunks(self, axis: int) -> int:
         """Files of `y` (axis 0) or `x` (axis 1)."""
-        return -(-self.shape[axis] // _COORDINATE_CHUNK)
+        files: int = -(-self.geobox.shape[axis] // _COORDINATE_CHUNK)
+        return files
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -70,8 +66,8 @@ class Frame:
             "proj:code": self.crs,
             "spatial:dimensions": ["y", "x"],
             "spatial:bbox": list(self.extent.bounds),
-            "spatial:transform": list(self.transform),
-            "spatial:shape": list(self.shape),
+            "spatial:transform": list(self.geobox.affine)[:6],
+            "spatial:shape": list(self.geobox.shape),
             "spatial:registration": "pixel",
         }
 
@@ -127,10 +123,9 @@ def create_frame(group: Any, path: Path, frame: Frame, *, linked_from: Path | No
 
 def _create_scalar(group: Any, frame: Frame) -> None:
     crs = pyproj.CRS.from_user_input(frame.crs)
-    a, b, c, d, e, f = frame.transform
     attributes = dict(crs.to_cf()) | {
         "spatial_ref": crs.to_wkt(),
-        "GeoTransform": " ".join(repr(v) for v in (c, a, b, f, d, e)),
+        "GeoTransform": " ".join(repr(v) for v in frame.geobox.affine.to_gdal()),
     }
     scalar = group.create_array(
         "spatial_ref",

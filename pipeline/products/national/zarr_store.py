@@ -150,7 +150,7 @@ def write_layer(path: Path, layer: str, index: GridIndex, *, shard: int, pixels:
     return path / layer / "c" / str(index[0]) / str(index[1])
 
 
-def read_layer(path: Path, window: Window) -> NDArray[Any]:
+def read_zarr(path: Path, window: Window) -> NDArray[Any]:
     """A window of a Zarr array (y, x), in its dtype; 0 where the window leaves the array.
 
     Args:

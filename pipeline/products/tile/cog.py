@@ -10,6 +10,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
@@ -19,7 +20,7 @@ from pipeline import legend
 from pipeline.durable import check_room, remove_temporaries, replacing
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.grid import Affine6, Window
+from pipeline.grid import Window
 from pipeline.legend import Layer
 
 BLOCK = 512
@@ -142,8 +143,7 @@ def write_cog(
     pixels: NDArray[np.uint8],
     *,
     layer: Layer,
-    transform: Affine6,
-    crs: str,
+    geobox: GeoBox,
     live: tuple[int, ...],
     tags: Mapping[str, str],
 ) -> FileFacts:
@@ -157,8 +157,7 @@ def write_cog(
         path: the file to be; appears whole or not at all.
         pixels: uint8 (y, x); 0 is no data.
         layer: FLAIR values with a palette, or confidence 0..255 in grey.
-        transform: the six affine coefficients of the raster.
-        crs: what PROJ understands, such as `EPSG:2154`.
+        geobox: where the pixels lie.
         live: FLAIR values whose names are written.
         tags: the dataset's tags, such as licence and citation.
 
@@ -172,7 +171,7 @@ def write_cog(
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or not pixels.size:
         raise ProductError(f"{path}: expected uint8 (y, x), got {pixels.dtype} of shape {pixels.shape}")
     with replacing(path) as temporary:
-        with _in_memory(np.ascontiguousarray(pixels), transform=transform, crs=crs) as source:
+        with _in_memory(np.ascontiguousarray(pixels), geobox) as source:
             _describe(source, layer=layer, live=live, tags=tags)
             problem = ""
             try:
@@ -207,17 +206,17 @@ def _prove(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 @contextmanager
-def _in_memory(pixels: NDArray[np.uint8], *, transform: Affine6, crs: str) -> Iterator[Any]:
+def _in_memory(pixels: NDArray[np.uint8], geobox: GeoBox) -> Iterator[Any]:
     """A GDAL dataset whose pixels are those of the array, without a copy; open for its metadata."""
     height, width = pixels.shape
-    a, b, c, d, e, f = transform
+    coefficients = "/".join(repr(v) for v in geobox.affine.to_gdal())
     name = (
         f"MEM:::DATAPOINTER={pixels.__array_interface__['data'][0]},PIXELS={width},LINES={height},BANDS=1,"
-        f"DATATYPE=Byte,GEOTRANSFORM={c!r}/{a!r}/{b!r}/{f!r}/{d!r}/{e!r}"
+        f"DATATYPE=Byte,GEOTRANSFORM={coefficients}"
     )
     # GDAL asks for this since 3.10, since a name from outside could point anywhere; ours is our own array.
     with rasterio.Env(GDAL_MEM_ENABLE_OPEN=True), rasterio.open(name, "r+") as dataset:
-        dataset.crs = crs
+        dataset.crs = str(geobox.crs)
         yield dataset
 
 

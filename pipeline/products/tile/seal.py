@@ -19,6 +19,7 @@ from pipeline import legend
 from pipeline.domain import Domain
 from pipeline.durable import sync, write_json
 from pipeline.errors import ProductError
+from pipeline.geobox import lattice_geobox
 from pipeline.grid import CRS, Tile, Window
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
@@ -99,8 +100,7 @@ def seal(
             folder / f"{name}-{layer}.tif",
             stack[index],
             layer=layer,
-            transform=tile.window.transform,
-            crs=crs,
+            geobox=lattice_geobox(tile.window, crs),
             live=live,
             tags=tags,
         )

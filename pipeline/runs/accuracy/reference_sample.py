@@ -82,7 +82,7 @@ def sample_map(
     progress.start(len(blocks))
     for at, values in progress.track(spread(enumerate(blocks), _count, workers=workers)):
         counts[at] = values
-    pixel_m2 = abs(maps[0].transform[0] * maps[0].transform[4])
+    pixel_m2 = abs(maps[0].geobox.affine.determinant)
     mapped_m2 = {v: float(n) * pixel_m2 for v, n in enumerate(counts.sum(axis=0).tolist()) if v and n}
     units = allocate(mapped_m2, size, least=least)
     points = draw(blocks, counts, units, seed=seed)

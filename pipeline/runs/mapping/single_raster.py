@@ -95,8 +95,7 @@ def predict_raster(
             paths[name],
             layers[name],
             layer=name,
-            transform=source.transform,
-            crs=source.crs,
+            geobox=source.geobox,
             live=rules.live,
             tags=tags,
         )

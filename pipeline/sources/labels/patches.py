@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 
 from pipeline import legend
@@ -26,7 +26,6 @@ from pipeline.progress import SILENT, Progress
 from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import files_below
 from pipeline.sources.domain_inputs import BANDS
-from pipeline.sources.labels.reference import Grid
 from pipeline.sources.reading.dataset_cache import gdal_options
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
@@ -224,7 +223,7 @@ def _read(file: Any, path: Path, indexes: list[int]) -> NDArray[np.uint8]:
 
 
 def write_patch(
-    root: Path, patch: tuple[str, str, int], pixels: NDArray[np.uint8], mask: NDArray[np.uint8], *, grid: Grid
+    root: Path, patch: tuple[str, str, int], pixels: NDArray[np.uint8], mask: NDArray[np.uint8], *, geobox: GeoBox
 ) -> Patch:
     """Writes an image and its mask in FLAIR's layout: `aerial/<domain>/<zone>/img/IMG_000001.tif`, `labels/…/msk/…`.
 
@@ -233,7 +232,7 @@ def write_patch(
         patch: (domain, zone, number).
         pixels: uint8 (band, y, x).
         mask: uint8 (y, x), FLAIR values, 0 for no label.
-        grid: where both lie.
+        geobox: where both lie.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -251,7 +250,7 @@ def write_patch(
             "dtype": "uint8",
             "compress": "ZSTD",
         }
-        place = {"crs": grid.crs, "transform": Affine(*grid.transform)}
+        place = {"crs": str(geobox.crs), "transform": geobox.affine}
         with replacing(path) as temporary, rasterio.open(temporary, "w", **how, **place) as file:
             file.write(array)
         files.append(path)

@@ -8,10 +8,11 @@ from typing import Protocol
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 
 from pipeline.errors import SourceError
-from pipeline.grid import CRS, Affine6, Window
+from pipeline.grid import CRS, Window
 from pipeline.sources.reading.dataset_cache import gdal_options, read
 
 
@@ -42,18 +43,6 @@ class Source(Protocol):
     def window(self) -> Window:
         """Its extent: positions on the lattice, or from the raster's own corner."""
 
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Names of the bands, in the order in which `read` gives them."""
-
-    @property
-    def crs(self) -> str:
-        """WKT or `EPSG:…`."""
-
-    @property
-    def transform(self) -> Affine6:
-        """Affine coefficients (a, b, c, d, e, f) of `window`'s north-west pixel corner."""
-
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """The pixels of a window inside `.window`.
 
@@ -65,6 +54,18 @@ class Source(Protocol):
         """
 
 
+class GeoSource(Source, Protocol):
+    """A source whose bands have names, and which lies somewhere."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands, in the order in which `read` gives them."""
+
+    @property
+    def geobox(self) -> GeoBox:
+        """Where the pixels of `window` lie."""
+
+
 @dataclass(frozen=True)
 class Raster:
     """One georeferenced uint8 file whose bands are the network's."""
@@ -72,11 +73,7 @@ class Raster:
     path: Path
     """Absolute."""
     bands: tuple[str, ...]
-    window: Window
-    """(0, 0, height, width): positions count from the file's own corner."""
-    crs: str
-    """WKT."""
-    transform: Affine6
+    geobox: GeoBox
     nodata: int | None
     """The file's no-data value; a pixel that has it in all bands is no data."""
     version: str
@@ -106,11 +103,14 @@ class Raster:
                         f"{path}: has no CRS or no georeference; expected both, such as gdal_edit -a_srs {CRS} "
                         "and -a_ullr write them"
                     )
-                window = Window(0, 0, file.height, file.width)
-                transform: Affine6 = tuple(file.transform)[:6]
-                return cls(path, bands, window, file.crs.to_wkt(), transform, _byte(file.nodata), version)
+                return cls(path, bands, GeoBox.from_rio(file), _byte(file.nodata), version)
         except RasterioIOError as error:
             raise SourceError(f"{path}: cannot be opened as a raster: {error}") from error
+
+    @property
+    def window(self) -> Window:
+        """(0, 0, height, width): positions count from the file's own corner."""
+        return Window(0, 0, *self.geobox.shape)
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """The pixels of a window inside `.window`; not valid where all bands have the file's no-data value.

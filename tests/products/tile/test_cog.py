@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from rio_cogeo.cogeo import cog_validate
 
 from pipeline import legend
@@ -18,11 +20,12 @@ from tests.support.disk import files_of_at_most
 from tests.support.paths import SHARED_DATA
 from tests.support.products import LIVE, stack_of
 
-TRANSFORM = (0.2, 0.0, 600_000.0, 0.0, -0.2, 6_890_000.0)
+CORNER = Affine(0.2, 0.0, 600_000.0, 0.0, -0.2, 6_890_000.0)
 
 
 def write(path: Path, pixels: Any, layer: Any = "landcover", **changes: Any) -> FileFacts:
-    given = {"transform": TRANSFORM, "crs": "EPSG:2154", "live": LIVE, "tags": {"licence": "etalab-2.0"}}
+    geobox = GeoBox(np.shape(pixels)[-2:], CORNER, "EPSG:2154")
+    given = {"geobox": geobox, "live": LIVE, "tags": {"licence": "etalab-2.0"}}
     return write_cog(path, pixels, layer=layer, **(given | changes))
 
 
@@ -35,7 +38,7 @@ def test_a_layer_is_a_valid_cog_and_gives_back_its_pixels(tmp_path: Path, index:
     with rasterio.open(facts.path) as dataset:
         np.testing.assert_array_equal(dataset.read(1), pixels)
         assert dataset.crs.to_epsg() == 2154
-        assert tuple(dataset.transform)[:6] == TRANSFORM
+        assert dataset.transform == CORNER
         assert dataset.profile["compress"] == "zstd"
         assert dataset.block_shapes == [(512, 512)]
         assert dataset.nodata == 0

@@ -59,7 +59,7 @@ def test_each_point_lies_on_its_class_and_the_seed_decides(tmp_path: Path) -> No
     places = set()
     for which, value, m2, point in zip(name, mapped, area, shapely.from_wkb(wkb), strict=True):
         one = maps[which]
-        col, row = int((point.x - one.transform[2]) / 0.2), int((one.transform[5] - point.y) / 0.2)
+        col, row = (int(v) for v in one.geobox.wld2pix(point.x, point.y))
         assert one.read(Window(row, col, 1, 1))[0, 0] == value
         assert m2 == pytest.approx((whole == value).sum() * 0.04)
         places.add((which, row, col))
@@ -112,7 +112,7 @@ def test_a_zones_true_areas_lie_in_its_intervals_and_small_zones_are_refused(tmp
     mapped = np.where(rng.random(shape) < 0.15, 5, truth).astype(np.uint8)
     write_map(tmp_path / "maps" / "D034_2021-0-landcover.tif", mapped, x=700_000)
     (one,) = find_maps(tmp_path / "maps")
-    a, _, left, _, _, top = one.transform
+    a, _, left, _, _, top, *_ = one.geobox.affine
     y, x = top - a * (np.arange(shape[0]) + 0.5), left + a * (np.arange(shape[1]) + 0.5)
     product = xr.Dataset({"landcover": (("y", "x"), mapped)}, coords={"y": y, "x": x}).rio.write_crs(2154)
     half = shapely.box(left, top - 120, left + 60, top)

@@ -155,7 +155,7 @@ def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
     for layer in legend.LAYERS:
         group.create_array(
             layer,
-            shape=frame.shape,
+            shape=frame.geobox.shape,
             # Without need of a shard there is none: more readers know plain chunks.
             shards=(side, side) if chunk < side else None,
             chunks=(chunk, chunk),
@@ -171,7 +171,7 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
     meanings = " ".join(["no_data", *(c.slug for c in legend.FLAIR)])
     group.create_array(
         "count",
-        shape=(CLASSES, *frame.shape),
+        shape=(CLASSES, *frame.geobox.shape),
         chunks=(CLASSES, side, side),
         dtype="uint32",
         fill_value=0,

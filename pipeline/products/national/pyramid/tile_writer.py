@@ -15,7 +15,7 @@ from pipeline.products.national.grid import GridIndex, NationalGrid
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES, count_cells
 from pipeline.products.national.zarr_metadata import Frame
-from pipeline.products.national.zarr_store import read_layer
+from pipeline.products.national.zarr_store import read_zarr
 
 FACTORS = {"1": 5, "2": 10, "3": 50, "4": 250, "shares": 500}
 """Group → lattice pixels a side of its cells; each divides the next."""
@@ -92,7 +92,7 @@ def _pieces(
     piece = step * max(1, _PIECE // step)
     whole = Window(tile[0] * side, tile[1] * side, side, side)
     for strip in whole.strips(piece * -(-target.grid.chunk // piece)):
-        pixels = [read_layer(target.store / layer, strip) for layer in LAYERS]
+        pixels = [read_zarr(target.store / layer, strip) for layer in LAYERS]
         for part in strip.split(piece):
             inside = part.slices_in(strip)
             yield part.slices_in(whole), pixels[0][inside], pixels[1][inside]
