@@ -7,11 +7,11 @@ import pytest
 import rasterio
 
 from pipeline.domain import Domain
+from pipeline.products.analysis.open_product import open_product
 from pipeline.products.national.edition_writer import begin, commit
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.national.shard_writer import write_shard
-from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.stac_item import providers
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
@@ -65,7 +65,7 @@ def test_the_national_stores_table_says_it_of_each_domain_and_the_store_of_all(m
     plan = plan_edition(tmp_path / "national", grid, [_product(campaign, s, "EPSG:2154") for s in status(campaign)])
     begin(plan)
     commit(plan, [write_shard(plan.target, shard) for shard in plan.write])
-    national = open_national(tmp_path / "national")
+    national = open_product(tmp_path / "national")
     (row,) = national.attrs["domains"]
     assert row["acquired"] == ["2021-06-14", "2021-06-17"]
     assert (row["attribution"], row["licence"], row["citation"]) == (WHO, "etalab-2.0", CITED)

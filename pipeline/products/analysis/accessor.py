@@ -1,6 +1,7 @@
 """`ds.cover`: what a product answers without leaving xarray."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -34,7 +35,12 @@ _MOST_DRAWN = 1_200
 Geometries: TypeAlias = BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries
 
 
-@xr.register_dataset_accessor("cover")  # type: ignore[no-untyped-call]  # xarray leaves this one untyped
+@cache
+def register_cover() -> None:
+    """Gives every xarray Dataset the accessor `.cover`; `open_product` does it. Further calls do nothing."""
+    xr.register_dataset_accessor("cover")(Cover)  # type: ignore[no-untyped-call]  # xarray leaves this one untyped
+
+
 class Cover:
     """Questions to a land-cover Dataset, from `open_product` or cut from one."""
 

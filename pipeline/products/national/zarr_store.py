@@ -1,4 +1,4 @@
-"""The national store: plain Zarr v3 that xarray, rioxarray and odc-geo open, and our reader that trusts no gap.
+"""The national store: plain Zarr v3 that xarray, rioxarray and odc-geo open, written, read by windows and checked.
 
 Arrays `landcover`, `confidence` (uint8) and `domain` (uint16) of dimensions (y, x), sharded; `x` and `y`
 are pixel centres in metres; `spatial_ref` carries the CRS; `coverage` (tile_y, tile_x) says what should be
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
@@ -197,27 +196,6 @@ def check_shards(edition: Edition, *, crs: str | None = None) -> list[str]:
         for layer in STORE_LAYERS
         for row, col in sorted(promised - present_files(edition.store / layer / "c"))
     ]
-
-
-def open_national(national: Path, edition: int | None = None) -> xr.Dataset:
-    """An edition, lazily and without Dask (its chunks are too many for one graph).
-
-    The pointer to the current one is followed once, so that a later publish does not mix two editions.
-
-    Args:
-        national: the product's folder.
-        edition: the number of a former one; None for the current one.
-
-    Returns:
-        `landcover`, `confidence`, `domain` (y, x), `coverage` (tile_y, tile_x); CRS in `spatial_ref`.
-
-    Raises:
-        ProductError: nothing was published there, there is no such edition, or a shard is lost.
-    """
-    found = find_edition(national, edition)
-    check_whole(found)
-    opened: xr.Dataset = xr.open_zarr(found.store, chunks=None)
-    return opened
 
 
 def find_edition(national: Path, edition: int | None = None) -> Edition:

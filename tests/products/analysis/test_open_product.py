@@ -22,6 +22,7 @@ import pipeline
 from pipeline import legend
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Window
+from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.analysis.pixel_fractions import fractions
 from pipeline.products.national.grid import NationalGrid
@@ -105,6 +106,7 @@ def flat(bounds: tuple[float, float, float, float], pixel: float) -> xr.Dataset:
     rows, cols = round((top - bottom) / pixel), round((right - left) / pixel)
     coordinates = {"y": top - (np.arange(rows) + 0.5) * pixel, "x": left + (np.arange(cols) + 0.5) * pixel}
     layers = {"landcover": (("y", "x"), np.ones((rows, cols), np.uint8))}
+    register_cover()
     return xr.Dataset(layers, coords=coordinates).rio.write_crs(2154)
 
 
@@ -206,6 +208,17 @@ def test_a_nation_an_edition_and_a_domain_open_alike(national: Path, tmp_path: P
         assert product.rio.crs.to_epsg() == 2154
         assert product.landcover.attrs["flag_meanings"].split()[:2] == ["no_data", "building"]
         assert product.landcover.attrs["flag_colors"].split()[1] == legend.FLAIR[0].colour
+
+
+def test_the_first_product_that_is_opened_registers_cover(national: Path) -> None:
+    code = (
+        "import pipeline, xarray\n"
+        "opener = pipeline.open_product\n"
+        "assert not hasattr(xarray.Dataset, 'cover')\n"
+        f"assert opener({str(national)!r}).cover.select(['water']).landcover.shape\n"
+        f"assert opener({str(national)!r}, level=3).isel(x=slice(0, 9)).cover.plot()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_what_cannot_be_opened_is_refused_with_what_is_there(national: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pipeline.demo.landscape import Landscape
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.evaluation.area_estimation import allocate, estimate
 from pipeline.grid import Window
+from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.assessment.class_maps import find_maps
 from pipeline.products.assessment.reference_sample import blocks_of, count, draw
 from pipeline.runs.accuracy.reference_sample import evaluate_sample, sample_map
@@ -120,6 +121,7 @@ def test_a_zones_true_areas_lie_in_its_intervals_and_small_zones_are_refused(tmp
         {"k": ["half", "corner"]}, geometry=[half, shapely.box(left, top - 5, left + 5, top)], crs=2154
     )
     true_m2 = {"sealed": np.isin(truth[:, :300], (1, 3)).sum() / 25, "water": (truth[:, :300] == 5).sum() / 25}
+    register_cover()
     covered = 0
     for seed in range(40):
         sample_map(tmp_path / "maps", out=tmp_path / "s.gpkg", size=400, seed=seed)

@@ -17,9 +17,9 @@ from pipeline.config import load_campaign
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, DeliveryError, ProductError
 from pipeline.grid import Tile, union
+from pipeline.products.analysis.open_product import open_product
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import plan_edition
-from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.verify import check
 from pipeline.runs.ingest.index import index_domain
@@ -117,7 +117,7 @@ def test_an_overseas_delivery_goes_all_the_way_on_its_own_lattice(reunion: Path)
         west, south, east, north = said["bbox"]
         assert ((west + east) / 2, (south + north) / 2) == pytest.approx((55.172, -21.062), abs=0.01)
 
-    national = open_national(reunion / "national")
+    national = open_product(reunion / "national")
     assert national.landcover.rio.crs.to_epsg() == national.landcover.odc.crs.to_epsg() == 2975
     owner = national.domain.sel(y=slice(7_670_000, 7_669_900))
     assert (owner.sel(x=slice(310_000, 310_100)).values == 30_422).all(), "département 974 counts as 304"

@@ -17,9 +17,9 @@ from pipeline.demo.halo_comparison import seams_without_halo
 from pipeline.domain import Domain
 from pipeline.errors import ProductError, VerifyFailed
 from pipeline.evaluation.seams import total
+from pipeline.products.analysis.open_product import open_product
 from pipeline.products.gis.overviews import overview
 from pipeline.products.national.grid import NationalGrid
-from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.mapping import run as runs_domain
 from pipeline.runs.planning.plan import make_plan
@@ -135,7 +135,7 @@ def test_each_domain_and_the_edition_have_a_page_that_needs_nothing_else(
 
 def test_the_nation_s_picture_shows_owners_where_a_newer_neighbour_has_imagery_too(campaign: Campaign) -> None:
     national = campaign.output.national
-    opened = open_national(national)
+    opened = open_product(national)
     classes, shown = opened.landcover.to_numpy(), opened.domain.to_numpy()
     picture = np.asarray(Image.open(national / "current" / "quicklook.png"))
     step = -(-classes.shape[1] // picture.shape[1])

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
@@ -29,22 +28,16 @@ from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
-from pipeline.products.national.pyramid.tile_writer import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.pyramid.tile_writer import SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
 from pipeline.products.national.zarr_store import (
     ZSTD_LEVEL,
-    check_shards,
     consolidate,
-    find_edition,
     layer_attributes,
-    refuse,
 )
 
 PYRAMID_VERSION = 1
 """Raised by hand, with `national.EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then made anew."""
-
-_TILES_A_CHUNK = 10
-"""Tiles a side of one Dask chunk of shares: 20 MB, and some 500 chunks of the nation."""
 
 
 def _arrays(grid: NationalGrid) -> Iterator[Path]:
@@ -220,55 +213,3 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> li
 def check_pyramid(edition: Edition) -> list[str]:
     """What of an edition's levels and shares is lost: files that its record promises. Empty where none is."""
     return lost_parts(pyramid_of(edition.path), edition.grid, edition.grid.tiles_of(edition.digests))
-
-
-def open_pyramid(national: Path | str, edition: int | None = None) -> xr.DataTree:
-    """All levels of an edition, lazily and without Dask.
-
-    Args:
-        national: the product's folder.
-        edition: the number of a former one; None for the current one.
-
-    Returns:
-        Groups `0` (as `open_national` has it), `1` … `4`, and `shares`; each with its CRS in `spatial_ref`.
-
-    Raises:
-        ProductError: nothing was published there, there is no such edition, or a file is lost.
-    """
-    found = find_edition(Path(national), edition)
-    refuse(found, [*check_shards(found), *check_pyramid(found)])
-    opened: xr.DataTree = xr.open_datatree(pyramid_of(found.path), engine="zarr", chunks=None)
-    return opened
-
-
-def open_shares(national: Path | str, edition: int | None = None) -> xr.Dataset:
-    """What of each class is in each cell of 100 m in an edition, lazily, by Dask.
-
-    Args:
-        national: the product's folder.
-        edition: the number of a former one; None for the current one.
-
-    Returns:
-        `count` uint32 (class, y, x), exact; `share` float32 (class, y, x), 0..1, derived from it: over the classes,
-        no data (0) among them, a cell's shares sum to 1; where no tile was delivered all are 0.
-
-    Raises:
-        ProductError: nothing was published there, there is no such edition, a file is lost, or tiles are no whole
-            cells.
-    """
-    found = find_edition(Path(national), edition)
-    refuse(found, check_pyramid(found))
-    frame = groups(found.grid).get(SHARES)
-    if frame is None:
-        raise ProductError(
-            f"{found.path}: has no shares: cells of 100 m ({FACTORS[SHARES]} px) do not divide its tiles of "
-            f"{found.grid.tile} px"
-        )
-    side = found.grid.tile // frame.factor * _TILES_A_CHUNK
-    chunks = {"class": CLASSES, "y": side, "x": side}
-    opened: xr.Dataset = xr.open_zarr(pyramid_of(found.path), group=SHARES, chunks=chunks)
-    share = (opened["count"] / np.float32(frame.factor**2)).astype(np.float32)
-    # xarray moves `grid_mapping` from the attributes to the encoding; the derived array has to be told again.
-    share.encoding["grid_mapping"] = "spatial_ref"
-    share.attrs = {"long_name": "share of the cell's area", "units": "1"}
-    return opened.assign(share=share)
