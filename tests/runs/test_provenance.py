@@ -12,12 +12,12 @@ from pipeline.products.national.edition_writer import begin, commit
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.national.shard_writer import write_shard
-from pipeline.products.tile.stac_item import providers
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import _product
 from pipeline.runs.tracking.status import status
 from pipeline.sources import index
+from pipeline.stac_fields import providers
 from tests.runs.ingest.test_stage import run as stage
 from tests.sources.delivery.test_attribution import write_table
 from tests.support.archives import make_archives

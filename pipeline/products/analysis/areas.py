@@ -14,7 +14,7 @@ from pipeline.errors import ProductError
 from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.analysis.zonal import Counted, ZoneAreas, count_zones
-from pipeline.products.assessment.reference_sample import Interpretations, read_points
+from pipeline.products.assessment.reference_sample import InterpretedPoints, read_points
 from pipeline.progress import SILENT, Progress
 
 _M2_PER_HA = 10_000
@@ -110,7 +110,7 @@ class _Unsupported:
 
 
 def _adjusted(
-    zone: shapely.Geometry, plane_m2: Floats, points: Interpretations, asked: Mapping[str, list[int]]
+    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedPoints, asked: Mapping[str, list[int]]
 ) -> dict[str, float | str]:
     """The added columns of one zone.
 
@@ -133,7 +133,7 @@ def _adjusted(
 
 
 def _supported(
-    zone: shapely.Geometry, plane_m2: Floats, points: Interpretations
+    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedPoints
 ) -> tuple[tuple[int, ...], np.ndarray[tuple[int, ...], np.dtype[np.int64]], list[float]] | _Unsupported:
     """Classes, counts and mapped areas of a zone, or why there are too few points."""
     classes = tuple(sorted({*points.classes, *np.flatnonzero(plane_m2).tolist()} - {legend.NODATA}))

@@ -33,6 +33,7 @@ from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, find_edition, layer_attributes, refuse
 from pipeline.products.tile.cog import read_cog
 from pipeline.products.tile.seal import SealedTile, list_sealed
+from pipeline.products.tile.stac_item import reading_item
 
 Level = int | Literal["shares"]
 """1..4 (1, 2, 10, 50 m), or the class shares in cells of 100 m."""
@@ -179,11 +180,9 @@ def _sealed_as(folder: Path) -> tuple[str, int]:
     """Domain and tile size of the folder's items."""
     found: set[tuple[str, int]] = set()
     for path in folder.glob("*_*-*-*.json"):
-        try:
+        with reading_item(path):
             properties = json.loads(path.read_bytes())["properties"]
             found.add((str(properties["landcover:domain"]), int(properties["proj:shape"][0])))
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise ProductError(f"{path}: damaged item: {error}; remove it, and the tile is made again") from error
     if len(found) != 1:
         named = ", ".join(sorted(domain for domain, _ in found)) or "none"
         raise ProductError(

@@ -142,7 +142,7 @@ class Interpreted:
 
 
 @dataclass(frozen=True, eq=False)
-class Interpretations:
+class InterpretedPoints:
     """The points of an interpreted sample."""
 
     xy: NDArray[np.float64]
@@ -179,7 +179,7 @@ def read_sample(path: Path) -> Interpreted:
     return Interpreted(classes, counts, tuple(points.mapped_m2.get(v, 0.0) for v in classes))
 
 
-def read_points(path: Path) -> Interpretations:
+def read_points(path: Path) -> InterpretedPoints:
     """The points of an interpreted sample.
 
     Raises:
@@ -200,4 +200,4 @@ def read_points(path: Path) -> Interpretations:
         )
     areas = {int(v): float(a) for v, a in zip(mapped, area, strict=True)}
     xy = shapely.get_coordinates(shapely.from_wkb(places))
-    return Interpretations(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)
+    return InterpretedPoints(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)

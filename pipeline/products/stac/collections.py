@@ -32,15 +32,15 @@ from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.products.stac.hrefs import absolute, relative
 from pipeline.products.stac.model_item import TASK, model_item
 from pipeline.products.tile.seal import SealedTile
-from pipeline.products.tile.stac_item import MAPPED, classes_of, model_file, providers, shares
+from pipeline.products.tile.stac_item import MAPPED, classes_of, model_file, reading_item, shares
+from pipeline.stac_fields import extension_schemas, providers
 
 ITEMS = "items.parquet"
 ITEM = "landcover:item"
 """The property of a published item that says where its JSON lies, from the folder of `ITEMS`."""
-_EXTENSIONS = [
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in ("projection/v2.0.0", "classification/v2.0.0", "scientific/v1.0.0", "version/v1.2.0", "mlm/v1.4.0")
-]
+_EXTENSIONS = extension_schemas(
+    "projection/v2.0.0", "classification/v2.0.0", "scientific/v1.0.0", "version/v1.2.0", "mlm/v1.4.0"
+)
 _DESCRIPTION = "Land cover at 0.20 m as COGs: the FLAIR class of each pixel, and the network's confidence in it"
 
 
@@ -50,16 +50,12 @@ def read_item(sealed: SealedTile) -> dict[str, Any]:
     Raises:
         ProductError: it cannot be read.
     """
-    try:
+    with reading_item(sealed.item_path):
         content: dict[str, Any] = json.loads(sealed.item_path.read_bytes())
         if MAPPED not in content["properties"]:
             classes = content["assets"]["landcover"]["classification:classes"]
             live = [int(c["value"]) for c in classes if c["value"] != legend.NODATA]
             content["properties"] |= shares(sealed.class_pixels, live)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProductError(
-            f"{sealed.item_path}: damaged item ({type(error).__name__}: {error}); remove it and run the tile again"
-        ) from error
     return content | {"collection": sealed.domain}
 
 

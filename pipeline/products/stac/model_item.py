@@ -8,12 +8,10 @@ from pystac.utils import str_to_datetime
 
 from pipeline import legend
 from pipeline.config import Recipe
-from pipeline.products.tile.stac_item import MULTIHASH, classes_of
+from pipeline.products.tile.stac_item import classes_of
+from pipeline.stac_fields import checksum, extension_schemas, origin_fields
 
-_EXTENSIONS = [
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in ("mlm/v1.4.0", "classification/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
-]
+_EXTENSIONS = extension_schemas("mlm/v1.4.0", "classification/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
 _ARCHITECTURES = {"unet": "U-Net", "fpn": "FPN"}
 TASK = "semantic-segmentation"
 
@@ -35,13 +33,14 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
         datetime=None,
         start_datetime=str_to_datetime(said["start_datetime"]),
         end_datetime=str_to_datetime(said["end_datetime"]),
-        properties=_fields(recipe, int(said["landcover:layout"]["window"])) | _cited(recipe),
+        properties=_fields(recipe, int(said["landcover:layout"]["window"]))
+        | origin_fields(licence=recipe.licence, citation=recipe.citation, doi=recipe.doi),
         stac_extensions=list(_EXTENSIONS),
     )
     weights: dict[str, Any] = {
         "bands": [{"name": band, "data_type": "uint8"} for band in recipe.bands],
         "mlm:artifact_type": "torch.save",
-        "file:checksum": MULTIHASH + said["landcover:weights_sha256"],
+        "file:checksum": checksum(said["landcover:weights_sha256"]),
     }
     item.add_asset(
         "weights",
@@ -59,11 +58,6 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
 def architecture(recipe: Recipe) -> str:
     """What MLM calls the architecture: `U-Net, resnet34`."""
     return f"{_ARCHITECTURES.get(recipe.architecture, recipe.architecture)}, {recipe.encoder}"
-
-
-def _cited(recipe: Recipe) -> dict[str, str]:
-    given = {"license": recipe.licence, "sci:citation": recipe.citation, "sci:doi": recipe.doi}
-    return {key: value for key, value in given.items() if value}
 
 
 def _fields(recipe: Recipe, window: int) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from pipeline.geobox import lattice_geobox
 from pipeline.grid import CRS, Tile, Window
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
-from pipeline.products.tile.stac_item import Provenance, build_item, sha256_of
+from pipeline.products.tile.stac_item import Provenance, build_item, reading_item
+from pipeline.stac_fields import sha256_of
 
 STRIP_ROWS = 1024
 """Rows looked at once: numpy's counting makes copies of eight bytes a pixel."""
@@ -199,18 +200,12 @@ def read_sealed(folder: Path, domain: Domain, tile: Tile) -> SealedTile | None:
         ProductError: the item cannot be read, lacks a field or belongs to another tile.
     """
     path = folder / f"{stem(domain, tile)}.json"
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: damaged item: {error}; remove it, and the tile is made again") from error
-    try:
+    with reading_item(path):
+        try:
+            content = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         return _from_item(content, path, domain, tile)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ProductError(
-            f"{path}: damaged item ({type(error).__name__}: {error}); remove it, and the tile is made again"
-        ) from error
 
 
 def _from_item(content: Mapping[str, Any], path: Path, domain: Domain, tile: Tile) -> SealedTile:

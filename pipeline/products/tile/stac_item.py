@@ -1,46 +1,39 @@
 """The STAC item of a sealed tile: what it is, where it lies, and how it came about."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pystac
-import shapely
-from numpy.typing import NDArray
-from pyproj import Transformer
 from pystac.errors import STACValidationError
 
 from pipeline import legend
 from pipeline.domain import Domain
+from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import RESOLUTION_M, Layout, Tile
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts
+from pipeline.stac_fields import checksum, extension_schemas, footprint, origin_fields, projection, time_span
 
 if TYPE_CHECKING:
     from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-_EXTENSIONS = tuple(
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in (
-        "projection/v2.0.0",
-        "raster/v2.0.0",
-        "classification/v2.0.0",
-        "file/v2.1.0",
-        "processing/v1.2.0",
-        "scientific/v1.0.0",
-        "version/v1.2.0",
-    )
+_EXTENSIONS = extension_schemas(
+    "projection/v2.0.0",
+    "raster/v2.0.0",
+    "classification/v2.0.0",
+    "file/v2.1.0",
+    "processing/v1.2.0",
+    "scientific/v1.0.0",
+    "version/v1.2.0",
 )
-MULTIHASH = "1220"
-"""Multihash prefix: function sha2-256 (0x12), 32 bytes (0x20)."""
 MAPPED = "landcover:mapped"
 CONFIDENCE = "landcover:confidence"
-_DENSIFY_M = 1000.0
-"""A tile's edge is bent in longitude and latitude; a vertex each kilometre keeps it within 2 cm."""
 _TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
 
 
@@ -97,6 +90,17 @@ class Provenance:
         return {key: value for key, value in given.items() if value}
 
 
+@contextmanager
+def reading_item(path: Path) -> Iterator[None]:
+    """Turns what a damaged item raises inside the block into a ProductError that names it."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ProductError(
+            f"{path}: damaged item ({type(error).__name__}: {error}); remove it and run the tile again"
+        ) from error
+
+
 def build_item(
     *,
     domain: Domain,
@@ -125,16 +129,16 @@ def build_item(
         provenance: how it was made.
         inputs: hrefs of what it was made from.
     """
-    ring, bbox = _outline(tile, crs)
-    middle, start, end = _span(domain, provenance.acquired)
+    geometry, bbox = footprint(tile.window, crs)
+    start, middle, end = time_span(provenance.acquired, year=domain.year)
     item = pystac.Item(
         id=f"{domain}-{tile.name}",
-        geometry=ring,
+        geometry=geometry,
         bbox=bbox,
         datetime=middle,
         start_datetime=start,
         end_datetime=end,
-        properties=_projection(tile, crs)
+        properties=projection(tile.window, crs)
         | _processing(provenance)
         | _ours(domain, tile, fingerprint, class_pixels, provenance)
         | shares(class_pixels, live)
@@ -190,53 +194,15 @@ def _model_link(recipe: str, weights_sha256: str) -> pystac.Link:
     return pystac.Link("derived_from", href, media_type=media, extra_fields={"mlm:name": recipe})
 
 
-def _span(domain: Domain, acquired: tuple[date, date] | None) -> tuple[datetime | None, datetime, datetime]:
-    """(datetime, start, end) in UTC: the middle of the days of acquisition, or no single time and the whole vintage."""
-    if acquired is None:
-        year = domain.year
-        return None, datetime(year, 1, 1, tzinfo=UTC), datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
-    start, end = datetime.combine(acquired[0], time(), UTC), datetime.combine(acquired[1], time(23, 59, 59), UTC)
-    return start + (end - start) // 2, start, end
-
-
-def _outline(tile: Tile, crs: str) -> tuple[dict[str, Any], list[float]]:
-    """The tile's GeoJSON polygon (counter-clockwise) and bbox, in degrees of WGS 84."""
-
-    def to_degrees(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, 2) x, y in metres → (n, 2) longitude, latitude to 1 mm."""
-        return np.column_stack(_transformer(crs).transform(xy[:, 0], xy[:, 1])).round(8)
-
-    box = shapely.box(*tile.window.bounds).segmentize(_DENSIFY_M)
-    degrees = shapely.orient_polygons(shapely.transform(box, to_degrees))
-    return dict(shapely.geometry.mapping(degrees)), [float(v) for v in degrees.bounds]
-
-
-@cache
-def _transformer(crs: str) -> Transformer:
-    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-
-
-def _projection(tile: Tile, crs: str) -> dict[str, Any]:
-    return {
-        "proj:code": crs,
-        "proj:shape": list(tile.window.shape),
-        "proj:transform": list(tile.window.transform),
-        "proj:bbox": list(tile.window.bounds),
-    }
-
-
-def providers(attribution: str) -> list[dict[str, Any]]:
-    """STAC providers of `IGN, BD ORTHO 2021; A region`: who stands before each product, once."""
-    producers = dict.fromkeys(part.partition(",")[0].strip() for part in attribution.split(";"))
-    return [{"name": name, "roles": ["producer", "licensor"]} for name in producers if name]
-
-
 def _processing(provenance: Provenance) -> dict[str, Any]:
-    cited = {"sci:citation": provenance.citation, "sci:doi": provenance.doi}
-    return {
+    origin = origin_fields(
+        licence=provenance.licence,
+        attribution=provenance.attribution,
+        citation=provenance.citation,
+        doi=provenance.doi,
+    )
+    return origin | {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "license": provenance.licence,
-        "providers": providers(provenance.attribution),
         "gsd": RESOLUTION_M,
         "processing:level": "L4",
         "processing:software": dict(provenance.software),
@@ -245,7 +211,7 @@ def _processing(provenance: Provenance) -> dict[str, Any]:
             f"by {provenance.engine} {provenance.precision} over the imagery and heights under derived_from; "
             f"campaign {provenance.campaign}"
         ),
-    } | {key: value for key, value in cited.items() if value}
+    }
 
 
 def _ours(
@@ -259,7 +225,6 @@ def _ours(
         "version": str(PRODUCT_VERSION),
         "landcover:class_pixels": {str(value): count for value, count in sorted(class_pixels.items())},
         "landcover:acquired": provenance.acquired is not None,
-        "landcover:attribution": provenance.attribution,
         "landcover:campaign": provenance.campaign,
         "landcover:recipe": provenance.recipe,
         "landcover:weights": provenance.weights,
@@ -285,7 +250,7 @@ def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
         "raster:spatial_resolution": RESOLUTION_M,
         "raster:sampling": "area",
         "file:size": facts.size,
-        "file:checksum": MULTIHASH + facts.sha256,
+        "file:checksum": checksum(facts.sha256),
     }
     if layer == "landcover":
         no_data = {"value": legend.NODATA, "name": "no_data", "title": "no data", "nodata": True}
@@ -307,18 +272,6 @@ def classes_of(classes: Sequence[legend.LandCover]) -> list[dict[str, Any]]:
         {"value": c.value, "name": c.slug, "title": c.name, "color_hint": c.colour.removeprefix("#").upper()}
         for c in classes
     ]
-
-
-def sha256_of(asset: Mapping[str, Any]) -> str:
-    """The SHA-256 in an asset's `file:checksum`.
-
-    Raises:
-        ValueError: the checksum is another multihash.
-    """
-    checksum = str(asset["file:checksum"])
-    if not checksum.startswith(MULTIHASH) or len(checksum) != 68:
-        raise ValueError(f"file:checksum {checksum!r} is no SHA-256 multihash")
-    return checksum.removeprefix(MULTIHASH)
 
 
 def invalid(content: Mapping[str, Any]) -> str | None:

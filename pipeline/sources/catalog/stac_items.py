@@ -3,14 +3,13 @@
 import datetime as dt
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pystac
-from rasterio.warp import transform_geom
 
 from pipeline.errors import CatalogError
 from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Tile
@@ -18,48 +17,25 @@ from pipeline.sources.delivery.attribution import About, Days, Origin
 from pipeline.sources.domain_inputs import Asset, Fill, InputTile
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.staging.height_cog import Holes
+from pipeline.stac_fields import extension_schemas, footprint, origin_fields, projection, time_span
 
-_EXTENSIONS = [
-    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-    "https://stac-extensions.github.io/scientific/v1.0.0/schema.json",
-]
+_EXTENSIONS = extension_schemas("projection/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
 _MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
 _READERS = 16
 """Threads that wait for a shared file system."""
-_DIGITS = 7
-"""Decimals of a degree: 1 cm."""
-
-
-def vintage(year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
-    """(start, middle, end) of a year in UTC: the imagery is of some day in it."""
-    start = dt.datetime(year, 1, 1, tzinfo=dt.UTC)
-    return start, dt.datetime(year, 7, 1, tzinfo=dt.UTC), dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
 
 
 def span(days: Days | None, year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
-    """(start, middle, end) in UTC of days of acquisition, or of the vintage where they are not known."""
-    if days is None:
-        return vintage(year)
-    start = dt.datetime.combine(days[0], dt.time(), dt.UTC)
-    end = dt.datetime.combine(days[1], dt.time(23, 59, 59), dt.UTC)
-    return start, start + (end - start) // 2, end
+    """(start, middle, end) in UTC of days of acquisition, or of the vintage with 1 July where they are not known."""
+    start, middle, end = time_span(days, year=year)
+    return start, middle or dt.datetime(year, 7, 1, tzinfo=dt.UTC), end
 
 
 def provenance(origin: Origin) -> dict[str, Any]:
     """STAC properties of an origin: licence, providers, citation; what is unknown is left out."""
-    given = {
-        "license": origin.licence,
-        "sci:citation": origin.citation,
-        "sci:doi": origin.doi,
-        "landcover:attribution": origin.attribution,
-    }
-    fields: dict[str, Any] = {key: value for key, value in given.items() if value}
-    if origin.attribution:
-        # The producer stands before the product: `IGN, BD ORTHO 2021`.
-        producers = dict.fromkeys(part.partition(",")[0].strip() for part in origin.attribution.split(";"))
-        fields["providers"] = [{"name": name, "roles": ["producer", "licensor"]} for name in producers]
-    return fields
+    return origin_fields(
+        licence=origin.licence, attribution=origin.attribution, citation=origin.citation, doi=origin.doi
+    )
 
 
 def item_of(
@@ -71,23 +47,19 @@ def item_of(
     with it; others absolutely.
     """
     start, middle, end = span(tile.acquired, about.year)
-    window = tile.tile.window
-    geometry = _footprint(tile.tile, about.crs)
+    geometry, bbox = footprint(tile.tile.window, about.crs)
     item = pystac.Item(
         id=f"{about.domain}-{tile.tile.name}",
         geometry=geometry,
-        bbox=_bbox(geometry),
+        bbox=bbox,
         datetime=middle,
         start_datetime=start,
         end_datetime=end,
         stac_extensions=list(_EXTENSIONS),
         properties=provenance(about.origin)
+        | projection(tile.tile.window, about.crs)
         | {
             "gsd": RESOLUTION_M,
-            "proj:code": about.crs,
-            "proj:shape": list(window.shape),
-            "proj:transform": list(window.transform),
-            "proj:bbox": list(window.bounds),
             "landcover:domain": about.domain,
             "landcover:tile": tile.tile.name,
             "landcover:acquired": tile.acquired is not None,
@@ -209,17 +181,3 @@ def _path(asset: pystac.Asset) -> Path:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _footprint(tile: Tile, crs: str) -> dict[str, Any]:
-    left, bottom, right, top = tile.window.bounds
-    ring = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
-    geometry: dict[str, Any] = json.loads(
-        json.dumps(transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=_DIGITS))
-    )
-    return geometry
-
-
-def _bbox(geometry: Mapping[str, Any]) -> list[float]:
-    xs, ys = zip(*geometry["coordinates"][0], strict=True)
-    return [min(xs), min(ys), max(xs), max(ys)]
