@@ -132,5 +132,5 @@ def test_change_gates_by_confidence_and_by_patch_and_counts_hectares() -> None:
     with pytest.raises(EvaluationError, match="no pixel of which both maps are sure"):
         first.cover.change(second, min_confidence=0.99)
     moved = second.assign_coords(x=second.x + 0.1)
-    with pytest.raises(ProductError, match="other lattices"):
+    with pytest.raises(ProductError, match="different lattices"):
         first.cover.change(moved)

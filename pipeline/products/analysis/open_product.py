@@ -1,9 +1,9 @@
 """`open_product`: the national product, a former edition or a domain as an xarray Dataset; the only opener of products.
 
 Zarr itself reads a lost file as no data, so every file that an edition's record promises is looked for first. A small
-product comes on Dask, one chunk a block of `BLOCK` pixels. A large one comes lazily without: the nation at
-0.20 m has a million blocks a layer, and a graph of them takes longer to build than most questions to answer.
-`.cover.clip` cuts what is asked about and puts that on Dask.
+product is on Dask, in chunks of `BLOCK` pixels a side. A large one is lazy without Dask: the nation at 0.20 m has a
+million blocks a layer, whose graph takes longer to build than most results take to compute. `.cover.clip` cuts a part
+and puts it on Dask.
 """
 
 import json
@@ -47,11 +47,11 @@ _TILES_A_CHUNK = 10
 
 
 def open_product(path: Path | str, edition: int | None = None, level: Level | None = None) -> xr.Dataset:
-    """Opens a product for asking; nothing is read yet.
+    """Opens a product lazily: the nation, one of its former editions or a domain, at full or at coarser resolution.
 
     Args:
         path: the national folder, an edition's folder, or a domain's folder of COGs.
-        edition: number of an edition of the national folder; the current one by default.
+        edition: number of an edition of the national product; None for the current one.
         level: None for 0.20 m, or one of the coarser levels of a national product: 1..4 (1, 2, 10, 50 m), or
             `"shares"` for the classes in cells of 100 m.
 
@@ -73,22 +73,22 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
     register_cover()
     folder = Path(path).absolute()
     if not folder.is_dir():
-        raise ProductError(f"{folder}: no folder; expected a national product, an edition, or a domain's folder")
+        raise ProductError(f"{folder}: no such folder; expected that of a national product, an edition or a domain")
     if (found := _edition(folder, edition)) is not None:
         return _open_edition(found, level)
     if edition is not None or level is not None:
-        raise ProductError(
-            f"{folder}: is no national product; editions and coarser levels come with `landcover publish`"
-        )
+        raise ProductError(f"{folder}: is not a national product, which alone has editions and levels")
     return _open_domain(folder)
 
 
 def _edition(folder: Path, number: int | None) -> Edition | None:
-    """The edition that is meant, or None where the folder is no nation's."""
+    """The edition to open, or None where the folder is not of a nation."""
     if (folder / "edition.json").is_file():
         found = read_edition(folder)
         if number not in (None, found.number):
-            raise ProductError(f"{folder}: is edition {found.number}, and {number} was asked for; open the nation")
+            raise ProductError(
+                f"{folder}: is edition {found.number}, not {number}; open the national product's folder instead"
+            )
         return found
     return find_edition(folder, number) if (folder / "current").is_symlink() else None
 
@@ -134,20 +134,20 @@ def _open_shares(pyramid: Path, *, side: int) -> xr.Dataset:
 def _named(product: xr.Dataset, title: str, *, shares: Path | None) -> xr.Dataset:
     named = product.assign_attrs(product.attrs | {"opened": title})
     if "landcover" in named:
-        # A pyramid's level names its classes as level 0 does, whoever wrote it.
+        # A level has the same class names and colours as level 0.
         named["landcover"].attrs = _flags("landcover") | named["landcover"].attrs
     named.cover.counted_in(shares)
     return named
 
 
 def _flags(layer: str) -> dict[str, Any]:
-    """A layer's attributes as the national store has them; where the CRS stands is for rioxarray to write."""
+    """A layer's attributes as in the national store, without those that name the CRS's variable."""
     given = layer_attributes(layer)
     return {k: v for k, v in given.items() if k not in ("grid_mapping", "coordinates")}
 
 
 def _open_domain(folder: Path) -> xr.Dataset:
-    """The sealed tiles of a domain as one mosaic; 0 where it has none."""
+    """The sealed tiles of a domain as one mosaic; 0 where there is no tile."""
     domain, size = _sealed_as(folder)
     sealed = list_sealed(folder, Domain(domain), size)
     if len({s.crs for s in sealed}) != 1:
@@ -177,7 +177,7 @@ def _open_domain(folder: Path) -> xr.Dataset:
 
 
 def _sealed_as(folder: Path) -> tuple[str, int]:
-    """Domain and tile size of the folder's items."""
+    """Domain and tile size from the folder's items."""
     found: set[tuple[str, int]] = set()
     for path in folder.glob("*_*-*-*.json"):
         with reading_item(path):

@@ -1,8 +1,8 @@
 """Hectares of each class in polygons, to the fraction of a pixel, on the map and on the ellipsoid.
 
-The product is walked in blocks, each read once for all polygons that meet it. A block is cut into cells of `CELL`
-pixels: where a polygon covers a whole cell, the share cube gives its counts if there is one, else the pixels do; what
-cuts through a cell is counted pixel by pixel, with the share of each that it covers. Both are exact.
+The product is read in blocks, each once for all polygons that meet it. A block is divided into cells of `CELL` pixels.
+A cell that lies in a polygon is counted from the share cube, or from its pixels if there is no cube. A cell on a
+polygon's edge is counted pixel by pixel, each weighted by its share inside. Both are exact.
 """
 
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ CELL = 500
 """Pixels a side of a cell: the 100 m of the share cube at level 0."""
 _BLOCK = 10 * CELL
 VALUES = len(legend.FLAIR) + 1
-"""Product values 0..19: the length of every class axis."""
+"""Number of product values, 0..19: the length of every class axis."""
 
 
 @dataclass(frozen=True, eq=False)
 class ZoneAreas:
-    """What lies in each zone; 0 of the class axis is no data."""
+    """Areas of the classes in each zone; class 0 is no data."""
 
     plane_m2: Floats
     """float64 (zone, class): square metres of the map's projection."""
@@ -43,22 +43,22 @@ class ZoneAreas:
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """A product whose pixels are counted."""
+    """A product to count, and its share cube if there is one."""
 
     landcover: xr.DataArray
     """uint8 (y, x), lazy."""
     geobox: GeoBox
     cube: xr.DataArray | None
-    """uint32 (class, y, x): counts of the cells from the same corner, or None to count pixels."""
+    """uint32 (class, y, x): counts in cells from the same corner; None to count pixels."""
     outside: NDArray[np.bool_] | None = None
-    """bool (tile_y, tile_x): True where the nation has nothing, and the cube therefore no cells. With a cube only."""
+    """bool (tile_y, tile_x): True where the nation has no tile, and so the cube no cells; None without a cube."""
 
     @classmethod
     def of(cls, product: xr.Dataset, shares: Path | None) -> "Counted":
-        """A Dataset and, where it is an edition's level 0 untouched, the group of its share cube.
+        """Takes a Dataset and, if it is the unchanged level 0 of an edition, the group of its share cube.
 
         Raises:
-            ProductError: a cube that does not lie on the product.
+            ProductError: the cube does not lie on the product.
         """
         geobox = geobox_of(product)
         if shares is None:
@@ -75,7 +75,7 @@ class Counted:
         """Classes of a window: uint8 (y, x), 0..19.
 
         Raises:
-            ProductError: another value, or a file that cannot be read.
+            ProductError: there is another value, or a file cannot be read.
         """
         rows, cols = window.slices
         classes: NDArray[np.uint8] = self.landcover.isel(y=rows, x=cols).to_numpy()
@@ -87,10 +87,10 @@ class Counted:
         """float64 (cell, class): pixels of a block's cells from the cube; 0 where a cell is not `wanted`.
 
         Raises:
-            ProductError: cells that should be there are lost. Zarr itself would read them as empty.
+            ProductError: cells are lost, which Zarr itself reads as empty.
         """
         if self.cube is None or self.outside is None:
-            raise ProductError("there is no share cube to count from")
+            raise ProductError("the product has no share cube")
         rows, cols = (slice(s.start // CELL, s.stop // CELL) for s in block.slices)
         counts = self.cube.isel(y=rows, x=cols).to_numpy().reshape(VALUES, -1).T.astype(np.float64)
         lacking = wanted & (counts.sum(axis=1) != CELL * CELL)
@@ -121,16 +121,16 @@ class _Read:
 
 
 def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progress = SILENT) -> ZoneAreas:
-    """Counts all zones in one walk over the product.
+    """Counts all zones in one pass over the product.
 
-    Memory holds one block, whatever the number of zones: the zones themselves, and 40 numbers for each, besides.
+    It holds one block in memory, whatever the number of zones, besides the zones and 40 numbers for each.
 
     Args:
         zones: valid polygons of the product's CRS; they may overlap.
         progress: counts rows of blocks.
 
     Raises:
-        ProductError: the product cannot be read, or its CRS is no projection.
+        ProductError: the product cannot be read, or its CRS is not projected.
     """
     found = ZoneAreas(np.zeros((len(zones), VALUES)), np.zeros((len(zones), VALUES)))
     tree = shapely.STRtree(zones)
@@ -145,7 +145,7 @@ def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progr
 
 
 def _stripes(whole: Window, reach: Window) -> Iterator[list[Window]]:
-    """Rows of blocks that meet a window, aligned with the product's corner and so with the cube."""
+    """Rows of blocks that meet a window, aligned with the product's corner, as the cube is."""
     for row in range(reach.row // _BLOCK * _BLOCK, reach.bottom, _BLOCK):
         columns = range(reach.col // _BLOCK * _BLOCK, reach.right, _BLOCK)
         yield [Window(row, col, _BLOCK, _BLOCK).intersect(whole) for col in columns]
@@ -154,7 +154,7 @@ def _stripes(whole: Window, reach: Window) -> Iterator[list[Window]]:
 def _count_block(
     counted: Counted, block: Window, zones: NDArray[np.object_], here: NDArray[np.integer], found: ZoneAreas
 ) -> None:
-    """Adds one block to the zones that meet it."""
+    """Adds the counts of one block to the zones that meet it."""
     geobox = counted.geobox
     cells = list(block.split(CELL))
     boxes = window_boxes(geobox, cells)
@@ -182,7 +182,7 @@ def _count_block(
 
 
 def _cell_counts(counted: Counted, block: Window, inside: NDArray[np.bool_], pixels: _Read) -> Floats:
-    """float64 (cell, class): pixels of each cell that is asked for, from the cube or from the pixels."""
+    """float64 (cell, class): counts of the cells in `inside`, from the cube or from the pixels."""
     if counted.cube is not None and inside.any():
         return counted.cells(block, inside)
     counts = np.zeros((len(inside), VALUES))
@@ -193,7 +193,7 @@ def _cell_counts(counted: Counted, block: Window, inside: NDArray[np.bool_], pix
 
 
 def _cut_cell(geobox: GeoBox, part: BaseGeometry, cell: Window, pixels: _Read) -> Floats:
-    """float64 (class,): pixels of a cell that the part of a polygon in it covers, in fractions."""
+    """float64 (class,): pixels of a cell inside a part of a polygon, in fractions of a pixel."""
     if part.is_empty:
         return np.zeros(VALUES)
     window = window_touched(geobox, part.bounds).intersect(cell)

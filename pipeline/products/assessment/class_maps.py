@@ -1,4 +1,4 @@
-"""Class maps as they lie on disk, to be read by windows: COGs, a domain's folder, or the national Zarr."""
+"""Finds class maps on disk and reads them by windows: a GeoTIFF, a folder of COGs, or the national Zarr."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.errors import ProductError
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import Window
 from pipeline.products.national.edition_record import MAPPED, Edition, current_edition
-from pipeline.products.national.zarr_store import check_shards, read_zarr
+from pipeline.products.national.zarr_store import check_whole, read_zarr
 from pipeline.products.tile.cog import open_cog, read_cog
 
 _SUFFIX = "-landcover.tif"
@@ -20,13 +20,13 @@ _SUFFIX = "-landcover.tif"
 
 @dataclass(frozen=True)
 class ClassMap:
-    """One raster of FLAIR values, or a tile of the national Zarr; opens its file when it is read."""
+    """A raster of FLAIR values, or a tile of the national Zarr. Its file is opened when it is read."""
 
     path: Path
     """The GeoTIFF, or the Zarr."""
     name: str
     domain: str
-    """`D064_2021`; empty where the name does not say."""
+    """`D064_2021`; empty if the file's name has no domain."""
     window: Window
     """Its pixels in the file, from the file's own corner."""
     geobox: GeoBox
@@ -47,14 +47,13 @@ def find_maps(place: Path) -> tuple[ClassMap, ...]:
     """The class maps of a GeoTIFF, of a folder of `…-landcover.tif` at any depth, or of a national product.
 
     Raises:
-        ProductError: there is none, or one is no map of classes, or the national store is not whole.
+        ProductError: there is none, a raster is not a class map, or the national store is not complete.
     """
     if place.is_file():
         return (_of_file(place),)
     edition = current_edition(place) if place.is_dir() else None
     if edition is not None:
-        if problems := check_shards(edition):
-            raise ProductError(f"{edition.path} is not whole: {'; '.join(problems[:5])}")
+        check_whole(edition)
         return tuple(_of_nation(edition))
     found = tuple(_of_file(path) for path in sorted(place.rglob(f"*{_SUFFIX}")))
     if not found:

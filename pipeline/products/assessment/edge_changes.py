@@ -1,4 +1,7 @@
-"""Seams of sealed tiles and of the national store: only pixels beside lines are kept, a strip of a tile at a time."""
+"""Counts class changes across the edges of windows, blocks, tiles and domains, beside lines in sealed products.
+
+Tiles are read strip by strip, and only pixels beside the lines are kept.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,32 +27,32 @@ from pipeline.products.tile.cog import open_cog, read_cog
 from pipeline.products.tile.seal import STRIP_ROWS, SealedTile
 
 _BORDER_SIDE = 2_000
-"""Pixels a side of the national store that are looked at once for borders."""
+"""Pixels a side of the parts in which the national store is searched for borders."""
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where a tile was cut when it was mapped, in pixels from its corner."""
+    """Edges of blocks and windows in a tile, in pixels."""
 
     block: int
     core: int
     beside: tuple[int, ...]
-    """Distances of the lines that edges are compared with."""
+    """Distances from an edge of the lines that it is compared with."""
 
     @classmethod
     def of(cls, *, block: int, core: int, stride: int) -> "Cuts":
-        """Of a grid and a network."""
+        """The cuts of a grid, for a network of this stride."""
         return cls(block, core, distances(core, stride))
 
     @property
     def reach(self) -> int:
-        """Pixels on either side of an edge that are looked at."""
+        """Pixels on either side of an edge that are read."""
         return max(self.beside, default=0) + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Seams:
-    """What was counted across each kind of edge; each kind is without the coarser ones."""
+    """Changes across each kind of edge; an edge counts as its coarsest kind only."""
 
     window: Crossings = field(default_factory=Crossings)
     """Edges of cores inside blocks."""
@@ -144,7 +147,7 @@ def between_tiles(first: SealedTile, second: SealedTile, *, cuts: Cuts) -> Seams
 
 
 def neighbours(sealed: Sequence[SealedTile]) -> list[tuple[SealedTile, SealedTile]]:
-    """Pairs of tiles that meet: each with its eastern, then with its southern neighbour."""
+    """Pairs of neighbouring tiles: each tile with its eastern, then with its southern neighbour."""
     at = {(s.tile.window.row, s.tile.window.col): s for s in sealed}
     return [
         (one, at[place])
@@ -155,12 +158,12 @@ def neighbours(sealed: Sequence[SealedTile]) -> list[tuple[SealedTile, SealedTil
 
 
 def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cuts: Cuts) -> Crossings:
-    """Changes across borders of domains in the national store, where owners of neighbouring pixels differ.
+    """Changes across borders of domains in the national store, where neighbouring pixels have different owners.
 
-    Only national tiles are read in which, or at whose eastern or southern edge, two domains meet.
+    Only tiles where two domains meet, inside or at the northern or western edge, are read.
 
     Args:
-        edition: whole, see `store.check_shards`.
+        edition: complete, see `zarr_store.check_shards`.
         tiles: domain → its sealed tiles, of the edition's size; those outside its extent are left out.
         cuts: distances of the lines beside a border.
     """
@@ -179,7 +182,7 @@ def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cu
 
 
 def _border(edition: Edition, part: Window, cuts: Cuts) -> Crossings:
-    """Of pairs whose second pixel lies in a part of the store, in pixels from its corner."""
+    """Changes between pairs whose second pixel lies in `part`, in pixels of the store."""
     reach = cuts.reach
     owners = read_zarr(edition.store / "domain", part.grow(reach))
     if len(np.unique(owners[owners != 0])) < 2:

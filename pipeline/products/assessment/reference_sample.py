@@ -1,4 +1,4 @@
-"""A stratified random sample of a map as a GeoPackage: drawn, handed to interpreters, read again."""
+"""A stratified random sample of a map: drawn, written as a GeoPackage for interpreters, and read again."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class SamplePoint:
 
     map: ClassMap
     row: int
-    """In the map's file."""
+    """Row in the map's file."""
     col: int
     mapped: int
     """FLAIR value on the map."""
@@ -42,7 +42,7 @@ class SamplePoint:
 
 
 def blocks_of(maps: Sequence[ClassMap]) -> list[tuple[ClassMap, Window]]:
-    """What is read at once, always in the same order."""
+    """The parts in which maps are read, always in the same order."""
     return [(one, window) for one in maps for window in one.window.split(_BLOCK)]
 
 
@@ -59,25 +59,25 @@ def draw(
     *,
     seed: int,
 ) -> list[SamplePoint]:
-    """Draws pixels without replacement, each of a class with the same probability.
+    """Draws pixels without replacement, all pixels of a class with the same probability.
 
-    Ranks are drawn among all pixels of a class; only blocks that hold one are read again.
+    Ranks are drawn among all pixels of a class, and only blocks with a drawn rank are read again.
 
     Args:
-        blocks: as `blocks_of` gives them.
+        blocks: from `blocks_of`.
         counts: int64 (block, 20), pixels by value.
-        units: FLAIR value → how many; no more than there are pixels.
-        seed: of the draw.
+        units: FLAIR value → number of points, at most the number of its pixels.
+        seed: of the random numbers.
 
     Raises:
-        ProductError: fewer pixels of a class than wanted, or a map that changed meanwhile.
+        ProductError: a class has too few pixels, or a map changed since it was counted.
     """
     rng = np.random.default_rng(seed)
     wanted: dict[int, list[tuple[int, int]]] = {}
     for value, size in sorted(units.items()):
         ends = counts[:, value].cumsum()
         if size > ends[-1]:
-            raise ProductError(f"{ends[-1]} pixels are {legend.BY_VALUE[value].name}, and {size} are to be sampled")
+            raise ProductError(f"{legend.BY_VALUE[value].name} has {ends[-1]} pixels; {size} points were to be drawn")
         for rank in np.sort(rng.choice(int(ends[-1]), size, replace=False)).tolist():
             at = int(np.searchsorted(ends, rank, side="right"))
             wanted.setdefault(at, []).append((value, rank - int(ends[at] - counts[at, value])))
@@ -88,30 +88,30 @@ def draw(
         for value, rank in ranks:
             places = np.flatnonzero(classes == value)
             if rank >= len(places):
-                raise ProductError(f"{one.path}: changed while it was sampled; draw again")
+                raise ProductError(f"{one.path}: changed while the sample was drawn; draw it again")
             row, col = divmod(int(places[rank]), window.width)
             points.append(SamplePoint(one, window.row + row, window.col + col, value))
-    # By chance, not by class: who interprets must not guess the map's class from the order.
+    # In random order, so that interpreters cannot guess the map's class from the order.
     return [points[i] for i in rng.permutation(len(points))]
 
 
 def write_sample(
     path: Path, points: Sequence[SamplePoint], *, mapped_m2: Mapping[int, float], crops: Sequence[str]
 ) -> None:
-    """Writes points with an empty attribute `reference`, to be filled with FLAIR values.
+    """Writes points with an empty attribute `reference`, which interpreters fill with FLAIR values.
 
     Args:
         path: the GeoPackage.
-        points: of maps in one CRS.
+        points: from maps in one CRS.
         mapped_m2: FLAIR value → its area on the map.
-        crops: path of each point's picture, from the GeoPackage's folder; empty where there is none.
+        crops: path of each point's picture from the GeoPackage's folder; empty if there is none.
 
     Raises:
-        ProductError: maps of several CRS.
+        ProductError: the maps have several CRS.
         StorageError: the folder cannot be written.
     """
     if len({p.map.geobox.crs for p in points}) != 1:
-        raise ProductError("the maps have several CRS; sample each by itself")
+        raise ProductError("the maps have several CRS; draw a sample from each")
     columns = [
         np.arange(1, len(points) + 1),
         np.array([p.map.name for p in points], object),
@@ -121,7 +121,7 @@ def write_sample(
         np.array(list(crops), object),
     ]
     geometry = np.array([shapely.to_wkb(shapely.Point(p.xy)) for p in points], object)
-    # In memory first: GDAL does not like a GeoPackage under a temporary name.
+    # In memory first, because GDAL does not write a GeoPackage under a temporary name.
     content = io.BytesIO()
     how = {"layer": LAYER, "driver": "GPKG", "crs": str(points[0].map.geobox.crs), "geometry_type": "Point"}
     pyogrio.raw.write(content, geometry, columns, list(_FIELDS), **how)
@@ -131,14 +131,14 @@ def write_sample(
 
 @dataclass(frozen=True, eq=False)
 class Interpreted:
-    """A sample whose `reference` was filled."""
+    """An interpreted sample, counted."""
 
     classes: tuple[int, ...]
     """FLAIR values on the map or in the reference, ascending."""
     counts: NDArray[np.int64]
     """int64 (map class, reference class)."""
     mapped_m2: tuple[float, ...]
-    """Area of each class on the map, 0 where it is not mapped."""
+    """Area of each class on the map; 0 for classes that are not mapped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,12 +150,12 @@ class InterpretedPoints:
     mapped: NDArray[np.int64]
     """int64 (point,): FLAIR value on the map, the point's stratum."""
     reference: NDArray[np.int64]
-    """int64 (point,): FLAIR value that is true."""
+    """int64 (point,): true FLAIR value."""
     mapped_m2: Mapping[int, float]
     """FLAIR value → its area on the whole map that was sampled."""
 
     def counts(self, classes: Sequence[int], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """int64 (map class, reference class) of the chosen points; `classes` ascending, and all that occur."""
+        """int64 (map class, reference class) of the chosen points; `classes` ascending, with all that occur."""
         counts = np.zeros((len(classes), len(classes)), np.int64)
         rows, columns = (np.searchsorted(classes, v[chosen]) for v in (self.mapped, self.reference))
         np.add.at(counts, (rows, columns), 1)
@@ -171,7 +171,7 @@ def read_sample(path: Path) -> Interpreted:
     """An interpreted sample.
 
     Raises:
-        ProductError: as `read_points`.
+        ProductError: see `read_points`.
     """
     points = read_points(path)
     classes = points.classes
@@ -183,7 +183,7 @@ def read_points(path: Path) -> InterpretedPoints:
     """The points of an interpreted sample.
 
     Raises:
-        ProductError: it cannot be read, was not made by `landcover sample`, or has points without a reference.
+        ProductError: it cannot be read, is not from `landcover sample`, or has points without a reference.
     """
     try:
         _, _, places, columns = pyogrio.raw.read(path, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
@@ -195,8 +195,8 @@ def read_points(path: Path) -> InterpretedPoints:
     odd = ~np.isin(reference, list(legend.BY_VALUE))
     if odd.any():
         raise ProductError(
-            f"{path}: {int(odd.sum())} of {len(odd)} points have no FLAIR value 1..19 in `reference`; interpret them "
-            "all, for a sample without its hard points is no random one"
+            f"{path}: {int(odd.sum())} of {len(odd)} points have no FLAIR value 1..19 in `reference`; interpret all of "
+            "them, because a sample without its difficult points is not random"
         )
     areas = {int(v): float(a) for v, a in zip(mapped, area, strict=True)}
     xy = shapely.get_coordinates(shapely.from_wkb(places))

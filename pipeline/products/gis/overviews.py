@@ -1,4 +1,4 @@
-"""Products at a glance: small pictures from tiles' overviews or an edition's levels, and a sample of confidence."""
+"""Small pictures of a product, from the overviews of COGs or the levels of an edition, and a sample of confidence."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +26,9 @@ _SIDE = 1_000
 _READERS = 16
 """Threads that wait for a shared file system."""
 _AT_ONCE = 4_000_000
-"""Cells of an edition's level that are counted at once; counting takes a byte of each for each class."""
+"""Cells of a level that are counted at once; counting takes a byte per cell and class."""
 _SAMPLES = 4
-"""Internal blocks of a tile, along each side, whose confidence is counted; small tiles are counted whole."""
+"""Internal blocks along each side of a tile whose confidence is counted; small tiles are counted completely."""
 
 State = Literal["sealed", "damaged", "failed", "missing"]
 STATE_COLOURS: Mapping[State, str] = {
@@ -41,14 +41,14 @@ _RESAMPLING: dict[Layer, Resampling] = {"landcover": Resampling.mode, "confidenc
 
 
 def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side: int = _SIDE) -> NDArray[np.uint8]:
-    """A small picture of one layer: uint8 (y, x) over `within`, 0 where there is no tile; later tiles cover earlier.
+    """A small picture of one layer over `within`: uint8 (y, x), 0 where there is no tile.
 
-    Read from the COGs' overviews: classes by mode, never averaged.
+    It is read from the COGs' overviews: classes by mode, confidence by mean.
 
     Args:
-        sealed: tiles, in the order in which they are drawn.
+        sealed: tiles in drawing order; later ones cover earlier ones.
         layer: of the product.
-        within: the window of the lattice that is drawn.
+        within: lattice window of the picture.
         side: pixels of the picture's longer side, at most.
 
     Raises:
@@ -65,7 +65,7 @@ def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side
 
 
 def _read_small(layer: Layer, tile: SealedTile, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 (y, x) of this shape, or of one pixel a side where that is none."""
+    """uint8 (y, x) of this shape, at least one pixel a side."""
     shape = (max(1, shape[0]), max(1, shape[1]))
     return read_cog(tile.file(layer).path, shape=shape, resampling=_RESAMPLING[layer])
 
@@ -73,16 +73,16 @@ def _read_small(layer: Layer, tile: SealedTile, shape: tuple[int, int]) -> NDArr
 def edition_overview(
     edition: Path, grid: NationalGrid, layer: Layer, *, within: Window, side: int = _SIDE
 ) -> NDArray[np.uint8]:
-    """A small picture of one layer as an edition shows it, each pixel its owner's: uint8 (y, x), 0 for no data.
+    """A small picture of one layer of an edition, in which each pixel is its owner's: uint8 (y, x), 0 for no data.
 
-    From the coarsest level whose cells are no larger than the picture's: classes by mode, confidence by mean. A
-    picture's pixel is a whole number of cells, from the north-west corner of `within` on.
+    It is counted from the coarsest level whose cells are not larger than its pixels: classes by mode, confidence by
+    mean. A pixel is a whole number of cells, counted from the north-west corner of `within`.
 
     Args:
-        edition: its folder, current or not yet; store and levels are whole.
+        edition: its folder, current or not; store and levels are complete.
         grid: of the edition.
         layer: of the product.
-        within: whole tiles of the grid, which may lie outside of its extent; no data there.
+        within: whole tiles of the grid; no data outside of its extent.
         side: pixels of the picture's longer side, at most.
 
     Raises:
@@ -107,7 +107,7 @@ def edition_overview(
 
 
 def _scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:
-    """(shape, place) of a window in a picture of `within`; neighbours meet without a gap."""
+    """(shape, slices) of a window in a picture of `within`; neighbouring windows meet without a gap."""
     factor = max(1.0, max(within.shape) / side)
     rows, cols = (
         (round((start - first) / factor), round((stop - first) / factor))
@@ -128,7 +128,7 @@ def class_colours(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def state_map(states: Mapping[State, Sequence[Tile]], *, within: Window) -> NDArray[np.uint8]:
-    """What became of each tile: uint8 rgb (y, x, 3), white where no tile is expected; tiles have white edges."""
+    """A map of the tiles' states: uint8 rgb (y, x, 3), white between tiles and where no tile is expected."""
     shape, _ = _scaled(within, within)
     picture = np.full((*shape, 3), 255, np.uint8)
     for state, tiles in states.items():
@@ -141,7 +141,7 @@ def state_map(states: Mapping[State, Sequence[Tile]], *, within: Window) -> NDAr
 
 
 def confidence_counts(sealed: SealedTile) -> NDArray[np.int64]:
-    """How often each confidence 0..255 was seen: int64 (256,), at full resolution in evenly spread parts of the tile.
+    """Pixels of each confidence 0..255: int64 (256,), at full resolution in evenly spread blocks of the tile.
 
     Raises:
         ProductError: it cannot be read.

@@ -1,10 +1,10 @@
-"""What stands on disk of the nation: its grid, its editions, and which of them is current.
+"""The editions on disk, their records (`edition.json`), and which of them is current.
 
 ::
 
     <national>/current                          → editions/000002
-    <national>/editions/000002/edition.json     number, parent, grid, domains; a digest and a tally of each shard
-    <national>/editions/000002/product.zarr     the store: see `store`
+    <national>/editions/000002/edition.json     number, parent, grid, domains; digest and tally of each shard
+    <national>/editions/000002/product.zarr     the store: see `zarr_store`
 """
 
 import json
@@ -23,25 +23,25 @@ OUTSIDE, MAPPED, FAILED, MISSING = range(4)
 """Values of `coverage`. A tile with several owners shows the worst: failed, then missing, then mapped."""
 
 HIGHEST = "highest"
-"""File beside the editions: the highest number that a dropped one had."""
+"""File beside the editions: the highest number of a dropped edition."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Pixels of a shard, or of an edition, by who claims and who shows them."""
+    """Pixels of a shard or of an edition, counted by the domains that claim and show them."""
 
     owned: Mapping[str, int] = field(default_factory=dict, hash=False)
     """Domain → pixels that it owns."""
     filled: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """Domain → pixels that it shows, because their owner has no imagery there."""
+    """Domain → pixels that it shows because their owner has no imagery there."""
     several: int = 0
-    """Pixels that more than one domain claims."""
+    """Pixels that several domains claim."""
     nobody: int = 0
     """Pixels of delivered tiles that no domain claims."""
 
     @classmethod
     def total(cls, tallies: Iterable["Tally"]) -> "Tally":
-        """Their sum; domains in order of name."""
+        """The sum of tallies; domains in order of name."""
         owned: Counter[str] = Counter()
         filled: Counter[str] = Counter()
         several = nobody = 0
@@ -54,24 +54,24 @@ class Tally:
 
 @dataclass(frozen=True)
 class Edition:
-    """A finished edition, as its `edition.json` says."""
+    """A finished edition, as its `edition.json` describes it."""
 
     path: Path
     number: int
     created: str
-    """UTC, as RFC 3339 has it."""
+    """UTC, in the format of RFC 3339."""
     grid: NationalGrid
     domains: tuple[str, ...]
     metadata: str
-    """Hash of what is in the store besides shards: domain table and coverage."""
+    """Hash of the store's content besides shards: domain table and coverage."""
     digests: Mapping[GridIndex, str] = field(hash=False)
-    """Shard → hash of what went into it."""
+    """Shard → hash of its inputs."""
     tallies: Mapping[GridIndex, Tally] = field(hash=False)
-    """Shard → its pixels counted; empty in editions of before they were."""
+    """Shard → its pixels, counted; empty in editions of older versions."""
     tally: Tally
     """Of all delivered tiles."""
     undelivered_km2: Mapping[str, float] = field(hash=False)
-    """Domain → how much of its polygon lies outside the tiles that it was delivered with, where any does."""
+    """Domain → area of its polygon outside the tiles that it was delivered with, if there is any."""
 
     @property
     def store(self) -> Path:
@@ -80,10 +80,10 @@ class Edition:
 
 
 def current_edition(national: Path) -> Edition | None:
-    """The edition that `<national>/current` names, or None before the first publish.
+    """The edition that `<national>/current` points to, or None before the first publish.
 
     Raises:
-        ProductError: the pointer names nothing, or the edition's record is damaged.
+        ProductError: `current` points to nothing, or the edition's record is damaged.
     """
     pointer = national / "current"
     if not pointer.is_symlink() and not pointer.exists():
@@ -123,7 +123,7 @@ def _numbers(national: Path) -> list[int]:
 
 
 def read_edition(folder: Path) -> Edition:
-    """The edition in this folder, current or not.
+    """The edition in a folder, current or not.
 
     Raises:
         ProductError: its record cannot be read.
@@ -153,10 +153,10 @@ def _parse_index(text: str) -> GridIndex:
 
 
 def next_number(national: Path) -> int:
-    """The number of the next edition: above all that there are and that were dropped, so that none names two.
+    """The number of the next edition: above all numbers in use and all dropped ones, so that none is used twice.
 
     Raises:
-        ProductError: what says how far the dropped ones went cannot be read.
+        ProductError: the file with the highest dropped number cannot be read.
     """
     return max([*_numbers(national), _highest_dropped(national)]) + 1
 
@@ -168,4 +168,4 @@ def _highest_dropped(national: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: expected the highest number of a dropped edition: {error}") from error
+        raise ProductError(f"{path}: expected a file with the highest number of a dropped edition: {error}") from error

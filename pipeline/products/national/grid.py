@@ -25,24 +25,26 @@ def present_files(chunks: Path) -> set[GridIndex]:
 
 @dataclass(frozen=True)
 class NationalGrid:
-    """The national store's extent and how it is cut, in pixels of one lattice."""
+    """The national store's extent, and the sides of its tiles, shards and chunks, in pixels of one lattice."""
 
     extent: Window
     """Whole tiles."""
     tile: int
     shard: int
-    """A whole part of the tile: one file a layer."""
+    """Divides the tile: one file per layer."""
     chunk: int
-    """A whole part of the shard: what a reader decodes at once."""
+    """Divides the shard: a reader decodes one chunk at once."""
     crs: str = CRS
     """`EPSG:…` of the lattice."""
 
     def __post_init__(self) -> None:
         if min(self.tile, self.shard, self.chunk) < 1 or self.tile % self.shard or self.shard % self.chunk:
-            raise ConfigError(f"chunk {self.chunk} must divide shard {self.shard}, and that the tile {self.tile} px")
+            raise ConfigError(
+                f"chunk {self.chunk} must divide shard {self.shard}, and the shard must divide tile {self.tile} px"
+            )
         e = self.extent
         if not e.pixels or any(v % self.tile for v in (e.row, e.col, e.height, e.width)):
-            raise ConfigError(f"the national extent {e} is no rectangle of whole tiles of {self.tile} px")
+            raise ConfigError(f"the national extent {e} is not a rectangle of whole tiles of {self.tile} px")
 
     @property
     def tiles_shape(self) -> tuple[int, int]:
@@ -50,7 +52,7 @@ class NationalGrid:
         return (self.extent.height // self.tile, self.extent.width // self.tile)
 
     def tile_index(self, tile: Tile) -> GridIndex:
-        """Where a tile lies.
+        """(row, column) of a tile.
 
         Raises:
             ProductError: outside the extent.
@@ -80,7 +82,7 @@ class NationalGrid:
         return Window(row, col, self.shard, self.shard)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain content, as `edition.json` keeps it."""
+        """JSON-able content, as in `edition.json`."""
         e = self.extent
         return {
             "extent": [e.row, e.col, e.height, e.width],
@@ -92,6 +94,6 @@ class NationalGrid:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "NationalGrid":
-        """What `to_json` gave."""
+        """The grid of `to_json`'s content."""
         extent, crs = Window(*content["extent"]), content.get("crs", CRS)
         return cls(extent, content["tile"], content["shard"], content["chunk"], crs)

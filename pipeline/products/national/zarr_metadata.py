@@ -1,7 +1,7 @@
-"""Where an array of the nation lies: coordinates, CRS, and the attributes by which readers find them.
+"""Georeferences the groups of a national store: coordinates, CRS, and the attributes by which readers find them.
 
-Each group of a store says it twice: by CF's conventions (`x`, `y`, a grid mapping), which xarray, rioxarray,
-odc-geo and GDAL know, and by the Zarr conventions `spatial`, `proj` and `multiscales` that GeoZarr is made of.
+Each group has them twice: by the CF conventions (`x`, `y`, a grid mapping), which xarray, rioxarray, odc-geo and GDAL
+read, and by the Zarr conventions `spatial`, `proj` and `multiscales`, on which GeoZarr is built.
 """
 
 import os
@@ -60,7 +60,7 @@ class Frame:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the conventions `proj` and `spatial` want of a group."""
+        """A group's attributes by the conventions `proj` and `spatial`."""
         return {
             "zarr_conventions": conventions(("proj", "spatial")),
             "proj:code": self.crs,
@@ -73,7 +73,7 @@ class Frame:
 
 
 def conventions(names: Sequence[str]) -> list[dict[str, str]]:
-    """The entries of `zarr_conventions` by which a group says what its attributes follow."""
+    """The entries of `zarr_conventions`, which name the conventions that a group follows."""
     entries = []
     for name in names:
         uuid, description = _CONVENTIONS[name]
@@ -93,13 +93,13 @@ def conventions(names: Sequence[str]) -> list[dict[str, str]]:
 def create_frame(group: Any, path: Path, frame: Frame, *, linked_from: Path | None) -> None:
     """Writes `y`, `x` and `spatial_ref` of a Zarr group.
 
-    Byte planes of an even ramp compress to a fortieth of what ZSTD alone gives.
+    The bits of an even ramp, shuffled, compress to a fortieth of the size that ZSTD alone reaches.
 
     Args:
         group: the open Zarr group.
         path: its folder.
-        frame: what is to be said.
-        linked_from: a group of the same frame whose coordinates are linked; None to write them.
+        frame: where its cells lie.
+        linked_from: folder of a group with the same frame, to whose coordinates this one links; None to write them.
     """
     for name, values in frame.centres.items():
         array = group.create_array(
@@ -140,7 +140,7 @@ def _create_scalar(group: Any, frame: Frame) -> None:
 
 
 def lost_coordinates(path: Path, frame: Frame) -> list[str]:
-    """What is lost of a group's coordinates; empty where none is."""
+    """Problems: coordinates of a group whose files are lost. Empty if there are none."""
     return [
         f"{path / name}: {there} of {chunks} chunks are there"
         for axis, name in enumerate(("y", "x"))

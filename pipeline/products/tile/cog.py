@@ -28,7 +28,7 @@ BLOCK = 512
 
 _CREATION = {
     "COMPRESS": "ZSTD",
-    # Level 9, GDAL's default, takes twice the time of 1 for a file smaller by a sixth.
+    # Level 9, GDAL's default, takes twice as long as level 1 and makes the file a sixth smaller.
     "LEVEL": "3",
     "BLOCKSIZE": str(BLOCK),
     "STATISTICS": "NO",
@@ -43,15 +43,17 @@ _LAYER_CREATION: dict[Layer, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class FileFacts:
-    """A written file: where it is, its size in bytes, and its SHA-256 in hexadecimal."""
+    """A file with its size and checksum."""
 
     path: Path
     size: int
+    """Bytes."""
     sha256: str
+    """In hexadecimal."""
 
     @classmethod
     def of(cls, path: Path) -> "FileFacts":
-        """The facts of a file as it is now.
+        """Size and checksum of a file as it is now.
 
         Raises:
             OSError: it cannot be read.
@@ -149,17 +151,17 @@ def write_cog(
 ) -> FileFacts:
     """Writes one layer as a COG: ZSTD, 512 px blocks, overviews by mode (classes) or average (confidence).
 
-    The array is handed to GDAL where it lies, so no second copy of it is made. The file carries no date
-    and its bytes are the same for any number of threads. GDAL keeps category names of a GeoTIFF only in
-    a side file; they stand here as the band's tags `class_0` … instead.
+    GDAL reads the array in place, so it is not copied. The file contains no date, and its bytes do not depend on the
+    number of threads. GDAL would write the names of a GeoTIFF's classes to a second file, so they are band tags
+    `class_0`, `class_1`, … instead.
 
     Args:
-        path: the file to be; appears whole or not at all.
+        path: file to write; it appears whole or not at all.
         pixels: uint8 (y, x); 0 is no data.
-        layer: FLAIR values with a palette, or confidence 0..255 in grey.
+        layer: `landcover` (FLAIR values, with a palette) or `confidence` (0..255, grey).
         geobox: where the pixels lie.
         live: FLAIR values whose names are written.
-        tags: the dataset's tags, such as licence and citation.
+        tags: dataset tags, such as licence and citation.
 
     Returns:
         Size and checksum of the file.
@@ -182,15 +184,15 @@ def write_cog(
             if problem:
                 check_room(path, pixels.nbytes)
                 raise ProductError(f"{path}: GDAL cannot write the COG: {problem}")
-        _prove(temporary, pixels, path)
+        _check_written(temporary, pixels, path)
         return FileFacts(path, temporary.stat().st_size, file_sha256(temporary))
 
 
-def _prove(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
-    """Raises ProductError unless the file gives back the pixels.
+def _check_written(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
+    """Raises ProductError unless the file contains the pixels.
 
-    GDAL reports no error when the disk is full as the file is closed: its last kilobytes are then missing.
-    Reading back costs a twentieth of writing.
+    GDAL reports no error when the disk fills up while it closes the file, whose last kilobytes are then missing.
+    Reading the file takes a twentieth of the time of writing it.
     """
     strips = Window(0, 0, *pixels.shape).strips(2 * BLOCK)
     try:
@@ -198,23 +200,23 @@ def _prove(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
             unlike = next((s for s in strips if not np.array_equal(cog.read(s), pixels[s.slices])), None)
     except ProductError as error:
         check_room(path, pixels.nbytes)
-        raise ProductError(f"{path}: was written and cannot be read back; is the disk full? {error}") from error
-    if unlike:
         raise ProductError(
-            f"{path}: rows {unlike.row}..{unlike.bottom} read back unlike what was written; is the disk sound?"
-        )
+            f"{path}: was written and cannot be read back; check the disk's free space: {error}"
+        ) from error
+    if unlike:
+        raise ProductError(f"{path}: rows {unlike.row}..{unlike.bottom} differ from what was written; check the disk")
 
 
 @contextmanager
 def _in_memory(pixels: NDArray[np.uint8], geobox: GeoBox) -> Iterator[Any]:
-    """A GDAL dataset whose pixels are those of the array, without a copy; open for its metadata."""
+    """A GDAL dataset over the array's own memory; its metadata can be changed."""
     height, width = pixels.shape
     coefficients = "/".join(repr(v) for v in geobox.affine.to_gdal())
     name = (
         f"MEM:::DATAPOINTER={pixels.__array_interface__['data'][0]},PIXELS={width},LINES={height},BANDS=1,"
         f"DATATYPE=Byte,GEOTRANSFORM={coefficients}"
     )
-    # GDAL asks for this since 3.10, since a name from outside could point anywhere; ours is our own array.
+    # GDAL 3.10 and later refuse this by default, because a foreign name could point anywhere in memory.
     with rasterio.Env(GDAL_MEM_ENABLE_OPEN=True), rasterio.open(name, "r+") as dataset:
         dataset.crs = str(geobox.crs)
         yield dataset
@@ -234,10 +236,10 @@ def _describe(dataset: Any, *, layer: Layer, live: tuple[int, ...], tags: Mappin
 
 
 def remove_stray(folder: Path, stem: str) -> tuple[Path, ...]:
-    """Removes what a killed run left of one tile: temporary files of names that start with `stem`.
+    """Removes the temporary files that a killed run left of one tile.
 
     Args:
-        folder: the domain's products.
+        folder: of the domain's products.
         stem: `<domain>-<xxxx>-<yyyy>`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The STAC item of a sealed tile: what it is, where it lies, and how it came about."""
+"""The STAC item of a sealed tile: its place, files, classes and provenance."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ _TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidenc
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a tile was made, as its item and its files say it; nothing of it decides what is recomputed."""
+    """How a tile was mapped, as written to its item and COGs. It does not decide which tiles are mapped again."""
 
     campaign: str
     """Name of the campaign."""
@@ -50,11 +50,11 @@ class Provenance:
     recipe: str
     """Name of the recipe."""
     engine: str
-    """`torch` and the like: resolved, never `auto`."""
+    """`torch` or `openvino`: resolved, never `auto`."""
     precision: str
-    """`fp32` and the like."""
+    """Such as `fp32`."""
     engine_threads: int
-    """Threads of the engine, as resolved at submission."""
+    """Threads of the engine, resolved when the tile was submitted."""
     layout: Layout
     """How blocks were cut into windows."""
     software: tuple[tuple[str, str], ...]
@@ -66,16 +66,16 @@ class Provenance:
     quantized_sha256: str = ""
     """SHA-256 in hexadecimal of the network in int8; empty in other precisions."""
     citation: str = ""
-    """How the model wants to be cited, and the data where theirs say so."""
+    """Citation of the model, and of data that ask for one."""
     doi: str = ""
     """DOI of the model's citation."""
     acquired: tuple[date, date] | None = None
     """First and last day on which the tile's imagery was taken; None where only the vintage is known."""
     depends_on: tuple[tuple[str, str], ...] = ()
-    """(name, digest) of each thing that the fingerprint covers: of a tile that is mapped again it tells why."""
+    """(name, digest) of each part of the fingerprint: the parts that differ are why a tile is mapped again."""
 
     def tags(self) -> dict[str, str]:
-        """What the COGs themselves carry: campaign, licence, attribution, citation, days of acquisition, weights."""
+        """Tags of the COGs: campaign, licence, attribution, citation, days of acquisition, weights."""
         given = {
             "campaign": self.campaign,
             "recipe": self.recipe,
@@ -118,16 +118,16 @@ def build_item(
     scientific and version fields, links to inputs and model, and ours under `landcover:`.
 
     Args:
-        domain: `D064_2021`; its year gives start and end where `provenance` has no days.
-        tile: the tile on the lattice.
+        domain: `D064_2021`; its year is the time span where `provenance` has no days.
+        tile: name and window.
         crs: `EPSG:…` of the lattice.
-        fingerprint: of all that the tile's bytes depend on.
+        fingerprint: hash of all that the tile's bytes depend on.
         files: the COG of each layer; hrefs are relative to the item.
         class_pixels: FLAIR value → pixels, 0 (no data) included.
         confidence_sum: of all pixels, each 0..255.
-        live: FLAIR values that could appear.
-        provenance: how it was made.
-        inputs: hrefs of what it was made from.
+        live: FLAIR values that can occur.
+        provenance: how the tile was mapped.
+        inputs: hrefs of the input items.
     """
     geometry, bbox = footprint(tile.window, crs)
     start, middle, end = time_span(provenance.acquired, year=domain.year)
@@ -163,12 +163,13 @@ def share_name(value: int) -> str:
 
 
 def shares(class_pixels: Mapping[int, int], live: Sequence[int]) -> dict[str, float]:
-    """Item properties that a filter can use: of each class that could appear its share of the mapped pixels, 0..1,
-    and the mapped share of the tile. Where nothing is mapped there are no shares.
+    """Item properties for filters: each class's share of the mapped pixels, and the mapped share of the tile, 0..1.
+
+    A tile without mapped pixels has no class shares.
 
     Args:
         class_pixels: FLAIR value → pixels, 0 (no data) included.
-        live: FLAIR values that could appear.
+        live: FLAIR values that can occur.
     """
     total = sum(class_pixels.values())
     mapped = total - class_pixels.get(legend.NODATA, 0)
@@ -177,19 +178,19 @@ def shares(class_pixels: Mapping[int, int], live: Sequence[int]) -> dict[str, fl
 
 
 def mean_confidence(class_pixels: Mapping[int, int], confidence_sum: int) -> dict[str, float]:
-    """The item property with the mean confidence of the mapped pixels, 0..1; none where nothing is mapped."""
+    """The item property of the mapped pixels' mean confidence, 0..1; empty for a tile without mapped pixels."""
     mapped = sum(class_pixels.values()) - class_pixels.get(legend.NODATA, 0)
     return {CONFIDENCE: confidence_sum / (255 * mapped)} if mapped else {}
 
 
 def model_file(weights_sha256: str) -> str:
-    """Name of the STAC item of a model, in the folder of a domain that was mapped with it."""
+    """File name of a model's STAC item, in the folder of each domain that was mapped with the model."""
     return f"model-{weights_sha256[:12]}.json"
 
 
 def _model_link(recipe: str, weights_sha256: str) -> pystac.Link:
-    # MLM asks a product for this link, with the model's name on it. The fields of a model stand in the model's own item
-    # and in the collection: the extension would want all of them in each item that declares it.
+    # The MLM extension asks products for this link. The model's fields are in the model's item and the collection,
+    # because an item that declares the extension must have all of them.
     href, media = f"./{model_file(weights_sha256)}", pystac.MediaType.GEOJSON
     return pystac.Link("derived_from", href, media_type=media, extra_fields={"mlm:name": recipe})
 
@@ -267,7 +268,7 @@ def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
 
 
 def classes_of(classes: Sequence[legend.LandCover]) -> list[dict[str, Any]]:
-    """Classes as the classification extension has them."""
+    """`classification:classes` of these classes."""
     return [
         {"value": c.value, "name": c.slug, "title": c.name, "color_hint": c.colour.removeprefix("#").upper()}
         for c in classes
@@ -275,9 +276,9 @@ def classes_of(classes: Sequence[legend.LandCover]) -> list[dict[str, Any]]:
 
 
 def invalid(content: Mapping[str, Any]) -> str | None:
-    """Why this is no STAC item by the core schema that pystac brings along; None where it is one.
+    """Why this is not a STAC item by the core schema that comes with pystac; None where it is one.
 
-    Extensions' schemas are on the network, so they are not asked.
+    The schemas of extensions would have to be downloaded, so they are not used.
     """
     version = str(content.get("stac_version", ""))
     if version != pystac.get_stac_version():
@@ -291,7 +292,7 @@ def invalid(content: Mapping[str, Any]) -> str | None:
 
 @cache
 def _validator() -> "JsonSchemaSTACValidator":
-    # Where jsonschema's optional format checkers are installed, importing it takes seconds; workers never validate.
+    # Importing jsonschema takes seconds where its optional format checkers are installed, and workers never validate.
     from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
     return JsonSchemaSTACValidator()

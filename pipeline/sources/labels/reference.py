@@ -33,16 +33,16 @@ class Reference:
 
     path: Path
     nomenclature: Nomenclature = "flair19"
-    """What its numbers mean."""
+    """The nomenclature of its numbers."""
     field: str = ""
-    """Of polygons: the attribute that holds the number. Empty for a raster."""
+    """For polygons: the attribute with the number. Empty for a raster."""
 
     @classmethod
     def open(cls, path: Path, *, nomenclature: Nomenclature = "flair19", field: str = "") -> "Reference":
-        """Checks that it is there and what it seems to be.
+        """Opens and checks a file.
 
         Raises:
-            SourceError: it cannot be opened, a raster has no CRS or more than a band of integers, or polygons have no
+            SourceError: it cannot be opened, a raster has no CRS or is not one band of uint8, or polygons have no
                 such attribute.
         """
         reference = cls(path, nomenclature, "" if path.suffix.lower() in _RASTERS else field)
@@ -55,7 +55,7 @@ class Reference:
     def read(self, geobox: GeoBox) -> NDArray[np.uint8]:
         """The labels of a geobox's pixels: uint8 (y, x) of FLAIR values, 0 where none or no such class is known.
 
-        A raster's nearest pixel counts, and the polygon that holds a pixel's centre; of several the last one.
+        Takes a raster's nearest pixel, or the polygon around a pixel's centre, the last one of several.
 
         Raises:
             SourceError: it cannot be read.
@@ -123,7 +123,7 @@ class Reference:
 
 
 def _number(given: object) -> int:
-    """A class's number in an attribute that may be text or, beside missing values, a float; −1 for what is none."""
+    """A class's number from an attribute that may be text or a float; −1 if it is not a number."""
     text = str(given).removesuffix(".0")
     return int(text) if text.isascii() and text.isdigit() else -1
 

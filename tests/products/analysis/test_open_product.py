@@ -228,10 +228,10 @@ def test_what_cannot_be_opened_is_refused_with_what_is_there(national: Path, tmp
         open_product(national, level=9)
     with pytest.raises(ProductError, match="domains found: none"):
         open_product(tmp_path)
-    with pytest.raises(ProductError, match="no folder"):
+    with pytest.raises(ProductError, match="no such folder"):
         open_product(tmp_path / "nowhere")
     sealed_at(tmp_path, tile_at(0, 0))
-    with pytest.raises(ProductError, match="is no national product"):
+    with pytest.raises(ProductError, match="is not a national product"):
         open_product(tmp_path, level=2)
     next(tmp_path.glob("*-landcover.tif")).unlink()
     with pytest.raises(ProductError, match="cannot be read"):

@@ -266,7 +266,7 @@ def test_a_tile_sealed_anew_since_the_plan_stops_its_shard(tmp_path: Path) -> No
     plan = plan_edition(tmp_path / "national", GRID, [a])
     begin(plan)
     sealed_at(tmp_path / A, tile_at(0, 0), domain=A, seed=50)
-    with pytest.raises(ProductError, match="sealed anew since the publish was planned"):
+    with pytest.raises(ProductError, match="sealed again since the publish was planned"):
         write_shard(plan.target, plan.write[0])
     a.sealed[1].files[0].path.unlink()
     with pytest.raises(ProductError, match="missing, though"):

@@ -274,12 +274,12 @@ def test_what_search_finds_opens_from_anywhere_and_leads_back(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"min_share": {"wine": 0.1}}, "no class 'wine'; expected one of building, "),
+        ({"min_share": {"wine": 0.1}}, "unknown class 'wine'; expected one of building, "),
         ({"min_share": {"vineyard": 30}}, "share_vineyard of at least 30: expected a share"),
         ({"min_confidence": -1}, "confidence of at least -1"),
         ({"bbox": (2, 48, 1, 49)}, "from west to east"),
         ({"datetime": "yesterday"}, "datetime 'yesterday': expected a day"),
-        ({"datetime": "2021-13"}, "datetime '2021-13': no such day"),
+        ({"datetime": "2021-13"}, "datetime '2021-13': not a valid date"),
     ],
 )
 def test_a_question_that_cannot_be_is_refused(published: Path, asked: dict[str, Any], message: str) -> None:

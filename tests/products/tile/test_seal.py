@@ -244,11 +244,11 @@ def test_the_full_look_sees_what_checksums_cannot(tmp_path: Path) -> None:
     sealed = sealed_at(tmp_path, tile)
     other = sealed_at(tmp_path / "other", tile, seed=9)
     other.files[0].path.replace(sealed.files[0].path)
-    assert any("classes counted" in p for p in check(adopt(sealed)))
+    assert any("has class pixels" in p for p in check(adopt(sealed)))
 
     sealed = sealed_at(tmp_path, tile)
     sealed.item_path.write_text(sealed.item_path.read_text().replace('"type": "Feature"', '"type": "Thing"'))
-    assert any("no valid STAC item" in p for p in check(sealed))
+    assert any("not a valid STAC item" in p for p in check(sealed))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

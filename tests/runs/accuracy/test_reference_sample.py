@@ -84,7 +84,7 @@ def test_every_pixel_of_a_class_is_drawn_as_often(tmp_path: Path) -> None:
             times[point.row, point.col] += 1
     assert times[0, 2:].sum() == times[1, :2].sum() == 0
     assert np.abs(times[times > 0] / 600 - 0.5).max() < 0.08
-    with pytest.raises(ProductError, match="4 pixels are building, and 5 are to be sampled"):
+    with pytest.raises(ProductError, match="building has 4 pixels; 5 points were to be drawn"):
         draw(blocks, counts, {1: 5}, seed=0)
 
 

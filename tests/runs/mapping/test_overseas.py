@@ -183,5 +183,5 @@ def test_what_was_sealed_on_another_lattice_is_neither_verified_nor_published(tm
     assert check(sealed) == []
     assert "proj:code is EPSG:2154, expected EPSG:2975" in check(sealed, crs=REUNION)[0]
     other = NationalGrid(GRID.extent, GRID.tile, GRID.shard, GRID.chunk, REUNION)
-    with pytest.raises(ProductError, match="was sealed in EPSG:2154, and the nation's lattice is EPSG:2975"):
+    with pytest.raises(ProductError, match="is in EPSG:2154; expected the nation's lattice, EPSG:2975"):
         plan_edition(tmp_path / "national", other, [product(tmp_path, Domain("D064_2021"), {tile: 0})])

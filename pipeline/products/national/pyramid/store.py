@@ -1,4 +1,4 @@
-"""What stands beside level 0: coarser levels, and the shares of the classes in cells of 100 m.
+"""The Zarr beside level 0: coarser levels, and class counts in cells of 100 m.
 
 ::
 
@@ -7,8 +7,8 @@
     <edition>/pyramid.zarr/1 … 4    `landcover`, `confidence` (y, x) at 1, 2, 10 and 50 m
     <edition>/pyramid.zarr/shares   `count` (class, y, x): pixels of each class in cells of 100 m
 
-Each level is counted from level 0, and a tile's part of each array is one file. A level whose cells do not
-divide the tile is left out.
+Each level is counted from level 0, and a tile's part of each array is one file. Levels whose cells do not divide the
+tile are left out.
 """
 
 import json
@@ -37,11 +37,11 @@ from pipeline.products.national.zarr_store import (
 )
 
 PYRAMID_VERSION = 1
-"""Raised by hand, with `national.EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then made anew."""
+"""Raised by hand, with `EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then written again."""
 
 
 def _arrays(grid: NationalGrid) -> Iterator[Path]:
-    """Folders below the pyramid that hold `<row>/<column>`, a file for each tile."""
+    """Folders below the pyramid with a file `<row>/<column>` for each tile."""
     for group in groups(grid):
         if group == SHARES:
             yield Path(group, "count", "c", "0")
@@ -52,16 +52,16 @@ def _arrays(grid: NationalGrid) -> Iterator[Path]:
 def begin_pyramid(
     target: Target, *, former: Path | None, tiles: Iterable[GridIndex], changed: Iterable[GridIndex]
 ) -> tuple[GridIndex, ...]:
-    """Makes the pyramid of an edition that comes into being: metadata, and links to what did not change.
+    """Creates the pyramid of a new edition: metadata, and links to the files of unchanged tiles.
 
     Args:
-        target: the edition, its level 0 whole.
-        former: the folder of an edition on the same grid, if any.
-        tiles: all that the edition covers.
-        changed: those of them whose level 0 is not that of `former`.
+        target: the edition, with a complete level 0.
+        former: folder of an edition on the same grid; None if there is none.
+        tiles: all tiles that the edition covers.
+        changed: those whose level 0 differs from `former`.
 
     Returns:
-        The tiles that are left to `write_tile`.
+        The tiles that `write_tile` must write.
 
     Raises:
         ProductError: it cannot be written.
@@ -83,7 +83,7 @@ def begin_pyramid(
 
 
 def _usable(former: Path | None, grid: NationalGrid) -> Path | None:
-    """The pyramid of a former edition, where its files may be linked."""
+    """The pyramid of a former edition, if its files can be linked."""
     if former is None or _version(pyramid_of(former)) != PYRAMID_VERSION or lost_parts(pyramid_of(former), grid, ()):
         return None
     return pyramid_of(former)
@@ -95,7 +95,7 @@ def _parts(path: Path, grid: NationalGrid) -> list[set[GridIndex]]:
 
 
 def _version(path: Path) -> int | None:
-    """Of a pyramid that is there; None where none is, or it is not ours to read."""
+    """The pyramid's version; None where there is no pyramid of ours."""
     try:
         version = json.loads((path / "zarr.json").read_bytes())["attributes"]["pyramid_version"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -118,7 +118,7 @@ def _create(path: Path, target: Target, linked_from: Path | None) -> None:
 
 
 def _root_attributes(grid: NationalGrid) -> dict[str, Any]:
-    """The conventions' `multiscales`: each level derived from level 0, with its own place."""
+    """The root's attributes, with `multiscales`: each level is derived from level 0 and has its own transform."""
     frames = {"0": Frame(grid.extent, grid.crs)} | {n: f for n, f in groups(grid).items() if n != SHARES}
     layout = []
     for name, frame in frames.items():
@@ -149,7 +149,7 @@ def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
         group.create_array(
             layer,
             shape=frame.geobox.shape,
-            # Without need of a shard there is none: more readers know plain chunks.
+            # Plain chunks where a shard would have only one, because more readers know them.
             shards=(side, side) if chunk < side else None,
             chunks=(chunk, chunk),
             dtype="uint8",
@@ -192,7 +192,7 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
 
 
 def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> list[str]:
-    """What of a pyramid is lost; empty where nothing is. Zarr itself reads a lost file as no data.
+    """Problems: lost files of a pyramid. Empty if there are none. Zarr itself reads a lost file as no data.
 
     Args:
         path: the pyramid.
@@ -211,5 +211,5 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> li
 
 
 def check_pyramid(edition: Edition) -> list[str]:
-    """What of an edition's levels and shares is lost: files that its record promises. Empty where none is."""
+    """Problems: files of an edition's levels and shares that are lost. Empty if there are none."""
     return lost_parts(pyramid_of(edition.path), edition.grid, edition.grid.tiles_of(edition.digests))

@@ -1,4 +1,4 @@
-"""A tile's part of the coarser levels and of the class shares, counted from level 0."""
+"""Writes a tile's part of the coarser levels and of the class counts, from level 0."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +18,11 @@ from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import read_zarr
 
 FACTORS = {"1": 5, "2": 10, "3": 50, "4": 250, "shares": 500}
-"""Group → lattice pixels a side of its cells; each divides the next."""
+"""Group → side of its cells in lattice pixels; each divides the next."""
 SHARES = "shares"
 
 _PIECE = 500
-"""Pixels a side of what is counted at once, about: it stays in a core's cache."""
+"""Pixels a side that are counted at once, about: they fit into a core's cache."""
 
 
 def pyramid_of(edition: Path) -> Path:
@@ -31,21 +31,21 @@ def pyramid_of(edition: Path) -> Path:
 
 
 def groups(grid: NationalGrid) -> dict[str, Frame]:
-    """The groups that the grid's pyramid has besides level 0, from fine to coarse."""
+    """The groups of the grid's pyramid besides level 0, from fine to coarse."""
     return {name: Frame(grid.extent, grid.crs, f) for name, f in FACTORS.items() if grid.tile % f == 0}
 
 
 def write_tile(target: Target, tile: GridIndex) -> None:
-    """Writes a tile's part of every level and of the shares, from level 0. One task, no locks, may be repeated.
+    """Writes a tile's part of every level and of the class counts. One task, no locks, may be repeated.
 
-    Of a tile of 25 000 px some 200 MB are held.
+    A tile of 25 000 px takes about 200 MB of memory.
 
     Args:
-        target: the edition; the tile's level 0 is whole, and `begin_pyramid` is done.
-        tile: where it lies in the national grid.
+        target: the edition, after `begin_pyramid`; the tile's level 0 is complete.
+        tile: (row, column) in the national grid.
 
     Raises:
-        ProductError: level 0 cannot be read or holds what is no class, or a file cannot be written.
+        ProductError: level 0 cannot be read or has a value that is not a class, or a file cannot be written.
     """
     path, grid = pyramid_of(target.store.parent), target.grid
     try:
@@ -60,7 +60,7 @@ def write_tile(target: Target, tile: GridIndex) -> None:
 
 
 def _levels_of(target: Target, tile: GridIndex) -> dict[str, dict[str, NDArray[Any]]]:
-    """Group → array → a tile's pixels, counted piece by piece."""
+    """Group → array → a tile's values, counted piece by piece."""
     grid = target.grid
     names = list(groups(grid))
     made: dict[str, dict[str, NDArray[Any]]] = {}
@@ -87,7 +87,7 @@ def _levels_of(target: Target, tile: GridIndex) -> dict[str, dict[str, NDArray[A
 def _pieces(
     target: Target, tile: GridIndex, *, step: int
 ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Classes and confidence of a tile's level 0 in pieces whose sides are multiples of `step`, and where they lie."""
+    """Pieces of a tile's level 0, whose sides are multiples of `step`: their slices, classes and confidence."""
     side = target.grid.tile
     piece = step * max(1, _PIECE // step)
     whole = Window(tile[0] * side, tile[1] * side, side, side)

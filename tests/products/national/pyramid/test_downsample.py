@@ -111,9 +111,9 @@ def test_a_confidence_of_0_on_data_is_not_made_no_data() -> None:
 
 
 def test_what_is_no_class_map_is_refused() -> None:
-    with pytest.raises(ValueError, match="value 20 is no class"):
+    with pytest.raises(ValueError, match="value 20 is not a class"):
         mode_of(np.full((5, 5), 20, np.uint8), 5)
-    with pytest.raises(ValueError, match="are no whole cells of 5 px"):
+    with pytest.raises(ValueError, match="are not whole cells of 5 px"):
         counts_of(np.ones((5, 6), np.uint8), 5)
 
 
