@@ -27,8 +27,8 @@ from pipeline.legend import LAYERS
 from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.national.edition_record import Edition, read_edition
 from pipeline.products.national.pyramid.downsample import CLASSES
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.pyramid.store import check_pyramid
-from pipeline.products.national.pyramid.tile_writer import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, find_edition, layer_attributes, refuse
 from pipeline.products.tile.cog import read_cog

@@ -1,6 +1,5 @@
 """A stratified random sample of a map: drawn, written as a GeoPackage for interpreters, and read again."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,14 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError
 
 from pipeline import legend
-from pipeline.durable import replacing
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
+from pipeline.products.gis.geopackage import write_geopackage
 from pipeline.products.tile.seal import count_values
 
 LAYER = "sample"
 _BLOCK = 5_000
-_FIELDS = ("point", "map", "mapped", "mapped_m2", "reference", "crop")
 
 
 @dataclass(frozen=True)
@@ -112,21 +110,16 @@ def write_sample(
     """
     if len({p.map.geobox.crs for p in points}) != 1:
         raise ProductError("the maps have several CRS; draw a sample from each")
-    columns = [
-        np.arange(1, len(points) + 1),
-        np.array([p.map.name for p in points], object),
-        np.array([p.mapped for p in points]),
-        np.array([mapped_m2[p.mapped] for p in points]),
-        np.zeros(len(points), np.int64),
-        np.array(list(crops), object),
-    ]
-    geometry = np.array([shapely.to_wkb(shapely.Point(p.xy)) for p in points], object)
-    # In memory first, because GDAL does not write a GeoPackage under a temporary name.
-    content = io.BytesIO()
-    how = {"layer": LAYER, "driver": "GPKG", "crs": str(points[0].map.geobox.crs), "geometry_type": "Point"}
-    pyogrio.raw.write(content, geometry, columns, list(_FIELDS), **how)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    columns = {
+        "point": np.arange(1, len(points) + 1),
+        "map": [p.map.name for p in points],
+        "mapped": np.array([p.mapped for p in points]),
+        "mapped_m2": np.array([mapped_m2[p.mapped] for p in points]),
+        "reference": np.zeros(len(points), np.int64),
+        "crop": list(crops),
+    }
+    places = [shapely.Point(p.xy) for p in points]
+    write_geopackage(path, places, columns, layer=LAYER, crs=str(points[0].map.geobox.crs))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,11 @@ A GTI (GDAL ≥ 3.9) is a GeoPackage with a rectangle and a relative path for ea
 pixels: where tiles of several domains overlap, the newest vintage is drawn on top, then the first name.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,6 +18,7 @@ from pipeline.durable import replacing
 from pipeline.errors import ProductError
 from pipeline.grid import RESOLUTION_M, union
 from pipeline.legend import LAYERS, Layer
+from pipeline.products.gis.geopackage import write_geopackage
 from pipeline.products.stac.hrefs import relative_href
 from pipeline.products.tile.seal import SealedTile
 
@@ -72,28 +71,14 @@ def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> No
     left, bottom, right, top = union([s.tile.window for s in drawn]).bounds
     boxes = [shapely.box(*s.tile.window.bounds).buffer(-_INSET_M, join_style="mitre") for s in drawn]
     columns = {
-        "location": np.array([relative_href(s.file(layer).path, path.parent) for s in drawn], object),
-        "domain": np.array([s.domain for s in drawn], object),
-        "tile": np.array([s.tile.name for s in drawn], object),
+        "location": [relative_href(s.file(layer).path, path.parent) for s in drawn],
+        "domain": [s.domain for s in drawn],
+        "tile": [s.tile.name for s in drawn],
         "z": np.arange(len(drawn), dtype=np.int32),
     }
     step = repr(RESOLUTION_M)
     metadata = {"RESX": step, "RESY": step, "MINX": left, "MINY": bottom, "MAXX": right, "MAXY": top, "SORT_FIELD": "z"}
-    # In memory first, because SQLite locks files, and shared file systems may have no locks.
-    content = io.BytesIO()
-    pyogrio.raw.write(
-        content,
-        geometry=np.array(shapely.to_wkb(boxes), object),
-        field_data=list(columns.values()),
-        fields=list(columns),
-        crs=drawn[0].crs,
-        geometry_type="Polygon",
-        driver="GPKG",
-        layer=layer,
-        layer_metadata={key: str(value) for key, value in metadata.items()},
-    )
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    write_geopackage(path, boxes, columns, layer=layer, crs=drawn[0].crs, metadata=metadata)
 
 
 def write_style(path: Path) -> None:

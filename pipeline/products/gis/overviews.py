@@ -16,7 +16,7 @@ from pipeline.grid import Tile, Window
 from pipeline.legend import Layer
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.pyramid.downsample import mean_of, mode_of
-from pipeline.products.national.pyramid.tile_writer import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_store import read_zarr
 from pipeline.products.tile.cog import BLOCK, open_cog, read_cog
 from pipeline.products.tile.seal import SealedTile, count_values

@@ -89,25 +89,23 @@ def write_domain(folder: Path, sealed: Sequence[SealedTile], *, recipe: Recipe) 
     for weights, item in sorted(models.items()):
         write_json(folder / model_file(weights), model_item(recipe, sealed=item))
     collection = _collection(sealed[0].domain, items)
-    for weights in sorted(models):
-        collection.add_link(
-            pystac.Link("derived_from", f"./{model_file(weights)}", media_type=pystac.MediaType.GEOJSON)
-        )
-    for tile in sealed:
-        collection.add_link(pystac.Link("item", f"./{tile.item_path.name}", media_type=pystac.MediaType.GEOJSON))
-    for name, media, role in (
-        ("quicklook.png", pystac.MediaType.PNG, "overview"),
-        (f"{collection.id}-landcover.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
-        (f"{collection.id}-confidence.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
-        (f"{collection.id}-landcover.qml", pystac.MediaType.XML, "style"),
-    ):
-        collection.add_asset(name, pystac.Asset(f"./{name}", media_type=media, roles=[role]))
+    links = [("derived_from", model_file(weights)) for weights in sorted(models)]
+    for rel, name in (*links, *(("item", tile.item_path.name) for tile in sealed)):
+        collection.add_link(pystac.Link(rel, f"./{name}", media_type=pystac.MediaType.GEOJSON))
+    _add_gis_files(collection, f"./{collection.id}-", quick_look="./quicklook.png")
     _write(folder / "collection.json", collection)
     return collection
 
 
-def _to_item(rel: str, name: str) -> pystac.Link:
-    return pystac.Link(rel, f"./{name}", media_type=pystac.MediaType.GEOJSON)
+def _add_gis_files(collection: pystac.Collection, prefix: str, *, quick_look: str) -> None:
+    """Adds what `write_gis` writes as assets; `prefix` is that of the hrefs of indexes and style."""
+    for href, media, role in (
+        (quick_look, pystac.MediaType.PNG, "overview"),
+        (f"{prefix}landcover.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
+        (f"{prefix}confidence.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
+        (f"{prefix}landcover.qml", pystac.MediaType.XML, "style"),
+    ):
+        collection.add_asset(Path(href).name, pystac.Asset(href, media_type=media, roles=[role]))
 
 
 def _made_by(item: Mapping[str, Any], recipe: Recipe) -> bool:
@@ -140,15 +138,10 @@ def write_edition(
     nation = _collection("landcover", items, edition=number)
     for name in children:
         nation.add_link(pystac.Link("child", f"./{name}/collection.json", media_type=pystac.MediaType.JSON, title=name))
-    for href, media, role in (
-        (f"./{ITEMS}", "application/vnd.apache.parquet", "collection-mirror"),
-        ("../product.zarr", pystac.MediaType.ZARR, "data"),
-        ("../quicklook.png", pystac.MediaType.PNG, "overview"),
-        ("../landcover.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
-        ("../confidence.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
-        ("../landcover.qml", pystac.MediaType.XML, "style"),
-    ):
-        nation.add_asset(Path(href).name, pystac.Asset(href, media_type=media, roles=[role]))
+    mirror = pystac.Asset(f"./{ITEMS}", media_type="application/vnd.apache.parquet", roles=["collection-mirror"])
+    nation.add_asset(ITEMS, mirror)
+    nation.add_asset("product.zarr", pystac.Asset("../product.zarr", media_type=pystac.MediaType.ZARR, roles=["data"]))
+    _add_gis_files(nation, "../", quick_look="../quicklook.png")
     write_items(folder / ITEMS, items)
     _write(folder / "collection.json", nation)
 

@@ -112,16 +112,6 @@ def mean_of(confidence: NDArray[np.uint8], classes: NDArray[np.uint8], factor: i
     return count_cells(classes, confidence, factor=factor).mean
 
 
-def counts_of(classes: NDArray[np.uint8], cell: int) -> NDArray[np.uint32]:
-    """Pixels of each value in each cell: uint32 (class, y, x), class 0..19; over classes they sum to cell².
-
-    Args:
-        classes: uint8 (y, x), 0..19.
-        cell: pixels a side; divides both sides.
-    """
-    return count_cells(classes, classes, factor=cell).dense
-
-
 def _block_sums(
     array: NDArray[np.unsignedinteger], side: int, *, largest: int | None = None
 ) -> NDArray[np.unsignedinteger]:

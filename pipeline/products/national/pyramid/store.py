@@ -28,7 +28,7 @@ from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
-from pipeline.products.national.pyramid.tile_writer import SHARES, groups, pyramid_of
+from pipeline.products.national.pyramid.levels import SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
 from pipeline.products.national.zarr_store import (
     ZSTD_LEVEL,

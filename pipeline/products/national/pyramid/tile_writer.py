@@ -1,7 +1,6 @@
 """Writes a tile's part of the coarser levels and of the class counts, from level 0."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,28 +10,14 @@ from numpy.typing import NDArray
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.legend import LAYERS
-from pipeline.products.national.grid import GridIndex, NationalGrid
+from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES, count_cells
-from pipeline.products.national.zarr_metadata import Frame
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_store import read_zarr
-
-FACTORS = {"1": 5, "2": 10, "3": 50, "4": 250, "shares": 500}
-"""Group → side of its cells in lattice pixels; each divides the next."""
-SHARES = "shares"
 
 _PIECE = 500
 """Pixels a side that are counted at once, about: they fit into a core's cache."""
-
-
-def pyramid_of(edition: Path) -> Path:
-    """The pyramid beside an edition's store."""
-    return edition / "pyramid.zarr"
-
-
-def groups(grid: NationalGrid) -> dict[str, Frame]:
-    """The groups of the grid's pyramid besides level 0, from fine to coarse."""
-    return {name: Frame(grid.extent, grid.crs, f) for name, f in FACTORS.items() if grid.tile % f == 0}
 
 
 def write_tile(target: Target, tile: GridIndex) -> None:

@@ -22,8 +22,9 @@ from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.edition_writer import begin, commit
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
+from pipeline.products.national.pyramid.levels import FACTORS, groups
 from pipeline.products.national.pyramid.store import begin_pyramid, check_pyramid
-from pipeline.products.national.pyramid.tile_writer import FACTORS, groups, write_tile
+from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.national.shard_writer import write_shard
 from tests.support.products import NORTH, WEST, product, sealed_at
 
