@@ -1,4 +1,4 @@
-"""Where an xarray product's pixels lie, and the arithmetic between its pixels and its CRS.
+"""The geobox of an xarray product, and arithmetic between its pixels and its CRS.
 
 Products are regular north-up grids in metres, whole or cut. Windows count from the first corner of a geobox.
 """

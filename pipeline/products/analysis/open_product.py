@@ -41,7 +41,7 @@ Level = int | Literal["shares"]
 BLOCK = 5_000
 """Pixels a side of a Dask chunk: 1 km of level 0, 25 MB a layer."""
 _MOST_CHUNKS = 10_000
-"""Of a layer; above that a Dask graph takes seconds to build."""
+"""Blocks of a layer, at most, that are put on Dask; building a larger graph takes seconds."""
 _TILES_A_CHUNK = 10
 """Tiles a side of one Dask chunk of shares: 20 MB, and some 500 chunks of the nation."""
 

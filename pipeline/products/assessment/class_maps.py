@@ -30,7 +30,7 @@ class ClassMap:
     window: Window
     """Its pixels in the file, from the file's own corner."""
     geobox: GeoBox
-    """Of the whole file: `geobox[window.slices]` is where a window lies."""
+    """Geobox of the whole file; `geobox[window.slices]` is that of a window."""
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """The classes of a window inside `.window`: uint8 (y, x), FLAIR values, 0 no data.

@@ -69,7 +69,7 @@ class Edition:
     tallies: Mapping[GridIndex, Tally] = field(hash=False)
     """Shard → its pixels, counted; empty in editions of older versions."""
     tally: Tally
-    """Of all delivered tiles."""
+    """Sum over all delivered tiles."""
     undelivered_km2: Mapping[str, float] = field(hash=False)
     """Domain → area of its polygon outside the tiles that it was delivered with, if there is any."""
 

@@ -95,7 +95,7 @@ def find_items(path: Path) -> Path:
         if place.is_file():
             return place.resolve()
     raise ProductError(
-        f"{path}: expected a national product with a catalogue (current/catalog/{ITEMS}); `landcover publish` writes it"
+        f"{path}: expected a national product with a catalog (current/catalog/{ITEMS}); `landcover publish` writes it"
     )
 
 

@@ -67,7 +67,7 @@ class Cog:
 
     path: Path
     dataset: Any
-    """What rasterio gives: header, tags, overviews."""
+    """The open rasterio dataset, for header, tags and overviews."""
 
     def read(
         self,

@@ -1,4 +1,4 @@
-"""STAC items of input tiles: made from what was examined, read back as plain values."""
+"""STAC items of input tiles: made from examined files, and read back as plain values."""
 
 import datetime as dt
 import json
@@ -32,7 +32,7 @@ def span(days: Days | None, year: int) -> tuple[dt.datetime, dt.datetime, dt.dat
 
 
 def provenance(origin: Origin) -> dict[str, Any]:
-    """STAC properties of an origin: licence, providers, citation; what is unknown is left out."""
+    """STAC properties of an origin: licence, providers, citation; unknown ones are left out."""
     return origin_fields(
         licence=origin.licence, attribution=origin.attribution, citation=origin.citation, doi=origin.doi
     )
@@ -43,8 +43,8 @@ def item_of(
 ) -> pystac.Item:
     """The STAC item of a tile that will lie at `path`.
 
-    Files below `near` are named relative to the item, so that a catalogue beside its delivery can move
-    with it; others absolutely.
+    Files below `near` have relative hrefs, so that a catalog beside its delivery can move with it; others have absolute
+    ones.
     """
     start, middle, end = span(tile.acquired, about.year)
     geometry, bbox = footprint(tile.tile.window, about.crs)
@@ -102,10 +102,10 @@ def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
 def read_items(collection: pystac.Collection) -> list[pystac.Item]:
     """The items that a domain's collection names, as `index` wrote them.
 
-    pystac's own walk follows links and migrates old versions, ten times slower: minutes for a nation.
+    pystac's own walk, which migrates old versions, is ten times slower: minutes for a nation.
 
     Raises:
-        CatalogError: an item that is gone or no JSON of one.
+        CatalogError: an item is missing or damaged.
     """
     paths = [Path(link.get_absolute_href() or link.href) for link in collection.get_item_links()]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -123,7 +123,7 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
     """The tile that an item describes; opens no raster.
 
     Raises:
-        CatalogError: an item of another tile size, or one that `index` did not write.
+        CatalogError: the item has another tile size, or was not written by `index`.
     """
     where = item.get_self_href() or item.id
     try:
@@ -134,7 +134,7 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
         hole_share = None if holes is None else float(holes["share"])
     except (KeyError, TypeError, ValueError) as error:
         raise CatalogError(
-            f"{where}: is no item of an input tile: {type(error).__name__} {error}; index the domain again"
+            f"{where}: is not an item of an input tile: {type(error).__name__} {error}; index the domain again"
         ) from error
     if shape != (tile_size, tile_size):
         raise CatalogError(
@@ -146,13 +146,13 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
 
 
 def interval(item: pystac.Item) -> tuple[dt.datetime | None, dt.datetime | None]:
-    """First and last moment that an item says."""
+    """First and last moment of an item."""
     common = item.common_metadata
     return common.start_datetime or item.datetime, common.end_datetime or item.datetime
 
 
 def acquired_of(item: pystac.Item) -> Days | None:
-    """Days of acquisition as our own items say them; None where only the vintage is known."""
+    """Days of acquisition from our own items; None where only the vintage is known."""
     start, end = interval(item) if item.properties.get("landcover:acquired") else (None, None)
     return (start.date(), end.date()) if start and end else None
 
