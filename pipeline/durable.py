@@ -114,3 +114,22 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text as `replacing` does.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file as `replacing` does.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.legend import Nomenclature
 
 if TYPE_CHECKING:
-    from pipeline.runs.accuracy.evaluate import Evaluated
+    from pipeline.runs.accuracy.scoring import EvaluationResult
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def evaluate(
         Nomenclature, typer.Option("--reference-as", help="What the reference's numbers mean.")
     ] = "flair19",
     field: Annotated[str, typer.Option("--field", help="Attribute of the polygons that holds the number.")] = "",
-    classes: Annotated[Nomenclature, typer.Option("--classes", help="Whose classes of a map are judged.")] = "flair12",
+    classes: Annotated[Nomenclature, typer.Option("--classes", help="Classes to compare.")] = "flair12",
     sample: Annotated[
         Path | None, typer.Option("--sample", help="What people found at the points of `landcover sample`.")
     ] = None,
@@ -69,7 +69,7 @@ def evaluate(
 ) -> None:
     """Measure a network on labelled patches, a map against a reference, or a map by a sample: figures and report."""
     from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
-    from pipeline.runs.accuracy.scoring import Judging
+    from pipeline.runs.accuracy.scoring import EvaluationOptions
 
     if sum(given is not None for given in (weights, reference, sample)) != 1:
         raise ConfigError(
@@ -79,7 +79,7 @@ def evaluate(
         _evaluate_sample(sample, out)
         return
     places = places or []
-    how = Judging(mode=mode, units=units, workers=workers, scheduler=scheduler)
+    options = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler)
     with progress_bar("evaluate") as progress:
         if weights is not None:
             done = evaluate_set(
@@ -90,27 +90,27 @@ def evaluate(
                 metadata=metadata,
                 engine=engine,
                 precision=precision,
-                how=how,
+                options=options,
                 progress=progress,
             )
         else:
             if len(places) != 1 or reference is None:
-                raise ConfigError(f"--reference judges one map: a GeoTIFF or a folder; got {len(places)}")
+                raise ConfigError(f"--reference evaluates one map: a GeoTIFF or a folder; got {len(places)}")
             done = evaluate_map(
                 places[0],
                 reference,
                 out=out,
                 nomenclature=reference_as,
                 field=field,
-                judged=classes,
-                how=how,
+                classes=classes,
+                options=options,
                 progress=progress,
             )
     _print_scores(done)
 
 
-def _print_scores(done: "Evaluated") -> None:
-    from pipeline.evaluation.report import BY_CLASS, MEANS
+def _print_scores(done: "EvaluationResult") -> None:
+    from pipeline.evaluation.metrics import BY_CLASS, MEANS
 
     given = done.evaluation
     found = given.scored(given.mode)
@@ -120,7 +120,7 @@ def _print_scores(done: "Evaluated") -> None:
             low, high = given.intervals.means[name]
             sure = f"  (95 %: {100 * low:.2f} – {100 * high:.2f})"
         console.print(f"{called:<17} {100 * found[name]:.3f} %{sure}", highlight=False)
-    table = Table("class", "IoU", "F-score", "precision", "recall", box=None)
+    table = Table("class", *BY_CLASS.values(), box=None)
     for k, name in enumerate(given.names):
         cells = [f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS]
         table.add_row(name, *cells)
@@ -129,17 +129,13 @@ def _print_scores(done: "Evaluated") -> None:
 
 
 def _evaluate_sample(sample: Path, out: Path) -> None:
-    from pipeline import legend
-    from pipeline.runs.accuracy.reference_sample import evaluate_sample
+    from pipeline.runs.accuracy.stratified_sample import evaluate_sample
 
     done = evaluate_sample(sample, out=out)
-    found = done.estimates
-    console.print(f"overall accuracy {100 * found.overall.value:.2f} ± {100 * found.overall.half_width:.2f} %")
+    console.print(f"overall accuracy {done.overall * 100:.2f} %")
     table = Table("class", "user's, %", "producer's, %", "area, ha", box=None)
-    for k, value in enumerate(done.sample.classes):
-        percents = (f"{100 * e.value:.1f} ± {100 * e.half_width:.1f}" for e in (found.users[k], found.producers[k]))
-        area = found.areas[k]
-        table.add_row(legend.BY_VALUE[value].name, *percents, f"{area.value / 1e4:,.2f} ± {area.half_width / 1e4:,.2f}")
+    for c in done.classes:
+        table.add_row(c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
     console.print(table)
     console.print(f"± is half of a 95 % interval; report in {done.report}", soft_wrap=True)
 
@@ -161,7 +157,7 @@ def sample(
 ) -> None:
     """Draw a stratified random sample of a map, to be interpreted; `evaluate --sample` reads it."""
     from pipeline import legend
-    from pipeline.runs.accuracy.reference_sample import sample_map
+    from pipeline.runs.accuracy.stratified_sample import sample_map
 
     with progress_bar("sample") as progress:
         done = sample_map(

@@ -147,7 +147,7 @@ def verify(
 ) -> None:
     """Read every COG, checksum and item again, and the national store; count class changes across edges.
 
-    Fails when anything is wrong, or when a domain passes a limit of the campaign.
+    Fails when anything is wrong, or when a domain exceeds a limit of the campaign.
     """
     from pipeline.durable import write_json
     from pipeline.runs.quality.verify import verify as read_again
@@ -161,7 +161,7 @@ def verify(
         console.print(
             f"{d.domain}: {d.tiles} tiles, {d.files} files read; {len(d.missing)} missing, {len(d.problems)} problems"
         )
-    for kind, ratio in verified.figures.seams.ratios.items():
+    for kind, ratio in verified.metrics.seams.ratios.items():
         console.print(f"seams at {kind} edges: {ratio or 'there are none'}", highlight=False)
     if verified.borders:
         console.print(f"borders of domains, where another day's imagery begins: {verified.borders}", highlight=False)
@@ -184,7 +184,7 @@ def report(config: ConfigArgument, domain: DomainOption = None) -> None:
 
     With --domain only those domains' pages are written.
     """
-    from pipeline.runs.quality.report import report as write_reports
+    from pipeline.runs.quality.write_reports import write_reports
 
     with progress_bar("report") as progress:
         pages = write_reports(load_campaign(config), domains=domain or (), progress=progress)

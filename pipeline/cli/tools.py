@@ -57,13 +57,13 @@ def quantize(
     out: Annotated[Path, typer.Option("--out", metavar="MODEL.xml", help="The XML; .bin, .json, .html go beside it.")],
     domain: DomainOption = None,
     windows: Annotated[
-        int, typer.Option("--windows", min=1, help="Windows to calibrate on, and as many to judge by.")
+        int, typer.Option("--windows", min=1, help="Windows to quantize with, and as many to compare on.")
     ] = 64,
     min_agreement: Annotated[
         float, typer.Option("--min-agreement", min=0, max=1, help="Share of pixels that int8 must map as fp32 does.")
     ] = 0.99,
     slow: Annotated[
-        bool, typer.Option("--slow", help="Where nothing suffices, bring operations back to float, one by one.")
+        bool, typer.Option("--slow", help="Where no scheme suffices, return operations to float one by one.")
     ] = False,
 ) -> None:
     """Make an int8 network from windows of the catalogue, and report how it agrees with fp32."""
@@ -81,7 +81,7 @@ def quantize(
             progress=progress,
         )
     console.print(
-        f"{done.quantized.path}: agrees with fp32 on {done.agreement.overall:.3%} of {len(done.samples.held_out)} "
+        f"{done.quantized.path}: agrees with fp32 on {done.agreement.overall:.3%} of {len(done.windows.held_out)} "
         f"held-out windows; report in {done.html_file}",
         soft_wrap=True,
     )

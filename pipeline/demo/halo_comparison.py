@@ -8,7 +8,7 @@ from pipeline.products.assessment.edge_changes import Seams
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.quality.metrics import cuts_of, domain_seams
+from pipeline.runs.quality.quality_metrics import cuts_of, domain_seams
 
 
 def halo_free(campaign: Campaign, folder: Path) -> Campaign:

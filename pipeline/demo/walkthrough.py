@@ -32,9 +32,9 @@ from pipeline.products.tile.cog import read_cog
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
-from pipeline.runs.quality.metrics import ratio_json
-from pipeline.runs.quality.report import report
+from pipeline.runs.quality.quality_metrics import ratio_json
 from pipeline.runs.quality.verify import verify
+from pipeline.runs.quality.write_reports import write_reports
 from pipeline.sources.catalog.index import index, open_domain
 from pipeline.sources.reading.mosaic import Mosaic
 
@@ -94,7 +94,7 @@ def run_demo(out: Path, *, say: Say, seed: int = 2022) -> Toured:
     if not verified.clean:
         raise VerifyFailed(f"the demo's product is not clean: {json.dumps(verified.as_json())}")
     say(f"verified: {sum(d.files for d in verified.domains)} files and the national store are whole")
-    pages = report(campaign)
+    pages = write_reports(campaign)
     say(f"reported: {', '.join(str(path) for path in pages)}")
     recipe = load_recipe(campaign.model.recipe, base=campaign.base)
     confusion = sum((_confusion(campaign, d, country.tile_size) for d in country.domains), np.zeros((20, 20), np.int64))
@@ -109,7 +109,7 @@ def run_demo(out: Path, *, say: Say, seed: int = 2022) -> Toured:
         mpx_per_s=round(rate, 3),
         tiles=len(ended),
         domains=tuple(d.name for d in country.domains),
-        seams=_compare_seams(campaign, verified.figures.seams, out / "without-halo", say),
+        seams=_compare_seams(campaign, verified.metrics.seams, out / "without-halo", say),
         campaign=out / "campaign.yaml",
         product=published.store,
         preview=_draw(out / "preview.png", campaign, country, recipe),

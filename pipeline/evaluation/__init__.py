@@ -1,4 +1,4 @@
-"""How good a map is, and how sure that is: arrays in, figures out. Nothing here opens data."""
+"""Accuracy of maps and its uncertainty: scores, intervals, areas, seams and charts from arrays. Opens no data."""
 
 from pipeline.evaluation.metrics import confusion_matrix, scores
 

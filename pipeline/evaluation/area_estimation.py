@@ -19,7 +19,7 @@ Z_95 = 1.96
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, and half the width of its 95 % interval."""
+    """A value and half the width of its 95 % interval; `f"{estimate:.1f}"` gives `92.0 ± 10.9`, or `–` for NaN."""
 
     value: float
     half_width: float
@@ -29,19 +29,25 @@ class Estimate:
         """(low, high)."""
         return (self.value - self.half_width, self.value + self.half_width)
 
+    def __mul__(self, factor: float) -> "Estimate":
+        return Estimate(self.value * factor, self.half_width * factor)
+
+    def __format__(self, spec: str) -> str:
+        return "–" if math.isnan(self.value) else f"{self.value:{spec}} ± {self.half_width:{spec}}"
+
 
 @dataclass(frozen=True, eq=False)
 class AreaEstimates:
-    """What a sample says of a map; tuples in the order of the sample's classes."""
+    """Accuracy and areas from a sample; tuples in the order of the sample's classes."""
 
     proportions: NDArray[np.float64]
     """float64 (map class, reference class): estimated shares of the whole area (eq. 4)."""
     overall: Estimate
-    """Share of the area that is mapped right."""
+    """Share of the area that is mapped correctly."""
     users: tuple[Estimate, ...]
-    """Of what is mapped as a class, the share that is it."""
+    """Share of the area mapped as a class that truly is this class."""
     producers: tuple[Estimate, ...]
-    """Of what is a class, the share that is mapped so; NaN for a class that the sample never met."""
+    """Share of a class's true area that is mapped as this class; NaN for a class that no sampled point has."""
     areas: tuple[Estimate, ...]
     """True area of each class, in the unit of `mapped`."""
 
@@ -78,7 +84,7 @@ def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimate
         users=tuple(Estimate(float(u), _half(float(u * (1 - u) / s))) for u, s in zip(users, spare, strict=True)),
         producers=tuple(_producers(area, shares, spare, k) for k in range(len(area))),
         areas=tuple(
-            Estimate(float(p * area.sum()), _half(float(v)) * float(area.sum()))
+            Estimate(float(p), _half(float(v))) * float(area.sum())
             for p, v in zip(column, column_variance, strict=True)
         ),
     )

@@ -1,4 +1,4 @@
-"""Does a confidence of 0.9 come true nine times in ten: reliability, expected calibration error, temperature.
+"""Reliability of confidences: how often they are right, expected calibration error, temperature.
 
 Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
 """
@@ -18,7 +18,7 @@ BINS = 15
 _STEPS = 1 << 24
 """A confidence is counted in steps of 1 / this: sums are integers, and no order of adding changes a digit."""
 _RANGE = (0.05, 20.0)
-"""Temperatures that are looked at."""
+"""Least and greatest temperature of the search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Reliability:
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     """int64 (bin,)."""
     right: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    """int64 (bin,): those whose class is the true one."""
+    """int64 (bin,): pixels whose class is the true one."""
     confidence: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     """int64 (bin,): sum of their confidences, in `_STEPS`."""
 
@@ -45,7 +45,7 @@ class Reliability:
         return cls(
             np.bincount(bins, minlength=BINS),
             np.bincount(bins[hits], minlength=BINS),
-            # Floats, and exact: a part has fewer than 2²⁹ pixels.
+            # Exact in floats: a part has fewer than 2²⁹ pixels.
             np.bincount(bins, weights=np.rint(flat * _STEPS), minlength=BINS).astype(np.int64),
         )
 
@@ -54,7 +54,7 @@ class Reliability:
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """float64 (bin,): share that came true; NaN for an empty bin."""
+        """float64 (bin,): share of pixels with the true class; NaN for an empty bin."""
         return _by_bin(self.right, self.pixels)
 
     @property
@@ -71,7 +71,7 @@ class Reliability:
         """
         total = int(self.pixels.sum())
         if not total:
-            raise EvaluationError("no pixels to judge confidences by: every label counts for nothing")
+            raise EvaluationError("no pixels to measure confidences on: no pixel has a label that counts")
         return float(np.abs(self.right - self.confidence / _STEPS).sum() / total)
 
 

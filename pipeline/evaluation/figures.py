@@ -16,6 +16,7 @@ _DARK = 0.55
 """Share above which a cell is dark enough for white figures."""
 
 By = Literal["precision", "recall"]
+BY: tuple[By, By] = ("precision", "recall")
 
 
 def confusion(matrix: NDArray[np.int64], names: Sequence[str], *, by: By, title: str = "") -> bytes:

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap over the zones or patches that it was measured on.
+"""Confidence intervals of scores, by bootstrap over zones or patches.
 
 Pixels of one patch, and patches of one zone, are alike: resampling pixels would give intervals far too narrow, so whole
 units are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import EvaluationError
-from pipeline.evaluation.metrics import Mode, scores
+from pipeline.evaluation.metrics import BY_CLASS, MEANS, Mode, scores
 
 Interval = tuple[float, float]
 """(low, high) of 95 %."""
 
 _LEVEL = (2.5, 97.5)
-_MEANS = ("oa", "miou", "mfscore", "mprecision", "mrecall")
-_BY_CLASS = ("iou", "fscore", "precision", "recall")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def bootstrap(
 
     Args:
         matrices: int64 (unit, n, n): one confusion matrix for each zone or patch.
-        live: network indices to judge.
+        live: network indices of the classes to score.
         mode: as in `scores`.
         draws: resamples.
         seed: of the draws; the same gives the same intervals.
@@ -65,10 +63,10 @@ def bootstrap(
     for _ in range(draws):
         counts = rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64)
         found.append(scores((counts @ flat).reshape(n, n), live=live, mode=mode))
-    means = {name: _interval(np.array([f[name] for f in found])) for name in _MEANS}
+    means = {name: _interval(np.array([f[name] for f in found])) for name in MEANS}
     by_class = {}
     present = np.stack([f["present"] for f in found])
-    for name in _BY_CLASS:
+    for name in BY_CLASS:
         values = np.stack([f[name] for f in found])
         # A draw without the class says nothing of it, and must not pull its interval down to 0.
         by_class[name] = tuple(_interval(values[present[:, k], k]) for k in range(len(live)))

@@ -1,4 +1,4 @@
-"""The confusion matrix, and what is read off it: overall accuracy, IoU, F-score, precision, recall.
+"""The confusion matrix and its scores: overall accuracy, IoU, F-score, precision, recall.
 
 Classes are network indices here: FLAIR value − 1.
 """
@@ -22,9 +22,18 @@ _STRIP = 1 << 22
 Mode = Literal["legacy", "present"]
 MODES: tuple[Mode, Mode] = ("legacy", "present")
 
-
 Scores = Mapping[str, Any]
-"""What `scores` gives."""
+"""The result of `scores`."""
+MEANS = {
+    "oa": "overall accuracy",
+    "miou": "mIoU",
+    "mfscore": "mean F-score",
+    "mprecision": "mean precision",
+    "mrecall": "mean recall",
+}
+"""Key of `Scores` with one value → its name for people."""
+BY_CLASS = {"iou": "IoU", "fscore": "F-score", "precision": "precision", "recall": "recall"}
+"""Key of `Scores` with a value for each class → its name for people."""
 
 
 def confusion_matrix(truth: ArrayLike, prediction: ArrayLike, n: int) -> NDArray[np.int64]:
@@ -85,7 +94,7 @@ def scores(matrix: ArrayLike, *, live: Sequence[int], mode: Mode = "legacy") -> 
 
     Args:
         matrix: integers (n, n), rows truth, columns prediction, as `confusion_matrix` gives it.
-        live: network indices to judge, each once.
+        live: network indices of the classes to score, each once.
         mode: what a mean is over.
 
     Returns:
@@ -133,7 +142,7 @@ def as_ign(found: Scores, *, live: Sequence[int]) -> dict[str, Any]:
         found: of the same `live`.
         live: network indices, which name the classes.
     """
-    percent = {name: (100 * found[name]).tolist() for name in ("iou", "fscore", "precision", "recall")}
+    percent = {name: (100 * found[name]).tolist() for name in BY_CLASS}
     means = ("miou", "oa", "mfscore", "mprecision", "mrecall")
     return {
         "Avg_metrics_name": ["mIoU", "Overall Accuracy", "Fscore", "Precision", "Recall"],

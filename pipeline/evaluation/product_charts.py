@@ -1,7 +1,8 @@
-"""Charts of a product's report, drawn with matplotlib: PNG in, nothing on disk."""
+"""Charts of a product's quality report, drawn with matplotlib as PNG bytes."""
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -76,13 +77,13 @@ def tile_dots(offs: Mapping[str, Sequence[float]], *, limit: float) -> bytes:
     return as_png(figure)
 
 
-def pace(seconds: Sequence[float], pixels: Sequence[int]) -> bytes:
-    """Mpx/s of each tile, in the order in which they were sealed."""
+def pace(tiles: Sequence[Mapping[str, Any]]) -> bytes:
+    """Mpx/s of each tile, given its `seconds` and `pixels`, in the order in which they were sealed."""
     figure = Figure(figsize=(7, 2.6), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    rates = [p / 1e6 / s for s, p in zip(seconds, pixels, strict=True) if s > 0]
+    rates = [t["pixels"] / 1e6 / t["seconds"] for t in tiles if t["seconds"] > 0]
     axes.plot(range(1, len(rates) + 1), rates, marker=".", linewidth=1, color="#3b6ea5")
-    axes.set(xlabel="tiles, in the order of their seals", ylabel="Mpx/s a tile")
+    axes.set(xlabel="tiles, in the order of sealing", ylabel="Mpx/s a tile")
     axes.set_ylim(bottom=0)
     return as_png(figure)
 

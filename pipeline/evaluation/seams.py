@@ -67,8 +67,8 @@ class Crossings:
     @classmethod
     def of(cls, segments: NDArray[np.int64]) -> "Crossings":
         """From segments: int64 (segment, 4), columns as `sums`; those without a pair on one side are left out."""
-        told = segments[(segments[:, 1] > 0) & (segments[:, 3] > 0)].astype(np.float64)
-        return cls(len(told), told.sum(axis=0), told.T @ told)
+        counted = segments[(segments[:, 1] > 0) & (segments[:, 3] > 0)].astype(np.float64)
+        return cls(len(counted), counted.sum(axis=0), counted.T @ counted)
 
     def __add__(self, other: "Crossings") -> "Crossings":
         return Crossings(self.segments + other.segments, self.sums + other.sums, self.products + other.products)
@@ -77,6 +77,12 @@ class Crossings:
     def pairs(self) -> int:
         """Pairs of pixels across edges."""
         return int(self.sums[1])
+
+    @property
+    def change_shares(self) -> tuple[float, float]:
+        """Changes per pair across edges, and across the lines beside them; needs pairs of both."""
+        changes, pairs, beside, pairs_beside = (float(v) for v in self.sums)
+        return changes / pairs, beside / pairs_beside
 
     @property
     def seam_ratio(self) -> SeamRatio | None:
@@ -175,8 +181,8 @@ def border_crossings(
     changed = classes[:, 1:] != classes[:, :-1]
     same = owners[:, 1:] == owners[:, :-1]
     border = np.zeros_like(same)
-    held = slice(inner.start - 1, inner.stop - 1)
-    border[:, held] = ~same[:, held] & (owners[:, 1:] != 0)[:, held] & (owners[:, :-1] != 0)[:, held]
+    own = slice(inner.start - 1, inner.stop - 1)
+    border[:, own] = ~same[:, own] & (owners[:, 1:] != 0)[:, own] & (owners[:, :-1] != 0)[:, own]
     counts = [int((border & known & changed).sum()), int((border & known).sum()), 0, 0]
     for d in beside:
         for shifted in (np.roll(border, d, axis=1), np.roll(border, -d, axis=1)):

@@ -18,7 +18,7 @@ from pipeline.durable import sync, user_cache
 from pipeline.errors import EngineError, StorageError
 from pipeline.fingerprint import PRODUCT_VERSION, digest
 from pipeline.inference.map_graph import MapGraph
-from pipeline.inference.quantized_model import Quantized
+from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.inference.torch_engine import check_finite
 from pipeline.model import Model
 
@@ -38,7 +38,7 @@ class OpenVinoPredictor:
         *,
         precision: str = "fp32",
         threads: int | None = None,
-        quantized: Quantized | None = None,
+        quantized: QuantizedModel | None = None,
     ) -> None:
         import openvino
 
@@ -77,7 +77,7 @@ class OpenVinoPredictor:
         return self._requests[shape]
 
 
-def _graph_file(model: Model, precision: str, quantized: Quantized | None) -> Path:
+def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None) -> Path:
     """The XML to read: the model's own, or the one that was quantised from it."""
     if precision != "int8":
         return converted(model)

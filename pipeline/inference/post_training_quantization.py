@@ -1,7 +1,7 @@
-"""A network in int8, made by NNCF from windows alone: post-training quantisation of the OpenVINO graph.
+"""Post-training quantization of the OpenVINO graph to int8 by NNCF, from unlabelled windows.
 
-Only the network is quantised. What stands before it (mask, normalisation) and after it (class mask, softmax,
-argmax) stays in float, and the graph still takes uint8 and gives uint8.
+Only the network is quantized. The operations before it (mask, normalisation) and after it (class mask, softmax,
+argmax) stay in float, and the graph still takes uint8 and gives uint8.
 """
 
 import logging
@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 
 from pipeline.errors import EngineError, StorageError
 from pipeline.inference.openvino_engine import converted, save_graph, without_telemetry
-from pipeline.inference.quantized_model import Quantized, describe, read_quantized
+from pipeline.inference.quantized_model import QuantizedModel, describe, read_quantized
 from pipeline.model import Model
 from pipeline.sources.reading.mosaic import Pixels
 
 _SEARCH_STEPS = 20
-"""Operations that the accuracy control may bring back to float: each costs a pass over all its windows."""
+"""Operations that the accuracy control may return to float; each costs a pass over all its windows."""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to quantise."""
+    """One way to quantize."""
 
     name: str
     ranges: Literal["minmax", "default"]
-    """Of activations: from least to greatest over all windows, or NNCF's mean over windows."""
+    """Of activations: minimum to maximum over all windows, or NNCF's mean over windows."""
     bias_correction: bool
-    """Shift biases so that a layer's mean output is that of fp32."""
+    """Shift biases so that a layer's mean output equals that of fp32."""
     accuracy_control: bool = False
-    """Bring operations back to float, the worst first, until the windows agree: slow."""
+    """Return operations to float, the worst first, until the windows agree; slow."""
 
 
 SCHEMES = (
@@ -45,8 +45,8 @@ SCHEMES = (
 )
 """In the order in which they are tried.
 
-Measured with the left halves of five real patches and judged on the right ones: 0.9949, 0.9943 and 0.984
-agreement with fp32; on a small network of the demo 0.996, 0.995, 0.996. All run equally fast.
+Quantized with the left halves of five real patches, they agree with fp32 on 0.9949, 0.9943 and 0.984 of the right
+halves' pixels; on the demo's small network on 0.996, 0.995, 0.996. All run equally fast.
 """
 CONTROLLED = Scheme("minmax, accuracy control", "minmax", bias_correction=True, accuracy_control=True)
 
@@ -58,25 +58,25 @@ def require_nncf() -> None:
             import nncf
             import openvino  # noqa: F401
     except ImportError as error:
-        wanted = "quantising wants OpenVINO and NNCF: pip install 'landcover-pipeline[cpu]'"
+        wanted = "quantization needs OpenVINO and NNCF: pip install 'landcover-pipeline[cpu]'"
         raise EngineError(f"{wanted} ({error})") from error
     nncf.set_log_level(logging.ERROR)
 
 
 def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, max_drop: float = 0.01) -> Any:
-    """Quantises the graph of a model.
+    """Quantizes the graph of a model.
 
     Args:
         model: as `pipeline.model.load` gives it.
-        windows: to calibrate on, all of one shape, sides multiples of the network's stride.
-        scheme: how.
+        windows: to quantize with, all of one shape, sides multiples of the network's stride.
+        scheme: one of `SCHEMES`, or `CONTROLLED`.
         max_drop: the disagreement with fp32 that the accuracy control accepts, 0..1.
 
     Returns:
         An `openvino.Model` with the graph's inputs and output (see `graph.MapGraph`), of any window's size.
 
     Raises:
-        EngineError: NNCF is not installed, or the windows are none or of several shapes.
+        EngineError: NNCF is not installed, there is no window, or their shapes differ.
     """
     require_nncf()
     import nncf
@@ -84,7 +84,7 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
 
     shapes = {w.bands.shape for w in windows}
     if len(shapes) != 1:
-        raise EngineError(f"calibration wants windows of one shape, one or more; got {sorted(shapes)}")
+        raise EngineError(f"expected one or more quantization windows of one shape; got shapes {sorted(shapes)}")
     graph = openvino.Core().read_model(converted(model))
     _name_by_place(graph)
     open_shapes = [i.partial_shape for i in graph.inputs]
@@ -109,15 +109,15 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
     return quantized
 
 
-def save_quantized(graph: Any, path: Path) -> Quantized:
-    """Writes a quantised graph: XML and `.bin`, the XML last.
+def save_quantized(graph: Any, path: Path) -> QuantizedModel:
+    """Writes a quantized graph: XML and `.bin`, the XML last.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     remedy = "choose another place, and make room"
     try:
-        # An XML beside the weights of another would be read as whole.
+        # An XML beside the weights of another network would look complete.
         path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error}; {remedy}") from error
@@ -138,7 +138,7 @@ def _advanced(scheme: Scheme) -> Any:
 def _controlled(
     model: Model, graph: Any, windows: Sequence[Pixels], scheme: Scheme, *, max_drop: float, common: dict[str, Any]
 ) -> Any:
-    """Accuracy control, where accuracy is the agreement with fp32 over the calibration windows."""
+    """Accuracy control, where accuracy is the agreement with fp32 over the quantization windows."""
     import nncf
     import openvino
 
@@ -179,9 +179,9 @@ def _name_by_place(graph: Any) -> None:
 
 
 def _outside_network(graph: Any) -> list[str]:
-    """Names of the operations that no convolution comes before, or none after.
+    """Names of the operations without a convolution before them, or without one after them.
 
-    By position and not by name, because the conversion names fused convolutions anew.
+    They are found by position, because the conversion renames fused convolutions.
     """
     operations = graph.get_ordered_ops()
     # Convolution, GroupConvolution, ConvolutionBackpropData.
@@ -205,7 +205,7 @@ def _outside_network(graph: Any) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF and what it imports warn of their own deprecations and of torch's version, which no user can mend."""
+    """Silences warnings of NNCF and its imports about deprecations and torch's version, which users cannot fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.config import EngineName, Precision
 from pipeline.errors import EngineError
 from pipeline.inference.openvino_engine import OpenVinoPredictor
-from pipeline.inference.quantized_model import Quantized, read_quantized
+from pipeline.inference.quantized_model import QuantizedModel, read_quantized
 from pipeline.inference.torch_engine import TorchPredictor, device, set_threads
 from pipeline.model import Model
 
@@ -23,7 +23,7 @@ class Engine:
 
     name: Literal["torch", "openvino"] = "torch"
     precision: Precision = "fp32"
-    quantized: Quantized | None = None
+    quantized: QuantizedModel | None = None
     """The network in int8; None for every other precision."""
     compiled: bool = False
     """Torch's compiler fuses the graph."""

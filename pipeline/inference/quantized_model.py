@@ -1,6 +1,6 @@
-"""A network in int8 on disk: OpenVINO's XML with its weights beside it, and what it was made from.
+"""A quantized network on disk: OpenVINO's XML with its weights beside it, and what it was made from.
 
-The XML itself says so (its `rt_info`), so that the two files are all there is to copy.
+The XML records its origin (in `rt_info`), so the two files are all there is to copy.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ _REMEDY = "run `landcover quantize` again"
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """A quantised network, named by its content."""
+class QuantizedModel:
+    """A quantized network, identified by its content."""
 
     path: Path
     """Absolute, of the XML; the `.bin` is beside it."""
     sha256: str
-    """Over the XML and then the `.bin`."""
+    """Hash of the XML and then the `.bin`."""
     weights_sha256: str
-    """Of the weights that it was made from."""
+    """Hash of the weights that it was made from."""
     recipe_digest: str
-    """Of the recipe that it was made under."""
+    """Digest of the recipe that it was made with."""
 
     def check_fits(self, model: Model) -> None:
         """Raises EngineError unless it was made from this model's weights and recipe."""
@@ -39,20 +39,20 @@ class Quantized:
                 f"{model.weights_hash[:12]}… ({model.source or 'a network in memory'}); {_REMEDY}"
             )
         if self.recipe_digest != _digest_of(model):
-            raise EngineError(f"{self.path}: was made under another recipe than today's {model.recipe.name}; {_REMEDY}")
+            raise EngineError(f"{self.path}: was made with another version of recipe {model.recipe.name}; {_REMEDY}")
 
     def check_unchanged(self) -> None:
-        """Raises EngineError where the files are no longer those that were read, or differ on this machine."""
+        """Raises EngineError where the files changed since they were read, or differ on this machine."""
         now = _sha256(self.path)
         if now != self.sha256:
             raise EngineError(
-                f"{self.path}: expected a quantised network of SHA-256 {self.sha256[:12]}…, got {now[:12]}…: it "
+                f"{self.path}: expected a quantized network of SHA-256 {self.sha256[:12]}…, got {now[:12]}…: it "
                 "changed after the run was planned, or differs on this machine; put it back or start the run again"
             )
 
 
 def describe(graph: Any, model: Model, *, scheme: str) -> None:
-    """Writes into an `openvino.Model` what it was made from, and how: it is saved in the XML."""
+    """Writes weights, recipe and scheme into an `openvino.Model`; they are saved in its XML."""
     for name, value in (
         ("weights_sha256", model.weights_hash),
         ("recipe", model.recipe.name),
@@ -62,11 +62,11 @@ def describe(graph: Any, model: Model, *, scheme: str) -> None:
         graph.set_rt_info(value, [_SECTION, name])
 
 
-def read_quantized(path: Path) -> Quantized:
-    """The quantised network of an XML that `landcover quantize` wrote.
+def read_quantized(path: Path) -> QuantizedModel:
+    """The quantized network of an XML that `landcover quantize` wrote.
 
     Raises:
-        EngineError: XML or `.bin` is missing or cannot be read, or nobody wrote into it what it was made from.
+        EngineError: XML or `.bin` is missing or cannot be read, or it does not record its weights and recipe.
     """
     path = path.absolute()
     sha256 = _sha256(path)
@@ -74,12 +74,12 @@ def read_quantized(path: Path) -> Quantized:
         # The file is the user's own, as the weights are, and expat expands no external entity.
         root = ET.parse(path).getroot()  # noqa: S314
     except ET.ParseError as error:
-        raise EngineError(f"{path}: is no XML of OpenVINO ({error}); {_REMEDY}") from error
-    said = {name: root.find(f"rt_info/{_SECTION}/{name}") for name in ("weights_sha256", "recipe_digest")}
-    values = {name: element.get("value", "") for name, element in said.items() if element is not None}
-    if len(values) != len(said):
-        raise EngineError(f"{path}: does not say which weights and recipe it was made from; {_REMEDY}")
-    return Quantized(path, sha256, **values)
+        raise EngineError(f"{path}: is not an XML of OpenVINO ({error}); {_REMEDY}") from error
+    elements = {name: root.find(f"rt_info/{_SECTION}/{name}") for name in ("weights_sha256", "recipe_digest")}
+    values = {name: element.get("value", "") for name, element in elements.items() if element is not None}
+    if len(values) != len(elements):
+        raise EngineError(f"{path}: does not record the weights and recipe that it was made from; {_REMEDY}")
+    return QuantizedModel(path, sha256, **values)
 
 
 def _sha256(path: Path) -> str:
@@ -89,7 +89,7 @@ def _sha256(path: Path) -> str:
             hasher.update(part.read_bytes())
         except OSError as error:
             raise EngineError(
-                f"{part}: expected a quantised network's file, it cannot be read: {error.strerror}; give the path of "
+                f"{part}: a quantized network's file cannot be read: {error.strerror}; give the path of "
                 f"the XML with its .bin beside it, or {_REMEDY}"
             ) from error
     return hasher.hexdigest()

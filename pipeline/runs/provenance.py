@@ -3,7 +3,7 @@
 from pipeline.config import Campaign, Recipe
 from pipeline.errors import CatalogError, ConfigError
 from pipeline.grid import CRS
-from pipeline.sources.catalog.index import read_about
+from pipeline.sources.catalog.index import read_description
 from pipeline.sources.delivery.attribution import Origin
 
 
@@ -16,7 +16,7 @@ def lattice_of(campaign: Campaign) -> str:
     found: dict[str, list[str]] = {}
     for section in campaign.domains:
         try:
-            found.setdefault(read_about(campaign.catalog, section.name).crs, []).append(section.name)
+            found.setdefault(read_description(campaign.catalog, section.name).crs, []).append(section.name)
         except CatalogError:
             # A domain that is not indexed yet has no lattice; who maps it is told so.
             continue

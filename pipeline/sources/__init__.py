@@ -1,7 +1,6 @@
 """From deliveries on disk to windows of pixels.
 
-`index` writes the input catalogue, `open_domain` reads it, `Mosaic` and `Raster` are what the network
-reads from.
+`index` writes the input catalog and `open_domain` reads it. The network reads windows from a `Mosaic` or a `Raster`.
 """
 
 from pipeline.sources.catalog.index import IndexReport, index, open_domain

@@ -1,4 +1,4 @@
-"""What the input catalogue says about a domain: tiles, files and fill. Plain values, no raster opened."""
+"""A domain in the input catalog as plain values: its tiles, the files behind them and their fill. Opens no raster."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,55 +12,57 @@ from pipeline.errors import CatalogError
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Affine6, Tile, Window
 from pipeline.sources.bit_depth import DEEP, RULE
-from pipeline.sources.delivery.attribution import UNKNOWN, Days, Origin
+from pipeline.sources.delivery.acquisition_dates import Days
+from pipeline.sources.delivery.attribution import UNKNOWN, Origin
 from pipeline.sources.delivery.names import Kind
 from pipeline.sources.http_path import WebPath
+from pipeline.sources.short_lists import first_names
 
 RVB = ("red", "green", "blue")
 """Bands of an RVB file, in its order."""
 IMAGERY = (*RVB, "nir")
 BANDS = (*IMAGERY, "elevation")
-"""All bands that a domain can have; FLAIR's fifth is a height."""
+"""All bands that a domain can have; FLAIR's fifth band is a height."""
 
 CELL = 250
-"""Elevation is resampled in whole cells of the lattice of this many pixels a side (50 m).
+"""Side in pixels (50 m) of the cells of the lattice in which elevation is resampled.
 
-A cell is always the same request to GDAL, so its floats are the same whatever window was asked for.
+A cell is always the same request to GDAL, so its floats are the same whatever window is read.
 """
 
-_ASKERS = 16
-"""Threads that ask the file system."""
+_STAT_THREADS = 16
+"""Threads that wait for the file system."""
 
 Ring = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, order=True)
 class Asset:
-    """One file behind a tile, with what is needed to read it without looking at its header again."""
+    """One file behind a tile, with all that is needed to read it without its header."""
 
     kind: Kind
     path: Path
     """Absolute."""
     signature: str
-    """`fingerprint.file_signature` of the content when it was indexed."""
+    """`fingerprint.file_signature` of its content when it was indexed."""
     size: int
     """Bytes."""
     mtime_ns: int
-    """Time of the last change in nanoseconds, when it was indexed."""
+    """Time of its last change in nanoseconds when it was indexed."""
     transform: Affine6
     """Affine coefficients of the raster in the lattice's CRS, in metres; north-up."""
     shape: tuple[int, int]
     """(height, width) in the file's own pixels."""
     dtype: str
-    """numpy's name of the samples' type."""
+    """numpy's name of the sample type."""
     block: tuple[int, int]
     """(height, width) of the file's internal blocks."""
     nodata: str | None
-    """No-data value of an elevation file, as text because it may be `nan`; None where there is none."""
+    """Nodata value of an elevation file, as text because it may be `nan`; None where there is none."""
 
     @property
     def resolution_m(self) -> float:
-        """Metres of a pixel of the file."""
+        """Side of the file's pixels in metres."""
         return self.transform[0]
 
     @property
@@ -70,12 +72,12 @@ class Asset:
 
     @property
     def resampled(self) -> bool:
-        """True where the file's pixels are not the lattice's: any elevation model, imagery of another resolution."""
+        """True where the pixels are not those of the lattice: elevation models, and imagery of another resolution."""
         return self.kind in ("dsm", "dtm") or abs(self.resolution_m - RESOLUTION_M) > 1e-6 * RESOLUTION_M
 
     @property
     def deep(self) -> bool:
-        """True for imagery of more than 8 bits, which is read as `depth.as_levels` has it."""
+        """True for imagery of more than 8 bits, which `bit_depth` converts."""
         return self.kind in ("rvb", "irc") and self.dtype == DEEP
 
     @property
@@ -85,36 +87,36 @@ class Asset:
         return (left, top + e * self.shape[0], left + a * self.shape[1], top)
 
     def meets(self, window: Window) -> bool:
-        """True where the file, or one of its pixels beyond its edge, covers a part of the lattice window."""
+        """True where the file covers a part of the lattice window; a resampled file reaches one pixel further."""
         reach = self.resolution_m if self.resampled else 0.0
         left, bottom, right, top = window.bounds
         own = self.bounds
-        # A hundredth of a pixel, because files state their corners with an error of that order.
+        # A hundredth of a pixel: corners in headers have an error of that order.
         slack = 0.01 / PIXELS_PER_M - reach
         return own[0] + slack < right and own[2] - slack > left and own[1] + slack < top and own[3] - slack > bottom
 
     @property
     def content(self) -> dict[str, object]:
-        """What pixels depend on: everything but the place and the date of the file."""
+        """All that the pixels depend on: everything but the file's place and date."""
         return {
             "kind": self.kind,
             "signature": self.signature,
             "transform": [round(c, 6) for c in self.transform],
             "shape": self.shape,
             "nodata": self.nodata,
-            # Only where it was applied: should the rule change, nothing else is mapped again.
+            # Only where it applies: if the rule changes, nothing else is mapped again.
             **({"levels": RULE} if self.deep else {}),
         }
 
     @cached_property
     def content_digest(self) -> str:
-        """Of `content`; a file is behind its neighbours' tiles too."""
+        """Digest of `content`, kept because a file is behind its neighbours' tiles too."""
         return digest(self.content)
 
 
 @dataclass(frozen=True, order=True)
 class Fill:
-    """Where a tile's imagery may be fill: there, a pixel of the fill's value is no data."""
+    """Area in which a tile's imagery may be fill: there, pixels with the fill's value are nodata."""
 
     value: int
     """0 (black) or 255 (white)."""
@@ -129,17 +131,17 @@ class Fill:
 
 @dataclass(frozen=True, order=True)
 class InputTile:
-    """A tile of imagery with all files behind it."""
+    """A tile of imagery and all files behind it."""
 
     tile: Tile
     assets: tuple[Asset, ...]
     """Sorted; elevation files within 100 m of the tile are among them."""
     fill: tuple[Fill, ...] = ()
-    """At most one of each value."""
+    """At most one for each value."""
     acquired: Days | None = None
-    """First and last day of acquisition, where the delivery has them."""
+    """First and last day of acquisition, if the delivery states them."""
     hole_share: float | None = None
-    """0..1 of the tile without elevation, where `stage` counted it."""
+    """Share of the tile without elevation, 0..1, if `stage` counted it."""
 
     def has(self, kind: Kind) -> bool:
         """True where a file of this kind is behind the tile."""
@@ -148,7 +150,7 @@ class InputTile:
 
 @dataclass(frozen=True)
 class DomainInputs:
-    """A domain's tiles as the catalogue has them."""
+    """A domain as the input catalog describes it."""
 
     domain: Domain
     window: Window
@@ -156,22 +158,22 @@ class DomainInputs:
     tiles: tuple[InputTile, ...]
     """Sorted by name."""
     crs: str = CRS
-    """`EPSG:…` of the lattice on which the tiles lie; overseas it is a UTM zone's."""
+    """`EPSG:…` of the lattice on which the tiles lie; overseas that of a UTM zone."""
     origin: Origin = UNKNOWN
-    """Whose data, under which licence, cited how."""
+    """Producer, licence and citation."""
     acquired: Days | None = None
-    """First and last day of acquisition, where the delivery has them."""
+    """First and last day of acquisition, if the delivery states them."""
     limits: tuple[LimitName, ...] = ()
-    """Limits of the model's card that the domain passes and that were accepted when it was indexed."""
+    """Limits of the model card that the domain exceeds and that were accepted when it was indexed."""
 
     @property
     def attribution(self) -> str:
-        """`IGN, BD ORTHO 2021`; empty where the catalogue has none."""
+        """`IGN, BD ORTHO 2021`; empty where the catalog has none."""
         return self.origin.attribution
 
     @property
     def licence(self) -> str:
-        """SPDX identifier; empty where the catalogue has none."""
+        """SPDX identifier; empty where the catalog has none."""
         return self.origin.licence
 
     @property
@@ -185,19 +187,19 @@ class DomainInputs:
         return _distinct(a for t in self.tiles for a in t.assets)
 
     def tile(self, name: str) -> InputTile:
-        """The tile of this name.
+        """The tile with this name.
 
         Raises:
-            CatalogError: the domain has none.
+            CatalogError: the domain has no such tile.
         """
         for tile in self.tiles:
             if tile.tile.name == name:
                 return tile
-        some = ", ".join(self.names[:12]) + (" …" if len(self.tiles) > 12 else "")
-        raise CatalogError(f"domain {self.domain} has no tile {name!r}; its {len(self.tiles)} tiles: {some}")
+        some = first_names(self.names, 12)
+        raise CatalogError(f"domain {self.domain} has no tile {name!r}; its {len(self.tiles)} tiles are {some}")
 
     def meeting(self, window: Window) -> tuple[InputTile, ...]:
-        """The tiles that share a pixel with `window`, in their order."""
+        """The tiles that share at least one pixel with `window`, in their order."""
         if not window.pixels:
             return ()
         near = {i for cell in self._cells(window) for i in self._tiles_by_cell.get(cell, ())}
@@ -205,7 +207,7 @@ class DomainInputs:
 
     @cached_property
     def _tiles_by_cell(self) -> dict[tuple[int, int], list[int]]:
-        """Which of `tiles` touch each cell: a nation's plan asks for the neighbours of each of its tiles."""
+        """Positions in `tiles` by the cell that they touch: a nation's plan needs the neighbours of every tile."""
         found: dict[tuple[int, int], list[int]] = {}
         for i, tile in enumerate(self.tiles):
             for cell in self._cells(tile.tile.window):
@@ -213,7 +215,7 @@ class DomainInputs:
         return found
 
     def _cells(self, window: Window) -> Iterator[tuple[int, int]]:
-        """Squares of the first tile's size that `window` touches, by row and column."""
+        """(row, column) of the squares of the first tile's size that `window` touches."""
         side = self.tiles[0].tile.window.height if self.tiles else 1
         for row in range(window.row // side, (window.bottom - 1) // side + 1):
             for col in range(window.col // side, (window.right - 1) // side + 1):
@@ -225,43 +227,39 @@ class DomainInputs:
         return _distinct(a for t in self.meeting(cells) for a in t.assets if a.meets(cells if a.resampled else window))
 
     def around(self, window: Window) -> "DomainInputs":
-        """The same domain with only the tiles and files behind `window`: small to send to a worker."""
+        """The same domain with only the tiles and files behind `window`, which makes it small to send to a worker."""
         behind = frozenset(self.behind(window))
         tiles = tuple(
             replace(t, assets=tuple(a for a in t.assets if a in behind)) for t in self.meeting(whole_cells(window))
         )
         return replace(self, tiles=tiles)
 
-    def changed(self, assets: Iterable[Asset]) -> list[str]:
-        """One sentence for each file that is gone or whose content is no longer what was indexed."""
-        return list(self.changes(assets).values())
-
     def changes(self, assets: Iterable[Asset]) -> dict[Asset, str]:
-        """The files that are gone or whose content is no longer what was indexed, with a sentence each.
+        """The files that are missing or have changed since they were indexed, with one sentence each.
 
-        Each is asked once, by threads: a domain has up to twenty thousand files, and a shared file system
-        answers after a millisecond.
+        Threads check each file once: a domain has up to twenty thousand files, and a shared file system takes a
+        millisecond for each.
         """
-        asked = list(dict.fromkeys(assets))
-        with ThreadPoolExecutor(_ASKERS) as pool:
-            return {a: sentence for a, sentence in zip(asked, pool.map(_change, asked), strict=True) if sentence}
+        distinct = list(dict.fromkeys(assets))
+        with ThreadPoolExecutor(_STAT_THREADS) as pool:
+            return {a: sentence for a, sentence in zip(distinct, pool.map(_change, distinct), strict=True) if sentence}
 
     @staticmethod
     def purged(asset: Asset) -> str | None:
-        """A sentence where there is no file any more; None where one is there, readable or not."""
+        """One sentence if the file no longer exists; None if it exists, readable or not."""
         try:
             asset.path.stat()
         except FileNotFoundError:
-            return _gone(asset)
+            return _missing(asset)
         except OSError:
             return None
         return None
 
     def inputs_digest(self, window: Window) -> str:
-        """32 hexadecimal digits over all that the pixels of `window` depend on.
+        """32 hexadecimal digits over everything on which the pixels of `window` depend.
 
-        The files behind it, the tiles and fill that meet it, and its part inside the domain, because
-        beyond the domain's edge the image is reflected. Paths and dates do not count.
+        That is the files behind it, the tiles and fill that it meets, and its part inside the domain, because the image
+        is reflected beyond the domain's edge. Paths and dates do not count.
         """
         inside = window.intersect(self.window)
         tiles = [
@@ -298,14 +296,14 @@ def _change(asset: Asset) -> str | None:
         if stat.st_size == asset.size and file_signature(asset.path) == asset.signature:
             return None
     except FileNotFoundError:
-        return _gone(asset)
+        return _missing(asset)
     except OSError as error:
-        return f"{asset.path}: cannot be read: {error.strerror or error}; restore it, or index the domain again"
-    return f"{asset.path}: its content is no longer what was indexed; index the domain again"
+        return f"{asset.href}: cannot be read: {error.strerror or error}; restore it, or index the domain again"
+    return f"{asset.href}: has changed since it was indexed; index the domain again"
 
 
-def _gone(asset: Asset) -> str:
+def _missing(asset: Asset) -> str:
     return (
-        f"{asset.path} cannot be read: No such file or directory. It was indexed, so it was purged (scratch disks "
-        "remove what is old), moved or deleted: copy it back to its place, or index the domain again from where it is"
+        f"{asset.href}: cannot be read because it is missing: since it was indexed it was purged (scratch disks remove "
+        "old files), moved or deleted. Copy it back to its place, or index the domain again from where it is"
     )

@@ -1,20 +1,20 @@
-"""What the installed GDAL can read and write."""
+"""Drivers and version of the installed GDAL."""
 
 import rasterio
 from rasterio.env import Env
 
 NEEDED = ("JP2OpenJPEG", "VRT", "GTiff", "COG")
-"""Drivers that deliveries, the elevation mosaic and products go through."""
+"""Drivers that deliveries, the elevation mosaic and products require."""
 LISTED = (*NEEDED, "GTI", "Zarr")
-"""Drivers that are told besides; nothing fails without them."""
+"""Drivers that `landcover doctor` lists; nothing fails without the last two."""
 
 
 def gdal_version() -> str:
-    """GDAL's version, `3.10.3`."""
+    """GDAL's version, such as `3.10.3`."""
     return str(rasterio.__gdal_version__)
 
 
 def gdal_drivers() -> frozenset[str]:
-    """Short names of the drivers that this process has."""
+    """Short names of the drivers in this process."""
     with Env() as environment:
         return frozenset(environment.drivers())

@@ -15,8 +15,8 @@ from pipeline import legend
 from pipeline.config import Recipe
 from pipeline.durable import replacing, write_json
 from pipeline.evaluation import figures
-from pipeline.evaluation.metrics import as_ign
-from pipeline.evaluation.report import BY_CLASS, MEANS, Evaluation
+from pipeline.evaluation.evaluation_report import Evaluation
+from pipeline.evaluation.metrics import BY_CLASS, MEANS, as_ign
 from pipeline.model.checkpoint import IGNORED, PREFIX
 from pipeline.training.run_config import Training
 

@@ -24,7 +24,7 @@ from pipeline.config import Recipe, load_recipe
 from pipeline.durable import replacing
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation import figures
-from pipeline.evaluation.report import Evaluation
+from pipeline.evaluation.evaluation_report import Evaluation
 from pipeline.model import build
 from pipeline.model.checkpoint import fit_tensors
 from pipeline.model.weights import read_weights

@@ -1,4 +1,4 @@
-"""Labelled patches out of a domain's imagery and a reference, in FLAIR's layout."""
+"""Cuts labelled patches from a domain's imagery and a reference, in FLAIR's layout."""
 
 from pathlib import Path
 
@@ -27,29 +27,32 @@ def cut_patches(
     least: float = 0.5,
     progress: Progress = SILENT,
 ) -> tuple[Patch, ...]:
-    """Cuts each tile into patches side by side and keeps those that are imagery throughout and labelled enough.
+    """Cuts each tile into adjacent patches and writes those without nodata and with enough labels.
 
     Args:
-        reference: classes of any nomenclature, written as FLAIR values.
-        catalog: folder of the input catalogue.
-        domain: `D034_2021`.
-        out: folder of the set; `metadata.json` says where each patch lies.
+        reference: classes of any nomenclature; they are written as FLAIR values.
+        catalog: folder of the input catalog.
+        domain: such as `D034_2021`.
+        out: folder of the set; its `metadata.json` contains the position of each patch.
         recipe: name or path; its bands are cut.
-        tile_m: side of the catalogue's tiles in metres; a tile is a zone, so that neighbours stay together.
-        size: pixels a side of a patch.
-        least: share of a patch's pixels that have a label, 0..1.
+        tile_m: side of the catalog's tiles in metres. A tile is a zone, so that neighbours stay together.
+        size: side of a patch in pixels.
+        least: smallest share, 0..1, of a patch's pixels with a label.
         progress: counts tiles.
 
+    Returns:
+        The patches in the order in which they were cut.
+
     Raises:
-        ConfigError: no patch is left.
-        CatalogError, SourceError: imagery or a reference that cannot be had.
+        ConfigError: no patch remains.
+        CatalogError, SourceError: imagery or the reference cannot be read.
         StorageError: `out` cannot be written.
     """
     rules = load_recipe(recipe)
     inputs = open_domain(catalog, domain, tile_size=tile_m * PIXELS_PER_M)
     mosaic = Mosaic.of(inputs, bands=rules.bands, height_step_m=rules.height_step_m)
-    cut: list[Patch] = []
-    about = {}
+    patches: list[Patch] = []
+    metadata = {}
     tiles = sorted(t.tile for t in inputs.tiles)
     progress.start(len(tiles))
     for tile in progress.track(tiles):
@@ -61,18 +64,18 @@ def cut_patches(
             pixels = mosaic.read(window)
             if not pixels.valid.all():
                 continue
-            cut.append(write_patch(out, (domain, tile.name, len(cut)), pixels.bands, mask, geobox=geobox))
-            about[cut[-1].name] = _about(domain, tile.name, window)
-    if not cut:
+            patches.append(write_patch(out, (domain, tile.name, len(patches)), pixels.bands, mask, geobox=geobox))
+            metadata[patches[-1].name] = _metadata(domain, tile.name, window)
+    if not patches:
         raise ConfigError(
-            f"{reference.path}: no patch of {size} px in {domain} is imagery throughout and {least:.0%} labelled; do "
-            "they lie on each other?"
+            f"{reference.path}: no patch of {size} px in {domain} has imagery everywhere and {least:.0%} of labels; "
+            "check that the reference covers the imagery"
         )
-    write_json(out / "metadata.json", about)
-    return tuple(cut)
+    write_json(out / "metadata.json", metadata)
+    return tuple(patches)
 
 
-def _about(domain: Domain, zone: str, window: Window) -> dict[str, str | float]:
+def _metadata(domain: Domain, zone: str, window: Window) -> dict[str, str | float]:
     left, bottom, right, top = window.bounds
-    place = {"patch_centroid_x": (left + right) / 2, "patch_centroid_y": (bottom + top) / 2}
-    return {"domain": domain, "zone": zone} | place
+    centre = {"patch_centroid_x": (left + right) / 2, "patch_centroid_y": (bottom + top) / 2}
+    return {"domain": domain, "zone": zone} | centre

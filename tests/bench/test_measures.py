@@ -55,7 +55,7 @@ def test_what_int8_is_judged_by_in_the_mirrored_imagery_was_not_calibrated_on() 
     assert 0.4 < unseen.mean() < 0.6
     np.testing.assert_array_equal(unseen, mirrored(patches, everywhere)[0] == 9)
     halves = of_patches(patches, exact_model())
-    assert all((w.pixels.bands == 7).all() for w in halves.calibration)
+    assert all((w.pixels.bands == 7).all() for w in halves.quantization)
     assert all((w.pixels.bands == 9).all() for w in halves.held_out)
 
 

@@ -17,7 +17,7 @@ from pipeline.demo.orthoimage import photograph
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.grid import Tile, Window
 from pipeline.sources.catalog.index import index, open_domain
-from pipeline.sources.delivery.names import walk
+from pipeline.sources.delivery.names import find_files
 from pipeline.sources.reading.mosaic import Mosaic
 
 SIZE = 500
@@ -30,7 +30,7 @@ def country(tmp_path_factory: pytest.TempPathFactory) -> Country:
 
 def test_every_file_is_recognised_and_every_tile_has_its_four_kinds(country: Country) -> None:
     for domain in country.domains:
-        found = walk([domain.delivery])
+        found = find_files([domain.delivery])
         assert not found.ignored
         kinds = {(f.corner, f.kind) for f in found.delivered}
         assert kinds == {(t, k) for t in domain.tiles for k in ("rvb", "irc", "dsm", "dtm")}
@@ -54,7 +54,7 @@ def test_the_reader_gives_back_what_was_photographed(country: Country, tmp_path:
 
 
 def test_infrared_files_hold_near_infrared_red_and_green(country: Country) -> None:
-    files = {(f.kind, f.corner): f.path for f in walk([country.domains[0].delivery]).delivered}
+    files = {(f.kind, f.corner): f.path for f in find_files([country.domains[0].delivery]).delivered}
     tile = country.domains[0].tiles[0]
     with rasterio.open(files["rvb", tile]) as rvb, rasterio.open(files["irc", tile]) as irc:
         assert irc.driver == "JP2OpenJPEG"
@@ -67,7 +67,7 @@ def test_infrared_files_hold_near_infrared_red_and_green(country: Country) -> No
 
 
 def test_elevation_has_what_ign_s_has(country: Country) -> None:
-    west, east = ({(f.kind, f.corner): f.path for f in walk([d.delivery]).delivered} for d in country.domains)
+    west, east = ({(f.kind, f.corner): f.path for f in find_files([d.delivery]).delivered} for d in country.domains)
     tile = country.domains[0].tiles[0]
     left, _, _, top = Tile.named(tile, SIZE).window.bounds
     with rasterio.open(west["dsm", tile]) as dsm, rasterio.open(west["dtm", tile]) as dtm:

@@ -19,9 +19,9 @@ from pipeline.runs.tracking.status import status
 from pipeline.sources import index
 from pipeline.stac_fields import providers
 from tests.runs.ingest.test_stage import run as stage
-from tests.sources.delivery.test_attribution import write_table
 from tests.support.archives import make_archives
 from tests.support.campaigns import TILE, Made, make_campaign
+from tests.support.dbase import write_table
 
 WHO = "IGN, BD ORTHO 2021, LiDAR HD"
 CITED = f"{WHO} (Licence Ouverte Etalab 2.0)"

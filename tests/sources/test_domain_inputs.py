@@ -1,4 +1,4 @@
-"""What a domain's inputs answer without a raster: which tiles are near, and which files changed."""
+"""A domain finds the tiles near a window and the files that changed, without opening a raster."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.grid import Tile, Window, union
-from pipeline.sources.catalog.index import DomainInputs, InputTile, open_domain
+from pipeline.sources import DomainInputs, InputTile, open_domain
 from tests.sources.catalog.test_index import DOMAIN, SIZE, indexed
 from tests.support.deliveries import make_delivery
 
@@ -16,33 +16,32 @@ edges = st.integers(-700, 700)
 
 
 @given(st.sets(st.tuples(places, places), min_size=1), edges, edges, st.integers(0, 500), st.integers(0, 500))
-def test_the_tiles_that_meet_a_window_are_those_that_share_a_pixel(
+def test_meeting_returns_the_tiles_that_share_a_pixel_with_the_window(
     at: set[tuple[int, int]], row: int, col: int, height: int, width: int
 ) -> None:
-    # Corners on the names' unit of 50 px, but on no common grid of tiles.
+    # Corners are multiples of 50 px, but not on a common grid of tiles.
     tiles = tuple(
         InputTile(Tile(f"{r}-{c}", Window(r * 100 + 50 * (c % 2), c * 100, 100, 100)), ()) for r, c in sorted(at)
     )
     inputs = DomainInputs("D001_2021", union([t.tile.window for t in tiles]), tiles)
     window = Window(row, col, height, width)
-    naive = [
+    expected = [
         t
         for t in tiles
         if max(t.tile.window.row, row) < min(t.tile.window.bottom, row + height)
         and max(t.tile.window.col, col) < min(t.tile.window.right, col + width)
     ]
-    assert list(inputs.meeting(window)) == naive
+    assert list(inputs.meeting(window)) == expected
 
 
-def test_a_file_behind_several_tiles_is_asked_once_and_named_with_what_happened(tmp_path: Path) -> None:
+def test_a_changed_file_behind_several_tiles_is_reported_once(tmp_path: Path) -> None:
     indexed(make_delivery(tmp_path / "in"), tmp_path / "cat")
     inputs = open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
-    gone, other, touched = inputs.assets[:3]
-    gone.path.unlink()
+    missing, other, touched = inputs.assets[:3]
+    missing.path.unlink()
     other.path.write_bytes(bytes(other.size))
     os.utime(touched.path, (0, 0))
     changes = inputs.changes([*inputs.assets, *reversed(inputs.assets)])
-    assert list(changes) == [gone, other], "another date is no other content"
-    assert "cannot be read" in changes[gone]
-    assert "no longer what was indexed" in changes[other]
-    assert inputs.changed(inputs.assets) == list(changes.values())
+    assert list(changes) == [missing, other], "another date is not another content"
+    assert "it is missing" in changes[missing]
+    assert "has changed since it was indexed" in changes[other]

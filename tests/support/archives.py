@@ -1,4 +1,4 @@
-"""7z archives as IGN ships them, and as nobody should."""
+"""7z archives as IGN ships them, and bad ones."""
 
 import hashlib
 import struct
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.grid import Tile
 from pipeline.sources.delivery.names import imagery_folder
+from tests.support.dbase import write_table
 from tests.support.deliveries import Delivery, hills, make_delivery, roofs, write_relief
 
 STORED = [{"id": py7zr.FILTER_COPY}]
@@ -99,11 +100,7 @@ def make_archives(
 
 def write_dalles(path: Path, names: list[str]) -> None:
     """The shapefile of a delivery's tiles, without geometry: dBASE with one column, NOM, each name after `./`."""
-    width = 80
-    head = struct.pack("<B3BIHH20x", 3, 121, 1, 1, len(names), 65, 1 + width)
-    column = struct.pack("<11sc4xBB14x", b"NOM", b"C", width, 0)
-    rows = b"".join(b" " + f"./{name}".encode("latin-1").ljust(width) for name in names)
-    path.with_suffix(".dbf").write_bytes(head + column + b"\r" + rows + b"\x1a")
+    write_table(path.with_suffix(".dbf"), {"NOM": 80}, [(f"./{name}",) for name in names])
     path.write_bytes(struct.pack(">I20xI", 9994, 50) + struct.pack("<II", 1000, 0) + bytes(64))
 
 

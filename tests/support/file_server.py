@@ -1,18 +1,27 @@
-"""A file server on loopback with byte ranges, which may want a token.
+"""A file server on loopback with byte ranges, which may require a token, redirect or fail.
 
 `python -m tests.support.file_server FOLDER [TOKEN]`
 
-A process of its own, because GDAL waits for its answers without letting Python's other threads run.
+It runs in a process of its own, because GDAL waits for answers without letting Python's other threads run. Beside the
+folder's files it serves:
+
+    /headers               the request's headers and body as JSON
+    /redirect/URL          a redirect to the quoted URL, with the status in the query `?303`
+    /busy/COUNT/PATH       the file after COUNT answers of 503 with `Retry-After: 7`
+    /breaking/COUNT/PATH   the file after COUNT answers that end before their length
 """
 
 import http.server
+import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
 from tests.support.paths import ROOT
 
@@ -20,15 +29,67 @@ TOKEN_HEADER = "X-Token"  # noqa: S105  (a header's name)
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
-    """Files and their ranges, where the token is right."""
+    """Serves files and their ranges to requests with the right token."""
 
     token = ""
+    requests: ClassVar[Counter[str]] = Counter()
+    """How often each path was requested."""
 
     def do_GET(self) -> None:
+        if self.path.startswith("http://"):  # as a proxy is requested
+            self.path = urlsplit(self.path).path
+        self.requests[self.path] += 1
+        kind, _, rest = self.path.removeprefix("/").partition("/")
+        if kind == "redirect":
+            self._redirect(rest)
+        elif not self._allowed():
+            return
+        elif kind == "headers":
+            self._send_headers()
+        elif kind in ("busy", "breaking"):
+            count, _, path = rest.partition("/")
+            failing = self.requests[self.path] <= int(count)
+            self.path = f"/{path}"
+            self._fail(kind) if failing else self._send_file()
+        else:
+            self._send_file()
+
+    def do_HEAD(self) -> None:
+        if self.path.startswith("/redirect/"):
+            self._redirect(self.path.removeprefix("/redirect/"))
+        elif self._allowed():
+            super().do_HEAD()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def _redirect(self, quoted: str) -> None:
+        parts = urlsplit(quoted)
+        self.send_response(int(parts.query or 302))
+        self.send_header("Location", unquote(parts.path))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send_headers(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        content = json.dumps({"method": self.command, "headers": dict(self.headers), "body": body}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _fail(self, kind: str) -> None:
+        self.send_response(503 if kind == "busy" else 200)
+        self.send_header("Retry-After", "7")
+        self.send_header("Content-Length", "0" if kind == "busy" else "1000")
+        self.end_headers()
+        if kind == "breaking":
+            self.wfile.write(b"only a part")
+            self.close_connection = True
+
+    def _send_file(self) -> None:
         span = self.headers.get("Range")
         path = Path(self.translate_path(self.path))
-        if not self._allowed():
-            return
         if span is None or not path.is_file():
             super().do_GET()
             return
@@ -40,10 +101,6 @@ class Files(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}")
         self.end_headers()
         self.wfile.write(part)
-
-    def do_HEAD(self) -> None:
-        if self._allowed():
-            super().do_HEAD()
 
     def _allowed(self) -> bool:
         if self.token and self.headers.get(TOKEN_HEADER) != self.token:

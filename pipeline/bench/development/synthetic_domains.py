@@ -7,9 +7,9 @@ from pathlib import Path
 from pipeline.domain import Domain
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
-from pipeline.sources.catalog.writer import Described, write_domain
+from pipeline.sources.catalog.writer import TileDescription, write_domain
 from pipeline.sources.delivery import names as delivery
-from pipeline.sources.delivery.attribution import About, Origin
+from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.delivery.names import Kind
 from pipeline.sources.domain_inputs import Asset, InputTile
 
@@ -49,8 +49,8 @@ def make_up(folder: Path, footprints: Sequence[Footprint], *, write: Write) -> P
     for footprint in footprints:
         below = folder / "deliveries" / footprint.domain
         tiles = [InputTile(tile, _files(below, footprint.domain, tile, write)) for tile in footprint.tiles]
-        about = About(footprint.domain, YEAR, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
-        write_domain(catalog, about, [Described(tile, ()) for tile in tiles])
+        about = DomainDescription(footprint.domain, YEAR, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
+        write_domain(catalog, about, [TileDescription(tile, ()) for tile in tiles])
     return catalog
 
 

@@ -16,8 +16,8 @@ from pipeline.bench.machine import cores
 from pipeline.bench.report import Report
 from pipeline.config import Campaign
 from pipeline.inference.post_training_quantization import SCHEMES, Scheme, quantize_graph, save_quantized
-from pipeline.inference.quantized_model import Quantized
-from pipeline.runs.quantization.tradeoff import Point, as_figures, frontier, kept, of_campaign, of_patches
+from pipeline.inference.quantized_model import QuantizedModel
+from pipeline.runs.quantization.tradeoff import TradeoffPoint, as_figures, frontier, kept, of_campaign, of_patches
 
 NAME = "quantize"
 _DEMO_WINDOWS = 32
@@ -29,7 +29,7 @@ def run(imagery: Imagery, *, say: Say) -> Report:
     demo = imagery.demo(say)
     # At the small scale the other schemes would only take time.
     schemes, windows = (SCHEMES, _DEMO_WINDOWS) if imagery.scale.apart else (SCHEMES[:1], 2)
-    works: dict[str, Callable[[], tuple[Point, ...]]] = {
+    works: dict[str, Callable[[], tuple[TradeoffPoint, ...]]] = {
         "patches": lambda: imagery.measured(on_patches, imagery, schemes=schemes),
         "demo": lambda: imagery.measured(on_demo, demo, schemes=schemes, windows=windows),
     }
@@ -52,21 +52,21 @@ def run(imagery: Imagery, *, say: Say) -> Report:
     )
 
 
-def on_patches(imagery: Imagery, *, schemes: Sequence[Scheme]) -> tuple[Point, ...]:
+def on_patches(imagery: Imagery, *, schemes: Sequence[Scheme]) -> tuple[TradeoffPoint, ...]:
     """The frontier over the right halves of the patches."""
     return frontier(imagery.model, of_patches(imagery.patches, imagery.model), threads=cores(), schemes=schemes)
 
 
-def on_demo(campaign: Campaign, *, schemes: Sequence[Scheme], windows: int) -> tuple[Point, ...]:
+def on_demo(campaign: Campaign, *, schemes: Sequence[Scheme], windows: int) -> tuple[TradeoffPoint, ...]:
     """The frontier over held-out windows of the demo's country."""
     model, samples = of_campaign(campaign, windows=windows)
     return frontier(model, samples, threads=cores(), schemes=schemes)
 
 
-def in_int8(imagery: Imagery, path: Path) -> Quantized:
+def in_int8(imagery: Imagery, path: Path) -> QuantizedModel:
     """The imagery's network in int8, calibrated on the left halves of the patches, as an XML at `path`."""
     model = imagery.model
-    windows = [w.pixels for w in of_patches(imagery.patches, model).calibration]
+    windows = [w.pixels for w in of_patches(imagery.patches, model).quantization]
     return save_quantized(quantize_graph(model, windows, SCHEMES[0]), path)
 
 
@@ -77,7 +77,7 @@ def held_out(patches: Patches) -> Patches:
     return marks
 
 
-def _picture(frontiers: Mapping[str, Sequence[Point]]) -> Image.Image:
+def _picture(frontiers: Mapping[str, Sequence[TradeoffPoint]]) -> Image.Image:
     lines = []
     for where, points in frontiers.items():
         ordered = sorted(points, key=lambda p: p.mpx_per_s)

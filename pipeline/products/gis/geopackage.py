@@ -10,7 +10,7 @@ import pyogrio
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from pipeline.durable import replacing
+from pipeline.durable import write_bytes
 
 
 def write_geopackage(
@@ -49,5 +49,4 @@ def write_geopackage(
         layer=layer,
         layer_metadata={key: str(value) for key, value in (metadata or {}).items()} or None,
     )
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    write_bytes(path, content.getvalue())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import legend
-from pipeline.durable import replacing
+from pipeline.durable import replacing, write_text
 from pipeline.errors import ProductError
 from pipeline.grid import RESOLUTION_M, union
 from pipeline.legend import LAYERS, Layer
@@ -97,8 +97,7 @@ def write_style(path: Path) -> None:
     ET.SubElement(root, "blendMode").text = "0"
     ET.indent(root)
     head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-    with replacing(path) as temporary:
-        temporary.write_text(head + ET.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
+    write_text(path, head + ET.tostring(root, encoding="unicode") + "\n")
 
 
 def write_quick_look(path: Path, classes: NDArray[np.uint8]) -> None:

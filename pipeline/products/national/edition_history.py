@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.durable import replacing, sync
+from pipeline.durable import sync, write_text
 from pipeline.errors import ProductError
 from pipeline.products.national.edition_record import (
     HIGHEST,
@@ -91,8 +91,7 @@ def drop(national: Path, number: int) -> None:
     if current is not None and current.number == number:
         raise ProductError(f"{edition.path}: is the current edition; restore or publish another one first")
     if next_number(national) == number + 1:
-        with replacing(national / "editions" / HIGHEST) as temporary:
-            temporary.write_text(f"{number}\n", encoding="ascii")
+        write_text(national / "editions" / HIGHEST, f"{number}\n")
     going = edition.path.with_name(f".{edition.path.name}.tmp")
     try:
         # The name goes first, so that nobody opens half an edition.

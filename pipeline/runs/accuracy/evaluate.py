@@ -1,7 +1,6 @@
-"""How good a network is on labelled patches, and a map against a reference: one streamed confusion matrix."""
+"""Evaluates a network on labelled patches, or a map against a reference, by one streamed confusion matrix."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -9,10 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import legend
-from pipeline.cluster import spread
 from pipeline.config import EngineName, Precision, load_recipe
 from pipeline.errors import EvaluationError
-from pipeline.evaluation.report import Evaluation
 from pipeline.grid import Window
 from pipeline.inference import Engine, predictor_for, resolve_engine
 from pipeline.legend import Nomenclature
@@ -21,13 +18,12 @@ from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.accuracy.scoring import (
     DEFAULT,
-    Judged,
-    Judging,
-    Sums,
+    BlockComparison,
+    EvaluationOptions,
+    EvaluationResult,
     Units,
-    evaluation_of,
-    judge,
-    write_evaluation,
+    compare,
+    evaluate_jobs,
 )
 from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
 from pipeline.sources.labels.reference import Reference
@@ -35,15 +31,7 @@ from pipeline.sources.labels.reference import Reference
 _BATCH = 8
 """Patches a job: a task of a second or two."""
 _BLOCK = 5_000
-"""Pixels a side of what is compared at once: 1 km."""
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluated:
-    """What was found, and where it was written."""
-
-    evaluation: Evaluation
-    report: Path
+"""Pixels a side of a block that is compared at once: 1 km."""
 
 
 def evaluate_set(
@@ -55,9 +43,9 @@ def evaluate_set(
     metadata: Path | None = None,
     engine: EngineName = "auto",
     precision: Precision = "fp32",
-    how: Judging = DEFAULT,
+    options: EvaluationOptions = DEFAULT,
     progress: Progress = SILENT,
-) -> Evaluated:
+) -> EvaluationResult:
     """Maps every patch as one window, as the cards do, and compares it with its mask.
 
     Args:
@@ -66,7 +54,7 @@ def evaluate_set(
         out: folder of the results.
         metadata: JSON that says domain and zone where paths do not.
         engine: what runs the network, with `precision`.
-        how: mode, units, processes.
+        options: mode, units, processes.
         progress: counts patches.
 
     Raises:
@@ -80,25 +68,24 @@ def evaluate_set(
     rules = load_recipe(recipe)
     model = load(weights, rules)
     resolved = resolve_engine(engine, precision=precision)
-    zones = _by_zones(patches, how.units)
-    work = partial(_judge_patches, model=model, engine=resolved, zones=zones)
-    results = spread(_batches(patches), work, workers=how.workers, scheduler=how.scheduler)
+    zones = _by_zones(patches, options.units)
     progress.start(len(patches))
-    sums = Sums.of(results, progress=progress)
-    evaluation = evaluation_of(
-        sums,
+    return evaluate_jobs(
+        _batches(patches),
+        partial(_compare_patches, model=model, engine=resolved, zones=zones),
         title=f"{rules.name} on {len(patches)} patches",
         live=rules.live,
         units="zones" if zones else "patches",
-        how=how,
         about={
             "weights": f"{weights}, SHA-256 {model.weights_hash}",
             "recipe": rules.name,
             "engine": f"{resolved.name} {resolved.precision}",
             "patches": ", ".join(map(str, places)),
         },
+        out=out,
+        options=options,
+        progress=progress,
     )
-    return Evaluated(evaluation, write_evaluation(out, evaluation))
 
 
 def _by_zones(patches: Sequence[Patch], units: Units) -> bool:
@@ -116,10 +103,10 @@ def _batches(patches: Sequence[Patch]) -> Iterator[tuple[Patch, ...]]:
         yield batch
 
 
-def _judge_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zones: bool) -> list[Judged]:
+def _compare_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zones: bool) -> list[BlockComparison]:
     """One window a patch: no halo, as the cards' own measurement."""
     recipe, predictor = model.recipe, predictor_for(model, engine)
-    judged = []
+    compared = []
     for patch in batch:
         pixels, truth = read_image(patch, bands=recipe.bands), read_mask(patch)
         if truth.shape[0] % recipe.stride or truth.shape[1] % recipe.stride:
@@ -129,8 +116,8 @@ def _judge_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zone
             )
         classes, confidence = predictor(pixels[None], np.ones((1, *truth.shape), np.bool_))[0]
         unit = patch.unit if zones else patch.name
-        judged.append(judge(truth, classes, confidence, live=recipe.live, unit=unit, domain=patch.domain))
-    return judged
+        compared.append(compare(truth, classes, confidence, live=recipe.live, unit=unit, domain=patch.domain))
+    return compared
 
 
 def evaluate_map(
@@ -140,55 +127,54 @@ def evaluate_map(
     out: Path,
     nomenclature: Nomenclature = "flair19",
     field: str = "",
-    judged: Nomenclature = "flair12",
-    how: Judging = DEFAULT,
+    classes: Nomenclature = "flair12",
+    options: EvaluationOptions = DEFAULT,
     progress: Progress = SILENT,
-) -> Evaluated:
+) -> EvaluationResult:
     """Compares maps with a reference raster or polygons, block by block, on the maps' own pixels.
 
     Args:
         place: a GeoTIFF of FLAIR values, a folder of `…-landcover.tif`, or a national product.
         reference: raster of one band or polygons, in any CRS.
         out: folder of the results.
-        nomenclature: what the reference's numbers mean.
+        nomenclature: nomenclature of the reference's numbers.
         field: of polygons: the attribute that holds them.
-        judged: whose classes are judged; those that the reference lacks are left out too.
-        how: mode and processes; the bootstrap draws tiles, and blocks of 1 km of a single map.
+        classes: nomenclature whose classes are compared; those that the reference lacks are left out too.
+        options: mode and processes; the bootstrap draws tiles, and blocks of 1 km of a single map.
         progress: counts blocks.
 
     Raises:
         ProductError, SourceError: maps or a reference that cannot be read.
-        EvaluationError: they do not meet.
+        EvaluationError: they do not overlap.
         ClusterError: a running cluster that cannot be had, or was lost.
         StorageError: `out` cannot be written.
     """
     maps = find_maps(place)
     truth = Reference.open(reference, nomenclature=nomenclature, field=field)
     known = set(legend.to_flair(nomenclature).values())
-    live = tuple(v for v in sorted(legend.to_flair(judged).values()) if v in known)
+    live = tuple(v for v in sorted(legend.to_flair(classes).values()) if v in known)
     jobs = [(one, window) for one in maps for window in one.window.split(_BLOCK)]
     several = len(maps) > 1
-    work = partial(_judge_block, reference=truth, live=live, tiles=several)
-    results = spread(jobs, work, workers=how.workers, scheduler=how.scheduler)
     progress.start(len(jobs))
-    sums = Sums.of(results, progress=progress)
-    evaluation = evaluation_of(
-        sums,
+    return evaluate_jobs(
+        jobs,
+        partial(_compare_block, reference=truth, live=live, tiles=several),
         title=f"{place.name} against {reference.name}",
         live=live,
         units="tiles" if several else "blocks of 1 km",
-        how=how,
-        about={"maps": str(place), "reference": f"{reference}, {nomenclature}", "judged": judged},
+        about={"maps": str(place), "reference": f"{reference}, {nomenclature}", "classes": classes},
+        out=out,
+        options=options,
+        progress=progress,
     )
-    return Evaluated(evaluation, write_evaluation(out, evaluation))
 
 
-def _judge_block(
+def _compare_block(
     job: tuple[ClassMap, Window], *, reference: Reference, live: tuple[int, ...], tiles: bool
-) -> list[Judged]:
+) -> list[BlockComparison]:
     one, window = job
     truth = reference.read(one.geobox[window.slices])
     unit = one.name if tiles else f"{one.name} ({window.row}, {window.col})"
     # Where there is no truth, nothing needs to be read.
     classes = one.read(window) if truth.any() else np.zeros_like(truth)
-    return [judge(truth, classes, None, live=live, unit=unit, domain=one.domain)]
+    return [compare(truth, classes, None, live=live, unit=unit, domain=one.domain)]

@@ -1,37 +1,39 @@
-"""What parts of a set give when they are judged, added up exactly, and the files that tell of it."""
+"""Compares patches or blocks of a map with labels, sums their confusion matrices exactly, and writes the results."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import legend
-from pipeline.durable import replacing, write_json
+from pipeline.cluster import spread
+from pipeline.durable import replacing, write_bytes, write_json, write_text
 from pipeline.errors import EvaluationError
-from pipeline.evaluation import confusion_matrix, figures
+from pipeline.evaluation import confusion_matrix, figures, scores
 from pipeline.evaluation.calibration import Reliability
+from pipeline.evaluation.evaluation_report import Evaluation, evaluation_page
 from pipeline.evaluation.intervals import bootstrap
-from pipeline.evaluation.metrics import MODES, Mode, as_ign
-from pipeline.evaluation.report import MEANS, Evaluation, page
+from pipeline.evaluation.metrics import MEANS, MODES, Mode, as_ign
 from pipeline.progress import Progress
 
 CLASSES = len(legend.FLAIR)
 """Rows of every matrix: all of FLAIR, as IGN's `confmat.npy` has."""
 
 Units = Literal["auto", "zones", "patches"]
+Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
-class Judging:
-    """How to judge."""
+class EvaluationOptions:
+    """How scores are averaged and resampled, and where the work runs."""
 
     mode: Mode = "legacy"
     """Of the means that are reported first."""
     units: Units = "auto"
-    """What the bootstrap draws of labelled patches; `auto` is zones where each patch has one and there are several."""
+    """The bootstrap draws these; `auto` is zones where every patch has one and there are several, else patches."""
     workers: int = 1
     """Processes on this machine."""
     scheduler: str | None = None
@@ -40,22 +42,22 @@ class Judging:
     """Of the bootstrap."""
 
 
-DEFAULT = Judging()
+DEFAULT = EvaluationOptions()
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """One part: a patch, or a block of a map."""
+class BlockComparison:
+    """A map compared with the truth over one patch, or one block of a map."""
 
     unit: str
-    """What it is resampled with: its zone, or itself."""
+    """The unit that it is resampled with: its zone, its tile, or itself."""
     domain: str
     matrix: NDArray[np.int64]
     """int64 (19, 19), rows truth."""
     reliability: Reliability
 
 
-def judge(
+def compare(
     truth: NDArray[np.uint8],
     classes: NDArray[np.uint8],
     confidence: NDArray[np.uint8] | None,
@@ -63,16 +65,16 @@ def judge(
     live: Sequence[int],
     unit: str,
     domain: str = "",
-) -> Judged:
+) -> BlockComparison:
     """Compares a map with the truth.
 
     Args:
         truth: uint8 (y, x), FLAIR values, 0 for no label.
         classes: uint8 (y, x), FLAIR values; where they are 0 (no data) nothing is compared.
         confidence: uint8 (y, x), 255 × probability; None where it is not known.
-        live: FLAIR values whose confidence is looked at.
-        unit: what the part is resampled with.
-        domain: where it lies.
+        live: FLAIR values whose confidence counts.
+        unit: the unit that the block is resampled with.
+        domain: the block's domain.
     """
     # Uint8 wraps: value 0 becomes 255, which the matrix ignores.
     labels = np.where(classes == legend.NODATA, np.uint8(255), truth - np.uint8(1))
@@ -81,34 +83,34 @@ def judge(
     if confidence is not None:
         counted = np.isin(truth, list(live)) & (classes != legend.NODATA)
         found = Reliability.of(confidence[counted] / np.float64(255), truth[counted] == classes[counted])
-    return Judged(unit, domain, matrix, found)
+    return BlockComparison(unit, domain, matrix, found)
 
 
 @dataclass
-class Sums:
-    """All parts together; integers, so that neither order nor number of workers changes them."""
+class ConfusionSums:
+    """Confusion matrices by unit and by domain; integers, so neither order nor number of workers changes them."""
 
     units: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     domains: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     reliability: Reliability = field(default_factory=Reliability)
 
     @classmethod
-    def of(cls, results: Iterable[Sequence[Judged]], *, progress: Progress) -> "Sums":
-        """Adds up what jobs give; `progress` counts their parts.
+    def of(cls, results: Iterable[Sequence[BlockComparison]], *, progress: Progress) -> "ConfusionSums":
+        """Sums the comparisons of all jobs; `progress` counts blocks.
 
         Raises:
             EvaluationError: no pixel could be compared.
         """
         sums, done = cls(), 0
-        for parts in results:
+        for blocks in results:
             # Where nothing was compared there is nothing to resample either.
-            for part in (p for p in parts if p.matrix.any()):
-                _add(sums.units, part.unit, part.matrix)
-                if part.domain:
-                    _add(sums.domains, part.domain, part.matrix)
-                sums.reliability = sums.reliability + part.reliability
-            done += len(parts)
-            progress.advance(len(parts))
+            for block in (b for b in blocks if b.matrix.any()):
+                _add(sums.units, block.unit, block.matrix)
+                if block.domain:
+                    _add(sums.domains, block.domain, block.matrix)
+                sums.reliability = sums.reliability + block.reliability
+            done += len(blocks)
+            progress.advance(len(blocks))
         if not sums.units:
             raise EvaluationError(
                 f"nothing to compare: of {done} parts, none has a pixel with both a label and a class; do they lie on "
@@ -132,82 +134,102 @@ def _add(sums: dict[str, NDArray[np.int64]], key: str, matrix: NDArray[np.int64]
         sums[key] = matrix.copy()
 
 
-def evaluation_of(
-    sums: Sums, *, title: str, live: Sequence[int], units: str, how: Judging, about: Mapping[str, str]
-) -> Evaluation:
-    """The figures of what was added up.
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """An evaluation and its written report."""
+
+    evaluation: Evaluation
+    report: Path
+
+
+def evaluate_jobs(
+    jobs: Iterable[Job],
+    work: Callable[[Job], Sequence[BlockComparison]],
+    *,
+    title: str,
+    live: Sequence[int],
+    units: str,
+    about: Mapping[str, str],
+    out: Path,
+    options: EvaluationOptions,
+    progress: Progress,
+) -> EvaluationResult:
+    """Runs all comparisons, sums their matrices, and writes figures and report.
 
     Args:
-        sums: of all parts.
+        jobs: picklable.
+        work: compares the blocks of one job.
         title: of the report.
-        live: FLAIR values that are judged.
-        units: what the units are called: zones, patches, blocks.
-        how: mode and seed.
-        about: what was compared.
+        live: FLAIR values of the compared classes.
+        units: what the resampled units are called: zones, patches, blocks.
+        about: inputs of the comparison, by name.
+        out: folder of the results.
+        options: mode, seed, processes.
+        progress: counts blocks.
+
+    Raises:
+        EvaluationError: no pixel could be compared.
+        ClusterError: a running cluster that cannot be had, or was lost.
+        StorageError: `out` cannot be written.
     """
+    sums = ConfusionSums.of(spread(jobs, work, workers=options.workers, scheduler=options.scheduler), progress=progress)
     index = tuple(value - 1 for value in live)
     several = len(sums.units) > 1
     stacked = np.stack([sums.units[u] for u in sorted(sums.units)])
-    return Evaluation(
+    evaluation = Evaluation(
         title,
         sums.matrix,
         index,
         by_domain=sums.domains,
-        intervals=bootstrap(stacked, live=index, mode=how.mode, seed=how.seed) if several else None,
+        intervals=bootstrap(stacked, live=index, mode=options.mode, seed=options.seed) if several else None,
         units=units,
-        mode=how.mode,
+        mode=options.mode,
         about=about,
         reliability=sums.reliability if sums.reliability.pixels.any() else None,
     )
+    return EvaluationResult(evaluation, write_evaluation(out, evaluation))
 
 
-def write_evaluation(out: Path, given: Evaluation) -> Path:
+def write_evaluation(out: Path, evaluation: Evaluation) -> Path:
     """Writes `confmat.npy`, `metrics.json`, the figures and `report.html`; returns the report's path.
 
     Raises:
         StorageError: `out` cannot be written.
     """
     with replacing(out / "confmat.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, given.matrix)
-    for by in ("precision", "recall"):
-        _write(out / f"confusion-{by}.png", figures.confusion(given.kept, given.names, by=by))
-    if given.reliability is not None:
-        _write(out / "reliability.png", figures.reliability({"confidence": given.reliability}))
-    write_json(out / "metrics.json", as_json(given))
+        np.save(file, evaluation.matrix)
+    for by in figures.BY:
+        write_bytes(out / f"confusion-{by}.png", figures.confusion(evaluation.kept, evaluation.names, by=by))
+    if evaluation.reliability is not None:
+        write_bytes(out / "reliability.png", figures.reliability({"confidence": evaluation.reliability}))
+    write_json(out / "metrics.json", as_json(evaluation))
     report = out / "report.html"
-    _write(report, page(given).encode())
+    write_text(report, evaluation_page(evaluation))
     return report
 
 
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def as_json(given: Evaluation) -> dict[str, Any]:
-    """IGN's keys first, then what theirs do not have; theirs in percent, ours 0..1."""
-    found = given.scored(given.mode)
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """IGN's keys first, in percent; then keys of our own, shares 0..1."""
     more: dict[str, Any] = {
-        "mode": given.mode,
-        "modes": {mode: {name: given.scored(mode)[name] for name in MEANS} for mode in MODES},
-        "pixels": int(given.matrix.sum()),
-        "judged_pixels": int(given.kept.sum()),
-        "by_domain": {
-            name: {mode: {k: s[k] for k in MEANS} for mode in MODES for s in [_scores(given, matrix, mode)]}
-            for name, matrix in sorted(given.by_domain.items())
-        },
-        "about": dict(given.about),
+        "mode": evaluation.mode,
+        "modes": _means(evaluation.matrix, evaluation.live),
+        "pixels": int(evaluation.matrix.sum()),
+        "judged_pixels": int(evaluation.kept.sum()),
+        "by_domain": {name: _means(matrix, evaluation.live) for name, matrix in sorted(evaluation.by_domain.items())},
+        "about": dict(evaluation.about),
     }
-    if given.intervals is not None:
+    if evaluation.intervals is not None:
         more["intervals_95"] = {
-            "units": f"{given.intervals.units} {given.units}",
-            "means": given.intervals.means,
-            "by_class": {k: list(v) for k, v in given.intervals.by_class.items()},
+            "units": f"{evaluation.intervals.units} {evaluation.units}",
+            "means": evaluation.intervals.means,
+            "by_class": {k: list(v) for k, v in evaluation.intervals.by_class.items()},
         }
-    if given.reliability is not None:
-        more["expected_calibration_error"] = given.reliability.ece
-    return as_ign(found, live=given.live) | more
+    if evaluation.reliability is not None:
+        more["expected_calibration_error"] = evaluation.reliability.ece
+    return as_ign(evaluation.scored(evaluation.mode), live=evaluation.live) | more
 
 
-def _scores(given: Evaluation, matrix: NDArray[np.int64], mode: Mode) -> Mapping[str, Any]:
-    return Evaluation("", matrix, given.live).scored(mode)
+def _means(matrix: NDArray[np.int64], live: Sequence[int]) -> dict[Mode, dict[str, float]]:
+    """Mode → key of `MEANS` → score."""
+    found = {mode: scores(matrix, live=live, mode=mode) for mode in MODES}
+    return {mode: {name: own[name] for name in MEANS} for mode, own in found.items()}

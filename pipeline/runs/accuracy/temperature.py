@@ -1,4 +1,4 @@
-"""The temperature of a network's confidence: fitted on half of a labelled set's zones, judged on the other half."""
+"""Fits the temperature of a network's confidence on half of a set's zones, and measures it on the other half."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from pipeline.config import Recipe, load_recipe
-from pipeline.durable import replacing, write_json
+from pipeline.durable import write_bytes, write_json, write_text
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import figures
 from pipeline.evaluation.calibration import Reliability, fit_temperature
@@ -20,13 +20,13 @@ from pipeline.progress import SILENT, Progress
 from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
 
 _A_PATCH = 2_000
-"""Pixels of a patch to fit on: neighbours say the same, and one number is fitted."""
+"""Pixels of a patch to fit on: neighbours are alike, and only one number is fitted."""
 _IN_ALL = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Calibrated:
-    """What was found; reliabilities are of zones that nothing was fitted on."""
+class TemperatureFit:
+    """A fitted temperature; its reliabilities are of zones that it was not fitted on."""
 
     temperature: float
     before: Reliability
@@ -45,28 +45,28 @@ def calibrate(
     metadata: Path | None = None,
     seed: int = 2022,
     progress: Progress = SILENT,
-) -> Calibrated:
-    """Fits a temperature and writes the recipe that has it, `calibration.json` and `reliability.png` into `out`.
+) -> TemperatureFit:
+    """Fits a temperature and writes its recipe, `calibration.json` and `reliability.png` into `out`.
 
     Args:
         places: folders and CSV lists of labelled patches that the network was not trained on.
         weights: path or `hf://…`, with `recipe`, a name or a path; its own temperature does not matter.
         out: folder of the results.
-        metadata: JSON that says domain and zone where paths do not.
+        metadata: JSON with domain and zone of patches whose paths do not name them.
         seed: of the split by zones and of the choice of pixels.
         progress: counts patches.
 
     Raises:
-        DeliveryError, SourceError: patches that are missing, cannot be read or are none.
-        WeightsError, ConfigError: weights or recipe that cannot be had.
+        DeliveryError, SourceError: patches that are missing, unreadable or not patches.
+        WeightsError, ConfigError: weights or recipe that cannot be loaded.
         EvaluationError: fewer than two zones, or no label of a live class in one of the halves.
         StorageError: `out` cannot be written.
     """
     rules = load_recipe(recipe)
     model = load(weights, rules)
     predictor = TorchPredictor(model)
-    fitting, judging = _halves(find_patches(places, metadata=metadata), seed)
-    progress.start(len(fitting) + len(judging))
+    fitting, held_out = _halves(find_patches(places, metadata=metadata), seed)
+    progress.start(len(fitting) + len(held_out))
     rng = np.random.default_rng(seed)
     limit = min(_A_PATCH, max(1, _IN_ALL // len(fitting)))
     logits, truth = [], []
@@ -76,9 +76,9 @@ def calibrate(
         truth.append(labels[chosen])
     temperature = round(fit_temperature(np.concatenate(logits), np.concatenate(truth)), 4)
     before, after = Reliability(), Reliability()
-    for one, labels in progress.track(_labelled(predictor, rules, judging)):
-        before, after = before + _judged(one, labels, 1.0), after + _judged(one, labels, temperature)
-    calibrated = Calibrated(temperature, before, after, out / f"{rules.name}.yaml", out / "reliability.png")
+    for one, labels in progress.track(_labelled(predictor, rules, held_out)):
+        before, after = before + _reliability(one, labels, 1.0), after + _reliability(one, labels, temperature)
+    calibrated = TemperatureFit(temperature, before, after, out / f"{rules.name}.yaml", out / "reliability.png")
     _write(calibrated, model)
     return calibrated
 
@@ -87,7 +87,7 @@ def _halves(patches: Sequence[Patch], seed: int) -> tuple[list[Patch], list[Patc
     units = sorted({p.unit for p in patches})
     if len(units) < 2:
         raise EvaluationError(
-            f"expected labelled patches of two or more zones, to fit on some and judge by others; got {units}"
+            f"expected labelled patches of two or more zones, to fit on some and measure on others; got {units}"
         )
     chosen = set(np.random.default_rng(seed).permutation(units)[: len(units) // 2].tolist())
     return [p for p in patches if p.unit in chosen], [p for p in patches if p.unit not in chosen]
@@ -96,7 +96,7 @@ def _halves(patches: Sequence[Patch], seed: int) -> tuple[list[Patch], list[Patc
 def _labelled(
     predictor: TorchPredictor, recipe: Recipe, patches: Sequence[Patch]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Of each patch, logits (pixel, class) and truth (pixel,) where the truth is a live class."""
+    """Yields logits (pixel, class) and truth (pixel,) of each patch, where the truth is a live class."""
     live = np.array(recipe.live)
     for patch in patches:
         mask = read_mask(patch)
@@ -105,15 +105,14 @@ def _labelled(
         yield logits[:, counted].T, np.searchsorted(live, mask[counted])
 
 
-def _judged(logits: NDArray[np.float32], truth: NDArray[np.int64], temperature: float) -> Reliability:
+def _reliability(logits: NDArray[np.float32], truth: NDArray[np.int64], temperature: float) -> Reliability:
     share = softmax(logits.astype(np.float64) / temperature, axis=1)
     return Reliability.of(share.max(axis=1), logits.argmax(axis=1) == truth)
 
 
-def _write(done: Calibrated, model: Model) -> None:
+def _write(done: TemperatureFit, model: Model) -> None:
     curves = {"temperature 1": done.before, f"temperature {done.temperature:g}": done.after}
-    with replacing(done.figure) as temporary:
-        temporary.write_bytes(figures.reliability(curves))
+    write_bytes(done.figure, figures.reliability(curves))
     content = {
         "weights_sha256": model.weights_hash,
         "temperature": done.temperature,
@@ -122,7 +121,4 @@ def _write(done: Calibrated, model: Model) -> None:
     }
     write_json(done.figure.with_name("calibration.json"), content)
     recipe = model.recipe.model_copy(update={"temperature": done.temperature})
-    with replacing(done.recipe) as temporary:
-        temporary.write_text(
-            yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
+    write_text(done.recipe, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

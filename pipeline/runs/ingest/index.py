@@ -1,4 +1,4 @@
-"""Deliveries and ready catalogues → the input catalogue, for the bands that a recipe wants."""
+"""Writes the input catalog from deliveries and external catalogs, for the bands of a recipe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,7 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.progress import SILENT, Progress
-from pipeline.sources.catalog import index as catalogs
-from pipeline.sources.catalog.index import IndexReport, Query
+from pipeline.sources.catalog.index import IndexReport, Query, index
 
 
 def index_domain(
@@ -24,16 +23,26 @@ def index_domain(
     query: Query | None = None,
     progress: Progress = SILENT,
 ) -> IndexReport:
-    """See `pipeline.sources.catalog.index.index`; tiles in metres, bands and training statistics by the recipe's name.
+    """Indexes a domain as `pipeline.sources.catalog.index.index` does, with the arguments of the command line.
+
+    Args:
+        sources: folders, paths or URLs of static STAC catalogs, URLs of STAC APIs.
+        domain: such as `D064_2021`.
+        catalog: the catalog's folder.
+        tile_m: side of a tile in metres.
+        recipe: name or path; it gives the bands and the training statistics.
+        accept: names of limits of the model card that may be exceeded.
+        query: which items of catalogs and APIs.
+        progress: counts files, then tiles.
 
     Raises:
-        ConfigError: `accept` names what is no limit, or there is no such recipe.
+        ConfigError: `accept` contains an unknown limit, or there is no such recipe.
     """
     if unknown := set(accept) - set(get_args(LimitName)):
         raise ConfigError(
-            f"unknown limit {', '.join(sorted(unknown))}: expected some of {', '.join(get_args(LimitName))}"
+            f"unknown limit {', '.join(sorted(unknown))}; expected some of {', '.join(get_args(LimitName))}"
         )
-    return catalogs.index(
+    return index(
         sources,
         domain=domain,
         catalog=catalog,

@@ -1,4 +1,4 @@
-"""Archives as IGN ships them → a folder that `index` takes."""
+"""From archives as IGN ships them to a folder that `index` reads."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -9,12 +9,23 @@ from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.progress import Progress
-from pipeline.sources import staging
-from pipeline.sources.staging import Archive, Contents, HeightsReport, Treatment
-from pipeline.sources.staging.cleanup import read_removed
-from pipeline.sources.staging.unpack import Unpacked, check_room, member_path
+from pipeline.sources.short_lists import first_names
+from pipeline.sources.staging.archives import Archive, check_md5, find_archives
+from pipeline.sources.staging.cleanup import read_removed, removable_elevation, remove_elevation
+from pipeline.sources.staging.domain_heights import HeightsReport, write_heights
+from pipeline.sources.staging.height_record import Treatment
+from pipeline.sources.staging.sevenzip import ArchiveContents, read_contents
+from pipeline.sources.staging.unpack import (
+    UnpackReport,
+    check_members,
+    check_room,
+    locked_work_folder,
+    member_path,
+    missing_members,
+    unpack,
+)
 
-Bar = Callable[[str], AbstractContextManager[Progress]]
+ProgressBars = Callable[[str], AbstractContextManager[Progress]]
 """Opens a progress bar with this description."""
 
 
@@ -23,112 +34,106 @@ class StageReport:
     """What was staged, and where."""
 
     out: Path
-    unpacked: tuple[tuple[str, Unpacked], ...]
-    """(archive, what became of its members)."""
+    unpacked: tuple[tuple[str, UnpackReport], ...]
+    """(archive, numbers of its files)."""
     heights: HeightsReport
     removed: int
-    """Elevation files removed."""
+    """Number of removed elevation files."""
     folders: tuple[Path, ...]
-    """What `index` wants: the staging folder, and the folders that were given."""
+    """The folders to index: the staging folder, and those among the arguments."""
     notes: tuple[str, ...]
     """What was found and handled, a sentence each."""
 
 
 def stage(
-    given: Sequence[Path],
+    sources: Sequence[Path],
     *,
     domain: Domain,
     out: Path | None,
     tile_m: int,
     treatment: Treatment,
     remove_small: bool,
-    bar: Bar,
+    bar: ProgressBars,
 ) -> StageReport:
-    """Checks and unpacks archives, writes the heights of all imagery tiles, and removes what they stand for.
+    """Checks and unpacks archives, writes the heights of all tiles, and removes the elevation files that they replace.
 
-    Run again after an interruption it goes on where it was: what is unpacked and whole is not unpacked again, and
-    what is written is not written again.
+    After an interruption it resumes: complete files are neither unpacked nor written again.
 
     Args:
-        given: archives, any of their volumes, or folders that are unpacked already and are read where they are.
-        domain: `D064_2021`; files of another are refused.
-        out: the staging folder; by default named by the domain, beside the first of `given`.
-        tile_m: side of an imagery tile in metres.
+        sources: archives, any of their volumes, or folders of unpacked deliveries, which are read where they are.
+        domain: such as `D064_2021`; files of another domain are refused.
+        out: the staging folder; by default named after the domain, beside the first source.
+        tile_m: side of a tile in metres.
         treatment: of holes in the elevation.
-        remove_small: removes the elevation files that lie wholly in written heights; in `out` only.
+        remove_small: removes elevation files that lie wholly in written heights, if they are in `out`.
         bar: opens progress bars.
 
     Raises:
-        DeliveryError: archives that are not whole, not safe, or of another domain; elevation that is not what it says.
+        DeliveryError: archives that are incomplete, unsafe or of another domain; elevation that contradicts its name.
         StorageError: the staging folder cannot be written, or is too small.
     """
-    archives, folders = staging.find(given)
+    archives, folders = find_archives(sources)
     if not archives and not folders:
-        raise DeliveryError("nothing to stage: give archives (NAME.7z, NAME.7z.001), or folders")
+        raise DeliveryError("nothing to stage; name archives (NAME.7z, NAME.7z.001) or folders")
     first = (archives[0].path if archives else folders[0]).parent
-    target = (out or first / domain).absolute()
+    target, tile_size = (out or first / domain).absolute(), tile_m * PIXELS_PER_M
     with bar("check") as progress:
-        notes = staging.check_sums(archives, progress)
-    contents = [(archive, staging.read_contents(archive)) for archive in archives]
-    staging.check_members(contents, domain)
-    with staging.claimed(target) as work:
+        notes = check_md5(archives, progress)
+    contents = [(archive, read_contents(archive)) for archive in archives]
+    check_members(contents, domain)
+    to_index = tuple(dict.fromkeys([target, *folders]))
+    with locked_work_folder(target) as work:
         with bar("unpack") as progress:
             unpacked = _unpack_all(contents, target, work, progress)
         with bar("heights") as progress:
-            heights = staging.write_heights(
-                _distinct([target, *folders]),
+            heights = write_heights(
+                to_index,
                 domain=domain,
                 out=target,
-                tile_size=tile_m * PIXELS_PER_M,
+                tile_size=tile_size,
                 treatment=treatment,
                 work=work,
                 progress=progress,
             )
-        small = staging.removable(heights, out=target, tile_size=tile_m * PIXELS_PER_M) if remove_small else {}
-        removed = staging.remove(small, out=target, domain=domain)
-    return StageReport(
-        target,
-        unpacked,
-        heights,
-        removed,
-        _distinct([target, *folders]),
-        (*notes, *_said(heights, remove_small, removed)),
-    )
+        replaced = removable_elevation(heights, out=target, tile_size=tile_size) if remove_small else {}
+        removed = remove_elevation(replaced, out=target, domain=domain)
+    notes += _height_notes(heights, removed if remove_small else None)
+    return StageReport(target, unpacked, heights, removed, to_index, tuple(notes))
 
 
 def _unpack_all(
-    contents: Sequence[tuple[Archive, Contents]], target: Path, work: Path, progress: Progress
-) -> tuple[tuple[str, Unpacked], ...]:
+    contents: Sequence[tuple[Archive, ArchiveContents]], target: Path, work: Path, progress: Progress
+) -> tuple[tuple[str, UnpackReport], ...]:
     progress.start(sum(m.size for _, inside in contents for m in inside.members), "bytes")
-    gone = read_removed(target)
-    wanted = [staging.pending(inside, target, gone=gone, progress=progress) for _, inside in contents]
+    removed = read_removed(target)
+    wanted = [missing_members(inside, target, removed=removed, progress=progress) for _, inside in contents]
     check_room(
         (
             m
-            for (_, inside), lacking in zip(contents, wanted, strict=True)
+            for (_, inside), missing in zip(contents, wanted, strict=True)
             for m in inside.members
-            if member_path(m) in lacking
+            if member_path(m) in missing
         ),
         target,
     )
     return tuple(
-        (archive.path.name, staging.unpack(archive, inside, target, wanted=lacking, work=work, progress=progress))
-        for (archive, inside), lacking in zip(contents, wanted, strict=True)
+        (archive.path.name, unpack(archive, inside, target, wanted=missing, work=work, progress=progress))
+        for (archive, inside), missing in zip(contents, wanted, strict=True)
     )
 
 
-def _distinct(folders: Sequence[Path]) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(folders))
-
-
-def _said(heights: HeightsReport, remove_small: bool, removed: int) -> list[str]:  # noqa: FBT001
-    said = [f"{tile}: {found.note}" for tile, found in heights.holes if found.note]
-    if heights.lacking:
-        some = ", ".join(heights.lacking[:3])
-        said.append(f"{len(heights.lacking)} tiles have no surface and terrain files, and no height ({some} …)")
+def _height_notes(heights: HeightsReport, removed: int | None) -> list[str]:
+    """Sentences about the heights; `removed` is None if no elevation file should be removed."""
+    notes = [f"{tile}: {holes.note}" for tile, holes in heights.holes if holes.note]
+    if without := heights.without_elevation:
+        notes.append(
+            f"{len(without)} tiles have no surface and terrain files, and so no height: {first_names(without, 3)}"
+        )
     if heights.delivered:
-        said.append(f"{len(heights.delivered)} tiles have a ready height already; none was made for them")
-    left = len(heights.elevation) - removed
-    if remove_small and left:
-        said.append(f"{left} elevation files stay: they reach beyond the written heights, or lie outside the folder")
-    return said
+        notes.append(f"{len(heights.delivered)} tiles already have a ready height; none was written for them")
+    if removed is not None and removed < len(heights.elevation):
+        kept = len(heights.elevation) - removed
+        notes.append(
+            f"{kept} elevation files were kept: they reach beyond the written heights or lie in another folder"
+        )
+    return notes

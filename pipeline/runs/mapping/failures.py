@@ -4,7 +4,7 @@
 cause                      known by                                   what happens
 =========================  =========================================  =================================================
 transient read error       EIO, ESTALE, a time-out, a store's 5xx     read again in the same task, after 1, 4 and 15 s
-                           (`sources.reading.retry`)                       (`patience.WAITS_S`); then the tile fails
+                           (`sources.reading.retry`)                       (`retry.WAITS_S`); then the tile fails
 corrupt input              any other read error                       the tile fails at once, by name; others go on
 input gone (purged)        indexed, and no file there                 the tile fails at once; the message says purged
 worker lost                the scheduler misses it                    its tasks are done anew on other workers

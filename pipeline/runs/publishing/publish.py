@@ -25,7 +25,7 @@ from pipeline.runs.publishing.editions import held
 from pipeline.runs.publishing.levels import write_levels
 from pipeline.runs.publishing.sidecars import catalogue, gis, tidy
 from pipeline.runs.tracking.status import DomainStatus, status
-from pipeline.sources.catalog.index import read_about
+from pipeline.sources.catalog.index import read_description
 
 EXTRAS: tuple[Callable[[Draft], None], ...] = (write_levels, catalogue, gis)
 """Writers of what an edition has beside its store, called in this order before it becomes current. When one of them
@@ -146,7 +146,7 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
 
 def _told(campaign: Campaign, domain: Domain) -> dict[str, Any]:
     """What the domain's catalogue says of data and days, as its items do; what is unknown is left out."""
-    about = read_about(campaign.catalog, domain)
+    about = read_description(campaign.catalog, domain)
     origin = product_origin(campaign, load_recipe(campaign.model.recipe, base=campaign.base), about.origin)
     acquired = [day.isoformat() for day in about.acquired or ()]
     return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}

@@ -1,4 +1,4 @@
-"""Everything read again: each COG, checksum and item, their seams, and the national store beside them."""
+"""Verifies products by reading everything again: COGs, checksums, items, seams, and the national store."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +17,12 @@ from pipeline.products.tile.seal import SealedTile, list_sealed
 from pipeline.products.tile.verify import check
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import lattice_of
-from pipeline.runs.quality.metrics import (
-    Exceeded,
-    Figures,
+from pipeline.runs.quality.quality_metrics import (
+    ExceededLimit,
+    QualityMetrics,
     cuts_of,
     domain_seams,
-    exceeded,
+    exceeded_limits,
     national_borders,
     ratio_json,
 )
@@ -31,18 +31,17 @@ from pipeline.sources.catalog.index import open_domain
 
 
 @dataclass(frozen=True, eq=False)
-class DomainVerified:
-    """What was read of a domain's product, and what is wrong with it."""
+class DomainVerification:
+    """The verification of one domain's product."""
 
     domain: Domain
     tiles: int
     files: int
     missing: tuple[str, ...]
-    """Tiles of the catalogue that are not sealed."""
+    """Tiles of the catalog that are not sealed."""
     problems: tuple[str, ...]
-    figures: Figures
-    exceeded: tuple[Exceeded, ...]
-    """Limits of the campaign that it passes."""
+    metrics: QualityMetrics
+    exceeded: tuple[ExceededLimit, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -52,39 +51,39 @@ class DomainVerified:
             "files": self.files,
             "missing": list(self.missing),
             "problems": list(self.problems),
-            **self.figures.as_json(),
+            **self.metrics.as_json(),
             "exceeded": [asdict(e) for e in self.exceeded],
         }
 
 
 @dataclass(frozen=True, eq=False)
-class Verified:
-    """The outcome of a verification; `clean` where nothing is wrong and no limit is passed."""
+class Verification:
+    """The result of a verification; `clean` where nothing is wrong and all limits are met."""
 
-    domains: tuple[DomainVerified, ...]
+    domains: tuple[DomainVerification, ...]
     national: tuple[str, ...] | None
     """Problems of the national product; None where nothing is published."""
     borders: SeamRatio | None
-    """Across borders of domains in the national store; None where none was seen, or the store is not whole."""
+    """Across borders of domains in the national store; None where it has no border or is damaged."""
     limits: LimitsSection
 
     @property
     def clean(self) -> bool:
-        """True where nothing is wrong and no limit is passed."""
+        """True where nothing is wrong and all limits are met."""
         return not self.national and not any(d.exceeded or d.problems for d in self.domains)
 
     @property
-    def figures(self) -> Figures:
+    def metrics(self) -> QualityMetrics:
         """Of all domains together."""
-        return reduce(add, (d.figures for d in self.domains))
+        return reduce(add, (d.metrics for d in self.domains))
 
     def as_json(self) -> dict[str, Any]:
-        """The figures, for `--json`."""
+        """Plain values, for `--json`."""
         return {
             "clean": self.clean,
             "checksums_checked": sum(d.files for d in self.domains),
             "tiles_checked": sum(d.tiles for d in self.domains),
-            **self.figures.as_json(),
+            **self.metrics.as_json(),
             "border_ratio": ratio_json(self.borders),
             "limits": self.limits.model_dump(),
             "exceeded": [asdict(e) for d in self.domains for e in d.exceeded],
@@ -93,8 +92,8 @@ class Verified:
         }
 
 
-def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT) -> Verified:
-    """Reads every sealed tile again, counts changes across its edges, and looks at the national store's edition.
+def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT) -> Verification:
+    """Reads every sealed tile again, counts changes across its edges, and checks the national store's current edition.
 
     Args:
         campaign: names domains, folders and limits.
@@ -118,29 +117,29 @@ def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT)
         whole = [t for t in own if not problems[t]]
         seams = domain_seams(whole, cuts=cuts_of(campaign), threads=threads, progress=progress)
         progress.advance(len(own) - len(whole))
-        figures = Figures.of(
+        metrics = QualityMetrics.of(
             state, open_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile), own, seams
         )
-        domains.append(_verified(state, own, problems, figures, campaign.limits))
+        domains.append(_verified(state, own, problems, metrics, campaign.limits))
     edition = current_edition(campaign.output.national)
     national = None if edition is None else (*check_shards(edition, crs=crs), *check_pyramid(edition))
     borders = national_borders(campaign, sealed) if national == () else None
-    return Verified(tuple(domains), national, borders.seam_ratio if borders else None, campaign.limits)
+    return Verification(tuple(domains), national, borders.seam_ratio if borders else None, campaign.limits)
 
 
 def _verified(
     state: DomainStatus,
     sealed: Sequence[SealedTile],
     problems: Mapping[SealedTile, Sequence[str]],
-    figures: Figures,
+    metrics: QualityMetrics,
     limits: LimitsSection,
-) -> DomainVerified:
-    return DomainVerified(
+) -> DomainVerification:
+    return DomainVerification(
         state.domain,
         len(sealed),
         sum(len(t.files) for t in sealed),
         tuple(sorted([*state.missing, *state.in_flight, *(name for name, _ in (*state.failed, *state.suspect))])),
         tuple(f"{tile.tile.name}: {problem}" for tile in sealed for problem in problems[tile]),
-        figures,
-        exceeded(state.domain, figures, limits),
+        metrics,
+        exceeded_limits(state.domain, metrics, limits),
     )

@@ -1,4 +1,4 @@
-"""How two engines' class maps agree: overall, by class, and window by window."""
+"""Agreement of two engines' class maps: overall, by class, and window by window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _VALUES = len(legend.FLAIR) + 1
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """A class map against the one that it should be, over some windows."""
+    """Agreement of class maps with reference maps over some windows."""
 
     confusion: NDArray[np.int64]
     """Pixels (reference, other), FLAIR values 0..19; row and column 0 are empty."""
@@ -28,13 +28,13 @@ class Agreement:
 
     @property
     def by_class(self) -> dict[int, float]:
-        """FLAIR value → share of the pixels that the reference gives this class and the other too; those that occur."""
+        """FLAIR value → share of the reference's pixels of this class with the same class in the other map."""
         totals = self.confusion.sum(axis=1)
         return {int(v): float(self.confusion[v, v] / totals[v]) for v in np.flatnonzero(totals)}
 
     @property
     def worst(self) -> list[int]:
-        """Positions of the windows, the one that agrees least first."""
+        """Positions of the windows, the one with the least agreement first."""
         return sorted(range(len(self.by_window)), key=self.by_window.__getitem__)
 
 

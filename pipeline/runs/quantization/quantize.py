@@ -1,9 +1,9 @@
-"""A campaign's network in int8: sample windows → calibrate → judge on others → keep it, or refuse.
+"""Quantizes a campaign's network to int8: draw windows → quantize → compare with fp32 → keep it, or refuse.
 
-1. Windows are drawn over the domains' catalogue and dealt into two sets (`runs.quantization.windows`).
-2. NNCF calibrates on the one, scheme by scheme (`inference.post_training_quantization`).
-3. Each result is compared with fp32 on the other; the first that agrees well enough is written.
-4. Model, JSON and HTML stand side by side: `model.xml`, `model.bin`, `model.json`, `model.html`.
+1. Windows are drawn over the domains' catalog and split into two sets (`runs.quantization.windows`).
+2. NNCF quantizes with the first set, scheme by scheme (`inference.post_training_quantization`).
+3. Each result is compared with fp32 on the second set; the first that agrees well enough is written.
+4. Model, JSON and HTML are written side by side: `model.xml`, `model.bin`, `model.json`, `model.html`.
 """
 
 import tempfile
@@ -14,9 +14,8 @@ from typing import Any
 
 from pipeline import legend
 from pipeline.config import Campaign, load_recipe
-from pipeline.durable import replacing, write_json
+from pipeline.durable import write_json, write_text
 from pipeline.errors import ConfigError, EngineError
-from pipeline.inference import Engine, predictor_for
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import (
     CONTROLLED,
@@ -26,39 +25,39 @@ from pipeline.inference.post_training_quantization import (
     require_nncf,
     save_quantized,
 )
-from pipeline.inference.quantized_model import Quantized
+from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.model import Model, load
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.quantization.agreement import Agreement, agree
-from pipeline.runs.quantization.report_page import as_html, as_json
-from pipeline.runs.quantization.windows import Sampled, Samples, classes_of, sample
+from pipeline.runs.quantization.quantization_report import report_json, report_page
+from pipeline.runs.quantization.windows import SampledWindow, WindowSplit, classes_of, draw_windows
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
-    """A scheme, and how its network agrees with fp32 on the held-out windows."""
+class SchemeTrial:
+    """A scheme, and the agreement of its network with fp32 on the held-out windows."""
 
     scheme: Scheme
     agreement: Agreement
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedRun:
-    """What was written."""
+class QuantizationResult:
+    """A quantized network that was written, with its reports."""
 
-    quantized: Quantized
-    tried: tuple[Tried, ...]
-    """The last one is what was kept."""
-    samples: Samples
+    quantized: QuantizedModel
+    trials: tuple[SchemeTrial, ...]
+    """The scheme of the last one was kept."""
+    windows: WindowSplit
     json_file: Path
     html_file: Path
 
     @property
     def agreement(self) -> Agreement:
         """Of the network that was kept."""
-        return self.tried[-1].agreement
+        return self.trials[-1].agreement
 
 
 def quantize(
@@ -72,81 +71,77 @@ def quantize(
     seed: int = 2022,
     say: Say = lambda _: None,
     progress: Progress = SILENT,
-) -> QuantizedRun:
-    """Quantises a campaign's network and writes it with a report, or refuses.
+) -> QuantizationResult:
+    """Quantizes a campaign's network and writes it with a report, or refuses.
 
     Args:
-        campaign: its weights, recipe and catalogue; its own engine and precision do not matter.
-        out: the XML to write; what is said of it goes beside it as `.json` and `.html`.
+        campaign: its weights, recipe and catalog; its own engine and precision do not matter.
+        out: the XML to write; its reports go beside it as `.json` and `.html`.
         domains: names of the domains to draw windows from; all when empty.
-        windows: to calibrate on, and as many to judge by.
+        windows: to quantize with, and as many to compare on.
         min_agreement: share of held-out pixels that int8 must map as fp32 does, 0..1.
-        slow: where no scheme suffices, let NNCF bring operations back to float one by one.
+        slow: where no scheme suffices, let NNCF return operations to float one by one.
         seed: of the draw.
-        say: told a line after each step.
-        progress: counts windows that were looked at.
+        say: called with a line of text after each step.
+        progress: counts windows that were read.
 
     Raises:
         EngineError: no scheme agrees well enough, and nothing was written; or NNCF is not installed.
-        ConfigError: `out` is no `.xml`, an unknown domain, or no windows with data.
-        CatalogError, SourceError, WeightsError: inputs or weights that cannot be had.
+        ConfigError: `out` is not an `.xml`, an unknown domain, or no windows with data.
+        CatalogError, SourceError, WeightsError: inputs or weights that cannot be read.
         StorageError: the folder of `out` cannot be written.
     """
     if out.suffix != ".xml":
         raise ConfigError(f"{out}: expected the name of an XML, such as model.xml; the weights go beside it as .bin")
     require_nncf()
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
-    model = load(campaign.weights, recipe)
-    reference = predictor_for(model, Engine("openvino"))
-    samples = sample(
-        campaign, recipe, reference=reference, domains=domains, windows=windows, seed=seed, progress=progress
-    )
-    say(f"{len(samples.calibration)} windows to calibrate on, {len(samples.held_out)} held out")
+    model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+    split = draw_windows(campaign, model, domains=domains, windows=windows, seed=seed, progress=progress)
+    say(f"{len(split.quantization)} windows to quantize with, {len(split.held_out)} held out")
     schemes = (*SCHEMES, CONTROLLED) if slow else SCHEMES
-    tried: list[Tried] = []
+    trials: list[SchemeTrial] = []
     for scheme in schemes:
-        graph, agreement, maps = _attempt(model, samples, scheme, max_drop=1 - min_agreement)
-        tried.append(Tried(scheme, agreement))
+        graph, agreement, maps = _attempt(model, split, scheme, max_drop=1 - min_agreement)
+        trials.append(SchemeTrial(scheme, agreement))
         say(f"{scheme.name}: {agreement.overall:.4%} of held-out pixels as in fp32")
         if agreement.overall >= min_agreement:
-            return _write(out.absolute(), model, graph, samples=samples, tried=tried, maps=maps)
-    raise EngineError(_refusal(tried, min_agreement, slow=slow))
+            return _write(out.absolute(), model, graph, split=split, trials=trials, maps=maps)
+    raise EngineError(_refusal(trials, min_agreement, slow=slow))
 
 
-def judged(model: Model, quantized: Quantized, windows: Sequence[Sampled]) -> tuple[Agreement, list[Any]]:
-    """How a quantised network agrees with fp32 on windows, and its class maps of them."""
+def compare_with_fp32(
+    model: Model, quantized: QuantizedModel, windows: Sequence[SampledWindow]
+) -> tuple[Agreement, list[Any]]:
+    """Agreement of a quantized network with fp32 on windows, and its class maps of them."""
     predictor = OpenVinoPredictor(model, precision="int8", quantized=quantized)
     maps = [classes_of(predictor, w.pixels) for w in windows]
     return agree([w.classes for w in windows], maps), maps
 
 
-def _attempt(model: Model, samples: Samples, scheme: Scheme, *, max_drop: float) -> tuple[Any, Agreement, list[Any]]:
-    """Quantises, and judges what was saved and read again as a run would."""
-    graph = quantize_graph(model, [w.pixels for w in samples.calibration], scheme, max_drop=max_drop)
+def _attempt(model: Model, split: WindowSplit, scheme: Scheme, *, max_drop: float) -> tuple[Any, Agreement, list[Any]]:
+    """Quantizes, saves, reads again as a run would, and compares with fp32."""
+    graph = quantize_graph(model, [w.pixels for w in split.quantization], scheme, max_drop=max_drop)
     with tempfile.TemporaryDirectory(prefix="landcover-quantize-") as folder:
-        agreement, maps = judged(model, save_quantized(graph, Path(folder, "model.xml")), samples.held_out)
+        agreement, maps = compare_with_fp32(model, save_quantized(graph, Path(folder, "model.xml")), split.held_out)
     return graph, agreement, maps
 
 
 def _write(
-    out: Path, model: Model, graph: Any, *, samples: Samples, tried: list[Tried], maps: list[Any]
-) -> QuantizedRun:
+    out: Path, model: Model, graph: Any, *, split: WindowSplit, trials: list[SchemeTrial], maps: list[Any]
+) -> QuantizationResult:
     """Model, JSON and HTML, side by side."""
     json_file, html_file = out.with_suffix(".json"), out.with_suffix(".html")
-    named = [(t.scheme.name, t.agreement) for t in tried]
     quantized = save_quantized(graph, out)
-    content = as_json(model, quantized, samples, named)
+    content = report_json(model, quantized, split, [(t.scheme.name, t.agreement) for t in trials])
     write_json(json_file, content)
-    with replacing(html_file) as temporary:
-        temporary.write_text(as_html(content, samples.held_out, maps, tried[-1].agreement), encoding="utf-8")
-    return QuantizedRun(quantized, tuple(tried), samples, json_file, html_file)
+    write_text(html_file, report_page(content, split, maps, trials[-1].agreement))
+    return QuantizationResult(quantized, tuple(trials), split, json_file, html_file)
 
 
-def _refusal(tried: list[Tried], min_agreement: float, *, slow: bool) -> str:
-    lines = [f"  {t.scheme.name}: {t.agreement.overall:.4%}, least {_least(t.agreement)}" for t in tried]
-    advice = "more --windows may help" + ("" if slow else ", --slow brings operations back to float")
+def _refusal(trials: list[SchemeTrial], min_agreement: float, *, slow: bool) -> str:
+    lines = [f"  {t.scheme.name}: {t.agreement.overall:.4%}, least {_least(t.agreement)}" for t in trials]
+    advice = "more --windows may help" + ("" if slow else ", --slow returns operations to float")
     return (
-        f"int8 maps too few held-out pixels as fp32 does: expected {min_agreement:.2%} or more, nothing was "
+        f"int8 and fp32 agree on too few held-out pixels: expected {min_agreement:.2%} or more, nothing was "
         f"written; {advice}, or keep fp32:\n" + "\n".join(lines)
     )
 

@@ -1,9 +1,9 @@
-"""Agreement with fp32 against speed: what each precision and each way to quantise gives and costs."""
+"""Measures agreement with fp32 and speed of each precision and each quantization scheme."""
 
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import SCHEMES, Scheme, quantize_graph, save_quantized
 from pipeline.model import Model, load
 from pipeline.runs.quantization.agreement import agree
-from pipeline.runs.quantization.windows import Sampled, Samples, classes_of, sample
+from pipeline.runs.quantization.windows import SampledWindow, WindowSplit, classes_of, draw_windows
 from pipeline.sources.reading.mosaic import Pixels
 
 
 @dataclass(frozen=True)
-class Point:
+class TradeoffPoint:
     """One precision or scheme, over the held-out windows."""
 
     name: str
@@ -35,20 +35,20 @@ class Point:
 
     @property
     def is_int8(self) -> bool:
-        """True for a quantised network."""
+        """True for a quantized network."""
         return self.name.startswith("int8")
 
 
 def frontier(
-    model: Model, samples: Samples, *, threads: int | None = None, schemes: Sequence[Scheme] = SCHEMES
-) -> tuple[Point, ...]:
+    model: Model, windows: WindowSplit, *, threads: int | None = None, schemes: Sequence[Scheme] = SCHEMES
+) -> tuple[TradeoffPoint, ...]:
     """Measures fp32, bf16 and each scheme on the held-out windows.
 
     Args:
         model: as `pipeline.model.load` gives it.
-        samples: what to calibrate on, and what to judge by; `of_patches` or `of_campaign` make them.
-        threads: of the engine; by default what OpenVINO takes.
-        schemes: of quantisation.
+        windows: from `of_patches` or `of_campaign`.
+        threads: of the engine; by default those that OpenVINO chooses.
+        schemes: of quantization.
 
     Returns:
         fp32 first, whose agreement is 1 by definition, then bf16, then the schemes in their order.
@@ -56,64 +56,62 @@ def frontier(
     points = []
     for precision in ("fp32", "bf16"):
         predictor = OpenVinoPredictor(model, precision=precision, threads=threads)
-        points.append(_point(precision, predictor, samples.held_out))
+        points.append(_point(precision, predictor, windows.held_out))
     for scheme in schemes:
-        graph = quantize_graph(model, [w.pixels for w in samples.calibration], scheme)
+        graph = quantize_graph(model, [w.pixels for w in windows.quantization], scheme)
         with tempfile.TemporaryDirectory(prefix="landcover-frontier-") as folder:
             quantized = save_quantized(graph, Path(folder, "model.xml"))
             predictor = OpenVinoPredictor(model, precision="int8", threads=threads, quantized=quantized)
-            points.append(_point(f"int8 {scheme.name}", predictor, samples.held_out))
+            points.append(_point(f"int8 {scheme.name}", predictor, windows.held_out))
     return tuple(points)
 
 
-def kept(points: Sequence[Point], *, min_agreement: float = 0.99) -> Point:
-    """The int8 point that `landcover quantize` would keep: the first that agrees enough, else the best."""
+def kept(points: Sequence[TradeoffPoint], *, min_agreement: float = 0.99) -> TradeoffPoint:
+    """The int8 point that `landcover quantize` would keep: the first that agrees well enough, else the best."""
     int8 = [p for p in points if p.is_int8]
     enough = [p for p in int8 if p.agreement >= min_agreement]
     return enough[0] if enough else max(int8, key=lambda p: p.agreement)
 
 
-def of_patches(patches: NDArray[np.uint8], model: Model) -> Samples:
-    """The left halves of images to calibrate on, their right halves to judge by.
+def of_patches(patches: NDArray[np.uint8], model: Model) -> WindowSplit:
+    """Left halves of images to quantize with, right halves to compare on.
 
     Args:
         patches: uint8 (patch, band, y, x), the recipe's bands.
-        model: whose fp32 classes are the reference.
+        model: its fp32 classes are the reference.
 
     Raises:
-        ConfigError: half of the width, or the height, is no multiple of the stride.
+        ConfigError: half of the width, or the height, is not a multiple of the stride.
     """
     reference = predictor_for(model, Engine("openvino"))
     height, width = patches.shape[2:]
     half, stride = width // 2, model.recipe.stride
     if half % stride or height % stride:
         raise ConfigError(f"{height} × {width} px have no halves whose sides are multiples of {stride} px")
-    sides: list[list[Sampled]] = [[], []]
+    sides: list[list[SampledWindow]] = [[], []]
     for number, patch in enumerate(patches):
         for side, col in zip(sides, (0, half), strict=True):
             window = Window(0, col, height, half)
             pixels = Pixels(patch[:, :, col : col + half].copy(), np.ones(window.shape, np.bool_))
-            side.append(Sampled("", f"patch {number}", window, pixels, classes_of(reference, pixels)))
-    return Samples(*map(tuple, sides))
+            side.append(SampledWindow("", f"patch {number}", window, pixels, classes_of(reference, pixels)))
+    return WindowSplit(*map(tuple, sides))
 
 
-def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, Samples]:
+def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, WindowSplit]:
     """A campaign's network, and windows as `landcover quantize` draws them."""
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
-    model = load(campaign.weights, recipe)
-    reference = predictor_for(model, Engine("openvino"))
-    return model, sample(campaign, recipe, reference=reference, windows=windows, seed=seed)
+    model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+    return model, draw_windows(campaign, model, windows=windows, seed=seed)
 
 
-def as_figures(points: Sequence[Point]) -> list[dict[str, Any]]:
+def as_figures(points: Sequence[TradeoffPoint]) -> list[dict[str, Any]]:
     """The points for a bench's JSON."""
-    return [{"name": p.name, "agreement": p.agreement, "mpx_per_s": p.mpx_per_s} for p in points]
+    return [asdict(p) for p in points]
 
 
-def _point(name: str, predictor: Predictor, windows: Sequence[Sampled]) -> Point:
+def _point(name: str, predictor: Predictor, windows: Sequence[SampledWindow]) -> TradeoffPoint:
     classes_of(predictor, windows[0].pixels)  # compiles
     started = time.monotonic()
     maps = [classes_of(predictor, w.pixels) for w in windows]
     seconds = time.monotonic() - started
     pixels = sum(w.classes.size for w in windows)
-    return Point(name, agree([w.classes for w in windows], maps).overall, pixels / 1e6 / seconds)
+    return TradeoffPoint(name, agree([w.classes for w in windows], maps).overall, pixels / 1e6 / seconds)

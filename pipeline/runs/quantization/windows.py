@@ -1,4 +1,4 @@
-"""Windows to quantise with and to judge by: sampled over domains, tiles and classes, none in both sets."""
+"""Draws windows to quantize with, and others to compare on, spread over domains, tiles and classes."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,8 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
-from pipeline.inference import Predictor
+from pipeline.inference import Engine, Predictor, predictor_for
+from pipeline.model import Model
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.reading.mosaic import Mosaic, Pixels
@@ -22,14 +23,14 @@ from pipeline.sources.reading.mosaic import Mosaic, Pixels
 _SIDE = 512
 """Pixels a side of a window: the size that FLAIR's networks were trained on."""
 _LEAST_DATA = 0.5
-"""Windows with a smaller share of valid pixels say little; they are passed over."""
+"""Windows with a smaller share of valid pixels are skipped."""
 _CHOICE = 3
-"""Windows looked at for each one that is calibrated on: room to choose rare classes from."""
+"""Windows read for each quantization window, so that rare classes can be chosen."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sampled:
-    """One window and what fp32 makes of it."""
+class SampledWindow:
+    """One window and its class map by fp32."""
 
     domain: str
     """Empty for a patch that belongs to no domain."""
@@ -47,62 +48,63 @@ class Sampled:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """Both sets; no pixel is in both."""
+class WindowSplit:
+    """Two sets of windows; no pixel is in both."""
 
-    calibration: tuple[Sampled, ...]
-    held_out: tuple[Sampled, ...]
+    quantization: tuple[SampledWindow, ...]
+    """The ranges of int8 are measured on these."""
+    held_out: tuple[SampledWindow, ...]
+    """int8 is compared with fp32 on these."""
 
 
-def sample(
+def draw_windows(
     campaign: Campaign,
-    recipe: Recipe,
+    model: Model,
     *,
-    reference: Predictor,
     domains: Sequence[str] = (),
     windows: int,
     seed: int = 2022,
     progress: Progress = SILENT,
-) -> Samples:
-    """Draws windows from the catalogue and deals them out.
+) -> WindowSplit:
+    """Draws windows from the catalog and splits them into two sets.
 
-    Three windows are looked at for each that is wanted, in turns of domains and of their tiles; from these
-    both sets take theirs in turns, each one's next window from its least used domain and tile, and there the
-    one with the classes that it has least of. The same catalogue, weights and seed give the same windows.
+    Three windows are read for each wanted quantization window, in turns over domains and their tiles. The two sets
+    then choose from them in turns. Each picks its next window from its least sampled domain and tile, preferring rare
+    classes. The same catalog, weights and seed give the same windows.
 
     Args:
-        campaign: its catalogue, domains and tile size.
-        recipe: the network's bands and stride.
-        reference: the fp32 engine, by whose classes windows are dealt.
+        campaign: its catalog, domains and tile size.
+        model: its recipe gives bands and stride; its classes in fp32 decide the split.
         domains: names of some of the campaign's domains; all when empty.
-        windows: to calibrate on, and as many to judge by; fewer where the catalogue has no more.
+        windows: in each set; fewer where the catalog has no more.
         seed: of the draw.
-        progress: counts windows that were looked at.
+        progress: counts windows that were read.
 
     Raises:
         ConfigError: an unknown domain, or no two windows with data.
         CatalogError: a domain that is not indexed.
         SourceError: an input that cannot be read.
     """
+    recipe, reference = model.recipe, predictor_for(model, Engine("openvino"))
     names = [campaign.domain(n).name for n in domains] or [d.name for d in campaign.domains]
     # A tile of a small campaign still has some windows to choose from.
     side = max(recipe.stride, min(_SIDE, campaign.grid.tile // 4 // recipe.stride * recipe.stride))
     drawn = _in_turns([_of_domain(campaign, recipe, n, side=side, seed=seed) for n in names])
     progress.start(_CHOICE * windows)
-    pool: list[Sampled] = []
+    pool: list[SampledWindow] = []
     for domain, tile, window, mosaic in drawn:
         pixels = mosaic.read(window)
         if pixels.valid.mean() < _LEAST_DATA:
             continue
-        pool.append(Sampled(domain, tile.name, window, pixels, classes_of(reference, pixels)))
+        pool.append(SampledWindow(domain, tile.name, window, pixels, classes_of(reference, pixels)))
         progress.advance()
         if len(pool) == max(2, _CHOICE * windows):
             break
     if len(pool) < 2:
         raise ConfigError(
-            f"domains {', '.join(names)} have {len(pool)} windows of {side} px with data; quantising wants two or more"
+            f"domains {', '.join(names)} have {len(pool)} windows of {side} px with data; expected two or more"
         )
-    return deal(pool, min(windows, len(pool) // 2))
+    return split(pool, min(windows, len(pool) // 2))
 
 
 def classes_of(predictor: Predictor, pixels: Pixels) -> NDArray[np.uint8]:
@@ -139,23 +141,23 @@ def aligned_windows(tile: Window, side: int, stride: int, *, rng: np.random.Gene
 
 
 def _in_turns(sources: Sequence[Iterator[_Drawn]]) -> Iterator[_Drawn]:
-    """One of each, again and again, until all are empty."""
+    """Yields one item of each source in turn until all are empty."""
     for turn in zip_longest(*sources):
         yield from (item for item in turn if item is not None)
 
 
 @dataclass
-class _Side:
-    """One set while windows are dealt, and what it has already."""
+class _WindowSet:
+    """One of the two sets while windows are chosen, with counts of its domains, tiles and classes."""
 
-    taken: list[Sampled] = field(default_factory=list)
+    taken: list[SampledWindow] = field(default_factory=list)
     domains: Counter[str] = field(default_factory=Counter)
     tiles: Counter[tuple[str, str]] = field(default_factory=Counter)
     pixels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
 
-    def take_from(self, pool: list[Sampled]) -> None:
-        """Takes the window that this set needs most; of equals the first."""
-        # A class counts for the less, the more of it is there: a pixel of a new one outweighs many of a common one.
+    def take_from(self, pool: list[SampledWindow]) -> None:
+        """Takes the window that this set needs most, the first of equals, out of the pool."""
+        # The more pixels of a class a set has, the less another one counts: a new class outweighs a common one.
         worth = 1 / (1 + self.pixels)
         worth[legend.NODATA] = 0
         need = [
@@ -169,16 +171,15 @@ class _Side:
         self.pixels += _histogram(chosen)
 
 
-def deal(pool: Sequence[Sampled], count: int) -> Samples:
-    """Deals `count` windows of a pool to each of two sets, which take theirs in turns."""
+def split(pool: Sequence[SampledWindow], count: int) -> WindowSplit:
+    """Splits a pool into two sets of `count` windows each, which choose in turns."""
     left = list(pool)
-    sides = (_Side(), _Side())
+    sides = (_WindowSet(), _WindowSet())
     for _ in range(count):
         for one in sides:
             one.take_from(left)
-    calibration, held_out = (tuple(s.taken) for s in sides)
-    return Samples(calibration, held_out)
+    return WindowSplit(*(tuple(s.taken) for s in sides))
 
 
-def _histogram(window: Sampled) -> NDArray[np.int64]:
+def _histogram(window: SampledWindow) -> NDArray[np.int64]:
     return np.bincount(window.classes.ravel(), minlength=256)

@@ -1,9 +1,10 @@
-"""Files of ready STAC catalogues, static or behind an API, as if they had been found in a folder.
+"""Files of external STAC catalogs, static or behind an API, as if they had been found in a folder.
 
-An item only says where files are. What they are is read from their names and headers, with the checks
-that files in folders pass; nothing else of an item is believed but its provider, licence, citation and days.
+An item only says where files are. What they are is read from their names and headers, with the same checks as for files
+in folders. Of the item itself only provider, licence, citation and days of acquisition are used.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,109 +14,106 @@ from typing import Any, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pystac
-from pystac.utils import str_to_datetime
-from pystac_client import Client, ItemSearch
-from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 
 from pipeline.errors import CatalogError
 from pipeline.sources.catalog.stac_items import acquired_of, interval
-from pipeline.sources.catalog.stac_query import Query, is_web
-from pipeline.sources.delivery.attribution import Days, Origin
-from pipeline.sources.delivery.names import RASTER_SUFFIXES, Delivered, Kind, parse
-from pipeline.sources.http_path import HEADERS_VARIABLE, WebPath, auth_headers, origin
+from pipeline.sources.delivery.acquisition_dates import Days
+from pipeline.sources.delivery.attribution import Origin
+from pipeline.sources.delivery.names import RASTER_SUFFIXES, DeliveredFile, Kind, parse_name
+from pipeline.sources.http_client import HEADERS_VARIABLE, auth_headers, fetch, origin
+from pipeline.sources.http_path import WebPath
 
 _KINDS: tuple[Kind, ...] = ("rvb", "irc", "height", "dsm", "dtm")
-_DEPTH = 16
-"""Catalogues below catalogues; a chain that goes deeper is taken for one without end."""
-_TIMEOUT_S = 60.0
+_IMAGERY_KINDS: tuple[Kind, ...] = ("rvb", "irc", "height")
+_MAX_DEPTH = 16
+"""Catalogs below catalogs. A longer chain is taken for a loop."""
 _ITEM_SEARCH = "item-search"
+_INVALID_STAC = (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What the json module, pystac and our client raise on a file that is not STAC, or that cannot be read."""
 
-_UNREADABLE = (APIError, pystac.STACError, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What pystac and pystac-client raise on what is no STAC, or where nothing answers."""
+
+@dataclass(frozen=True)
+class Query:
+    """Which items of a catalog are wanted."""
+
+    collections: tuple[str, ...] = ()
+    """All collections where empty."""
+    bbox: tuple[float, float, float, float] | None = None
+    """(west, south, east, north) in degrees."""
+    datetime: str | None = None
+    """A day, or `start/end`, as STAC APIs take it."""
 
 
 @dataclass
-class Adopted:
-    """What a catalogue's items name."""
+class CatalogFiles:
+    """The files that a catalog's items name."""
 
-    delivered: dict[Path, Delivered] = field(default_factory=dict)
+    delivered: dict[Path, DeliveredFile] = field(default_factory=dict)
     ignored: set[Path] = field(default_factory=set)
+    """Rasters of unknown kind."""
     origins: list[Origin] = field(default_factory=list)
     days: dict[str, Days] = field(default_factory=dict)
-    """By the corner in a tile's name."""
+    """Days of acquisition by the corner in a tile's name."""
 
 
-def adopt(source: str, query: Query) -> Adopted:
-    """The files that the items of a catalogue name; nothing of them is opened.
+def is_catalog(source: str) -> bool:
+    """True for a URL or a JSON file; a folder is a delivery."""
+    return is_web(source) or source.lower().endswith(".json")
+
+
+def is_web(source: str) -> bool:
+    """True for an http or https URL."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def read_catalog(source: str, query: Query) -> CatalogFiles:
+    """Lists the files that the items of a catalog name; opens none of them.
 
     Args:
-        source: URL of a STAC API, or URL or path of a static catalogue's, collection's or item's JSON.
+        source: URL of a STAC API, or URL or path of the JSON of a static catalog, collection or item.
         query: which of its items.
 
     Raises:
-        CatalogError: it cannot be read, loops, has no items that fit, or names files that may not be opened:
-            out of its root, or under another scheme than its own.
+        CatalogError: it cannot be read, loops, has no matching items, or names files that may not be opened: outside
+            its root, or with another URL scheme than its own.
     """
     given = source if is_web(source) else str(Path(source).absolute())
-    found, seen = Adopted(), 0
+    files, count = CatalogFiles(), 0
     for item in _items(given, query):
-        seen += 1
-        _adopt_item(found, item, given)
-    if not seen:
-        raise CatalogError(f"{source}: no items that fit {query}; expected some of its collections, bbox or datetime")
-    return found
-
-
-class _Requests(StacApiIO):
-    """pystac-client's reader; credentials of the environment go to no other host than the one that was given."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__(headers=auth_headers(), timeout=_TIMEOUT_S, max_retries=2)
-        self._origin = origin(source) if is_web(source) else None
-
-    def request(self, href: str, *args: Any, **options: Any) -> str:
-        if self._origin and auth_headers() and origin(href) != self._origin:
-            raise CatalogError(
-                f"{href}: a link that leaves {self._origin}; refused while {HEADERS_VARIABLE} is set, because its "
-                "credentials would go there"
-            )
-        return super().request(href, *args, **options)
+        count += 1
+        _add_item(files, item, given)
+    if not count:
+        raise CatalogError(
+            f"{source}: no items match {query}; check the collections, the bbox and the datetime, or leave them out"
+        )
+    return files
 
 
 def _items(source: str, query: Query) -> Iterator[pystac.Item]:
-    reader = _Requests(source)
+    from pipeline.sources.catalog import stac_api
+
     try:
-        content = reader.read_json(source)
-        conforms = content.get("conformsTo", ())
-        if any(_ITEM_SEARCH in c for c in conforms):
-            yield from _searched(source, query, reader)
+        content = _read_json(source, source)
+        if any(_ITEM_SEARCH in uri for uri in content.get("conformsTo", ())):
+            yield from stac_api.search(source, query.collections, query.bbox, query.datetime)
             return
-        wanted = _Wanted.of(query)
-        yield from (item for item in _walked(source, content, reader, ()) if wanted.has(item))
-    except _UNREADABLE as error:
+        start, end = stac_api.parse_interval(query.datetime)
+        yield from (i for i in _walk(source, content, source, ()) if _matches(i, query, start, end))
+    except _INVALID_STAC as error:
         cause = str(error).strip().splitlines() or [type(error).__name__]
-        raise CatalogError(f"{source}: cannot be read as a STAC catalogue: {cause[0][:300]}") from error
+        raise CatalogError(f"{source}: cannot be read as a STAC catalog: {cause[0][:300]}") from error
 
 
-def _searched(source: str, query: Query, reader: _Requests) -> Iterator[pystac.Item]:
-    """Items of an API's search. Pages that come again would never end: an item that comes twice is an error."""
-    client = Client.open(source, stac_io=reader)
-    search = client.search(collections=list(query.collections) or None, bbox=query.bbox, datetime=query.datetime)
-    seen: set[tuple[str, str]] = set()
-    for page in search.pages_as_dicts():
-        for feature in page["features"]:
-            name = (str(feature.get("collection")), str(feature["id"]))
-            if name in seen:
-                raise CatalogError(f"{source}: loops: item {name[1]} of collection {name[0]} comes on two pages")
-            seen.add(name)
-            yield pystac.Item.from_dict(feature, preserve_dict=False)
+def _read_json(href: str, source: str) -> dict[str, Any]:
+    content = fetch(href, source=source).body if is_web(href) else Path(href).read_bytes()
+    loaded: dict[str, Any] = json.loads(content)
+    return loaded
 
 
-def _walked(href: str, content: Mapping[str, Any], reader: _Requests, above: tuple[str, ...]) -> Iterator[pystac.Item]:
-    """Items of a static catalogue and of those below it, read as they are reached."""
-    if href in above or len(above) > _DEPTH:
-        raise CatalogError(f"{above[0]}: loops: {href} is reached again, or catalogues lie over {_DEPTH} deep")
+def _walk(href: str, content: Mapping[str, Any], source: str, above: tuple[str, ...]) -> Iterator[pystac.Item]:
+    """Items of a static catalog and of those below it; each file is read when it is reached."""
+    if href in above or len(above) > _MAX_DEPTH:
+        raise CatalogError(f"{above[0]}: loops: {href} is reached again, or catalogs are nested over {_MAX_DEPTH} deep")
     kind = content.get("type")
     if kind == "Feature":
         item = pystac.Item.from_dict(dict(content), href=href)
@@ -126,85 +124,66 @@ def _walked(href: str, content: Mapping[str, Any], reader: _Requests, above: tup
         raise CatalogError(f"{href}: is of type {kind!r}; expected a STAC Catalog, Collection or Feature")
     links = [str(link["href"]) for link in content["links"] if link["rel"] in ("child", "item")]
     for link in dict.fromkeys(links):
-        each = _joined(href, link)
-        if is_web(each) != is_web(href) or (urlsplit(link).scheme and not is_web(link)):
-            raise CatalogError(f"{href}: links to {link}; expected what lies where it does itself")
-        yield from _walked(each, reader.read_json(each), reader, (*above, href))
+        below = _join(href, link)
+        if is_web(below) != is_web(href) or (urlsplit(link).scheme and not is_web(link)):
+            raise CatalogError(f"{href}: links to {link}; expected a link from file to file, or from URL to URL")
+        yield from _walk(below, _read_json(below, source), source, (*above, href))
 
 
-def _joined(item: str, href: str) -> str:
-    """A URL or an absolute path of an href that is meant from `item`."""
-    if is_web(item) or is_web(href):
-        return urljoin(item, href)
-    return os.path.normpath(os.path.join(os.path.dirname(item), href))  # noqa: PTH118, PTH120  (as hrefs join)
+def _join(base: str, href: str) -> str:
+    """The URL or absolute path of an href that is relative to the file `base`."""
+    if is_web(base) or is_web(href):
+        return urljoin(base, href)
+    return os.path.normpath(os.path.join(os.path.dirname(base), href))  # noqa: PTH118, PTH120  (as hrefs join)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """A query, for items that no API filters."""
-
-    query: Query
-    start: datetime | None
-    end: datetime | None
-
-    @classmethod
-    def of(cls, query: Query) -> "_Wanted":
-        if not query.datetime:
-            return cls(query, None, None)
-        # pystac-client writes `2021` and the like out as an interval; nothing is asked of the address.
-        text = ItemSearch("http://localhost", datetime=query.datetime).get_parameters()["datetime"]
-        parts = [None if p in ("", "..") else str_to_datetime(p) for p in str(text).split("/")]
-        return cls(query, parts[0], parts[-1])
-
-    def has(self, item: pystac.Item) -> bool:
-        if self.query.collections and item.collection_id not in self.query.collections:
+def _matches(item: pystac.Item, query: Query, start: datetime | None, end: datetime | None) -> bool:
+    """True for an item of a static catalog that an API would return for the query."""
+    if query.collections and item.collection_id not in query.collections:
+        return False
+    if query.bbox and item.bbox:
+        west, south, east, north = query.bbox
+        # A bbox with heights has them at positions 2 and 5.
+        left, bottom, right, top = item.bbox if len(item.bbox) == 4 else (*item.bbox[:2], *item.bbox[3:5])
+        if left > east or right < west or bottom > north or top < south:
             return False
-        if self.query.bbox and item.bbox:
-            west, south, east, north = self.query.bbox
-            own = item.bbox[:2] + item.bbox[-2:] if len(item.bbox) == 4 else item.bbox[:2] + item.bbox[3:5]
-            if own[0] > east or own[2] < west or own[1] > north or own[3] < south:
-                return False
-        first, last = interval(item)
-        return not ((self.start and last and last < self.start) or (self.end and first and first > self.end))
+    first, last = interval(item)
+    return not ((start and last and last < start) or (end and first and first > end))
 
 
-def _adopt_item(found: Adopted, item: pystac.Item, source: str) -> None:
+def _add_item(files: CatalogFiles, item: pystac.Item, source: str) -> None:
     where = item.get_self_href() or source
     for key, asset in sorted(item.assets.items()):
-        path = _place(asset.href, item=where, source=source)
-        if path is None or path.suffix.lower() not in RASTER_SUFFIXES:
+        path = _allowed_path(asset.href, item=where, source=source)
+        if path.suffix.lower() not in RASTER_SUFFIXES:
             continue
-        if delivered := _delivered(path, key, asset, item):
-            found.delivered.setdefault(path, delivered)
+        if delivered := parse_name(path) or _from_properties(path, key, asset, item):
+            files.delivered.setdefault(path, delivered)
         else:
-            found.ignored.add(path)
-    found.origins.append(_origin(item))
+            files.ignored.add(path)
+    files.origins.append(_origin_of(item))
     tile, days = str(item.properties.get("landcover:tile", "")), acquired_of(item)
     if tile and days:
-        found.days[tile] = days
+        files.days[tile] = days
 
 
-def _delivered(path: Path, key: str, asset: pystac.Asset, item: pystac.Item) -> Delivered | None:
-    """By the file's name, else by what our own items say."""
-    if by_name := parse(path):
-        return by_name
+def _from_properties(path: Path, key: str, asset: pystac.Asset, item: pystac.Item) -> DeliveredFile | None:
+    """What a file is by the properties of an item that `index` wrote."""
     kind = asset.extra_fields.get("landcover:kind", key)
-    if kind not in _KINDS:
+    tile = item.properties.get("landcover:tile") if kind in _IMAGERY_KINDS else None
+    if kind not in _KINDS or (kind in _IMAGERY_KINDS and not tile):
         return None
-    tile = item.properties.get("landcover:tile") if kind in ("rvb", "irc", "height") else None
-    if kind in ("rvb", "irc", "height") and not tile:
-        return None
-    return Delivered(cast("Kind", kind), path, None, None, tile)
+    return DeliveredFile(cast("Kind", kind), path, None, None, tile)
 
 
-def _place(href: str, *, item: str, source: str) -> Path | None:
-    """The file of an href that may be opened.
+def _allowed_path(href: str, *, item: str, source: str) -> Path:
+    """The file of an asset's href, if it may be opened.
 
-    Relative hrefs may lead out of the catalogue's folder as far as beside it, where our own catalogues have their
-    deliveries, and no further.
+    A relative href may lead out of the catalog's folder to a folder beside it, where our own catalogs have their
+    deliveries, but no further.
 
     Raises:
-        CatalogError: it leaves the root, or has another scheme than a file beside its catalogue may have.
+        CatalogError: it leaves the root, or has a URL scheme that a file of this catalog may not have.
     """
     scheme = urlsplit(href).scheme.lower()
     web = is_web(source)
@@ -212,20 +191,19 @@ def _place(href: str, *, item: str, source: str) -> Path | None:
         expected = "http, https or a relative path" if web else "a path"
         raise CatalogError(f"{item}: asset {href!r} has the scheme {scheme!r}; expected {expected}")
     if web:
-        return _web_place(href, item=item, source=source)
+        return _allowed_web_path(href, item=item, source=source)
     plain = unquote(urlsplit(href).path) if scheme else href
-    absolute = plain.startswith("/")
-    path = Path(_joined(item, plain))
-    root = Path(source).parent.parent
-    if not absolute and not path.is_relative_to(root):
-        raise CatalogError(f"{item}: asset {href!r} leaves the catalogue's root {root}; expected a file below it")
+    path, root = Path(_join(item, plain)), Path(source).parent.parent
+    if not plain.startswith("/") and not path.is_relative_to(root):
+        raise CatalogError(f"{item}: asset {href!r} leaves the catalog's root {root}; expected a file below it")
     if path.parts[1:2] and path.parts[1].startswith("vsi"):
         raise CatalogError(f"{item}: asset {href!r} is one of GDAL's virtual files; expected a plain file")
     return path
 
 
-def _web_place(href: str, *, item: str, source: str) -> Path:
+def _allowed_web_path(href: str, *, item: str, source: str) -> Path:
     url = urljoin(item, href)
+    # GDAL reads assets, and sends the credentials to every host.
     if auth_headers() and origin(url) != origin(source):
         raise CatalogError(
             f"{item}: asset {href!r} is on another host than {origin(source)}; refused while {HEADERS_VARIABLE} is "
@@ -235,12 +213,12 @@ def _web_place(href: str, *, item: str, source: str) -> Path:
     depth = len([p for p in urlsplit(item).path.split("/")[:-1] if p])
     if not urlsplit(href).scheme and climbs > depth:
         raise CatalogError(
-            f"{item}: asset {href!r} leaves the catalogue's root {origin(source)}; expected a file below it"
+            f"{item}: asset {href!r} leaves the catalog's root {origin(source)}; expected a file below it"
         )
     return WebPath.at(url)
 
 
-def _origin(item: pystac.Item) -> Origin:
+def _origin_of(item: pystac.Item) -> Origin:
     properties = item.properties
     names = [str(p["name"]) for p in properties.get("providers", ()) if "producer" in p.get("roles", ("producer",))]
     return Origin(

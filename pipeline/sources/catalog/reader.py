@@ -1,4 +1,4 @@
-"""The input catalogue read back: what a domain is about, and all of it as plain values. Opens no raster."""
+"""Reads a domain back from the input catalog, as plain values. Opens no raster."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -10,45 +10,49 @@ from pipeline.domain import Domain
 from pipeline.errors import CatalogError
 from pipeline.grid import CRS, union
 from pipeline.sources.catalog.stac_items import read_items, tile_of
-from pipeline.sources.delivery.attribution import About, Days, Origin
+from pipeline.sources.delivery.acquisition_dates import Days
+from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.domain_inputs import DomainInputs
 
-_UNREADABLE = (OSError, ValueError, KeyError, pystac.STACError)
+_UNREADABLE = (OSError, ValueError, KeyError, pystac.STACError, pystac.STACTypeError)
 
 
-def read_about(catalog: Path, domain: Domain) -> About:
-    """What all items of a domain share; reads the domain's collection alone.
+def read_description(catalog: Path, domain: Domain) -> DomainDescription:
+    """What all items of a domain share; reads only the domain's collection.
 
     Args:
-        catalog: the catalogue's folder.
-        domain: `D064_2021`.
+        catalog: the catalog's folder.
+        domain: such as `D064_2021`.
 
     Raises:
-        CatalogError: no catalogue, or no such domain (those there are, are listed).
+        CatalogError: no catalog, or no such domain in it.
     """
     path = _collection_path(catalog, domain)
     try:
-        return _about(pystac.Collection.from_file(str(path)), domain)
+        return _description(pystac.Collection.from_file(str(path)), domain)
     except _UNREADABLE as error:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
 
 
 def open_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInputs:
-    """What the catalogue says about a domain; opens no raster.
+    """Reads a domain's tiles and files from the input catalog; opens no raster.
 
     Args:
-        catalog: the catalogue's folder.
-        domain: `D064_2021`.
-        tile_size: pixels of a tile's side that the campaign wants.
+        catalog: the catalog's folder.
+        domain: such as `D064_2021`.
+        tile_size: side of the campaign's tiles in pixels.
 
     Raises:
-        CatalogError: no catalogue, no such domain (those there are, are listed), tiles of another size.
+        CatalogError: no catalog, no such domain in it, or tiles of another size.
+
+    Example:
+        >>> inputs = open_domain(Path("catalog"), Domain("D064_2021"), tile_size=25_000)
     """
     path = _collection_path(catalog, domain)
     try:
         collection = pystac.Collection.from_file(str(path))
         tiles = [tile_of(item, tile_size=tile_size) for item in read_items(collection)]
-        about = _about(collection, domain)
+        description = _description(collection, domain)
     except _UNREADABLE as error:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
     if not tiles:
@@ -57,10 +61,10 @@ def open_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInput
         domain,
         union([t.tile.window for t in tiles]),
         tuple(sorted(tiles, key=lambda t: t.tile.name)),
-        crs=about.crs,
-        origin=about.origin,
-        acquired=about.acquired,
-        limits=about.limits,
+        crs=description.crs,
+        origin=description.origin,
+        acquired=description.acquired,
+        limits=description.limits,
     )
 
 
@@ -70,12 +74,12 @@ def _collection_path(catalog: Path, domain: Domain) -> Path:
     if not path.is_file():
         known = sorted(p.parent.name for p in root.glob("*/collection.json"))
         if not known:
-            raise CatalogError(f"{root} is no input catalogue: write one with `landcover index`")
-        raise CatalogError(f"{root} has no domain {domain!r}; it has {', '.join(known)}")
+            raise CatalogError(f"{root}: not an input catalog; write one with `landcover index`")
+        raise CatalogError(f"{root}: has no domain {domain!r}; it has {', '.join(known)}")
     return path
 
 
-def _about(collection: pystac.Collection, domain: Domain) -> About:
+def _description(collection: pystac.Collection, domain: Domain) -> DomainDescription:
     fields = collection.extra_fields
     origin = Origin(
         fields.get("landcover:attribution", ""),
@@ -83,7 +87,7 @@ def _about(collection: pystac.Collection, domain: Domain) -> About:
         fields.get("sci:citation", ""),
         fields.get("sci:doi", ""),
     )
-    return About(
+    return DomainDescription(
         domain,
         domain.year,
         origin,

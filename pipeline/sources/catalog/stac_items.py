@@ -13,10 +13,11 @@ import pystac
 
 from pipeline.errors import CatalogError
 from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Tile
-from pipeline.sources.delivery.attribution import About, Days, Origin
+from pipeline.sources.delivery.acquisition_dates import Days
+from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.domain_inputs import Asset, Fill, InputTile
 from pipeline.sources.http_path import WebPath
-from pipeline.sources.staging.height_cog import Holes
+from pipeline.sources.staging.height_record import HeightHoles
 from pipeline.stac_fields import extension_schemas, footprint, origin_fields, projection, time_span
 
 _EXTENSIONS = extension_schemas("projection/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
@@ -39,7 +40,13 @@ def provenance(origin: Origin) -> dict[str, Any]:
 
 
 def item_of(
-    tile: InputTile, *, about: About, path: Path, near: Path, notes: Sequence[str], holes: Holes | None
+    tile: InputTile,
+    *,
+    about: DomainDescription,
+    path: Path,
+    near: Path,
+    notes: Sequence[str],
+    holes: HeightHoles | None,
 ) -> pystac.Item:
     """The STAC item of a tile that will lie at `path`.
 

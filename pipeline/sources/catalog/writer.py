@@ -1,4 +1,4 @@
-"""The input catalogue's files: items first, the collection that names them after, then the catalogue."""
+"""Writes a domain's part of the input catalog: first its items, then their collection, then the catalog."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,45 +9,50 @@ import pystac
 from pipeline.durable import sync, write_json
 from pipeline.errors import CatalogError
 from pipeline.sources.catalog.stac_items import item_of, provenance, span
-from pipeline.sources.delivery.attribution import About
+from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.domain_inputs import InputTile
-from pipeline.sources.staging.height_cog import Holes
+from pipeline.sources.staging.height_record import HeightHoles
 
 
 @dataclass(frozen=True)
-class Described:
-    """A tile, and what its item says beside its files."""
+class TileDescription:
+    """A tile, and what its item states beside its files."""
 
     tile: InputTile
     notes: tuple[str, ...]
     """What was found and handled, a sentence each."""
-    holes: Holes | None = None
-    """Of its staged height."""
+    holes: HeightHoles | None = None
+    """Holes of its height, if `stage` wrote it."""
 
 
-def write_domain(root: Path, about: About, described: Sequence[Described]) -> None:
-    """Writes a domain's part of the catalogue at `root`; an item that it no longer names goes.
+def write_domain(root: Path, domain: DomainDescription, tiles: Sequence[TileDescription]) -> None:
+    """Writes a domain's part of the catalog, and removes items of tiles that it no longer has.
+
+    Args:
+        root: the catalog's folder.
+        domain: what its items share.
+        tiles: all of its tiles, at least one.
 
     Raises:
-        StorageError: a file cannot be written; the former part stands until its collection is replaced.
+        StorageError: a file cannot be written; the former part remains until its collection is replaced.
         CatalogError: old items cannot be removed.
     """
-    folder = root / about.domain
+    folder = root / domain.domain
     items = [
         item_of(
             each.tile,
-            about=about,
-            path=folder / f"{about.domain}-{each.tile.tile.name}.json",
+            about=domain,
+            path=folder / f"{domain.domain}-{each.tile.tile.name}.json",
             near=root.parent,
             notes=each.notes,
             holes=each.holes,
         )
-        for each in described
+        for each in tiles
     ]
-    catalog = _catalog_of(root, without=about.domain)
-    collection = _collection_of(about, items, described)
+    catalog = _catalog_of(root, without=domain.domain)
+    collection = _collection_of(domain, items, tiles)
     catalog.add_child(collection)
-    # add_child and add_item lay files out their own way; ours is set again.
+    # add_child and add_item change the hrefs to pystac's own layout; these restore ours.
     collection.set_self_href(str(folder / "collection.json"))
     for item in items:
         href = item.get_self_href()
@@ -55,12 +60,12 @@ def write_domain(root: Path, about: About, described: Sequence[Described]) -> No
         item.set_self_href(href)
         write_json(folder / f"{item.id}.json", item.to_dict(include_self_link=False), indent=None)
     write_json(folder / "collection.json", collection.to_dict(include_self_link=False), indent=None)
-    _drop_stale(folder, keep={f"{item.id}.json" for item in items})
+    _remove_stale_items(folder, keep={f"{item.id}.json" for item in items})
     write_json(root / "catalog.json", catalog.to_dict(include_self_link=False))
 
 
 def _catalog_of(root: Path, without: str) -> pystac.Catalog:
-    """The catalogue with its domains but one; made anew from the folders, which are what counts."""
+    """The catalog with all domains that have a folder, except one."""
     catalog = pystac.Catalog(
         "landcover-inputs",
         "Imagery and elevation of BD ORTHO deliveries, one item a tile",
@@ -74,15 +79,17 @@ def _catalog_of(root: Path, without: str) -> pystac.Catalog:
     return catalog
 
 
-def _collection_of(about: About, items: Sequence[pystac.Item], described: Sequence[Described]) -> pystac.Collection:
+def _collection_of(
+    domain: DomainDescription, items: Sequence[pystac.Item], tiles: Sequence[TileDescription]
+) -> pystac.Collection:
     boxes = [item.bbox for item in items if item.bbox]
     west, south, east, north = zip(*boxes, strict=True)
-    spans = [span(each.tile.acquired, about.year) for each in described]
-    fields = provenance(about.origin)
+    spans = [span(each.tile.acquired, domain.year) for each in tiles]
+    fields = provenance(domain.origin)
     providers = fields.pop("providers", [])
     collection = pystac.Collection(
-        about.domain,
-        f"Tiles of {about.domain} as delivered: imagery, and elevation where there is any",
+        domain.domain,
+        f"Tiles of {domain.domain} as delivered: imagery, and elevation where there is any",
         extent=pystac.Extent(
             pystac.SpatialExtent([[min(west), min(south), max(east), max(north)]]),
             pystac.TemporalExtent([[min(s[0] for s in spans), max(s[2] for s in spans)]]),
@@ -91,17 +98,17 @@ def _collection_of(about: About, items: Sequence[pystac.Item], described: Sequen
         providers=[pystac.Provider.from_dict(p) for p in providers],
         extra_fields=fields
         | {
-            "landcover:domain": about.domain,
-            "landcover:crs": about.crs,
-            "landcover:accepted_limits": list(about.limits),
+            "landcover:domain": domain.domain,
+            "landcover:crs": domain.crs,
+            "landcover:accepted_limits": list(domain.limits),
         },
     )
-    if about.acquired:
-        collection.extra_fields["landcover:acquired"] = [day.isoformat() for day in about.acquired]
+    if domain.acquired:
+        collection.extra_fields["landcover:acquired"] = [day.isoformat() for day in domain.acquired]
     return collection
 
 
-def _drop_stale(folder: Path, keep: set[str]) -> None:
+def _remove_stale_items(folder: Path, keep: set[str]) -> None:
     """Removes items of tiles that the domain no longer has."""
     try:
         for path in folder.glob(f"{folder.name}-*.json"):
@@ -109,4 +116,4 @@ def _drop_stale(folder: Path, keep: set[str]) -> None:
                 path.unlink()
         sync(folder)
     except OSError as error:
-        raise CatalogError(f"{folder}: old items cannot be removed: {error.strerror}") from error
+        raise CatalogError(f"{folder}: old items cannot be removed: {error.strerror}; check its permissions") from error

@@ -1,4 +1,4 @@
-"""What a raster file says about itself without its pixels, and whether the file is whole."""
+"""Headers of raster files, and checks that the files are complete; no pixel is decoded."""
 
 import struct
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ _LAMBERT_93 = {"lat_0": 46.5, "lon_0": 3.0, "x_0": 700_000.0, "y_0": 6_600_000.0
 """EPSG:2154: origin in degrees and false origin in metres; standard parallels 49 and 44 degrees."""
 _PARALLELS = (44.0, 49.0)
 _ELLIPSOIDS = frozenset({"GRS80", "WGS84"})
-"""They differ by 0.1 mm; a writer that lost the datum writes the second."""
+"""They differ by 0.1 mm; programs that lose the datum write the second."""
 
 CRSMatch = Literal["code", "parameters", "absent", "other"]
 
 MAX_SIDE = 100_000
-"""Pixels a side that a file may claim: four tiles of 5 km at 0.20 m. What claims more is damaged or forged."""
+"""Most pixels a side in a header: four tiles of 5 km at 0.20 m. A larger number means a damaged or forged file."""
 
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".asc": "AAIGrid"}
-"""The one driver that may open a file of this name: by its content alone, GDAL would take a virtual raster
-under such a name too, and follow it to other files."""
+"""The only driver that may open a file with this suffix. Going by content, GDAL would also open a virtual raster under
+such a name, and follow it to other files."""
 
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _END_OF_CODESTREAM = b"\xff\xd9"
@@ -45,15 +45,15 @@ class Header:
     count: int
     """Bands."""
     dtype: str
-    """numpy's name of the samples' type; several, where the bands differ."""
+    """numpy's name of the sample type; several where the bands differ."""
     block: tuple[int, int]
     """(height, width) of the internal blocks."""
     nodata: float | None
     crs: CRSMatch
     crs_text: str
-    """The lattice's code where it is one of ours, by code or by parameters; else as the file has it, shortened."""
+    """The lattice's code if the CRS is one of ours, by code or by parameters; else the file's own CRS, shortened."""
     alpha: bool = False
-    """True where the file says that its last band is transparency."""
+    """True where the file declares its last band as transparency."""
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -69,33 +69,33 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a raster whose file is whole, as far as that shows without decoding.
+    """Reads a raster's header and checks, without decoding, that the file is complete.
 
     JPEG 2000: the boxes fit the file and the codestream ends with its marker. TIFF: every block lies in the file.
-    Esri ASCII: there are at least two bytes for each value, and the last row is whole.
+    Esri ASCII: there are at least two bytes for each value, and the last row is complete.
 
     Raises:
-        DeliveryError: it cannot be opened as what its suffix says, is truncated, or claims an absurd size.
+        DeliveryError: it does not have the format of its suffix, is truncated, or declares more than `MAX_SIDE`.
     """
     suffix = path.suffix.lower()
-    # Sidecars are looked for by name: listing a folder of thousands for each of its files takes minutes.
+    # GDAL then looks for sidecar files by name: listing a folder of thousands for each of its files takes minutes.
     options = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_NUM_THREADS": 1} | gdal_headers()
     try:
         if suffix == ".jp2":
-            _check_boxes(path)
+            _check_jp2_boxes(path)
         with rasterio.Env(**options), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
             if max(file.shape) > MAX_SIDE:
                 raise DeliveryError(
-                    f"{path}: its header claims {file.height} × {file.width} px; expected at most {MAX_SIDE} a side: "
-                    "deliver the file again"
+                    f"{path}: its header declares {file.height} × {file.width} px; expected at most {MAX_SIDE} a side; "
+                    "download the file again"
                 )
             if file.driver == "GTiff":
                 _check_tiff_blocks(path, file)
             elif file.driver == "AAIGrid":
-                _check_grid(path, file)
+                _check_ascii_rows(path, file)
             return _header(file)
     except (RasterioIOError, OSError) as error:
-        raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; deliver the file again") from error
+        raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
 
 
 def _header(file: Any) -> Header:
@@ -115,10 +115,10 @@ def _header(file: Any) -> Header:
 
 
 def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
-    """How a CRS is that of a lattice (by its code, by its projection's parameters, not at all, or there is none).
+    """Compares a CRS with those of the lattices, by its EPSG code and then by its projection's parameters.
 
     Returns:
-        The match, and `EPSG:…` of the lattice or what there is instead, shortened.
+        How it matches, and `EPSG:…` of the lattice, or the CRS itself, shortened, where none matches.
     """
     if crs is None or not crs:
         return "absent", "no CRS"
@@ -129,8 +129,8 @@ def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
         found = crs.to_dict(projjson=False)
     except CRSError:
         return "other", _short(crs)
-    # Lambert-93 has other codes: with a height (5698, as LiDAR HD may have it), of later realisations of RGF93 (9794),
-    # centimetres apart. UTM zones of other codes are other continents' datums.
+    # Lambert-93 has other codes too: with heights (5698, in some LiDAR HD files) and for later realisations of RGF93
+    # (9794), centimetres apart. UTM zones with other codes have the datums of other continents.
     coded = code is not None and found.get("proj") != "lcc"
     if not coded and (lattice := _by_parameters(found)):
         return "parameters", f"EPSG:{lattice}"
@@ -138,7 +138,7 @@ def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
 
 
 def _by_parameters(found: dict[str, Any]) -> int | None:
-    """The EPSG code of the lattice whose projection has these PROJ parameters; None where none has."""
+    """The EPSG code of the lattice with these PROJ parameters; None where none has them."""
     if found.get("units") != "m":
         return None
     ellipsoid = found.get("ellps", found.get("datum", "GRS80"))
@@ -159,17 +159,17 @@ def _short(crs: rasterio_crs.CRS) -> str:
     return f"EPSG:{code}" if code else f"{crs.to_wkt()[:60]}…"
 
 
-def _check_boxes(path: Path) -> None:
-    """Follows a JP2's boxes (ISO/IEC 15444-1, annex I) to the codestream's end."""
+def _check_jp2_boxes(path: Path) -> None:
+    """Follows the boxes of a JP2 file (ISO/IEC 15444-1, annex I) to the end of its codestream."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(12) != _JP2_SIGNATURE:
-            raise DeliveryError(f"{path}: is no JPEG 2000 file: its first 12 bytes are not the JP2 signature")
+            raise DeliveryError(f"{path}: not a JPEG 2000 file: its first 12 bytes are not the JP2 signature")
         start, codestream = 12, False
         while start < size:
             file.seek(start)
             length, kind, head = _box(file.read(16))
-            # A length of 0 says: to the end of the file.
+            # A length of 0 means: to the end of the file.
             end = size if length == 0 else start + length
             if end > size or (length and length < head):
                 raise _truncated(path, f"box {kind!r} ends at byte {end}, the file at {size}")
@@ -184,7 +184,9 @@ def _check_boxes(path: Path) -> None:
 
 
 def _box(head: bytes) -> tuple[int, bytes, int]:
-    """(length with its head, type, bytes of the head) of a box from its first 16 bytes or fewer at the end."""
+    """(length with head, type, bytes of the head) of a box; `head` is its first 16 bytes, or fewer at the file's "
+    "end.
+    """
     if len(head) < 8:
         return len(head) + 1, b"", 8
     length, kind = struct.unpack(">I4s", head[:8])
@@ -194,7 +196,7 @@ def _box(head: bytes) -> tuple[int, bytes, int]:
 
 
 def _check_tiff_blocks(path: Path, file: Any) -> None:
-    """GDAL gives offset and size of each block that is written; one that is sparse has neither."""
+    """Compares the end of each block with the file's size; sparse blocks have no offset."""
     size = path.stat().st_size
     rows, cols = (-(-extent // block) for extent, block in zip(file.shape, file.block_shapes[0], strict=True))
     bands = file.indexes if file.interleaving is not None and file.interleaving.name == "band" else (1,)
@@ -209,11 +211,11 @@ def _check_tiff_blocks(path: Path, file: Any) -> None:
                     )
 
 
-def _check_grid(path: Path, file: Any) -> None:
+def _check_ascii_rows(path: Path, file: Any) -> None:
     size = path.stat().st_size
     if size < 2 * file.width * file.height:
         raise _truncated(path, f"{size} bytes are too few for {file.height} × {file.width} values")
-    # A number takes at most 32 bytes in such files, so these bytes hold the whole last row.
+    # A number has at most 32 bytes in such files, so these bytes contain the whole last row.
     tail = min(size, 32 * file.width)
     with path.open("rb") as text:
         text.seek(size - tail)
@@ -223,4 +225,4 @@ def _check_grid(path: Path, file: Any) -> None:
 
 
 def _truncated(path: Path, what: str) -> DeliveryError:
-    return DeliveryError(f"{path}: is truncated: {what}; deliver the file again")
+    return DeliveryError(f"{path}: is truncated: {what}; download the file again")

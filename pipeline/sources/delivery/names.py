@@ -1,12 +1,12 @@
-"""Names and folders of IGN's deliveries: read them, and make them.
+"""Names and folders of IGN's deliveries: reads them, and makes them.
 
 Imagery is named `38-2024-0595-6890-LA93-0M20-E080.jp2` (infrared: `…-0M20-IRC-E080.jp2`), by the
 NORTH-WEST corner in km. Surface models are `93-2024-0652-6870-LA93-0M50.tif` (MNS-Correl) or
 `LHD_FXX_0932_6453_MNS_0M50_LAMB93_IGN69.tif` (LiDAR HD), terrain models `LHD_FXX_…_MNT_…` or
 `RGEALTI_FXX_0845_6446_MNT_LAMB93_IGN69.asc`, a ready height in units of 0.2 m
-`38-2024-0595-6890-LA93-0M20-HAUTEUR.tif`. Overseas the territory, projection and height system in them are others
-(`974-2022-0310-7670-U40S-0M20-E080.jp2`, `RGEALTI_REU_…`). A raster of any other name counts as surface or terrain
-where it lies in a folder named DSM or MNS, DTM or MNT.
+`38-2024-0595-6890-LA93-0M20-HAUTEUR.tif`. Overseas the territory, projection and height system in the names differ
+(`974-2022-0310-7670-U40S-0M20-E080.jp2`, `RGEALTI_REU_…`). A raster with any other name counts as a surface or terrain
+model if it lies in a folder named DSM or MNS, DTM or MNT.
 """
 
 import os
@@ -22,8 +22,8 @@ from pipeline.errors import DeliveryError
 Kind = Literal["rvb", "irc", "height", "dsm", "dtm"]
 
 OVERSEAS = {"U20N": 5490, "U21N": 4467, "U22N": 2972, "U40S": 2975, "U38S": 4471}
-"""Projection in a delivery's names → EPSG code: RGAF09 (Antilles), RGSPM06, RGFG95, RGR92 (Réunion), RGM04; zone and
-hemisphere of UTM on GRS80 stand in the name."""
+"""Projection in a delivery's names → EPSG code: RGAF09 (Antilles), RGSPM06, RGFG95, RGR92 (Réunion), RGM04. The name
+gives zone and hemisphere of UTM on GRS80."""
 _OVERSEAS_DEPARTEMENTS = {"973": "U22N", "974": "U40S", "975": "U21N", "976": "U38S"}
 
 RASTER_SUFFIXES = frozenset({".jp2", ".tif", ".asc"})
@@ -45,8 +45,8 @@ _RGE_ALTI = re.compile(
 
 
 @dataclass(frozen=True, order=True)
-class Delivered:
-    """One file of a delivery, as far as its name tells."""
+class DeliveredFile:
+    """One file of a delivery, as its name describes it."""
 
     kind: Kind
     path: Path
@@ -59,17 +59,22 @@ class Delivered:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """What lies in the folders of a delivery."""
+class FolderContents:
+    """The rasters in the folders of a delivery."""
 
-    delivered: tuple[Delivered, ...]
-    """Recognised files, sorted by kind and path."""
+    delivered: tuple[DeliveredFile, ...]
+    """Files with a known name, sorted by kind and path."""
     ignored: tuple[Path, ...]
-    """Rasters of an unrecognised name, sorted."""
+    """Rasters with an unknown name, sorted."""
 
 
-def parse(path: Path) -> Delivered | None:
-    """What the file is by its name, or by its folder where the name says nothing; None where neither does."""
+def parse_name(path: Path) -> DeliveredFile | None:
+    """What a file is by its name, else by its folder's; None where both are unknown.
+
+    Example:
+        >>> parse_name(Path("38-2024-0595-6890-LA93-0M20-E080.jp2")).corner
+        '0595-6890'
+    """
     name = path.name
     if match := _HEIGHT.fullmatch(name):
         return _of_domain("height", path, match)
@@ -77,12 +82,12 @@ def parse(path: Path) -> Delivered | None:
         return _of_domain(_imagery_kind(match), path, match)
     if match := _LIDAR.fullmatch(name):
         kind: Kind = "dsm" if match["model"].upper() == "MNS" else "dtm"
-        return Delivered(kind, path, None, None, f"{match['x']}-{match['y']}")
+        return DeliveredFile(kind, path, None, None, f"{match['x']}-{match['y']}")
     if match := _RGE_ALTI.fullmatch(name):
-        return Delivered("dtm", path, None, None, f"{match['x']}-{match['y']}")
+        return DeliveredFile("dtm", path, None, None, f"{match['x']}-{match['y']}")
     folder = _FOLDERS.get(path.parent.name.upper())
     if folder and path.suffix.lower() in {".tif", ".asc"}:
-        return Delivered(folder, path, None, None, None)
+        return DeliveredFile(folder, path, None, None, None)
     return None
 
 
@@ -94,58 +99,61 @@ def _imagery_kind(match: re.Match[str]) -> Kind:
     return "dsm" if plain_tif and match["resolution"].upper() != "0M20" else "rvb"
 
 
-def _of_domain(kind: Kind, path: Path, match: re.Match[str]) -> Delivered:
+def _of_domain(kind: Kind, path: Path, match: re.Match[str]) -> DeliveredFile:
     departement = normal_departement(match["departement"])
-    return Delivered(kind, path, departement, int(match["year"]), f"{match['x']}-{match['y']}")
+    return DeliveredFile(kind, path, departement, int(match["year"]), f"{match['x']}-{match['y']}")
 
 
-def walk(folders: Sequence[Path]) -> Walk:
-    """All files below `folders`; a file that is reached twice counts once, links to folders are followed.
+def find_files(folders: Sequence[Path]) -> FolderContents:
+    """Lists all rasters below `folders`. Links to folders are followed; a file that is reached twice counts once.
 
     Raises:
-        DeliveryError: a folder that is none or that cannot be listed.
+        DeliveryError: a folder that does not exist or cannot be listed.
     """
-    delivered: dict[Path, Delivered] = {}
+    delivered: dict[Path, DeliveredFile] = {}
     ignored: set[Path] = set()
     for path in files_below(folders, RASTER_SUFFIXES):
-        if found := parse(path):
+        if found := parse_name(path):
             delivered.setdefault(path.resolve(), found)
         else:
             ignored.add(path)
-    return Walk(tuple(sorted(delivered.values())), tuple(sorted(ignored)))
+    return FolderContents(tuple(sorted(delivered.values())), tuple(sorted(ignored)))
 
 
 def files_below(folders: Iterable[Path], suffixes: Container[str]) -> Iterator[Path]:
-    """All files below `folders` with a wanted suffix, in any case; links to folders are followed, a folder counts once.
+    """Yields all files below `folders` with one of the suffixes, in lower or upper case.
+
+    Links to folders are followed; a folder that is reached twice counts once.
 
     Raises:
-        DeliveryError: a folder that is none or that cannot be listed.
+        DeliveryError: a folder that does not exist or cannot be listed.
     """
-    seen: set[str] = set()
+    visited: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
-            raise DeliveryError(f"no such folder: {folder}")
-        for root, below, files in os.walk(folder.absolute(), followlinks=True, onerror=_unlisted):
+            raise DeliveryError(f"{folder}: no such folder; check the path")
+        for root, below, files in os.walk(folder.absolute(), followlinks=True, onerror=_raise_unlistable):
             real = os.path.realpath(root)
-            if real in seen:
+            if real in visited:
                 below.clear()
                 continue
-            seen.add(real)
+            visited.add(real)
             yield from (Path(root, f) for f in files if Path(f).suffix.lower() in suffixes)
 
 
-def _unlisted(error: OSError) -> None:
-    raise DeliveryError(f"cannot list {error.filename}: {error.strerror}") from error
+def _raise_unlistable(error: OSError) -> None:
+    raise DeliveryError(f"{error.filename}: cannot be listed: {error.strerror}; check its permissions") from error
 
 
-def check_domain(files: Sequence[Delivered], domain: Domain) -> list[str]:
-    """One sentence for each file whose name belongs to another département or vintage than `domain`.
+def check_domain(files: Sequence[DeliveredFile], domain: Domain) -> list[str]:
+    """One sentence for each file whose name has another département or vintage than `domain`.
 
-    Not for surface and terrain models: those of a neighbour or of another year serve as well.
+    Surface and terrain models are not checked: those of a neighbour or of another year serve as well.
     """
     departement, year = domain.departement, domain.year
     return [
-        f"{f.path}: is of département {f.departement}, vintage {f.year}; expected {departement}, {year} of {domain}"
+        f"{f.path}: its name has département {f.departement}, vintage {f.year}; expected {departement}, {year} as "
+        f"{domain}"
         for f in files
         if f.kind not in ("dsm", "dtm") and f.departement is not None and (f.departement, f.year) != (departement, year)
     ]
@@ -170,7 +178,7 @@ def surface_name(corner: str, *, departement: str, year: int) -> str:
 
 
 def projection_of(departement: str) -> str:
-    """What names of a département's tiles say of their projection: `LA93`, overseas `U40S` and the like."""
+    """The projection in the names of a département's tiles: `LA93`, overseas `U40S` and the like."""
     code = normal_departement(departement)
     # 971, 972, and 977 and 978 that were part of 971: the Antilles.
     return _OVERSEAS_DEPARTEMENTS.get(code, "U20N" if len(code) == 3 else "LA93")
@@ -201,5 +209,5 @@ def imagery_folder(*, departement: str, year: int, infrared: bool = False) -> Pa
 
 
 def _short(departement: str) -> str:
-    """At least two characters, as file names have it: `1` → `01`, `064` → `64`."""
+    """With at least two characters, as in file names: `1` → `01`, `064` → `64`."""
     return normal_departement(departement).zfill(2)

@@ -1,4 +1,4 @@
-"""Which elevation files stand behind a tile, how much of it they cover, and what is said about them."""
+"""The elevation files behind each tile, how much of it they cover, and notes about their headers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,38 +9,39 @@ from shapely import STRtree, box, union_all
 
 from pipeline.grid import CRS, Tile
 from pipeline.sources.delivery.names import Kind
-from pipeline.sources.inspection.validation import Examined, named_corner
+from pipeline.sources.inspection.inspected_files import InspectedFile
+from pipeline.sources.inspection.validation import named_corner
 
 _DATED = re.compile(r"[_-](\d{4})-\d\d-\d\d$")
 
 REACH_M = 100.0
-"""Elevation files up to here beyond a tile count as behind it: windows read over its edge."""
+"""Elevation files up to this distance from a tile are behind it: windows reach over its edge."""
 
 
 @dataclass(frozen=True, eq=False)
-class Relief:
-    """All surface and terrain files of a delivery, indexed by place."""
+class ElevationCoverage:
+    """All surface and terrain files of a delivery, indexed by position."""
 
-    files: Sequence[Examined]
+    files: Sequence[InspectedFile]
     boxes: Any
     """shapely boxes of the files, in their order."""
     tree: Any
     """shapely's STRtree over `boxes`."""
 
     @classmethod
-    def of(cls, files: Sequence[Examined]) -> "Relief":
-        """Over these files."""
+    def of(cls, files: Sequence[InspectedFile]) -> "ElevationCoverage":
+        """The coverage of these files."""
         boxes = [box(*f.header.bounds) for f in files]
         return cls(files, boxes, STRtree(boxes))
 
-    def behind(self, tile: Tile) -> list[Examined]:
-        """The files that meet the tile grown by `REACH_M`."""
+    def behind(self, tile: Tile) -> list[InspectedFile]:
+        """The files that intersect the tile grown by `REACH_M`."""
         left, bottom, right, top = tile.window.bounds
         grown = box(left - REACH_M, bottom - REACH_M, right + REACH_M, top + REACH_M)
         return [self.files[i] for i in sorted(self.tree.query(grown, predicate="intersects"))]
 
     def share(self, tile: Tile) -> float:
-        """The share, 0..1, of a tile's area that surface and terrain files both cover; holes in files do not count."""
+        """Share, 0..1, of a tile's area that both surface and terrain files cover, ignoring holes in the files."""
         area = box(*tile.window.bounds)
         covered = area
         for kind in ("dsm", "dtm"):
@@ -49,54 +50,56 @@ class Relief:
         return float(covered.area / area.area)
 
 
-def notes(imagery: Mapping[Kind, Examined], elevation: Sequence[Examined], *, crs: str = CRS) -> list[str]:
-    """What was found in a tile's headers and what was done about it, a sentence each; `crs` is the lattice's."""
-    said = []
+def header_notes(
+    imagery: Mapping[Kind, InspectedFile], elevation: Sequence[InspectedFile], *, crs: str = CRS
+) -> list[str]:
+    """Oddities in the headers of a tile's files and how they were handled, a sentence each; `crs` is the lattice's."""
+    notes = []
     for kind, file in sorted(imagery.items()):
         if file.header.crs == "parameters":
             code = file.header.crs_text
-            said.append(
-                f"{kind}: CRS without the code {code}; its projection parameters are {_called(code)}'s: taken so"
+            notes.append(
+                f"{kind}: the CRS lacks the code {code}; it is used because its parameters are {_called(code)}'s"
             )
         if file.header.nodata is not None:
-            said.append(f"{kind}: no-data tag {file.header.nodata:g} ignored: it is a legal value of 8-bit pixels")
+            notes.append(f"{kind}: nodata tag {file.header.nodata:g} ignored: 8-bit pixels can have this value")
     for kind in ("dsm", "dtm"):
         files = [f for f in elevation if f.kind == kind]
         if without := sum(f.header.crs == "absent" for f in files):
-            said.append(f"{kind}: {without} of {len(files)} files carry no CRS: taken as {_called(crs)}")
+            notes.append(f"{kind}: {without} of {len(files)} files have no CRS: {_called(crs)} is used")
         if by_parameters := sum(f.header.crs == "parameters" for f in files):
-            said.append(f"{kind}: {by_parameters} of {len(files)} files are {_called(crs)} by parameters, not by code")
+            notes.append(f"{kind}: {by_parameters} of {len(files)} files are {_called(crs)} by parameters, not by code")
         if odd := [f for f in files if f.header.nodata is not None and not f.nodata_believed]:
-            said.append(
-                f"{kind}: no-data tag {odd[0].header.nodata:g} of {len(odd)} files ignored: an elevation may be so"
+            notes.append(
+                f"{kind}: nodata tag {odd[0].header.nodata:g} of {len(odd)} files ignored: it is a possible elevation"
             )
         if shifted := sum(_half_pixel(f) for f in files):
-            said.append(
-                f"{kind}: {shifted} of {len(files)} files lie half a pixel off their names: "
-                "resampled from where their georeference has them"
+            notes.append(
+                f"{kind}: {shifted} of {len(files)} files lie half a pixel off the corner in their names: "
+                "their georeference is used"
             )
-    return said
+    return notes
 
 
 def _called(crs: str) -> str:
     return "Lambert-93" if crs == CRS else crs
 
 
-def other_years(elevation: Sequence[Examined], year: int) -> list[str]:
+def year_notes(elevation: Sequence[InspectedFile], year: int) -> list[str]:
     """A sentence for each kind of elevation whose names or folders have another year than the imagery."""
-    said = []
+    notes = []
     for kind in ("dsm", "dtm"):
         years = {_year(f) for f in elevation if f.kind == kind} - {None, year}
         if years:
             named = ", ".join(str(y) for y in sorted(y for y in years if y))
-            said.append(
-                f"{kind}: of {named}, the imagery of {year}: what was built or felled between has a false height"
+            notes.append(
+                f"{kind}: of {named}, the imagery of {year}: what was built or felled between them has a wrong height"
             )
-    return said
+    return notes
 
 
-def _year(file: Examined) -> int | None:
-    """The year in the file's name, else in the nearest folder that ends in a date: `…_D034_2020-12-15`."""
+def _year(file: InspectedFile) -> int | None:
+    """The year in the file's name, else in the nearest folder whose name ends in a date: `…_D034_2020-12-15`."""
     if file.delivered.year:
         return file.delivered.year
     for folder in file.path.parents:
@@ -105,7 +108,7 @@ def _year(file: Examined) -> int | None:
     return None
 
 
-def _half_pixel(file: Examined) -> bool:
+def _half_pixel(file: InspectedFile) -> bool:
     corner = named_corner(file.delivered)
     if corner is None:
         return False

@@ -1,4 +1,4 @@
-"""A sample of a domain's heights, small whatever the domain's size, for a look at how they are encoded."""
+"""Checks the encoding of a domain's heights on a small sample, whatever the domain's size."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,23 +13,25 @@ from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, Window
 from pipeline.sources.delivery.names import Kind
 from pipeline.sources.domain_inputs import whole_cells
-from pipeline.sources.inspection.elevation_coverage import Relief
-from pipeline.sources.inspection.lowest_level import lowest_level
-from pipeline.sources.inspection.model_card_limits import Excess, ready_heights, relief_heights
-from pipeline.sources.inspection.validation import Examined
+from pipeline.sources.inspection.elevation_coverage import ElevationCoverage
+from pipeline.sources.inspection.inspected_files import InspectedFile
+from pipeline.sources.inspection.lowest_level import read_lowest_cells
+from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, height_differences, ready_heights
 from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, on_frame
 
 _TILES = 64
-"""Tiles that are looked at, evenly among all."""
+"""Tiles in the sample, evenly spaced among all."""
 _STEP = 5
-"""Every fifth pixel, a metre, is kept."""
+"""Every fifth pixel (1 m) is used."""
 _PLACES = (0.25, 0.75)
-"""Where in a tile, along each side, a cell of 50 m is read."""
+"""Positions along each side of a tile at which a cell of 50 m is read."""
 
 
-def implausible_heights(tiles: Mapping[Tile, Mapping[Kind, Examined]], relief: Relief) -> list[Excess]:
-    """What the heights of a sample say against their encoding.
+def implausible_heights(
+    tiles: Mapping[Tile, Mapping[Kind, InspectedFile]], coverage: ElevationCoverage
+) -> list[ExceededCardLimit]:
+    """Reads a sample of a domain's heights and returns what is implausible about their encoding.
 
     Raises:
         DeliveryError: a file of the sample cannot be read.
@@ -38,9 +40,9 @@ def implausible_heights(tiles: Mapping[Tile, Mapping[Kind, Examined]], relief: R
     counts = np.zeros(256, np.int64)
     for tile in some:
         if (ready := tiles[tile].get("height")) and ready.header.dtype == "uint8":
-            counts += np.bincount(lowest_level(ready.path).ravel(), minlength=256)
-    metres = [_differences(tile, relief) for tile in some if "height" not in tiles[tile]]
-    return ready_heights(counts) + relief_heights(np.concatenate(metres) if metres else np.zeros(0, np.float32))
+            counts += np.bincount(read_lowest_cells(ready.path).ravel(), minlength=256)
+    metres = [_differences(tile, coverage) for tile in some if "height" not in tiles[tile]]
+    return ready_heights(counts) + height_differences(np.concatenate(metres) if metres else np.zeros(0, np.float32))
 
 
 def _evenly(tiles: Sequence[Tile]) -> list[Tile]:
@@ -48,9 +50,9 @@ def _evenly(tiles: Sequence[Tile]) -> list[Tile]:
     return [tiles[start] for start, end in pairwise(edges) if end > start]
 
 
-def _differences(tile: Tile, relief: Relief) -> NDArray[np.float32]:
+def _differences(tile: Tile, coverage: ElevationCoverage) -> NDArray[np.float32]:
     """Surface minus terrain in metres where both are known, (n,)."""
-    assets = [f.asset for f in relief.behind(tile)]
+    assets = [f.asset for f in coverage.behind(tile)]
     found = []
     for cell in _cells(tile.window):
         near = [a for a in assets if a.meets(cell)]
@@ -62,14 +64,16 @@ def _differences(tile: Tile, relief: Relief) -> NDArray[np.float32]:
                 above, below = _read(surface, cell), _read(terrain, cell)
         except RasterioIOError as error:
             paths = ", ".join(str(a.path) for a in near[:4])
-            raise DeliveryError(f"one of {paths}: cannot be read: {error.__cause__ or error}") from error
+            raise DeliveryError(
+                f"one of {paths}: cannot be read: {error.__cause__ or error}; download these files again"
+            ) from error
         known = (above != vrt.NODATA_M) & (below != vrt.NODATA_M) & np.isfinite(above) & np.isfinite(below)
         found.append((above - below)[known])
     return np.concatenate(found) if found else np.zeros(0, np.float32)
 
 
 def _read(name: str, cell: Window) -> NDArray[np.float32]:
-    """Closed at once: what an index read must not stand for what a later run reads."""
+    """Reads metres and closes the file at once, so that a later run does not get pixels that an index cached."""
     place = on_frame(cell)
     with rasterio.open(name) as file:
         window = RasterWindow(place.col, place.row, place.width, place.height)
@@ -78,7 +82,7 @@ def _read(name: str, cell: Window) -> NDArray[np.float32]:
 
 
 def _cells(window: Window) -> list[Window]:
-    """Whole cells of elevation, each once, at `_PLACES` of a window."""
+    """The distinct whole cells of elevation at `_PLACES` of a window."""
     points = [
         (window.row + int(window.height * y), window.col + int(window.width * x)) for y in _PLACES for x in _PLACES
     ]

@@ -1,7 +1,8 @@
-"""One look at the pixels of a tile's imagery while indexing: its lowest resolution level, in small memory.
+"""Reads the lowest resolution level of a tile's imagery while it is indexed, in little memory.
 
-A tile of 25 000² px has some 800² there. What is kept of it: which uniform regions touch its edge (`fill`
-says what of that is no data), and sums from which means, deviations and correlations follow (`limits`).
+A tile of 25 000² px has about 800² cells there. Two things are kept: the uniform regions that touch its edge
+(`nodata_fill` decides which of them are nodata), and sums that give means, deviations and correlations
+(`model_card_limits`, `band_pairing`).
 """
 
 import base64
@@ -21,23 +22,23 @@ from rasterio.windows import Window as RasterWindow
 from scipy import ndimage
 
 from pipeline.errors import DeliveryError
-from pipeline.sources.bit_depth import as_levels
+from pipeline.sources.bit_depth import to_levels
 from pipeline.sources.http_path import gdal_headers
 
 FILL_VALUES = (0, 255)
-"""Black and white: what IGN's deliveries are filled with beyond the border."""
+"""Black and white, with which IGN fills deliveries beyond the border."""
 
 FILL_TOLERANCE = 2
-"""Levels by which lossy compression lets a uniform field ring."""
+"""Levels by which lossy compression changes a uniform field."""
 
 NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
-"""Cells that touch at a corner are connected."""
+"""Structuring element of scipy: cells that touch at a corner are connected."""
 
-_CELLS = 1024
-"""At most so many cells a side are read, where a file has no level so low."""
+_MAX_CELLS = 1024
+"""Cells a side that are read of a file without such a low level."""
 
 _BLOCK = 4
-"""Cells a side over which two files are averaged that have levels of unlike making."""
+"""Side in cells of the blocks that are averaged to compare two files whose levels were made in different ways."""
 
 Labels = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -45,21 +46,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Regions:
-    """Numbered regions of a tile's cells, compressed: a domain's tiles are held at once."""
+    """Numbered regions of a tile's cells, compressed because all tiles of a domain are in memory together."""
 
     shape: tuple[int, int]
     packed: bytes
-    """zlib of int32 (y, x); 0 = none, others number the regions. Empty where there are none."""
+    """zlib of int32 (y, x), 0 outside regions; empty if there are no regions."""
 
     @classmethod
     def of(cls, labels: Labels) -> "Regions":
-        """Packs int32 (y, x)."""
+        """Compresses int32 (y, x)."""
         height, width = labels.shape
         return cls((height, width), zlib.compress(labels.tobytes(), 1) if labels.any() else b"")
 
     @property
     def any(self) -> bool:
-        """True where there is a region."""
+        """True if there is a region."""
         return bool(self.packed)
 
     @property
@@ -71,18 +72,18 @@ class Regions:
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """Sums over cells that are no candidate for fill, of the components of a tile or of a whole domain."""
+class BandSums:
+    """Sums of levels over the cells of a tile, or of a whole domain, that cannot be fill."""
 
     count: int
-    """Cells."""
+    """Number of cells."""
     first: Floats
-    """(component,): sums of levels; three components of RVB, then three of IRC where it was looked at."""
+    """(component,): sums of levels; three components of RVB, then three of IRC if it was read."""
     second: Floats
     """(component, component): sums of products of levels."""
 
-    def __add__(self, other: "Sums") -> "Sums":
-        return Sums(self.count + other.count, self.first + other.first, self.second + other.second)
+    def __add__(self, other: "BandSums") -> "BandSums":
+        return BandSums(self.count + other.count, self.first + other.first, self.second + other.second)
 
     @property
     def mean(self) -> Floats:
@@ -101,17 +102,17 @@ class Sums:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What was seen of a tile."""
+class LowestLevel:
+    """What is kept of the lowest level of a tile's imagery."""
 
     cell_m: float
-    """Metres of a cell's side."""
+    """Side of a cell in metres."""
     regions: Mapping[int, Regions]
-    """Value of `FILL_VALUES` → uniform regions of it that touch the tile's edge."""
-    sums: Sums
+    """Value of `FILL_VALUES` → uniform regions with this value that touch the tile's edge."""
+    sums: BandSums
 
-    def as_json(self) -> dict[str, Any]:
-        """JSON-able; `of_json` reads it back."""
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able values, for `from_json`."""
         return {
             "cell_m": self.cell_m,
             "shape": next(iter(self.regions.values())).shape,
@@ -122,32 +123,33 @@ class Look:
         }
 
     @classmethod
-    def of_json(cls, entry: Mapping[str, Any]) -> "Look":
-        """What `as_json` wrote."""
+    def from_json(cls, entry: Mapping[str, Any]) -> "LowestLevel":
+        """From the values of `to_json`."""
         shape = (int(entry["shape"][0]), int(entry["shape"][1]))
         regions = {int(v): Regions(shape, base64.b64decode(p)) for v, p in entry["regions"].items()}
-        sums = Sums(entry["count"], np.array(entry["first"]), np.array(entry["second"]))
+        sums = BandSums(entry["count"], np.array(entry["first"]), np.array(entry["second"]))
         return cls(entry["cell_m"], regions, sums)
 
 
-def look_key(rvb: str | None, irc: str | None) -> list[str | None]:
-    """Under which a journal keeps the look at files of these signatures."""
+def cache_key(rvb: str | None, irc: str | None) -> list[str | None]:
+    """The key in the scan cache of the lowest level of files with these signatures."""
     return ["look", rvb, irc]
 
 
-def look(rvb: Path, irc: Path | None) -> Look:
+def read_lowest_level(rvb: Path, irc: Path | None) -> LowestLevel:
     """Reads the lowest resolution level of a tile's imagery.
 
     Args:
-        rvb, irc: files of three components on one grid, uint8 or deeper; `irc` where infrared is wanted.
+        rvb: file of three components, uint8 or deeper.
+        irc: a second file on the same grid, if infrared is wanted.
 
     Raises:
         DeliveryError: a file cannot be read.
     """
     paths = [path for path in (rvb, irc) if path is not None]
-    # Files of one tile may have other levels; the coarser one's is taken of both.
+    # If the files have different levels, the coarser of the lowest ones is used for both.
     factor = max(_lowest_factor(path) for path in paths)
-    read = [_cells(path, factor) for path in paths]
+    read = [_read_cells(path, factor) for path in paths]
     height, width = (min(r.pixels.shape[axis] for r in read) for axis in (1, 2))
     pixels = np.concatenate([r.pixels[:, :height, :width] for r in read])
     regions, data = {}, np.ones((height, width), np.bool_)
@@ -156,17 +158,18 @@ def look(rvb: Path, irc: Path | None) -> Look:
         labels = _touching_edge(np.all(difference <= FILL_TOLERANCE, axis=0))
         regions[value] = Regions.of(labels)
         data &= labels == 0
-    alike = len({r.averaged for r in read}) == 1
-    return Look(factor * read[0].resolution_m, regions, _sums(pixels, data) if alike else _blocked(pixels, data))
+    comparable = len({r.averaged for r in read}) == 1
+    sums = _sums(pixels, data) if comparable else _block_sums(pixels, data)
+    return LowestLevel(factor * read[0].resolution_m, regions, sums)
 
 
-def _sums(pixels: NDArray[Any], data: NDArray[np.bool_]) -> Sums:
+def _sums(pixels: NDArray[Any], data: NDArray[np.bool_]) -> BandSums:
     levels = pixels[:, data].astype(np.float64)
-    return Sums(int(data.sum()), levels.sum(axis=1), levels @ levels.T)
+    return BandSums(int(data.sum()), levels.sum(axis=1), levels @ levels.T)
 
 
-def _blocked(pixels: NDArray[np.uint8], data: NDArray[np.bool_]) -> Sums:
-    """Sums over averages of `_BLOCK`² cells: a wavelet's cell lies up to half a cell beside an average's."""
+def _block_sums(pixels: NDArray[np.uint8], data: NDArray[np.bool_]) -> BandSums:
+    """Sums over averages of `_BLOCK`² cells: the cells of a wavelet and of an average lie up to half a cell apart."""
     height, width = (extent // _BLOCK * _BLOCK for extent in data.shape)
     parts = (height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
     whole = np.all(data[:height, :width].reshape(parts), axis=(1, 3))
@@ -183,41 +186,41 @@ def _touching_edge(uniform: NDArray[np.bool_]) -> Labels:
     return labels
 
 
-def lowest_level(path: Path) -> NDArray[np.uint8]:
-    """A file's lowest level, at most some 1024² cells: uint8 (band, y, x), see `depth`.
+def read_lowest_cells(path: Path) -> NDArray[np.uint8]:
+    """Reads a file's lowest level, at most about 1024² cells: uint8 (band, y, x), converted by `bit_depth`.
 
     Raises:
         DeliveryError: the file cannot be read.
     """
-    return _cells(path, _lowest_factor(path)).pixels
+    return _read_cells(path, _lowest_factor(path)).pixels
 
 
 def _lowest_factor(path: Path) -> int:
-    """Pixels a cell's side on a file's lowest level, or so many that `_CELLS` hold it."""
+    """Side in pixels of a cell of a file's lowest level, or of larger cells so that at most `_MAX_CELLS` are read."""
     with _opened(path) as file:
         levels, side = file.overviews(1), max(file.shape)
     factor: int = levels[-1] if levels else 1
-    cells: int = -(-side // (factor * _CELLS))
+    cells: int = -(-side // (factor * _MAX_CELLS))
     return factor * cells
 
 
 @dataclass(frozen=True, eq=False)
-class _Level:
-    """A file, seen in cells."""
+class _Cells:
+    """A file in cells of several pixels."""
 
     pixels: NDArray[np.uint8]
     """uint8 (band, y, x)."""
     resolution_m: float
-    """Metres of the file's own pixel."""
+    """Side of the file's own pixels in metres."""
     averaged: bool
-    """True where the cells are averages of pixels, False where they are a level of the file."""
+    """True if the cells are averages of pixels, False if they are a level of the file."""
 
 
-def _cells(path: Path, factor: int) -> _Level:
-    """A file in cells of `factor` pixels a side.
+def _read_cells(path: Path, factor: int) -> _Cells:
+    """Reads a file in cells of `factor` pixels a side.
 
-    From the level of just this factor; where there is none, whole cells as averages, so that two files
-    can be compared.
+    From the level with exactly this factor; if there is none, whole cells as averages, so that two files can be
+    compared.
     """
     with _opened(path) as file:
         levels, resolution = file.overviews(1), float(file.transform.a)
@@ -226,9 +229,9 @@ def _cells(path: Path, factor: int) -> _Level:
             window = RasterWindow(0, 0, min(file.width, width * factor), min(file.height, height * factor))
             out = (file.count, height, width)
             averages = file.read(window=window, out_shape=out, resampling=Resampling.average)
-            return _Level(as_levels(averages), resolution, averaged=True)
+            return _Cells(to_levels(averages), resolution, averaged=True)
     with _opened(path, overview_level=levels.index(factor)) as file:
-        return _Level(as_levels(file.read()), resolution, averaged=False)
+        return _Cells(to_levels(file.read()), resolution, averaged=False)
 
 
 @contextmanager
@@ -241,4 +244,4 @@ def _opened(path: Path, **options: Any) -> Iterator[Any]:
             yield file
     except RasterioIOError as error:
         cause = error.__cause__ or error
-        raise DeliveryError(f"{path}: its lowest level cannot be read: {cause}; deliver the file again") from error
+        raise DeliveryError(f"{path}: its lowest level cannot be read: {cause}; download the file again") from error

@@ -1,32 +1,33 @@
-"""Where a delivery's imagery is fill: uniform black or white that is connected to the delivery's edge.
+"""Finds the fill of a delivery's imagery: uniform black or white that is connected to the delivery's edge.
 
-Seen on the lowest resolution level, where a tile of 25 000² px has some 800²; a uniform field inside the
-delivery (a roof, a lake) is connected to no edge of it and stays data.
+It is found on the lowest resolution level, where a tile of 25 000² px has about 800² cells. A uniform area inside the
+delivery (a roof, a lake) is not connected to an edge and remains data.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
 from scipy import ndimage
-from shapely.geometry import box, shape
+from shapely.geometry import shape
 
 from pipeline.grid import Tile
 from pipeline.sources.domain_inputs import Fill
-from pipeline.sources.inspection.lowest_level import FILL_VALUES, NEIGHBOURS, Labels, Look
+from pipeline.sources.inspection.lowest_level import FILL_VALUES, NEIGHBOURS, Labels, LowestLevel
 
 _GROWN_CELLS = 2
-"""Pixels are fill up to somewhere in the cell beyond a uniform one, and a wavelet smooths over one cell more."""
+"""Fill ends somewhere in the cell beyond the last uniform one, and a wavelet smooths over one more cell."""
 
 
-def outer_fill(tiles: Mapping[Tile, Look]) -> dict[Tile, tuple[Fill, ...]]:
-    """The fill of each tile that has some: regions connected, across tiles, to where the delivery ends."""
+def outer_fill(tiles: Mapping[Tile, LowestLevel]) -> dict[Tile, tuple[Fill, ...]]:
+    """The fill of each tile that has any: regions that are connected, across tiles, to the delivery's edge."""
     found: dict[Tile, tuple[Fill, ...]] = {}
     for value in FILL_VALUES:
-        edges = {tile: _edges(seen.regions[value].labels) for tile, seen in tiles.items() if seen.regions[value].any}
+        edges = {tile: _edges(level.regions[value].labels) for tile, level in tiles.items() if level.regions[value].any}
         for tile, numbers in sorted(_connected_outside(edges, tiles.keys()).items()):
             inside = np.isin(tiles[tile].regions[value].labels, sorted(numbers))
             found[tile] = (*found.get(tile, ()), _polygons(tile, value, inside, cell_m=tiles[tile].cell_m))
@@ -34,12 +35,12 @@ def outer_fill(tiles: Mapping[Tile, Look]) -> dict[Tile, tuple[Fill, ...]]:
 
 
 def _edges(labels: Labels) -> dict[str, Labels]:
-    """The four edges of a tile's regions by their side, copied: the regions themselves are held packed."""
+    """The four edges of a tile's regions by side, copied so that the unpacked regions are freed."""
     return {side: labels[at].copy() for side, at in _AT.items()}
 
 
 def _connected_outside(edges: Mapping[Tile, Mapping[str, Labels]], tiles: Any) -> dict[Tile, set[int]]:
-    """Tile → its regions' numbers that reach an edge without a neighbour, directly or through neighbours."""
+    """Tile → numbers of its regions that reach an edge without a neighbour, directly or through other tiles."""
     at = {(t.window.row, t.window.col): t for t in tiles}
     reached: dict[Tile, set[int]] = {}
     waiting: list[tuple[Tile, int]] = []
@@ -70,38 +71,28 @@ _SIDES = (
     ((0, -1), "west", "east"),
     ((0, 1), "east", "west"),
 )
-"""(rows down, columns right) to the neighbour in tiles, the own edge, and the neighbour's edge that touches it."""
+"""(rows, columns) of tiles to the neighbour, the tile's own edge, and the neighbour's edge that touches it."""
 
 
 def _pairs(edge: Labels, other: Labels) -> set[tuple[int, int]]:
-    """Numbers of regions that touch across two edges, which may have other numbers of cells."""
+    """Numbers of regions that touch across two edges, which may differ in their number of cells."""
     aligned = other[np.arange(len(edge)) * len(other) // len(edge)]
     both = (edge > 0) & (aligned > 0)
     return {(int(a), int(b)) for a, b in zip(edge[both], aligned[both], strict=True)}
 
 
 def _polygons(tile: Tile, value: int, inside: NDArray[np.bool_], *, cell_m: float) -> Fill:
-    """The region grown by `_GROWN_CELLS`: where a pixel's own value decides."""
+    """The region grown by `_GROWN_CELLS`; inside it a pixel's own value decides."""
     left, bottom, right, top = tile.window.bounds
     grown = ndimage.binary_dilation(inside, structure=NEIGHBOURS, iterations=_GROWN_CELLS)
     transform = Affine(cell_m, 0.0, left, 0.0, -cell_m, top)
     found = [shape(g) for g, _ in shapes(grown.astype(np.uint8), mask=grown, connectivity=4, transform=transform)]
-    # The last cells may pass the tile's edge.
-    tile_box = box(left, bottom, right, top)
-    parts = [p for polygon in found for p in _parts(polygon.intersection(tile_box))]
-    return Fill(value, tuple(tuple(_ring(r) for r in (p.exterior, *p.interiors)) for p in sorted(parts, key=_corner)))
-
-
-def _parts(geometry: Any) -> list[Any]:
-    if geometry.geom_type == "Polygon":
-        return [geometry] if geometry.area > 0 else []
-    return [g for g in geometry.geoms if g.geom_type == "Polygon"] if hasattr(geometry, "geoms") else []
-
-
-def _corner(polygon: Any) -> tuple[float, ...]:
-    return tuple(polygon.bounds)
+    # The last cells may reach beyond the tile's edge.
+    parts = shapely.get_parts(shapely.intersection(found, shapely.box(left, bottom, right, top)))
+    polygons = sorted((p for p in parts if p.geom_type == "Polygon" and p.area > 0), key=lambda p: tuple(p.bounds))
+    return Fill(value, tuple(tuple(_ring(r) for r in (p.exterior, *p.interiors)) for p in polygons))
 
 
 def _ring(ring: Any) -> tuple[tuple[float, float], ...]:
-    """Corners of cells are multiples of 0.2 m."""
+    """A ring's points, rounded because corners of cells are multiples of 0.2 m."""
     return tuple((round(x, 1), round(y, 1)) for x, y in ring.coords)

@@ -1,18 +1,18 @@
-"""The imagery's levels tile by tile, as `index` saw them, beside those that a network was trained on."""
+"""Means and deviations of the imagery's levels, by tile, beside those of the training images."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Recipe
 from pipeline.sources.domain_inputs import IMAGERY, DomainInputs
-from pipeline.sources.inspection.lowest_level import Look, Sums, look_key
+from pipeline.sources.inspection.lowest_level import BandSums, LowestLevel, cache_key
 from pipeline.sources.inspection.model_card_limits import MEAN_STDS, STD_RATIO
-from pipeline.sources.inspection.scan_cache import JOURNAL_FILE, Journal
+from pipeline.sources.inspection.scan_cache import CACHE_FILE, ScanCache
 
 
 @dataclass(frozen=True)
 class BandLevels:
-    """Mean and deviation of a band, beside the training images'; levels 0..255."""
+    """Mean and deviation of a band and of the training images, in levels 0..255."""
 
     band: str
     mean: float
@@ -22,17 +22,17 @@ class BandLevels:
 
     @property
     def off(self) -> float:
-        """Training deviations by which the mean lies off the training mean."""
+        """Distance of the mean from the training mean, in training deviations."""
         return (self.mean - self.trained_mean) / self.trained_std
 
     @property
     def outlying(self) -> bool:
-        """True where `index` would refuse a whole domain of it: see `limits`."""
+        """True if `index` would refuse a whole domain with these levels, see `model_card_limits`."""
         return abs(self.off) > MEAN_STDS or not STD_RATIO[0] <= self.std / self.trained_std <= STD_RATIO[1]
 
 
-def levels(sums: Sums, recipe: Recipe) -> tuple[BandLevels, ...]:
-    """The recipe's imagery bands, of sums over three components of RVB, then those of IRC where there are any."""
+def levels(sums: BandSums, recipe: Recipe) -> tuple[BandLevels, ...]:
+    """Levels of the recipe's imagery bands, from sums over the components of RVB and then those of IRC, if any."""
     return tuple(
         BandLevels(band, float(sums.mean[at]), float(sums.std[at]), mean, std)
         for band, mean, std in zip(recipe.bands, recipe.mean, recipe.std, strict=True)
@@ -40,16 +40,13 @@ def levels(sums: Sums, recipe: Recipe) -> tuple[BandLevels, ...]:
     )
 
 
-def seen_levels(catalog: Path, inputs: DomainInputs) -> dict[str, Sums]:
-    """Tile → sums over its lowest resolution level, of the tiles that the domain's index remembers.
-
-    Reads what `index` wrote down beside the items; no image is opened.
-    """
-    journal = Journal(catalog / inputs.domain / JOURNAL_FILE)
+def cached_levels(catalog: Path, inputs: DomainInputs) -> dict[str, BandSums]:
+    """Tile → sums over its lowest resolution level, for the tiles in the domain's scan cache; opens no image."""
+    cache = ScanCache(catalog / inputs.domain / CACHE_FILE)
     found = {}
     for tile in inputs.tiles:
         signatures: dict[str, str] = {a.kind: a.signature for a in tile.assets if a.kind in ("rvb", "irc")}
-        entry = journal.get(look_key(signatures.get("rvb"), signatures.get("irc")))
+        entry = cache.get(cache_key(signatures.get("rvb"), signatures.get("irc")))
         if entry is not None:
-            found[tile.tile.name] = Look.of_json(entry).sums
+            found[tile.tile.name] = LowestLevel.from_json(entry).sums
     return found

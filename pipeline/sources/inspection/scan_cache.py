@@ -1,4 +1,4 @@
-"""What was seen in each file, written down as it is seen: an index that is begun again goes on from there."""
+"""Results of reading each file, kept on disk: a second index of the same files does not read them again."""
 
 import json
 import threading
@@ -9,28 +9,30 @@ from pipeline.durable import replacing
 from pipeline.errors import StorageError
 from pipeline.fingerprint import digest
 
-JOURNAL_FILE = "seen.jsonl"
+CACHE_FILE = "seen.jsonl"
 """Its name beside a domain's items."""
 
 Entry = dict[str, Any]
 
 
-class Journal:
-    """Facts by key, one JSON line each, in a file that only grows while an index runs.
+class ScanCache:
+    """Entries by key, one JSON line each, in a file that only grows while an index runs.
 
-    A key says all that its entry depends on (path, size and date of files), so an old entry is never wrong,
-    at most useless. Safe for threads; two indexes of one domain at once would each write lines of their own.
+    A key contains all that its entry depends on (path, size and date of files), so an old entry is never wrong, at most
+    useless. Safe for threads. Two indexes of one domain at the same time each write lines of their own.
+
+    Args:
+        path: the file; it is made when the first entry is written.
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens the journal at `path`; the file is made when the first entry is written."""
         self._path = path
         self._lock = threading.Lock()
-        self._lines = dict(_read(path))
+        self._lines = dict(_read_lines(path))
         self._used: set[str] = set()
 
     def get(self, key: Any) -> Entry | None:
-        """The entry of a JSON-able key; None where it was not seen yet."""
+        """The entry of a JSON-able key; None where there is none yet."""
         name = digest(key)
         line = self._lines.get(name)
         if line is None:
@@ -59,7 +61,7 @@ class Journal:
             raise StorageError(f"{self._path}: cannot be written: {error.strerror}; choose another folder") from error
 
     def drop_unused(self) -> None:
-        """Writes the file anew with what was asked for or added since it was opened.
+        """Writes the file again with only the entries that were read or added since it was opened.
 
         Raises:
             StorageError: the file cannot be written.
@@ -70,16 +72,16 @@ class Journal:
             temporary.write_text("".join(f"{self._lines[k]}\n" for k in sorted(self._used)), encoding="utf-8")
 
 
-def _read(path: Path) -> list[tuple[str, str]]:
-    """(key, line) pairs; a line that a killed process left half-written is dropped."""
+def _read_lines(path: Path) -> list[tuple[str, str]]:
+    """(key, line) pairs, without lines that a killed process left half-written."""
     try:
         lines = path.read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
-    found = []
+    pairs = []
     for line in lines:
         try:
-            found.append((json.loads(line)["key"], line.decode()))
+            pairs.append((json.loads(line)["key"], line.decode()))
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return pairs

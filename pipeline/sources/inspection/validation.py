@@ -1,22 +1,17 @@
-"""What a delivery promises by its names, against what its headers say; problems as sentences, all of them."""
+"""Compares the names of a delivery's files with their headers; lists every problem as a sentence."""
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pipeline.errors import DeliveryError, GridError
-from pipeline.fingerprint import file_signature
+from pipeline.errors import GridError
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Tile
-from pipeline.progress import Progress
 from pipeline.sources.bit_depth import DEEP, RULE
-from pipeline.sources.delivery.headers import Header, read_header
-from pipeline.sources.delivery.names import Delivered, Kind
-from pipeline.sources.domain_inputs import Asset
-from pipeline.sources.inspection.model_card_limits import Excess, outside_france
-from pipeline.sources.inspection.scan_cache import Journal
+from pipeline.sources.delivery.headers import Header
+from pipeline.sources.delivery.names import DeliveredFile, Kind
+from pipeline.sources.inspection.inspected_files import InspectedFile
+from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, outside_france
 from pipeline.sources.reading.vrt import ELEVATION_TYPES
 
 _IMAGERY_BANDS: dict[Kind, int] = {"rvb": 3, "irc": 3, "height": 1}
@@ -25,148 +20,51 @@ _CORNER_TOLERANCE_M = 0.02
 _COARSEST_M = 5.0
 """RGE ALTI comes at 1 m and 5 m."""
 _ELEVATION_FILE_M = 1000.0
-"""Side of an elevation file whose pixels are of up to 1 m; RGE ALTI's of 5 m are tiles of 5 km."""
-_ELEVATIONS_M = (-500.0, 5000.0)
-"""What an elevation may be: a no-data tag inside, but for 0, would cut holes into real terrain."""
+"""Side of an elevation file with pixels of up to 1 m; RGE ALTI's files of 5 m pixels cover 5 km."""
 _NAMED_RESOLUTION = re.compile(r"[-_](\d+)M(\d\d)[-_.]", re.IGNORECASE)
 """`0M20` in a name: 0.20 m."""
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A delivered file and its header."""
+class ValidatedDelivery:
+    """A delivery's files by tile, and what is wrong with them."""
 
-    delivered: Delivered
-    header: Header
-    signature: str
-    size: int
-    mtime_ns: int
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.delivered.path
-
-    @property
-    def kind(self) -> Kind:
-        """What it is."""
-        return self.delivered.kind
-
-    @property
-    def nodata_believed(self) -> bool:
-        """False where the tag's value is legal for a pixel: any of 0..255 in 8 bits, an elevation in a model."""
-        value = self.header.nodata
-        if value is None or self.kind not in ("dsm", "dtm"):
-            return False
-        return value == 0 or not _ELEVATIONS_M[0] <= value <= _ELEVATIONS_M[1]
-
-    @property
-    def asset(self) -> Asset:
-        """As the catalogue keeps it, without a no-data tag that is not to be believed."""
-        nodata = self.header.nodata if self.nodata_believed else None
-        return Asset(
-            self.kind,
-            self.path,
-            self.signature,
-            self.size,
-            self.mtime_ns,
-            self.header.transform,
-            self.header.shape,
-            self.header.dtype,
-            self.header.block,
-            None if nodata is None else str(nodata),
-        )
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A delivery, examined."""
-
-    tiles: dict[Tile, dict[Kind, Examined]] = field(default_factory=dict)
+    tiles: dict[Tile, dict[Kind, InspectedFile]] = field(default_factory=dict)
     """Imagery and ready heights, by tile."""
-    elevation: list[Examined] = field(default_factory=list)
+    elevation: list[InspectedFile] = field(default_factory=list)
     """Surface and terrain models."""
     problems: list[str] = field(default_factory=list)
     """One sentence each."""
-    excess: list[Excess] = field(default_factory=list)
-    """Limits of the model's card that files pass."""
+    exceeded: list[ExceededCardLimit] = field(default_factory=list)
+    """Limits of the model card that files exceed."""
 
 
-def examine(
-    files: Sequence[Delivered], *, journal: Journal, readers: int, progress: Progress
-) -> tuple[list[Examined], list[str]]:
-    """Headers and signatures of all files, in their order, and a sentence for each that is not whole.
-
-    A file that the journal knows by path, size and date is not opened.
-    """
-    good: list[Examined] = []
-    problems: list[str] = []
-    with ThreadPoolExecutor(readers) as pool:
-        for found in progress.track(pool.map(lambda f: _examine(f, journal), files)):
-            if isinstance(found, Examined):
-                good.append(found)
-            else:
-                problems.append(found)
-    return good, problems
-
-
-def _examine(file: Delivered, journal: Journal) -> Examined | str:
-    try:
-        str(file.path).encode()
-    except UnicodeEncodeError:
-        return f"{readable(file.path)}: its name is not UTF-8; rename it, or the folder above it"
-    try:
-        stat = file.path.stat()
-        key = ["header 3", str(file.path), stat.st_size, stat.st_mtime_ns]
-        if entry := journal.get(key):
-            return Examined(file, _header_of(entry["header"]), entry["signature"], stat.st_size, stat.st_mtime_ns)
-        header, signature = read_header(file.path), file_signature(file.path)
-        # An infinite or undefined tag survives JSON as Python writes it.
-        journal.put(key, {"header": asdict(header), "signature": signature})
-        return Examined(file, header, signature, stat.st_size, stat.st_mtime_ns)
-    except DeliveryError as error:
-        return str(error)
-    except OSError as error:
-        return f"{file.path}: cannot be read: {error.strerror}"
-
-
-def readable(path: Path) -> str:
-    """A path as text that can be printed, whatever bytes its name has."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _header_of(entry: dict[str, Any]) -> Header:
-    """A header as the journal kept it: JSON has no tuples."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-    return Header(**fields)
-
-
-def survey(files: Sequence[Examined], *, tile_size: int, crs: str = CRS) -> Survey:
-    """Sorts files to tiles and collects what does not hold of each file, and files that come twice.
+def validate(files: Sequence[InspectedFile], *, tile_size: int, crs: str = CRS) -> ValidatedDelivery:
+    """Sorts files by tile and checks each one; files that were delivered twice are problems too.
 
     Of elevation files with the same content at the same place, the first one counts.
 
     Args:
-        files: all of a domain.
-        tile_size: pixels of a tile's side.
+        files: all files of a domain.
+        tile_size: side of a tile in pixels.
         crs: `EPSG:…` that all files must have.
     """
-    found = Survey()
-    seen: dict[tuple[Kind, object], Examined] = {}
+    found = ValidatedDelivery()
+    first_at: dict[tuple[Kind, object], InspectedFile] = {}
     for file in files:
         imagery = file.kind in _IMAGERY_BANDS
         places: list[object] = [file.delivered.corner] if imagery else [file.path.name, _place(file.header)]
-        first = next((seen[file.kind, p] for p in places if (file.kind, p) in seen), None)
-        # Deliveries of two départements have the elevation along their border in common.
+        first = next((first_at[file.kind, p] for p in places if (file.kind, p) in first_at), None)
+        # Deliveries of two départements share the elevation along their border.
         if first and not imagery and first.signature == file.signature:
             continue
         if first:
             pixels = "the same content" if first.signature == file.signature else "other pixels"
             found.problems.append(f"{file.path}: delivered twice, see {first.path} ({pixels}); leave one of them out")
             continue
-        seen.update(((file.kind, p), file) for p in places)
+        first_at.update(((file.kind, p), file) for p in places)
         if imagery:
-            _survey_imagery(found, file, tile_size, crs)
+            _add_imagery(found, file, tile_size, crs)
         else:
             found.problems.extend(_elevation_problems(file, crs))
             found.elevation.append(file)
@@ -174,34 +72,34 @@ def survey(files: Sequence[Examined], *, tile_size: int, crs: str = CRS) -> Surv
 
 
 def _place(header: Header) -> tuple[object, ...]:
-    """What two files share that cover the same pixels."""
+    """Transform and shape, which two files share if they cover the same pixels."""
     return (*(round(c, 3) for c in header.transform), *header.shape)
 
 
-def _survey_imagery(found: Survey, file: Examined, tile_size: int, crs: str) -> None:
+def _add_imagery(found: ValidatedDelivery, file: InspectedFile, tile_size: int, crs: str) -> None:
     try:
         tile = Tile.named(str(file.delivered.corner), tile_size)
     except GridError as error:
         found.problems.append(f"{file.path}: {error}")
         return
     found.problems.extend(f"{file.path}: {wrong}" for wrong in _imagery_problems(file, tile, crs))
-    found.excess.extend(_imagery_excess(file, tile, crs))
+    found.exceeded.extend(_exceeded_limits(file, tile, crs))
     beside = found.tiles.setdefault(tile, {})
     pair = [f for f in (*beside.values(), file) if f.kind != "height"]
     if other := next((f for f in pair[:-1] if _place(f.header) != _place(file.header)), None):
         found.problems.append(
-            f"{file.path}: lies on another pixel grid than {other.path}; expected one resolution and corner for a tile"
+            f"{file.path}: lies on another pixel grid than {other.path}; expected the same resolution and corner"
         )
     beside[file.kind] = file
 
 
-def _imagery_problems(file: Examined, tile: Tile, crs: str) -> list[str]:
+def _imagery_problems(file: InspectedFile, tile: Tile, crs: str) -> list[str]:
     header = file.header
     wrong = _crs_problems(header, crs)
     if header.count != _IMAGERY_BANDS[file.kind]:
-        fourth = " (the last is transparency, no infrared)" if header.alpha else ""
+        fourth = " (the last is transparency, not infrared)" if header.alpha else ""
         wrong.append(f"has {header.count} bands{fourth}; expected {_IMAGERY_BANDS[file.kind]}")
-    if header.dtype != "uint8" and not _too_deep(file):
+    if header.dtype != "uint8" and not _is_deep(file):
         wrong.append(_depth_problem(file))
     if placed := _placement_problem(header):
         return [*wrong, placed]
@@ -210,7 +108,7 @@ def _imagery_problems(file: Examined, tile: Tile, crs: str) -> list[str]:
         wrong.append(f"is {header.shape[0]} × {header.shape[1]} px; expected tiles of {size} × {size} px")
     if file.kind == "height" and header.shape != tile.window.shape:
         wrong.append(
-            f"is {header.shape[0]} × {header.shape[1]} px; expected ready heights at {RESOLUTION_M:g} m a pixel"
+            f"is {header.shape[0]} × {header.shape[1]} px; expected ready heights with pixels of {RESOLUTION_M:g} m"
         )
     wrong += [p for p in (_named_resolution_problem(file), _corner_problem(header, tile)) if p]
     return wrong
@@ -222,71 +120,71 @@ def _crs_problems(header: Header, crs: str) -> list[str]:
     return [f"CRS is {header.crs_text}; expected {crs}{' (Lambert-93)' if crs == CRS else ''}"]
 
 
-def _depth_problem(file: Examined) -> str:
-    """What to do with samples that are neither 8 bits nor what `bit_depth` accepts."""
+def _depth_problem(file: InspectedFile) -> str:
+    """What is wrong with samples that neither have 8 bits nor are accepted by `bit_depth`, and how to convert them."""
     if file.kind == "height":
         return (
-            f"samples are {file.header.dtype}; expected uint8 in units of 0.2 m (metres? "
-            "gdal_translate -ot Byte -scale 0 51 0 255 makes them so, and negative heights 0)"
+            f"samples are {file.header.dtype}; expected uint8 in units of 0.2 m: if they are metres, convert them with "
+            "gdal_translate -ot Byte -scale 0 51 0 255 IN OUT, which makes negative heights 0"
         )
     return (
-        f"samples are {file.header.dtype}; expected uint8 ({DEEP} where bit_depth is accepted): convert them, "
-        "gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT, with the levels that look as BD ORTHO's black and white"
+        f"samples are {file.header.dtype}; expected uint8 ({DEEP} where bit_depth is accepted): convert them with "
+        "gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT, where LOW and HIGH look like BD ORTHO's black and white"
     )
 
 
-def _too_deep(file: Examined) -> bool:
-    """True for imagery whose samples have more bits, and a whole range that is known."""
+def _is_deep(file: InspectedFile) -> bool:
+    """True for imagery with more than 8 bits a sample, in the one type whose range is known."""
     return file.kind != "height" and file.header.dtype == DEEP
 
 
-def _imagery_excess(file: Examined, tile: Tile, crs: str) -> list[Excess]:
+def _exceeded_limits(file: InspectedFile, tile: Tile, crs: str) -> list[ExceededCardLimit]:
     x, y = file.header.transform[0], -file.header.transform[4]
     found = []
-    if _too_deep(file):
-        sentence = f"{file.path}: samples are {DEEP}; expected uint8; accepted, v is read as {RULE}"
-        found.append(Excess("bit_depth", sentence, tile.name))
+    if _is_deep(file):
+        sentence = f"{file.path}: samples are {DEEP}; expected uint8; accepted samples v are read as {RULE}"
+        found.append(ExceededCardLimit("bit_depth", sentence, tile.name))
     if (
         file.kind != "height"
         and file.header.north_up
         and max(abs(x - RESOLUTION_M), abs(y - RESOLUTION_M)) > 1e-6 * RESOLUTION_M
     ):
-        sentence = f"resolution is {x:g} × {y:g} m; expected {RESOLUTION_M:g} m, the only one the model is for"
-        found.append(Excess("resolution", f"{file.path}: {sentence}; accepted, it is resampled to it", tile.name))
+        sentence = f"resolution is {x:g} × {y:g} m; expected {RESOLUTION_M:g} m; accepted imagery is resampled"
+        found.append(ExceededCardLimit("resolution", f"{file.path}: {sentence}", tile.name))
     if crs == CRS and file.kind == "rvb" and outside_france(tile.window.bounds):
-        found.append(Excess("territory", f"{file.path}: lies outside metropolitan France", tile.name))
+        found.append(ExceededCardLimit("territory", f"{file.path}: lies outside metropolitan France", tile.name))
     return found
 
 
-def _named_resolution_problem(file: Examined) -> str | None:
+def _named_resolution_problem(file: InspectedFile) -> str | None:
     named = _NAMED_RESOLUTION.search(file.path.name)
     if named is None:
         return None
-    said, has = int(named[1]) + int(named[2]) / 100, file.header.transform[0]
-    return (
-        None if abs(said - has) <= 1e-3 * said else f"its name says {said:g} m a pixel; the georeference has {has:g} m"
-    )
+    expected, actual = int(named[1]) + int(named[2]) / 100, file.header.transform[0]
+    if abs(expected - actual) <= 1e-3 * expected:
+        return None
+    return f"its name says {expected:g} m a pixel; the georeference has {actual:g} m"
 
 
 def _placement_problem(header: Header) -> str | None:
     if header.north_up:
         return None
-    return f"is rotated or not north-up: transform {header.transform}; expected rows southwards, columns eastwards"
+    return f"is rotated or not north-up: transform {header.transform}; expected rows that run south, columns east"
 
 
 def _corner_problem(header: Header, tile: Tile) -> str | None:
-    """The name gives the NORTH-west corner: y is the north edge."""
+    """A sentence where the georeference is not at the NORTH-west corner in the name: its y is the north edge."""
     left, _, _, top = tile.window.bounds
     x, y = header.transform[2], header.transform[5]
     if max(abs(x - left), abs(y - top)) <= _CORNER_TOLERANCE_M:
         return None
-    said = f"x {left / 1000:.3f}, y {top / 1000:.3f} km"
-    has = f"x {x / 1000:.3f}, y {y / 1000:.3f} km"
-    sentence = f"its name says that the north-west corner is {said}; the georeference has {has}"
+    sentence = (
+        f"its name says that the north-west corner is x {left / 1000:.3f}, y {top / 1000:.3f} km; the georeference has "
+        f"x {x / 1000:.3f}, y {y / 1000:.3f} km"
+    )
     try:
-        sentence += (
-            f", which is tile {Tile.at(-round(y * PIXELS_PER_M), round(x * PIXELS_PER_M), tile.window.height).name}"
-        )
+        other = Tile.at(-round(y * PIXELS_PER_M), round(x * PIXELS_PER_M), tile.window.height)
+        sentence += f", which is tile {other.name}"
     except GridError:
         sentence += ", where no tile of this size starts"
     if abs(y - top - tile.window.height / PIXELS_PER_M) <= _CORNER_TOLERANCE_M and abs(x - left) <= _CORNER_TOLERANCE_M:
@@ -294,9 +192,9 @@ def _corner_problem(header: Header, tile: Tile) -> str | None:
     return sentence
 
 
-def _elevation_problems(file: Examined, crs: str) -> list[str]:
+def _elevation_problems(file: InspectedFile, crs: str) -> list[str]:
     header = file.header
-    wrong = [] if header.crs == "absent" else [f"{w} or none" for w in _crs_problems(header, crs)]
+    wrong = [] if header.crs == "absent" else [f"{w}, or no CRS" for w in _crs_problems(header, crs)]
     if header.count != 1:
         wrong.append(f"has {header.count} bands; expected 1")
     if header.dtype not in ELEVATION_TYPES:
@@ -311,7 +209,7 @@ def _elevation_problems(file: Examined, crs: str) -> list[str]:
     return [f"{file.path}: {w}" for w in wrong]
 
 
-def _outside_name(file: Examined) -> str | None:
+def _outside_name(file: InspectedFile) -> str | None:
     corner = named_corner(file.delivered)
     if corner is None:
         return None
@@ -329,8 +227,8 @@ def _outside_name(file: Examined) -> str | None:
     )
 
 
-def named_corner(file: Delivered) -> tuple[float, float] | None:
-    """(x, y) in metres of the north-west corner in a name; None where it has none."""
+def named_corner(file: DeliveredFile) -> tuple[float, float] | None:
+    """(x, y) in metres of the north-west corner in a file's name; None where the name has none."""
     if file.corner is None:
         return None
     # 4 digits are kilometres, 5 hectometres, 6 decametres.
@@ -338,8 +236,8 @@ def named_corner(file: Delivered) -> tuple[float, float] | None:
     return x, y
 
 
-def pair_problems(files: Sequence[Delivered], *, infrared: bool) -> list[str]:
-    """A sentence for each tile without RVB, or without IRC where `infrared` is wanted, by the names alone."""
+def pair_problems(files: Sequence[DeliveredFile], *, infrared: bool) -> list[str]:
+    """A sentence for each tile whose names lack an RVB, or an IRC where `infrared` is wanted."""
     corners: dict[str, dict[Kind, Path]] = {}
     for file in files:
         if file.kind in _IMAGERY_BANDS and file.corner is not None:
@@ -349,5 +247,5 @@ def pair_problems(files: Sequence[Delivered], *, infrared: bool) -> list[str]:
         for kind in ("rvb", "irc") if infrared else ("rvb",):
             if kind not in kinds:
                 other = next(iter(kinds.values()))
-                problems.append(f"tile {corner}: has no {kind.upper()} beside {other}; deliver it too")
+                problems.append(f"tile {corner}: has no {kind.upper()} beside {other}; add it to the delivery")
     return problems

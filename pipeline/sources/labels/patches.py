@@ -1,14 +1,14 @@
-"""Labelled patches as FLAIR's datasets keep them: an image and its mask, by domain and zone.
+"""Labelled patches in the layouts of FLAIR's datasets: images and their masks, by domain and zone.
 
-Folders (`…/D004_2021/Z1_NN/img/IMG_000001.tif` and `…/D004_2021/Z1_NN/msk/MSK_000001.tif`, below one root or two), flat
-folders with a metadata JSON, and headerless CSV lists of image,mask pairs are the same thing here.
+Three layouts are read: folders (`…/D004_2021/Z1_NN/img/IMG_000001.tif` and `…/D004_2021/Z1_NN/msk/MSK_000001.tif`,
+below one root or two), flat folders with a metadata JSON, and CSV lists of image,mask pairs without a header.
 """
 
 import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,74 +27,77 @@ from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import files_below
 from pipeline.sources.domain_inputs import BANDS
 from pipeline.sources.reading.dataset_cache import gdal_options
+from pipeline.sources.short_lists import first_names
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
 _DOMAIN = re.compile(r"D(0?2[AB]|[0-9]{2,3})_[0-9]{4}", re.IGNORECASE)
 _ZONE = re.compile(r"Z[0-9]+_\w+|[0-9]{4,6}-[0-9]{4,6}", re.IGNORECASE)
-"""FLAIR's zones, and tiles by their north-west corner, which our own patches have for zones."""
-_OFF_M = 0.01
-"""How far an image's and its mask's corners may be apart: a twentieth of a pixel. Real pairs agree to 10⁻⁸ m."""
-_LISTED = 5
+"""FLAIR's zones; and tiles by their north-west corner, which are the zones of our own patches."""
+_TOLERANCE_M = 0.01
+"""Largest distance of the corners of an image and its mask: a twentieth of a pixel. Real pairs agree to 10⁻⁸ m."""
 
 
 @dataclass(frozen=True, order=True)
 class Patch:
-    """One labelled image."""
+    """An image and its mask."""
 
     name: str
     """`IMG_000001`, or the image's stem."""
     image: Path
     mask: Path
     domain: str = ""
-    """`D004_2021`; empty where neither path nor metadata says."""
+    """`D004_2021`; empty if neither path nor metadata contains it."""
     zone: str = ""
-    """`Z1_NN`; empty where neither path nor metadata says."""
+    """`Z1_NN`; empty if neither path nor metadata contains it."""
 
     @property
     def unit(self) -> str:
-        """What is sampled together: domain and zone, else the patch itself."""
+        """Name of the unit that is sampled as a whole: domain and zone, else the patch itself."""
         return f"{self.domain} {self.zone}" if self.zone else self.name
 
 
 def find_patches(places: Sequence[Path], *, metadata: Path | None = None) -> tuple[Patch, ...]:
-    """The labelled patches of folders and CSV lists, sorted.
+    """Finds the labelled patches in folders and CSV lists, and sorts them.
 
     Args:
-        places: folders, searched at any depth, images and masks in the same or in different ones; and `.csv` files
-            without a header, each line an image and its mask, absolute or from the CSV's folder.
-        metadata: JSON by image name, `{"IMG_000001": {"domain": …, "zone": …}}` or a list with `image_id`; it counts
-            where a path does not say domain and zone.
+        places: folders, searched at any depth, with images and masks in the same or in different ones; and `.csv` files
+            without a header, whose lines have an image and its mask, absolute or relative to the CSV's folder.
+        metadata: JSON by image name, `{"IMG_000001": {"domain": …, "zone": …}}`, or a list with `image_id`; it is used
+            if a path does not contain domain and zone.
 
     Raises:
-        DeliveryError: no patches, images without masks or the reverse, names that stand for two files, or a list or
+        DeliveryError: no patches, images without masks or the reverse, two files with the same name, or a list or
             metadata that cannot be read.
+
+    Example:
+        >>> patches = find_patches([Path("flair/aerial"), Path("flair/labels")])
     """
-    about = _metadata(metadata) if metadata else {}
+    about = _read_metadata(metadata) if metadata else {}
     pairs: list[tuple[Path, Path]] = []
     for place in places:
         if place.suffix.lower() == ".csv":
-            pairs += _listed(place)
-    pairs += _paired([p for p in places if p.suffix.lower() != ".csv"])
+            pairs += _read_list(place)
+    pairs += _find_pairs([p for p in places if p.suffix.lower() != ".csv"])
     if not pairs:
         raise DeliveryError(
-            f"no labelled patches in {', '.join(map(str, places))}: expected IMG_….tif with MSK_….tif, or a CSV of "
+            f"{', '.join(map(str, places))}: no labelled patches; expected IMG_….tif with MSK_….tif, or a CSV of "
             "image,mask"
         )
     twice = [str(image) for image, times in Counter(image for image, _ in pairs).items() if times > 1]
     if twice:
-        raise DeliveryError(f"images are given twice: {_some(twice)}")
+        raise DeliveryError(f"{len(twice)} images are listed twice, list them once: {first_names(sorted(twice))}")
     return tuple(sorted(_patch(image, mask, about) for image, mask in pairs))
 
 
 def _patch(image: Path, mask: Path, about: Mapping[str, Mapping[str, Any]]) -> Patch:
-    said = about.get(image.stem, {})
+    own = about.get(image.stem, {})
     folders = image.parts[:-1]
-    domain = next((p for p in reversed(folders) if _DOMAIN.fullmatch(p)), str(said.get("domain", "")))
-    zone = next((p for p in reversed(folders) if _ZONE.fullmatch(p)), str(said.get("zone", "")))
+    domain = next((p for p in reversed(folders) if _DOMAIN.fullmatch(p)), str(own.get("domain", "")))
+    zone = next((p for p in reversed(folders) if _ZONE.fullmatch(p)), str(own.get("zone", "")))
     return Patch(image.stem, image, mask, domain, zone)
 
 
-def _listed(path: Path) -> list[tuple[Path, Path]]:
+def _read_list(path: Path) -> list[tuple[Path, Path]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
@@ -104,13 +107,13 @@ def _listed(path: Path) -> list[tuple[Path, Path]]:
     for number, row in enumerate(rows, start=1):
         files = [Path(path.absolute().parent, cell.strip()) for cell in row]
         if len(files) != 2 or not all(f.is_file() for f in files):
-            raise DeliveryError(f"{path}, line {number}: expected an image and its mask that are there, got {row}")
+            raise DeliveryError(f"{path}, line {number}: expected an existing image and an existing mask, found {row}")
         pairs.append((files[0], files[1]))
     return pairs
 
 
-def _paired(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Images with the masks of the same domain, zone and number."""
+def _find_pairs(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Images with the masks that have the same domain, zone and number."""
     found: dict[str, dict[tuple[str, ...], Path]] = {"IMG": {}, "MSK": {}}
     for path in sorted(files_below(folders, (".tif",))):
         match = _NAME.fullmatch(path.name)
@@ -120,14 +123,16 @@ def _paired(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
         key = (*place, match[2])
         former = found[match[1].upper()].setdefault(key, path)
         if former != path:
-            raise DeliveryError(f"{path} and {former} have the same domain, zone and number: give one of them")
+            raise DeliveryError(f"{path} and {former} have the same domain, zone and number: leave one of them out")
     for one, other, what in (("IMG", "MSK", "mask"), ("MSK", "IMG", "image")):
         if lone := [str(found[one][k]) for k in found[one].keys() - found[other].keys()]:
-            raise DeliveryError(f"{len(lone)} files have no {what} of their domain, zone and number: {_some(lone)}")
+            raise DeliveryError(
+                f"{len(lone)} files have no {what} with their domain, zone and number: {first_names(sorted(lone))}"
+            )
     return [(path, found["MSK"][key]) for key, path in found["IMG"].items()]
 
 
-def _metadata(path: Path) -> dict[str, Mapping[str, Any]]:
+def _read_metadata(path: Path) -> dict[str, Mapping[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -139,39 +144,33 @@ def _metadata(path: Path) -> dict[str, Mapping[str, Any]]:
     return content
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(sorted(names)[:_LISTED])
-    return shown + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
-
-
 def read_image(patch: Patch, *, bands: Sequence[str]) -> NDArray[np.uint8]:
-    """The patch's pixels, uint8 (band, y, x), in the order of `bands`.
+    """Reads a patch's pixels, uint8 (band, y, x), in the order of `bands`.
 
     Args:
-        patch: its file has the first three, four or five of red, green, blue, near infrared, height.
-        bands: names of those that are wanted.
+        patch: its image has the first three, four or five of red, green, blue, near infrared, height.
+        bands: names of the bands to read.
 
     Raises:
-        SourceError: it cannot be read, is not uint8, or lacks a band.
+        SourceError: the image cannot be read, is not uint8, or lacks a band.
     """
     with _opened(patch.image) as file:
         has = BANDS[: file.count]
         if file.count > len(BANDS) or not set(bands) <= set(has):
             raise SourceError(
-                f"{patch.image}: has {file.count} bands, taken as {', '.join(has)}; expected {', '.join(bands)} "
-                "among them"
+                f"{patch.image}: has {file.count} bands, read as {', '.join(has)}; expected {', '.join(bands)} among "
+                "them"
             )
         return _read(file, patch.image, [has.index(b) + 1 for b in bands])
 
 
 def read_mask(patch: Patch) -> NDArray[np.uint8]:
-    """The patch's labels, uint8 (y, x): FLAIR values 1..19, 0 where there is no label.
+    """Reads a patch's labels, uint8 (y, x): FLAIR values 1..19, 0 without a label.
 
-    Of a mask whose CRS cannot be used (a LOCAL_CS, as real ones have) only the transform counts: it lies where its
-    image does.
+    If the mask's CRS cannot be used (some real masks have a LOCAL_CS), only its transform is compared with the image's.
 
     Raises:
-        SourceError: it cannot be read, is no mask, or does not lie on its image.
+        SourceError: the mask cannot be read, has other values, or does not lie on its image.
     """
     with _opened(patch.image) as image, _opened(patch.mask) as file:
         if file.count != 1 or file.shape != image.shape:
@@ -183,7 +182,7 @@ def read_mask(patch: Patch) -> NDArray[np.uint8]:
         mask: NDArray[np.uint8] = _read(file, patch.mask, [1])[0]
     if mask.max(initial=0) > len(legend.FLAIR):
         odd = sorted(set(np.unique(mask).tolist()) - {0, *legend.BY_VALUE})
-        raise SourceError(f"{patch.mask}: has values {odd[:10]}; expected FLAIR values 1..19, or 0 for no label")
+        raise SourceError(f"{patch.mask}: has values {odd[:10]}; expected FLAIR values 1..19, and 0 for no label")
     return mask
 
 
@@ -192,15 +191,15 @@ def _check_place(patch: Patch, image: Any, mask: Any) -> None:
         return
     off = max(abs(a - b) for a, b in zip(image.bounds, mask.bounds, strict=True))
     usable = mask.crs is not None and (mask.crs.is_projected or mask.crs.is_geographic)
-    if off > _OFF_M or (usable and image.crs is not None and not _same(mask.crs, image.crs)):
+    if off > _TOLERANCE_M or (usable and image.crs is not None and not _same_crs(mask.crs, image.crs)):
         raise SourceError(
             f"{patch.mask}: lies at {tuple(mask.bounds)} in {mask.crs and mask.crs.to_string()[:40]}, its image "
-            f"{patch.image} at {tuple(image.bounds)} in {image.crs and image.crs.to_string()[:40]}; expected the same"
+            f"{patch.image} at {tuple(image.bounds)} in {image.crs and image.crs.to_string()[:40]}; they must agree"
         )
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two CRSs are one; Lambert-93 without its code is no other than with it."""
+def _same_crs(one: Any, other: Any) -> bool:
+    """True for equal CRSs; Lambert-93 without its code equals Lambert-93 with it."""
     return bool(one == other) or match_crs(one)[1] == match_crs(other)[1]
 
 
@@ -231,8 +230,8 @@ def write_patch(
         root: folder of the set.
         patch: (domain, zone, number).
         pixels: uint8 (band, y, x).
-        mask: uint8 (y, x), FLAIR values, 0 for no label.
-        geobox: where both lie.
+        mask: uint8 (y, x), FLAIR values, 0 without a label.
+        geobox: of both.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -242,16 +241,9 @@ def write_patch(
     for branch, folder, kind, array in (("aerial", "img", "IMG", pixels), ("labels", "msk", "MSK", mask[None])):
         path = root / branch / domain / zone / folder / f"{kind}_{number:06d}.tif"
         bands, height, width = array.shape
-        how = {
-            "driver": "GTiff",
-            "count": bands,
-            "height": height,
-            "width": width,
-            "dtype": "uint8",
-            "compress": "ZSTD",
-        }
-        place = {"crs": str(geobox.crs), "transform": geobox.affine}
-        with replacing(path) as temporary, rasterio.open(temporary, "w", **how, **place) as file:
+        profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": "uint8"}
+        profile |= {"compress": "ZSTD", "crs": str(geobox.crs), "transform": geobox.affine}
+        with replacing(path) as temporary, rasterio.open(temporary, "w", **profile) as file:
             file.write(array)
         files.append(path)
     return Patch(files[0].stem, files[0], files[1], domain, zone)
@@ -259,35 +251,31 @@ def write_patch(
 
 @dataclass(frozen=True)
 class Statistics:
-    """Per-channel statistics over a set: what a recipe normalises with."""
+    """Mean and deviation of each channel over a set, with which a recipe normalises."""
 
     mean: tuple[float, ...]
-    """In units of uint8, 0..255."""
+    """In levels 0..255."""
     std: tuple[float, ...]
-    """Of the whole population, in units of uint8."""
+    """Deviation of the whole population, in levels."""
     pixels: int
 
 
 def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str], progress: Progress = SILENT) -> Statistics:
-    """Means and deviations over all pixels of a set, in one pass and a few kilobytes of memory.
+    """Means and deviations over all pixels of a set, exact and in a few kilobytes of memory.
 
-    Levels are counted, not added up: counts of 256 levels hold all there is to know, exactly.
+    They follow from the counts of the 256 levels, which one pass over the images gives.
 
     Raises:
-        SourceError: an image that cannot be read or lacks a band.
+        SourceError: an image cannot be read or lacks a band.
         DeliveryError: no patches.
     """
     if not patches:
-        raise DeliveryError("no patches to take statistics of")
+        raise DeliveryError("no patches to compute statistics from")
     counts = np.zeros((len(bands), 256), np.int64)
     progress.start(len(patches))
-    for image in progress.track(_images(patches, bands)):
+    for image in progress.track(read_image(patch, bands=bands) for patch in patches):
         counts += np.stack([np.bincount(band.ravel(), minlength=256) for band in image])
     levels, total = np.arange(256), int(counts[0].sum())
     mean = counts @ levels / total
     variance = np.array([row @ (levels - m) ** 2 for row, m in zip(counts, mean, strict=True)]) / total
     return Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()), total)
-
-
-def _images(patches: Sequence[Patch], bands: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
-    return (read_image(patch, bands=bands) for patch in patches)

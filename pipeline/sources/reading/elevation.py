@@ -1,4 +1,4 @@
-"""Height above ground in the model's units, from surface and terrain models."""
+"""Height above ground, in the units of the network, from surface and terrain models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,28 +14,33 @@ from pipeline.sources.reading.dataset_cache import read_band
 
 @dataclass(frozen=True)
 class Elevation:
-    """DSM − DTM on the lattice; two virtual rasters in metres."""
+    """DSM − DTM on the lattice, from two virtual rasters in metres."""
 
     surface: str
-    """VRT of the surface models, empty text where there are none."""
+    """VRT of the surface models; empty if there are none."""
     terrain: str
-    """VRT of the terrain models, empty text where there are none."""
+    """VRT of the terrain models; empty if there are none."""
 
     @classmethod
     def of(cls, assets: Sequence[Asset]) -> "Elevation":
-        """From all surface and terrain files among `assets`."""
+        """The elevation of all surface and terrain files among `assets`."""
         return cls(
             vrt.elevation([a for a in assets if a.kind == "dsm"]),
             vrt.elevation([a for a in assets if a.kind == "dtm"]),
         )
 
     def read_into(self, out: NDArray[np.uint8], window: Window, *, step_m: float) -> NDArray[np.bool_]:
-        """Writes heights of a lattice `window` into `out` (uint8, (y, x) of its shape), in units of `step_m` metres.
+        """Writes the heights of a lattice window into an array; nothing is written where one of the models is unknown.
 
-        Where surface or terrain is unknown nothing is written. Cell by cell, see `inputs.CELL`.
+        The window is read cell by cell, see `domain_inputs.CELL`.
+
+        Args:
+            out: uint8 (y, x) with the shape of the window.
+            window: position on the lattice.
+            step_m: metres of one unit.
 
         Returns:
-            bool (y, x), True where both are known.
+            bool (y, x): True where both models are known.
 
         Raises:
             rasterio.errors.RasterioIOError: a file behind the window cannot be read.
@@ -60,21 +65,23 @@ class Elevation:
 def height_units(
     surface: NDArray[np.float32], terrain: NDArray[np.float32], *, step_m: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """(DSM − DTM) / `step_m`, rounded, clipped to 0..255, and where both are known.
+    """(DSM − DTM) / `step_m`, rounded and clipped to 0..255.
 
     FLAIR's fifth band: one unit is 0.20 m, so 255 units are 51 m (the FLAIR-INC model card).
 
     Args:
-        surface, terrain: float32 (y, x), metres; `vrt.NODATA_M` or not finite where unknown.
+        surface: float32 (y, x) in metres; `vrt.NODATA_M` or not finite where unknown.
+        terrain: likewise.
+        step_m: metres of one unit.
 
     Returns:
-        uint8 (y, x), 0 where unknown; bool (y, x), True where both are known.
+        Heights as uint8 (y, x), 0 where unknown; and bool (y, x), True where both are known.
     """
     height = surface - terrain
     known = (surface != vrt.NODATA_M) & (terrain != vrt.NODATA_M) & np.isfinite(height)
     if not known.all():
         height[~known] = 0
-    # In place: reading beside inferring has no core to spare for copies.
+    # In place, because reading runs beside inference and has no core to spare for copies.
     height /= np.float32(step_m)
     np.rint(height, out=height)
     np.clip(height, 0, 255, out=height)

@@ -1,7 +1,7 @@
-"""What the network reads: any window of a domain, of one raster or of an array, as uint8 bands.
+"""The lazy mosaic of a domain, from which the network reads any window as uint8 bands.
 
-A `Mosaic` opens nothing until it is read and carries only text and numbers, so it travels to workers;
-GDAL mosaics and resamples (see `vrt`), and every thread has its own handles (see `handles`).
+A `Mosaic` opens nothing until it is read and consists of text and numbers, so it can be sent to workers. GDAL mosaics
+and resamples (see `vrt`); every thread has its own open datasets (see `dataset_cache`).
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,14 @@ from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, on_frame, read
 from pipeline.sources.reading.elevation import Elevation
 from pipeline.sources.reading.raster import GeoSource, Pixels, Raster, Source, check_inside
-from pipeline.sources.reading.retry import momentary, patiently
-from pipeline.sources.reading.silent_failures import CameBack, check_not_silent
+from pipeline.sources.reading.retry import is_transient, with_retries
+from pipeline.sources.reading.silent_failures import FileReadableAgain, check_not_silent
+from pipeline.sources.short_lists import first_names
 
 __all__ = ["BANDS", "GeoSource", "Mosaic", "Pixels", "Raster", "Source"]
 
 _FILL_TOLERANCE = 2
-"""Lossy JPEG 2000 lets a uniform field ring by a level or two."""
+"""Lossy JPEG 2000 changes a uniform field by a level or two."""
 
 _HEIGHT_STEP_M = 0.2
 """Metres of one unit of a ready height file."""
@@ -51,37 +52,40 @@ class Mosaic:
     height_step_m: float
     """Metres of one unit of the elevation band."""
     readable: Window
-    """What may be read: the domain, or the part that `around` kept."""
+    """The part that can be read: the domain, or the window of `around`."""
     rvb: str
     """VRT of the RVB files."""
     irc: str
-    """VRT of the infrared files; empty text where no band needs them. Band 1 is the infrared."""
+    """VRT of the infrared files, whose band 1 is the infrared; empty if no band needs them."""
     height: str
-    """VRT of ready heights; empty text where there are none."""
+    """VRT of ready heights; empty if there are none."""
 
     @classmethod
     def of(cls, inputs: DomainInputs, *, bands: tuple[str, ...], height_step_m: float = 0.2) -> "Mosaic":
         """The mosaic of a domain; opens no file.
 
         Args:
-            inputs: what the catalogue has, from `catalog.open_domain`.
+            inputs: the domain, from `open_domain`.
             bands: some of `BANDS`, in the network's order.
             height_step_m: metres of one unit of the elevation band.
 
         Raises:
-            CatalogError: unknown bands, none of imagery, or a tile without a file for one of them.
+            CatalogError: unknown bands, no band of imagery, or a tile without a file for one of them.
+
+        Example:
+            >>> mosaic = Mosaic.of(inputs, bands=("red", "green", "blue"))
+            >>> pixels = mosaic.read(inputs.tiles[0].tile.window)
         """
         if unknown := set(bands) - set(BANDS):
-            raise CatalogError(f"unknown bands {sorted(unknown)}; a mosaic has {', '.join(BANDS)}")
+            raise CatalogError(f"unknown bands {sorted(unknown)}; expected some of {', '.join(BANDS)}")
         if not set(bands) & set(IMAGERY):
-            raise CatalogError(f"bands {bands} hold no imagery, which decides where there is data")
+            raise CatalogError(f"bands {bands} contain no imagery, which decides where there is data")
         needed = {"rvb" if b in RVB else "irc" for b in bands if b in IMAGERY}
         for kind in sorted(needed):
-            lacking = [t.tile.name for t in inputs.tiles if not any(a.kind == kind for a in t.assets)]
-            if lacking:
+            if missing := [t.tile.name for t in inputs.tiles if not any(a.kind == kind for a in t.assets)]:
                 raise CatalogError(
-                    f"domain {inputs.domain}: no {kind} file behind tiles {', '.join(lacking[:12])}; "
-                    f"bands {', '.join(bands)} need it: index the domain again with these bands"
+                    f"domain {inputs.domain}: no {kind} file behind tiles {first_names(missing, 12)}; bands "
+                    f"{', '.join(bands)} need it: index the domain again with these bands"
                 )
         return cls._over(inputs, bands, height_step_m, inputs.window)
 
@@ -111,7 +115,7 @@ class Mosaic:
         return lattice_geobox(self.window, self.inputs.crs)
 
     def around(self, window: Window) -> "Mosaic":
-        """The same mosaic that knows only the files behind `window`, for a small pickle; it reads no more than that.
+        """The same mosaic with only the files behind `window`, which is all that it can read: it pickles small.
 
         Pixels and extent are those of the whole mosaic.
         """
@@ -119,18 +123,19 @@ class Mosaic:
         return self._over(self.inputs.around(part), self.bands, self.height_step_m, part)
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
-        """The pixels of a lattice window; outside every tile 0 and not valid, height 0 where elevation is unknown.
+        """Reads the pixels of a lattice window, and retries reads that fail for a passing reason.
 
-        What fails for a moment is read again, as `patience` says.
+        Pixels outside all tiles are 0 and not valid; the height is 0 where the elevation is unknown.
 
         Args:
+            window: position on the lattice.
             within: see `Source.read`.
 
         Raises:
-            SourceError: the window leaves the readable part, or a file behind it cannot be read; named.
+            SourceError: the window leaves the readable part, or a file behind it cannot be read.
         """
         check_inside(window, self.readable, f"domain {self.inputs.domain}")
-        return patiently(lambda: self._read(window, within or window))
+        return with_retries(lambda: self._read(window, within or window))
 
     def _read(self, window: Window, within: Window) -> Pixels:
         whole = Pixels.nothing(len(self.bands), within)
@@ -144,11 +149,11 @@ class Mosaic:
                 self._check_imagery(pixels.bands, window)
                 if "elevation" in self.bands:
                     self._read_elevation(pixels.bands[self.bands.index("elevation")], window, tiles)
-            except CameBack:
-                anew = self._over(self.inputs, self.bands, self.height_step_m, self.readable)
-                return anew.read(window, within=within)
+            except FileReadableAgain:
+                reopened = self._over(self.inputs, self.bands, self.height_step_m, self.readable)
+                return reopened.read(window, within=within)
             except RasterioIOError as error:
-                raise self._explained(window, error) from error
+                raise self._explain(window, error) from error
         for tile in tiles:
             self._mark_valid(pixels, window, tile)
         return whole
@@ -157,13 +162,13 @@ class Mosaic:
         if not any(a.resampled and a.kind in ("rvb", "irc") for a in self.inputs.assets):
             self._read_pixels(out, window)
             return
-        # Resampled in whole cells, as elevation is: the same request to GDAL whatever window was asked for.
+        # Resampled in whole cells, like elevation: the same request to GDAL whatever window is read.
         for cell in whole_cells(window).split(CELL):
             part = cell.intersect(window)
             pixels = np.zeros((len(self.bands), *cell.shape), np.uint8)
             self._read_pixels(pixels, cell)
             out[:, *part.slices_in(window)] = pixels[:, *part.slices_in(cell)]
-        # Resampling reaches half a source pixel over a tile's edge.
+        # Resampling reaches half a source pixel beyond a tile's edge.
         outside = np.ones(window.shape, np.bool_)
         for tile in self.inputs.meeting(window):
             outside[tile.tile.window.intersect(window).slices_in(window)] = False
@@ -181,7 +186,7 @@ class Mosaic:
         wanted = [i for i, name in enumerate(self.bands) if name in RVB]
         if wanted:
             indexes = [RVB.index(self.bands[i]) + 1 for i in wanted]
-            # Straight into the result where its bands lie side by side: no copy of the largest array.
+            # Directly into the result if its bands are contiguous, to avoid a copy of the largest array.
             if wanted == list(range(wanted[0], wanted[0] + len(wanted))):
                 read(self.rvb, place, indexes=indexes, out=out[wanted[0] : wanted[-1] + 1])
             else:
@@ -191,11 +196,11 @@ class Mosaic:
             read(self.irc, place, indexes=[1], out=out[at : at + 1])
 
     def _read_elevation(self, out: NDArray[np.uint8], window: Window, tiles: tuple[InputTile, ...]) -> None:
-        """A tile's ready height counts before its surface and terrain models; outside tiles nothing does."""
+        """A tile's ready height takes precedence over its surface and terrain models; nothing is read outside tiles."""
         for tile in tiles:
             part = tile.tile.window.intersect(window)
             if not tile.has("height"):
-                # A virtual raster looks at each of its files in every read, and a domain has thousands.
+                # A virtual raster visits each of its files in every read, and a domain has thousands.
                 near = [a for a in tile.assets if a.meets(whole_cells(part))]
                 known = Elevation.of(near).read_into(out[part.slices_in(window)], part, step_m=self.height_step_m)
                 if not known.all():
@@ -208,7 +213,7 @@ class Mosaic:
             out[part.slices_in(window)] = units
 
     def _mark_valid(self, pixels: Pixels, window: Window, tile: InputTile) -> None:
-        """A pixel of a tile is data unless it lies where fill may be and has the fill's value in every imagery band."""
+        """Marks a tile's pixels as data, except those in the area of fill with its value in every imagery band."""
         part = tile.tile.window.intersect(window)
         inside = part.slices_in(window)
         pixels.valid[inside] = True
@@ -224,8 +229,8 @@ class Mosaic:
                 region &= _near(pixels.bands[i][inside], fill.value)
             pixels.valid[inside] &= ~region
 
-    def _explained(self, window: Window, error: RasterioIOError) -> SourceError:
-        """GDAL names the virtual raster at best: which file it was shows when each is read alone."""
+    def _explain(self, window: Window, error: RasterioIOError) -> SourceError:
+        """An error that names the unreadable file. GDAL names only the virtual raster, so each file is read alone."""
         tiles = ", ".join(t.tile.name for t in self.inputs.meeting(window))
         where = f"domain {self.inputs.domain}, tiles {tiles}"
         for asset in self.inputs.behind(window):
@@ -234,7 +239,7 @@ class Mosaic:
             else:
                 single, place = vrt.imagery([asset], bands=1), window
             try:
-                # A file that GDAL's pool remembers as missing fails in a virtual raster without a message.
+                # If GDAL's pool remembers a file as missing, reading the virtual raster fails without a message.
                 with rasterio.open(asset.path):
                     pass
                 read(single, on_frame(place), indexes=[1])
@@ -242,31 +247,31 @@ class Mosaic:
                 cause = own.__cause__ or own
                 if purged := self.inputs.purged(asset):
                     return SourceError(f"{where}: {purged}")
-                kind = TransientReadError if momentary(own, asset.path) else SourceError
+                kind = TransientReadError if is_transient(own, asset.path) else SourceError
                 return kind(
-                    f"{where}: {asset.path} cannot be read: {cause}; restore the file, then run again "
-                    "(index the domain again if it is another one)"
+                    f"{where}: {asset.href} cannot be read: {cause}; restore the file, then run again (index the "
+                    "domain again if you replace it by another one)"
                 )
         return TransientReadError(
-            f"{where}: cannot be read: {error.__cause__ or error}; each file alone can: run again"
+            f"{where}: cannot be read: {error.__cause__ or error}, although each file can be read alone; run again"
         )
 
     def to_xarray(self, block: int = 5000) -> xr.DataArray:
-        """The mosaic as a lazy uint8 array (band, y, x), for people: one Dask task a block.
+        """The mosaic as a lazy uint8 array (band, y, x) with one Dask task per block.
 
         Args:
-            block: pixels a side of a chunk, counted from the mosaic's north-west corner.
+            block: side of a chunk in pixels, counted from the mosaic's north-west corner.
 
         Returns:
-            Band names in `band`, pixel centres in `x` and `y`; CRS and transform in `spatial_ref`, as rioxarray and
-            odc-geo have them.
+            An array with band names in `band`, pixel centres in `x` and `y`, and CRS and transform in `spatial_ref`, as
+            rioxarray and odc-geo have them.
         """
         array: xr.DataArray = wrap_xr(_blocks(self, block), self.geobox, dims=("band", "y", "x"), axis=1)
         return array.assign_coords(band=list(self.bands)).rename(self.inputs.domain)
 
 
 def _blocks(mosaic: Mosaic, block: int) -> da.Array:
-    """One task a block, each a read; nothing is read here."""
+    """A Dask array with one task per block, which reads it."""
     window = mosaic.window
     parts = {(w.row, w.col): w for w in window.split(block)}
     rows, cols = range(window.row, window.bottom, block), range(window.col, window.right, block)
@@ -289,5 +294,5 @@ def _bands_of(mosaic: Mosaic, window: Window) -> NDArray[np.uint8]:
 
 
 def _near(band: NDArray[np.uint8], value: int) -> NDArray[np.bool_]:
-    """True within the tolerance of a fill's value, which is an end of 0..255."""
+    """True within the tolerance of a fill's value, which is 0 or 255."""
     return band <= _FILL_TOLERANCE if value == 0 else band >= value - _FILL_TOLERANCE

@@ -1,4 +1,4 @@
-"""Reads that fail for a moment are tried again; files that are damaged, changed or gone are not."""
+"""Retries reads that fail for a passing reason; reads of damaged, changed or missing files are not retried."""
 
 import errno
 import logging
@@ -12,9 +12,9 @@ from pipeline.errors import TransientReadError
 from pipeline.sources.http_path import WebPath
 
 WAITS_S = (1.0, 4.0, 15.0)
-"""Seconds before the second, third and fourth try: a hiccup has passed by then, and a lost server is not waited for."""
+"""Seconds before the second, third and fourth try: enough for a hiccup, too short to wait for a lost server."""
 
-_MOMENTARY = (
+_TRANSIENT_ERRNOS = (
     errno.EIO,
     errno.ESTALE,
     errno.EREMOTEIO,
@@ -29,9 +29,9 @@ _MOMENTARY = (
     errno.ENETDOWN,
     errno.ENETUNREACH,
 )
-_SAID = (
-    *(os.strerror(number).lower() for number in _MOMENTARY),
-    # libcurl's words, and the statuses that a store gives while it is overloaded.
+_TRANSIENT_TEXTS = (
+    *(os.strerror(number).lower() for number in _TRANSIENT_ERRNOS),
+    # Messages of libcurl, and the statuses of an overloaded server.
     "timed out",
     "timeout",
     "could not resolve host",
@@ -44,42 +44,42 @@ _SAID = (
 _PIECE_BYTES = 1 << 22
 
 _log = logging.getLogger("landcover")
-Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
-def patiently(read: Callable[[], Given], *, waits_s: tuple[float, ...] = WAITS_S) -> Given:
-    """What `read` gives; after each `TransientReadError` it is tried again, after a wait.
+def with_retries(read: Callable[[], Result], *, waits_s: tuple[float, ...] = WAITS_S) -> Result:
+    """Returns the result of `read`, which is called again, after a wait, for each `TransientReadError`.
 
     Args:
         read: may be called several times.
-        waits_s: seconds before each further try.
+        waits_s: seconds before each retry.
 
     Raises:
-        TransientReadError: the last try failed for a moment too.
+        TransientReadError: the last try failed too.
     """
     for wait in waits_s:
         try:
             return read()
         except TransientReadError as error:
-            _log.warning("%s; trying again in %g s", error, wait)
+            _log.warning("%s; retrying in %g s", error, wait)
             time.sleep(wait)
     return read()
 
 
-def momentary(error: BaseException, path: Path) -> bool:
-    """Whether reading a file failed for a reason that passes.
+def is_transient(error: BaseException, path: Path) -> bool:
+    """True if reading a file failed for a passing reason, such as a stale file handle or an overloaded server.
 
-    GDAL hands on a system's error as text, or not at all; then the file's bytes are read once without GDAL. A file
-    that gives all its bytes and no image is damaged.
+    GDAL passes on a system error as text, or not at all; in that case the file's bytes are read once without GDAL. If
+    they can be read, the file is damaged.
 
     Args:
-        error: with what reading failed.
+        error: the exception of the read.
         path: the file.
     """
-    if any(isinstance(e, OSError) and e.errno in _MOMENTARY for e in _chain(error)):
+    if any(isinstance(e, OSError) and e.errno in _TRANSIENT_ERRNOS for e in _chain(error)):
         return True
     text = " ".join(str(e) for e in _chain(error)).lower()
-    if any(said in text for said in _SAID):
+    if any(part in text for part in _TRANSIENT_TEXTS):
         return True
     if isinstance(path, WebPath):
         return False
@@ -88,7 +88,7 @@ def momentary(error: BaseException, path: Path) -> bool:
             while file.read(_PIECE_BYTES):
                 pass
     except OSError as own:
-        return own.errno in _MOMENTARY
+        return own.errno in _TRANSIENT_ERRNOS
     return False
 
 

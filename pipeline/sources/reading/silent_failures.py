@@ -1,7 +1,9 @@
-"""A read that failed without saying so, found out.
+"""Detects reads that GDAL reports as successful although it read nothing.
 
-GDAL's pool of open files remembers a file that it could not open and from then on fails without a message, which
-rasterio takes for success: the pixels stay 0. So where a file gave nothing at all, it is asked directly.
+The guarantee: a file that cannot be read is an error, and never 0 in the mosaic. Neither rasterio nor a library above
+it gives it. GDAL's pool of open files remembers a file that it could not open, and later reads of virtual rasters fail
+without a message, which rasterio takes for success: the pixels stay 0. So if a read gave nothing from a file, the file
+is opened directly.
 """
 
 from collections.abc import Iterable
@@ -13,60 +15,60 @@ from rasterio.windows import Window as RasterWindow
 from rasterio.windows import from_bounds
 
 from pipeline.grid import PIXELS_PER_M, Affine6, Window
-from pipeline.sources.bit_depth import as_levels
+from pipeline.sources.bit_depth import to_levels
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.reading import vrt
 
 
-class CameBack(Exception):
-    """A file that could not be opened a while ago and can be now: virtual rasters made anew read it."""
+class FileReadableAgain(Exception):
+    """A file could not be opened earlier and now can: the read must be repeated with a new virtual raster."""
 
 
-def check_not_silent(assets: Iterable[Asset], given: NDArray[np.uint8] | NDArray[np.bool_], window: Window) -> None:
-    """Asks each file directly whose part of a read is empty.
+def check_not_silent(assets: Iterable[Asset], pixels: NDArray[np.uint8] | NDArray[np.bool_], window: Window) -> None:
+    """Opens each file directly whose part of a read is empty.
 
     Args:
         assets: files behind the read.
-        given: (…, y, x) over `window`: what was read of them, or where something was.
-        window: on the lattice.
+        pixels: (…, y, x) over `window`: what was read from them, or True where something was.
+        window: position on the lattice.
 
     Raises:
         rasterio.errors.RasterioIOError: a file cannot be opened.
-        CameBack: a file can be opened, and the read had none of its pixels.
+        FileReadableAgain: a file can be opened, and the read lacked its pixels.
     """
     for asset in assets:
-        part = _place(asset).intersect(window)
-        own = given[..., *part.slices_in(window)]
-        # A neighbour's elevation reaches a pixel into the part of a file that is missing.
-        silent = not own.all() if asset.kind in ("dsm", "dtm") else not own.any()
-        if part.pixels and silent:
-            _ask(asset, part)
+        part = _extent(asset).intersect(window)
+        own = pixels[..., *part.slices_in(window)]
+        # Elevation of a neighbouring file reaches one pixel into the part of an unreadable file.
+        empty = not own.all() if asset.kind in ("dsm", "dtm") else not own.any()
+        if part.pixels and empty:
+            _open_directly(asset, part)
 
 
-def _place(asset: Asset) -> Window:
-    """The whole lattice pixels inside a file."""
+def _extent(asset: Asset) -> Window:
+    """The lattice pixels that lie wholly inside a file."""
     left, bottom, right, top = (round(edge * PIXELS_PER_M, 3) for edge in asset.bounds)
     return Window.from_edges(*(int(np.ceil(e)) for e in (-top, left)), *(int(np.floor(e)) for e in (-bottom, right)))
 
 
-def _ask(asset: Asset, part: Window) -> None:
+def _open_directly(asset: Asset, part: Window) -> None:
     with rasterio.open(asset.path) as file:
         if asset.kind in ("dsm", "dtm"):
-            # Its pixels may be holes, or its counterpart's are: that it opens, here and in the pool, must do.
+            # The pixels may be holes of this file or of its counterpart. The file must open, here and in the pool.
             with rasterio.open(vrt.probe(asset)) as pooled:
                 if pooled.read(1, window=RasterWindow(0, 0, 1, 1))[0, 0] == vrt.UNREAD:
-                    raise _came_back(asset)
+                    raise _readable_again(asset)
             return
-        place = _in_file(part, asset.transform, asset.shape)
-        if as_levels(file.read(window=place)).any():
-            raise _came_back(asset)
+        place = _file_window(part, asset.transform, asset.shape)
+        if to_levels(file.read(window=place)).any():
+            raise _readable_again(asset)
 
 
-def _came_back(asset: Asset) -> CameBack:
+def _readable_again(asset: Asset) -> FileReadableAgain:
     vrt.reopen(asset)
-    return CameBack(f"{asset.path}: could not be opened a while ago and can be now")
+    return FileReadableAgain(f"{asset.path}: could not be opened earlier and now can")
 
 
-def _in_file(part: Window, transform: Affine6, shape: tuple[int, int]) -> RasterWindow:
+def _file_window(part: Window, transform: Affine6, shape: tuple[int, int]) -> RasterWindow:
     place = from_bounds(*part.bounds, transform=rasterio.Affine(*transform))
     return place.round_offsets().round_lengths().intersection(RasterWindow(0, 0, shape[1], shape[0]))

@@ -1,7 +1,11 @@
-"""GDAL's virtual rasters as XML strings: they mosaic and resample, live in no file and pickle as text.
+"""Builds GDAL's virtual rasters as XML strings: they mosaic and resample files, and pickle as text.
 
-All of them share one frame, the lattice from 0 to 10 000 km, so a position on the lattice is a position
-in the raster but for a constant, and the arithmetic on it is the same whatever the domain's extent.
+The guarantee: a pixel is the same number whatever window, worker or domain reads it, and costs one decoding of each
+block behind it. `gdalbuildvrt` and the libraries above it cannot give it: they place the raster by the extent of its
+files, open all of them, resample file by file, and keep files open by name alone, so that a replaced file is not
+noticed. Here all rasters share one frame, the lattice from 0 to 10 000 km, so that the arithmetic on positions does not
+depend on a domain's extent; files of one grid are mosaicked before they are resampled; and a file's signature is part
+of its name.
 """
 
 import math
@@ -14,13 +18,13 @@ from pipeline.sources.bit_depth import RATIO
 from pipeline.sources.domain_inputs import Asset
 
 FRAME = Window(-50_000_000, 0, 50_000_000, 50_000_000)
-"""All that a tile's name can say: x and y of 0..10 000 km."""
+"""The range of tile names: x and y of 0..10 000 km."""
 
 NODATA_M = -99_999.0
-"""Metres that stand for no elevation in our own rasters, whatever the files use."""
+"""Nodata value in our own rasters, in metres, whatever the files use."""
 
 UNREAD = -123_456.0
-"""A value that no elevation file has, not even as no data."""
+"""A value that no elevation file has, not even as nodata."""
 
 _GDAL_TYPES = {
     "uint8": "Byte",
@@ -32,15 +36,20 @@ _GDAL_TYPES = {
     "float64": "Float64",
 }
 ELEVATION_TYPES = frozenset(_GDAL_TYPES) - {"uint8"}
-"""numpy names of the sample types that an elevation file may have."""
+"""numpy's names of the sample types that an elevation file may have."""
 
 
 def imagery(assets: Sequence[Asset], *, bands: int) -> str:
-    """A uint8 raster of `bands` bands over the frame, 0 outside the files; empty text without files.
+    """A uint8 raster over the frame, 0 outside the files; empty text if there are no files.
 
-    SimpleSource, but for more than 8 bits (see `depth`): with the same files behind every band GDAL then hands a read
-    of all bands to the file in one call, so each block of a JPEG 2000 file is decoded once. Files of another resolution
-    are first laid side by side, then brought to the lattice: averaged where they are finer, bilinearly where coarser.
+    The sources are SimpleSource, except for more than 8 bits (see `bit_depth`): if all bands have the same files, GDAL
+    then passes a read of all bands to the file in one call, so each block of a JPEG 2000 file is decoded once. Files of
+    another resolution are first mosaicked, then resampled to the lattice: averaged if they are finer, bilinearly if
+    coarser.
+
+    Args:
+        assets: files of imagery.
+        bands: number of bands.
     """
     if not assets:
         return ""
@@ -60,11 +69,10 @@ def imagery(assets: Sequence[Asset], *, bands: int) -> str:
 
 
 def elevation(assets: Sequence[Asset]) -> str:
-    """Metres, float32, over the frame at 0.20 m, `NODATA_M` where unknown; empty text without files.
+    """Metres, float32, over the frame at 0.20 m, `NODATA_M` where unknown; empty text if there are no files.
 
-    Files of one grid are first laid side by side at their own resolution, because resampling file by
-    file leaves seams at their edges; each such mosaic is then resampled bilinearly to the lattice. Where grids
-    overlap, the finer one counts.
+    Files of one grid are first mosaicked at their own resolution, because resampling file by file leaves seams at their
+    edges. Each mosaic is then resampled bilinearly to the lattice. Where grids overlap, the finer one is used.
     """
     if not assets:
         return ""
@@ -72,7 +80,7 @@ def elevation(assets: Sequence[Asset]) -> str:
     for asset in assets:
         grids.setdefault(NativeGrid.of(asset), []).append(asset)
     ordered = sorted(grids, key=lambda g: (-g.resolution_m, g.left, g.top))
-    # A single grid needs no look at each pixel for no data.
+    # With a single grid no pixel must be compared with nodata.
     kind = "SimpleSource" if len(ordered) == 1 else "ComplexSource"
     layers = "".join(_resampled(kind, grid, grids[grid]) for grid in ordered)
     band = f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{NODATA_M}</NoDataValue>{layers}</VRTRasterBand>'
@@ -81,40 +89,40 @@ def elevation(assets: Sequence[Asset]) -> str:
 
 @dataclass(frozen=True)
 class NativeGrid:
-    """The pixel grid on which some elevation files lie: a resolution and a phase."""
+    """The pixel grid of some files: a resolution and a phase."""
 
     resolution_m: float
     left: float
-    """Metres of the grid's westmost column, less than one pixel before two pixels west of the frame."""
+    """West edge of the grid in metres, two to three pixels west of the frame."""
     top: float
-    """Metres of the grid's northmost row, two to three pixels north of the frame."""
+    """North edge of the grid in metres, two to three pixels north of the frame."""
 
     @classmethod
     def of(cls, asset: Asset) -> "NativeGrid":
-        """The grid of a file; corners are rounded to 1 mm and resolutions to 1 µm, beyond which files' headers err."""
+        """The grid of a file. Corners are rounded to 1 mm and resolutions to 1 µm, the precision of headers."""
         resolution = round(asset.resolution_m, 6)
         west, north = asset.transform[2], asset.transform[5]
         frame_left, _, _, frame_top = FRAME.bounds
-        # Whole pixels from the file's corner, so that every file of the grid sits on whole pixels of it.
+        # Whole pixels from the file's corner, so that every file of the grid lies on whole pixels of it.
         columns = math.ceil(round((west - frame_left) / resolution, 3)) + 2
         rows = math.ceil(round((frame_top - north) / resolution, 3)) + 2
         return cls(resolution, round(west - columns * resolution, 3), round(north + rows * resolution, 3))
 
     @property
     def size(self) -> int:
-        """Pixels a side that cover the frame and two pixels more on each side."""
+        """Side in pixels, which covers the frame and two more pixels on each side."""
         return math.ceil(FRAME.width / PIXELS_PER_M / self.resolution_m) + 6
 
     def place(self, asset: Asset) -> tuple[int, int]:
-        """(column, row) of the file's corner."""
+        """(column, row) of the corner of a file."""
         left, top = asset.transform[2], asset.transform[5]
         return round((left - self.left) / self.resolution_m), round((self.top - top) / self.resolution_m)
 
 
 def native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
-    """The files of one grid side by side, at their own resolution: metres, float32, `NODATA_M` where unknown."""
+    """The mosaic of the files of one grid at their own resolution: metres, float32, `NODATA_M` where unknown."""
     sources = []
-    # Of two files at the same place the order decides: by content, never by where they lie.
+    # The order decides between two files at the same position. It follows their content, not their paths.
     for asset in sorted(assets, key=lambda a: (a.bounds, a.signature)):
         column, row = grid.place(asset)
         nodata = "" if asset.nodata is None else f"<NODATA>{asset.nodata}</NODATA>"
@@ -130,16 +138,16 @@ def native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
 
 
 _REOPENED: dict[str, int] = {}
-"""Signature → how often GDAL's pool had to forget a file of it. The pool is the process's, and so is this."""
+"""Signature → how often GDAL's pool had to forget the file. The pool belongs to the process, and so does this."""
 
 
 def reopen(asset: Asset) -> None:
-    """Virtual rasters made from now on open the file anew, though GDAL's pool remembers that it could not."""
+    """Makes later virtual rasters open a file again that GDAL's pool remembers as unreadable."""
     _REOPENED[asset.signature] = _REOPENED.get(asset.signature, 0) + 1
 
 
 def probe(asset: Asset) -> str:
-    """One elevation file in its own pixels through GDAL's pool: float32, `UNREAD` where the pool gives nothing."""
+    """One elevation file in its own pixels, read through GDAL's pool: float32, `UNREAD` where that reads nothing."""
     height, width = asset.shape
     band = (
         f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{UNREAD}</NoDataValue>'
@@ -168,7 +176,7 @@ def _finer_last(grid: NativeGrid) -> tuple[float, float, float]:
 
 
 def _resampled_imagery(grid: NativeGrid, assets: Sequence[Asset], *, band: int) -> str:
-    """One band of files of one grid, on the lattice; around the rectangle that they cover it stays 0."""
+    """One band of the files of one grid, resampled to the lattice; 0 around the rectangle that they cover."""
     placed = [(a, *grid.place(a)) for a in assets]
     left, top = min(p[1] for p in placed), min(p[2] for p in placed)
     width = max(column + a.shape[1] for a, column, _ in placed) - left
@@ -198,7 +206,7 @@ def _imagery_source(asset: Asset, *, band: int, left: int, top: int) -> str:
 
 def _source(kind: str, asset: Asset, *, band: int, left: int, top: int, inside: str = "") -> str:
     height, width = asset.shape
-    # The properties let GDAL open a file only when a read touches it. `shared="0"`: threads share no handle.
+    # The properties let GDAL open a file only when a read touches it. With `shared="0"` threads share no dataset.
     return (
         f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{escape(str(asset.path))}</SourceFilename>'
         f"{_open_options(asset)}<SourceBand>{band}</SourceBand>"
@@ -216,15 +224,15 @@ def _properties(height: int, width: int, dtype: str, block: tuple[int, int]) -> 
 
 
 def _open_options(asset: Asset) -> str:
-    # GDAL keeps files open, and their decoded blocks, by name and options: without the content among them a
-    # long-lived process would go on with a file that was replaced. An option that starts with @ concerns no driver.
+    # GDAL keeps files open, and their decoded blocks, by name and options. Without the signature among the options, a
+    # long-lived process would continue to read a file that was replaced. Drivers ignore options that start with @.
     options = {"@CONTENT": asset.signature}
     suffix = asset.path.suffix.lower()
     if suffix == ".jp2":
-        # A truncated codestream is an error, not zeros.
+        # A truncated codestream must be an error, not zeros.
         options["STRICT"] = "YES"
     if suffix == ".asc":
-        # GDAL guesses the type from the first values; an integer guess would cut the decimals of the rest.
+        # GDAL guesses the type from the first values; if it guessed integers it would cut later decimals.
         options["DATATYPE"] = "Float32"
     if tries := _REOPENED.get(asset.signature):
         options["@AGAIN"] = str(tries)
@@ -233,14 +241,14 @@ def _open_options(asset: Asset) -> str:
 
 
 def _on_frame(asset: Asset) -> tuple[int, int]:
-    """(column, row) on the frame of an imagery file's corner."""
+    """(column, row) of an imagery file's corner on the frame."""
     left, top = asset.transform[2], asset.transform[5]
     return round(left * PIXELS_PER_M) - FRAME.col, -round(top * PIXELS_PER_M) - FRAME.row
 
 
 def _georeference() -> str:
     left, _, _, top = FRAME.bounds
-    # No CRS: the frame is that of every lattice, and nothing is reprojected here.
+    # Without a CRS: all lattices share the frame, and nothing is reprojected here.
     return f"<GeoTransform>{left}, {RESOLUTION_M}, 0, {top}, 0, {-RESOLUTION_M}</GeoTransform>"
 
 

@@ -1,4 +1,4 @@
-"""Archives of a delivery on disk: `NAME.7z`, or its volumes `NAME.7z.001`, `.002`, …, and the md5 sums beside them."""
+"""Finds 7z archives, `NAME.7z` or volumes `NAME.7z.001`, `.002`, …, and checks the md5 sums beside them."""
 
 import hashlib
 import io
@@ -11,26 +11,27 @@ from pathlib import Path
 
 from pipeline.errors import DeliveryError
 from pipeline.progress import SILENT, Progress
+from pipeline.sources.short_lists import first_names
 
 _ARCHIVE = re.compile(r"(?P<base>.+\.7z)(\.(?P<number>\d{3,}))?", re.IGNORECASE)
 _SIGNATURE = b"7z\xbc\xaf\x27\x1c"
 _START_HEADER = struct.Struct("<6s2x4xQQ4x")
-"""Signature, offset and size of the header at the archive's end (7zFormat.txt of the LZMA SDK)."""
+"""Signature, and offset and size of the header at the archive's end (7zFormat.txt of the LZMA SDK)."""
 _READ_BYTES = 2**20
 _SUM_LINE = re.compile(r"\\?(?P<sum>[0-9a-f]{32})(\s+\*?(?P<name>.+))?", re.IGNORECASE)
 _SUM_LINE_BSD = re.compile(r"MD5 ?\((?P<name>.+)\) ?= ?(?P<sum>[0-9a-f]{32})", re.IGNORECASE)
-_SUMS_BYTES = 2**20
-"""No list of sums is longer: 10 000 lines of 100 bytes."""
+_MAX_LIST_BYTES = 2**20
+"""Of each `.md5` file: 10 000 lines of 100 bytes."""
 
 
 @dataclass(frozen=True, order=True)
 class Archive:
-    """A 7z archive: one file, or consecutive volumes of it."""
+    """A 7z archive: one file, or several volumes."""
 
     path: Path
-    """`NAME.7z`: there is a file of this name only where the archive is one file."""
+    """`NAME.7z`; a file has this name only if the archive has no volumes."""
     volumes: tuple[Path, ...]
-    """In their order."""
+    """In their order; the archive itself if it is one file."""
     sizes: tuple[int, ...]
     """Bytes of each volume."""
 
@@ -43,18 +44,18 @@ class Archive:
         """All volumes as one seekable file; one volume is open at a time.
 
         Raises:
-            OSError: when a volume cannot be read.
+            OSError: a volume cannot be read.
         """
-        return io.BufferedReader(_Joined(self), _READ_BYTES)
+        return io.BufferedReader(_JoinedVolumes(self), _READ_BYTES)
 
     def volume_at(self, position: int) -> Path:
-        """The volume in which byte `position` of the whole lies; the last one beyond the end."""
+        """The volume that contains byte `position` of the whole archive; the last one for bytes beyond the end."""
         ends = accumulate(self.sizes)
         return next((v for v, end in zip(self.volumes, ends, strict=True) if position < end), self.volumes[-1])
 
 
-class _Joined(io.RawIOBase):
-    """Volumes read as one file."""
+class _JoinedVolumes(io.RawIOBase):
+    """Reads volumes as one file."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -87,7 +88,7 @@ class _Joined(io.RawIOBase):
             self.close_volume()
             self._file, self._number = io.FileIO(self._archive.volumes[number]), number
         self._file.seek(self._position - self._starts[number])
-        # Never into the next volume, even when this one has grown since its size was taken.
+        # Not beyond the volume's size in the archive, even if the file has grown since.
         count = self._file.readinto(memoryview(buffer)[: self._starts[number + 1] - self._position])
         self._position += count
         return count
@@ -103,13 +104,16 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def find(paths: Iterable[Path]) -> tuple[tuple[Archive, ...], tuple[Path, ...]]:
-    """Archives and folders among what was given; any volume stands for its whole archive, `.md5` files for nothing.
+def find_archives(paths: Iterable[Path]) -> tuple[tuple[Archive, ...], tuple[Path, ...]]:
+    """Sorts paths into archives and folders; any volume means its whole archive, and `.md5` files are ignored.
 
-    Every archive is whole as far as its start header and its volumes' sizes tell.
+    Checks by its start header and the sizes of its volumes that each archive is complete.
 
     Raises:
-        DeliveryError: something that is neither, a volume that is missing, an archive that is cut off or is none.
+        DeliveryError: a path that is neither an archive nor a folder, a missing volume, a truncated archive.
+
+    Example:
+        >>> archives, folders = find_archives([Path("BDORTHO_D034.7z.001"), Path("LIDARHD_D034")])
     """
     bases: dict[Path, None] = {}
     folders: dict[Path, None] = {}
@@ -122,12 +126,12 @@ def find(paths: Iterable[Path]) -> tuple[tuple[Archive, ...], tuple[Path, ...]]:
             bases[path.with_name(match["base"])] = None
         elif path.suffix.lower() != ".md5":
             raise DeliveryError(
-                f"{path}: is no archive by its name: expected NAME.7z, a volume NAME.7z.001, or a folder"
+                f"{path}: neither an archive nor a folder; expected NAME.7z, a volume NAME.7z.001, or a folder"
             )
-    return tuple(_whole(_gathered(base)) for base in bases), tuple(folders)
+    return tuple(_check_complete(_gather(base)) for base in bases), tuple(folders)
 
 
-def _gathered(base: Path) -> Archive:
+def _gather(base: Path) -> Archive:
     try:
         if base.is_file():
             return Archive(base, (base,), (base.stat().st_size,))
@@ -137,8 +141,8 @@ def _gathered(base: Path) -> Archive:
     except OSError as error:
         raise DeliveryError(f"{base}: cannot be read: {error.strerror}") from error
     if not found:
-        raise DeliveryError(f"{base}: there is no such file, and no volume {base.name}.001")
-    listed = (int(m[1]) for name in _sums(base) if (m := numbered.fullmatch(name)))
+        raise DeliveryError(f"{base}: no such file, and no volume {base.name}.001; check the path")
+    listed = (int(m[1]) for name in _read_sums(base) if (m := numbered.fullmatch(name)))
     missing = sorted(set(range(1, max([*found, *listed]) + 1)) - found.keys())
     if missing:
         raise _missing(base, missing)
@@ -147,12 +151,12 @@ def _gathered(base: Path) -> Archive:
 
 
 def _missing(base: Path, numbers: Sequence[int]) -> DeliveryError:
-    names = ", ".join(f"{base.name}.{n:03d}" for n in numbers)
-    return DeliveryError(f"{base.parent}: missing {names}; an archive needs all of its volumes: download it too")
+    names = first_names([f"{base.name}.{n:03d}" for n in numbers], 20)
+    return DeliveryError(f"{base.parent}: missing {names}; download all volumes of the archive")
 
 
-def _whole(archive: Archive) -> Archive:
-    """The archive, when its volumes hold what its start header says."""
+def _check_complete(archive: Archive) -> Archive:
+    """Returns the archive if its volumes have the bytes that its start header declares."""
     try:
         with archive.open() as file:
             head = file.read(_START_HEADER.size)
@@ -160,44 +164,44 @@ def _whole(archive: Archive) -> Archive:
         raise DeliveryError(f"{archive.path}: cannot be read: {error.strerror}") from error
     if not head.startswith(_SIGNATURE):
         raise DeliveryError(
-            f"{archive.volumes[0]}: is no 7z archive: its first bytes are {head[:6]!r}; expected {_SIGNATURE!r}"
+            f"{archive.volumes[0]}: not a 7z archive: its first bytes are {head[:6]!r}; expected {_SIGNATURE!r}"
         )
     if len(head) < _START_HEADER.size:
-        raise _cut(archive.volumes[0], f"{len(head)} bytes are less than its start header")
+        raise _truncated(archive.volumes[0], f"its {len(head)} bytes are fewer than those of a start header")
     _, offset, size = _START_HEADER.unpack(head)
     declared = _START_HEADER.size + offset + size
     if archive.size >= declared:
         return archive
     for volume, has in zip(archive.volumes[:-1], archive.sizes[:-1], strict=True):
         if has != archive.sizes[0]:
-            raise _cut(volume, f"it has {has} bytes, the volumes before it {archive.sizes[0]}")
-    lacking = f"the archive says that it has {declared} bytes; {archive.size} are there"
+            raise _truncated(volume, f"it has {has} bytes, the volumes before it {archive.sizes[0]}")
+    sizes = f"the archive declares {declared} bytes and has {archive.size}"
     if archive.path not in archive.volumes and len(set(archive.sizes)) == 1:
-        raise DeliveryError(f"{lacking}: {_missing(archive.path, [len(archive.volumes) + 1])}")
-    raise _cut(archive.volumes[-1], lacking)
+        raise DeliveryError(f"{sizes}: {_missing(archive.path, [len(archive.volumes) + 1])}")
+    raise _truncated(archive.volumes[-1], sizes)
 
 
-def _cut(volume: Path, what: str) -> DeliveryError:
-    return DeliveryError(f"{volume}: is truncated: {what}; download it again")
+def _truncated(volume: Path, cause: str) -> DeliveryError:
+    return DeliveryError(f"{volume}: is truncated: {cause}; download it again")
 
 
-def check_sums(archives: Sequence[Archive], progress: Progress = SILENT) -> list[str]:
-    """Reads every volume that has an md5 sum beside it; returns a sentence for each archive with volumes without one.
+def check_md5(archives: Sequence[Archive], progress: Progress = SILENT) -> list[str]:
+    """Compares every volume with the md5 sum beside it; returns a sentence for each archive with volumes without one.
 
-    Sums stand in any `.md5` file of the archive's folder: lines of sum and name, or the sum alone in
+    Any `.md5` file in the archive's folder may contain the sums: lines of sum and name, or the sum alone in
     `<volume>.md5`.
 
     Raises:
-        DeliveryError: a volume whose md5 is another, or that cannot be read.
+        DeliveryError: a checksum mismatch, or a volume that cannot be read.
     """
     notes = []
     progress.start(sum(a.size for a in archives), "bytes")
     for archive in archives:
-        sums = _sums(archive.path)
+        sums = _read_sums(archive.path)
         without = [v.name for v in archive.volumes if v.name not in sums]
         if without:
-            some = ", ".join(without[:3]) + (f" and {len(without) - 3} more" if len(without) > 3 else "")
-            notes.append(f"{archive.path.name}: no md5 for {some}: not checked, but for the sums inside the archive")
+            some = first_names(without, 3)
+            notes.append(f"{archive.path.name}: no md5 for {some}: only the checksums inside the archive are checked")
         for volume, size in zip(archive.volumes, archive.sizes, strict=True):
             if volume.name in sums:
                 _check(volume, sums[volume.name])
@@ -212,22 +216,22 @@ def _check(volume: Path, expected: str) -> None:
     except OSError as error:
         raise DeliveryError(f"{volume}: cannot be read: {error.strerror}") from error
     if found != expected:
-        raise DeliveryError(f"{volume}: its md5 is {found}; expected {expected}: download it again")
+        raise DeliveryError(f"{volume}: checksum mismatch: md5 {found}, expected {expected}; download it again")
 
 
 def _md5() -> "hashlib._Hash":
-    # A checksum against damage, which IGN chose; not for security.
+    # IGN's choice of checksum, against damage and not for security.
     return hashlib.md5(usedforsecurity=False)
 
 
-def _sums(base: Path) -> dict[str, str]:
+def _read_sums(base: Path) -> dict[str, str]:
     """File name → md5 in lower case, from all `.md5` files beside `base`."""
     sums: dict[str, str] = {}
     try:
         for path in sorted(p for p in base.parent.iterdir() if p.suffix.lower() == ".md5" and p.is_file()):
             with path.open("rb") as file:
-                # Names in other encodings than UTF-8 are none that we look for.
-                text = file.read(_SUMS_BYTES).decode("utf-8-sig", errors="replace")
+                # Names of volumes are ASCII, so other names may be decoded wrongly.
+                text = file.read(_MAX_LIST_BYTES).decode("utf-8-sig", errors="replace")
             for line in text.splitlines():
                 if match := _SUM_LINE.fullmatch(line.strip()) or _SUM_LINE_BSD.fullmatch(line.strip()):
                     name = match["name"] or path.stem

@@ -1,7 +1,7 @@
-"""The 1 km elevation files that written heights stand for: which of them may go, and what is kept of them.
+"""Removes the 1 km elevation files that written heights replace.
 
-What is removed is listed in `REMOVED` first, with size and CRC, so that a later `stage` of the same archive does not
-unpack it again as long as the heights that replaced it are there.
+Removed files are first listed in `REMOVED_LIST`, with size and CRC, so that a later `stage` of the same archive does
+not unpack them again as long as the heights that replace them exist.
 """
 
 import json
@@ -16,34 +16,29 @@ from pipeline.durable import write_json
 from pipeline.errors import StorageError
 from pipeline.grid import Tile
 from pipeline.sources.staging.domain_heights import HeightsReport, height_path
-from pipeline.sources.staging.unpack import Known, crc_of
+from pipeline.sources.staging.unpack import RemovedFiles, file_crc32
 
-REMOVED = "removed-elevation.json"
-"""In the staging folder: path → size, CRC-32 and the heights that stand for it."""
+REMOVED_LIST = "removed-elevation.json"
+"""In the staging folder: path → size, CRC-32 and the heights that replace it."""
 
 
-def read_removed(out: Path) -> Known:
-    """Files that stage removed and whose heights are all still there: path below `out` → (size, CRC-32).
+def read_removed(out: Path) -> RemovedFiles:
+    """The removed files whose heights all still exist: path below `out` → (size, CRC-32).
 
     Raises:
         StorageError: the list is damaged.
     """
-    kept: dict[str, bool] = {}
-
-    def there(name: str) -> bool:
-        if name not in kept:
-            kept[name] = (out / name).is_file()
-        return kept[name]
-
+    entries = _read_list(out)
+    existing = {name: (out / name).is_file() for name in {n for entry in entries.values() for n in entry["heights"]}}
     return {
         path: (entry["size"], entry["crc32"])
-        for path, entry in _read(out).items()
-        if all(there(name) for name in entry["heights"])
+        for path, entry in entries.items()
+        if all(existing[name] for name in entry["heights"])
     }
 
 
-def _read(out: Path) -> dict[str, Any]:
-    path = out / REMOVED
+def _read_list(out: Path) -> dict[str, Any]:
+    path = out / REMOVED_LIST
     try:
         entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for entry in entries.values():
@@ -53,10 +48,10 @@ def _read(out: Path) -> dict[str, Any]:
     return entries
 
 
-def removable(report: HeightsReport, *, out: Path, tile_size: int) -> dict[Path, tuple[str, ...]]:
-    """Elevation files below `out` that lie wholly in tiles whose heights `stage` wrote → the names of these tiles.
+def removable_elevation(report: HeightsReport, *, out: Path, tile_size: int) -> dict[Path, tuple[str, ...]]:
+    """Elevation files below `out` that lie wholly in tiles with heights written by `stage` → names of these tiles.
 
-    An edge within one of the file's own pixels of the tiles counts as inside: RGE ALTI is shifted by half of one.
+    A file may extend beyond the tiles by one of its own pixels: RGE ALTI is shifted by half a pixel.
     """
     tiles = [Tile.named(name, tile_size) for name, _ in report.holes]
     own = [e for e in report.elevation if e.path.is_relative_to(out)]
@@ -74,29 +69,29 @@ def removable(report: HeightsReport, *, out: Path, tile_size: int) -> dict[Path,
     return found
 
 
-def remove(files: dict[Path, tuple[str, ...]], *, out: Path, domain: Domain) -> int:
-    """Lists the files in `REMOVED`, on the disk, and then removes them; returns their number.
+def remove_elevation(files: dict[Path, tuple[str, ...]], *, out: Path, domain: Domain) -> int:
+    """Writes the files into `REMOVED_LIST`, then removes them; returns their number.
 
     Args:
-        files: what `removable` gave.
+        files: from `removable_elevation`.
         out: the staging folder.
-        domain: `D064_2021`.
+        domain: such as `D064_2021`.
 
     Raises:
-        StorageError: the list cannot be written, or a file not be removed.
+        StorageError: the list cannot be written, or a file cannot be removed.
     """
     if not files:
         return 0
     try:
         new = {path.relative_to(out).as_posix(): _entry(path, tiles, out, domain) for path, tiles in files.items()}
-        write_json(out / REMOVED, dict(sorted((_read(out) | new).items())), indent=0)
+        write_json(out / REMOVED_LIST, dict(sorted((_read_list(out) | new).items())), indent=0)
         for path in files:
             path.unlink()
     except OSError as error:
-        raise StorageError(f"{error.filename}: cannot be removed: {error.strerror}") from error
+        raise StorageError(f"{error.filename}: cannot be removed: {error.strerror}; check its permissions") from error
     return len(files)
 
 
 def _entry(path: Path, tiles: Sequence[str], out: Path, domain: Domain) -> dict[str, Any]:
     names = [height_path(out, domain, tile).relative_to(out).as_posix() for tile in tiles]
-    return {"size": path.stat().st_size, "crc32": crc_of(path), "heights": names}
+    return {"size": path.stat().st_size, "crc32": file_crc32(path), "heights": names}

@@ -1,13 +1,11 @@
-"""One tile's height as a file: uint8 in units of 0.2 m, a COG that carries the mask of its holes."""
+"""Writes the height of one tile: uint8 in units of 0.2 m, as a COG with the mask of its holes."""
 
-import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import rasterio
@@ -24,20 +22,18 @@ from pipeline.grid import CRS, PIXELS_PER_M, Tile, Window
 from pipeline.sources.domain_inputs import Asset, whole_cells
 from pipeline.sources.reading.dataset_cache import gdal_options
 from pipeline.sources.reading.elevation import Elevation
-from pipeline.sources.staging import hole_filling as holes
-
-Treatment = Literal["interpolate", "leave"]
-"""What happens to holes: interpolated up to `holes.REACH_M`, or left 0, the ground's height."""
+from pipeline.sources.staging.height_record import HeightHoles, HeightRecord, Treatment, inputs_of
+from pipeline.sources.staging.hole_filling import REACH_M, hole_patches
 
 STEP_M = 0.2
 """Metres of one unit: FLAIR's fifth band (the FLAIR-INC model card)."""
 
 PART = 5000
-"""Pixels a side that are computed at once: 1 km, as the elevation files; whole elevation cells."""
+"""Side in pixels of the parts that are computed: 1 km, like the elevation files, and whole elevation cells."""
 
-_READERS = min(4, os.cpu_count() or 1)
+_THREADS = min(4, os.cpu_count() or 1)
 _CACHE_BYTES = 128 * 2**20
-"""GDAL's cache: its default is a share of the machine's memory, whatever that is."""
+"""GDAL's cache. Its default is a share of the machine's memory."""
 _STRIP_ROWS = 250
 _CREATION = {
     "COMPRESS": "ZSTD",
@@ -52,71 +48,8 @@ _GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 
 
 @dataclass(frozen=True)
-class Holes:
-    """Where a height file knows no height."""
-
-    share: float
-    """0..1 of the tile where surface or terrain model has no data."""
-    filled: float
-    """0..1 of the tile: the part of `share` that was interpolated."""
-    treatment: Treatment
-
-    @property
-    def note(self) -> str | None:
-        """A sentence for the item; None where there is no hole."""
-        if self.share == 0:
-            return None
-        what = f"height: {self.share:.2%} of the tile are holes of the surface or terrain model"
-        if self.treatment == "leave":
-            return f"{what}, left at 0, the ground's height"
-        return f"{what}; {self.filled:.2%} interpolated up to {holes.REACH_M:g} m, the rest left at 0"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a height file written by `stage` says about itself."""
-
-    holes: Holes
-    inputs: Mapping[str, str]
-    """`kind/name` → signature of the elevation files that it was made from."""
-
-
-def read_record(path: Path) -> Record | None:
-    """What `write_height` wrote into the file's tags; None where another program made it.
-
-    Raises:
-        rasterio.errors.RasterioIOError: it cannot be opened.
-    """
-    with rasterio.open(path) as file:
-        tags = file.tags()
-    try:
-        treatment = tags["height_holes"]
-        if treatment not in get_args(Treatment):
-            return None
-        found = Holes(float(tags["height_holes_share"]), float(tags["height_filled_share"]), treatment)
-        return Record(found, dict(json.loads(tags["height_inputs"])))
-    except (KeyError, ValueError, TypeError):
-        return None
-
-
-def holes_of(path: Path) -> Holes | None:
-    """The holes of a height file that `stage` wrote; None for any other height file.
-
-    Raises:
-        rasterio.errors.RasterioIOError: it cannot be opened.
-    """
-    record = read_record(path)
-    return None if record is None else record.holes
-
-
-def inputs_of(assets: Sequence[Asset]) -> dict[str, str]:
-    """`kind/name` → signature."""
-    return {f"{a.kind}/{a.path.name}": a.signature for a in assets}
-
-
-@dataclass(frozen=True)
 class _Job:
-    """What a height is made from, and how."""
+    """The inputs and options of one height file."""
 
     tile: Tile
     assets: tuple[Asset, ...]
@@ -135,21 +68,24 @@ def write_height(
     work: Path,
     part: int = PART,
     crs: str = CRS,
-) -> Holes:
-    """Writes DSM − DTM of a tile at 0.20 m, exactly as the mosaic reads it from the same files.
+) -> HeightHoles:
+    """Writes DSM − DTM of a tile at 0.20 m, exactly as the mosaic would read it from the same files.
 
-    The files are laid side by side at their own resolution and resampled from there (see `vrt`). The file's internal
-    mask is 0 in holes, interpolated or not, and 255 elsewhere. Computed in parts, a row of them in memory at a time:
-    about 1.1 GB for 25 000² px. It appears when it has been read back and is on the disk.
+    The files are mosaicked at their own resolution and then resampled (see `vrt`). The internal mask of the result is 0
+    in holes, interpolated or not, and 255 elsewhere. The height is computed in parts, one row of parts in memory at a
+    time: about 1.1 GB for 25 000² px. The file appears under its name after it was read back and synced.
 
     Args:
-        path: the file to be.
-        tile: its pixels are the file's.
+        path: the file to write.
+        tile: the tile whose pixels it has.
         assets: surface and terrain files within reach of the tile.
         treatment: of holes.
-        work: folder for what is made on the way.
-        part: pixels a side that are computed at once, a multiple of `inputs.CELL`; it changes no byte of pixels.
+        work: folder for temporary files.
+        part: side of the computed parts in pixels, a multiple of `domain_inputs.CELL`; it does not change any pixel.
         crs: `EPSG:…` of the lattice.
+
+    Returns:
+        Its holes.
 
     Raises:
         SourceError: an elevation file cannot be read.
@@ -159,34 +95,34 @@ def write_height(
     plain = work / "height"
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK="YES"), replacing(path) as temporary:
         try:
-            found, sums = _write_plain(plain, job)
+            holes, sums = _write_plain(plain, job)
             rasterio.shutil.copy(plain, temporary, driver="COG", **_CREATION)
-            read_back = _sums(temporary, tile, part)
+            sums_read_back = _read_sums(temporary, tile, part)
         except _GDAL_ERRORS as error:
-            raise _unwritten(path, str(error)) from error
+            raise _write_error(path, str(error)) from error
         finally:
             plain.unlink(missing_ok=True)
-        if read_back != sums:
-            raise _unwritten(path, "it reads back unlike what was written")
-    return found
+        if sums_read_back != sums:
+            raise _write_error(path, "checksum mismatch when it was read back")
+    return holes
 
 
-def _unwritten(path: Path, what: str) -> StorageError:
-    return StorageError(f"{path}: cannot be written: {what}; is the disk full? Run the same command again")
+def _write_error(path: Path, cause: str) -> StorageError:
+    return StorageError(f"{path}: cannot be written: {cause}; is the disk full? Run the same command again")
 
 
-def _write_plain(path: Path, job: _Job) -> tuple[Holes, list[int]]:
-    """The height as a striped GeoTIFF, and the checksums of its rows of parts."""
+def _write_plain(path: Path, job: _Job) -> tuple[HeightHoles, list[int]]:
+    """Writes the height as a striped GeoTIFF; returns its holes and the checksum of each row of parts."""
     window = job.tile.window
     sums, known_pixels, filled_pixels = [], 0, 0
-    # Strips are as high as they are written: GDAL then compresses each once.
+    # Each write is one strip, so that GDAL compresses it once.
     strip = min(_STRIP_ROWS, job.part)
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": job.crs, "compress": "ZSTD", "zstd_level": 1}
     shape = {"height": window.height, "width": window.width, "blockysize": strip}
     with rasterio.open(path, "w", transform=Affine(*window.transform), **profile, **shape) as file:
         for rows in _rows(job):
             for top in range(0, len(rows.units), strip):
-                # GDAL gets copies of what it writes: a strip of them, not a row of parts.
+                # GDAL copies what it writes: by strips, not a whole row of parts.
                 units, known = rows.units[top : top + strip], rows.known[top : top + strip]
                 place = RasterWindow(0, rows.first - window.row + top, window.width, len(units))
                 file.write(units, 1, window=place)
@@ -194,36 +130,32 @@ def _write_plain(path: Path, job: _Job) -> tuple[Holes, list[int]]:
             sums.append(_sum(rows.units, rows.known))
             known_pixels += int(rows.known.sum())
             filled_pixels += rows.filled
-        found = Holes((window.pixels - known_pixels) / window.pixels, filled_pixels / window.pixels, job.treatment)
-        file.update_tags(
-            height_holes=job.treatment,
-            height_holes_share=repr(found.share),
-            height_filled_share=repr(found.filled),
-            height_inputs=json.dumps(inputs_of(job.assets), sort_keys=True),
-            height_unit=f"{STEP_M} m above ground",
-        )
-    return found, sums
+        share, filled = (window.pixels - known_pixels) / window.pixels, filled_pixels / window.pixels
+        holes = HeightHoles(share, filled, job.treatment)
+        record = HeightRecord(holes, inputs_of(job.assets))
+        file.update_tags(**record.to_tags(), height_unit=f"{STEP_M} m above ground")
+    return holes, sums
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """A row of parts; the arrays are good until the next one."""
+    """A row of parts; the arrays are valid until the next row is computed."""
 
     first: int
     """Row on the lattice."""
     units: NDArray[np.uint8]
     known: NDArray[np.bool_]
     filled: int
-    """Pixels interpolated."""
+    """Number of interpolated pixels."""
 
 
 def _rows(job: _Job) -> Iterator[_Rows]:
-    """The tile's height, a row of parts at a time; parts of a row are read side by side."""
+    """Yields the tile's height by rows of parts; threads read the parts of a row."""
     window = job.tile.window
     shape = (min(job.part, window.height), window.width)
-    # One pair of arrays for all rows: a row of a whole tile is 250 MB.
+    # All rows share one pair of arrays: a row of a whole tile has 250 MB.
     units, known = np.zeros(shape, np.uint8), np.zeros(shape, np.bool_)
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for top in range(window.row, window.bottom, job.part):
             row = Window.from_edges(top, window.col, min(top + job.part, window.bottom), window.right)
             filled = _read_row(pool, job, row, units[: row.height], known[: row.height])
@@ -233,7 +165,7 @@ def _rows(job: _Job) -> Iterator[_Rows]:
 def _read_row(
     pool: ThreadPoolExecutor, job: _Job, row: Window, units: NDArray[np.uint8], known: NDArray[np.bool_]
 ) -> int:
-    """Overwrites `units` and `known` with those of the window `row`; returns pixels interpolated."""
+    """Overwrites `units` and `known` with those of the window `row`; returns the number of interpolated pixels."""
     units[:], known[:] = 0, False
 
     def read(place: Window) -> int:
@@ -248,20 +180,20 @@ def _read_row(
 
 
 def _read_part(job: _Job, place: Window, units: NDArray[np.uint8], known: NDArray[np.bool_]) -> int:
-    """Writes a lattice window's units, and where they are known, into arrays of zeros; returns pixels interpolated."""
+    """Fills two arrays of zeros with the units of a window and where they are known; returns interpolated pixels."""
     cells = whole_cells(place)
     near = [a for a in job.assets if a.meets(cells)]
     with gdal_options():
         known[:] = Elevation.of(near).read_into(units, place, step_m=STEP_M)
         if job.treatment == "leave" or known.all() or not near:
             return 0
-        around = cells.grow(round(holes.REACH_M * PIXELS_PER_M))
-        with holes.patches([a for a in job.assets if a.meets(around)], place, job.work) as patches:
+        around = cells.grow(round(REACH_M * PIXELS_PER_M))
+        with hole_patches([a for a in job.assets if a.meets(around)], place, job.work) as patches:
             if not patches:
                 return 0
             mended = np.zeros(place.shape, np.uint8)
             closed = Elevation.of([*near, *patches]).read_into(mended, place, step_m=STEP_M) & ~known
-    # Only holes: what is known has the value that it has without them, at the rim and at the domain's edge too.
+    # Only in holes: known pixels keep the value that they have without patches, also at the rim and the domain's edge.
     np.copyto(units, mended, where=closed)
     return int(closed.sum())
 
@@ -270,10 +202,10 @@ def _sum(units: NDArray[np.uint8], known: NDArray[np.bool_]) -> int:
     return zlib.crc32(known.view(np.uint8).data, zlib.crc32(units.data))
 
 
-def _sums(path: Path, tile: Tile, part: int) -> list[int]:
-    """Checksums of a written file's rows, as `_write_plain` gives them.
+def _read_sums(path: Path, tile: Tile, part: int) -> list[int]:
+    """Checksums of a written file's rows, as `_write_plain` returns them.
 
-    GDAL reports no error when the disk is full as a file is closed.
+    They are compared because GDAL reports no error if the disk is full when it closes a file.
     """
     height, width = tile.window.shape
     sums = []

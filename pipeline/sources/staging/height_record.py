@@ -1,49 +1,115 @@
-"""What heights that `stage` wrote say of themselves while they are indexed: holes, and what they were made from."""
+"""The tags in which a height file written by `stage` records its holes and the files that it was made from."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import rasterio
 from rasterio.errors import RasterioIOError
 
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile
-from pipeline.sources.delivery.names import Delivered, Kind, parse
+from pipeline.sources.delivery.names import DeliveredFile, Kind, parse_name
+from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.http_path import gdal_headers
-from pipeline.sources.inspection.scan_cache import Journal
-from pipeline.sources.inspection.validation import Examined
-from pipeline.sources.staging.height_cog import Holes, Record, read_record
+from pipeline.sources.inspection.inspected_files import InspectedFile
+from pipeline.sources.inspection.scan_cache import ScanCache
+from pipeline.sources.staging.hole_filling import REACH_M
 
-__all__ = ["Record", "made_from", "records"]
+Treatment = Literal["interpolate", "leave"]
+"""What happens to holes: interpolated up to `REACH_M`, or left 0, the ground's height."""
 
 
-def records(tiles: Mapping[Tile, Mapping[Kind, Examined]], journal: Journal) -> dict[Tile, Record]:
-    """The record of each tile whose ready height `stage` wrote; a height of another origin has none.
+@dataclass(frozen=True)
+class HeightHoles:
+    """The part of a height file without a known height."""
+
+    share: float
+    """Share of the tile, 0..1, where the surface or terrain model has nodata."""
+    filled: float
+    """Share of the tile, 0..1: the part of `share` that was interpolated."""
+    treatment: Treatment
+
+    @property
+    def note(self) -> str | None:
+        """A sentence for the item; None if there is no hole."""
+        if self.share == 0:
+            return None
+        what = f"height: {self.share:.2%} of the tile are holes of the surface or terrain model"
+        if self.treatment == "leave":
+            return f"{what}, left at 0, the ground's height"
+        return f"{what}; {self.filled:.2%} interpolated up to {REACH_M:g} m, the rest left at 0"
+
+
+@dataclass(frozen=True)
+class HeightRecord:
+    """What a height file written by `stage` records about itself."""
+
+    holes: HeightHoles
+    inputs: Mapping[str, str]
+    """`kind/name` → signature of the elevation files that it was made from."""
+
+    def to_tags(self) -> dict[str, str]:
+        """The file's tags, for `read_record`."""
+        return {
+            "height_holes": self.holes.treatment,
+            "height_holes_share": repr(self.holes.share),
+            "height_filled_share": repr(self.holes.filled),
+            "height_inputs": json.dumps(self.inputs, sort_keys=True),
+        }
+
+
+def read_record(path: Path) -> HeightRecord | None:
+    """The record in a height file's tags; None if another program wrote the file.
+
+    Raises:
+        rasterio.errors.RasterioIOError: it cannot be opened.
+    """
+    with rasterio.open(path) as file:
+        tags = file.tags()
+    try:
+        treatment = tags["height_holes"]
+        if treatment not in get_args(Treatment):
+            return None
+        holes = HeightHoles(float(tags["height_holes_share"]), float(tags["height_filled_share"]), treatment)
+        return HeightRecord(holes, dict(json.loads(tags["height_inputs"])))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def read_records(tiles: Mapping[Tile, Mapping[Kind, InspectedFile]], cache: ScanCache) -> dict[Tile, HeightRecord]:
+    """The records of the tiles whose ready height was written by `stage`.
 
     Raises:
         DeliveryError: a height cannot be opened.
     """
-    found = {}
+    records = {}
     for tile, files in sorted(tiles.items()):
-        if (height := files.get("height")) and (record := _record(height, journal)):
-            found[tile] = record
-    return found
+        if (height := files.get("height")) and (record := _read_cached(height, cache)):
+            records[tile] = record
+    return records
 
 
-def _record(height: Examined, journal: Journal) -> Record | None:
+def _read_cached(height: InspectedFile, cache: ScanCache) -> HeightRecord | None:
     key = ["staged", height.signature]
-    if entry := journal.get(key):
-        return Record(Holes(**entry["holes"]), entry["inputs"]) if entry["holes"] else None
+    if entry := cache.get(key):
+        return HeightRecord(HeightHoles(**entry["holes"]), entry["inputs"]) if entry["holes"] else None
     try:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", **gdal_headers()):
             record = read_record(height.path)
     except RasterioIOError as error:
         raise DeliveryError(f"{height.path}: cannot be opened: {error}; stage it again") from error
-    journal.put(key, {"holes": asdict(record.holes), "inputs": dict(record.inputs)} if record else {"holes": None})
+    cache.put(key, {"holes": asdict(record.holes), "inputs": dict(record.inputs)} if record else {"holes": None})
     return record
 
 
-def made_from(record: Record) -> list[Delivered]:
-    """The elevation files behind a staged height, as far as their names tell; they may be gone."""
-    return [f for name in sorted(record.inputs) if (f := parse(Path(name)))]
+def inputs_of(assets: Sequence[Asset]) -> dict[str, str]:
+    """`kind/name` → signature of elevation files, as a record has them."""
+    return {f"{a.kind}/{a.path.name}": a.signature for a in assets}
+
+
+def made_from(record: HeightRecord) -> list[DeliveredFile]:
+    """The elevation files in a record, as their names describe them; they may no longer exist."""
+    return [f for name in sorted(record.inputs) if (f := parse_name(Path(name)))]

@@ -1,7 +1,7 @@
-"""What is in a 7z archive, and its members' bytes as one stream.
+"""Lists the members of a 7z archive and unpacks their bytes in the memory of one decoder.
 
-py7zr reads the headers. The streams are decoded here: py7zr 1.1 hands its decoder more input at every member, needed
-or not, and so ends with the whole packed stream in memory.
+py7zr reads the headers. The streams are decoded here, because py7zr 1.1 passes more input to its decoder at every
+member, needed or not, and so ends with the whole packed stream in memory.
 """
 
 import bz2
@@ -20,10 +20,10 @@ from pipeline.sources.staging.archives import Archive
 _START = 32
 """Bytes before the first packed stream."""
 _PIECE_BYTES = 2**20
-"""The most that is unpacked at once."""
+"""Most bytes that are unpacked at once."""
 _INPUT_BYTES = 2**18
 
-# What py7zr raises, beside its own, on headers that are damaged: it follows counts and offsets from the file.
+# Exceptions of py7zr on damaged headers: it follows counts and offsets from the file without checks.
 _BROKEN_HEADER = (
     ArchiveError,
     lzma.LZMAError,
@@ -40,7 +40,7 @@ _AES = b"\x06\xf1\x07\x01"
 
 
 class _Decoder(Protocol):
-    """What `lzma` and `bz2` have alike."""
+    """The common methods of the decoders of `lzma` and `bz2`."""
 
     @property
     def needs_input(self) -> bool: ...
@@ -52,7 +52,7 @@ class _Decoder(Protocol):
 
 
 class _Copy:
-    """Stored, not compressed."""
+    """Decoder of members that are stored and not compressed."""
 
     needs_input = True
     eof = False
@@ -66,47 +66,47 @@ class Member:
     """A file or folder of an archive."""
 
     name: str
-    """As the archive has it, with `/`; not yet known to be safe."""
+    """As in the archive, with `/`; not checked to be safe."""
     size: int
     """Bytes unpacked."""
     crc: int | None
-    """CRC-32; None where the archive has none."""
+    """CRC-32; None if the archive has none."""
     kind: str
-    """`file`, `folder`, or what else it is: `link`, `device`."""
+    """`file`, `folder`, `link` or `device`."""
 
 
 @dataclass(frozen=True)
-class Stream:
-    """A packed stream and the members that lie in it one after another."""
+class PackedStream:
+    """A packed stream and its members, in their order."""
 
     start: int
     """Position of its first byte in the archive."""
     packed: int
-    """Bytes packed."""
+    """Packed bytes."""
     method: bytes
     properties: bytes
     members: tuple[Member, ...]
 
 
 @dataclass(frozen=True)
-class Contents:
-    """All that is in an archive."""
+class ArchiveContents:
+    """The members of an archive."""
 
-    streams: tuple[Stream, ...]
+    streams: tuple[PackedStream, ...]
     empty: tuple[Member, ...]
-    """Folders, and files without bytes."""
+    """Folders, and empty files."""
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """All of them."""
+        """All members."""
         return (*self.empty, *(m for s in self.streams for m in s.members))
 
 
-def read_contents(archive: Archive) -> Contents:
+def read_contents(archive: Archive) -> ArchiveContents:
     """Reads the archive's header.
 
     Raises:
-        DeliveryError: it is damaged, protected by a password, or packed in a way that is not read here.
+        DeliveryError: it is damaged, protected by a password, or packed with an unsupported method.
     """
     try:
         with archive.open() as file, py7zr.SevenZipFile(file) as opened:
@@ -117,13 +117,14 @@ def read_contents(archive: Archive) -> Contents:
         raise DeliveryError(f"{archive.path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DeliveryError(
-            f"{archive.path}: a member's name is not Unicode ({error.reason}); pack the archive again"
+            f"{archive.path}: a member's name is not Unicode ({error.reason}); unpack it with 7-Zip and use its folder "
+            "instead"
         ) from error
     except _BROKEN_HEADER as error:
         raise _damaged(archive, f"its header cannot be read: {type(error).__name__} {error}") from error
 
 
-def _contents(archive: Archive, opened: Any) -> Contents:
+def _contents(archive: Archive, opened: Any) -> ArchiveContents:
     main = opened.header.main_streams
     folders = [] if main is None else main.unpackinfo.folders
     inside: dict[int, list[Member]] = {id(f): [] for f in folders}
@@ -141,8 +142,8 @@ def _contents(archive: Archive, opened: Any) -> Contents:
         packed = main.packinfo.packsizes[number]
         if start + packed > archive.size:
             raise _damaged(archive, f"a stream ends at byte {start + packed}, the archive at {archive.size}")
-        streams.append(Stream(start, packed, method, properties, tuple(inside[id(folder)])))
-    return Contents(tuple(streams), tuple(empty))
+        streams.append(PackedStream(start, packed, method, properties, tuple(inside[id(folder)])))
+    return ArchiveContents(tuple(streams), tuple(empty))
 
 
 def _kind(entry: Any) -> str:
@@ -161,8 +162,8 @@ def _coder(archive: Archive, folder: Any) -> tuple[bytes, bytes]:
     if len(methods) != 1 or methods[0] not in _DECODERS:
         named = " + ".join(m.hex() for m in methods)
         raise DeliveryError(
-            f"{archive.path}: is packed with method {named}; expected LZMA, LZMA2, BZip2 or Copy alone: "
-            "unpack it with 7-Zip and give its folder instead"
+            f"{archive.path}: is packed with method {named}; expected only LZMA, LZMA2, BZip2 or Copy: unpack it with "
+            "7-Zip and use its folder instead"
         )
     return methods[0], folder.coders[0].get("properties") or b""
 
@@ -191,24 +192,29 @@ _DECODERS: dict[bytes, Any] = {
 }
 
 
-class Tape:
-    """A stream's members, unpacked one after another; memory is that of the decoder, whatever their number."""
+class StreamReader:
+    """Unpacks the members of a stream one after another, in the memory of the decoder whatever their number.
 
-    def __init__(self, archive: Archive, stream: Stream, file: BinaryIO) -> None:
-        """Starts at the first member; `file` is the open archive and is read from here on by nobody else."""
+    Args:
+        archive: the archive.
+        stream: one of its streams; reading starts at its first member.
+        file: the open archive, which nobody else may read meanwhile.
+    """
+
+    def __init__(self, archive: Archive, stream: PackedStream, file: BinaryIO) -> None:
         self._archive, self._file, self._left = archive, file, stream.packed
         try:
             self._decoder: _Decoder = _DECODERS[stream.method](stream.properties)
         except (lzma.LZMAError, struct.error, ValueError) as error:
-            raise _damaged(archive, f"a stream's properties are none: {error}") from error
+            raise _damaged(archive, f"a stream has invalid properties: {error}") from error
         self._file.seek(stream.start)
         self._piece = memoryview(b"")
 
-    def take(self, size: int) -> Iterator[memoryview]:
-        """The next `size` bytes in pieces of at most 1 MiB.
+    def read(self, size: int) -> Iterator[memoryview]:
+        """Yields the next `size` bytes in pieces of at most 1 MiB.
 
         Raises:
-            DeliveryError: the stream is damaged or ends before, or a volume cannot be read.
+            DeliveryError: the stream is damaged or ends earlier, or a volume cannot be read.
         """
         while size > 0:
             if not self._piece:
@@ -238,8 +244,8 @@ class Tape:
         return data
 
     def damaged(self, member: Member) -> DeliveryError:
-        """The error of a member whose CRC is wrong."""
-        return _damaged(self._archive, f"{member.name} has another CRC than the archive says", self._file.tell())
+        """The error for a member with a wrong CRC."""
+        return _damaged(self._archive, f"checksum mismatch in {member.name}", self._file.tell())
 
 
 def _damaged(archive: Archive, what: str, position: int | None = None) -> DeliveryError:
@@ -248,6 +254,4 @@ def _damaged(archive: Archive, what: str, position: int | None = None) -> Delive
 
 
 def _protected(archive: Archive) -> DeliveryError:
-    return DeliveryError(
-        f"{archive.path}: is protected by a password; unpack it with 7-Zip and give its folder instead"
-    )
+    return DeliveryError(f"{archive.path}: is protected by a password; unpack it with 7-Zip and use its folder instead")

@@ -27,8 +27,8 @@ from pipeline.inference import Engine, predictor_for
 from pipeline.legend import to_flair
 from pipeline.model import load
 from pipeline.products.tile.cog import write_cog
-from pipeline.runs.accuracy.evaluate import Evaluated, evaluate_map, evaluate_set
-from pipeline.runs.accuracy.scoring import Judging
+from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
+from pipeline.runs.accuracy.scoring import EvaluationOptions, EvaluationResult
 from pipeline.sources.labels.patches import find_patches, read_image, read_mask
 from pipeline.sources.labels.reference import Reference
 from tests.support.campaigns import RECIPE, write_weights
@@ -50,55 +50,57 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Net:
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedSet:
-    """Random patches, judged in this process."""
+class EvaluatedSet:
+    """Random patches, evaluated in this process."""
 
     data: Path
     out: Path
-    done: Evaluated
+    done: EvaluationResult
 
 
 @pytest.fixture(scope="module")
-def judged(net: Net, tmp_path_factory: pytest.TempPathFactory) -> JudgedSet:
-    folder = tmp_path_factory.mktemp("judged")
+def evaluated(net: Net, tmp_path_factory: pytest.TempPathFactory) -> EvaluatedSet:
+    folder = tmp_path_factory.mktemp("evaluated")
     data, out = random_set(folder / "set"), folder / "out"
-    return JudgedSet(data, out, evaluate_set([data], weights=net.weights, recipe=net.recipe, out=out, engine="torch"))
+    return EvaluatedSet(
+        data, out, evaluate_set([data], weights=net.weights, recipe=net.recipe, out=out, engine="torch")
+    )
 
 
 @pytest.mark.slow
-def test_a_set_is_judged_patch_by_patch_and_the_workers_change_nothing(
-    net: Net, judged: JudgedSet, tmp_path: Path
+def test_a_set_is_compared_patch_by_patch_whatever_the_workers(
+    net: Net, evaluated: EvaluatedSet, tmp_path: Path
 ) -> None:
     expected = np.zeros((19, 19), np.int64)
     model = load(net.weights, net.recipe)
-    for patch in find_patches([judged.data]):
+    for patch in find_patches([evaluated.data]):
         pixels = read_image(patch, bands=model.recipe.bands)
         classes = predictor_for(model, Engine("torch"))(pixels[None], np.ones((1, 64, 64), bool))[0, 0]
         expected += confusion_matrix(read_mask(patch) - 1, classes - 1, 19)
     given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
-    spread = evaluate_set([judged.data], out=tmp_path / "spread", how=Judging(workers=2), **given)
-    np.testing.assert_array_equal(judged.done.evaluation.matrix, expected)
+    spread = evaluate_set([evaluated.data], out=tmp_path / "spread", options=EvaluationOptions(workers=2), **given)
+    np.testing.assert_array_equal(evaluated.done.evaluation.matrix, expected)
     np.testing.assert_array_equal(np.load(tmp_path / "spread" / "confmat.npy"), expected)
-    assert (judged.out / "metrics.json").read_text() == (tmp_path / "spread" / "metrics.json").read_text()
+    assert (evaluated.out / "metrics.json").read_text() == (tmp_path / "spread" / "metrics.json").read_text()
     assert spread.report.stat().st_size > 10_000
 
 
-def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, judged: JudgedSet, tmp_path: Path) -> None:
+def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, evaluated: EvaluatedSet, tmp_path: Path) -> None:
     given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        how = Judging(scheduler=cluster.scheduler_address)
-        done = evaluate_set([judged.data], out=tmp_path / "out", how=how, **given)
+        options = EvaluationOptions(scheduler=cluster.scheduler_address)
+        done = evaluate_set([evaluated.data], out=tmp_path / "out", options=options, **given)
         assert len(cluster.workers) == 1
-    np.testing.assert_array_equal(done.evaluation.matrix, judged.done.evaluation.matrix)
+    np.testing.assert_array_equal(done.evaluation.matrix, evaluated.done.evaluation.matrix)
     with pytest.raises(ClusterError, match="is no address"):
-        evaluate_set([judged.data], out=tmp_path / "none", how=Judging(scheduler="nobody"), **given)
+        evaluate_set([evaluated.data], out=tmp_path / "none", options=EvaluationOptions(scheduler="nobody"), **given)
 
 
 def test_the_files_hold_the_figures_by_domain_with_intervals_over_zones(
-    net: Net, judged: JudgedSet, tmp_path: Path
+    net: Net, evaluated: EvaluatedSet, tmp_path: Path
 ) -> None:
-    written = json.loads((judged.out / "metrics.json").read_text())
-    matrix = np.load(judged.out / "confmat.npy")
+    written = json.loads((evaluated.out / "metrics.json").read_text())
+    matrix = np.load(evaluated.out / "confmat.npy")
     legacy = scores(matrix, live=range(12), mode="legacy")
     assert written["Avg_metrics"][:2] == pytest.approx([100 * legacy["miou"], 100 * legacy["oa"]])
     assert written["modes"]["present"]["miou"] == pytest.approx(scores(matrix, live=range(12), mode="present")["miou"])
@@ -108,14 +110,14 @@ def test_the_files_hold_the_figures_by_domain_with_intervals_over_zones(
     low, high = written["intervals_95"]["means"]["oa"]
     assert low <= legacy["oa"] <= high
     assert 0 <= written["expected_calibration_error"] <= 1
-    assert sum(m.sum() for m in judged.done.evaluation.by_domain.values()) == matrix.sum() == 8 * 64 * 64
+    assert sum(m.sum() for m in evaluated.done.evaluation.by_domain.values()) == matrix.sum() == 8 * 64 * 64
     by_patch = evaluate_set(
-        [judged.data],
+        [evaluated.data],
         weights=net.weights,
         recipe=net.recipe,
         out=tmp_path / "p",
         engine="torch",
-        how=Judging(units="patches"),
+        options=EvaluationOptions(units="patches"),
     )
     assert by_patch.evaluation.intervals is not None
     assert by_patch.evaluation.intervals.units == 8
@@ -150,9 +152,9 @@ def test_patches_that_the_network_cannot_take_whole_are_refused(net: Net, tmp_pa
     flat.mkdir()
     for path in data.rglob("*.tif"):
         path.rename(flat / path.name)
-    how = Judging(units="zones")
+    options = EvaluationOptions(units="zones")
     with pytest.raises(EvaluationError, match="its zone is not known: give --metadata, or --units patches"):
-        evaluate_set([flat], weights=net.weights, recipe=net.recipe, out=tmp_path / "out", how=how)
+        evaluate_set([flat], weights=net.weights, recipe=net.recipe, out=tmp_path / "out", options=options)
 
 
 def write_map(path: Path, classes: np.ndarray, *, x: float = 700_000, y: float = 6_600_000) -> Path:
@@ -162,7 +164,7 @@ def write_map(path: Path, classes: np.ndarray, *, x: float = 700_000, y: float =
     return path
 
 
-def test_a_map_is_judged_by_a_raster_of_another_nomenclature_and_extent(tmp_path: Path) -> None:
+def test_a_map_is_compared_with_a_raster_of_another_nomenclature_and_extent(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 13, (300, 400), dtype=np.uint8)
     truth = rng.integers(0, 16, (300, 400), dtype=np.uint8)  # CoSIA; 0 is none
@@ -186,7 +188,7 @@ def test_a_map_is_judged_by_a_raster_of_another_nomenclature_and_extent(tmp_path
     assert list(done.evaluation.by_domain) == ["D034_2021"]
 
 
-def test_a_national_product_and_its_cogs_are_judged_alike(tmp_path: Path) -> None:
+def test_a_national_product_and_its_cogs_get_the_same_matrix(tmp_path: Path) -> None:
     tiles = {tile_at(0, 0): 1, tile_at(0, 1): 2}
     publish(tmp_path / "national", [product(tmp_path / "products", Domain("D064_2021"), tiles)])
     window = union([t.window for t in tiles])
@@ -207,7 +209,7 @@ def test_a_national_product_and_its_cogs_are_judged_alike(tmp_path: Path) -> Non
         evaluate_map(tmp_path / "out", tmp_path / "truth.tif", out=tmp_path / "out")
 
 
-def test_the_command_asks_for_one_thing_to_judge_by_and_prints_the_figures(tmp_path: Path) -> None:
+def test_the_command_needs_exactly_one_reference_and_prints_the_scores(tmp_path: Path) -> None:
     classes = np.repeat(np.array([[1, 5], [7, 1]], np.uint8), 40, axis=0)
     write_map(tmp_path / "m.tif", classes)
     run = CliRunner().invoke

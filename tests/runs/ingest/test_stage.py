@@ -1,4 +1,4 @@
-"""From archives as IGN ships them to the mosaic: staged, killed and staged again, with the small files and without."""
+"""Archives are staged completely, also after a kill, and the mosaic is the same without the small elevation files."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from pipeline.errors import DeliveryError
 from pipeline.progress import SILENT
 from pipeline.runs.ingest.stage import StageReport, stage
 from pipeline.sources import Mosaic, index, open_domain
-from pipeline.sources.staging import Treatment, holes_of
+from pipeline.sources.staging.height_record import Treatment, read_record
 from tests.support.archives import files_of, height_of, make_archives
 from tests.support.deliveries import Delivery
 from tests.support.paths import ROOT
@@ -31,7 +31,7 @@ BANDS = ("red", "green", "blue", "nir", "elevation")
 
 
 def run(given: list[Path], out: Path, *, treatment: Treatment = "leave", remove_small: bool = False) -> StageReport:
-    """`stage` of tiles of 100 m."""
+    """Stages tiles of 100 m."""
     bars: dict[str, Recorder] = {}
 
     @contextmanager
@@ -63,9 +63,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Delivery, list[Pa
     return make_archives(tmp_path_factory.mktemp("shipped"), suffix="jp2")
 
 
-def test_the_staged_mosaic_is_the_unstaged_one_with_the_small_files_and_without(
-    tmp_path: Path, shipped: tuple[Delivery, list[Path]]
-) -> None:
+def test_the_staged_mosaic_equals_the_unstaged_one(tmp_path: Path, shipped: tuple[Delivery, list[Path]]) -> None:
     delivery, archives = shipped
     unstaged = read(delivery.folder, delivery, tmp_path / "a").read(delivery.window)
     first = run(archives, tmp_path / "out")
@@ -85,14 +83,14 @@ def test_the_staged_mosaic_is_the_unstaged_one_with_the_small_files_and_without(
     np.testing.assert_array_equal(lean.read(part).bands, unstaged.bands[:, 37:-37, 37:-37])
 
     third = run(archives, tmp_path / "out", remove_small=True)
-    assert sum(u.written for _, u in third.unpacked) == 0, "what was removed is not unpacked again"
+    assert sum(u.written for _, u in third.unpacked) == 0, "removed files are not unpacked again"
     height = next((tmp_path / "out").rglob("*HAUTEUR.tif"))
     height.unlink()
     fourth = run(archives, tmp_path / "out", remove_small=True)
-    assert (len(fourth.heights.written), height.is_file()) == (1, True), "unless the height is gone"
+    assert (len(fourth.heights.written), height.is_file()) == (1, True), "unless the height is missing"
 
 
-def test_interpolation_changes_holes_and_nothing_else(tmp_path: Path, shipped: tuple[Delivery, list[Path]]) -> None:
+def test_interpolation_changes_only_holes(tmp_path: Path, shipped: tuple[Delivery, list[Path]]) -> None:
     delivery, archives = shipped
     report = run(archives, tmp_path / "out", treatment="interpolate")
     assert len([n for n in report.notes if "holes of the surface or terrain model" in n]) == 2
@@ -103,15 +101,13 @@ def test_interpolation_changes_holes_and_nothing_else(tmp_path: Path, shipped: t
         (path,) = (tmp_path / "out").rglob(f"*{tile.name}*HAUTEUR.tif")
         known[tile.window.slices_in(delivery.window)] = height_of(path)[1]
     np.testing.assert_array_equal(staged[known], unstaged[known])
-    # 20 × 27 pixels of each of eight holes, and the half metre at two edges that RGE ALTI's shift leaves.
+    # 20 × 27 pixels in each of eight holes, and half a metre at two edges because of RGE ALTI's shift.
     assert 0.01 < (~known).mean() < 0.02
     assert not unstaged[~known].any()
     assert (staged[~known] > 0).mean() > 0.9
 
 
-def test_folders_that_are_unpacked_already_are_read_where_they_are(
-    tmp_path: Path, shipped: tuple[Delivery, list[Path]]
-) -> None:
+def test_unpacked_folders_are_read_in_place(tmp_path: Path, shipped: tuple[Delivery, list[Path]]) -> None:
     delivery, _ = shipped
     before = files_of(delivery.folder)
     report = run([delivery.folder], tmp_path / "out", remove_small=True)
@@ -127,7 +123,7 @@ def command(archives: list[Path], out: Path) -> list[str]:
 
 
 def killed_when(archives: list[Path], out: Path, pattern: str, count: int) -> None:
-    """Starts the command and kills it as soon as `count` files of the pattern are there."""
+    """Starts the command and kills it as soon as `count` files match the pattern."""
     program = "from pipeline.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", program, *command(archives, out)],
@@ -137,13 +133,13 @@ def killed_when(archives: list[Path], out: Path, pattern: str, count: int) -> No
         start_new_session=True,
     ) as process:
         while len(list(out.rglob(pattern))) < count:
-            assert process.poll() is None, "it ended before it could be killed"
+            assert process.poll() is None, "the command ended before it could be killed"
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_killed_and_run_again_it_leaves_the_bytes_of_a_run_that_was_not(tmp_path: Path) -> None:
+def test_a_killed_and_resumed_stage_leaves_the_same_bytes(tmp_path: Path) -> None:
     delivery, archives = make_archives(tmp_path, at=[(0, c) for c in range(4)])
     whole = files_of(delivery.folder)
     run(archives, tmp_path / "never killed", treatment="interpolate")
@@ -151,10 +147,10 @@ def test_killed_and_run_again_it_leaves_the_bytes_of_a_run_that_was_not(tmp_path
     for pattern, count in (("*.tif", 3), ("*HAUTEUR.tif", 2)):
         killed_when(archives, out, pattern, count)
         left = files_of(out)
-        assert {n for n, c in left.items() if n in whole and whole[n] != c} == set(), "no half file under its name"
+        assert {n for n, c in left.items() if n in whole and whole[n] != c} == set(), "no incomplete file"
         for name in left:
             if name.endswith("HAUTEUR.tif") and "/." not in name:
-                assert holes_of(out / name) is not None
+                assert read_record(out / name) is not None
     report = run(archives, out, treatment="interpolate")
     assert len(report.heights.written) < 4
     assert files_of(out) == files_of(tmp_path / "never killed")
@@ -191,20 +187,20 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         assert len(list((folder / "out").rglob("*HAUTEUR.tif"))) == count
         peaks_kib.append(int(ran.stdout))
         archives_kib.append(sum(a.stat().st_size for a in archives) // 1024)
-    # py7zr's own way would hold all of an archive; thirteen tiles more are 20 MB.
+    # py7zr itself would keep the whole archive in memory; thirteen more tiles have 20 MB.
     assert peaks_kib[1] - peaks_kib[0] < (archives_kib[1] - archives_kib[0]) / 2, (peaks_kib, archives_kib)
 
 
-def test_the_command_says_what_is_where_and_what_comes_next(
+def test_the_command_prints_what_was_written_and_the_next_command(
     tmp_path: Path, shipped: tuple[Delivery, list[Path]]
 ) -> None:
     _, archives = shipped
     out = tmp_path / "with space"
-    said = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, [*command(archives, out), "--holes", "leave", "--remove-small"], catch_exceptions=False
     )
-    assert said.exit_code == 0
-    text = re.sub(r"\s+", " ", said.stdout)
+    assert result.exit_code == 0
+    text = re.sub(r"\s+", " ", result.stdout)
     assert re.search(r"BDORTHO_2-0_D034\.7z: 6 files, 0\.\d\d GB unpacked in ", text)
     assert "D034_2021: 2 heights written" in text
     assert "16 elevation files removed" in text
@@ -212,17 +208,17 @@ def test_the_command_says_what_is_where_and_what_comes_next(
 
 
 @pytest.mark.parametrize(
-    ("domain", "given", "said"),
+    ("domain", "given", "message"),
     [
         (Domain("D038_2021"), "archives", "expected 38, 2021"),
         (DOMAIN, "nothing", "nothing"),
     ],
 )
-def test_a_wrong_domain_or_nothing_to_do_is_refused_before_anything_is_written(
-    tmp_path: Path, shipped: tuple[Delivery, list[Path]], domain: str, given: str, said: str
+def test_a_wrong_domain_and_no_archive_are_refused_before_writing(
+    tmp_path: Path, shipped: tuple[Delivery, list[Path]], domain: str, given: str, message: str
 ) -> None:
     paths = shipped[1] if given == "archives" else [tmp_path / "only.md5"]
-    with pytest.raises(DeliveryError, match=said):
+    with pytest.raises(DeliveryError, match=message):
         stage(
             paths,
             domain=domain,

@@ -1,4 +1,4 @@
-"""From archives as IGN ships them to a verified map in one go, by the commands that a user types."""
+"""From archives as IGN ships them to a verified map, with the commands that a user types."""
 
 import re
 from pathlib import Path
@@ -36,11 +36,11 @@ def landcover(*arguments: object) -> str:
 
 
 def write_campaign(folder: Path, window: Window, **sections: Any) -> Path:
-    """A campaign over `window` whose catalogue is `folder/catalog`."""
+    """Writes a campaign over `window` whose catalog is `folder/catalog`."""
     content = {
         "name": "delivered",
         "catalog": "catalog",
-        "domains": [{"name": DOMAIN}],
+        "domains": [{"name": str(DOMAIN)}],
         "engine": "torch",
         "output": {"extent_km": [edge / 1000 for edge in window.bounds], "chunk": 50},
         "cluster": {"gdal_cache_mb": 64},
@@ -51,7 +51,7 @@ def write_campaign(folder: Path, window: Window, **sections: Any) -> Path:
 
 
 def unstaged_map(config: Path, folder: Path, catalog: Path) -> NDArray[np.uint8]:
-    """The map of the whole domain from the unpacked delivery, without stage, cluster, COGs and resumption."""
+    """The map of the whole domain from the unpacked delivery, without stage, cluster and COGs."""
     settings = resolve(load_campaign(config))
     size = settings.campaign.grid.tile
     index([folder], domain=DOMAIN, catalog=catalog, tile_size=size)
@@ -63,7 +63,7 @@ def unstaged_map(config: Path, folder: Path, catalog: Path) -> NDArray[np.uint8]
 
 
 def products(folder: Path, tiles: tuple[Tile, ...], window: Window) -> NDArray[np.uint8]:
-    """The land cover of the sealed tiles, side by side."""
+    """The mosaic of the land cover of the sealed tiles."""
     classes = np.zeros(window.shape, np.uint8)
     for tile in tiles:
         with rasterio.open(folder / f"{DOMAIN}-{tile.name}-landcover.tif") as cog:
@@ -73,15 +73,15 @@ def products(folder: Path, tiles: tuple[Tile, ...], window: Window) -> NDArray[n
 
 
 @pytest.mark.slow
-def test_a_delivery_as_igns_goes_from_its_archives_to_a_verified_map(tmp_path: Path) -> None:
+def test_a_synthetic_delivery_goes_from_archives_to_a_verified_map(tmp_path: Path) -> None:
     delivery, archives = make_archives(tmp_path / "shipped", at=[(0, 0), (0, 1)], size=TILE, suffix="jp2")
     out, catalog = tmp_path / "staged", tmp_path / "catalog"
     options = ("--domain", DOMAIN, "--tile-m", TILE // 5)
-    said = landcover("stage", *archives, *options, "--out", out, "--holes", "leave", "--remove-small")
-    assert "2 heights written" in said
-    assert f"next: landcover index {out} --domain {DOMAIN}" in said
-    # The command that stage ends with, as it stands there.
-    command = re.search(r"next: landcover (index .* --catalog catalog --tile-m 100)", said)
+    printed = landcover("stage", *archives, *options, "--out", out, "--holes", "leave", "--remove-small")
+    assert "2 heights written" in printed
+    assert f"next: landcover index {out} --domain {DOMAIN}" in printed
+    # The command that stage prints at its end.
+    command = re.search(r"next: landcover (index .* --catalog catalog --tile-m 100)", printed)
     assert command
     assert "2 tiles, 6 files" in landcover(*command[1].replace("catalog catalog", f"catalog {catalog}").split())
 
@@ -98,11 +98,11 @@ def test_a_delivery_as_igns_goes_from_its_archives_to_a_verified_map(tmp_path: P
     found = products(tmp_path / "products" / DOMAIN, delivery.tiles, delivery.window)
     expected = unstaged_map(config, delivery.folder, tmp_path / "unstaged")
     np.testing.assert_array_equal(found, expected)
-    assert len(np.unique(found)) > 2, "no map of one class"
+    assert len(np.unique(found)) > 2, "more than one class"
 
 
 TILE_50_M = Tile.named("077055-627760", 250)
-"""The 50 m of the real elevation file `…_77055_627760_…`; the real imagery covers it and a pixel more on each side."""
+"""The 50 m of the real elevation file `…_77055_627760_…`; the real imagery covers one more pixel on each side."""
 
 
 def unpack_montpellier(data: Path, folder: Path) -> NDArray[np.uint8]:
@@ -132,8 +132,8 @@ def test_the_real_files_go_from_archives_to_a_verified_map(tmp_path: Path, share
     assert len(archives) > 1
     out = tmp_path / "staged"
     landcover("stage", archives[0], "--domain", DOMAIN, "--tile-m", 50, "--out", out, "--remove-small")
-    said = landcover("index", out, "--domain", DOMAIN, "--tile-m", 50, "--catalog", tmp_path / "catalog")
-    assert "1 tiles" in said
+    printed = landcover("index", out, "--domain", DOMAIN, "--tile-m", 50, "--catalog", tmp_path / "catalog")
+    assert "1 tiles" in printed
     grid = {"tile": 250, "block": 250, "core": 250, "halo": 16, "window": 320}
     model = {"weights": str(shared_data / WEIGHTS)}
     config = write_campaign(tmp_path, TILE_50_M.window, model=model, grid=grid)
@@ -148,6 +148,6 @@ def test_the_real_files_go_from_archives_to_a_verified_map(tmp_path: Path, share
     with rasterio.open(shared_data / "bdortho_montpellier/DHM/test_data_77055_627760_LA93_IGN69_50CM_TIN.tif") as file:
         height_m = file.read(1)
     known = height_m != file.nodata
-    # IGN's own height model, at the lattice pixel in whose middle its pixel's centre lies, within its relief.
+    # Compares with IGN's own height model, at the lattice pixels that contain the centres of its pixels.
     centres = read[4][1::5, 1::5][:50, :50] * 0.2
     assert np.corrcoef(centres[known[::2, ::2]], height_m[::2, ::2][known[::2, ::2]])[0, 1] > 0.9

@@ -32,7 +32,7 @@ from pipeline.runs.publishing import publish
 from pipeline.runs.tracking.run_record import read_run
 from pipeline.runs.tracking.status import status
 from pipeline.sources.reading import retry as patience
-from pipeline.sources.reading.retry import momentary, patiently
+from pipeline.sources.reading.retry import is_transient, with_retries
 from tests.support.campaigns import (
     THREADS,
     Made,
@@ -315,22 +315,22 @@ def test_what_fails_for_a_moment_is_read_again_and_what_is_damaged_is_not(tmp_pa
             raise TransientReadError("a hiccup")
         return "pixels"
 
-    assert patiently(lambda: read(2), waits_s=(0.0, 0.0, 0.0)) == "pixels"
+    assert with_retries(lambda: read(2), waits_s=(0.0, 0.0, 0.0)) == "pixels"
     assert len(calls) == 3
     calls.clear()
     with pytest.raises(TransientReadError):
-        patiently(lambda: read(9), waits_s=(0.0, 0.0))
+        with_retries(lambda: read(9), waits_s=(0.0, 0.0))
     assert len(calls) == 3
     whole = tmp_path / "whole"
     whole.write_bytes(b"x" * 100)
     gdal = ValueError("TIFFReadEncodedTile() failed")
-    assert not momentary(gdal, whole)
-    assert not momentary(gdal, tmp_path / "gone")
-    assert momentary(ValueError("x.tif: Stale file handle"), whole)
-    assert momentary(ValueError("HTTP error code : 503"), whole)
-    assert momentary(OSError(errno.EIO, "Input/output error"), whole)
+    assert not is_transient(gdal, whole)
+    assert not is_transient(gdal, tmp_path / "gone")
+    assert is_transient(ValueError("x.tif: Stale file handle"), whole)
+    assert is_transient(ValueError("HTTP error code : 503"), whole)
+    assert is_transient(OSError(errno.EIO, "Input/output error"), whole)
     # Where GDAL says nothing, the file is asked: this one answers EIO at its first byte.
-    assert momentary(gdal, Path("/proc/self/mem"))
+    assert is_transient(gdal, Path("/proc/self/mem"))
 
 
 def test_a_truncated_tile_fails_without_a_second_try_and_repaired_gives_the_same_bytes(

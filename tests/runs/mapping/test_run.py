@@ -219,7 +219,7 @@ def test_an_input_that_breaks_fails_its_tiles_by_name_and_the_others_are_sealed(
 
     # Now the plan sees it: the tiles fail by name before anything starts.
     events: list[object] = []
-    with pytest.raises(RunFailed, match="no longer what was indexed"):
+    with pytest.raises(RunFailed, match="has changed since it was indexed"):
         run(make_plan(made.campaign), listener=events.append)
     assert all(isinstance(e, TileEnded) and e.error for e in events)
 

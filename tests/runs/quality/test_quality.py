@@ -1,4 +1,4 @@
-"""The demo's country, mapped small: its seams with a halo and without, limits, figures, and reports as drawn."""
+"""Seams of the demo's country with and without a halo, limits, verification, and reports in a browser."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from pipeline.products.national.grid import NationalGrid
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.mapping import run as runs_domain
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.quality.report import report
+from pipeline.runs.quality.write_reports import write_reports
 from tests.support.browser import outside, screenshot
 from tests.support.campaigns import threads_cluster
 from tests.support.paths import ROOT
@@ -32,7 +32,7 @@ DOMAINS = (Domain("D034_2021"), Domain("D030_2024"))
 
 
 def verified(config: Path, json_file: Path) -> dict[str, object]:
-    """The figures of `landcover verify`; raises what it raises."""
+    """The JSON of `landcover verify`; raises its errors."""
     result = CliRunner().invoke(app, ["verify", str(config), "--json", str(json_file)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -54,7 +54,7 @@ def test_with_its_halo_the_demo_has_no_seams_and_without_one_it_has(
     assert everywhere.exceeds(1.0)
 
 
-def test_verify_says_what_it_read_counted_and_compared(demo: Path, campaign: Campaign, tmp_path: Path) -> None:
+def test_verify_reports_coverage_holes_and_seams(demo: Path, campaign: Campaign, tmp_path: Path) -> None:
     figures = verified(demo, tmp_path / "verify.json")
     assert figures["clean"] is True
     assert (figures["tiles_checked"], figures["checksums_checked"]) == (4, 8)
@@ -72,21 +72,21 @@ def test_verify_says_what_it_read_counted_and_compared(demo: Path, campaign: Cam
     assert [d["domain"] for d in figures["domains"]] == [d.name for d in campaign.domains]  # type: ignore[attr-defined]
 
 
-def test_a_limit_that_is_passed_fails_verify_and_maps_nothing_again(demo: Path, tmp_path: Path) -> None:
+def test_an_exceeded_limit_fails_verify_and_maps_nothing_again(demo: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(demo.read_text())
-    passed = demo.with_name("passed.yaml")
-    passed.write_text(yaml.safe_dump(content | {"limits": {"seam_ratio": 0.2, "no_data_share": 0.5}}))
-    with pytest.raises(VerifyFailed, match=r"D034_2021: seam_ratio\.window is .* and the campaign allows 0\.2") as told:
-        verified(passed, tmp_path / "verify.json")
-    assert told.value.exit_code == 4
-    assert "no_data_share" not in str(told.value)
+    strict = demo.with_name("strict.yaml")
+    strict.write_text(yaml.safe_dump(content | {"limits": {"seam_ratio": 0.2, "no_data_share": 0.5}}))
+    with pytest.raises(VerifyFailed, match=r"D034_2021: seam_ratio\.window is .*; the limit is 0\.2") as failed:
+        verified(strict, tmp_path / "verify.json")
+    assert failed.value.exit_code == 4
+    assert "no_data_share" not in str(failed.value)
     figures = json.loads((tmp_path / "verify.json").read_text())
     assert (figures["clean"], figures["domains"][0]["problems"]) == (False, [])
     assert {(e["domain"], e["limit"]) for e in figures["exceeded"]} == {(name, 0.2) for name in DOMAINS}
-    assert make_plan(load_campaign(passed)).todo == 0
+    assert make_plan(load_campaign(strict)).todo == 0
 
 
-def test_a_tile_that_is_not_sealed_fails_verify_unless_the_campaign_allows_for_it(demo: Path, tmp_path: Path) -> None:
+def test_a_missing_tile_fails_verify_unless_the_limit_allows_it(demo: Path, tmp_path: Path) -> None:
     campaign = load_campaign(demo)
     tile = list_sealed(campaign.output.domains / DOMAINS[0], DOMAINS[0], campaign.grid.tile)[0]
     aside = tmp_path / tile.item_path.name
@@ -98,9 +98,9 @@ def test_a_tile_that_is_not_sealed_fails_verify_unless_the_campaign_allows_for_i
             verified(demo, tmp_path / "verify.json")
         figures = verified(allowing, tmp_path / "verify.json")
         assert (figures["clean"], figures["coverage"]["missing"]) == (True, 1)  # type: ignore[index]
-        (page,) = report(campaign, domains=[DOMAINS[0]])
+        (page,) = write_reports(campaign, domains=[DOMAINS[0]])
         assert f"Missing: {tile.tile.name}" in page.read_text()
-        assert "missing_tiles is 1, and the campaign allows 0" in page.read_text()
+        assert "missing_tiles is 1; the limit is 0" in page.read_text()
     finally:
         aside.rename(tile.item_path)
 
@@ -108,12 +108,10 @@ def test_a_tile_that_is_not_sealed_fails_verify_unless_the_campaign_allows_for_i
 @pytest.fixture(scope="module")
 def pages(demo: Path) -> tuple[Path, ...]:
     """The reports of both domains and of the nation."""
-    return report(load_campaign(demo))
+    return write_reports(load_campaign(demo))
 
 
-def test_each_domain_and_the_edition_have_a_page_that_needs_nothing_else(
-    pages: tuple[Path, ...], campaign: Campaign
-) -> None:
+def test_each_domain_and_the_edition_have_a_self_contained_page(pages: tuple[Path, ...], campaign: Campaign) -> None:
     edition = campaign.output.national.resolve() / "editions" / "000001"
     assert pages == (*(campaign.output.domains / name / "report.html" for name in DOMAINS), edition / "report.html")
     for path in pages:
@@ -133,7 +131,7 @@ def test_each_domain_and_the_edition_have_a_page_that_needs_nothing_else(
     assert DOMAINS[1] in own, "the neighbour's shares stand beside its own"
 
 
-def test_the_nation_s_picture_shows_owners_where_a_newer_neighbour_has_imagery_too(campaign: Campaign) -> None:
+def test_the_national_picture_shows_the_owner_of_each_pixel(campaign: Campaign) -> None:
     national = campaign.output.national
     opened = open_product(national)
     classes, shown = opened.landcover.to_numpy(), opened.domain.to_numpy()
@@ -168,9 +166,9 @@ def test_shares_in_the_report_are_those_of_the_pixels(pages: tuple[Path, ...], c
     assert swatch in pages[0].read_text()
 
 
-def test_what_others_wrote_is_escaped(campaign: Campaign) -> None:
+def test_texts_from_the_campaign_are_escaped(campaign: Campaign) -> None:
     evil = campaign.model_copy(update={"name": "<script>alert(1)</script>"})
-    (path,) = report(evil, domains=[DOMAINS[0]])
+    (path,) = write_reports(evil, domains=[DOMAINS[0]])
     assert "<script" not in path.read_text()
     assert "&lt;script&gt;" in path.read_text()
 
@@ -178,12 +176,12 @@ def test_what_others_wrote_is_escaped(campaign: Campaign) -> None:
 def test_without_a_sealed_tile_there_is_nothing_to_report(campaign: Campaign, tmp_path: Path) -> None:
     empty = campaign.model_copy(update={"output": campaign.output.model_copy(update={"domains": tmp_path})})
     with pytest.raises(ProductError, match="no tile is sealed yet"):
-        report(empty)
+        write_reports(empty)
     assert not list(tmp_path.rglob("*.html"))
 
 
 @pytest.mark.browser
-def test_a_page_that_asked_somebody_would_be_found_out(tmp_path: Path) -> None:
+def test_a_request_to_another_server_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<img src="http://example.org/a.png">')
     assert outside(page.read_text()) == ["http://example.org/a.png"]
@@ -192,7 +190,7 @@ def test_a_page_that_asked_somebody_would_be_found_out(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("which", [0, 2], ids=["domain", "nation"])
-def test_a_browser_draws_the_page_and_asks_nobody(pages: tuple[Path, ...], tmp_path: Path, which: int) -> None:
+def test_a_browser_draws_the_page_without_any_request(pages: tuple[Path, ...], tmp_path: Path, which: int) -> None:
     picture = ROOT / "build" / "reports" / f"{('domain', '', 'nation')[which]}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, EngineError, StorageError
 from pipeline.inference import Engine, resolve_engine
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import SCHEMES, quantize_graph, save_quantized
-from pipeline.inference.quantized_model import Quantized, read_quantized
+from pipeline.inference.quantized_model import QuantizedModel, read_quantized
 from pipeline.model import Model, load
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.quantization.quantize import quantize
@@ -70,7 +70,7 @@ def model(made: Made) -> Model:
 
 @pytest.fixture(scope="module")
 def xml(made: Made) -> Path:
-    """What the command leaves; a random network's classes lie close together, so less is asked of it."""
+    """The network that the command writes, with a low limit: a random network has classes close together."""
     xml = made.folder / "int8" / "model.xml"
     output = landcover("quantize", made.config, "--out", xml, "--windows", 3, "--min-agreement", 0.9)
     assert "held-out windows" in output
@@ -86,7 +86,7 @@ def landcover(*arguments: object) -> str:
 
 
 def in_int8(made: Made, xml: Path, **changes: object) -> Path:
-    """The campaign's YAML, with the quantised network in it."""
+    """The campaign's YAML, with the quantized network in it."""
     content = yaml.safe_load(made.config.read_text()) | {"engine": "auto", "precision": "int8"} | changes
     content["model"] = content["model"] | {"quantized": str(xml)}
     path = made.folder / "int8.yaml"
@@ -107,7 +107,7 @@ def layers(predictor: OpenVinoPredictor, window: Pixels) -> NDArray[np.uint8]:
     return predictor(window.bands[None], window.valid[None])[0]
 
 
-def test_the_report_says_what_agrees_where_and_what_was_tried(xml: Path, model: Model) -> None:
+def test_the_report_has_agreement_by_class_and_window_and_all_trials(xml: Path, model: Model) -> None:
     report = json.loads(xml.with_suffix(".json").read_text())
     assert report["weights_sha256"] == model.weights_hash
     assert report["quantized_sha256"] == read_quantized(xml).sha256
@@ -137,29 +137,27 @@ def test_the_same_seed_gives_the_same_network(made: Made, xml: Path) -> None:
     assert again.quantized.sha256 == read_quantized(xml).sha256
 
 
-def test_below_the_asked_agreement_it_refuses_names_what_it_tried_and_leaves_nothing(
-    made: Made, tmp_path: Path
-) -> None:
-    said: list[str] = []
+def test_too_little_agreement_is_refused_with_all_trials_and_leaves_nothing(made: Made, tmp_path: Path) -> None:
+    lines: list[str] = []
     with pytest.raises(EngineError, match=r"expected 100\.00% or more, nothing was written") as refused:
-        quantize(made.campaign, out=tmp_path / "model.xml", windows=1, min_agreement=1.0, say=said.append)
+        quantize(made.campaign, out=tmp_path / "model.xml", windows=1, min_agreement=1.0, say=lines.append)
     assert all(scheme.name in str(refused.value) for scheme in SCHEMES)
     assert "--slow" in str(refused.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_output_that_is_no_xml_is_refused_before_anything_is_computed(made: Made, tmp_path: Path) -> None:
+def test_an_output_that_is_not_an_xml_is_refused_before_any_work(made: Made, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.onnx: expected the name of an XML"):
         quantize(made.campaign, out=tmp_path / "model.onnx")
 
 
-def test_a_place_that_cannot_be_written_is_named(made: Made, tmp_path: Path) -> None:
+def test_an_unwritable_output_is_named_in_the_error(made: Made, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"model\.xml: cannot be written: .*; choose another place"):
         quantize(made.campaign, out=tmp_path / "file" / "model.xml", windows=1, min_agreement=0.1)
 
 
-def test_the_network_alone_is_quantised_and_windows_may_have_any_size(model: Model, tmp_path: Path) -> None:
+def test_only_the_network_is_quantized_and_windows_may_have_any_size(model: Model, tmp_path: Path) -> None:
     quantized = save_quantized(quantize_graph(model, windows((64, 64)), SCHEMES[0]), tmp_path / "model.xml")
     graph = openvino.Core().read_model(quantized.path)
     fakes = [o for o in graph.get_ordered_ops() if o.get_type_name() == "FakeQuantize"]
@@ -225,27 +223,27 @@ def test_a_worker_refuses_a_network_that_changed_since_the_plan(model: Model, xm
     assert engine.quantized == read_quantized(tmp_path / "model.xml")
     (tmp_path / "model.xml").write_text(xml.read_text() + "\n")
     engine = pickle.loads(pickle.dumps(engine))
-    with pytest.raises(EngineError, match=r"expected a quantised network of SHA-256 .* got"):
+    with pytest.raises(EngineError, match=r"expected a quantized network of SHA-256 .* got"):
         OpenVinoPredictor(model, precision="int8", quantized=engine.quantized)
 
 
-def test_what_does_not_fit_is_refused_by_name(model: Model, xml: Path, tmp_path: Path) -> None:
+def test_a_network_of_other_weights_or_a_damaged_file_is_refused(model: Model, xml: Path, tmp_path: Path) -> None:
     def refused(message: str, given: Path | None = xml, of: Model = model) -> None:
         with pytest.raises(EngineError, match=message):
             resolve_engine(precision="int8", quantized=given, model=of)
 
     refused("was made from weights of SHA-256", of=exact_model())
     other = model.recipe.model_copy(update={"height_step_m": 0.5})
-    refused("another recipe", of=Model(model.network, other, model.weights_hash))
+    refused("another version of recipe", of=Model(model.network, other, model.weights_hash))
     refused("wants a quantised network", given=None)
-    refused(r"missing\.xml: expected a quantised network's file", given=tmp_path / "missing.xml")
+    refused(r"missing\.xml: a quantized network's file cannot be read", given=tmp_path / "missing.xml")
     shutil.copy(xml, tmp_path / "alone.xml")
-    refused(r"alone\.bin: expected a quantised network's file", given=tmp_path / "alone.xml")
+    refused(r"alone\.bin: a quantized network's file cannot be read", given=tmp_path / "alone.xml")
     (tmp_path / "alone.bin").touch()
     (tmp_path / "alone.xml").write_text("<net/>")
-    refused("does not say which weights", given=tmp_path / "alone.xml")
+    refused("does not record the weights", given=tmp_path / "alone.xml")
     (tmp_path / "alone.xml").write_text("not at all")
-    refused("is no XML", given=tmp_path / "alone.xml")
+    refused("is not an XML", given=tmp_path / "alone.xml")
     with pytest.raises(EngineError, match="wants engine openvino, got torch"):
         resolve_engine("torch", precision="int8", quantized=xml, model=model)
 
@@ -273,8 +271,8 @@ def test_predict_runs_it_on_a_raster(made: Made, model: Model, xml: Path, tmp_pa
         landcover(*given, "--out", tmp_path, "--quantized", xml)
 
 
-def test_a_quantised_network_travels_as_text() -> None:
-    quantized = Quantized(Path("/a/model.xml"), "0" * 64, "1" * 64, "2" * 32)
+def test_a_quantized_network_can_be_pickled() -> None:
+    quantized = QuantizedModel(Path("/a/model.xml"), "0" * 64, "1" * 64, "2" * 32)
     engine = Engine("openvino", "int8", quantized)
     assert hash(pickle.loads(pickle.dumps(engine))) == hash(engine)
     assert engine.content == {"name": "openvino", "precision": "int8", "quantized": "0" * 64}

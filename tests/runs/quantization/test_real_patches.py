@@ -1,4 +1,4 @@
-"""Real weights, real patches: calibrated on their left halves, judged on their right ones."""
+"""Real weights, real patches: quantized with their left halves, compared with fp32 on their right halves."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from pipeline.errors import ConfigError
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import CONTROLLED, SCHEMES, quantize_graph, save_quantized
 from pipeline.model import Model, load
-from pipeline.runs.quantization.quantize import judged
+from pipeline.runs.quantization.quantize import compare_with_fp32
 from pipeline.runs.quantization.tradeoff import as_figures, frontier, kept, of_patches
-from pipeline.runs.quantization.windows import Samples, classes_of
+from pipeline.runs.quantization.windows import WindowSplit, classes_of
 from tests.support.networks import exact_model
 
 pytest.importorskip("openvino", reason="the extra `cpu` is not installed")
@@ -25,20 +25,20 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_int8_maps_unseen_halves_of_the_real_patches_as_fp32_does(shared_data: Path, tmp_path: Path) -> None:
+def test_int8_agrees_with_fp32_on_unseen_halves_of_the_real_patches(shared_data: Path, tmp_path: Path) -> None:
     model = load(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
     patches = []
     for path in sorted((shared_data / "flair_patches").glob("IMG_*.tif")):
         with rasterio.open(path) as file:
             patches.append(file.read())
-    samples = of_patches(np.stack(patches), model)
-    assert [w.window.col for w in samples.held_out] == [256] * 5
-    graph = quantize_graph(model, [w.pixels for w in samples.calibration], SCHEMES[0])
-    agreement, _ = judged(model, save_quantized(graph, tmp_path / "model.xml"), samples.held_out)
+    windows = of_patches(np.stack(patches), model)
+    assert [w.window.col for w in windows.held_out] == [256] * 5
+    graph = quantize_graph(model, [w.pixels for w in windows.quantization], SCHEMES[0])
+    agreement, _ = compare_with_fp32(model, save_quantized(graph, tmp_path / "model.xml"), windows.held_out)
     assert agreement.overall >= 0.99
 
 
-def halves(model: Model) -> Samples:
+def halves(model: Model) -> WindowSplit:
     return of_patches(np.random.default_rng(0).integers(0, 256, (1, 5, 64, 128), dtype=np.uint8), model)
 
 
@@ -53,13 +53,13 @@ def test_the_frontier_measures_each_precision_on_the_held_out_windows() -> None:
     assert [f["name"] for f in as_figures(points)] == [p.name for p in points]
 
 
-def test_accuracy_control_brings_operations_back_until_enough_agrees(tmp_path: Path) -> None:
+def test_accuracy_control_returns_operations_to_float_until_enough_agrees(tmp_path: Path) -> None:
     model = exact_model()
-    samples = halves(model)
-    graph = quantize_graph(model, [w.pixels for w in samples.calibration], CONTROLLED, max_drop=0.001)
+    windows = halves(model)
+    graph = quantize_graph(model, [w.pixels for w in windows.quantization], CONTROLLED, max_drop=0.001)
     quantized = save_quantized(graph, tmp_path / "model.xml")
     predictor = OpenVinoPredictor(model, precision="int8", quantized=quantized)
-    (window,) = samples.calibration
+    (window,) = windows.quantization
     assert (classes_of(predictor, window.pixels) == window.classes).mean() >= 0.999
 
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.grid import Window
 from pipeline.runs.quantization.agreement import agree
-from pipeline.runs.quantization.windows import Sampled, aligned_windows, deal
+from pipeline.runs.quantization.windows import SampledWindow, aligned_windows, split
 from pipeline.sources.reading.mosaic import Pixels
 
 _NOTHING = Pixels(np.zeros((1, 4, 4), np.uint8), np.ones((4, 4), bool))
 
 
-def window(domain: str, tile: str, number: int, *classes: int) -> Sampled:
-    return Sampled(domain, tile, Window(number * 4, 0, 4, 4), _NOTHING, np.resize(np.uint8(classes), (4, 4)))
+def window(domain: str, tile: str, number: int, *classes: int) -> SampledWindow:
+    return SampledWindow(domain, tile, Window(number * 4, 0, 4, 4), _NOTHING, np.resize(np.uint8(classes), (4, 4)))
 
 
 @given(
@@ -39,16 +39,16 @@ def test_windows_of_a_tile_are_aligned_inside_it_and_apart(row: int, col: int, s
 
 def test_both_sets_have_their_share_of_every_domain_and_tile() -> None:
     pool = [window(d, t, 10 * k + i, 7) for d in "AB" for k, t in enumerate("xyz") for i in range(6)]
-    samples = deal(pool, 6)
-    for part in (samples.calibration, samples.held_out):
+    found = split(pool, 6)
+    for part in (found.quantization, found.held_out):
         assert Counter((s.domain, s.tile) for s in part) == {(d, t): 1 for d in "AB" for t in "xyz"}
-    assert not {s.name for s in samples.calibration} & {s.name for s in samples.held_out}
+    assert not {s.name for s in found.quantization} & {s.name for s in found.held_out}
 
 
 def test_a_rare_class_gets_into_both_sets_however_late_it_was_drawn() -> None:
     pool = [window("A", "x", i, 7, 7, 10) for i in range(40)] + [window("A", "x", 40 + i, 7, 7, 3) for i in range(2)]
-    samples = deal(pool, 3)
-    for part in (samples.calibration, samples.held_out):
+    found = split(pool, 3)
+    for part in (found.quantization, found.held_out):
         assert sum((s.classes == 3).any() for s in part) == 1
 
 

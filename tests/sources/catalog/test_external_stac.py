@@ -1,4 +1,4 @@
-"""Ready catalogues, static or behind an API, give the pixels that folders give, and credentials stay at home."""
+"""External catalogs, static or behind an API, give the pixels of folders, and credentials stay with their origin."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from pipeline.domain import Domain
 from pipeline.errors import CatalogError
 from pipeline.sources import BANDS, DomainInputs, Mosaic, index, open_domain
-from pipeline.sources.catalog.index import Query
-from pipeline.sources.http_path import HEADERS_VARIABLE
+from pipeline.sources.catalog.external_stac import Query, read_catalog
+from pipeline.sources.http_client import HEADERS_VARIABLE
 from tests.support.deliveries import Delivery, make_delivery
 from tests.support.file_server import serving
 from tests.support.stac_server import stac_api
@@ -33,7 +34,7 @@ def serve() -> Iterator[Callable[..., str]]:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a delivery and its catalogue."""
+    """A folder with a delivery and its catalog."""
     folder = tmp_path_factory.mktemp("origin")
     delivery = make_delivery(folder / "in", at=[(0, 0), (0, 1)], suffix="jp2")
     indexed(delivery.folder, catalog=folder / "cat")
@@ -48,7 +49,7 @@ def indexed(
 
 
 def assert_same(one: DomainInputs, other: DomainInputs) -> None:
-    """The same pixels, byte for byte, and so the same fingerprints."""
+    """Both have the same pixels, byte for byte, and so the same fingerprints."""
     first, second = (Mosaic.of(inputs, bands=BANDS) for inputs in (one, other))
     np.testing.assert_array_equal(first.read(one.window).bands, second.read(other.window).bands)
     np.testing.assert_array_equal(first.read(one.window).valid, second.read(other.window).valid)
@@ -60,19 +61,24 @@ def items_of(origin: Path) -> list[dict[str, Any]]:
     return [json.loads(p.read_text()) for p in sorted((origin / "cat" / DOMAIN).glob(f"{DOMAIN}-*.json"))]
 
 
-def test_a_static_catalogue_gives_the_pixels_of_its_folders(origin: Path, tmp_path: Path) -> None:
+def test_a_static_catalog_gives_the_pixels_of_its_folders(origin: Path, tmp_path: Path) -> None:
     folders = open_domain(origin / "cat", DOMAIN, tile_size=SIZE)
     assert_same(indexed(str(origin / "cat" / "catalog.json"), catalog=tmp_path / "cat"), folders)
 
 
-def test_a_static_catalogue_on_the_web_gives_them_too(origin: Path, tmp_path: Path, serve: Callable[..., str]) -> None:
-    adopted = indexed(f"{serve(origin)}/cat/catalog.json", catalog=tmp_path / "cat")
-    assert all(a.href.startswith("http://127.0.0.1") for a in adopted.assets)
-    assert adopted.changed(adopted.assets) == []
-    assert_same(adopted, open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
+def test_a_static_catalog_on_the_web_gives_the_same_pixels(
+    origin: Path, tmp_path: Path, serve: Callable[..., str]
+) -> None:
+    found = indexed(f"{serve(origin)}/cat/catalog.json", catalog=tmp_path / "cat")
+    assert all(a.href.startswith("http://127.0.0.1") for a in found.assets)
+    assert found.changes(found.assets) == {}
+    assert_same(found, open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
 
 
-def test_a_stac_api_gives_them_too(origin: Path, tmp_path: Path, serve: Callable[..., str]) -> None:
+def test_a_stac_api_gives_the_same_pixels(
+    origin: Path, tmp_path: Path, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("requests.Session.send", lambda *_, **__: pytest.fail("not sent by our HTTP client"))
     files = serve(origin)
     items = items_of(origin)
     for item in items:
@@ -82,27 +88,38 @@ def test_a_stac_api_gives_them_too(origin: Path, tmp_path: Path, serve: Callable
             asset["href"] = asset["href"].replace("../../in", f"{files}/in")
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items, "links": []}))
     with stac_api(tmp_path / "items.json") as url:
-        adopted = indexed(url, catalog=tmp_path / "cat", query=Query((DOMAIN,), (3.0, 43.0, 4.5, 44.0), "2021"))
-        with pytest.raises(CatalogError, match="no items that fit"):
+        found = indexed(url, catalog=tmp_path / "cat", query=Query((DOMAIN,), (3.0, 43.0, 4.5, 44.0), "2021"))
+        with pytest.raises(CatalogError, match="no items match"):
             indexed(url, catalog=tmp_path / "none", query=Query(datetime="2019-01-01/2019-12-31"))
-    assert_same(adopted, open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
+    assert_same(found, open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
 
 
-def test_a_static_catalogue_is_searched_as_an_api_is(origin: Path, tmp_path: Path) -> None:
+def test_all_pages_of_a_stac_api_are_read(origin: Path, tmp_path: Path) -> None:
+    item = items_of(origin)[0] | {"links": [], "collection": DOMAIN}
+    features = [item | {"id": f"item-{number:02d}"} for number in range(25)]
+    for feature in features:
+        name = f"34-2021-{feature['id'][-2:]}7050-627760-LA93-0M20-E080.tif"
+        feature["assets"] = {"rvb": {"href": f"http://127.0.0.1:9/{name}"}}
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": features, "links": []}))
+    with stac_api(tmp_path / "items.json") as url:
+        assert len(read_catalog(url, Query()).delivered) == 25
+
+
+def test_a_static_catalog_is_searched_like_an_api(origin: Path, tmp_path: Path) -> None:
     source = str(origin / "cat" / "catalog.json")
     west = items_of(origin)[0]["bbox"]
     query = Query((DOMAIN,), (west[0], west[1], west[0] + 1e-5, west[3]), "2021-06")
     assert indexed(source, catalog=tmp_path / "cat", query=query).names == ("077050-627760",)
     for none in (Query(("other",)), Query(bbox=(0, 0, 1, 1)), Query(datetime="2020")):
-        with pytest.raises(CatalogError, match="no items that fit"):
+        with pytest.raises(CatalogError, match="no items match"):
             indexed(source, catalog=tmp_path / "none", query=none)
 
 
-def test_credentials_come_from_the_environment_and_go_to_their_own_host(
+def test_credentials_of_the_environment_are_sent_to_their_own_host(
     origin: Path, tmp_path: Path, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = f"{serve(origin, token=WORD)}/cat/catalog.json"
-    with pytest.raises(CatalogError, match="cannot be read as a STAC catalogue"):
+    with pytest.raises(CatalogError, match=r"cannot be read as a STAC catalog: .*set LANDCOVER_STAC_HEADERS"):
         indexed(source, catalog=tmp_path / "cat")
     monkeypatch.setenv(HEADERS_VARIABLE, f"X-Token: {WORD}\n")
     assert_same(indexed(source, catalog=tmp_path / "cat"), open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
@@ -115,12 +132,25 @@ def test_credentials_come_from_the_environment_and_go_to_their_own_host(
         indexed(f"{serve(elsewhere, token=WORD)}/cat/catalog.json", catalog=tmp_path / "none")
 
 
-def test_an_rgb_recipe_takes_only_the_colours_of_a_catalogue(origin: Path, tmp_path: Path) -> None:
-    adopted = indexed(str(origin / "cat" / "catalog.json"), catalog=tmp_path / "cat", bands=("red", "green", "blue"))
-    assert {a.kind for a in adopted.assets} == {"rvb"}
+def test_a_catalog_that_redirects_elsewhere_gets_no_credentials_there(
+    origin: Path, tmp_path: Path, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HEADERS_VARIABLE, f"X-Token: {WORD}\n")
+    elsewhere = serve(origin, token=WORD)
+    link = f"{serve(tmp_path)}/redirect/{quote(f'{elsewhere}/cat/catalog.json', safe='')}"
+    (tmp_path / "catalog.json").write_text(
+        json.dumps({"type": "Catalog", "id": "c", "links": [{"rel": "child", "href": link}]})
+    )
+    with pytest.raises(CatalogError, match="403 Forbidden after a redirect to"):
+        indexed(f"{link.partition('/redirect')[0]}/catalog.json", catalog=tmp_path / "none")
 
 
-def test_a_delivery_and_a_catalogue_add_up(origin: Path, tmp_path: Path) -> None:
+def test_an_rgb_recipe_uses_only_the_colours_of_a_catalog(origin: Path, tmp_path: Path) -> None:
+    found = indexed(str(origin / "cat" / "catalog.json"), catalog=tmp_path / "cat", bands=("red", "green", "blue"))
+    assert {a.kind for a in found.assets} == {"rvb"}
+
+
+def test_a_delivery_and_a_catalog_can_be_indexed_together(origin: Path, tmp_path: Path) -> None:
     more: Delivery = make_delivery(tmp_path / "in", at=[(1, 0)])
     both = indexed(more.folder, str(origin / "cat" / "catalog.json"), catalog=tmp_path / "cat")
     assert len(both.names) == 3

@@ -1,4 +1,4 @@
-"""An index that is begun again goes on from what was seen, and its memory does not grow with the files."""
+"""A second index reads only what changed, an interrupted one resumes, and memory does not grow with the files."""
 
 import shutil
 import subprocess
@@ -10,8 +10,7 @@ import pytest
 from pipeline.domain import Domain
 from pipeline.sources import IndexReport, index
 from pipeline.sources.catalog import index as catalog
-from pipeline.sources.inspection import lowest_level as look
-from pipeline.sources.inspection import validation as checks
+from pipeline.sources.inspection import inspected_files
 from tests.support.deliveries import Delivery, make_delivery, noise, write_pair
 from tests.support.progress import Recorder
 
@@ -28,39 +27,39 @@ def items(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was opened: headers and looks, as they happen."""
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Headers and lowest levels, in the order in which they are read."""
     opened: list[str] = []
-    read_header, see = checks.read_header, look.look
+    read_header, read_lowest_level = inspected_files.read_header, catalog.read_lowest_level
 
     def header(path: Path) -> object:
         opened.append(f"header {path.name}")
         return read_header(path)
 
-    def seen(rvb: Path, irc: Path | None) -> object:
-        opened.append(f"look {rvb.name}")
-        return see(rvb, irc)
+    def level(rvb: Path, irc: Path | None) -> object:
+        opened.append(f"lowest level {rvb.name}")
+        return read_lowest_level(rvb, irc)
 
-    monkeypatch.setattr(checks, "read_header", header)
-    monkeypatch.setattr(catalog, "look", seen)
+    monkeypatch.setattr(inspected_files, "read_header", header)
+    monkeypatch.setattr(catalog, "read_lowest_level", level)
     return opened
 
 
-def test_what_did_not_change_is_not_opened_again(tmp_path: Path, counted: list[str]) -> None:
+def test_unchanged_files_are_not_opened_again(tmp_path: Path, opened: list[str]) -> None:
     delivery = make_delivery(tmp_path / "in")
     first = indexed(delivery, tmp_path / "cat")
     before = items(tmp_path / "cat")
-    assert len(counted) == 12 + 3
-    counted.clear()
+    assert len(opened) == 12 + 3
+    opened.clear()
     assert indexed(delivery, tmp_path / "cat") == first
-    assert counted == []
+    assert opened == []
     assert items(tmp_path / "cat") == before
     write_pair(delivery.folder, delivery.tiles[0], noise(delivery.tiles[0], seed=1))
     indexed(delivery, tmp_path / "cat")
-    assert len(counted) == 3, "the new pair's headers, and one look"
+    assert len(opened) == 3, "the headers of the new pair, and one lowest level"
 
 
-def test_an_index_that_was_stopped_goes_on(tmp_path: Path, counted: list[str]) -> None:
+def test_an_interrupted_index_resumes(tmp_path: Path, opened: list[str]) -> None:
     delivery = make_delivery(tmp_path / "in")
 
     class Interrupt(Recorder):
@@ -71,17 +70,16 @@ def test_an_index_that_was_stopped_goes_on(tmp_path: Path, counted: list[str]) -
 
     with pytest.raises(KeyboardInterrupt):
         index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=SIZE, progress=Interrupt())
-    seen = len(counted)
-    assert seen >= 7
-    journal = tmp_path / "cat" / DOMAIN / "seen.jsonl"
-    with journal.open("a") as file:
+    assert len(opened) >= 7
+    cache = tmp_path / "cat" / DOMAIN / "seen.jsonl"
+    with cache.open("a") as file:
         file.write('{"key": "cut of')
-    counted.clear()
+    opened.clear()
     indexed(delivery, tmp_path / "cat")
-    assert len(counted) <= 15 - 6
+    assert len(opened) <= 15 - 6
     indexed(delivery, tmp_path / "new")
     assert items(tmp_path / "cat") == items(tmp_path / "new")
-    assert journal.read_text().count("\n") == 15, "what is of no more use went"
+    assert cache.read_text().count("\n") == 15, "entries that were not used are dropped"
 
 
 MEASURE = """
@@ -95,7 +93,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def peak_kib(folder: Path, tiles: int) -> int:
-    """Peak memory of a process that indexes a delivery of so many tiles, four files each."""
+    """Peak memory of a process that indexes a delivery of this many tiles with four files each."""
     size = 12
     delivery = make_delivery(folder / "in", at=[(0, 0)])
     first = delivery.tiles[0]
@@ -107,7 +105,7 @@ def peak_kib(folder: Path, tiles: int) -> int:
 
 
 def move_copy(folder: Path, name: str, tile: object) -> None:
-    """The files of a tile once more at another place."""
+    """Copies the files of a tile to another position."""
     import rasterio
     from affine import Affine
 
@@ -124,5 +122,5 @@ def move_copy(folder: Path, name: str, tile: object) -> None:
 @pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     few, many = peak_kib(tmp_path / "few", 4), peak_kib(tmp_path / "many", 60)
-    # 224 files more, over 60 MB of pixels: what is kept of a file are some hundred bytes.
+    # 224 files more have over 60 MB of pixels, but only some hundred bytes of each file are kept.
     assert many - few < 16 * 1024

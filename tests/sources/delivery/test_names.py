@@ -1,4 +1,4 @@
-"""Names say what a file is, and the names that we make are read back as what they were made for."""
+"""Names of files are parsed, and the names that we make are parsed as what they were made for."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DeliveryError
 from pipeline.sources.delivery import names as delivery
-from pipeline.sources.delivery.names import parse, walk
+from pipeline.sources.delivery.names import find_files, parse_name
 
 
 @pytest.mark.parametrize(
@@ -27,34 +27,32 @@ from pipeline.sources.delivery.names import parse, walk
         ("RGEALTI_FXX_0845_6446_MNT_LAMB93_IGN69.asc", ("dtm", None, None, "0845-6446")),
     ],
 )
-def test_the_names_of_deliveries_tell_kind_departement_vintage_and_corner(
-    name: str, expected: tuple[object, ...]
-) -> None:
-    found = parse(Path("any", name))
+def test_names_give_kind_departement_vintage_and_corner(name: str, expected: tuple[object, ...]) -> None:
+    found = parse_name(Path("any", name))
     assert found is not None
     assert (found.kind, found.departement, found.year, found.corner) == expected
 
 
-def test_a_raster_of_another_name_is_what_its_folder_says(tmp_path: Path) -> None:
+def test_a_raster_with_another_name_has_the_kind_of_its_folder(tmp_path: Path) -> None:
     names = {"DSM": "dsm", "mns": "dsm", "DTM": "dtm", "MNT": "dtm"}
     for folder, kind in names.items():
-        found = parse(tmp_path / folder / "test_data_77055_627760.tif")
+        found = parse_name(tmp_path / folder / "test_data_77055_627760.tif")
         assert found is not None
         assert (found.kind, found.corner) == (kind, None)
-    assert parse(tmp_path / "DHM" / "test_data_77055_627760.tif") is None
+    assert parse_name(tmp_path / "DHM" / "test_data_77055_627760.tif") is None
 
 
-def test_files_that_are_no_rasters_pass_silently_and_unknown_rasters_are_reported(tmp_path: Path) -> None:
+def test_unknown_rasters_are_reported_and_other_files_are_skipped(tmp_path: Path) -> None:
     for name in ("a.md5", "dalles.shp", "a.xml", "photo.tif", "38-2024-0595-6890-LA93-0M20-E080.jp2"):
         (tmp_path / name).touch()
-    found = walk([tmp_path, tmp_path])
+    found = find_files([tmp_path, tmp_path])
     assert [f.kind for f in found.delivered] == ["rvb"]
     assert found.ignored == (tmp_path / "photo.tif",)
 
 
-def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DeliveryError, match=r"no such folder: .*missing"):
-        walk([tmp_path / "missing"])
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DeliveryError, match=r"missing: no such folder"):
+        find_files([tmp_path / "missing"])
 
 
 @given(
@@ -75,14 +73,14 @@ def test_names_that_we_make_are_read_back(departement: str, year: int, x: int, y
         ("dtm", delivery.terrain_name(corner)),
     ]
     for kind, name in made:
-        found = parse(Path(name))
+        found = parse_name(Path(name))
         assert found is not None
         assert (found.kind, found.corner) == (kind, corner)
         assert found.departement in (None, departement.lstrip("0"))
         assert found.year in (None, year)
 
 
-def test_folders_are_named_as_ign_names_them() -> None:
+def test_folders_have_the_names_of_ign() -> None:
     assert delivery.imagery_folder(departement="38", year=2024) == Path(
         "BDORTHO_2-0_RVB-0M20_JP2-E080_LAMB93_D038_2024-01-01/ORTHOHR/1_DONNEES_LIVRAISON_2024-01-01",
         "OHR_RVB_0M20_JP2-E080_LAMB93_D38-2024",

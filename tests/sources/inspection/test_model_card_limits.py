@@ -1,4 +1,4 @@
-"""The card's limits are refused with the card's reason, and passed where they are accepted, not a pixel otherwise."""
+"""A delivery that exceeds a limit of the model card is refused with the reason, or mapped if the limit is accepted."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from pipeline.grid import Tile, Window
 from pipeline.sources import BANDS, Mosaic, index, open_domain
 from pipeline.sources.delivery.names import imagery_folder, imagery_name
 from pipeline.sources.inspection.band_pairing import CORRELATION
-from pipeline.sources.inspection.lowest_level import Sums, look
-from pipeline.sources.inspection.model_card_limits import REASONS, radiometry, ready_heights, relief_heights
+from pipeline.sources.inspection.lowest_level import BandSums, read_lowest_level
+from pipeline.sources.inspection.model_card_limits import REASONS, height_differences, radiometry, ready_heights
 from tests.support.deliveries import MONTPELLIER, make_delivery, noise, tile_at, write_pair, write_raster
 
 SIZE = 500
@@ -37,7 +37,7 @@ def smooth(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def write_at(folder: Path, tile: Tile, step: float) -> None:
-    """A tile's pair at another resolution, of `smooth` at pixel centres."""
+    """Writes a tile's pair at another resolution, with the values of `smooth` at pixel centres."""
     left, _, _, top = tile.window.bounds
     centres = (np.arange(round(SIZE * 0.2 / step)) + 0.5) * step  # of 0.15 m, 667 px: 5 cm more than the tile
     west, north, _, _ = (b - a for a, b in zip(ORIGIN, (left, top, 0.0, 0.0), strict=True))
@@ -53,7 +53,7 @@ ORIGIN = (tile_at(0, 0, SIZE).window.bounds[0], tile_at(0, 0, SIZE).window.bound
 
 
 @pytest.mark.parametrize("step", [0.5, 0.25, 0.15, 0.1])
-def test_another_resolution_is_resampled_onto_the_lattice_where_it_is_accepted(tmp_path: Path, step: float) -> None:
+def test_an_accepted_resolution_is_resampled_to_the_lattice(tmp_path: Path, step: float) -> None:
     tiles = [tile_at(0, 0, SIZE), tile_at(0, 1, SIZE)]
     for tile in tiles:
         write_at(tmp_path, tile, step)
@@ -72,7 +72,7 @@ def test_another_resolution_is_resampled_onto_the_lattice_where_it_is_accepted(t
     centres_x = (np.arange(2 * SIZE) + 0.5) * 0.2
     centres_y = (np.arange(SIZE) + 0.5) * 0.2
     expected = smooth(centres_x, centres_y)[:4]
-    assert np.abs(whole.bands - expected)[:, 5:-5, 5:-5].max() < 2.5, "also over the edge between the tiles"
+    assert np.abs(whole.bands - expected)[:, 5:-5, 5:-5].max() < 2.5, "also across the edge between the tiles"
     part = Window(mosaic.window.row + 33, mosaic.window.col + 470, 111, 77)
     np.testing.assert_array_equal(
         mosaic.read(part).bands, whole.bands[:, *part.slices_in(mosaic.window)], "windows are crops"
@@ -93,18 +93,18 @@ def deepened(folder: Path, tile: Tile, *, seed: int = 0) -> NDArray[np.uint16]:
     return samples
 
 
-def test_sixteen_bits_are_read_over_their_whole_range_where_they_are_accepted(tmp_path: Path) -> None:
+def test_accepted_sixteen_bits_are_read_over_their_whole_range(tmp_path: Path) -> None:
     tiles = [tile_at(0, 0, SIZE), tile_at(0, 1, SIZE)]
     samples = np.concatenate([deepened(tmp_path, tile, seed=i) for i, tile in enumerate(tiles)], axis=2)
     message = refusal(tmp_path, bands=IMAGERY)
-    assert "samples are uint16; expected uint8; accepted, v is read as v · 255 / 65535, rounded" in message
+    assert "samples are uint16; expected uint8; accepted samples v are read as v · 255 / 65535, rounded" in message
     assert REASONS["bit_depth"] in message
     options = {"domain": Domain("D034_2021"), "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     report = index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
     assert report.limits == ("bit_depth",)
-    assert any("limit bit_depth accepted" in said for _, said in report.notes)
+    assert any("limit bit_depth accepted" in note for _, note in report.notes)
     mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE), bands=IMAGERY)
-    # In whole numbers: v · 255 / 65535 is v / 257, and 257 is odd, so nothing lies between two levels.
+    # In integers: v · 255 / 65535 is v / 257, and 257 is odd, so no value lies exactly between two levels.
     expected = (samples[:4].astype(np.int64) + 128) // 257
     np.testing.assert_array_equal(mosaic.read(mosaic.window).bands, expected)
     part = Window(mosaic.window.row + 33, mosaic.window.col + 470, 111, 77)
@@ -115,7 +115,7 @@ def test_sixteen_bits_are_read_over_their_whole_range_where_they_are_accepted(tm
     assert open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE).inputs_digest(part) != before
 
 
-def test_twelve_bits_in_sixteen_come_out_dark_and_the_radiometry_says_so(tmp_path: Path) -> None:
+def test_twelve_bits_in_sixteen_become_dark_and_are_refused_as_radiometry(tmp_path: Path) -> None:
     tile = tile_at(0, 0, SIZE)
     left, _, _, top = tile.window.bounds
     for infrared in (False, True):
@@ -126,7 +126,7 @@ def test_twelve_bits_in_sixteen_come_out_dark_and_the_radiometry_says_so(tmp_pat
     assert "red mean 8" in refusal(tmp_path, recipe=recipe, accept=("bit_depth",))
 
 
-def test_black_in_sixteen_bits_is_no_file_that_could_not_be_read(tmp_path: Path) -> None:
+def test_black_in_sixteen_bits_is_not_taken_for_an_unreadable_file(tmp_path: Path) -> None:
     tile = tile_at(0, 0, SIZE)
     left, _, _, top = tile.window.bounds
     samples = noise(tile).astype(np.uint16) * 257
@@ -142,7 +142,7 @@ def test_black_in_sixteen_bits_is_no_file_that_could_not_be_read(tmp_path: Path)
     assert not mosaic.read(corner).valid.any(), "black that touches the delivery's edge"
 
 
-def test_land_outside_metropolitan_france_is_refused_and_its_names_are_read(tmp_path: Path) -> None:
+def test_overseas_imagery_is_refused_or_read_on_its_own_lattice(tmp_path: Path) -> None:
     tile = Tile.named("03100-76700", SIZE)
     for infrared in (False, True):
         name = imagery_name(tile.name, departement="974", year=2022, infrared=infrared, suffix="tif")
@@ -183,38 +183,38 @@ def test_levels_far_from_the_training_images_are_refused(
     assert "red mean" in message
     assert REASONS["radiometry"] in message
     report = index([tmp_path], recipe=recipe, accept=("radiometry",), **options)  # type: ignore[arg-type]
-    assert any("limit radiometry accepted" in said for _, said in report.notes)
+    assert any("limit radiometry accepted" in note for _, note in report.notes)
 
 
-def test_real_patches_are_within_the_stated_factor(shared_data: Path) -> None:
+def test_real_patches_are_within_the_limits_of_radiometry(shared_data: Path) -> None:
     import rasterio
 
     total = None
     for path in sorted((shared_data / "flair_patches").glob("IMG_*.tif")):
         with rasterio.open(path) as file:
             levels = file.read([1, 2, 3, 4]).reshape(4, -1).astype(float)
-        sums = Sums(levels.shape[1], levels.sum(axis=1), levels @ levels.T)
+        sums = BandSums(levels.shape[1], levels.sum(axis=1), levels @ levels.T)
         total = sums if total is None else total + sums
     assert total is not None
     assert radiometry(total, RECIPE) == []
 
 
-def test_fill_does_not_count_among_the_levels(tmp_path: Path) -> None:
+def test_fill_does_not_count_in_the_mean_levels(tmp_path: Path) -> None:
     tile = tile_at(0, 0, SIZE)
     pixels = noise(tile)
     pixels[:, :, 200:] = 255
     write_pair(tmp_path, tile, pixels)
     rvb, irc = (next(p for p in tmp_path.rglob("*.tif") if ("-IRC-" in p.name) == i) for i in (False, True))
-    sums = look(rvb, irc).sums
+    sums = read_lowest_level(rvb, irc).sums
     assert sums.count == 500 * 200
     np.testing.assert_allclose(sums.mean, pixels[:, :, :200].mean(axis=(1, 2)))
     np.testing.assert_allclose(sums.std, pixels[:, :, :200].std(axis=(1, 2)))
 
 
-def test_the_real_pair_of_montpellier_is_far_over_the_threshold_and_a_shift_far_below() -> None:
+def test_the_real_pair_of_montpellier_correlates_and_its_infrared_does_not() -> None:
     if not MONTPELLIER.is_dir():
         pytest.skip("no real data")
-    sums = look(MONTPELLIER / "rvb.tif", MONTPELLIER / "irc.tif").sums
+    sums = read_lowest_level(MONTPELLIER / "rvb.tif", MONTPELLIER / "irc.tif").sums
     correlation = sums.covariance / np.outer(sums.std, sums.std)
     assert correlation[4, 0] == pytest.approx(0.998, abs=0.001)
     assert correlation[5, 1] == pytest.approx(0.997, abs=0.001)
@@ -228,13 +228,13 @@ def test_heights_in_units_are_never_taken_for_metres(tall: int, share: int) -> N
     assert ready_heights(counts) == [] or tall == 255
 
 
-def test_heights_that_cannot_be_are_told_apart() -> None:
-    assert [e.limit for e in relief_heights(np.zeros(100, np.float32))] == ["height_encoding"]
-    assert "below the terrain" in relief_heights(np.full(100, -20, np.float32))[0].sentence
-    assert "is the terrain missing" in relief_heights(np.full(100, 300, np.float32))[0].sentence
-    assert relief_heights(np.zeros(0, np.float32)) == []
+def test_implausible_height_differences_are_found() -> None:
+    assert [e.limit for e in height_differences(np.zeros(100, np.float32))] == ["height_encoding"]
+    assert "below the terrain" in height_differences(np.full(100, -20, np.float32))[0].sentence
+    assert "is the terrain missing" in height_differences(np.full(100, 300, np.float32))[0].sentence
+    assert height_differences(np.zeros(0, np.float32)) == []
     mixed = np.concatenate([np.zeros(900), np.full(100, 12.0)]).astype(np.float32)
-    assert relief_heights(mixed) == []
+    assert height_differences(mixed) == []
 
 
 def test_several_limits_are_noted_in_items_and_collection(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_several_limits_are_noted_in_items_and_collection(tmp_path: Path) -> Non
     accept: tuple[LimitName, ...] = ("height_encoding", "radiometry")
     options = {"domain": delivery.domain, "catalog": tmp_path / "cat", "tile_size": SIZE}
     report = index([delivery.folder], accept=accept, **options)  # type: ignore[arg-type]
-    assert report.limits == ("height_encoding",), "only what is passed"
+    assert report.limits == ("height_encoding",), "only the limit that is exceeded"
     inputs = open_domain(tmp_path / "cat", delivery.domain, tile_size=SIZE)
     assert inputs.limits == inputs.around(delivery.window).limits == ("height_encoding",)
     assert (Mosaic.of(inputs, bands=BANDS).read(inputs.window).bands[4] == 255).all()

@@ -1,4 +1,4 @@
-"""Fill is what is uniform and connected to the delivery's edge; a uniform field inside is data."""
+"""Fill is uniform and connected to the delivery's edge; a uniform area inside is data."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ BANDS = ("red", "green", "blue", "nir")
 
 
 def triangle(size: int) -> NDArray[np.bool_]:
-    """The south-eastern half of a tile, as a border cuts it."""
+    """The south-eastern half of a tile, as if cut by a border."""
     y, x = np.mgrid[:size, :size]
     return np.asarray(x + y > 1.2 * size)
 
@@ -28,7 +28,7 @@ def read(folder: Path, size: int) -> Pixels:
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_fill_at_the_edge_is_no_data_to_the_pixel_and_a_field_inside_stays(tmp_path: Path, value: int) -> None:
+def test_fill_at_the_edge_is_nodata_and_a_uniform_area_inside_is_data(tmp_path: Path, value: int) -> None:
     tile = tile_at(0, 0, 500)
     pixels, cut = noise(tile), triangle(500)
     pixels[:, cut] = value
@@ -48,16 +48,16 @@ def test_a_dark_pixel_beside_the_fill_is_data_unless_every_band_is_dark(tmp_path
     assert not valid[:, 200:].any()
 
 
-def test_a_region_that_only_some_components_share_is_data(tmp_path: Path) -> None:
+def test_a_region_that_is_uniform_in_some_bands_only_is_data(tmp_path: Path) -> None:
     tile = tile_at(0, 0)
     pixels = noise(tile)
-    # Narrow, so that the infrared still looks like the colours' own.
+    # Narrow, so that infrared and colours still correlate.
     pixels[:3, :, 246:] = 255
     write_pair(tmp_path, tile, pixels)
     assert read(tmp_path, 250).valid.all()
 
 
-def test_a_uniform_field_on_the_edge_between_two_tiles_is_data(tmp_path: Path) -> None:
+def test_a_uniform_area_on_the_edge_between_two_tiles_is_data(tmp_path: Path) -> None:
     def with_roof(tile: Tile) -> NDArray[np.uint8]:
         pixels = noise(tile)
         pixels[:, 100:150, 200:] = 255
@@ -73,7 +73,7 @@ def test_a_uniform_field_on_the_edge_between_two_tiles_is_data(tmp_path: Path) -
     np.testing.assert_array_equal(valid, expected)
 
 
-def test_fill_reaches_through_a_neighbour_to_the_edge(tmp_path: Path) -> None:
+def test_fill_is_connected_to_the_edge_through_a_neighbour(tmp_path: Path) -> None:
     def half(tile: Tile) -> NDArray[np.uint8]:
         pixels = noise(tile)
         pixels[:, :, 120:] = 0
@@ -101,12 +101,12 @@ def test_fill_of_a_jpeg_2000_pair_is_found_on_its_lowest_level(tmp_path: Path, l
     pixels[:, cut] = 0
     path, _ = write_pair(tmp_path, tile, pixels, suffix="jp2", lossless=lossless)
     with rasterio.open(path) as file:
-        assert file.overviews(1), "there is a lower level to look at"
+        assert file.overviews(1), "the file has a lower level"
     valid = read(tmp_path, size).valid
     if lossless:
         np.testing.assert_array_equal(valid, ~cut)
     else:
-        # Lossy compression rings some pixels far over the border.
+        # Lossy compression changes some pixels far beyond the border.
         wrong = valid == cut
         assert wrong.mean() < 0.002
         y, x = np.nonzero(wrong)
@@ -114,9 +114,7 @@ def test_fill_of_a_jpeg_2000_pair_is_found_on_its_lowest_level(tmp_path: Path, l
 
 
 @pytest.mark.parametrize("lossless", [True, False])
-def test_a_white_margin_around_a_delivery_is_no_data_and_a_white_roof_in_it_is_data(
-    tmp_path: Path, *, lossless: bool
-) -> None:
+def test_a_white_margin_is_nodata_and_a_white_roof_is_data(tmp_path: Path, *, lossless: bool) -> None:
     size = 1250
     fields = np.random.default_rng(1).integers(30, 220, (6, 25, 25)).astype(np.uint8)
     fields[4:] = fields[:2]
@@ -128,8 +126,8 @@ def test_a_white_margin_around_a_delivery_is_no_data_and_a_white_roof_in_it_is_d
     pixels[:, margin] = 255
     write_pair(tmp_path, tile_at(0, 0, size), pixels, suffix="jp2", lossless=lossless)
     report = index([tmp_path], domain=Domain("D034_2021"), catalog=tmp_path / "cat", tile_size=size, bands=BANDS)
-    assert [said for _, said in report.notes if "fill" in said] == [
-        "imagery: white fill that is connected to the delivery's edge is no data"
+    assert [note for _, note in report.notes if "fill" in note] == [
+        "imagery: white fill that is connected to the delivery's edge is nodata"
     ]
     valid = read(tmp_path, size).valid
     wrong = valid == margin
@@ -140,7 +138,7 @@ def test_a_white_margin_around_a_delivery_is_no_data_and_a_white_roof_in_it_is_d
         assert wrong.mean() < 0.002
 
 
-def test_a_no_data_tag_is_believed_only_where_no_elevation_can_be_so(tmp_path: Path) -> None:
+def test_a_nodata_tag_that_is_a_possible_elevation_is_ignored(tmp_path: Path) -> None:
     tile = tile_at(0, 0)
     write_pair(tmp_path, tile, noise(tile))
     write_relief(tmp_path, "dtm", flat(100), corner=tile.name, side_m=50)
@@ -148,7 +146,7 @@ def test_a_no_data_tag_is_believed_only_where_no_elevation_can_be_so(tmp_path: P
     with rasterio.open(path, "r+") as file:
         file.nodata = 110
     report = index([tmp_path], domain=Domain("D034_2021"), catalog=tmp_path / "cat", tile_size=250)
-    assert ("dsm: no-data tag 110 of 1 files ignored: an elevation may be so") in [said for _, said in report.notes]
+    assert "dsm: nodata tag 110 of 1 files ignored: it is a possible elevation" in [note for _, note in report.notes]
     bands = (*BANDS, "elevation")
     mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=250), bands=bands)
     assert (mosaic.read(mosaic.window).bands[4] == 50).all()

@@ -1,4 +1,4 @@
-"""Heights against surfaces whose value is known everywhere: a plane is the same after bilinear resampling."""
+"""Heights are compared with analytic surfaces: bilinear resampling does not change a plane."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def heights(surface: Surface, terrain: Surface, window: Window = TILE.window) -> NDArray[np.float64]:
-    """Independent: the analytic difference at the centres of 0.20 m pixels, in units of 0.2 m, not rounded."""
+    """The analytic difference at the centres of 0.20 m pixels, in units of 0.2 m, not rounded."""
     left, _, _, top = window.bounds
     x = left + (np.arange(window.width)[None, :] + 0.5) * RESOLUTION_M
     y = top - (np.arange(window.height)[:, None] + 0.5) * RESOLUTION_M
@@ -33,7 +33,7 @@ def heights(surface: Surface, terrain: Surface, window: Window = TILE.window) ->
 
 
 INNER = (slice(5, -5), slice(5, -5))
-"""Without the metre at the files' edges, where no neighbour is there to interpolate towards."""
+"""Without the metre at the files' edges, where a neighbour for the interpolation is missing."""
 
 
 def read(folder: Path, window: Window = TILE.window) -> NDArray[np.uint8]:
@@ -44,17 +44,16 @@ def read(folder: Path, window: Window = TILE.window) -> NDArray[np.uint8]:
 
 
 def notes(folder: Path) -> list[str]:
-    return [
-        said for _, said in index([folder], domain=Domain("D034_2021"), catalog=folder / "cat", tile_size=SIZE).notes
-    ]
+    report = index([folder], domain=Domain("D034_2021"), catalog=folder / "cat", tile_size=SIZE)
+    return [note for _, note in report.notes]
 
 
 def assert_heights(found: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:
-    """Rounded alike, but where the expected height lies on the edge between two units."""
+    """Compares rounded heights, with a tolerance for heights between two units."""
     assert np.abs(found - expected).max() <= 0.5 + 1e-3
 
 
-def test_units_are_fifths_of_a_metre_rounded_and_clipped_and_unknown_is_ground() -> None:
+def test_units_are_rounded_and_clipped_and_unknown_heights_are_0() -> None:
     surface = np.array([[100.0, 101.0, 100.29, 99.0, 151.2, 1000.0, NODATA_M, 100.0, np.nan]], np.float32)
     terrain = np.array([[100.0, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0, NODATA_M, 100.0]], np.float32)
     units, known = height_units(surface, terrain, step_m=0.2)
@@ -62,17 +61,19 @@ def test_units_are_fifths_of_a_metre_rounded_and_clipped_and_unknown_is_ground()
     assert known.tolist() == [[True] * 6 + [False] * 3]
 
 
-def test_the_half_pixel_shift_of_rge_alti_comes_out_right_against_a_plane(tmp_path: Path) -> None:
+def test_the_half_pixel_shift_of_rge_alti_is_right_for_a_sloping_surface(tmp_path: Path) -> None:
     make_delivery(tmp_path, at=[(0, 0)], size=SIZE, terrain=None, surface=None)
     write_relief(tmp_path, "dsm", slope, corner=TILE.name, side_m=100)
-    # RGE ALTI's neighbours to the north and west cover the half pixel that this one is shifted by.
+    # RGE ALTI's neighbours to the north and west would cover the half pixel by which this file is shifted.
     write_relief(tmp_path, "dtm", flat(100), corner=TILE.name, side_m=101, step=1.0, as_rge_alti=True)
     assert_heights(read(tmp_path)[INNER], heights(slope, flat(100))[INNER])
-    assert "dtm: 1 of 1 files carry no CRS: taken as Lambert-93" in notes(tmp_path)
-    assert any(n.startswith("dtm: 1 of 1 files lie half a pixel off their names") for n in notes(tmp_path))
+    assert "dtm: 1 of 1 files have no CRS: Lambert-93 is used" in notes(tmp_path)
+    assert any(
+        n.startswith("dtm: 1 of 1 files lie half a pixel off the corner in their names") for n in notes(tmp_path)
+    )
 
 
-def test_a_sloping_rge_alti_terrain_is_where_its_georeference_has_it(tmp_path: Path) -> None:
+def test_the_half_pixel_shift_of_rge_alti_is_right_for_a_sloping_terrain(tmp_path: Path) -> None:
     make_delivery(tmp_path, at=[(0, 0)], size=SIZE, terrain=None, surface=None)
     write_relief(tmp_path, "dsm", flat(160), corner=TILE.name, side_m=100)
     write_relief(tmp_path, "dtm", slope, corner=TILE.name, side_m=101, step=1.0, as_rge_alti=True)
@@ -82,7 +83,7 @@ def test_a_sloping_rge_alti_terrain_is_where_its_georeference_has_it(tmp_path: P
     assert np.abs(shifted - expected)[INNER].max() > 1.9, "the test would see the shift"
 
 
-def test_files_side_by_side_leave_no_seam(tmp_path: Path) -> None:
+def test_adjacent_files_leave_no_seam(tmp_path: Path) -> None:
     for folder, corners, side in (
         ("one", [TILE.name], 100.0),
         ("four", [tile_at(r, c, 250).name for r in (0, 1) for c in (0, 1)], 50.0),
@@ -100,7 +101,7 @@ def test_heights_of_a_curved_surface_are_within_a_unit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dsm", "dtm"])
-def test_a_hole_is_ground_and_its_surroundings_keep_their_height(tmp_path: Path, kind: str) -> None:
+def test_a_hole_is_0_and_its_surroundings_keep_their_height(tmp_path: Path, kind: str) -> None:
     make_delivery(tmp_path, at=[(0, 0)], size=SIZE, terrain=None, surface=None)
     hole = (slice(40, 80), slice(60, 100))
     for each, level in (("dsm", 110.0), ("dtm", 100.0)):
@@ -111,7 +112,7 @@ def test_a_hole_is_ground_and_its_surroundings_keep_their_height(tmp_path: Path,
     assert (found == 50).all()
 
 
-def test_where_grids_overlap_the_finer_counts_and_the_coarser_fills_its_holes(tmp_path: Path) -> None:
+def test_the_finer_grid_has_priority_and_the_coarser_fills_its_holes(tmp_path: Path) -> None:
     make_delivery(tmp_path, at=[(0, 0)], size=SIZE, terrain=None, surface=flat(120))
     write_relief(tmp_path, "dtm", flat(100), corner=TILE.name, side_m=101, step=1.0, as_rge_alti=True)
     write_relief(tmp_path, "dtm", flat(110), corner=TILE.name, side_m=50, hole=(slice(20, 60), slice(20, 60)))
@@ -122,10 +123,10 @@ def test_where_grids_overlap_the_finer_counts_and_the_coarser_fills_its_holes(tm
     assert (found[255:] == 100).all()
 
 
-def test_a_part_without_files_is_ground_and_is_noted(tmp_path: Path) -> None:
+def test_a_part_without_elevation_is_0_and_is_noted(tmp_path: Path) -> None:
     make_delivery(tmp_path, at=[(0, 0)], size=SIZE, terrain=flat(100), surface=None)
     write_relief(tmp_path, "dsm", flat(110), corner=TILE.name, side_m=50)
     found = read(tmp_path)
     assert (found[:250, :250] == 50).all()
     assert not found[253:].any()
-    assert any("files are there for 25.00% of the tile" in n for n in notes(tmp_path))
+    assert any("files cover 25.00% of the tile" in n for n in notes(tmp_path))

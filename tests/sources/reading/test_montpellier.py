@@ -1,4 +1,4 @@
-"""The real BD ORTHO pair and LiDAR models of Montpellier, placed in a delivery under IGN's names."""
+"""The real BD ORTHO pair and LiDAR models of Montpellier, in a delivery with IGN's names."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.deliveries import write_raster
 TILE = Tile.named("0770-6278", 5000)
 DOMAIN = Domain("D034_2021")
 PLACE = Window.from_bounds((770549.8, 6277549.8, 770600.2, 6277600.2))
-"""Where the 252 × 252 px that there are lie."""
+"""Position of the 252 × 252 real pixels."""
 
 
 def real(path: Path) -> NDArray[np.uint8]:
@@ -29,9 +29,9 @@ def real(path: Path) -> NDArray[np.uint8]:
 
 
 def place(folder: Path, data: Path) -> NDArray[np.uint8]:
-    """A delivery of one tile of 1 km, black but for the real extract; returns the extract (6, y, x).
+    """Writes a delivery of one tile of 1 km, black around the real extract; returns the extract (6, y, x).
 
-    The infrared as IGN delivers it, JPEG 2000; the colours with the real file's odd CRS and no-data tag.
+    The infrared is JPEG 2000, as IGN delivers it; the colours have the real file's odd CRS and nodata tag.
     """
     extract = np.concatenate([real(data / "rvb.tif"), real(data / "irc.tif")])
     pixels = np.zeros((6, *TILE.window.shape), np.uint8)
@@ -59,7 +59,7 @@ def placed(
     return extract, report, Mosaic.of(inputs, bands=BANDS)
 
 
-def test_the_mosaic_has_the_real_pixels_and_no_data_around_them(
+def test_the_mosaic_has_the_real_pixels_and_nodata_around_them(
     placed: tuple[NDArray[np.uint8], IndexReport, Mosaic],
 ) -> None:
     extract, _, mosaic = placed
@@ -74,29 +74,28 @@ def test_the_mosaic_has_the_real_pixels_and_no_data_around_them(
     assert not corner.valid.any()
 
 
-def test_the_index_says_what_it_did_about_crs_no_data_tag_missing_elevation_and_fill(
+def test_the_index_notes_the_crs_the_nodata_tag_missing_elevation_and_fill(
     placed: tuple[NDArray[np.uint8], IndexReport, Mosaic],
 ) -> None:
     _, report, _ = placed
-    said = [sentence for _, sentence in report.notes]
-    assert said == [
-        "rvb: CRS without the code EPSG:2154; its projection parameters are Lambert-93's: taken so",
-        "rvb: no-data tag 255 ignored: it is a legal value of 8-bit pixels",
-        "elevation: files are there for 1.50% of the tile; elsewhere the height is 0, the ground's",
-        "imagery: black fill that is connected to the delivery's edge is no data",
+    assert [note for _, note in report.notes] == [
+        "rvb: the CRS lacks the code EPSG:2154; it is used because its parameters are Lambert-93's",
+        "rvb: nodata tag 255 ignored: 8-bit pixels can have this value",
+        "elevation: files cover 1.50% of the tile; elsewhere the height is 0",
+        "imagery: black fill that is connected to the delivery's edge is nodata",
     ]
     assert {p.parent.name for p in report.ignored} == {"DHM"}
     assert len(report.ignored) == 6
 
 
-def test_heights_are_the_models_difference_resampled_bilinearly(
+def test_heights_are_the_bilinearly_resampled_difference_of_the_models(
     placed: tuple[NDArray[np.uint8], IndexReport, Mosaic], shared_data: Path
 ) -> None:
     _, _, mosaic = placed
     name = "test_data_77055_627760_LA93_IGN69_50CM_TIN.tif"
     folder = shared_data / "bdortho_montpellier"
     surface, terrain = (real(folder / kind / name)[0].astype(np.float64) for kind in ("DSM", "DTM"))
-    # The file covers x 770550..770600, y 6277550..6277600; its inner part depends on no neighbour.
+    # The file covers x 770550..770600, y 6277550..6277600; its inner part does not depend on a neighbour.
     centres = (np.arange(10, 240) + 0.5) * 0.2 / 0.5 - 0.5
     grid = np.meshgrid(centres, centres, indexing="ij")
     expected = np.clip((map_coordinates(surface, grid, order=1) - map_coordinates(terrain, grid, order=1)) * 5, 0, 255)
@@ -105,7 +104,7 @@ def test_heights_are_the_models_difference_resampled_bilinearly(
     assert found.max() > 20
 
 
-def test_the_real_files_crs_is_lambert_93_by_its_parameters(shared_data: Path) -> None:
+def test_the_real_crs_is_lambert_93_by_its_parameters(shared_data: Path) -> None:
     with rasterio.open(shared_data / "bdortho_montpellier" / "rvb.tif") as file:
         assert match_crs(file.crs) == ("parameters", "EPSG:2154")
     assert match_crs(rasterio.CRS.from_epsg(2154)) == ("code", "EPSG:2154")
@@ -114,10 +113,10 @@ def test_the_real_files_crs_is_lambert_93_by_its_parameters(shared_data: Path) -
 
 
 @pytest.mark.parametrize("code", [5698, 5699, 9793, 9794, 10499])
-def test_lambert_93_with_a_height_or_of_a_later_realisation_is_lambert_93(code: int) -> None:
+def test_lambert_93_with_heights_or_of_a_later_realisation_is_lambert_93(code: int) -> None:
     assert match_crs(rasterio.CRS.from_epsg(code)) == ("parameters", "EPSG:2154")
 
 
 @pytest.mark.parametrize("code", [27572, 3949, 32740, 26920])
-def test_other_lamberts_and_other_continents_utm_zones_are_no_lattice(code: int) -> None:
+def test_other_lamberts_and_utm_zones_of_other_continents_are_refused(code: int) -> None:
     assert match_crs(rasterio.CRS.from_epsg(code)) == ("other", f"EPSG:{code}")

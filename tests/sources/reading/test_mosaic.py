@@ -1,4 +1,4 @@
-"""A mosaic reads any window as if the whole were in memory, from any thread, and names the file that fails."""
+"""A mosaic reads any window like a crop of the whole, from any thread, and names unreadable files."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from rasterio.env import get_gdal_config, set_gdal_config
 from pipeline.errors import CatalogError, SourceError
 from pipeline.grid import Window
 from pipeline.sources import BANDS, Mosaic, Pixels, Source, index, open_domain
-from pipeline.sources.reading.dataset_cache import _HANDLES, HANDLES_PER_THREAD
+from pipeline.sources.reading.dataset_cache import _OPEN, DATASETS_PER_THREAD
 from tests.support.deliveries import (
     Delivery,
     flat,
@@ -30,7 +30,7 @@ from tests.support.deliveries import (
 
 SIZE = 250
 PLACES = [(0, 0), (0, 1), (1, 0)]
-"""Three of four places: a corner of the bounding window lies in no tile."""
+"""Three of four positions, so that a corner of the bounding window lies in no tile."""
 
 
 def mosaic_of(delivery: Delivery, catalog: Path, *, bands: tuple[str, ...] = BANDS) -> Mosaic:
@@ -64,13 +64,13 @@ def placed(window: Window, extent: Window) -> Window:
     return Window(extent.row + window.row, extent.col + window.col, window.height, window.width)
 
 
-def test_the_bands_are_rvb_and_the_infrareds_first_component(delivery: Delivery, whole: Pixels) -> None:
+def test_the_bands_are_rvb_and_the_first_component_of_irc(delivery: Delivery, whole: Pixels) -> None:
     np.testing.assert_array_equal(whole.bands[:4], delivery.imagery[:4])
     assert not np.array_equal(whole.bands[3], delivery.imagery[4])
 
 
 @given(windows(), st.tuples(*(st.integers(0, 40) for _ in range(4))))
-def test_room_around_a_window_is_left_empty_and_changes_no_pixel(
+def test_the_margin_around_a_window_is_empty_and_changes_no_pixel(
     mosaic: Mosaic, whole: Pixels, window: Window, room: tuple[int, int, int, int]
 ) -> None:
     place = placed(window, mosaic.window)
@@ -83,14 +83,14 @@ def test_room_around_a_window_is_left_empty_and_changes_no_pixel(
     np.testing.assert_array_equal(read.valid, np.pad(expected.valid, pads))
 
 
-def test_outside_every_tile_there_is_no_data_and_every_band_is_zero(delivery: Delivery, whole: Pixels) -> None:
+def test_outside_all_tiles_pixels_are_0_and_not_valid(delivery: Delivery, whole: Pixels) -> None:
     np.testing.assert_array_equal(whole.valid, delivery.covered)
     assert not whole.bands[:, ~delivery.covered].any()
     assert whole.bands[4][delivery.covered].any()
 
 
 @given(window=windows())
-def test_reading_a_window_is_cropping_the_whole(mosaic: Mosaic, whole: Pixels, window: Window) -> None:
+def test_a_window_equals_a_crop_of_the_whole(mosaic: Mosaic, whole: Pixels, window: Window) -> None:
     read = mosaic.read(placed(window, mosaic.window))
     part = placed(window, mosaic.window).slices_in(mosaic.window)
     np.testing.assert_array_equal(read.bands, whole.bands[:, *part])
@@ -105,7 +105,7 @@ def test_a_mosaic_around_a_window_reads_the_same_pixels_there(mosaic: Mosaic, wh
     np.testing.assert_array_equal(near.read(place).bands, whole.bands[:, *place.slices_in(mosaic.window)])
 
 
-def test_a_mosaic_around_a_window_is_smaller_and_reads_no_further(mosaic: Mosaic) -> None:
+def test_a_mosaic_around_a_window_pickles_smaller_and_reads_no_further(mosaic: Mosaic) -> None:
     near = mosaic.around(Window(mosaic.window.row, mosaic.window.col, 10, 10))
     assert len(pickle.dumps(near)) < 0.6 * len(pickle.dumps(mosaic))
     with pytest.raises(SourceError, match="exceeds the readable"):
@@ -113,15 +113,15 @@ def test_a_mosaic_around_a_window_is_smaller_and_reads_no_further(mosaic: Mosaic
 
 
 @pytest.mark.parametrize("bands", [("nir", "blue", "red"), ("elevation", "green"), ("green", "nir", "blue", "red")])
-def test_any_bands_come_in_the_order_that_was_asked(mosaic: Mosaic, whole: Pixels, bands: tuple[str, ...]) -> None:
+def test_bands_are_read_in_the_requested_order(mosaic: Mosaic, whole: Pixels, bands: tuple[str, ...]) -> None:
     some = Mosaic.of(mosaic.inputs, bands=bands).read(mosaic.window)
     np.testing.assert_array_equal(some.bands, whole.bands[[BANDS.index(b) for b in bands]])
 
 
-def test_bands_that_are_none_or_hold_no_imagery_are_refused(mosaic: Mosaic) -> None:
+def test_unknown_bands_and_bands_without_imagery_are_refused(mosaic: Mosaic) -> None:
     with pytest.raises(CatalogError, match=r"unknown bands \['swir'\]"):
         Mosaic.of(mosaic.inputs, bands=("red", "swir"))
-    with pytest.raises(CatalogError, match="hold no imagery"):
+    with pytest.raises(CatalogError, match="contain no imagery"):
         Mosaic.of(mosaic.inputs, bands=("elevation",))
 
 
@@ -130,7 +130,7 @@ def test_a_window_that_leaves_the_domain_is_refused(mosaic: Mosaic) -> None:
         mosaic.read(mosaic.window.grow(1))
 
 
-def test_a_pickled_mosaic_reads_the_same_and_any_number_of_threads_do(mosaic: Mosaic, whole: Pixels) -> None:
+def test_a_pickled_mosaic_reads_the_same_pixels_from_several_threads(mosaic: Mosaic, whole: Pixels) -> None:
     source: Source = pickle.loads(pickle.dumps(mosaic))
     assert source == mosaic
     parts = list(mosaic.window.split(90)) * 2
@@ -139,13 +139,13 @@ def test_a_pickled_mosaic_reads_the_same_and_any_number_of_threads_do(mosaic: Mo
             np.testing.assert_array_equal(pixels.bands, whole.bands[:, *part.slices_in(mosaic.window)])
 
 
-def test_a_thread_keeps_a_bounded_number_of_handles(mosaic: Mosaic) -> None:
+def test_a_thread_keeps_a_limited_number_of_datasets_open(mosaic: Mosaic) -> None:
     for part in mosaic.window.split(100):
         mosaic.around(part).read(part)
-    assert 0 < len(_HANDLES.open) <= HANDLES_PER_THREAD
+    assert 0 < len(_OPEN.by_name) <= DATASETS_PER_THREAD
 
 
-def test_the_array_for_people_is_lazy_named_and_located(mosaic: Mosaic, whole: Pixels) -> None:
+def test_the_xarray_is_lazy_and_has_coordinates_and_crs(mosaic: Mosaic, whole: Pixels) -> None:
     array = mosaic.to_xarray(200)
     assert (array.dims, array.dtype, array.shape) == (("band", "y", "x"), np.uint8, (5, 500, 500))
     assert array.data.chunks == ((5,), (200, 200, 100), (200, 200, 100))
@@ -160,18 +160,18 @@ def test_the_array_for_people_is_lazy_named_and_located(mosaic: Mosaic, whole: P
         np.testing.assert_array_equal(array.compute().values, whole.bands)
 
 
-def test_nothing_is_read_until_pixels_are_wanted(tmp_path: Path) -> None:
+def test_the_xarray_reads_files_only_when_it_is_computed(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0)])
     mosaic = mosaic_of(delivery, tmp_path / "cat")
     for path in delivery.folder.rglob("*.tif"):
         path.unlink()
     array = mosaic.to_xarray()
-    with pytest.raises(SourceError, match="No such file"):
+    with pytest.raises(SourceError, match="it is missing"):
         array.compute()
 
 
 @pytest.mark.parametrize("kind", ["rvb", "irc", "dsm"])
-def test_a_file_that_fails_is_named_with_domain_and_tile_and_never_zeros(tmp_path: Path, kind: str) -> None:
+def test_an_unreadable_file_is_an_error_with_domain_and_tile_not_zeros(tmp_path: Path, kind: str) -> None:
     delivery = make_delivery(tmp_path / "in", suffix="jp2")
     mosaic = mosaic_of(delivery, tmp_path / "cat")
     name = delivery.tiles[1].name
@@ -185,10 +185,10 @@ def test_a_file_that_fails_is_named_with_domain_and_tile_and_never_zeros(tmp_pat
         mosaic.read(delivery.tiles[1].window)
     assert f"domain D034_2021, tiles {name}: {victim} cannot be read: " in str(caught.value)
     imagery = Mosaic.of(mosaic.inputs, bands=("red", "nir"))
-    assert imagery.read(delivery.tiles[2].window).valid.all(), "other tiles are read"
+    assert imagery.read(delivery.tiles[2].window).valid.all(), "other tiles can be read"
 
 
-def test_a_read_succeeds_once_the_file_is_back(tmp_path: Path) -> None:
+def test_a_read_succeeds_when_the_file_is_back(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0)])
     mosaic = mosaic_of(delivery, tmp_path / "cat")
     victim = mosaic.inputs.assets[0].path
@@ -200,8 +200,8 @@ def test_a_read_succeeds_once_the_file_is_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dsm", "dtm"])
-def test_an_elevation_file_that_vanished_is_an_error_and_is_read_when_it_is_back(tmp_path: Path, kind: str) -> None:
-    """The other tile keeps GDAL's pool alive, and with it the memory of what could not be opened: silent ground."""
+def test_a_missing_elevation_file_is_an_error_and_is_read_when_it_is_back(tmp_path: Path, kind: str) -> None:
+    """The other tile keeps GDAL's pool alive, which remembers the unreadable file and then reads 0 without an error."""
     delivery = make_delivery(tmp_path / "in", at=[(0, 0), (0, 4)])
     mosaic = mosaic_of(delivery, tmp_path / "cat")
     near, far = (tile.window for tile in delivery.tiles)
@@ -221,7 +221,7 @@ def test_an_elevation_file_that_vanished_is_an_error_and_is_read_when_it_is_back
         assert np.abs(heights - expected)[5:-5, 5:-5].max() < 1.0
 
 
-def test_a_ready_height_counts_before_surface_and_terrain(tmp_path: Path) -> None:
+def test_a_ready_height_has_priority_over_surface_and_terrain(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0), (0, 1)])
     tile = delivery.tiles[0]
     left, _, _, top = tile.window.bounds
@@ -236,7 +236,7 @@ def test_a_ready_height_counts_before_surface_and_terrain(tmp_path: Path) -> Non
     np.testing.assert_array_equal(across[:, SIZE:], mosaic.read(tile_at(0, 1).window).bands[4])
 
 
-def test_a_file_that_is_replaced_and_indexed_again_is_read_anew_by_the_same_process(tmp_path: Path) -> None:
+def test_a_file_that_was_replaced_and_indexed_is_read_again_in_the_process(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0)])
     before = mosaic_of(delivery, tmp_path / "cat").read(delivery.window)
     other = noise(delivery.tiles[0], seed=1)
@@ -248,7 +248,7 @@ def test_a_file_that_is_replaced_and_indexed_again_is_read_anew_by_the_same_proc
     assert not (before.bands[4] > 180).any()
 
 
-def test_indexing_leaves_gdals_cache_as_it_was(tmp_path: Path) -> None:
+def test_indexing_does_not_change_gdals_cache_size(tmp_path: Path) -> None:
     before = get_gdal_config("GDAL_CACHEMAX")
     try:
         set_gdal_config("GDAL_CACHEMAX", 300 * 2**20)
@@ -259,12 +259,12 @@ def test_indexing_leaves_gdals_cache_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rvb", "irc", "dsm"])
-def test_a_missing_file_fails_every_read_and_not_only_the_first(tmp_path: Path, kind: str) -> None:
-    """GDAL's pool remembers what it could not open and then fails without a message: zeros for whoever believes it."""
+def test_a_missing_file_fails_every_read_not_only_the_first(tmp_path: Path, kind: str) -> None:
+    """GDAL's pool remembers files that it could not open, and later reads give 0 without an error."""
     delivery = make_delivery(tmp_path / "in", at=[(0, 0), (0, 4)])
     mosaic = mosaic_of(delivery, tmp_path / "cat")
     near, far = (tile.window for tile in delivery.tiles)
-    mosaic.around(far).read(far)  # keeps GDAL's pool alive, and the files of the other tile closed
+    mosaic.around(far).read(far)  # keeps GDAL's pool alive, with the files of the other tile closed
     next(a.path for a in mosaic.inputs.tiles[0].assets if a.kind == kind).unlink()
     corner = Window(near.row, near.col, 40, 40)
     for _ in range(3):

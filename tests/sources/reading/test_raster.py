@@ -1,4 +1,4 @@
-"""One file, or an array, is read as a mosaic is; what does not fit the recipe is refused when it is opened."""
+"""A single raster is read like a mosaic; one that does not fit the recipe is refused when it is opened."""
 
 import pickle
 from pathlib import Path
@@ -24,7 +24,7 @@ def raster(tmp_path: Path) -> Path:
     return write_raster(tmp_path / "in.tif", pixels, 500_000, 6_500_000, nodata=0)
 
 
-def test_a_raster_counts_from_its_own_corner_and_no_data_is_its_tag_in_all_bands(raster: Path) -> None:
+def test_a_raster_counts_from_its_corner_and_nodata_is_the_tag_in_all_bands(raster: Path) -> None:
     source: GeoSource = pickle.loads(pickle.dumps(Raster.open(raster, bands=BANDS)))
     assert source.window == Window(0, 0, 60, 70)
     assert source.geobox == GeoBox((60, 70), Affine(0.2, 0.0, 500_000.0, 0.0, -0.2, 6_500_000.0), "EPSG:2154")
@@ -44,7 +44,7 @@ def test_a_raster_counts_from_its_own_corner_and_no_data_is_its_tag_in_all_bands
         (PIXELS, {"crs": None}, "has no CRS or no georeference"),
     ],
 )
-def test_a_raster_that_does_not_fit_is_refused_by_name(
+def test_a_raster_that_does_not_fit_is_refused(
     tmp_path: Path, pixels: np.ndarray, how: dict[str, object], problem: str
 ) -> None:
     path = write_raster(tmp_path / "in.tif", pixels, 500_000, 6_500_000, **how)
@@ -52,20 +52,20 @@ def test_a_raster_that_does_not_fit_is_refused_by_name(
         Raster.open(path, bands=BANDS)
 
 
-def test_what_is_no_raster_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_raster_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.tif").write_text("no raster")
     with pytest.raises(SourceError, match="cannot be opened as a raster"):
         Raster.open(tmp_path / "in.tif", bands=BANDS)
 
 
-def test_a_raster_that_breaks_later_is_named(raster: Path) -> None:
+def test_a_raster_that_is_damaged_later_is_named(raster: Path) -> None:
     source = Raster.open(raster, bands=BANDS)
     raster.write_bytes(raster.read_bytes()[:3000])
     with pytest.raises(SourceError, match=f"{raster}: cannot be read"):
         source.read(source.window)
 
 
-def test_a_real_image_with_alpha_for_a_fourth_band_is_not_taken_for_five_bands(shared_data: Path) -> None:
+def test_a_real_image_with_alpha_is_not_taken_for_five_bands(shared_data: Path) -> None:
     with pytest.raises(SourceError, match="has 4 bands; expected 5"):
         Raster.open(shared_data / "band_order" / "rgba_alpha_is_not_nir.tif", bands=BANDS)
 
@@ -76,7 +76,7 @@ def test_a_real_patch_opens_with_its_five_bands(shared_data: Path) -> None:
     assert source.read(source.window).valid.all()
 
 
-def test_a_raster_that_was_replaced_is_read_anew_once_it_is_opened_again(raster: Path) -> None:
+def test_a_replaced_raster_is_read_again_when_it_is_opened_again(raster: Path) -> None:
     Raster.open(raster, bands=BANDS).read(Window(0, 0, 60, 70))
     write_raster(raster, PIXELS[:, ::-1], 500_000, 6_500_000)
     again = Raster.open(raster, bands=BANDS)

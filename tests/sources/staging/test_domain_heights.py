@@ -1,4 +1,4 @@
-"""Height files against the mosaic that reads the same elevation unstaged, and against analytic surfaces."""
+"""Height files are compared with the mosaic that reads the same elevation, and with analytic surfaces."""
 
 import os
 from pathlib import Path
@@ -14,9 +14,11 @@ from pipeline.errors import DeliveryError, SourceError, StorageError
 from pipeline.grid import RESOLUTION_M, Tile, Window
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.reading.elevation import Elevation
-from pipeline.sources.staging import HeightsReport, Treatment, claimed, holes_of, removable, remove, write_heights
-from pipeline.sources.staging.cleanup import REMOVED
+from pipeline.sources.staging.cleanup import REMOVED_LIST, removable_elevation, remove_elevation
+from pipeline.sources.staging.domain_heights import HeightsReport, write_heights
 from pipeline.sources.staging.height_cog import write_height
+from pipeline.sources.staging.height_record import Treatment, read_record
+from pipeline.sources.staging.unpack import locked_work_folder
 from tests.support.archives import files_of, height_of
 from tests.support.deliveries import Surface, flat, hills, roofs, tile_at, write_pair, write_raster, write_relief
 from tests.support.disk import files_of_at_most
@@ -26,11 +28,11 @@ DOMAIN = Domain("D034_2021")
 TILE = tile_at(0, 0, SIZE)
 LEFT, _, _, TOP = TILE.window.bounds
 INNER = (slice(5, -5), slice(5, -5))
-"""Without the metre at the files' edges, where no neighbour is there to interpolate towards."""
+"""Without the metre at the files' edges, where a neighbour for the interpolation is missing."""
 
 
 def stage(folder: Path, treatment: Treatment = "leave", **how: Any) -> HeightsReport:
-    with claimed(folder) as work:
+    with locked_work_folder(folder) as work:
         return write_heights([folder], domain=DOMAIN, out=folder, tile_size=SIZE, treatment=treatment, work=work, **how)
 
 
@@ -50,7 +52,7 @@ def imagery(folder: Path, *tiles: Tile) -> Path:
 
 
 def analytic(surface: Surface, terrain: Surface, window: Window = TILE.window) -> NDArray[np.float64]:
-    """Independent: the difference at the centres of 0.20 m pixels, in units of 0.2 m, not rounded."""
+    """The difference at the centres of 0.20 m pixels, in units of 0.2 m, not rounded."""
     left, _, _, top = window.bounds
     x = left + (np.arange(window.width)[None, :] + 0.5) * RESOLUTION_M
     y = top - (np.arange(window.height)[:, None] + 0.5) * RESOLUTION_M
@@ -62,7 +64,7 @@ def slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]
     return 100 + 0.5313 * (x - LEFT) - 0.3071 * (y - TOP)
 
 
-def test_a_window_of_a_staged_tile_is_that_window_of_the_unstaged_whole(tmp_path: Path) -> None:
+def test_a_window_of_a_staged_tile_equals_that_of_the_unstaged_elevation(tmp_path: Path) -> None:
     folder = imagery(tmp_path, TILE, tile_at(0, 1, SIZE))
     for row in (0, 1):
         for col in range(4):
@@ -83,7 +85,7 @@ def test_a_window_of_a_staged_tile_is_that_window_of_the_unstaged_whole(tmp_path
             np.testing.assert_array_equal(known[inside], where)
 
 
-def test_rge_altis_shift_of_half_a_pixel_comes_out_right_against_a_plane(tmp_path: Path) -> None:
+def test_the_half_pixel_shift_of_rge_alti_is_right_for_a_plane(tmp_path: Path) -> None:
     folder = imagery(tmp_path)
     write_relief(folder, "dsm", flat(160), corner=TILE.name, side_m=100)
     write_relief(folder, "dtm", slope, corner=TILE.name, side_m=101, step=1.0, as_rge_alti=True)
@@ -97,7 +99,7 @@ def test_rge_altis_shift_of_half_a_pixel_comes_out_right_against_a_plane(tmp_pat
 
 
 @pytest.mark.parametrize("treatment", ["leave", "interpolate"])
-def test_parts_change_no_pixel_and_no_hole(tmp_path: Path, treatment: Treatment) -> None:
+def test_the_size_of_parts_changes_no_pixel_and_no_hole(tmp_path: Path, treatment: Treatment) -> None:
     folder = imagery(tmp_path)
     # The hole lies across the edges of parts of 250 px.
     write_relief(folder, "dsm", roofs, corner=TILE.name, side_m=100, hole=(slice(60, 130), slice(90, 130)))
@@ -136,11 +138,11 @@ def test_a_hole_is_filled_from_its_rim(tmp_path: Path) -> None:
     write_relief(folder, "dtm", flat(90), corner=TILE.name, side_m=100)
     stage(folder, "interpolate")
     found, truth = height(folder)[0][40:85, 40:85], analytic(slope, flat(90))[40:85, 40:85]
-    # Across 5 m of hole the slope climbs 15 units; inverse distances flatten it by a part of that.
+    # Across the 5 m of the hole the slope rises by 15 units, which inverse distances flatten a little.
     assert 0.6 < np.abs(found - truth).max() < 5
 
 
-def test_the_middle_of_a_wide_hole_stays_ground_and_is_counted(tmp_path: Path) -> None:
+def test_the_middle_of_a_wide_hole_remains_0_and_is_counted(tmp_path: Path) -> None:
     folder = imagery(tmp_path)
     write_relief(folder, "dsm", flat(110), corner=TILE.name, side_m=100, hole=(slice(20, 180), slice(20, 180)))
     write_relief(folder, "dtm", flat(100), corner=TILE.name, side_m=100)
@@ -154,7 +156,7 @@ def test_the_middle_of_a_wide_hole_stays_ground_and_is_counted(tmp_path: Path) -
     assert "the rest left at 0" in holes.note
 
 
-def test_where_a_coarser_model_knows_the_place_there_is_no_hole(tmp_path: Path) -> None:
+def test_a_coarser_model_fills_the_hole_of_a_finer_one(tmp_path: Path) -> None:
     folder = imagery(tmp_path)
     write_relief(folder, "dsm", flat(120), corner=TILE.name, side_m=100)
     write_relief(folder, "dtm", flat(100), corner=TILE.name, side_m=101, step=1.0, as_rge_alti=True)
@@ -162,10 +164,10 @@ def test_where_a_coarser_model_knows_the_place_there_is_no_hole(tmp_path: Path) 
     ((_, holes),) = stage(folder, "interpolate").holes
     units, _ = height(folder)
     assert holes.share == 0
-    assert (units[60:140, 60:140] == 100).all(), "the coarse terrain, not the fine one's rim"
+    assert (units[60:140, 60:140] == 100).all(), "the coarse terrain, not the rim of the fine one"
 
 
-def test_holes_that_are_left_are_ground_and_the_file_says_so(tmp_path: Path) -> None:
+def test_holes_that_are_left_are_0_and_recorded_in_the_file(tmp_path: Path) -> None:
     folder = imagery(tmp_path)
     write_relief(folder, "dsm", flat(110), corner=TILE.name, side_m=50)
     write_relief(folder, "dtm", flat(100), corner=TILE.name, side_m=100)
@@ -174,15 +176,16 @@ def test_holes_that_are_left_are_ground_and_the_file_says_so(tmp_path: Path) -> 
     assert (units[:250, :250] == 50).all()
     assert not units[253:].any()
     (path,) = folder.rglob("*HAUTEUR.tif")
-    holes = holes_of(path)
-    assert holes is not None
+    record = read_record(path)
+    assert record is not None
+    holes = record.holes
     assert holes.share == (~known).mean()
     assert holes.note is not None
     assert holes.note.startswith(f"height: {holes.share:.2%} of the tile are holes")
     assert holes.note.endswith("left at 0, the ground's height")
 
 
-def test_a_height_is_a_cog_that_carries_its_mask(tmp_path: Path) -> None:
+def test_a_height_is_a_cog_with_an_internal_mask(tmp_path: Path) -> None:
     from rio_cogeo import cog_validate
 
     folder = imagery(tmp_path)
@@ -195,13 +198,13 @@ def test_a_height_is_a_cog_that_carries_its_mask(tmp_path: Path) -> None:
         assert (file.dtypes, file.shape, file.crs.to_epsg(), file.nodata) == (("uint8",), (SIZE, SIZE), 2154, None)
         assert tuple(file.transform)[:6] == pytest.approx(TILE.window.transform)
         assert rasterio.enums.MaskFlags.per_dataset in file.mask_flag_enums[0]
-    assert not list(path.parent.glob("*.msk")), "inside, not beside"
+    assert not list(path.parent.glob("*.msk")), "the mask is in the file"
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_a_height_of_another_program_has_no_holes_to_tell(tmp_path: Path) -> None:
+def test_a_height_of_another_program_has_no_record(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "x.tif", np.zeros((1, 50, 50), np.uint8), LEFT, TOP)
-    assert holes_of(path) is None
+    assert read_record(path) is None
 
 
 def relief(folder: Path, level: float = 110) -> None:
@@ -209,7 +212,7 @@ def relief(folder: Path, level: float = 110) -> None:
     write_relief(folder / "SMALL", "dtm", flat(100), corner=TILE.name, side_m=101, step=1.0, as_rge_alti=True)
 
 
-def test_a_second_stage_writes_nothing_and_a_changed_file_is_seen(tmp_path: Path) -> None:
+def test_a_second_stage_writes_only_heights_whose_inputs_changed(tmp_path: Path) -> None:
     folder = imagery(tmp_path)
     relief(folder)
     assert stage(folder).written == (TILE.name,)
@@ -222,49 +225,49 @@ def test_a_second_stage_writes_nothing_and_a_changed_file_is_seen(tmp_path: Path
     assert stage(folder, "interpolate").written == (TILE.name,), "another treatment"
 
 
-def test_small_files_go_once_the_height_stands_for_them_and_it_stays(tmp_path: Path) -> None:
+def test_elevation_files_are_removed_when_a_height_replaces_them(tmp_path: Path) -> None:
     folder = imagery(tmp_path)
     relief(folder)
     beyond = write_relief(folder / "SMALL", "dtm", flat(90), corner=tile_at(0, 1, SIZE).name, side_m=100)
     report = stage(folder)
-    files = removable(report, out=folder, tile_size=SIZE)
+    files = removable_elevation(report, out=folder, tile_size=SIZE)
     assert beyond not in files
-    assert remove(files, out=folder, domain=DOMAIN) == 2
+    assert remove_elevation(files, out=folder, domain=DOMAIN) == 2
     assert list((folder / "SMALL").rglob("*.*")) == [beyond]
     before = files_of(folder)
     again = stage(folder)
     assert (again.written, again.holes) == ((), report.holes)
     assert files_of(folder) == before
-    assert (folder / REMOVED).is_file()
-    with pytest.raises(DeliveryError, match="that it was made from are gone"):
+    assert (folder / REMOVED_LIST).is_file()
+    with pytest.raises(DeliveryError, match="more of its source files are missing"):
         stage(folder, "interpolate")
 
 
 def test_files_outside_the_staging_folder_are_never_removed(tmp_path: Path) -> None:
     out = imagery(tmp_path / "out")
     relief(tmp_path / "mine")
-    with claimed(out) as work:
+    with locked_work_folder(out) as work:
         report = write_heights(
             [out, tmp_path / "mine"], domain=DOMAIN, out=out, tile_size=SIZE, treatment="leave", work=work
         )
     assert report.written == (TILE.name,)
-    assert removable(report, out=out, tile_size=SIZE) == {}
+    assert removable_elevation(report, out=out, tile_size=SIZE) == {}
 
 
-def test_tiles_without_elevation_and_with_a_delivered_height_are_left(tmp_path: Path) -> None:
+def test_tiles_without_elevation_or_with_a_delivered_height_are_skipped(tmp_path: Path) -> None:
     delivered = tile_at(1, 0, SIZE)
     folder = imagery(tmp_path, TILE, tile_at(0, 5, SIZE), delivered)
     relief(folder)
     left, _, _, top = delivered.window.bounds
-    theirs = folder / "THEIRS" / f"34-2021-{delivered.name}-LA93-0M20-HAUTEUR.tif"
-    write_raster(theirs, np.full((1, SIZE, SIZE), 7, np.uint8), left, top)
+    other = folder / "OTHER" / f"34-2021-{delivered.name}-LA93-0M20-HAUTEUR.tif"
+    write_raster(other, np.full((1, SIZE, SIZE), 7, np.uint8), left, top)
     report = stage(folder)
     assert report.written == (TILE.name,)
-    assert report.lacking == (tile_at(0, 5, SIZE).name,)
+    assert report.without_elevation == (tile_at(0, 5, SIZE).name,)
     assert report.delivered == (delivered.name,)
 
 
-def test_elevation_that_cannot_be_read_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+def test_unreadable_elevation_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     folder = imagery(tmp_path)
     relief(folder)
     (path,) = (folder / "SMALL").rglob("*.tif")

@@ -1,0 +1,46 @@
+"""HTML pages without outside files: Jinja2 templates, one stylesheet, pictures inside the page.
+
+`templates/base.html` is the frame of every page, `templates/parts.html` has what several pages need (tables, pictures,
+classes with their colour), and each page has a template of its own. Python prepares values; templates lay them out.
+"""
+
+import base64
+from datetime import timedelta
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def render(template: str, **values: Any) -> str:
+    """Fills a template of `pipeline/templates`.
+
+    Args:
+        template: its file name, such as `evaluation.html`.
+        values: what it shows, `title` among them; every text is escaped.
+
+    Returns:
+        A whole page, which asks no other file and no server for anything.
+    """
+    return _TEMPLATES.get_template(template).render(values)
+
+
+def _count(number: float) -> str:
+    return f"{number:,}"
+
+
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _png_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("pipeline"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_TEMPLATES.filters |= {"count": _count, "percent": _percent, "duration": _duration, "png_uri": _png_uri}

@@ -1,0 +1,222 @@
+"""Measures a domain's product: coverage, gaps, elevation holes, seams, and which limits they exceed."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline import legend
+from pipeline.config import Campaign, LimitsSection, load_recipe
+from pipeline.domain import Domain
+from pipeline.evaluation.seams import Crossings, SeamRatio
+from pipeline.products.assessment.edge_changes import Cuts, Seams, between_tiles, border_seams, neighbours, tile_seams
+from pipeline.products.national.edition_record import current_edition
+from pipeline.products.tile.seal import SealedTile
+from pipeline.progress import SILENT, Progress
+from pipeline.runs.tracking.status import DomainStatus
+from pipeline.sources.domain_inputs import DomainInputs
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Tiles of the input catalog by state; each is counted once."""
+
+    expected: int
+    sealed: int
+    failed: int
+    """Suspect ones among them."""
+    missing: int
+    """Never sealed, those in flight among them."""
+    damaged: int
+
+    @classmethod
+    def of(cls, state: DomainStatus) -> "Coverage":
+        """Counts a domain's tiles."""
+        failed = len(state.failed) + len(state.suspect)
+        missing = len(state.missing) + len(state.in_flight)
+        sealed, damaged = len(state.sealed), len(state.damaged)
+        return cls(sealed + failed + missing + damaged, sealed, failed, missing, damaged)
+
+    def __add__(self, other: "Coverage") -> "Coverage":
+        own, others = asdict(self), asdict(other)
+        return Coverage(**{name: own[name] + others[name] for name in own})
+
+    @property
+    def share(self) -> float:
+        """0..1 of the tiles that are sealed and whole."""
+        return self.sealed / self.expected if self.expected else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"share": self.share}
+
+
+@dataclass(frozen=True)
+class ElevationHoles:
+    """Shares of tiles without elevation, from `landcover stage`; heights made while reading are not counted."""
+
+    tiles: int
+    """Tiles."""
+    counted: int
+    """Tiles whose share is known."""
+    shares: float
+    """Sum of their shares, 0..1 each."""
+
+    @classmethod
+    def of(cls, inputs: DomainInputs) -> "ElevationHoles":
+        """Of a domain's catalog."""
+        known = [t.hole_share for t in inputs.tiles if t.hole_share is not None]
+        return cls(len(inputs.tiles), len(known), sum(known))
+
+    def __add__(self, other: "ElevationHoles") -> "ElevationHoles":
+        return ElevationHoles(self.tiles + other.tiles, self.counted + other.counted, self.shares + other.shares)
+
+    @property
+    def share(self) -> float | None:
+        """0..1 of the area of the counted tiles; None where none is."""
+        return self.shares / self.counted if self.counted else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"tiles": self.tiles, "tiles_counted": self.counted, "share": self.share}
+
+
+@dataclass(frozen=True, eq=False)
+class QualityMetrics:
+    """Values that limits are compared with, of one domain or of all."""
+
+    coverage: Coverage
+    holes: ElevationHoles
+    pixels: int
+    """Of the sealed tiles."""
+    no_data: int
+    """Of these pixels."""
+    seams: Seams
+
+    @classmethod
+    def of(
+        cls, state: DomainStatus, inputs: DomainInputs, sealed: Sequence[SealedTile], seams: Seams
+    ) -> "QualityMetrics":
+        """Of one domain."""
+        return cls(
+            Coverage.of(state),
+            ElevationHoles.of(inputs),
+            sum(s.tile.window.pixels for s in sealed),
+            sum(s.class_pixels.get(legend.NODATA, 0) for s in sealed),
+            seams,
+        )
+
+    def __add__(self, other: "QualityMetrics") -> "QualityMetrics":
+        return QualityMetrics(
+            self.coverage + other.coverage,
+            self.holes + other.holes,
+            self.pixels + other.pixels,
+            self.no_data + other.no_data,
+            self.seams + other.seams,
+        )
+
+    @property
+    def no_data_share(self) -> float | None:
+        """0..1 of the sealed pixels; None where nothing is sealed."""
+        return self.no_data / self.pixels if self.pixels else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; `seam_ratio` has an object or null for each kind of edge."""
+        return {
+            "coverage": self.coverage.as_json(),
+            "no_data_share": self.no_data_share,
+            "elevation_holes": self.holes.as_json(),
+            "seam_ratio": {kind: ratio_json(ratio) for kind, ratio in self.seams.ratios.items()},
+        }
+
+
+@dataclass(frozen=True)
+class ExceededLimit:
+    """A limit of the campaign that a domain exceeds."""
+
+    domain: Domain
+    figure: str
+    """The limit's key under `limits`, with the kind of edge for seams: `seam_ratio.block`."""
+    value: float
+    limit: float
+    standard_error: float | None = None
+
+    def __str__(self) -> str:
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.4g}"
+        return f"{self.domain}: {self.figure} is {self.value:.4g}{error}; the limit is {self.limit:g}"
+
+
+def exceeded_limits(domain: Domain, metrics: QualityMetrics, limits: LimitsSection) -> tuple[ExceededLimit, ...]:
+    """The limits that a domain exceeds."""
+    unsealed = metrics.coverage.expected - metrics.coverage.sealed - metrics.coverage.damaged
+    plain: list[tuple[str, float | None, float | None]] = [
+        ("missing_tiles", unsealed, limits.missing_tiles),
+        ("no_data_share", metrics.no_data_share, limits.no_data_share),
+        ("hole_share", metrics.holes.share, limits.hole_share),
+    ]
+    found = [
+        ExceededLimit(domain, name, value, limit)
+        for name, value, limit in plain
+        if value is not None and limit is not None and value > limit
+    ]
+    if limits.seam_ratio is not None:
+        found += [
+            ExceededLimit(domain, f"seam_ratio.{kind}", ratio.ratio, limits.seam_ratio, ratio.standard_error)
+            for kind, ratio in metrics.seams.ratios.items()
+            if ratio is not None and ratio.exceeds(limits.seam_ratio)
+        ]
+    return tuple(found)
+
+
+def ratio_json(ratio: SeamRatio | None) -> dict[str, float | None] | None:
+    """`ratio` and `standard_error`; None where there is no edge."""
+    return None if ratio is None else asdict(ratio)
+
+
+def cuts_of(campaign: Campaign) -> Cuts:
+    """Positions at which the campaign cuts its tiles."""
+    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    return Cuts.of(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
+
+
+def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, progress: Progress = SILENT) -> Seams:
+    """Counts changes across all edges of a domain's sealed tiles; every pixel of their land cover is read.
+
+    Args:
+        sealed: whole tiles of one domain.
+        cuts: where they were cut.
+        threads: tiles side by side; each takes a strip of a tile and the pixels beside its lines.
+        progress: counts tiles; its total is the caller's.
+
+    Raises:
+        ProductError: a tile cannot be read.
+    """
+    pairs: dict[SealedTile, list[SealedTile]] = {}
+    for one, other in neighbours(sealed):
+        pairs.setdefault(one, []).append(other)
+    found = Seams()
+    with ThreadPoolExecutor(threads) as pool:
+        for counted in progress.track(pool.map(lambda s: _of_tile(s, pairs.get(s, ()), cuts), sealed)):
+            found += counted
+    return found
+
+
+def _of_tile(sealed: SealedTile, beside: Sequence[SealedTile], cuts: Cuts) -> Seams:
+    """A tile's own edges, and those with its eastern and southern neighbours."""
+    return sum((between_tiles(sealed, other, cuts=cuts) for other in beside), tile_seams(sealed, cuts=cuts))
+
+
+def national_borders(campaign: Campaign, sealed: Mapping[Domain, Sequence[SealedTile]]) -> Crossings | None:
+    """Changes across borders of domains in the current edition, which must be whole; None without an edition.
+
+    They are not seams: imagery of two days differs, and so do fields.
+
+    Args:
+        campaign: names the national folder.
+        sealed: domain → its tiles; borders are searched there.
+    """
+    edition = current_edition(campaign.output.national)
+    if edition is None or edition.grid.tile != campaign.grid.tile:
+        return None
+    tiles = {name: [s.tile for s in own] for name, own in sealed.items()}
+    return border_seams(edition, tiles, cuts=cuts_of(campaign))

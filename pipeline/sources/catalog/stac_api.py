@@ -1,0 +1,82 @@
+"""Searches of STAC APIs: pystac-client knows the protocol, and our HTTP client sends the requests.
+
+Import it where it is used: pystac-client compiles grammars for seconds, which no worker and no plan needs.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import pystac
+from pystac.utils import str_to_datetime
+from pystac_client import Client, ItemSearch
+from pystac_client.stac_api_io import StacApiIO
+
+from pipeline.errors import CatalogError
+from pipeline.sources.http_client import fetch
+
+
+def search(
+    source: str,
+    collections: tuple[str, ...],
+    bbox: tuple[float, float, float, float] | None,
+    period: str | None,
+) -> Iterator[pystac.Item]:
+    """Yields the items that an API's search returns, page by page.
+
+    Args:
+        source: URL of the API.
+        collections: names of collections; all where empty.
+        bbox: (west, south, east, north) in degrees.
+        period: a day or `start/end`.
+
+    Raises:
+        CatalogError: an item comes on two pages, as in a search that never ends.
+        OSError: the server cannot be reached or refuses a request.
+        ValueError, KeyError: an answer is not STAC.
+    """
+    returned: set[tuple[str, str]] = set()
+    client = Client.open(source, stac_io=_ClientIO(source))
+    for page in client.search(collections=list(collections) or None, bbox=bbox, datetime=period).pages_as_dicts():
+        for feature in page["features"]:
+            name = (str(feature.get("collection")), str(feature["id"]))
+            if name in returned:
+                raise CatalogError(f"{source}: loops: item {name[1]} of collection {name[0]} comes on two pages")
+            returned.add(name)
+            yield pystac.Item.from_dict(feature, preserve_dict=False)
+
+
+def parse_interval(period: str | None) -> tuple[datetime | None, datetime | None]:
+    """First and last moment of a day, a year such as `2021`, or `start/end`; None where it is open."""
+    if not period:
+        return None, None
+    # pystac-client writes `2021` and the like out as an interval; nothing is requested from this address.
+    text = ItemSearch("http://localhost", datetime=period).get_parameters()["datetime"]
+    moments = [None if m in ("", "..") else str_to_datetime(m) for m in str(text).split("/")]
+    return moments[0], moments[-1]
+
+
+class _ClientIO(StacApiIO):
+    """Lets pystac-client send its requests with our HTTP client."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self._source = source
+
+    def request(
+        self,
+        href: str,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> str:
+        method, body = (method or "GET").upper(), None
+        sent = {"Accept-Encoding": "gzip", **(headers or {})}
+        if method == "POST":
+            body = json.dumps(parameters).encode()
+            sent["Content-Type"] = "application/json"
+        elif parameters:
+            href += ("&" if "?" in href else "?") + urlencode(parameters, doseq=True)
+        return fetch(href, method=method, headers=sent, body=body, source=self._source).body.decode()

@@ -1,0 +1,206 @@
+"""The HTTP client of the project: all requests except those of GDAL and huggingface-hub go through it.
+
+Its rules: redirects are followed one at a time; the credentials of the environment are sent to one origin only; broken
+connections and requests to overloaded servers are retried; a limited number of bytes is read into memory.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import urljoin
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.util import make_headers, parse_url
+
+HEADERS_VARIABLE = "LANDCOVER_STAC_HEADERS"
+"""Environment variable with `Name: value` lines: the request headers that a catalog and its files require."""
+
+MAX_REDIRECTS = 5
+MAX_BODY_BYTES = 64 * 2**20
+"""A page of ten thousand items is about as long."""
+
+_PORTS = {"http": 80, "https": 443}
+_TIMEOUT = urllib3.Timeout(connect=15.0, read=60.0)
+_RETRIES = urllib3.Retry(
+    3,
+    redirect=False,
+    status_forcelist=(429, 502, 503, 504),
+    # POST included: it searches a STAC API, and changes nothing there.
+    allowed_methods=None,
+    backoff_factor=0.5,
+    raise_on_status=False,
+    retry_after_max=120,
+)
+
+
+class RequestError(OSError):
+    """A request that failed: `filename` is the URL, `strerror` the cause and what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+class MissingOnServerError(RequestError, FileNotFoundError):
+    """The server answers that there is no such file."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to a request, read into memory."""
+
+    url: str
+    """The URL that answered: after redirects not the requested one."""
+    headers: Mapping[str, str]
+    """By name, in any case."""
+    body: bytes
+
+
+def auth_headers() -> dict[str, str]:
+    """The headers of the environment, by name; none where the variable is not set."""
+    lines = (line for line in os.environ.get(HEADERS_VARIABLE, "").splitlines() if line.strip())
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL, such as `https://example.org:443`.
+
+    Raises:
+        ValueError: not a URL.
+    """
+    parts = parse_url(url)
+    return f"{parts.scheme}://{parts.host}:{parts.port or _PORTS.get(parts.scheme or '')}"
+
+
+def fetch(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    source: str | None = None,
+    byte_range: tuple[int, int] | None = None,
+) -> Response:
+    """Sends a request and reads the answer into memory; retries if the connection breaks meanwhile.
+
+    Args:
+        url: http or https.
+        method: of HTTP.
+        headers: of the request.
+        body: of the request.
+        source: the URL to whose origin the credentials of the environment belong; `url` by default.
+        byte_range: first and last byte, to read only a part of the file.
+
+    Raises:
+        RequestError: no answer, an answer other than success, or one longer than `MAX_BODY_BYTES` or the range.
+
+    Example:
+        >>> catalog = json.loads(fetch("https://example.org/stac/catalog.json").body)
+    """
+    sent, limit = dict(headers or {}), MAX_BODY_BYTES
+    if byte_range:
+        limit = byte_range[1] - byte_range[0] + 1
+        sent["Range"] = f"bytes={byte_range[0]}-{byte_range[1]}"
+    retries = _RETRIES
+    with _explained(url):
+        while True:
+            try:
+                with open_url(url, method=method, headers=sent, body=body, source=source) as answer:
+                    if byte_range and answer.status != 206:
+                        raise RequestError(0, "the server does not serve ranges of bytes; download the file", url)
+                    content = answer.read(limit + 1)
+                    break
+            except (ProtocolError, ReadTimeoutError) as error:
+                retries = retries.increment(method, url, error=error)
+                retries.sleep()
+    if len(content) > limit:
+        raise RequestError(0, f"the answer is longer than {limit} bytes; check that the URL is the one you mean", url)
+    return Response(answer.url or url, answer.headers, content)
+
+
+@contextmanager
+def open_url(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    source: str | None = None,
+) -> Iterator[urllib3.BaseHTTPResponse]:
+    """Yields the answer to a request, whose body is not read yet and whose `url` is the one after redirects.
+
+    The arguments are those of `fetch`. Redirects are followed here and not by urllib3, so that the credentials of the
+    environment are sent only in requests to the origin of `source`.
+
+    Raises:
+        RequestError: no answer, an answer other than success, or too many redirects.
+        urllib3.exceptions.HTTPError: the connection breaks while the body is read.
+    """
+    target, home = url, source or url
+    for _ in range(MAX_REDIRECTS + 1):
+        with _send(method, target, headers or {}, body, home) as answer:
+            location = answer.get_redirect_location()
+            if not location:
+                _check_status(answer, target, url, home)
+                answer.url = target
+                yield answer
+                return
+            target = urljoin(target, location)
+            if answer.status == 303 and method != "HEAD":
+                method, body = "GET", None
+    raise RequestError(0, f"redirects more than {MAX_REDIRECTS} times, at last to {target}; check the URL", url)
+
+
+def _send(method: str, url: str, headers: Mapping[str, str], body: bytes | None, home: str) -> urllib3.BaseHTTPResponse:
+    with _explained(url):
+        scheme = parse_url(url).scheme
+        if scheme not in _PORTS:
+            raise RequestError(0, f"has the scheme {scheme!r}; expected http or https", url)
+        own = auth_headers() if origin(url) == origin(home) else {}
+        return _pool(_proxy(url)).request(
+            method, url, headers={**headers, **own}, body=body, redirect=False, preload_content=False
+        )
+
+
+def _proxy(url: str) -> str:
+    """The proxy that the environment names for a URL; empty where there is none."""
+    parts = parse_url(url)
+    return "" if proxy_bypass(parts.host or "") else getproxies().get(parts.scheme or "", "")
+
+
+@cache
+def _pool(proxy: str) -> urllib3.PoolManager:
+    # As many connections to a server are kept as an index has threads.
+    options: dict[str, Any] = {"retries": _RETRIES, "timeout": _TIMEOUT, "maxsize": 16}
+    if not proxy:
+        return urllib3.PoolManager(**options)
+    named = parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    login = make_headers(proxy_basic_auth=named.auth) if named.auth else None
+    return urllib3.ProxyManager(named._replace(auth=None).url, proxy_headers=login, **options)
+
+
+def _check_status(answer: urllib3.BaseHTTPResponse, target: str, url: str, home: str) -> None:
+    status = answer.status
+    if 200 <= status < 300:
+        return
+    where = f" after a redirect to {target}" if target != url else ""
+    advice = "try again later" if status == 429 or status >= 500 else "check the URL"
+    if status in (401, 403):
+        advice = f"set {HEADERS_VARIABLE} to the headers that it requires"
+        if auth_headers() and origin(target) != origin(home):
+            advice = f"{HEADERS_VARIABLE} is only sent to {origin(home)}"
+    kind = MissingOnServerError if status in (404, 410) else RequestError
+    raise kind(0, f"the server answers {status} {answer.reason or ''}{where}; {advice}", url)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
+    except HTTPError as error:
+        cause = getattr(error, "reason", None) or error
+        raise RequestError(0, f"no answer: {cause}; check the URL and the network, then try again", url) from error

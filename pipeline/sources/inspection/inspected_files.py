@@ -1,0 +1,104 @@
+"""Delivered files with their headers and signatures, read by threads or taken from the scan cache."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DeliveryError
+from pipeline.fingerprint import file_signature
+from pipeline.progress import Progress
+from pipeline.sources.delivery.headers import Header, read_header
+from pipeline.sources.delivery.names import DeliveredFile, Kind
+from pipeline.sources.domain_inputs import Asset
+from pipeline.sources.inspection.scan_cache import ScanCache
+
+_ELEVATIONS_M = (-500.0, 5000.0)
+"""Possible elevations. A nodata tag among them, other than 0, would cut holes into real terrain."""
+
+
+@dataclass(frozen=True)
+class InspectedFile:
+    """A delivered file and its header."""
+
+    delivered: DeliveredFile
+    header: Header
+    signature: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.delivered.path
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the file."""
+        return self.delivered.kind
+
+    @property
+    def nodata_believed(self) -> bool:
+        """False where the tag has a value that pixels have: any of 0..255 in 8 bits, an elevation in a model."""
+        value = self.header.nodata
+        if value is None or self.kind not in ("dsm", "dtm"):
+            return False
+        return value == 0 or not _ELEVATIONS_M[0] <= value <= _ELEVATIONS_M[1]
+
+    @property
+    def asset(self) -> Asset:
+        """The file as the catalog keeps it, without a nodata tag that is not believed."""
+        header, nodata = self.header, str(self.header.nodata) if self.nodata_believed else None
+        grid = (header.transform, header.shape, header.dtype, header.block)
+        return Asset(self.kind, self.path, self.signature, self.size, self.mtime_ns, *grid, nodata)
+
+
+def inspect_files(
+    files: Sequence[DeliveredFile], *, cache: ScanCache, threads: int, progress: Progress
+) -> tuple[list[InspectedFile], list[str]]:
+    """Reads the headers and signatures of all files; a file that the cache has by path, size and date is not opened.
+
+    Returns:
+        The readable files in their order, and one sentence for each of the others.
+    """
+    readable: list[InspectedFile] = []
+    problems: list[str] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for result in progress.track(pool.map(lambda f: _inspect(f, cache), files)):
+            if isinstance(result, InspectedFile):
+                readable.append(result)
+            else:
+                problems.append(result)
+    return readable, problems
+
+
+def _inspect(file: DeliveredFile, cache: ScanCache) -> InspectedFile | str:
+    try:
+        str(file.path).encode()
+    except UnicodeEncodeError:
+        return f"{printable(file.path)}: its name is not UTF-8; rename it, or the folder above it"
+    try:
+        stat = file.path.stat()
+        key = ["header 3", str(file.path), stat.st_size, stat.st_mtime_ns]
+        if entry := cache.get(key):
+            return InspectedFile(file, _to_header(entry["header"]), entry["signature"], stat.st_size, stat.st_mtime_ns)
+        header, signature = read_header(file.path), file_signature(file.path)
+        # An infinite or undefined tag survives JSON as Python writes it.
+        cache.put(key, {"header": asdict(header), "signature": signature})
+        return InspectedFile(file, header, signature, stat.st_size, stat.st_mtime_ns)
+    except DeliveryError as error:
+        return str(error)
+    except OSError as error:
+        return f"{file.path}: cannot be read: {error.strerror}"
+
+
+def _to_header(entry: dict[str, Any]) -> Header:
+    """A header from its JSON, which has lists for tuples."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return Header(**fields)
+
+
+def printable(path: Path) -> str:
+    """A path as text that can be printed, whatever bytes its name has."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,95 @@
+"""Bootstrap, figures and page of an evaluation."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import EvaluationError
+from pipeline.evaluation import figures, scores
+from pipeline.evaluation.calibration import Reliability
+from pipeline.evaluation.evaluation_report import Evaluation, evaluation_page
+from pipeline.evaluation.intervals import bootstrap
+
+
+def zones(count: int = 30, spread: float = 0.15) -> np.ndarray:
+    """Confusion matrices (zone, 3, 3) of zones that differ in accuracy."""
+    rng = np.random.default_rng(3)
+    found = np.zeros((count, 3, 3), np.int64)
+    for zone in found:
+        right = np.clip(rng.normal(0.8, spread), 0.05, 1)
+        for k in range(3):
+            shares = np.full(3, (1 - right) / 2)
+            shares[k] = right
+            zone[k] = rng.multinomial(rng.integers(500, 1500), shares)
+    return found
+
+
+def test_the_bootstrap_equals_a_plain_loop_and_repeats_with_its_seed() -> None:
+    matrices = zones()
+    found = bootstrap(matrices, live=(0, 1, 2), draws=400, seed=5)
+    rng = np.random.default_rng(5)
+    counts = rng.multinomial(len(matrices), np.full(len(matrices), 1 / len(matrices)), size=400)
+    accuracies = []
+    for drawn in counts:
+        matrix = sum(times * m for times, m in zip(drawn, matrices, strict=True))
+        accuracies.append(scores(matrix, live=(0, 1, 2))["oa"])
+    assert found.means["oa"] == pytest.approx(tuple(np.percentile(accuracies, (2.5, 97.5))))
+    assert found == bootstrap(matrices, live=(0, 1, 2), draws=400, seed=5)
+    assert found != bootstrap(matrices, live=(0, 1, 2), draws=400, seed=6)
+
+
+def test_a_class_of_one_zone_is_scored_from_the_draws_that_have_it() -> None:
+    matrices = np.zeros((4, 3, 3), np.int64)
+    matrices[:, 0, 0] = 100
+    matrices[0, 1] = (10, 90, 0)
+    found = bootstrap(matrices, live=(0, 1, 2))
+    assert found.by_class["recall"][1] == pytest.approx((0.9, 0.9))
+    assert found.by_class["recall"][2] == (0, 0)
+
+
+def test_intervals_contain_the_score_and_widen_with_the_spread_of_zones() -> None:
+    def width(spread: float) -> float:
+        matrices = zones(spread=spread)
+        low, high = bootstrap(matrices, live=(0, 1, 2)).means["oa"]
+        assert low < scores(matrices.sum(axis=0), live=(0, 1, 2))["oa"] < high
+        return high - low
+
+    assert width(0.01) < width(0.15)
+
+
+def test_one_zone_gives_no_interval() -> None:
+    with pytest.raises(EvaluationError, match="two or more"):
+        bootstrap(zones(1), live=(0, 1, 2))
+
+
+def test_the_page_shows_every_score_and_needs_no_other_file() -> None:
+    matrices = zones()
+    matrix = np.zeros((19, 19), np.int64)
+    matrix[:3, :3] = matrices.sum(axis=0)
+    given = Evaluation(
+        "A <map>",
+        matrix,
+        live=(0, 1, 2, 3),
+        by_domain={"D004_2021": matrix, "D006_2020": matrix},
+        intervals=bootstrap(np.pad(matrices, ((0, 0), (0, 16), (0, 16))), live=(0, 1, 2, 3), draws=50),
+        about={"weights": "a & b"},
+        reliability=Reliability.of(np.array([0.3, 0.9]), np.array([False, True])),
+    )
+    written = evaluation_page(given)
+    assert "A &lt;map&gt;" in written
+    assert "a &amp; b" in written
+    assert f"{100 * given.scored('legacy')['miou']:.3f}" in written
+    assert f"{100 * given.scored('present')['miou']:.3f}" in written
+    assert written.count("absent") == 4  # bare soil's figures
+    assert written.count("data:image/png;base64,") == 3
+    assert "D006_2020" in written
+    assert not re.findall(r'(?:src|href)="(?!data:)', written)
+
+
+@pytest.mark.parametrize("by", ["precision", "recall"])
+def test_a_confusion_figure_is_drawn_also_of_nothing(by: figures.By) -> None:
+    with Image.open(io.BytesIO(figures.confusion(np.zeros((2, 2), np.int64), ("a", "b"), by=by))) as picture:
+        assert min(picture.size) > 200
