@@ -129,7 +129,7 @@ def test_change_gates_by_confidence_and_by_patch_and_counts_hectares() -> None:
     assert found.matrix.loc["building", "building"] == pytest.approx(2 * 0.04 / 1e4)
     assert found.matrix.to_numpy().sum() == pytest.approx(9 * 0.04 / 1e4)
     assert found.changed_share == pytest.approx(4 / 10)
-    with pytest.raises(EvaluationError, match="no pixel of which both maps are sure"):
+    with pytest.raises(EvaluationError, match="no pixel has a confidence of"):
         first.cover.change(second, min_confidence=0.99)
     moved = second.assign_coords(x=second.x + 0.1)
     with pytest.raises(ProductError, match="different lattices"):

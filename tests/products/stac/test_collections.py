@@ -288,7 +288,7 @@ def test_a_question_that_cannot_be_is_refused(published: Path, asked: dict[str, 
 
 
 def test_a_place_without_a_catalogue_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProductError, match=r"expected a national product with a catalogue.*landcover publish"):
+    with pytest.raises(ProductError, match=r"expected a national product with a catalog .*landcover publish"):
         search(tmp_path)
     (tmp_path / "items.parquet").write_bytes(b"no parquet")
     with pytest.raises(ProductError, match="cannot be read as stac-geoparquet"):
