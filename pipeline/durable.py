@@ -1,4 +1,8 @@
-"""Files that are there whole or not at all: temporary name, sync, rename, sync of the folder."""
+"""Files that are complete or absent, also after a crash.
+
+Guarantee: a reader sees the former file or the new one, never a part of it. A file that `replacing` has written is on
+the disk when the block ends: temporary name, sync of the file, rename, sync of the folder.
+"""
 
 import errno
 import json
@@ -18,15 +22,15 @@ _PROBE_BYTES = 1 << 20
 
 
 def user_cache() -> Path:
-    """Where what can be made again is kept between runs: `$LANDCOVER_CACHE`, else the user's cache folder."""
+    """Folder of files that can be made again: `$LANDCOVER_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("LANDCOVER_CACHE") or platformdirs.user_cache_dir("landcover"))
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's names, are on the disk.
+    """Waits until the bytes of a file, or the names in a folder, are on the disk.
 
     Raises:
-        OSError: it cannot be opened or synced.
+        OSError: the path cannot be opened or synced.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -37,15 +41,21 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; what is written there becomes `path` when the block ends well.
+    """Yields a temporary path; the file written there replaces `path` when the block ends without an error.
 
-    The folder is made where it is missing. The file is synced before the rename and the folder after it, so
-    that a crash leaves the old file or the new one. When the block raises, the temporary file and what stands
-    beside it under the same name (GDAL's `.ovr.tmp`) go.
+    The file is synced before the rename and the folder after it, so a crash leaves the old file or the new one. When
+    the block raises, the temporary file is removed, and so are files that begin with its name (GDAL's `.ovr.tmp`).
+
+    Args:
+        path: the file to write. Its folder is made where it is missing.
 
     Raises:
         OutOfSpaceError: the disk is full, or a quota is used up.
         StorageError: the folder cannot be written.
+
+    Example:
+        >>> with replacing(path) as temporary:  # doctest: +SKIP
+        ...     temporary.write_text("complete")
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -61,28 +71,28 @@ def replacing(path: Path) -> Iterator[Path]:
         if error.errno in _NO_ROOM:
             raise out_of_space(path, error) from error
         raise StorageError(
-            f"{path}: cannot be written: {error.strerror or error}; is there room, and the right to write?"
+            f"{path}: cannot be written: {error.strerror or error}; check free space and permissions"
         ) from error
 
 
 def out_of_space(path: Path, error: OSError) -> OutOfSpaceError:
-    """What a full disk or a used-up quota is called."""
+    """The error for a file that a full disk or a used-up quota did not let us write."""
     return OutOfSpaceError(
-        f"{path}: cannot be written: {error.strerror}; free space or inodes there (or raise the quota), then run again"
+        f"{path}: cannot be written: {error.strerror}; free space or inodes there, or raise the quota, then run again"
     )
 
 
 def check_room(path: Path, size: int) -> None:
-    """Finds out whether there is room beside `path`, by writing: a quota does not show otherwise.
+    """Checks by writing whether there is space beside `path`: a quota shows in no other way.
 
-    For libraries that fail on a full disk without saying why. Call it while what they wrote still stands.
+    For libraries that fail on a full disk without saying why. Call it before their incomplete file is removed.
 
     Args:
-        path: what was to be written.
-        size: bytes to try.
+        path: the file that could not be written.
+        size: bytes to write.
 
     Raises:
-        OutOfSpaceError: there is no room.
+        OutOfSpaceError: the disk is full, or a quota is used up.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -99,7 +109,7 @@ def check_room(path: Path, size: int) -> None:
 
 
 def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:
-    """Removes the files of `folder` whose names start with `prefix` and end in `.tmp`; returns them."""
+    """Removes the files in `folder` whose names start with `prefix` and end in `.tmp`; returns their paths."""
     found = tuple(sorted(p for p in folder.glob(f"{prefix}*") if p.name.endswith(".tmp")))
     for path in found:
         path.unlink(missing_ok=True)
@@ -107,9 +117,10 @@ def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
-    """Writes JSON as `replacing` does.
+    """Writes a JSON file that replaces a former one as `replacing` does.
 
     Raises:
+        OutOfSpaceError: the disk is full, or a quota is used up.
         StorageError: the folder cannot be written.
     """
     with replacing(path) as temporary:

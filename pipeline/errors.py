@@ -1,62 +1,64 @@
-"""One family of errors. Each says what was expected, what came, where, and what to do.
+"""The errors that users can cause or fix.
 
-The command line prints the message of a `LandcoverError` without a traceback and exits with its
-`exit_code`; any other exception is a defect of ours and keeps its traceback.
+The command line prints the message of a `LandcoverError` without a traceback and exits with its `exit_code`. Any other
+exception is a defect of this package and keeps its traceback. A message says what is wrong, what was expected and
+found, where, and how to fix it.
 """
 
 
 class LandcoverError(Exception):
-    """What a user can cause or mend; `exit_code` is what the command line exits with."""
+    """An error that a user can cause or fix."""
 
     exit_code = 2
+    """Exit code of the command line."""
 
 
 class ConfigError(LandcoverError):
-    """A campaign, recipe or option that cannot be: unknown key, wrong type, sizes that do not divide."""
+    """A campaign, recipe or option is not valid: an unknown key, a wrong type, sizes that do not divide each other."""
 
 
 class GridError(LandcoverError):
-    """A position off the lattice, a tile name that is none, a window off the network's stride."""
+    """A position is off the lattice, a tile name is not valid, or a window is off the network's stride."""
 
 
 class DeliveryError(LandcoverError):
-    """A delivery on disk that is not what its names or headers promise."""
+    """A delivery differs from its file names or headers."""
 
 
 class CatalogError(LandcoverError):
-    """An input catalogue that lacks a domain, tile or asset, or that no longer fits the files."""
+    """The input catalog lacks a domain, tile or asset, or does not fit the files any more."""
 
 
 class SourceError(LandcoverError):
-    """An input raster that cannot be read; the tile behind it fails, by name."""
+    """An input raster cannot be read. Tiles that need it fail, by name."""
 
 
 class TransientReadError(SourceError):
-    """An input raster that could not be read for a reason that passes: it is tried again, then its tile fails."""
+    """An input raster could not be read for a passing reason. The read is retried; then the tile fails."""
 
 
 class WeightsError(LandcoverError):
-    """A checkpoint that cannot be had, is unsafe, or does not fit the recipe."""
+    """A checkpoint is missing or unsafe, or does not fit its recipe."""
 
 
 class EngineError(LandcoverError):
-    """An inference engine that is not there or that was given what it cannot take."""
+    """An inference engine is not installed, or does not support what is requested."""
 
 
 class StorageError(LandcoverError):
-    """A file or folder that cannot be written; what stood there before still stands."""
+    """A file or folder cannot be written. A former file is unchanged."""
 
 
 class OutOfSpaceError(StorageError):
-    """No room, or no quota, for what was to be written; a run that meets it stops."""
+    """The disk is full, or a quota is used up. A run stops."""
 
 
 class LockError(LandcoverError):
-    """A folder that another run or publish holds; the message says who."""
+    """Another run or publish owns the lock of a folder. The message names the owner."""
 
 
 class ProductError(LandcoverError):
-    """A product that is not whole, or that its folder does not let us make."""
+    """A product is damaged or incomplete, or its folder cannot be written."""
 
 
 class RunFailed(LandcoverError):
@@ -66,26 +68,26 @@ class RunFailed(LandcoverError):
 
 
 class VerifyFailed(LandcoverError):
-    """What was sealed or published is not what its items say."""
+    """A sealed or published product differs from its items."""
 
     exit_code = 4
 
 
 class RunStopped(LandcoverError):
-    """A run that was asked to stop and did so in order; what is sealed stays, and there is more to do."""
+    """A run stopped on request. Sealed tiles stay, and more tiles are to be mapped."""
 
     exit_code = 5
 
 
 class ClusterError(LandcoverError):
-    """The Dask cluster could not be had or was lost; what is sealed stays, and the next run goes on from there."""
+    """The Dask cluster did not start, or was lost. Sealed tiles stay; the next run resumes."""
 
     exit_code = 6
 
 
 class MachineError(LandcoverError):
-    """A machine that lacks what a campaign needs."""
+    """This machine lacks something that a campaign needs."""
 
 
 class EvaluationError(LandcoverError):
-    """A truth and a map that cannot be compared, or too little of them to say anything."""
+    """A reference and a map cannot be compared, or there is too little data."""

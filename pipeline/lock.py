@@ -1,15 +1,19 @@
-"""One holder of a folder at a time, on any shared file system: no flock, which Lustre and NFS may not have.
+"""A lock on a folder that at most one process owns at a time, on any shared file system.
 
-While somebody holds `<folder>`, `<folder>/.lock/` has exactly one file, `<token>.json`, named by a random token of the
-holder and saying who that is. Each change of hands is one rename or unlink that names what it expects:
+Guarantee: two processes never both own the lock of a folder. A lock whose owner has died is taken over, and the former
+owner notices it (`FolderLock.check`). Only renames, unlinks and file times are used: Lustre and NFS may lack `flock`.
 
-- to take: a folder with one's file in it is renamed to `.lock`, which succeeds where there is none or an empty one;
-- to take over from a dead holder: *its file* is renamed to one's own token. Of two takers one finds it gone, and who
-  took the lock since has another name and cannot be hit;
-- to release: one's own file is unlinked.
+While `<folder>` is locked, `<folder>/.lock/` contains exactly one file, `<token>.json`. The token is random, and the
+file describes the owner. Each change is one rename or unlink that names the file it expects:
 
-A holder touches its file every `BEAT_S` seconds. Who wants the lock touches a file of its own beside it and compares
-the two times, both made by the file system; local clocks do not count.
+- Take: a folder that contains the new owner's file is renamed to `.lock`. This succeeds only where `.lock` is missing
+  or empty.
+- Take over a stale lock: *the dead owner's file* is renamed to the new token. Of two processes that try, the second
+  does not find the file. A process that took the lock meanwhile has another token, so its file is not touched.
+- Release: the owner's file is unlinked.
+
+The owner touches its file every `HEARTBEAT_S` seconds. A process that wants the lock touches a file of its own beside
+it and compares the two times. Both come from the file system, so the clocks of the machines do not matter.
 """
 
 import errno
@@ -28,10 +32,10 @@ from pathlib import Path
 
 from pipeline.errors import LockError, StorageError
 
-BEAT_S = 10.0
-"""Seconds between two signs of life."""
+HEARTBEAT_S = 10.0
+"""Seconds between two heartbeats."""
 STALE_S = 120.0
-"""Without a sign for so long a holder counts as dead: twelve beats, and more than clocks of one cluster differ."""
+"""Seconds without a heartbeat after which a lock is stale: more than the clocks of one cluster differ."""
 
 _LOCK = ".lock"
 _TRIES = 10
@@ -39,38 +43,39 @@ _LENGTH = 1024
 _REFUSED = (errno.ENOTEMPTY, errno.EEXIST)
 
 JobRuns = Callable[[str], bool | None]
-"""Whether a batch job is running; None: nobody knows."""
+"""Whether the SLURM job of this id is running; None where this cannot be found out."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds."""
+    """The process that owns a lock."""
 
     token: str
+    """Random; names the owner's file."""
     host: str
     machine: str
-    """Boot and process namespace: where it is ours, the process can be looked for. Names of hosts repeat."""
+    """Boot id and process namespace. Where it is this machine's, the process can be looked up. Host names repeat."""
     pid: int
     started: int
-    """The process's start in clock ticks since boot: a pid is used again."""
+    """Start of the process in clock ticks since boot, because a pid is used again."""
     user: str
     job: str
-    """SLURM job id; empty outside of one."""
+    """SLURM job id; empty outside a job."""
     restarts: int
-    """How often that job was requeued."""
+    """How often the job was requeued."""
     since: str
-    """When it was taken, UTC."""
+    """When the lock was taken, UTC."""
 
     @classmethod
-    def me(cls) -> "Owner":
+    def this_process(cls) -> "Owner":
         """This process, with a new token."""
         pid = os.getpid()
         return cls(
             token=secrets.token_hex(8),
             host=socket.gethostname(),
-            machine=_machine(),
+            machine=_machine_id(),
             pid=pid,
-            started=_started(pid) or 0,
+            started=_process_start(pid) or 0,
             user=_user(),
             job=os.environ.get("SLURM_JOB_ID", ""),
             restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
@@ -83,121 +88,127 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Holding:
-    """The lock while it is held; picklable, so that workers can ask too."""
+class FolderLock:
+    """A lock that this run owns. It can be pickled, so that workers can check it too."""
 
     path: Path
-    """The holder's file."""
+    """The owner's file."""
     what: str
+    """What is locked, for messages: `domain D034_2021`."""
 
     def check(self) -> None:
-        """Raises LockError where the lock was taken over or removed: another may be writing."""
+        """Makes sure that the lock is still owned.
+
+        Raises:
+            LockError: it was taken over or removed, so another process may be writing.
+        """
         if not self.path.exists():
             raise LockError(
-                f"{self.what}: the lock of this run is gone ({self.path}): another run took it for dead, or it was "
-                "removed by hand. Nothing more is written; `landcover status` says who holds it now"
+                f"{self.what}: this run lost its lock {self.path}: another run took it over as stale, or somebody "
+                "deleted it. This run writes nothing more; `landcover status` shows the present owner"
             )
 
 
-def holder(folder: Path) -> Owner | None:
-    """Who holds a folder as its lock says, dead or alive; None: nobody, or one who is just taking it."""
-    found = _holder_file(folder / _LOCK)
-    return _read(found) if found else None
+def lock_owner(folder: Path) -> Owner | None:
+    """The owner that a folder's lock names, alive or dead; None where there is no lock, or it is just being taken."""
+    found = _owner_file(folder / _LOCK)
+    return _read_owner(found) if found else None
 
 
-def left_behind(folder: Path) -> bool:
-    """Whether there is a lock in the folder, of somebody alive or dead."""
+def has_lock(folder: Path) -> bool:
+    """Whether the folder contains a lock, stale or not."""
     return (folder / _LOCK).is_dir()
 
 
-def ended(owner: Owner, *, job_runs: JobRuns = lambda _: None) -> str | None:
-    """Why a holder cannot be alive, as far as that shows without its heartbeat; None: it may be."""
-    if owner.machine == _machine():
-        return None if _started(owner.pid) == owner.started else f"process {owner.pid} has ended"
+def why_stale(owner: Owner, *, job_runs: JobRuns = lambda _: None) -> str | None:
+    """Why an owner must be dead, without looking at its heartbeat; None where it may be alive."""
+    if owner.machine == _machine_id():
+        return None if _process_start(owner.pid) == owner.started else f"process {owner.pid} has ended"
     if not owner.job:
         return None
     if owner.job == os.environ.get("SLURM_JOB_ID") and owner.restarts < int(os.environ.get("SLURM_RESTART_COUNT", "0")):
         return f"it was an earlier start of SLURM job {owner.job}"
-    # Sites may hide other people's jobs: what SLURM does not show of them may run all the same.
+    # Sites may hide the jobs of other users: a job of theirs that SLURM does not show may be running.
     gone = owner.user == _user() and job_runs(owner.job) is False
     return f"SLURM job {owner.job} no longer runs" if gone else None
 
 
 @contextmanager
-def holding(
+def lock_folder(
     folder: Path,
     *,
     what: str,
     job_runs: JobRuns = lambda _: None,
-    beat_s: float = BEAT_S,
+    heartbeat_s: float = HEARTBEAT_S,
     stale_s: float = STALE_S,
-) -> Iterator[Holding]:
-    """Holds a folder until the block ends; a dead holder's lock is taken over.
+) -> Iterator[FolderLock]:
+    """Locks a folder until the block ends. A stale lock is taken over.
 
-    A holder is dead when its process has ended (on this machine), when it was an earlier start of this same SLURM
-    job, when this user's job that it was no longer runs, or when it gave no sign of life for `stale_s`.
+    A lock is stale when its owner's process has ended (on this machine), when the owner was an earlier start of the
+    same SLURM job, when the owner was a job of this user that no longer runs, or without a heartbeat for `stale_s`.
 
     Args:
         folder: made where it is missing.
-        what: names it in messages: `domain D034_2021`.
-        job_runs: asks the batch system, such as `cluster.slurm.queue.job_runs`.
-        beat_s: seconds between signs of life.
-        stale_s: seconds without one after which a holder is dead.
+        what: what is locked, for messages: `domain D034_2021`.
+        job_runs: asks the batch system, such as `cluster.slurm.queue.is_job_running`.
+        heartbeat_s: seconds between two heartbeats.
+        stale_s: seconds without a heartbeat after which a lock is stale.
 
     Raises:
-        LockError: somebody holds it; the message says who, and since when.
-        StorageError: the folder cannot be written, or the lock of an old release stands in it.
+        LockError: another process owns the lock. The message names the owner.
+        StorageError: the folder cannot be written, or contains the lock file of an old release.
     """
-    me = Owner.me()
+    me = Owner.this_process()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = _take(folder, me, what=what, job_runs=job_runs, stale_s=stale_s)
     except OSError as error:
         raise StorageError(
-            f"{folder} cannot be written: {error.strerror or error}; change the campaign's output or its rights"
+            f"{folder} cannot be written: {error.strerror or error}; change the campaign's output or the folder's "
+            "permissions"
         ) from error
     done = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, done, beat_s), name="landcover-lock", daemon=True)
-    beating.start()
+    heartbeat = threading.Thread(target=_beat, args=(path, done, heartbeat_s), name="landcover-lock", daemon=True)
+    heartbeat.start()
     try:
-        yield Holding(path, what)
+        yield FolderLock(path, what)
     finally:
         done.set()
-        beating.join()
+        heartbeat.join()
         _release(path)
 
 
 def _take(folder: Path, me: Owner, *, what: str, job_runs: JobRuns, stale_s: float) -> Path:
-    """Takes the lock, or takes it over; returns one's file in it."""
+    """Takes the lock, or takes it over; returns this process's file in it."""
     lock, mine = folder / _LOCK, folder / f"{_LOCK}.{me.token}.tmp"
     path = lock / f"{me.token}.json"
     try:
         for _ in range(_TRIES):
-            if _moved(mine, path, me):
+            if _create(mine, path, me):
                 break
-            found = _holder_file(lock)
+            found = _owner_file(lock)
             if found is None:
                 continue
-            owner, silent_s = _read(found), _silent_s(found, mine / path.name)
-            gone = owner is not None and ended(owner, job_runs=job_runs) is not None
-            if not gone and silent_s <= stale_s:
-                raise LockError(_held(lock, what, owner, silent_s, stale_s))
-            if _taken_over(found, path, me):
+            owner, silent_s = _read_owner(found), _heartbeat_age_s(found, mine / path.name)
+            dead = owner is not None and why_stale(owner, job_runs=job_runs) is not None
+            if not dead and silent_s <= stale_s:
+                raise LockError(_locked_message(lock, what, owner, silent_s, stale_s))
+            if _take_over(found, path, me):
                 break
         else:
-            raise LockError(f"{what}: its lock {lock} changes hands again and again; run again")
+            raise LockError(f"{what}: the owner of its lock {lock} changed {_TRIES} times meanwhile; run again")
     finally:
         shutil.rmtree(mine, ignore_errors=True)
-    # What those left who were killed while they tried. Who tries just now sees that the lock is held.
+    # Left by processes that were killed while they tried. One that tries just now finds the lock owned.
     for left in folder.glob(f"{_LOCK}.*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     return path
 
 
-def _moved(mine: Path, path: Path, me: Owner) -> bool:
-    """Renames a new folder with one's file to the lock; False where somebody holds it."""
+def _create(mine: Path, path: Path, me: Owner) -> bool:
+    """Renames a new folder with this process's file to the lock; False where the lock is owned."""
     try:
-        # Made anew each time: whoever took the lock meanwhile clears such folders away.
+        # Made again in each try: a process that took the lock meanwhile removes such folders.
         mine.mkdir(exist_ok=True)
         _write(mine / path.name, me, "w")
         mine.rename(path.parent)
@@ -205,8 +216,8 @@ def _moved(mine: Path, path: Path, me: Owner) -> bool:
         return False
     except NotADirectoryError as error:
         raise StorageError(
-            f"{path.parent}: expected a folder or nothing, found a file: old releases locked with one. "
-            "Remove it when nobody works there with such a release, then run again"
+            f"{path.parent}: expected a folder or nothing, found a file, which old releases used as their lock. "
+            "Delete it when no such release works there any more, then run again"
         ) from error
     except OSError as error:
         if error.errno not in _REFUSED:
@@ -216,19 +227,19 @@ def _moved(mine: Path, path: Path, me: Owner) -> bool:
 
 
 def _write(path: Path, me: Owner, mode: str) -> None:
-    """Says who holds, in one write of always the same length: a kill leaves the former owner or this one."""
+    """Writes the owner in a single write of constant length: a kill leaves the former owner or this one."""
     with path.open(mode, encoding="utf-8") as file:
         file.write(json.dumps(asdict(me)).ljust(_LENGTH))
 
 
-def _taken_over(theirs: Path, ours: Path, me: Owner) -> bool:
-    """Renames a dead holder's file; False where another was first."""
+def _take_over(theirs: Path, ours: Path, me: Owner) -> bool:
+    """Renames a dead owner's file; False where another process was first."""
     try:
-        # First a sign of life and our name: a rename keeps both, and who is killed half-way must show as dead.
+        # First our heartbeat and owner, because the rename keeps both: killed half-way, this process must show as dead.
         os.utime(theirs)
         _write(theirs, me, "r+")
         theirs.rename(ours)
-        # Another who tried at the same time may have written last.
+        # Another process that tried at the same time may have written last.
         _write(ours, me, "r+")
     except FileNotFoundError:
         return False
@@ -240,38 +251,38 @@ def _release(path: Path) -> None:
     try:
         path.parent.rmdir()
     except OSError as error:
-        # Another took the empty folder at once, or removed it.
+        # Another process took or removed the empty folder at once.
         if error.errno not in (*_REFUSED, errno.ENOENT):
             raise
 
 
-def _beat(path: Path, done: threading.Event, beat_s: float) -> None:
-    while not done.wait(beat_s):
+def _beat(path: Path, done: threading.Event, heartbeat_s: float) -> None:
+    while not done.wait(heartbeat_s):
         try:
             os.utime(path)
         except FileNotFoundError:
-            return  # taken over; `Holding.check` says so
+            return  # taken over; `FolderLock.check` reports it
         except OSError:
-            continue  # a file system's hiccup: the next beat makes up for it
+            continue  # a momentary failure of the file system; the next heartbeat follows
 
 
-def _holder_file(lock: Path) -> Path | None:
+def _owner_file(lock: Path) -> Path | None:
     try:
         return next(iter(sorted(lock.glob("*.json"))), None)
     except FileNotFoundError:
         return None
 
 
-def _read(path: Path) -> Owner | None:
-    """Who holds, or is just taking over; None where that cannot be read."""
+def _read_owner(path: Path) -> Owner | None:
+    """The owner in a file; None where the file cannot be read, because it is just being written or was released."""
     try:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def _silent_s(theirs: Path, mine: Path) -> float:
-    """Seconds by which a holder's last sign is older than one made now; 0 where it just ended."""
+def _heartbeat_age_s(theirs: Path, mine: Path) -> float:
+    """Seconds since the owner's last heartbeat by the file system's clock; 0 where the lock was just released."""
     try:
         os.utime(mine)
         return mine.stat().st_mtime - theirs.stat().st_mtime
@@ -279,21 +290,21 @@ def _silent_s(theirs: Path, mine: Path) -> float:
         return 0.0
 
 
-def _held(lock: Path, what: str, owner: Owner | None, silent_s: float, stale_s: float) -> str:
-    who = str(owner) if owner else "somebody who is just taking it"
+def _locked_message(lock: Path, what: str, owner: Owner | None, silent_s: float, stale_s: float) -> str:
+    who = str(owner) if owner else "a process that is just taking the lock"
     return (
-        f"{what} is held by {who}; last sign of life {max(0.0, silent_s):.0f} s ago. Wait for its end, or end it; a "
-        f"holder without a sign for {stale_s:.0f} s counts as dead. The lock is {lock}"
+        f"{what} is locked by {who}; last heartbeat {max(0.0, silent_s):.0f} s ago. Wait until it ends, or stop it: "
+        f"without a heartbeat for {stale_s:.0f} s the lock {lock} is stale, and the next run takes it over"
     )
 
 
-def _machine() -> str:
+def _machine_id() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
-def _started(pid: int) -> int | None:
-    """Clock ticks from boot to the process's start; None where there is no such process, or only its zombie."""
+def _process_start(pid: int) -> int | None:
+    """Clock ticks from boot to the start of a process; None where there is no such process, or only its zombie."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.paths import SHARED_DATA
 
-pytest_plugins = ["tests.support.slurm.fixtures", "tests.support.demo"]
+pytest_plugins = ["tests.support.dask_client", "tests.support.demo", "tests.support.slurm.fixtures"]
 
 settings.register_profile("dev", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, max_examples=100)

@@ -1,4 +1,4 @@
-"""A folder has one holder, whoever dies and whoever hurries."""
+"""A folder's lock has at most one owner, also when processes die or compete."""
 
 import json
 import multiprocessing
@@ -21,21 +21,21 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pipeline import lock
 from pipeline.errors import LockError, StorageError
-from pipeline.lock import Owner, holder, holding
+from pipeline.lock import Owner, lock_folder, lock_owner
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.lock import holding
-with holding(Path(sys.argv[1]), what="it", beat_s=0.05):
-    print("held", flush=True)
+from pipeline.lock import lock_folder
+with lock_folder(Path(sys.argv[1]), what="it", heartbeat_s=0.05):
+    print("locked", flush=True)
     time.sleep(60)
 """
 
 
-def _elsewhere(folder: Path, **changes: Any) -> Owner:
+def _lock_elsewhere(folder: Path, **changes: Any) -> Owner:
     """Leaves the lock of a process on another machine."""
-    owner = replace(Owner.me(), machine="another", host="r1i2n3", **changes)
+    owner = replace(Owner.this_process(), machine="another", host="r1i2n3", **changes)
     (folder / ".lock").mkdir()
     (folder / ".lock" / f"{owner.token}.json").write_text(json.dumps(asdict(owner)))
     return owner
@@ -47,76 +47,80 @@ def _age(folder: Path, seconds: float) -> None:
     os.utime(path, (then, then))
 
 
-def _raises_held(folder: Path, match: str, **how: Any) -> None:
-    with pytest.raises(LockError, match=match), holding(folder, what="domain D034_2021", **how):
-        pytest.fail("two hold")
+def _assert_locked(folder: Path, match: str, **how: Any) -> None:
+    with pytest.raises(LockError, match=match), lock_folder(folder, what="domain D034_2021", **how):
+        pytest.fail("two owners")
 
 
-def test_a_second_one_is_told_who_holds_and_since_when_and_nothing_stays(tmp_path: Path) -> None:
+def test_a_second_process_learns_the_owner_and_a_release_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "product"
-    with holding(folder, what="domain D034_2021") as first:
+    with lock_folder(folder, what="domain D034_2021") as first:
         first.check()
         pickle.loads(pickle.dumps(first)).check()
-        owner = holder(folder)
+        owner = lock_owner(folder)
         assert owner is not None
-        _raises_held(
-            folder, rf"D034_2021 is held by process {os.getpid()} of .* since {owner.since}; last sign of life"
+        _assert_locked(
+            folder, rf"D034_2021 is locked by process {os.getpid()} of .* since {owner.since}; last heartbeat"
         )
         first.check()
-    assert holder(folder) is None
+    assert lock_owner(folder) is None
     assert list(folder.iterdir()) == []
-    with pytest.raises(LockError, match="the lock of this run is gone"):
+    with pytest.raises(LockError, match="this run lost its lock"):
         first.check()
 
 
-def test_the_lock_of_a_process_that_ended_is_taken_over_at_once_and_of_a_living_one_not(tmp_path: Path) -> None:
+def test_a_dead_process_loses_its_lock_at_once_and_a_living_one_keeps_it(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    _raises_held(tmp_path, f"process {process.pid} of")
+    assert process.stdout.readline() == b"locked\n"
+    _assert_locked(tmp_path, f"process {process.pid} of")
     process.send_signal(signal.SIGKILL)
-    # Still a zombie, which holds nothing any more.
+    # A zombie owns nothing.
     deadline = time.monotonic() + 30
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() < deadline
-    with holding(tmp_path, what="it"):
-        owner = holder(tmp_path)
+    with lock_folder(tmp_path, what="it"):
+        owner = lock_owner(tmp_path)
         assert owner is not None
         assert owner.pid == os.getpid()
     process.communicate()
 
 
-def test_a_pid_that_is_used_again_by_another_process_holds_nothing(tmp_path: Path) -> None:
-    owner = replace(Owner.me(), started=1)
+def test_a_pid_that_is_used_again_does_not_own_the_former_lock(tmp_path: Path) -> None:
+    owner = replace(Owner.this_process(), started=1)
     (tmp_path / ".lock").mkdir()
     (tmp_path / ".lock" / f"{owner.token}.json").write_text(json.dumps(asdict(owner)))
-    with holding(tmp_path, what="it") as held:
-        held.check()
+    with lock_folder(tmp_path, what="it") as owned:
+        owned.check()
 
 
-def test_a_holder_elsewhere_is_dead_without_a_sign_of_life_for_the_stated_time(tmp_path: Path) -> None:
-    _elsewhere(tmp_path)
+def test_a_lock_of_another_machine_is_stale_after_the_stated_time(tmp_path: Path) -> None:
+    _lock_elsewhere(tmp_path)
     _age(tmp_path, 100)
-    _raises_held(tmp_path, r"on r1i2n3.* last sign of life 100 s ago.*without a sign for 120 s counts as dead")
+    _assert_locked(
+        tmp_path, r"on r1i2n3.* last heartbeat 100 s ago.*without a heartbeat for 120 s the lock .* is stale"
+    )
     _age(tmp_path, 30)
-    with holding(tmp_path, what="it") as held:
-        held.check()
+    with lock_folder(tmp_path, what="it") as owned:
+        owned.check()
 
 
-def test_signs_of_life_keep_a_lock_whatever_the_local_clock_says(tmp_path: Path) -> None:
-    with holding(tmp_path, what="it", beat_s=0.02):
+def test_heartbeats_keep_a_lock_whatever_the_local_clock_says(tmp_path: Path) -> None:
+    with lock_folder(tmp_path, what="it", heartbeat_s=0.02):
         (path,) = (tmp_path / ".lock").iterdir()
         for _ in range(3):
             os.utime(path, (0, 0))
             deadline = time.monotonic() + 30
             while path.stat().st_mtime == 0:
-                assert time.monotonic() < deadline, "no beat"
+                assert time.monotonic() < deadline, "no heartbeat"
                 time.sleep(0.01)
 
 
 @pytest.mark.parametrize(("answer", "taken"), [(False, True), (True, False), (None, False)])
-def test_slurm_tells_a_dead_holder_before_its_heartbeat_does(tmp_path: Path, answer: bool | None, taken: bool) -> None:
-    _elsewhere(tmp_path, job="4711")
+def test_a_job_that_ended_loses_its_lock_before_its_heartbeat_is_old(
+    tmp_path: Path, answer: bool | None, taken: bool
+) -> None:
+    _lock_elsewhere(tmp_path, job="4711")
     asked = []
 
     def job_runs(job: str) -> bool | None:
@@ -124,49 +128,49 @@ def test_slurm_tells_a_dead_holder_before_its_heartbeat_does(tmp_path: Path, ans
         return answer
 
     if taken:
-        with holding(tmp_path, what="it", job_runs=job_runs) as held:
-            held.check()
+        with lock_folder(tmp_path, what="it", job_runs=job_runs) as owned:
+            owned.check()
     else:
-        _raises_held(tmp_path, "SLURM job 4711", job_runs=job_runs)
+        _assert_locked(tmp_path, "SLURM job 4711", job_runs=job_runs)
     assert asked == ["4711"]
 
 
-def test_a_job_of_somebody_else_that_slurm_does_not_show_may_run_all_the_same(tmp_path: Path) -> None:
-    _elsewhere(tmp_path, job="4711", user="somebody")
-    _raises_held(tmp_path, "of somebody on r1i2n3, SLURM job 4711", job_runs=lambda _: False)
+def test_a_hidden_job_of_another_user_keeps_its_lock(tmp_path: Path) -> None:
+    _lock_elsewhere(tmp_path, job="4711", user="somebody")
+    _assert_locked(tmp_path, "of somebody on r1i2n3, SLURM job 4711", job_runs=lambda _: False)
 
 
-def test_an_earlier_start_of_the_same_job_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _elsewhere(tmp_path, job="4711", restarts=1)
+def test_an_earlier_start_of_the_same_job_loses_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _lock_elsewhere(tmp_path, job="4711", restarts=1)
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    _raises_held(tmp_path, "SLURM job 4711")
+    _assert_locked(tmp_path, "SLURM job 4711")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    with holding(tmp_path, what="it"):
-        owner = holder(tmp_path)
+    with lock_folder(tmp_path, what="it"):
+        owner = lock_owner(tmp_path)
         assert owner is not None
         assert (owner.job, owner.restarts) == ("4711", 2)
 
 
-def test_who_was_taken_for_dead_notices_and_does_not_release_what_is_another_s(tmp_path: Path) -> None:
-    with holding(tmp_path, what="it", beat_s=60) as first:
+def test_a_former_owner_notices_and_does_not_release_the_new_lock(tmp_path: Path) -> None:
+    with lock_folder(tmp_path, what="it", heartbeat_s=60) as first:
         _age(tmp_path, 1000)
-        with holding(tmp_path, what="it") as second:
-            with pytest.raises(LockError, match="another run took it for dead"):
+        with lock_folder(tmp_path, what="it") as second:
+            with pytest.raises(LockError, match="another run took it over as stale"):
                 first.check()
             second.check()
     assert not (tmp_path / ".lock").exists()
 
 
-def test_a_lock_half_written_or_empty_blocks_nobody_for_longer_than_the_stated_time(tmp_path: Path) -> None:
+def test_a_half_written_lock_is_stale_after_the_stated_time(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
-    with holding(tmp_path, what="it"):
+    with lock_folder(tmp_path, what="it"):
         pass
     (tmp_path / ".lock").mkdir()
     (tmp_path / ".lock" / "aa.json").write_text('{"token": "a')
-    _raises_held(tmp_path, "somebody who is just taking it")
+    _assert_locked(tmp_path, "a process that is just taking the lock")
     _age(tmp_path, 121)
-    with holding(tmp_path, what="it"):
+    with lock_folder(tmp_path, what="it"):
         pass
 
 
@@ -174,27 +178,27 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(StorageError, match="file/D034_2021 cannot be written"),
-        holding(tmp_path / "file/D034_2021", what=""),
+        lock_folder(tmp_path / "file/D034_2021", what=""),
     ):
-        pytest.fail("held")
+        pytest.fail("locked")
 
 
-def test_the_lock_file_of_an_old_release_is_named_with_what_to_do_and_never_waited_for(tmp_path: Path) -> None:
+def test_the_lock_file_of_an_old_release_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
-    assert holder(tmp_path) is None
-    # No LockError: who waits for a holder's end would wait for ever.
+    assert lock_owner(tmp_path) is None
+    # Not a LockError: a publish that waits for the owner would wait for ever.
     with (
-        pytest.raises(StorageError, match=r"\.lock: expected a folder or nothing, found a file: .*Remove it"),
-        holding(tmp_path, what="it"),
+        pytest.raises(StorageError, match=r"\.lock: expected a folder or nothing, found a file, .*Delete it"),
+        lock_folder(tmp_path, what="it"),
     ):
-        pytest.fail("held")
+        pytest.fail("locked")
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
 def test_modes_follow_the_umask(tmp_path: Path) -> None:
     former = os.umask(0o002)
     try:
-        with holding(tmp_path, what="it"):
+        with lock_folder(tmp_path, what="it"):
             (path,) = (tmp_path / ".lock").iterdir()
             assert path.stat().st_mode & 0o777 == 0o664
             assert path.parent.stat().st_mode & 0o777 == 0o775
@@ -203,13 +207,13 @@ def test_modes_follow_the_umask(tmp_path: Path) -> None:
 
 
 def _contend(folder: Path, rounds: int, seed: int) -> None:
-    """Takes the lock again and again; inside, a file that may exist only once. Dies in it now and then."""
+    """Takes the lock repeatedly and makes a file that may exist only once. Dies as the owner now and then."""
     for i in range(rounds):
         try:
-            with holding(folder, what="it", beat_s=5) as held:
+            with lock_folder(folder, what="it", heartbeat_s=5) as owned:
                 inside = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)
                 os.close(inside)
-                held.check()
+                owned.check()
                 with (folder / "entries").open("a") as file:
                     file.write("x\n")
                 if (i + seed) % 7 == 3:
@@ -220,7 +224,7 @@ def _contend(folder: Path, rounds: int, seed: int) -> None:
             time.sleep(0.001)
 
 
-def test_many_processes_that_hurry_and_die_are_never_two_inside(tmp_path: Path) -> None:
+def test_processes_that_compete_and_die_never_both_own_the_lock(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     for generation in range(3):
         crowd = [context.Process(target=_contend, args=(tmp_path, 40, generation + i)) for i in range(4)]
@@ -231,12 +235,12 @@ def test_many_processes_that_hurry_and_die_are_never_two_inside(tmp_path: Path) 
         # A second file `inside` would have ended its process with FileExistsError.
         assert {p.exitcode for p in crowd} <= {0, -signal.SIGKILL}
     assert (tmp_path / "entries").read_text().count("x") > 3
-    with holding(tmp_path, what="it"):
+    with lock_folder(tmp_path, what="it"):
         assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "entries"]
 
 
-class Hands(RuleBasedStateMachine):
-    """The steps of taking, taking over and releasing, by three processes, interleaved in any order."""
+class LockSteps(RuleBasedStateMachine):
+    """Steps of taking, taking over and releasing by three processes, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,21 +254,21 @@ class Hands(RuleBasedStateMachine):
 
     def _new(self) -> tuple[Owner, Path]:
         self.count += 1
-        owner = replace(Owner.me(), token=f"{self.count:04d}")
+        owner = replace(Owner.this_process(), token=f"{self.count:04d}")
         return owner, self.lock / f"{owner.token}.json"
 
     @rule(who=st.integers(0, 2))
     def take(self, who: int) -> None:
         owner, path = self._new()
         free = not any(p.exists() for p in self.mine.values())
-        assert lock._moved(self.folder / f".lock.{owner.token}.tmp", path, owner) == free
+        assert lock._create(self.folder / f".lock.{owner.token}.tmp", path, owner) == free
         if free:
             self.mine[who] = path
 
     @rule(who=st.integers(0, 2))
     def look(self, who: int) -> None:
-        """Judges whoever holds now to be dead; acts on it later, when that may no longer be true."""
-        found = lock._holder_file(self.lock)
+        """Remembers the present owner as dead. The take-over comes later, when this may no longer be true."""
+        found = lock._owner_file(self.lock)
         if found:
             self.seen[who] = found
 
@@ -272,10 +276,10 @@ class Hands(RuleBasedStateMachine):
     @rule(data=st.data())
     def take_over(self, data: st.DataObject) -> None:
         who = data.draw(st.sampled_from(sorted(self.seen)))
-        judged = self.seen.pop(who)
+        dead = self.seen.pop(who)
         owner, path = self._new()
-        still = judged.exists()
-        assert lock._taken_over(judged, path, owner) == still
+        still = dead.exists()
+        assert lock._take_over(dead, path, owner) == still
         if still:
             self.mine[who] = path
 
@@ -285,26 +289,28 @@ class Hands(RuleBasedStateMachine):
         lock._release(self.mine.pop(data.draw(st.sampled_from(sorted(self.mine)))))
 
     @invariant()
-    def at_most_one_holds(self) -> None:
+    def at_most_one_owner(self) -> None:
         files = sorted(self.lock.iterdir()) if self.lock.exists() else []
         assert len(files) <= 1
-        # Whoever holds reads as itself.
+        # Each file describes the owner that its name says.
         for file in files:
-            owner = lock._read(file)
+            owner = lock._read_owner(file)
             assert owner is not None
             assert owner.token == file.stem
 
 
-def test_who_is_killed_in_the_middle_of_taking_over_shows_as_dead_at_once(tmp_path: Path) -> None:
-    _elsewhere(tmp_path)
+def test_a_process_killed_while_it_takes_over_shows_as_dead_at_once(tmp_path: Path) -> None:
+    _lock_elsewhere(tmp_path)
     (path,) = (tmp_path / ".lock").iterdir()
-    lock._write(path, replace(Owner.me(), started=1), "r+")
-    with holding(tmp_path, what="it") as held:
-        held.check()
+    lock._write(path, replace(Owner.this_process(), started=1), "r+")
+    with lock_folder(tmp_path, what="it") as owned:
+        owned.check()
 
 
-def test_in_any_order_of_steps_at_most_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_LOCK_FOLDER", str(tmp_path / "hands"))
-    run: Callable[[], None] = Hands.TestCase("runTest").runTest
-    Hands.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+def test_at_most_one_process_owns_the_lock_in_any_order_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_LOCK_FOLDER", str(tmp_path / "steps"))
+    run: Callable[[], None] = LockSteps.TestCase("runTest").runTest
+    LockSteps.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
     run()

@@ -56,7 +56,7 @@ def test_every_shipped_recipe_loads_under_its_own_name() -> None:
 
 def test_the_example_campaign_loads_and_its_sizes_fit() -> None:
     campaign = load_campaign(ROOT / "configs" / "campaign-example.yaml")
-    layout = campaign.grid.layout(load_recipe(campaign.model.recipe).stride)
+    layout = campaign.grid.layout(campaign.recipe().stride)
     assert campaign.domain("D034_2021").boundary is None
     assert layout.overlap_factor == pytest.approx(1.298, abs=1e-3)
     assert campaign.catalog == ROOT / "configs" / "catalog"

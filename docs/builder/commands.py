@@ -1,5 +1,6 @@
 """The reference of the `landcover` command, from the functions that typer calls."""
 
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -11,8 +12,6 @@ from typer.utils import get_params_from_function
 from docs.builder.errors import DocsError
 from docs.builder.markdown import code, prose, table
 from pipeline.cli import app
-
-_EXAMPLE = "Example: "
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ def _registered(group: typer.Typer) -> Iterator[tuple[str, CommandInfo]]:
 def _command(name: str, command: CommandInfo) -> str:
     if command.callback is None or not command.callback.__doc__:
         raise DocsError(f"landcover {name} has no docstring")
-    example = (command.epilog or "").strip()
-    if not example.startswith(_EXAMPLE):
+    title, _, example = (command.epilog or "").partition(":\n")
+    if not title.startswith("Example"):
         raise DocsError(f"landcover {name} has no example in its epilog")
     parameters = list(_parameters(command.callback))
     if unexplained := [p.name for p in parameters if not p.info.help]:
@@ -98,7 +97,7 @@ def _command(name: str, command: CommandInfo) -> str:
     if options:
         rows = [(_flags(p), _default(p), prose(p.info.help)) for p in options]
         parts.append(table(("option", "default", "meaning"), rows))
-    return "\n\n".join([*parts, "Example:", _shell(example.removeprefix(_EXAMPLE))])
+    return "\n\n".join([*parts, f"{title}:", _shell(textwrap.dedent(example))])
 
 
 def _parameters(callback: Callable[..., Any]) -> Iterator[_Parameter]:

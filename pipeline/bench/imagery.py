@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline.bench.machine import isolated
-from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign, load_recipe
+from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign
 from pipeline.demo.country import VINTAGES
 from pipeline.demo.delivery_writer import half_metres, write_half_metre_model, write_imagery
 from pipeline.demo.network import DEFAULT_EFFORT, Effort
@@ -138,7 +138,7 @@ class Imagery:
     def model(self) -> Model:
         """Its network."""
         campaign = self.campaign
-        return load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+        return load(campaign.weights, campaign.recipe())
 
     @property
     def mosaic(self) -> Mosaic:
@@ -230,7 +230,7 @@ def _made_up(campaign: Campaign) -> tuple[Patches, dict[str, str]]:
     patches = []
     for section in campaign.domains:
         inputs = open_domain(campaign.catalog, section.name, tile_size=size)
-        mosaic = Mosaic.of(inputs, bands=load_recipe(campaign.model.recipe, base=base).bands)
+        mosaic = Mosaic.of(inputs, bands=campaign.recipe().bands)
         patches += [mosaic.read(tile.tile.window).bands for tile in inputs.tiles]
     return np.stack(patches), {"weights": campaign.weights, "recipe": str(base / campaign.model.recipe)}
 

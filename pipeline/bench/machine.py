@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.runs.planning.throughput import processor
-from pipeline.runs.tracking.run_record import software
+from pipeline.runs.provenance import software
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.bench.machine import facts
 from pipeline.durable import replacing, write_json
-from pipeline.runs.planning.throughput import Measured
+from pipeline.runs.planning.throughput import MeasuredRate
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Report:
     picture: Image.Image
     notes: tuple[str, ...] = ()
     """What a reader must know to judge the figures: what was smaller, absent or made up."""
-    rates: tuple[Measured, ...] = ()
+    rates: tuple[MeasuredRate, ...] = ()
     """What `landcover plan` predicts from, where it was measured at full scale."""
     machine: Mapping[str, Any] = field(default_factory=facts)
     """Facts of the machine when the measurement ended."""

@@ -10,7 +10,7 @@ from pipeline.bench.measurements import engines, feed, gpu, halo, quantize
 from pipeline.bench.measurements import run as mapping
 from pipeline.bench.report import Report
 from pipeline.errors import ConfigError
-from pipeline.runs.planning.throughput import record
+from pipeline.runs.planning.throughput import save_rates
 
 BENCHES: Mapping[str, Callable[..., Report]] = {
     engines.NAME: engines.run,
@@ -61,7 +61,7 @@ def run_benches(
             say(f"{figure} = {value:.5g}")
         say(f"{name}: {path}")
         if scale.apart and report.rates:
-            say(f"{name}: {len(report.rates)} rates kept in {record(report.rates)}")
+            say(f"{name}: {len(report.rates)} rates kept in {save_rates(report.rates)}")
         reports.append(report)
     return reports
 

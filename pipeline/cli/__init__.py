@@ -1,61 +1,124 @@
-"""Commands and exit codes. What they do lives elsewhere: nothing here loops over data.
+"""The `landcover` command: its options, its subcommands by module, and its exit codes.
 
-Exit codes: 0 done; 1 a defect of ours, with its traceback; 2 something to mend in what was given; 3 some
-tiles failed, the others are sealed; 4 a product is not what its items say, or not complete; 5 stopped as it was
-asked to, with more to do: run again; 6 the cluster could not be had or was lost: run again.
+Modules are named after the commands they hold. The work is done elsewhere: nothing here loops over data, and commands
+import what they run when they run it, so that `--help` and a wrong option are answered at once.
 """
 
+import importlib.metadata
 import logging
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 from pipeline import __version__
-from pipeline.cli import accuracy, campaigns, editions, tools, training
-from pipeline.cli import ingest as deliveries
-from pipeline.cli import search as catalogue
-from pipeline.cli import slurm as clusters
-from pipeline.cli.options import console
+from pipeline.cli import (
+    demo_bench_doctor,
+    evaluate_sample_calibrate,
+    patches_train,
+    plan,
+    predict_quantize,
+    publish_editions_search,
+    run_status,
+    stage_index,
+    submit_requeue,
+    verify_report,
+)
+from pipeline.cli.help import CommandGroups
+from pipeline.cli.options import say
 from pipeline.errors import LandcoverError
 
-_EXIT_CODES = """Exit codes: 0 done · 2 something to mend in what was given · 3 some tiles failed, the others are
-sealed · 4 a product is damaged or not complete · 5 stopped when asked, more to do: run again · 6 the cluster was lost:
-run again · 1 a defect of the program."""
+_EXIT_CODES = """Exit codes:
+  0  success
+  1  a bug in this program; please report it with its traceback
+  2  an option, a file, a campaign or this machine has to be fixed
+  3  some tiles failed; all others are sealed
+  4  a product is damaged or incomplete
+  5  stopped on request with tiles left: run the same command again
+  6  the Dask cluster was lost: run the same command again"""
 
 app = typer.Typer(
     name="landcover",
-    help="Map a whole country's land cover at 20 cm: BD ORTHO deliveries → COGs → one national Zarr.",
+    cls=CommandGroups,
+    help="Map the land cover of a whole country at 20 cm: BD ORTHO deliveries → COGs → one national Zarr.\n\n"
+    "A campaign is a YAML file that names imagery, model and outputs (see configs/campaign-example.yaml). "
+    "A domain is one département in one vintage, such as D034_2021.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (deliveries, campaigns, editions, catalogue, clusters, accuracy, training, tools):
-    app.add_typer(part.app)
+for module in (
+    stage_index,
+    plan,
+    run_status,
+    submit_requeue,
+    verify_report,
+    publish_editions_search,
+    evaluate_sample_calibrate,
+    patches_train,
+    predict_quantize,
+    demo_bench_doctor,
+):
+    app.add_typer(module.app)
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        console.print(__version__)
-        raise typer.Exit
+class _LogLines(logging.Handler):
+    """Shows log records on the commands' console, where they do not disturb a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one line, unwrapped."""
+        style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname)
+        say(self.format(record), style=style)
+
+
+class _LogFormat(logging.Formatter):
+    """`20:08:55 message`, with `warning:` or `error:` before the message of these levels."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"{self.formatTime(record, '%H:%M:%S')} {level}{super().format(record)}"
+
+
+def _print_versions(wanted: bool) -> None:
+    if not wanted:
+        return
+    from pipeline.sources.gdal_drivers import gdal_version
+
+    say(f"landcover-pipeline {__version__}")
+    say(f"GDAL {gdal_version()} (rasterio {importlib.metadata.version('rasterio')})")
+    for name, package in (("torch", "torch"), ("OpenVINO", "openvino")):
+        try:
+            say(f"{name} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            say(f"{name} is not installed")
+    raise typer.Exit
 
 
 @app.callback()
 def _options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,  # noqa: ARG001
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show also what libraries log.")] = False,
+    version: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_versions,
+            is_eager=True,
+            help="Show the versions of this package, GDAL, torch and OpenVINO, and exit.",
+        ),
+    ] = False,
 ) -> None:
-    handler = RichHandler(console=console, show_path=False, show_level=False, markup=False, highlighter=None)
+    handler = _LogLines()
+    handler.setFormatter(_LogFormat())
     # Libraries set their own loggers' levels when they are imported, so it is the handler that chooses.
     handler.addFilter(lambda r: verbose or r.name.startswith("landcover") or r.levelno >= logging.ERROR)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def main() -> NoReturn:
-    """The `landcover` command: our own errors are a message and an exit code, without a traceback."""
+    """Runs the command line. A `LandcoverError` is shown as a message without a traceback; it sets the exit code."""
     try:
         app(standalone_mode=True)
     except LandcoverError as error:

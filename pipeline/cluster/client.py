@@ -1,4 +1,4 @@
-"""The one way to a cluster: what the campaign or the command line names, as a client."""
+"""The one function that opens a cluster, and calls on its client."""
 
 import os
 from collections.abc import Iterator
@@ -12,59 +12,64 @@ from distributed.comm.addressing import get_address_host
 from distributed.utils import get_ip
 
 from pipeline.cluster.liveness import wait_for_worker, worker_count
-from pipeline.cluster.local import cuda, local
-from pipeline.cluster.slurm.cluster import slurm
-from pipeline.config import Campaign, ClusterKind
+from pipeline.cluster.local import cuda_cluster, local_cluster
+from pipeline.cluster.slurm.cluster import slurm_cluster
+from pipeline.config import Campaign
 from pipeline.errors import ClusterError
 
-_KINDS = {"local": local, "cuda": cuda, "slurm": slurm}
+_KINDS = {"local": local_cluster, "cuda": cuda_cluster, "slurm": slurm_cluster}
 _TRIES = 3
-"""Times that workers may die while they take a plugin: as often as on a tile."""
+"""Times that workers may die while they set up a plugin: as often as for a tile."""
 
 
 @contextmanager
-def open_cluster(
-    campaign: Campaign, *, workers: int | None = None, kind: ClusterKind | None = None, scheduler: str | None = None
-) -> Iterator[Client]:
-    """A client of the cluster that the campaign's `cluster` section says; the arguments go before it.
+def open_cluster(campaign: Campaign, *, client: Client | None = None, workers: int | None = None) -> Iterator[Client]:
+    """Opens the cluster of a campaign's `cluster` section and yields its client, with at least one worker.
 
-    Threads of a worker read and decode side by side while one of them holds the device.
+    The client and everything that was started for it are closed when the block ends.
 
     Args:
-        campaign: its `cluster` section, `engine_threads`, and where its products go.
-        workers: processes on this machine or on each node; of GPUs, the first so many.
-        kind: `local`, `cuda` or `slurm`.
-        scheduler: address or scheduler file of a running one, instead of a kind; it is left running.
-
-    Yields:
-        The client, with at least one worker. Closed at the end, with what was started for it.
+        campaign: its `cluster` section and `engine_threads` are used, and the folder of its products.
+            `Campaign.on_cluster` chooses another kind, or a running cluster, which is left running.
+        client: a client that is ready. It is yielded as it is and left open; the other arguments are ignored.
+        workers: processes on this machine or on each node, instead of the campaign's number. With GPUs: use only the
+            first so many.
 
     Raises:
-        ClusterError: the cluster did not come up, or its scheduler was lost meanwhile.
+        ClusterError: the cluster did not start, or its scheduler was lost during the block.
+
+    Example:
+        >>> with open_cluster(campaign, workers=2) as client:  # doctest: +SKIP
+        ...     run(plan, client=client)
+        ...     publish(campaign, client=client)
     """
-    section = campaign.on_cluster(kind, scheduler).cluster
-    if section.scheduler:
-        chosen = running(section.scheduler, wait_s=section.wait_s)
-    else:
-        chosen = _KINDS[section.kind](campaign, workers=workers)
     try:
-        with chosen as client:
+        if client is not None:
             yield client
+            return
+        section = campaign.cluster
+        if section.scheduler:
+            cluster = connect(section.scheduler, wait_s=section.wait_s)
+        else:
+            cluster = _KINDS[section.kind](campaign, workers=workers)
+        with cluster as opened:
+            yield opened
     except CommClosedError as error:
         raise ClusterError(f"the connection to the scheduler was lost: {error}; run again") from error
 
 
 @contextmanager
-def running(scheduler: str, *, wait_s: float) -> Iterator[Client]:
-    """A client of somebody's cluster, with at least one worker. TLS as Dask's own configuration says
-    (`distributed.comm.tls`).
+def connect(scheduler: str, *, wait_s: float) -> Iterator[Client]:
+    """A client of a running cluster with at least one worker. The cluster is left running.
+
+    TLS follows Dask's own configuration (`distributed.comm.tls`).
 
     Args:
-        scheduler: its address or scheduler file; it is left running.
-        wait_s: seconds in which a worker has to be there.
+        scheduler: address or scheduler file.
+        wait_s: seconds to wait for the first worker.
 
     Raises:
-        ClusterError: no such scheduler, or no worker.
+        ClusterError: there is no such scheduler, or no worker came.
     """
     try:
         if "://" in scheduler:
@@ -72,24 +77,30 @@ def running(scheduler: str, *, wait_s: float) -> Iterator[Client]:
         elif Path(scheduler).is_file():
             client = Client(scheduler_file=scheduler)
         else:
-            raise ClusterError(f"scheduler {scheduler!r} is no address (tcp://HOST:PORT, tls://HOST:PORT) and no file")
+            raise ClusterError(
+                f"scheduler {scheduler!r} is neither an address (tcp://HOST:PORT, tls://HOST:PORT) nor a file"
+            )
     except (OSError, TypeError, ValueError) as error:
         raise ClusterError(
-            f"scheduler {scheduler}: {error}; is it running, and does Dask's configuration name its TLS files?"
+            f"scheduler {scheduler}: {error}; check that it runs, and that Dask's configuration names its TLS files"
         ) from error
     with client:
         wait_for_worker(client, wait_s=wait_s)
         yield client
 
 
-def equip(client: Client, plugin: WorkerPlugin) -> None:
-    """Gives a plugin to all workers, and to those that come later.
+def register_plugin(client: Client, plugin: WorkerPlugin) -> None:
+    """Registers a plugin with all workers, and with those that join later.
 
-    Dask's own call fails where one worker dies meanwhile, though its successor will have the plugin. It is called again
-    then, and the others set theirs up once more.
+    Dask's own call fails where a worker dies meanwhile, although that worker's successor will have the plugin. The
+    call is then repeated, and the other workers set the plugin up once more.
+
+    Args:
+        client: of the cluster.
+        plugin: exceptions of its `setup` are raised here.
 
     Raises:
-        ClusterError: the scheduler is gone, or workers die again and again; what `setup` raises comes as it is.
+        ClusterError: the scheduler is gone, or workers died each time.
     """
     for left in reversed(range(_TRIES)):
         try:
@@ -98,15 +109,15 @@ def equip(client: Client, plugin: WorkerPlugin) -> None:
             worker_count(client)
             if not left:
                 name = type(plugin).__name__
-                raise ClusterError(f"workers die while they set up {name}: {error}; see their log") from error
+                raise ClusterError(f"workers died while they set up {name}: {error}; see their log") from error
         else:
             return
 
 
 def dashboard(client: Client) -> str:
-    """Where the dashboard is, and inside a job the `ssh` line that brings it to the user's own machine.
+    """The dashboard's address. Inside a job, an `ssh` command follows that forwards it to the user's own machine.
 
-    A scheduler of kind `slurm` serves it on its node's loopback address alone.
+    A scheduler of kind `slurm` serves the dashboard on its node's loopback address alone.
     """
     identity = client.scheduler_info(n_workers=0)
     port = identity["services"].get("dashboard")
@@ -116,5 +127,5 @@ def dashboard(client: Client) -> str:
     host = get_address_host(identity["address"])
     login = os.environ.get("SLURM_SUBMIT_HOST", "LOGIN_NODE")
     here = ip_address(host).is_loopback or get_ip(host) == host
-    way = f"{port}:127.0.0.1:{port} -J {login} {node}" if here else f"{port}:{host}:{port} {login}"
-    return f"http://127.0.0.1:{port}/status after, on your machine: ssh -N -L {way}"
+    forward = f"{port}:127.0.0.1:{port} -J {login} {node}" if here else f"{port}:{host}:{port} {login}"
+    return f"http://127.0.0.1:{port}/status after, on your machine: ssh -N -L {forward}"

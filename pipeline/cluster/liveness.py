@@ -1,4 +1,4 @@
-"""How many workers there are, and when a cluster counts as lost."""
+"""The number of workers, and when a cluster is lost."""
 
 import time
 from collections.abc import Callable
@@ -11,10 +11,14 @@ _POLL_S = 0.1
 
 
 def worker_count(client: Client, *, timeout_s: float = 60) -> int:
-    """Workers that are connected now: on a cluster they come later, and nodes go.
+    """Number of workers that are connected now. Workers of a job join late, and nodes may go.
+
+    Args:
+        client: of the cluster.
+        timeout_s: seconds to wait for the scheduler's answer.
 
     Raises:
-        ClusterError: the scheduler is gone, or gave no answer within `timeout_s` seconds.
+        ClusterError: the scheduler is gone or does not answer.
     """
     if client.status != "running" or client.scheduler is None:
         raise ClusterError(f"the connection to the scheduler was lost (client {client.status}); run again")
@@ -27,15 +31,15 @@ def worker_count(client: Client, *, timeout_s: float = 60) -> int:
 
 
 def wait_for_worker(client: Client, *, wait_s: float, check: Callable[[], None] = lambda: None) -> None:
-    """Waits for the first worker; more may join later.
+    """Waits for the first worker. More may join later.
 
     Args:
-        client: of a scheduler that runs.
-        wait_s: seconds to wait at most.
-        check: called between looks; raises where no worker can come any more.
+        client: of a running scheduler.
+        wait_s: seconds to wait.
+        check: called while waiting; raises where no worker can come any more.
 
     Raises:
-        ClusterError: none came in time, or the scheduler is gone.
+        ClusterError: no worker came in time, or the scheduler is gone.
     """
     deadline = time.monotonic() + wait_s
     while not worker_count(client):
@@ -45,23 +49,23 @@ def wait_for_worker(client: Client, *, wait_s: float, check: Callable[[], None] 
         time.sleep(_POLL_S)
 
 
-class Watch:
-    """Looks whether the cluster still stands; a cluster without workers counts as lost after `lost_s` seconds."""
+class ClusterWatchdog:
+    """Notices a lost cluster: the scheduler is gone, or there has been no worker for `lost_s` seconds."""
 
     def __init__(self, client: Client, *, lost_s: float) -> None:
         self._client, self._lost_s = client, lost_s
-        self._alone_since: float | None = None
+        self._empty_since: float | None = None
 
-    def look(self) -> None:
-        """Called now and then while nothing else happens.
+    def check(self) -> None:
+        """Checks the cluster. Call it regularly while nothing else happens.
 
         Raises:
-            ClusterError: the scheduler is gone, or there has been no worker for too long.
+            ClusterError: the cluster is lost.
         """
         if worker_count(self._client, timeout_s=self._lost_s):
-            self._alone_since = None
+            self._empty_since = None
             return
         now = time.monotonic()
-        self._alone_since = self._alone_since or now
-        if now - self._alone_since > self._lost_s:
+        self._empty_since = self._empty_since or now
+        if now - self._empty_since > self._lost_s:
             raise ClusterError(f"no worker for {self._lost_s:g} s (cluster.lost_s); run again")

@@ -1,4 +1,4 @@
-"""What one worker gets, wherever it runs: threads, GDAL's cache, memory."""
+"""Resources of one worker, on any cluster: threads, GDAL's cache and memory."""
 
 import os
 from typing import Any
@@ -10,39 +10,39 @@ from pipeline.config import Campaign
 
 
 def engine_threads(campaign: Campaign) -> int:
-    """Threads of the engine in each worker: as the campaign says, else this machine's cores over its workers.
+    """Threads of the engine in each worker: the campaign's number, or this machine's cores over its workers.
 
-    Another number of workers on the command line does not change it: the last bit of a logit may depend on
-    the engine's threads, and must not depend on the workers.
+    `--workers` does not change it: the last bit of a logit may depend on the engine's threads, and must not depend on
+    the number of workers.
     """
     return campaign.engine_threads or max(1, len(os.sched_getaffinity(0)) // campaign.cluster.workers)
 
 
-def dask_settings(campaign: Campaign) -> dict[str, Any]:
-    """Dask's configuration for workers that this package starts; their nannies set it before Python imports."""
+def dask_config(campaign: Campaign) -> dict[str, Any]:
+    """Dask's configuration for workers of this package. Their nannies set these variables before Python starts."""
     threads = str(engine_threads(campaign))
     environment = {
-        # The engine's threads, once: readers of a worker decode with one thread each beside them.
+        # The engine's threads; a worker's readers decode with one thread each beside them.
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": "1",
-        # GDAL reads this variable as MiB. A JPEG 2000 block of 1 024 px in three bands takes 3 MiB, and one that
-        # falls out of the cache is decoded again: under some 256 MiB a reader slows down to a third.
+        # GDAL reads this variable as MiB. A JPEG 2000 block of 1 024 px in three bands takes 3 MiB, and a block that
+        # falls out of the cache is decoded again: below about 256 MiB a reader slows down to a third.
         "GDAL_CACHEMAX": str(campaign.cluster.gdal_cache_mb),
-        # Dask's own, which this dictionary replaces, and no heap a thread: glibc would keep freed windows and blocks
-        # of rasters, which come in all sizes. Without both a worker grows by 40 MB a tile of 25 Mpx; with them reading
-        # stays where its second tile brought it.
+        # This dictionary replaces Dask's own, which trims memory. One arena for all threads: glibc would keep freed
+        # windows and blocks of rasters, which come in all sizes. Without both a worker grows by 40 MB a tile of
+        # 25 Mpx; with them memory stays at the level of the second tile.
         "MALLOC_TRIM_THRESHOLD_": "65536",
         "MALLOC_ARENA_MAX": "2",
     }
     return {"distributed.nanny.pre-spawn-environ": environment}
 
 
-def memory_share(workers: int) -> int:
-    """Bytes of this machine (or of its job's part of it) for each of its workers.
+def memory_per_worker(workers: int) -> int:
+    """Bytes of this machine's memory (or of the job's part of it) for each of its workers.
 
-    Dask's own rule gives a worker memory by its threads over the cores, so two reading threads on a node of
-    forty cores would be stopped at a twentieth of its memory: the engine's threads are none that Dask counts.
+    Dask's own rule shares memory by a worker's threads over the cores. Two reading threads on a node of forty cores
+    would be stopped at a twentieth of the memory, because Dask does not count the engine's threads.
     """
     limit = int(MEMORY_LIMIT)
     if per_node := os.environ.get("SLURM_MEM_PER_NODE"):
@@ -55,7 +55,7 @@ def memory_share(workers: int) -> int:
 def visible_gpus() -> tuple[str, ...]:
     """Indices or UUIDs of the GPUs that this process may use, in order.
 
-    `CUDA_VISIBLE_DEVICES` where it is set (SLURM sets it), else all that the driver knows.
+    `CUDA_VISIBLE_DEVICES` where it is set (SLURM sets it), or all GPUs of the driver.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:

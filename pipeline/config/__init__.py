@@ -1,9 +1,6 @@
-"""What YAML says: the campaign, the recipe, and the sections that other files of ours are made of."""
+"""Configuration from YAML files: the campaign, the recipe of its network, and the base of other files."""
 
 from pipeline.config.campaign import (
-    DEFAULT_RECIPE,
-    Architecture,
-    Band,
     Campaign,
     DomainSection,
     EngineName,
@@ -13,12 +10,11 @@ from pipeline.config.campaign import (
     ModelSection,
     OutputSection,
     Precision,
-    Recipe,
     load_campaign,
-    load_recipe,
 )
 from pipeline.config.cluster import ClusterKind, ClusterSection
-from pipeline.config.section import Located, Section, config_folder, read_yaml
+from pipeline.config.recipe import DEFAULT_RECIPE, Architecture, Band, Recipe, load_recipe
+from pipeline.config.section import ConfigPath, Section, config_folder, find_config, read_yaml
 
 __all__ = [
     "DEFAULT_RECIPE",
@@ -27,18 +23,19 @@ __all__ = [
     "Campaign",
     "ClusterKind",
     "ClusterSection",
+    "ConfigPath",
     "DomainSection",
     "EngineName",
     "GridSection",
     "LimitName",
     "LimitsSection",
-    "Located",
     "ModelSection",
     "OutputSection",
     "Precision",
     "Recipe",
     "Section",
     "config_folder",
+    "find_config",
     "load_campaign",
     "load_recipe",
     "read_yaml",

@@ -1,10 +1,10 @@
-"""The campaign's section on where its tasks run."""
+"""The campaign's section on the cluster that runs its tasks."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config.section import Located, Section
+from pipeline.config.section import ConfigPath, Section
 
 ClusterKind = Literal["local", "cuda", "slurm"]
 
@@ -32,7 +32,7 @@ class ClusterSection(Section):
     """Memory that a worker may take. A run whose projection exceeds it does not start. No limit by default."""
     device_memory_bytes: int | None = Field(default=None, ge=1)
     """The same limit for the memory of the worker's GPU."""
-    folder: Located | None = None
+    folder: ConfigPath | None = None
     """For kind `slurm`: a folder that every node can read, for keys and addresses. By default `.clusters` beside the
     products."""
     wait_s: float = Field(default=300, gt=0)

@@ -1,4 +1,4 @@
-"""What every YAML of ours has in common: strict, frozen sections, paths from the file's own folder, errors by key."""
+"""Base of all YAML files of this package: frozen sections, relative paths, and errors that name the key."""
 
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,38 +16,64 @@ yaml.SafeDumper.add_representer(Domain, lambda dumper, domain: dumper.represent_
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
-    """Relative paths of a YAML are meant from its own folder."""
     base = (info.context or {}).get("base", Path())
     return Path(base, path.expanduser()).absolute()
 
 
-Located = Annotated[Path, AfterValidator(_absolute)]
+ConfigPath = Annotated[Path, AfterValidator(_absolute)]
+"""A path in a YAML file. A relative path starts at the folder of that file."""
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, strict about types and about keys that nobody knows."""
+    """A frozen section of a YAML file. Unknown keys, infinities and NaN are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def config_folder() -> Path:
-    """The folder `configs/`: inside an installed package, else beside it in a checkout."""
+    """The folder `configs/`: inside an installed package, or beside the package in a checkout."""
     package = Path(__file__).parents[1]
     packaged = package / "_configs"
     return packaged if packaged.is_dir() else package.parent / "configs"
 
 
+def find_config(name_or_path: str, *, folder: str, kind: str, base: Path = Path()) -> Path:
+    """Finds a YAML file by the name of a shipped one, or by its path.
+
+    Args:
+        name_or_path: a name in `configs/<folder>/`, or a path: it contains `/` or ends in `.yaml` or `.yml`.
+        folder: the sub-folder of `configs/`.
+        kind: what the file describes, for the error message: `recipe`.
+        base: the folder at which a relative path starts.
+
+    Raises:
+        ConfigError: no shipped file has this name.
+
+    Example:
+        >>> find_config("generic", folder="clusters", kind="cluster").name
+        'generic.yaml'
+    """
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        return Path(base, Path(name_or_path).expanduser())
+    shipped = config_folder() / folder
+    path = shipped / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
+        raise ConfigError(f"unknown {kind} {name_or_path!r}: expected the path of a YAML file, or one of {known}")
+    return path
+
+
 def read_yaml(kind: type[_Model], path: Path, **extra: Any) -> _Model:
-    """Reads a YAML into a frozen model.
+    """Reads a YAML file into a frozen model.
 
     Args:
         kind: the model.
-        path: the YAML.
-        extra: values that no YAML gives; they are also the context of validators.
+        path: the file.
+        extra: values that the file must not contain. They are also the context of the validators.
 
     Raises:
-        ConfigError: no such file, no YAML, an unknown key, or values that do not fit; the message names the file
-            and each key.
+        ConfigError: the file is missing or not YAML, a key is unknown, or values do not fit each other. The message
+            names the file and each key.
     """
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -56,16 +82,16 @@ def read_yaml(kind: type[_Model], path: Path, **extra: Any) -> _Model:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(given, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, got {type(given).__name__}")
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(given).__name__}")
     if clash := extra.keys() & given.keys():
         raise ConfigError(f"{path}: unknown key {', '.join(sorted(clash))}")
     try:
         return kind.model_validate(given | extra, context=extra)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
+        raise ConfigError(f"{path}: {_problems(error)}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _problems(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"]) or "(top level)"
@@ -74,5 +100,5 @@ def _explain(error: ValidationError) -> str:
         elif item["type"] == "missing":
             lines.append(f"missing key {where!r}")
         else:
-            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})")
+            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r:.80})")
     return "; ".join(lines)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.grid import Layout
 from pipeline.products.assessment.edge_changes import Seams
 from pipeline.products.tile.seal import list_sealed
@@ -18,7 +18,7 @@ def halo_free(campaign: Campaign, folder: Path) -> Campaign:
         campaign: of which core and block stay.
         folder: of its domain products.
     """
-    stride = load_recipe(campaign.model.recipe, base=campaign.base).stride
+    stride = campaign.recipe().stride
     room = campaign.grid.core + 2 * stride
     spacious = Layout(campaign.grid.core, 0, -(-room // stride) * stride, stride)
     grid = campaign.grid.model_copy(update={"halo": 0, "window": spacious.smallest_window})

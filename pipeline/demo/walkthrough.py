@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline import legend
-from pipeline.config import Campaign, Recipe, load_campaign, load_recipe
+from pipeline.config import Campaign, Recipe, load_campaign
 from pipeline.demo.comparison_figure import colours_of, side_by_side
 from pipeline.demo.country import Country, DeliveredDomain, make_country
 from pipeline.demo.halo_comparison import seams_without_halo
@@ -96,7 +96,7 @@ def run_demo(out: Path, *, say: Say, seed: int = 2022) -> Toured:
     say(f"verified: {sum(d.files for d in verified.domains)} files and the national store are whole")
     pages = write_reports(campaign)
     say(f"reported: {', '.join(str(path) for path in pages)}")
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     confusion = sum((_confusion(campaign, d, country.tile_size) for d in country.domains), np.zeros((20, 20), np.int64))
     toured = Toured(
         accuracy=float(np.trace(confusion) / confusion.sum()),
@@ -209,8 +209,7 @@ def _confusion(campaign: Campaign, domain: DeliveredDomain, tile_size: int) -> N
     """int64 (truth, map) counts of FLAIR values over a domain's held-out tiles; no data is left out."""
     counts = np.zeros((20, 20), np.int64)
     for name in domain.held_out:
-        path = campaign.output.domains / domain.name / f"{domain.name}-{name}-landcover.tif"
-        mapped = read_cog(path)
+        mapped = read_cog(campaign.product_folder(domain.name) / f"{domain.name}-{name}-landcover.tif")
         truth = domain.read_truth(Tile.named(name, tile_size).window)
         known = (mapped != legend.NODATA) & (truth != legend.NODATA)
         pairs = truth[known].astype(np.int64) * 20 + mapped[known]

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Located, Section, read_yaml
+from pipeline.config import ConfigPath, Section, read_yaml
 
 
 class SplitSection(Section):
@@ -17,7 +17,7 @@ class SplitSection(Section):
     """Share of the zones that train. Patches of one zone are neighbours, so a zone is never split."""
     domains: tuple[str, ...] = ()
     """Domains that validate, with `by: domain`."""
-    validation: tuple[Located, ...] = ()
+    validation: tuple[ConfigPath, ...] = ()
     """Folders or lists that validate, with `by: given`."""
 
     @model_validator(mode="after")
@@ -30,9 +30,9 @@ class SplitSection(Section):
 class DataSection(Section):
     """Labelled patches."""
 
-    places: tuple[Located, ...] = Field(min_length=1)
+    places: tuple[ConfigPath, ...] = Field(min_length=1)
     """Folders and CSV lists of patches, as `landcover evaluate` takes them."""
-    metadata: Located | None = None
+    metadata: ConfigPath | None = None
     """JSON that gives domain and zone of each patch where paths do not."""
     split: SplitSection = SplitSection()
     normalise: Literal["recipe", "data"] = "recipe"

@@ -106,7 +106,7 @@ def test_a_rehearsal_seals_every_tile_of_its_departement_through_the_code_of_eve
     (state,) = verify(campaign).domains
     assert (state.tiles, state.missing, state.problems) == (3, (), ())
     for tile in given.tiles:
-        sealed = read_sealed(campaign.output.domains / given.domain, given.domain, tile)
+        sealed = read_sealed(campaign.product_folder(given.domain), given.domain, tile)
         assert sealed is not None
         assert sealed.class_pixels == {0: 0, 5: 500 * 500}, "the network that costs nothing knows only water"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from distributed import Client, Worker, WorkerPlugin
 
-from pipeline.cluster import equip, in_flight, open_cluster, worker_count
+from pipeline.cluster import map_jobs, open_cluster, register_plugin, submit_bounded, worker_count
 from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
 from pipeline.errors import ClusterError
 from tests.support.dask_processes import scheduler, worker
@@ -24,7 +24,7 @@ def _campaign(folder: Path, **section: float) -> Campaign:
 
 
 def _open(campaign: Campaign, **where: Any) -> None:
-    with open_cluster(campaign, **where):
+    with open_cluster(campaign.on_cluster(**where)):
         pytest.fail("it opened")
 
 
@@ -32,26 +32,26 @@ def _work(client: Client, *, lost_s: float, jobs: int = 200) -> None:
     def submit(_: int) -> object:
         return client.submit(time.sleep, 0.1, pure=False)
 
-    for _ in in_flight(range(jobs), submit, client=client, limit=lambda: 2, lost_s=lost_s):
+    for _ in submit_bounded(range(jobs), submit, client=client, limit=lambda: 2, lost_s=lost_s):
         pass
 
 
-def test_work_ends_in_an_error_when_the_scheduler_or_all_workers_are_gone(tmp_path: Path) -> None:
+def test_a_lost_scheduler_or_no_workers_end_the_work_with_an_error(tmp_path: Path) -> None:
     campaign = _campaign(tmp_path, wait_s=180, lost_s=5)
     with scheduler(tmp_path) as (file, started):
-        with worker(file) as only, open_cluster(campaign, scheduler=str(file)) as client:
+        with worker(file) as only, open_cluster(campaign.on_cluster(scheduler=str(file))) as client:
             assert worker_count(client) == 1
             only.kill()
             with pytest.raises(ClusterError, match="no worker for 5 s"):
                 _work(client, lost_s=5)
-        with worker(file), open_cluster(campaign, scheduler=str(file)) as client:
+        with worker(file), open_cluster(campaign.on_cluster(scheduler=str(file))) as client:
             started.kill()
             with pytest.raises(ClusterError, match="run again"):
                 _work(client, lost_s=60)
 
 
 class Deadly(WorkerPlugin):
-    """Kills the first worker that sets it up; the others note that they did."""
+    """Kills the first worker that sets it up; the others leave a file."""
 
     name = "deadly"
 
@@ -67,33 +67,33 @@ class Deadly(WorkerPlugin):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_dies_while_it_takes_a_plugin_costs_the_others_nothing(tmp_path: Path) -> None:
+def test_a_worker_that_dies_while_it_sets_up_a_plugin_is_replaced(tmp_path: Path) -> None:
     seen, campaign = tmp_path / "seen", _campaign(tmp_path, wait_s=180)
     seen.mkdir()
     with (
         scheduler(tmp_path) as (file, _),
         worker(file),
         worker(file),
-        open_cluster(campaign, scheduler=str(file)) as client,
+        open_cluster(campaign.on_cluster(scheduler=str(file))) as client,
     ):
         client.wait_for_workers(2, timeout=180)
-        equip(client, Deadly(seen))
+        register_plugin(client, Deadly(seen))
         assert worker_count(client) == 1
         assert len(list(seen.iterdir())) == 2
 
 
-def test_a_cluster_without_workers_or_that_is_none_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_does_not_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = _campaign(tmp_path, wait_s=0.3)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with scheduler(tmp_path) as (file, _), pytest.raises(ClusterError, match=r"no worker came within 0\.3 s"):
         _open(campaign, scheduler=str(file))
-    with pytest.raises(ClusterError, match=r"no address .* and no file"):
+    with pytest.raises(ClusterError, match=r"neither an address .* nor a file"):
         _open(campaign, scheduler="nowhere")
     with pytest.raises(ClusterError, match="SLURM_JOB_ID is not set"):
         _open(campaign, kind="slurm")
 
 
-def test_as_many_jobs_are_in_flight_as_the_limit_says_at_the_time() -> None:
+def test_the_number_of_submitted_jobs_follows_the_limit() -> None:
     """The peak of jobs at once follows a limit that grows from one to three."""
     limits = iter([1, 1, 1, *[3] * 20])
     started, peaks = 0, []
@@ -104,10 +104,37 @@ def test_as_many_jobs_are_in_flight_as_the_limit_says_at_the_time() -> None:
             started += 1
             return client.submit(time.sleep, 0.02, pure=False)
 
-        flying = in_flight(range(12), submit, client=client, limit=lambda: next(limits), lost_s=60)
+        flying = submit_bounded(range(12), submit, client=client, limit=lambda: next(limits), lost_s=60)
         for ended, (_, future) in enumerate(flying, start=1):
             assert future.done()
             peaks.append(started - ended + 1)
     assert started == len(peaks) == 12
     assert peaks[:3] == [1, 1, 1]
     assert max(peaks) == 3
+
+
+def test_a_ready_client_is_used_as_it_is_and_left_open(tmp_path: Path, dask_client: Client) -> None:
+    with open_cluster(_campaign(tmp_path), client=dask_client) as client:
+        assert client is dask_client
+    assert worker_count(dask_client) == 1
+
+
+def test_closing_a_bounded_submission_releases_the_jobs_that_are_left(dask_client: Client) -> None:
+    def submit(seconds: float) -> object:
+        return dask_client.submit(time.sleep, seconds, pure=False)
+
+    flying = submit_bounded([0.0, 0.1, 0.1, 0.1], submit, client=dask_client, limit=lambda: 3, lost_s=60)
+    next(flying)
+    assert dask_client.futures
+    flying.close()
+    deadline = time.monotonic() + 60
+    while dask_client.futures:
+        assert time.monotonic() < deadline, dask_client.futures
+        time.sleep(0.01)
+
+
+def test_jobs_are_mapped_on_workers_and_their_errors_are_raised(dask_client: Client) -> None:
+    given = {"client": dask_client, "per_worker": 2, "lost_s": 60}
+    assert dict(map_jobs(["1", "2", "3"], int, **given)) == {"1": 1, "2": 2, "3": 3}
+    with pytest.raises(ValueError, match="invalid literal"):
+        dict(map_jobs(["1", "x"], int, **given))

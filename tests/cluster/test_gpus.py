@@ -1,4 +1,4 @@
-"""dask-cuda's own clusters on devices that only NVIDIA's management library tells of, and on real ones."""
+"""Clusters of dask-cuda on GPUs that a fake of NVIDIA's management library reports, and on real ones."""
 
 import json
 import os
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from distributed import Client
 
 from pipeline.cluster.slurm.node import NodeWork
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
-from tests.support.campaigns import Made, cog_bytes, make_campaign, quick_clusters
+from tests.support.campaigns import Made, cog_bytes, make_campaign
 from tests.support.dask_processes import faked_gpus, process, scheduler
 from tests.support.paths import ROOT
 
@@ -49,17 +50,16 @@ def _devices(made: Made, kind: str = "", address: str = "") -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def mapped(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def mapped(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
     """One tile, mapped in this process."""
     made = make_campaign(tmp_path_factory.mktemp("gpus") / "made", at=((0, 0),))
     made.change(engine_threads=1)
-    with quick_clusters():
-        run(make_plan(made.campaign))
+    run(make_plan(made.campaign), client=dask_client)
     return made
 
 
 @pytest.mark.slow
-def test_a_domain_is_mapped_by_one_worker_a_gpu_on_this_machine(mapped: Made, tmp_path: Path) -> None:
+def test_a_domain_is_mapped_by_one_worker_per_gpu_of_this_machine(mapped: Made, tmp_path: Path) -> None:
     assert [devices for _, devices in _devices(mapped, "cuda")] == ["0,1", "1,0"]
     mapped.change(output=_output(mapped, tmp_path))
     _landcover(mapped, "--cluster", "cuda")
@@ -67,7 +67,7 @@ def test_a_domain_is_mapped_by_one_worker_a_gpu_on_this_machine(mapped: Made, tm
 
 
 @pytest.mark.slow
-def test_a_node_of_a_job_starts_one_worker_a_gpu_on_the_scheduler_file(mapped: Made, tmp_path: Path) -> None:
+def test_a_node_of_a_job_starts_one_worker_per_gpu(mapped: Made, tmp_path: Path) -> None:
     """What `srun` starts on a node, without SLURM around it: `dask cuda worker` for the GPUs that the job has."""
     NodeWork({"n7": "127.0.0.1"}, workers=None, processes=1, threads=2, gpus=True).write(tmp_path)
     slurm = {"SLURMD_NODENAME": "n7", "SLURM_PROCID": "3", "CUDA_VISIBLE_DEVICES": "0,1"}
@@ -88,8 +88,8 @@ def _output(made: Made, domains: Path) -> dict[str, object]:
 
 
 @pytest.mark.gpu
-def test_a_domain_is_mapped_on_this_machines_gpus(tmp_path: Path) -> None:
-    """Each GPU has its worker; the maps are those of the CPU but for pixels on a class's border."""
+def test_a_domain_is_mapped_on_the_gpus_of_this_machine(tmp_path: Path) -> None:
+    """The maps agree with those of the CPU, except for pixels on the border of a class."""
     import numpy as np
     import rasterio
     import torch

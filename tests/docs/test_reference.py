@@ -77,7 +77,7 @@ def small_app(*, help_text: str | None, epilog: str | None) -> typer.Typer:
 
 
 def test_a_command_has_usage_arguments_options_and_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands_page, "app", small_app(help_text="How far.", epilog="Example: landcover copy x"))
+    monkeypatch.setattr(commands_page, "app", small_app(help_text="How far.", epilog="Example:\n  landcover copy x"))
     page = commands()
     assert "## copy\n\nCopy a thing.\n\nTwice as &lt;name>." in page
     assert "landcover copy SOURCE [OPTIONS]" in page

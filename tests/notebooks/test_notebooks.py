@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import rioxarray
 import xarray as xr
+from distributed import Client
 from nbmake.nb_run import NotebookRun
 
 from pipeline.config import Campaign
 from pipeline.demo.network import Effort
 from pipeline.demo.walkthrough import prepare
 from pipeline.errors import EvaluationError, ProductError
+from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.analysis.change import CHANGED, NO_DATA, STABLE, UNCERTAIN, FalseChange
 from pipeline.products.analysis.open_product import open_product
-from pipeline.runs.mapping import run as domain
+from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.publishing import publish
-from tests.support.campaigns import threads_cluster
+from pipeline.runs.publishing.publish import publish
 from tests.support.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -27,16 +28,13 @@ EFFORT = Effort(steps=80, batch=2, crop=96, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+def demo(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Campaign:
     """A demo in seconds: both domains have two tiles of 100 m, one of which is the same ground."""
     folder = tmp_path_factory.mktemp("demo")
     small = {"rows": 1, "columns": 3, "tile_size": 500}
     _, campaign = prepare(folder, say=lambda _: None, effort=EFFORT, threads=1, **small)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(domain, "open_cluster", threads_cluster)
-        patch.setattr(publish, "open_cluster", threads_cluster)
-        domain.run(make_plan(campaign))
-        publish.publish(campaign)
+    run(make_plan(campaign), client=dask_client)
+    publish(campaign, client=dask_client)
     return campaign
 
 
@@ -68,7 +66,7 @@ def test_a_notebook_runs_and_ends_in_a_figure(
 
 
 def both(campaign: Campaign) -> tuple[xr.Dataset, xr.Dataset]:
-    first, second = (open_product(campaign.output.domains / d.name) for d in campaign.domains)
+    first, second = (open_product(campaign.product_folder(d.name)) for d in campaign.domains)
     return first, second
 
 
@@ -122,6 +120,7 @@ def test_change_gates_by_confidence_and_by_patch_and_counts_hectares() -> None:
         ).rio.write_crs(2154)
         for c, s in ((before, sure), (after, less_sure))
     )
+    register_cover()
     found = first.cover.change(second, min_confidence=0.5, min_area_m2=0.08)
     u, s, c, n = UNCERTAIN, STABLE, CHANGED, NO_DATA
     np.testing.assert_array_equal(found.map, [[u, s, s, c], [u, s, s, c], [s, s, c, n]])

@@ -1,10 +1,11 @@
-"""Whose data of which days: from the delivery through items and COGs into the national store's table."""
+"""Producers and days of the imagery: from the delivery through items and COGs to the national store."""
 
 import json
 from pathlib import Path
 
 import pytest
 import rasterio
+from distributed import Client
 
 from pipeline.domain import Domain
 from pipeline.products.analysis.open_product import open_product
@@ -14,7 +15,7 @@ from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.national.shard_writer import write_shard
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.publishing.publish import _product
+from pipeline.runs.publishing.publish import read_products
 from pipeline.runs.tracking.status import status
 from pipeline.sources import index
 from pipeline.stac_fields import providers
@@ -28,7 +29,7 @@ CITED = f"{WHO} (Licence Ouverte Etalab 2.0)"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
     """Two tiles mapped in this process: one whose days stand in `dalles.dbf`, one of the vintage alone."""
     made = make_campaign(tmp_path_factory.mktemp("attribution"), at=[(0, 0), (0, 1)])
     made.change(grid={"tile": TILE, "block": TILE, "core": TILE, "halo": 16, "window": 576})
@@ -36,11 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     rows = [(name, "2021-06-14"), (name, "2021-06-17")]
     write_table(made.delivery.folder / "dalles.dbf", {"NOM": 60, "DATE_VOL": 10}, rows)
     made.index()
-    run(make_plan(made.campaign))
+    run(make_plan(made.campaign), client=dask_client)
     return made
 
 
-def test_item_and_cogs_say_whose_data_of_which_days_they_are_made_of(made: Made) -> None:
+def test_items_and_cogs_have_the_producers_and_days_of_their_data(made: Made) -> None:
     dated, undated = (made.products / "D034_2021" / f"D034_2021-{t.name}" for t in made.delivery.tiles)
     said = json.loads(Path(f"{dated}.json").read_bytes())["properties"]
     assert (said["start_datetime"], said["end_datetime"]) == ("2021-06-14T00:00:00Z", "2021-06-17T23:59:59Z")
@@ -59,10 +60,10 @@ def test_item_and_cogs_say_whose_data_of_which_days_they_are_made_of(made: Made)
         assert "acquired" not in cog.tags()
 
 
-def test_the_national_stores_table_says_it_of_each_domain_and_the_store_of_all(made: Made, tmp_path: Path) -> None:
+def test_the_national_store_has_them_for_each_domain_and_for_all(made: Made, tmp_path: Path) -> None:
     campaign = made.campaign
     grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk)
-    plan = plan_edition(tmp_path / "national", grid, [_product(campaign, s, "EPSG:2154") for s in status(campaign)])
+    plan = plan_edition(tmp_path / "national", grid, read_products(campaign, status(campaign), "EPSG:2154"))
     begin(plan)
     commit(plan, [write_shard(plan.target, shard) for shard in plan.write])
     national = open_product(tmp_path / "national")
@@ -74,7 +75,7 @@ def test_the_national_stores_table_says_it_of_each_domain_and_the_store_of_all(m
     assert said == (WHO, "etalab-2.0", CITED)
 
 
-def test_staged_heights_keep_their_holes_and_whose_elevation_they_were_when_the_files_are_gone(tmp_path: Path) -> None:
+def test_staged_heights_keep_their_holes_and_producers(tmp_path: Path) -> None:
     delivery, archives = make_archives(tmp_path / "shipped", at=[(0, 0)])
     stage(archives, tmp_path / "out", treatment="interpolate", remove_small=True)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.name.startswith(("LHD", "RGE"))]

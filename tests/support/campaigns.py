@@ -1,33 +1,27 @@
-"""A campaign small enough to be run again and again: a delivery, a random network, a YAML."""
+"""A campaign that runs in seconds: a small delivery, a random network and a YAML file."""
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import yaml
-from distributed import Client, LocalCluster
 
 from pipeline.config import Campaign, load_campaign, load_recipe
 from pipeline.model.network import build
-from pipeline.runs.mapping import run as domain
-from pipeline.runs.publishing import publish
 from pipeline.sources.catalog.index import index
 from tests.support.deliveries import Delivery, make_delivery
 
 TILE = 500
-THREADS = 2
-"""Of the worker of `threads_cluster`."""
 RECIPE = {
     "name": "tiny",
     "encoder": "tu-regnetx_002",
@@ -67,10 +61,17 @@ class Made:
         return self.folder / "products"
 
     def change(self, **sections: Any) -> "Made":
-        """Writes the YAML anew with other sections."""
+        """Replaces sections of the YAML file."""
         content = yaml.safe_load(self.config.read_text()) | sections
         self.config.write_text(yaml.safe_dump(content))
         return self
+
+    def copy(self, folder: Path) -> "Made":
+        """A copy in a new folder, with the same products."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        made = Made(folder, replace(self.delivery, folder=folder / "delivery"))
+        made.index()
+        return made
 
     def index(self) -> None:
         index([self.delivery.folder], domain=self.delivery.domain, catalog=self.folder / "catalog", tile_size=TILE)
@@ -110,41 +111,20 @@ def cog_bytes(folder: Path) -> dict[str, str]:
 
 
 def strays(folder: Path) -> list[Path]:
-    """Files with a temporary name, and what is no COG, item, run record or a publish's file for GIS people."""
+    """Files with a temporary name, or of a kind that neither a run nor a publish writes."""
     known = (".tif", ".json", ".gpkg", ".qml", ".png")
     return [p for p in folder.rglob("*") if p.is_file() and (p.name.startswith(".") or p.suffix not in known)]
 
 
-@contextmanager
-def threads_cluster(_campaign: Campaign, *, workers: int | None = None, **_: object) -> Iterator[Client]:
-    """In the place of `open_cluster`: a scheduler and a worker in this process, up in a blink."""
-    with (
-        LocalCluster(
-            n_workers=workers or 1, threads_per_worker=THREADS, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-@contextmanager
-def quick_clusters() -> Iterator[None]:
-    """Within the block runs and publishing have their workers in this process, with no imports to wait for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(domain, "open_cluster", threads_cluster)
-        patch.setattr(publish, "open_cluster", threads_cluster)
-        yield
-
-
 def start(made: Made, *arguments: str) -> subprocess.Popen[bytes]:
-    """`landcover run` in a process of its own, at the head of its own process group."""
+    """Starts `landcover run` in a process group of its own."""
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(made.config), *arguments]
     with (made.folder / "run.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 def wait_for_cogs(made: Made, process: subprocess.Popen[bytes], count: int) -> None:
-    """Until this many COGs stand, finished or under their temporary names."""
+    """Waits until there are this many COGs, finished or under temporary names."""
     while len(list(made.products.rglob("*.tif"))) < count:
         assert process.poll() is None, (made.folder / "run.log").read_text()
         time.sleep(0.02)
@@ -169,6 +149,6 @@ def workers_of(driver: int) -> list[int]:
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """The power goes: driver and workers at once."""
+    """Kills driver and workers at once, as a power cut does."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""The demo's country, small: mapped and published once for all that looks at it."""
+"""The demo's country, small: mapped and published once for all tests that read it."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import pytest
 from pipeline.config import Campaign, load_campaign
 from pipeline.demo.network import Effort
 from pipeline.demo.walkthrough import prepare
-from pipeline.runs.mapping import run as runs_domain
+from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.publishing import publish as runs_publish
-from tests.support.campaigns import threads_cluster
+from pipeline.runs.publishing.publish import publish
+from tests.support.dask_client import in_process_client
 
 EFFORT = Effort(steps=20, batch=2, crop=128)
 
@@ -19,12 +19,10 @@ EFFORT = Effort(steps=20, batch=2, crop=128)
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The campaign of one row of the country, mapped and published; tests put back what they change."""
     out = tmp_path_factory.mktemp("demo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs_domain, "open_cluster", threads_cluster)
-        patch.setattr(runs_publish, "open_cluster", threads_cluster)
-        _, campaign = prepare(out, say=lambda _: None, rows=1, columns=3, effort=EFFORT)
-        runs_domain.run(make_plan(campaign))
-        runs_publish.publish(campaign)
+    _, campaign = prepare(out, say=lambda _: None, rows=1, columns=3, effort=EFFORT)
+    with in_process_client() as client:
+        run(make_plan(campaign), client=client)
+        publish(campaign, client=client)
     return out / "campaign.yaml"
 
 

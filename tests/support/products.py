@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.domain import Domain
 from pipeline.grid import Layout, Tile, Window
-from pipeline.products.national.edition_writer import abandoned, begin, commit
+from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.shard_writer import write_shard
@@ -89,7 +89,7 @@ def product(
 
 def publish(national: Path, domains: list[DomainProduct], *, reverse: bool = False) -> EditionPlan:
     """Plan, begin, write every shard, commit."""
-    abandoned(national)
+    remove_abandoned(national)
     plan = plan_edition(national, GRID, domains)
     if not plan.nothing_to_do:
         begin(plan)

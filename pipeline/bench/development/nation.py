@@ -23,7 +23,8 @@ from pipeline.bench.report import Report
 from pipeline.config import Campaign, DomainSection, GridSection
 from pipeline.domain import Domain
 from pipeline.grid import CRS, PIXELS_PER_M, Tile
-from pipeline.runs.planning.plan import Totals, make_plan, plan_totals
+from pipeline.runs.planning.plan import make_plan
+from pipeline.runs.planning.totals import Totals, plan_totals
 from pipeline.sources.delivery.names import Kind
 
 NAME = "nation"

@@ -115,7 +115,7 @@ def _sized(imagery: Imagery, across: int, tile: int, say: Say) -> Sized:
 
 def _seal(campaign: Campaign, domain: Domain, tile: Tile, seed: int) -> None:
     seal(
-        campaign.output.domains / domain,
+        campaign.product_folder(domain),
         domain=domain,
         tile=tile,
         stack=made_up_map(seed, tile.window.height),

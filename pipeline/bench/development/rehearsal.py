@@ -23,9 +23,10 @@ from pipeline.bench.report import Report
 from pipeline.config import Campaign, DomainSection, GridSection
 from pipeline.errors import ProductError
 from pipeline.grid import CRS, Layout, Tile
-from pipeline.runs.mapping.run import RunStarted, TileEnded
+from pipeline.runs.mapping.events import RunStarted, TileEnded
 from pipeline.runs.mapping.run import run as run_plan
-from pipeline.runs.planning.plan import make_plan, plan_totals
+from pipeline.runs.planning.plan import make_plan
+from pipeline.runs.planning.totals import plan_totals
 from pipeline.sources.delivery.names import Kind
 
 NAME = "rehearsal"
@@ -87,8 +88,8 @@ def rehearse(campaign: Campaign) -> Rehearsed:
 
     def work() -> int:
         plan = make_plan(campaign)
-        plan = replace(plan, settings=replace(plan.settings, stand_in=Free()))
-        run_plan(plan, listener=listen)
+        plan = replace(plan, resolved=replace(plan.resolved, stand_in=Free()))
+        run_plan(plan, on_event=listen)
         return plan_totals(plan).blocks
 
     blocks, usage = measure(work)

@@ -16,7 +16,7 @@ from pipeline.bench.report import Report
 from pipeline.grid import Window
 from pipeline.inference import Engine, Predictor, predictor_for
 from pipeline.inference.torch_engine import cuda_devices
-from pipeline.runs.planning.throughput import Measured
+from pipeline.runs.planning.throughput import MeasuredRate
 
 NAME = "engines"
 ENGINES = (Engine("torch", "fp32"), Engine("openvino", "fp32"))
@@ -107,12 +107,12 @@ def _report(
     )
 
 
-def _measured(engine: Engine, rates: list[dict[str, Any]], *, threads: int, imagery: Imagery) -> Measured:
+def _measured(engine: Engine, rates: list[dict[str, Any]], *, threads: int, imagery: Imagery) -> MeasuredRate:
     """The rate of the default window: of a core, or of the CUDA device that torch takes where there is one."""
     window = imagery.scale.layout.window
     mpx_s = next(r["mpx_per_s"] for r in rates if r["engine"] == _name(engine) and r["window"] == window)
     devices = cuda_devices() if engine.name == "torch" else ()
     network = imagery.model.recipe.name
     if devices:
-        return Measured.inference(mpx_s, engine, network=network, device=devices[0])
-    return Measured.inference(mpx_s / threads, engine, network=network)
+        return MeasuredRate.inference(mpx_s, engine, network=network, device=devices[0])
+    return MeasuredRate.inference(mpx_s / threads, engine, network=network)

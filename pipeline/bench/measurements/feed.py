@@ -14,7 +14,7 @@ from pipeline.bench.machine import Usage, measure, set_gdal_cache, usage_json
 from pipeline.bench.report import Report
 from pipeline.grid import Layout, Window
 from pipeline.inference.halo import map_block
-from pipeline.runs.planning.throughput import Measured
+from pipeline.runs.planning.throughput import MeasuredRate
 from pipeline.sources.domain_inputs import DomainInputs
 from pipeline.sources.reading.mosaic import Mosaic
 
@@ -89,5 +89,5 @@ def run(imagery: Imagery, *, say: Say) -> Report:
         raw,
         bars("What reading can feed", values, unit="Mpx/s a core"),
         (*imagery.told, "a core's seconds are its busy ones; the share in wall time is under raw"),
-        (Measured.here("read", whole * read_mpx / mpx),),
+        (MeasuredRate.here("read", whole * read_mpx / mpx),),
     )

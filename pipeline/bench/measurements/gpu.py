@@ -22,7 +22,7 @@ from pipeline.errors import EngineError
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.inference import Engine, Predictor, on_gpu, predictor_for
 from pipeline.inference.torch_engine import LANES, cuda_devices
-from pipeline.runs.planning.throughput import Measured
+from pipeline.runs.planning.throughput import MeasuredRate
 
 NAME = "gpu"
 _FORWARDS = 24
@@ -106,7 +106,7 @@ def _report(imagery: Imagery, timed: list[Timed], core_mpx_per_s: float, notes: 
     picture = bars("Mapped by one GPU, reading left out", shown, unit="Mpx/s")
     network, computed_mpx = imagery.model.recipe.name, imagery.scale.layout.window**2 / 1e6
     rates = tuple(
-        Measured.inference(computed_mpx / t.beside_s, t.engine, network=network, device=_device())
+        MeasuredRate.inference(computed_mpx / t.beside_s, t.engine, network=network, device=_device())
         for t in timed
         if not t.engine.compiled
     )

@@ -23,7 +23,7 @@ from pipeline.grid import Layout, Window
 from pipeline.inference import Engine, predictor_for
 from pipeline.runs.mapping.run import run as run_plan
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.planning.throughput import Measured
+from pipeline.runs.planning.throughput import MeasuredRate
 from pipeline.sources.domain_inputs import DomainInputs
 
 NAME = "run"
@@ -126,10 +126,10 @@ def _report(
     return Report(NAME, figures, raw, bars("End to end, COGs written", rates, unit="Mpx/s"), notes, _rates(fp32, parts))
 
 
-def _rates(ran: Ran, parts: Mapping[str, float]) -> tuple[Measured, ...]:
+def _rates(ran: Ran, parts: Mapping[str, float]) -> tuple[MeasuredRate, ...]:
     """What sealing takes of a core, and its COGs of a disk."""
     written = sum(path.stat().st_size for path in ran.products.rglob("*.tif"))
-    return Measured.here("seal", ran.mpx / parts["seal"]), Measured.here("written", written / ran.mpx / 1e6)
+    return MeasuredRate.here("seal", ran.mpx / parts["seal"]), MeasuredRate.here("written", written / ran.mpx / 1e6)
 
 
 def _json(ran: Ran) -> dict[str, Any]:

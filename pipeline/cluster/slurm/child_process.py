@@ -1,6 +1,5 @@
-"""A process of ours beside the driver: its output in a file, and its end certain."""
+"""A child process of the driver: its output goes to a file, and it always ends with the block."""
 
-import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ _TAIL_LINES = 20
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildProcess:
     """A started process."""
 
     name: str
@@ -22,30 +21,32 @@ class Child:
     log: Path
 
     def check(self) -> None:
-        """Makes sure that it still runs.
+        """Makes sure that the process is still running.
 
         Raises:
-            ClusterError: it ended; the message holds what it printed last.
+            ClusterError: it ended. The message contains the end of its output.
         """
         if (code := self.process.poll()) is not None:
-            raise ClusterError(f"{self.name} ended with {code}{self.tail}")
+            raise ClusterError(f"{self.name} ended with exit code {code}{self.tail}")
 
     @property
     def tail(self) -> str:
-        """What it printed last, as the end of a message."""
+        """The last lines of its output, as the end of a message."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
         return "; it printed:\n  " + "\n  ".join(lines) if lines else "; it printed nothing"
 
 
 @contextmanager
-def child(command: list[str], log: Path, *, environment: Mapping[str, str], patience_s: float = 0) -> Iterator[Child]:
+def child_process(
+    command: list[str], log: Path, *, environment: Mapping[str, str], grace_s: float = 0
+) -> Iterator[ChildProcess]:
     """Starts a process in a session of its own, so that Ctrl-C in a terminal reaches the driver alone.
 
     Args:
         command: found on the PATH.
-        log: takes its output.
+        log: receives its output.
         environment: all of its variables.
-        patience_s: seconds at the end in which it may go by itself; then it is asked, then killed.
+        grace_s: seconds at the end in which it may end by itself. Then it is terminated, and at last killed.
 
     Raises:
         ClusterError: it cannot be started.
@@ -63,14 +64,14 @@ def child(command: list[str], log: Path, *, environment: Mapping[str, str], pati
         except OSError as error:
             raise ClusterError(f"{command[0]} cannot be started: {error}") from error
     try:
-        yield Child(Path(command[0]).name, process, log)
+        yield ChildProcess(Path(command[0]).name, process, log)
     finally:
-        _end(process, patience_s)
+        _end(process, grace_s)
 
 
-def _end(process: subprocess.Popen[bytes], patience_s: float) -> None:
+def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
     with suppress(subprocess.TimeoutExpired):
-        process.wait(patience_s)
+        process.wait(grace_s)
         return
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
@@ -78,8 +79,3 @@ def _end(process: subprocess.Popen[bytes], patience_s: float) -> None:
         return
     process.kill()
     process.wait()
-
-
-def inherited(without: tuple[str, ...] = (), **more: str) -> dict[str, str]:
-    """This process's environment without some variables and with others."""
-    return {name: value for name, value in os.environ.items() if name not in without} | more

@@ -1,11 +1,11 @@
-"""A Dask cluster inside a SLURM job: one scheduler here, the workers by one `srun` over all of the job's nodes.
+"""A Dask cluster inside a SLURM job: a scheduler on this node, and workers on all nodes of the job.
 
-1. A folder that every node sees and only the user can open takes the keys, the scheduler's address and the logs.
-2. `srun` starts `node` once a node, which waits for the scheduler's address. A node that is lost takes its own
-   workers and nobody else's.
-3. The scheduler is a process of its own. It ends with the driver, however the driver ends (`leash`), its
-   workers end with it, and `srun` with them.
-4. The client waits for the first worker; the others join when they come.
+1. A folder that every node sees and only the user can open receives keys, the scheduler's address and the logs.
+2. One `srun` starts `pipeline.cluster.slurm.node` once per node, which waits for the scheduler's address. A node that
+   is lost takes only its own workers with it.
+3. The scheduler is a process of its own. It ends with the driver, however the driver ends (`parent_death`); its workers
+   end with it, and `srun` with them.
+4. The client waits for the first worker. The others join when they are ready.
 """
 
 import os
@@ -21,13 +21,13 @@ import dask
 from distributed import Client
 
 from pipeline.cluster.liveness import wait_for_worker
-from pipeline.cluster.slurm import parent_death as leash
+from pipeline.cluster.slurm import parent_death
 from pipeline.cluster.slurm.allocation import Allocation
-from pipeline.cluster.slurm.child_process import child, inherited
+from pipeline.cluster.slurm.child_process import child_process
 from pipeline.cluster.slurm.node import SCHEDULER_FILE, NodeWork
-from pipeline.cluster.slurm.queue import in_queue
+from pipeline.cluster.slurm.queue import queued_job_ids
 from pipeline.cluster.slurm.tls import write_keys
-from pipeline.cluster.worker_resources import dask_settings
+from pipeline.cluster.worker_resources import dask_config
 from pipeline.config import Campaign
 from pipeline.errors import ClusterError
 
@@ -42,20 +42,20 @@ _PER_TASK = tuple(
         *("GPUS_PER_TASK", "GPU_BIND", "TRES_PER_TASK", "TRES_BIND", "CPU_BIND"),
     )
 )
-"""What a job script asks for its own tasks; `srun` would apply it to the one task a node that is meant to have all."""
+"""What a job script requests for its own tasks. `srun` would apply it to the one task per node, which gets all."""
 
 
 @contextmanager
-def slurm(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
-    """Workers on every node of this job: one a GPU, or `workers` a node where there is none.
+def slurm_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
+    """Workers on every node of this job: one per GPU, or `workers` per node without GPUs.
 
     Raises:
         ClusterError: there is no job around this process, the scheduler or `srun` does not start, no worker came
-            in time, or all were lost; the message holds what they printed.
+            in time, or all were lost. The message contains their output.
     """
     allocation = Allocation.current()
     parent = campaign.cluster.folder or campaign.output.domains.parent / ".clusters"
-    with _job_folder(parent, allocation) as folder, dask.config.set(dask_settings(campaign) | write_keys(folder)):
+    with _job_folder(parent, allocation) as folder, dask.config.set(dask_config(campaign) | write_keys(folder)):
         NodeWork(
             addresses=allocation.addresses,
             workers=workers,
@@ -64,11 +64,9 @@ def slurm(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
             gpus=campaign.engine != "openvino",
         ).write(folder)
         log = folder / "workers.log"
-        environment = inherited(
-            _PER_TASK, DASK_INTERNAL_INHERIT_CONFIG=dask.config.serialize(dask.config.global_config)
-        )
-        srun = child(_srun_command(folder, allocation), log, environment=environment, patience_s=_WORKERS_END_S)
-        # Left in reverse: client, scheduler, which closes the workers, and then `srun` goes by itself.
+        environment = {k: v for k, v in os.environ.items() if k not in _PER_TASK} | _dask_environment()
+        srun = child_process(_srun_command(folder, allocation), log, environment=environment, grace_s=_WORKERS_END_S)
+        # Left in reverse order: the client, the scheduler, which closes the workers, and then `srun` ends by itself.
         with srun as workers_of_job, _scheduler(folder, allocation.here), _client(folder) as client:
             try:
                 wait_for_worker(client, wait_s=campaign.cluster.wait_s, check=workers_of_job.check)
@@ -79,14 +77,14 @@ def slurm(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
 
 @contextmanager
 def _job_folder(parent: Path, allocation: Allocation) -> Iterator[Path]:
-    """A folder that only its owner can open; those of jobs that were killed are removed on the way."""
+    """A folder that only its owner can open. Folders of killed jobs are removed first."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent, allocation)
+        _remove_leftovers(parent, allocation)
         folder = Path(tempfile.mkdtemp(prefix=f"{allocation.job}-{allocation.restarts}-", dir=parent))
     except OSError as error:
         raise ClusterError(
-            f"{parent} cannot be written: {error}; name a folder that every node sees as cluster.folder"
+            f"{parent} cannot be written: {error}; set cluster.folder to a folder that every node sees"
         ) from error
     try:
         yield folder
@@ -94,12 +92,12 @@ def _job_folder(parent: Path, allocation: Allocation) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(parent: Path, allocation: Allocation) -> None:
-    """Removes what killed jobs left, and what this job left before it was started anew."""
+def _remove_leftovers(parent: Path, allocation: Allocation) -> None:
+    """Removes the folders of killed jobs, and those of earlier starts of this job."""
     left = [p for p in parent.iterdir() if p.name.count("-") == 2]
     if not left:
         return
-    alive = in_queue()
+    alive = queued_job_ids()
     for folder in left:
         job, restarts, _ = folder.name.split("-")
         if job not in alive or (job == allocation.job and int(restarts) < allocation.restarts):
@@ -108,18 +106,17 @@ def _sweep(parent: Path, allocation: Allocation) -> None:
 
 @contextmanager
 def _scheduler(folder: Path, address: str) -> Iterator[None]:
-    """The scheduler in a process of its own, ready when it has written its address."""
+    """The scheduler in a process of its own. It is ready when it has written its address."""
     command = [
         *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
         *("--scheduler-file", str(folder / SCHEDULER_FILE)),
         *("--host", f"tls://{address}", "--port", "0"),
-        # Its pages ask nobody for a key, so they are for this node alone; `ssh -L` reaches them.
+        # The dashboard asks for no key, so it serves this node alone; `ssh -L` reaches it.
         *("--dashboard-address", "127.0.0.1:0"),
-        *("--preload", leash.__name__),
+        *("--preload", parent_death.__name__),
     ]
-    config = dask.config.serialize(dask.config.global_config)
-    environment = inherited(DASK_INTERNAL_INHERIT_CONFIG=config) | {leash.DRIVER: str(os.getpid())}
-    with child(command, folder / "scheduler.log", environment=environment) as scheduler:
+    environment = os.environ | _dask_environment() | {parent_death.DRIVER: str(os.getpid())}
+    with child_process(command, folder / "scheduler.log", environment=environment) as scheduler:
         deadline = time.monotonic() + _SCHEDULER_S
         while not (folder / SCHEDULER_FILE).exists():
             scheduler.check()
@@ -134,18 +131,23 @@ def _client(folder: Path) -> Iterator[Client]:
     try:
         client = Client(scheduler_file=str(folder / SCHEDULER_FILE))
     except OSError as error:
-        raise ClusterError(f"the job's own scheduler cannot be reached: {error}") from error
+        raise ClusterError(f"the scheduler of this job cannot be reached: {error}") from error
     with client:
         yield client
+
+
+def _dask_environment() -> dict[str, str]:
+    """Dask's present configuration as a variable for child processes."""
+    return {"DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(dask.config.global_config)}
 
 
 def _srun_command(folder: Path, allocation: Allocation) -> list[str]:
     nodes = len(allocation.addresses)
     return [
         *("srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),
-        # All of the job's cores and GPUs on a node, beside whatever runs there: the driver is on one of them.
+        # All of the job's cores and GPUs on a node, beside other processes there: the driver runs on one of them.
         *("--overlap", "--cpu-bind=none"),
-        # A lost node or worker costs its own work only.
+        # A lost node or worker costs only its own work.
         *("--kill-on-bad-exit=0", "--no-kill"),
         *("--label", "--unbuffered", "--input=none"),
         *(sys.executable, "-m", "pipeline.cluster.slurm.node", str(folder)),

@@ -1,4 +1,4 @@
-"""What `srun` starts once on each node of a job: the node's workers, in this process's care.
+"""Starts the Dask workers of one node of a SLURM job; `srun` runs it once per node.
 
     python -m pipeline.cluster.slurm.node FOLDER
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from distributed.cli.dask_worker import main as dask_worker
 
-from pipeline.cluster.worker_resources import memory_share, visible_gpus
+from pipeline.cluster.worker_resources import memory_per_worker, visible_gpus
 from pipeline.errors import ClusterError
 
 WORK_FILE = "node.json"
@@ -26,31 +26,35 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class NodeWork:
-    """What the driver tells the nodes."""
+    """The workers that a driver wants on each node."""
 
     addresses: dict[str, str]
-    """Node name → the address under which the other nodes reach it."""
+    """Node name → IP address under which the other nodes reach it."""
     workers: int | None
-    """Worker processes; None: one a GPU."""
+    """Worker processes per node; None: one per GPU."""
     processes: int
-    """Worker processes of a node without a GPU."""
+    """Worker processes of a node without GPUs."""
     threads: int
-    """Tasks at once in a worker."""
+    """Tasks that a worker runs at once."""
     gpus: bool
-    """Whether a node with GPUs gets one worker for each."""
+    """Whether a node with GPUs gets one worker per GPU."""
 
     def write(self, folder: Path) -> None:
-        """Into the folder that all nodes see."""
+        """Writes the file that `read` reads.
+
+        Args:
+            folder: a folder that all nodes see.
+        """
         (folder / WORK_FILE).write_text(json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> "NodeWork":
-        """What the driver wrote."""
+        """Reads the driver's file."""
         return cls(**json.loads((folder / WORK_FILE).read_text()))
 
 
 def scratch() -> Path:
-    """A folder of this node or this job for spilled data, as sites name it; the first one that is there."""
+    """Folder on this node for spilled data: the first of the variables of sites that names a writable folder."""
     for variable in ("SLURM_TMPDIR", "JOBSCRATCH", "TMPDIR"):
         folder = os.environ.get(variable)
         if folder and os.access(folder, os.W_OK | os.X_OK):
@@ -61,10 +65,16 @@ def scratch() -> Path:
 def main(folder: Path) -> None:
     """Runs this node's workers until the scheduler closes them.
 
-    They are named `NODE-RANK`, with `-0`, `-1`, … where a node has several, so that a log names a place.
+    Their names are `NODE-RANK`, followed by `-0`, `-1`, … where a node has several, so that logs name the place.
+
+    Args:
+        folder: of the job; contains `node.json`, and `scheduler.json` once the scheduler is ready.
+
+    Raises:
+        ClusterError: the scheduler is not ready in time.
     """
     work = NodeWork.read(folder)
-    _await(folder / SCHEDULER_FILE)
+    _wait_for(folder / SCHEDULER_FILE)
     node, rank = os.environ["SLURMD_NODENAME"], os.environ["SLURM_PROCID"]
     devices = visible_gpus()
     arguments = [
@@ -82,18 +92,20 @@ def main(folder: Path) -> None:
 
             devices = devices[: work.workers]
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-            dask_cuda_worker([*arguments, "--memory-limit", str(memory_share(len(devices)))])
+            dask_cuda_worker([*arguments, "--memory-limit", str(memory_per_worker(len(devices)))])
         else:
             count = work.workers or work.processes
-            dask_worker([*arguments, "--nworkers", str(count), "--memory-limit", str(memory_share(count))])
+            dask_worker([*arguments, "--nworkers", str(count), "--memory-limit", str(memory_per_worker(count))])
 
 
-def _await(file: Path) -> None:
-    """Dask would wait for a scheduler's file for ever, and a driver may be killed before it has one."""
+def _wait_for(file: Path) -> None:
+    """Waits for a file. Dask would wait for ever, and a driver may be killed before its scheduler is ready."""
     deadline = time.monotonic() + _DEATH_TIMEOUT_S
     while not file.exists():
         if time.monotonic() > deadline:
-            raise ClusterError(f"{file} did not come within {_DEATH_TIMEOUT_S} s; does this node see the folder?")
+            raise ClusterError(
+                f"{file} is missing after {_DEATH_TIMEOUT_S} s; check that this node sees the folder (cluster.folder)"
+            )
         time.sleep(_POLL_S)
 
 

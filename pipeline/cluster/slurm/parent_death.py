@@ -1,4 +1,4 @@
-"""Loaded by a job's scheduler (`--preload`): it ends when the driver does, however the driver ends."""
+"""Ends a job's scheduler when its driver ends, also when the driver is killed. Dask loads it (`--preload`)."""
 
 import ctypes
 import os
@@ -8,11 +8,11 @@ from distributed import Scheduler
 
 DRIVER = "LANDCOVER_DRIVER_PID"
 _PR_SET_PDEATHSIG = 1
-"""`prctl(2)`: the signal that the kernel sends this process when its parent is gone."""
+"""Option of `prctl(2)`: the signal that the kernel sends this process when its parent has ended."""
 
 
 def dask_setup(scheduler: Scheduler) -> None:  # noqa: ARG001  (Dask's signature)
-    """Called by Dask when the scheduler starts. Its workers close with it, and `srun` with them."""
+    """Dask calls it when the scheduler starts. Workers close with the scheduler, and `srun` ends with them."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(os.environ[DRIVER]):
         os.kill(os.getpid(), signal.SIGTERM)

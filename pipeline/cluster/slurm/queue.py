@@ -1,4 +1,4 @@
-"""SLURM's queue: submit a script, requeue, and what the queue says of jobs."""
+"""SLURM's commands: submit, requeue and cancel jobs, and read their states from the queue."""
 
 import os
 import subprocess
@@ -10,35 +10,37 @@ from pipeline.domain import Domain
 from pipeline.errors import ClusterError, ConfigError, LandcoverError
 
 _ANSWER_S = 60.0
-"""A busy controller answers in seconds; without one a client waits for minutes, or for ever."""
-_LOOK_S = 10.0
-"""The same where the answer would only be good to have."""
+"""A busy controller answers in seconds. Without a controller a client waits for minutes, or for ever."""
+_STATE_S = 10.0
+"""The same where the answer is not essential."""
 _MARK = "landcover"
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
-_ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
-_ENDED_TOO = ("OUT_OF_MEMORY", "REVOKED")
+_ENDED = (
+    *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE"),
+    *("OUT_OF_MEMORY", "REVOKED"),
+)
 
 
-def ask(*command: str, error: type[LandcoverError], timeout_s: float = _ANSWER_S) -> str:
-    """What one of SLURM's commands prints.
+def run_slurm(*command: str, error: type[LandcoverError], timeout_s: float = _ANSWER_S) -> str:
+    """Runs one of SLURM's commands and returns its output.
 
     Args:
         command: its name and arguments.
-        error: what is raised: `ConfigError` where the user mends it, `ClusterError` where the run is run again.
-        timeout_s: seconds in which it has to answer.
+        error: the error to raise: `ConfigError` where the user must fix it, `ClusterError` where another run helps.
+        timeout_s: seconds to wait for the end of the command.
 
     Raises:
-        LandcoverError: the given one: SLURM is not here, does not answer, or refuses in its own words.
+        LandcoverError: the given error: SLURM is not installed, does not answer, or refuses in its own words.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)  # noqa: S603  (SLURM's own commands)
     except subprocess.TimeoutExpired as late:
-        raise error(f"{command[0]} gave no answer within {timeout_s:g} s: is slurmctld there?") from late
+        raise error(f"{command[0]} did not answer within {timeout_s:g} s; is slurmctld running?") from late
     except OSError as absent:
-        raise error(f"no {command[0]} here: SLURM's commands are on the cluster's login nodes ({absent})") from absent
+        raise error(f"{command[0]} is not installed here: use a login node of the cluster ({absent})") from absent
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise error(f"SLURM refuses `{' '.join(command)}`: {said}")
+        refusal = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise error(f"SLURM refuses `{' '.join(command)}`: {refusal}")
     return done.stdout
 
 
@@ -46,36 +48,36 @@ def submit(script: Path, options: Sequence[str] = ()) -> str:
     """Submits a job script from its own folder; returns the job's number.
 
     Raises:
-        ConfigError: SLURM is not here or refuses it; the message is SLURM's own.
+        ConfigError: SLURM is not installed, or refuses the script.
     """
-    printed = ask("sbatch", "--parsable", f"--chdir={script.parent}", *options, str(script), error=ConfigError)
+    printed = run_slurm("sbatch", "--parsable", f"--chdir={script.parent}", *options, str(script), error=ConfigError)
     return printed.strip().partition(";")[0]
 
 
 def requeue(job: str) -> None:
-    """Puts a running job back into the queue; whatever runs in it is ended.
+    """Puts a running job back into the queue. Its processes are ended.
 
     Raises:
-        ConfigError: SLURM is not here or refuses it.
+        ConfigError: SLURM is not installed, or refuses.
     """
-    ask("scontrol", "requeue", job, error=ConfigError)
+    run_slurm("scontrol", "requeue", job, error=ConfigError)
 
 
 def cancel(job: str) -> None:
     """Takes a job, or all elements of an array, out of the queue.
 
     Raises:
-        ConfigError: as `requeue`.
+        ConfigError: SLURM is not installed, or refuses.
     """
-    ask("scancel", job, error=ConfigError)
+    run_slurm("scancel", job, error=ConfigError)
 
 
 @dataclass(frozen=True)
-class Queued:
-    """A domain's job, pending or running."""
+class QueuedJob:
+    """A pending or running job that maps a domain."""
 
     job: str
-    """`1234_0`: the element of an array; `1234` for one alone."""
+    """`1234_0` for an element of an array, `1234` for a single job."""
     domain: Domain
     state: str
     """SLURM's word: PENDING, RUNNING."""
@@ -83,19 +85,19 @@ class Queued:
     """Why it waits, or the nodes that it runs on, in SLURM's words."""
 
 
-def comment(products: Path, domains: Sequence[str]) -> str:
-    """What a job's comment says so that `queued` finds it: element i of the array maps domain i."""
+def job_comment(products: Path, domains: Sequence[str]) -> str:
+    """The comment of a job by which `queued_jobs` finds it: element i of the array maps domain i."""
     return " ".join((_MARK, str(products), *domains))
 
 
-def queued(products: Path) -> tuple[Queued, ...]:
-    """The user's pending and running jobs that map into a folder of domain products.
+def queued_jobs(products: Path) -> tuple[QueuedJob, ...]:
+    """The user's pending and running jobs that map domains into a folder of domain products.
 
     Raises:
-        ConfigError: SLURM is not here or does not answer.
+        ConfigError: SLURM is not installed, or does not answer.
     """
     mine = f"--user={os.getuid()}"
-    printed = ask("squeue", "--noheader", "--array", mine, "--format=%i|%K|%T|%R|%k", error=ConfigError)
+    printed = run_slurm("squeue", "--noheader", "--array", mine, "--format=%i|%K|%T|%R|%k", error=ConfigError)
     found = []
     for line in printed.splitlines():
         job, element, state, reason, text = line.split("|", 4)
@@ -103,23 +105,23 @@ def queued(products: Path) -> tuple[Queued, ...]:
         domains = rest.split()
         index = int(element) if element.isdecimal() else 0
         if mark == _MARK and index < len(domains):
-            found.append(Queued(job, Domain(domains[index]), state, reason.strip("()")))
+            found.append(QueuedJob(job, Domain(domains[index]), state, reason.strip("()")))
     return tuple(found)
 
 
-def in_queue() -> frozenset[str]:
-    """Numbers of the user's jobs, waiting or running.
+def queued_job_ids() -> frozenset[str]:
+    """Numbers of the user's pending and running jobs.
 
     Raises:
-        ClusterError: SLURM is not here or does not answer.
+        ClusterError: SLURM is not installed, or does not answer.
     """
-    printed = ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%A", error=ClusterError)
+    printed = run_slurm("squeue", "--noheader", f"--user={os.getuid()}", "--format=%A", error=ClusterError)
     return frozenset(printed.split())
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job of anybody's, as the queue has it."""
+class JobState:
+    """The state of a job of any user."""
 
     id: str
     """Unique also within an array."""
@@ -131,33 +133,36 @@ class Job:
     """Why it waits; `None` where it does not."""
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """False where it waits for its (next) start, or has ended."""
-        return self.state not in (*_WAITING, *_ENDED, *_ENDED_TOO)
+        return self.state not in (*_WAITING, *_ENDED)
 
 
-def look_up(ids: Iterable[str]) -> dict[str, Job] | None:
-    """The jobs of these ids that the queue still has, by id and by the way they are shown.
+def job_states(ids: Iterable[str]) -> dict[str, JobState] | None:
+    """The states of jobs that are still in the queue.
+
+    Args:
+        ids: numbers of jobs.
 
     Returns:
-        None where there is no SLURM, or it does not answer: nothing is known.
+        Each job twice: by its id, and by the way it is shown. None where SLURM is not installed or does not answer.
     """
     wanted = ",".join(sorted({i for i in ids if i}))
     if not wanted:
         return {}
     command = ("squeue", "--noheader", "--states=all", f"--jobs={wanted}", "--format=%A|%i|%T|%r")
     try:
-        printed = ask(*command, error=ClusterError, timeout_s=_LOOK_S)
+        printed = run_slurm(*command, error=ClusterError, timeout_s=_STATE_S)
     except ClusterError as error:
-        # Of a single job that it has forgotten, squeue says so as an error.
+        # For a single job that it has forgotten, squeue fails with this message.
         return {} if "Invalid job id" in str(error) else None
-    jobs = [Job(*line.split("|", 3)) for line in printed.splitlines() if line.count("|") >= 3]
+    jobs = [JobState(*line.split("|", 3)) for line in printed.splitlines() if line.count("|") >= 3]
     return {name: job for job in jobs for name in (job.id, job.shown)}
 
 
-def job_runs(job: str) -> bool | None:
-    """Whether a job is running: False where it waits or is gone, None where nobody knows."""
-    jobs = look_up([job])
+def is_job_running(job: str) -> bool | None:
+    """Whether a job is running: False where it waits or has ended, None where SLURM does not answer."""
+    jobs = job_states([job])
     if jobs is None:
         return None
-    return job in jobs and jobs[job].runs
+    return job in jobs and jobs[job].is_running

@@ -1,4 +1,4 @@
-"""Job scripts: those of `slurm/`, with a site's options, modules and variables filled in."""
+"""Job scripts: the templates of `slurm/`, completed with a site's options, modules and variables."""
 
 import shlex
 import sys
@@ -15,46 +15,49 @@ _CACHES = {
     "MPLCONFIGDIR": "matplotlib",
     "LANDCOVER_CACHE": "landcover",
 }
-"""Variables of libraries that keep files in $HOME otherwise, and folders below `caches`."""
+"""Variable → folder below the site's `caches`. Without them libraries keep their caches in $HOME."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a job asks SLURM for."""
+class JobRequest:
+    """The resources that a job requests from SLURM."""
 
     name: str
     account: str | None
     qos: str | None
     minutes: int
     cores: int
-    """Of a node."""
+    """Per node."""
     gpus: int = 0
-    """Of a node."""
+    """Per node."""
     nodes: int = 1
     log: str = "%x-%j.log"
-    """The log's name, with SLURM's patterns."""
+    """Name of the log, with SLURM's patterns."""
     comment: str = ""
     array: str = ""
-    """`0-95%8`; empty for one job."""
+    """Elements of an array, `0-95%8`; empty for a single job."""
     lead_s: int = 0
     """Seconds between the warning and the time limit; 0: no warning."""
 
 
 def scripts_folder() -> Path:
-    """The folder `slurm/`: inside an installed package, else beside it in a checkout."""
+    """The folder `slurm/`: inside an installed package, or beside the package in a checkout."""
     package = Path(__file__).parents[2]
     packaged = package / "_slurm"
     return packaged if packaged.is_dir() else package.parent / "slurm"
 
 
-def fill_in(name: str, site: Site, request: Request, *, variables: Mapping[str, str]) -> str:
-    """A script of `slurm/` for one site, ready for `sbatch`.
+def complete_script(name: str, site: Site, request: JobRequest, *, variables: Mapping[str, str]) -> str:
+    """Completes a script of `slurm/` for one site, ready for `sbatch`.
 
     Args:
         name: of the script, `map.sbatch`.
-        site: gives options, modules, disks, caches and umask.
-        request: what the job asks for.
-        variables: what the script reads; exported as they are.
+        site: its options, modules, disks, caches and umask are used.
+        request: the job's resources.
+        variables: exported variables that the script reads.
+
+    Returns:
+        The content of the script.
     """
     template = (scripts_folder() / name).read_text(encoding="utf-8")
     before, mark, after = template.partition(_MARK)
@@ -63,7 +66,7 @@ def fill_in(name: str, site: Site, request: Request, *, variables: Mapping[str, 
     return before + "\n".join((*_options(site, request), *_shell(site, variables))) + "\n" + after
 
 
-def _options(site: Site, request: Request) -> list[str]:
+def _options(site: Site, request: JobRequest) -> list[str]:
     chosen = {
         "job-name": request.name,
         "account": request.account,
@@ -86,7 +89,7 @@ def _options(site: Site, request: Request) -> list[str]:
 
 
 def _shell(site: Site, variables: Mapping[str, str]) -> list[str]:
-    """Lines that bash runs before the script's own."""
+    """Shell lines that precede the script's own."""
     lines = [f"umask {site.umask}"] if site.umask else []
     if site.modules:
         lines += ["module purge", *(f"module load {module}" for module in site.modules)]
@@ -98,5 +101,5 @@ def _shell(site: Site, variables: Mapping[str, str]) -> list[str]:
     if site.caches:
         lines += [f'export {name}="${{{name}:-{site.caches}/{folder}}}"' for name, folder in _CACHES.items()]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    # The environment that submitted; modules may have put another Python before it.
+    # The Python that submitted: modules may have put another one before it.
     return [*lines, f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"']

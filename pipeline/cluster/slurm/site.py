@@ -1,17 +1,16 @@
-"""A SLURM site: what its documentation says that a job may ask for, from `configs/clusters/*.yaml`."""
+"""A SLURM site: what a job may request there, from `configs/clusters/*.yaml`."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section, config_folder, read_yaml
+from pipeline.config import Section, find_config, read_yaml
 from pipeline.errors import ConfigError
 
 _Word = Annotated[str, Field(pattern=r"^[\w.@+/:-]+$")]
-"""Of a job script's `#SBATCH` lines: nothing that a shell or SLURM would read as more than one word."""
+"""A word in a job script's `#SBATCH` line. It contains nothing that a shell or SLURM would split."""
 _Place = Annotated[str, Field(pattern=r"^[\w.$/{}-]+$")]
-"""A path that may name variables: `$WORK/.cache`."""
+"""A path that may contain variables: `$WORK/.cache`."""
 
 
 class Site(Section):
@@ -64,39 +63,39 @@ class Site(Section):
     """Name of the cluster file whose nodes publish. None: this one."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> Self:
         if (self.gpu is None) != (self.gpus_per_node == 0):
-            raise ValueError(f"gpu {self.gpu} and gpus_per_node {self.gpus_per_node} go together or not at all")
+            raise ValueError(f"set both gpu and gpus_per_node, or neither; found {self.gpu} and {self.gpus_per_node}")
         if self.gpus_per_node * self.cores_per_gpu > self.cores_per_node:
             raise ValueError(
-                f"{self.gpus_per_node} GPUs with {self.cores_per_gpu} cores each are more than the node's "
+                f"{self.gpus_per_node} GPUs with {self.cores_per_gpu} cores each need more than the node's "
                 f"{self.cores_per_node} cores"
             )
         if not self.qos and self.max_hours is None:
-            raise ValueError("either qos or max_hours says how long a job may take")
+            raise ValueError("set qos or max_hours: how long a job may take")
         if any(hours <= 0 for hours in self.qos.values()):
-            raise ValueError(f"hours of a qos are above 0; got {self.qos}")
+            raise ValueError(f"the hours of a qos must be above 0, found {self.qos}")
         return self
 
     def account(self, project: str | None) -> str | None:
         """The account of a project: `xxx` → `xxx@a100`.
 
         Raises:
-            ConfigError: none was given and the site wants one, or it is another machine's.
+            ConfigError: the site requires an account and none is given, or it is an account of another machine.
         """
         suffix = self.account_suffix
         if suffix is None:
             return project
         if not project:
-            raise ConfigError(f"cluster {self.name} wants --account PROJECT, and charges PROJECT{suffix}")
+            raise ConfigError(f"cluster {self.name} requires --account PROJECT; it charges PROJECT{suffix}")
         if "@" in project and not project.endswith(suffix):
             raise ConfigError(
-                f"cluster {self.name} charges accounts in {suffix}, got {project}: give --account PROJECT"
+                f"cluster {self.name} charges accounts that end in {suffix}, found {project}: use --account PROJECT"
             )
         return project.removesuffix(suffix) + suffix
 
     def limit_hours(self, qos: str | None) -> float:
-        """Hours that a job may take under a QoS, or the default one.
+        """Hours that a job may take under a QoS; None: under the default one.
 
         Raises:
             ConfigError: the site has no such QoS.
@@ -105,21 +104,14 @@ class Site(Section):
             return self.max_hours or 0.0
         name = qos or next(iter(self.qos))
         if name not in self.qos:
-            raise ConfigError(f"cluster {self.name} has no QoS {name!r}: it has {', '.join(self.qos) or 'none'}")
+            raise ConfigError(f"cluster {self.name} has no QoS {name!r}; it has {', '.join(self.qos) or 'none'}")
         return self.qos[name]
 
 
 def load_site(name_or_path: str) -> Site:
-    """A site by its name under `configs/clusters/`, or by the path of its YAML.
+    """Reads a site by its name in `configs/clusters/`, or by the path of its YAML file.
 
     Raises:
-        ConfigError: there is none, or it does not hold.
+        ConfigError: there is no such site, or it is not valid.
     """
-    shipped = config_folder() / "clusters"
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        return read_yaml(Site, Path(name_or_path).expanduser())
-    path = shipped / f"{name_or_path}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
-        raise ConfigError(f"unknown cluster {name_or_path!r}: expected a path to a YAML or one of {known}")
-    return read_yaml(Site, path)
+    return read_yaml(Site, find_config(name_or_path, folder="clusters", kind="cluster"))

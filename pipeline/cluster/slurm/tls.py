@@ -1,10 +1,9 @@
-"""TLS for one job: whoever does not hold its key can neither ask its scheduler nor be its worker.
+"""TLS keys for one job: without its key nobody can connect to its scheduler, as a client or as a worker.
 
-An open Dask scheduler runs the code of everybody who reaches its port, as the user whose job it is.
+An open Dask scheduler runs the code of everybody who reaches its port, under the user of the job.
 """
 
 import datetime as dt
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ _DAY = dt.timedelta(days=1)
 
 
 def write_keys(folder: Path) -> dict[str, Any]:
-    """Makes a key and its self-signed certificate for this job alone.
+    """Writes a key and its self-signed certificate for one job.
 
-    Scheduler, workers and client show the same certificate, and trust no other.
+    Scheduler, workers and client use the same certificate and trust no other.
 
     Args:
-        folder: `key.pem` and `cert.pem` are written there, readable by their owner only.
+        folder: receives `key.pem` and `cert.pem`, which only their owner can read.
 
     Returns:
-        Dask's configuration for all three; it names the files and holds no secret.
+        Dask's configuration for all three. It contains the paths of the files and no secret.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "landcover-job")])
@@ -36,7 +35,7 @@ def write_keys(folder: Path) -> dict[str, Any]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # The nodes' clocks differ a little; no job lasts a month.
+        # The clocks of the nodes differ a little, and no job takes a month.
         .not_valid_before(now - _DAY)
         .not_valid_after(now + 30 * _DAY)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -45,14 +44,12 @@ def write_keys(folder: Path) -> dict[str, Any]:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    files = {"key": folder / "key.pem", "cert": folder / "cert.pem"}
-    for file, content in (
-        (files["key"], secret),
-        (files["cert"], certificate.public_bytes(serialization.Encoding.PEM)),
-    ):
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-            opened.write(content)
-    own = {part: str(path) for part, path in files.items()}
+    own: dict[str, str] = {}
+    for part, content in (("key", secret), ("cert", certificate.public_bytes(serialization.Encoding.PEM))):
+        path = folder / f"{part}.pem"
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_bytes(content)
+        own[part] = str(path)
     return {
         "distributed.comm.require-encryption": True,
         "distributed.comm.tls.ca-file": own["cert"],

@@ -65,7 +65,7 @@ def restore(national: Path, number: int) -> Edition:
     """
     edition = edition_of(national, number)
     check_whole(edition)
-    # Another name than a commit's pointer has: `abandoned` removes the edition that a commit's pointer names.
+    # Another name than a commit's pointer has: `remove_abandoned` removes the edition that a commit's pointer names.
     pointer = national / f".restored.{number:06d}.tmp"
     try:
         pointer.unlink(missing_ok=True)

@@ -23,10 +23,10 @@ _TEMPORARY = (".partial", ".tmp")
 """Suffixes of the unfinished files of Zarr and `durable`."""
 
 
-def abandoned(national: Path) -> tuple[Path, ...]:
+def remove_abandoned(national: Path) -> tuple[Path, ...]:
     """Removes what a killed publish left, and returns the paths. The current edition does not change.
 
-    Call it while no other publish is running: `runs.publishing.publish` owns the nation's lock.
+    Call it while no other publish is running: `runs.publishing.publish` locks the nation.
 
     Raises:
         ProductError: a file cannot be removed.
@@ -60,7 +60,7 @@ def begin(plan: EditionPlan) -> None:
         plan.staging.mkdir()
     except FileExistsError as error:
         raise ProductError(
-            f"{plan.staging}: another publish is running or was killed; if none is running, `abandoned` removes it"
+            f"{plan.staging}: another publish is running or was killed; if none runs, `landcover publish` removes it"
         ) from error
     except OSError as error:
         raise ProductError(f"{plan.national}: cannot be written: {error.strerror or error}") from error
@@ -111,7 +111,8 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
     try:
         write_json(plan.staging / "edition.json", _record(plan, tallies), indent=None)
         _sync_tree(plan.staging)
-        # The pointer comes before the folder's final name, so that `abandoned` finds what a kill in between leaves.
+        # The pointer comes before the folder's final name, so that `remove_abandoned` finds what a kill in between
+        # leaves.
         pointer.symlink_to(Path("editions", final.name))
         plan.staging.rename(final)
         sync(final.parent)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import legend
-from pipeline.cluster import spread
+from pipeline.cluster import parallel_map
 from pipeline.durable import replacing, write_bytes, write_json, write_text
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import confusion_matrix, figures, scores
@@ -172,7 +172,9 @@ def evaluate_jobs(
         ClusterError: a running cluster that cannot be had, or was lost.
         StorageError: `out` cannot be written.
     """
-    sums = ConfusionSums.of(spread(jobs, work, workers=options.workers, scheduler=options.scheduler), progress=progress)
+    sums = ConfusionSums.of(
+        parallel_map(jobs, work, workers=options.workers, scheduler=options.scheduler), progress=progress
+    )
     index = tuple(value - 1 for value in live)
     several = len(sums.units) > 1
     stacked = np.stack([sums.units[u] for u in sorted(sums.units)])

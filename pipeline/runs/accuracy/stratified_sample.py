@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pipeline import legend
-from pipeline.cluster import spread
+from pipeline.cluster import parallel_map
 from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json, write_text
 from pipeline.errors import ProductError
@@ -80,7 +80,7 @@ def sample_map(
     blocks = blocks_of(maps)
     counts = np.zeros((len(blocks), len(legend.FLAIR) + 1), np.int64)
     progress.start(len(blocks))
-    for at, values in progress.track(spread(enumerate(blocks), _count, workers=workers)):
+    for at, values in progress.track(parallel_map(enumerate(blocks), _count, workers=workers)):
         counts[at] = values
     pixel_m2 = abs(maps[0].geobox.affine.determinant)
     mapped_m2 = {v: float(n) * pixel_m2 for v, n in enumerate(counts.sum(axis=0).tolist()) if v and n}

@@ -1,4 +1,4 @@
-"""Whether this machine can do a campaign: one line a check, with what to do where it cannot."""
+"""Checks whether this machine can run a campaign. Each check says what it found and how to fix it."""
 
 import datetime as dt
 import importlib.metadata
@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from pipeline.config import Campaign, load_recipe
-from pipeline.errors import LandcoverError
+from pipeline.cluster.slurm.queue import run_slurm
+from pipeline.config import Campaign
+from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
 from pipeline.model import load
-from pipeline.runs.diagnostics.filesystem import quota, try_out
-from pipeline.runs.tracking.run_record import software
+from pipeline.runs.diagnostics.filesystem import probe_folder, quota
+from pipeline.runs.provenance import software
 from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version
 
 DOCTOR_FILE = "doctor.json"
@@ -34,46 +35,54 @@ _GPU_FACTS = "name,memory.total,driver_version,compute_mode,mig.mode.current"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     state: State
     found: str
     remedy: str = ""
-    """What to do; empty where all is well."""
+    """How to fix it; empty where nothing is wrong."""
 
 
 @dataclass(frozen=True)
-class Findings:
-    """All checks of one machine: a run's provenance."""
+class Diagnosis:
+    """All checks of one machine."""
 
     host: str
     at: str
+    """When, UTC."""
     job: str | None
-    """SLURM's number, in a job."""
+    """Number of the SLURM job around this process."""
     checks: tuple[Check, ...]
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """What has to be mended before a run."""
+        """The checks that must be fixed before a run."""
         return tuple(c for c in self.checks if c.state == "fail")
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, with versions of the software and the modules that are loaded."""
+        """Plain values, with the versions of the software and the loaded modules."""
         modules = os.environ.get("LOADEDMODULES", "")
         return {**asdict(self), "software": software(), "modules": modules.split(":") if modules else []}
 
 
-def examine(campaign: Campaign | None = None) -> Findings:
-    """Looks at packages, GDAL, GPUs, SLURM and TLS, and for a campaign at its engine, weights and disks.
+def diagnose(campaign: Campaign | None = None) -> Diagnosis:
+    """Checks packages, GDAL, GPUs, TLS and SLURM; with a campaign also its weights, engine and disks.
 
-    Weights on a hub are fetched into its cache where there is a network and no HF_HUB_OFFLINE.
+    Weights on a hub are downloaded into its cache where there is a network and HF_HUB_OFFLINE is not set.
+
+    Args:
+        campaign: the campaign to run here.
+
+    Example:
+        >>> [check.name for check in diagnose().failed]  # doctest: +SKIP
+        []
     """
     checks = [_python(), _packages(), _gdal(), _gpus(campaign), _tls(), _slurm()]
     if campaign is not None:
-        checks += [_weights(campaign), _engine(campaign), *_disks(campaign)]
+        checks += [*_network(campaign), *_disks(campaign)]
     at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    return Findings(platform.node(), at, os.environ.get("SLURM_JOB_ID"), tuple(checks))
+    return Diagnosis(platform.node(), at, os.environ.get("SLURM_JOB_ID"), tuple(checks))
 
 
 def _python() -> Check:
@@ -82,7 +91,7 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    """All that the package depends on, by the versions that it asks for."""
+    """The packages that this package requires, in the required versions."""
     wrong = []
     wanted = [Requirement(r) for r in importlib.metadata.requires("landcover-pipeline") or ()]
     needed = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
@@ -93,42 +102,40 @@ def _packages() -> Check:
             wrong.append(f"{requirement.name} is missing")
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} {version}, wanted {requirement.specifier}")
+            wrong.append(f"{requirement.name} is {version}, expected {requirement.specifier}")
     if wrong:
         return Check("packages", "fail", "; ".join(wrong), "pip install -c constraints.txt landcover-pipeline")
-    return Check("packages", "ok", f"{len(needed)} as required")
+    return Check("packages", "ok", f"all {len(needed)} in the required versions")
 
 
 def _gdal() -> Check:
     has = gdal_drivers()
     found = f"{gdal_version()} with {', '.join(d for d in LISTED if d in has)}"
     if missing := [d for d in NEEDED if d not in has]:
-        remedy = (
-            "install rasterio's wheel (pip install --only-binary rasterio rasterio), not one built on the site's GDAL"
-        )
-        return Check("GDAL", "fail", f"{found}; lacks {', '.join(missing)}", remedy)
+        remedy = "install rasterio's own wheel, which contains GDAL: pip install --only-binary rasterio rasterio"
+        return Check("GDAL", "fail", f"{found}; missing drivers: {', '.join(missing)}", remedy)
     return Check("GDAL", "ok", found)
 
 
 def _gpus(campaign: Campaign | None) -> Check:
-    """What the driver says, what torch sees, and whether this job was given GPUs that it cannot use."""
-    devices, told = cuda_devices(), _nvidia_smi()
-    found = "; ".join(told) or ", ".join(devices) or "none"
+    """The GPUs of the driver, of torch, and of the job around this process."""
+    devices, listed = cuda_devices(), _nvidia_smi()
+    found = "; ".join(listed) or ", ".join(devices) or "none"
     given = os.environ.get("SLURM_JOB_GPUS") or os.environ.get("SLURM_STEP_GPUS")
     on_torch = campaign is None or (campaign.engine != "openvino" and campaign.precision != "int8")
-    if (given or told) and not devices and on_torch:
-        remedy = "install a torch built for the driver's CUDA, or load the site's PyTorch module"
+    if (given or listed) and not devices and on_torch:
+        remedy = "install a torch built for the driver's CUDA version, or load the site's PyTorch module"
         return Check("GPUs", "fail", f"{found}; torch sees no CUDA device", remedy)
     if given and not on_torch:
-        return Check("GPUs", "warn", f"{found}; the campaign's engine leaves them idle", "choose a CPU cluster")
-    if any("exclusive" in line.lower() for line in told):
-        remedy = "nothing with a worker a GPU; a second process on one fails"
+        return Check("GPUs", "warn", f"{found}; the campaign's engine does not use them", "use a cluster without GPUs")
+    if any("exclusive" in line.lower() for line in listed):
+        remedy = "nothing to do with one worker per GPU; a second process on a GPU fails"
         return Check("GPUs", "warn", f"{found}; compute mode is exclusive", remedy)
     return Check("GPUs", "ok", found)
 
 
 def _nvidia_smi() -> tuple[str, ...]:
-    """A line a GPU: name, memory, driver, compute mode, MIG, or why it fails; empty without a driver."""
+    """A line per GPU: name, memory, driver, compute mode, MIG; or why nvidia-smi fails. Empty without a driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
@@ -142,39 +149,37 @@ def _nvidia_smi() -> tuple[str, ...]:
 
 def _tls() -> Check:
     if find_spec("cryptography") is None:
-        return Check("TLS", "fail", "no package cryptography", "pip install cryptography; workers of a job speak TLS")
+        return Check("TLS", "fail", "package cryptography is missing", "pip install cryptography: workers use TLS")
     return Check("TLS", "ok", "keys can be made")
 
 
 def _slurm() -> Check:
-    sbatch = shutil.which("sbatch")
-    if sbatch is None:
-        return Check("SLURM", "ok", "not here; `landcover submit` wants a login node")
+    if shutil.which("sbatch") is None:
+        return Check("SLURM", "ok", "not installed; run `landcover submit` on a login node")
     try:
-        done = subprocess.run([sbatch, "--version"], capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)  # noqa: S603  (SLURM's own command)
-    except (OSError, subprocess.SubprocessError) as error:
-        return Check("SLURM", "warn", f"sbatch does not answer: {error}", "ask the site; is SLURM_CONF right?")
+        version = run_slurm("sbatch", "--version", error=MachineError, timeout_s=_TIMEOUT_S).strip()
+    except MachineError as error:
+        return Check("SLURM", "warn", str(error), "check SLURM_CONF, or ask the site")
     job = os.environ.get("SLURM_JOB_ID")
-    return Check("SLURM", "ok", done.stdout.strip() + (f", job {job}" if job else ""))
+    return Check("SLURM", "ok", version + (f", job {job}" if job else ""))
 
 
-def _weights(campaign: Campaign) -> Check:
+def _network(campaign: Campaign) -> Iterator[Check]:
+    """The weights, and the engine that would run them."""
     try:
-        model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+        model = load(campaign.weights, campaign.recipe())
     except LandcoverError as error:
-        return Check("weights", "fail", str(error), "on a login node: run `landcover doctor` there first")
-    return Check("weights", "ok", f"{campaign.weights}, SHA-256 {model.weights_hash[:12]}…")
-
-
-def _engine(campaign: Campaign) -> Check:
+        yield Check("weights", "fail", str(error), "without internet, run `landcover doctor` on a login node first")
+        return
+    yield Check("weights", "ok", f"{campaign.weights}, SHA-256 {model.weights_hash[:12]}…")
     try:
-        model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
         engine = resolve_engine(
             campaign.engine, precision=campaign.precision, quantized=campaign.model.quantized, model=model
         )
     except LandcoverError as error:
-        return Check("engine", "fail", str(error), "change engine or precision in the campaign")
-    return Check("engine", "ok", f"{engine.name} {engine.precision}")
+        yield Check("engine", "fail", str(error), "change engine or precision in the campaign")
+        return
+    yield Check("engine", "ok", f"{engine.name} {engine.precision}")
 
 
 def _disks(campaign: Campaign) -> Iterator[Check]:
@@ -182,20 +187,21 @@ def _disks(campaign: Campaign) -> Iterator[Check]:
         try:
             yield _disk(name, folder)
         except OSError as error:
-            remedy = f"change output.{'domains' if name == 'products' else name} or the folder's rights"
+            remedy = f"change output.{'domains' if name == 'products' else name} or the folder's permissions"
             yield Check(name, "fail", f"{folder}: cannot be written: {error.strerror or error}", remedy)
 
 
 def _disk(name: str, folder: Path) -> Check:
-    told = try_out(folder)
-    inodes = "inodes not counted" if told.free_inodes is None else f"{told.free_inodes} inodes"
-    found = f"{folder}: {told.free_bytes / 1e9:.0f} GB and {inodes} free, clock {told.skew_s:+.1f} s"
+    storage = probe_folder(folder)
+    inodes = "uncounted inodes" if storage.free_inodes is None else f"{storage.free_inodes} inodes"
+    found = f"{folder}: {storage.free_bytes / 1e9:.0f} GB and {inodes} free, clock {storage.skew_s:+.1f} s"
     if limits := quota(folder):
         found += f"; quota: {' '.join(limits.split())}"
-    if told.problems:
-        return Check(name, "fail", f"{found}; {'; '.join(told.problems)}", "choose another file system")
-    if told.free_bytes < _FEW_BYTES or (told.free_inodes is not None and told.free_inodes < _FEW_INODES):
-        return Check(name, "warn", found, "make room: `landcover plan` tells the bytes and files that a run writes")
-    if abs(told.skew_s) > _SKEW_S:
-        return Check(name, "warn", found, "clocks differ: tell the site; ages of files are wrong by as much")
+    if storage.problems:
+        return Check(name, "fail", f"{found}; {'; '.join(storage.problems)}", "use a folder on another file system")
+    few_inodes = storage.free_inodes is not None and storage.free_inodes < _FEW_INODES
+    if storage.free_bytes < _FEW_BYTES or few_inodes:
+        return Check(name, "warn", found, "free space there; `landcover plan` shows what a run writes")
+    if abs(storage.skew_s) > _SKEW_S:
+        return Check(name, "warn", found, "the clocks differ, so ages of files are wrong; report it to the site")
     return Check(name, "ok", found)

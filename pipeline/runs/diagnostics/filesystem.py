@@ -1,12 +1,10 @@
-"""What a folder's file system does, tried out: all that sealing and publishing rely on."""
+"""Tests the operations of a folder's file system on which sealing and publishing rely."""
 
-import contextlib
 import os
-import secrets
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,44 +15,34 @@ _QUOTA_S = 20
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder's file system."""
+    """Free space, clock and problems of a folder's file system."""
 
     folder: Path
     free_bytes: int
     free_inodes: int | None
     """None where the file system does not count them."""
     skew_s: float
-    """Its clock ahead of this machine's."""
+    """Seconds by which its clock is ahead of this machine's."""
     problems: tuple[str, ...]
-    """What it does not do, in sentences; empty where it does all."""
+    """A sentence for each operation that does not work."""
 
 
-def try_out(folder: Path) -> Storage:
-    """Writes, syncs, renames, links and removes small files in a folder, or where it is to be made.
+def probe_folder(folder: Path) -> Storage:
+    """Writes, syncs, renames, links and deletes small files in a folder, or in the first parent that exists.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: no file can be written there.
     """
     there = next(p for p in (folder, *folder.parents) if p.is_dir())
-    with _scratch(there) as scratch:
-        first, second = scratch / "first", scratch / "second"
+    with tempfile.TemporaryDirectory(prefix=".doctor.", suffix=".tmp", dir=there) as scratch:
+        first, second = Path(scratch, "first"), Path(scratch, "second")
         before = time.time()
         first.write_bytes(b"landcover")
         skew = first.stat().st_mtime - before
-        problems = [why for why, trial in _TRIALS if not trial(first, second)]
-    told = os.statvfs(there)
-    inodes = told.f_favail if told.f_files else None
-    return Storage(folder, told.f_bavail * told.f_frsize, inodes, skew, tuple(problems))
-
-
-@contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    scratch = folder / f".doctor.{secrets.token_hex(4)}.tmp"
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch)
+        problems = [problem for problem, works in _OPERATIONS if not works(first, second)]
+    disk = os.statvfs(there)
+    inodes = disk.f_favail if disk.f_files else None
+    return Storage(folder, disk.f_bavail * disk.f_frsize, inodes, skew, tuple(problems))
 
 
 def _syncs(first: Path, _second: Path) -> bool:
@@ -74,7 +62,7 @@ def _renames(first: Path, second: Path) -> bool:
     return whole
 
 
-def _creates_alone(first: Path, second: Path) -> bool:
+def _creates_once(first: Path, second: Path) -> bool:
     second.touch(exist_ok=False)
     try:
         first.touch(exist_ok=False)
@@ -96,16 +84,16 @@ def _links(first: Path, second: Path) -> bool:
     return same and second.read_bytes() == b"landcover"
 
 
-_TRIALS = (
-    ("files or folders cannot be synced (fsync): a crash may lose what was sealed", _syncs),
-    ("a rename does not replace a file: nothing can be sealed", _renames),
-    ("an exclusive create does not fail where a file stands: two runs would not see each other", _creates_alone),
-    ("no hard or symbolic links: national editions cannot share what did not change", _links),
+_OPERATIONS = (
+    ("files or folders cannot be synced (fsync): a crash may lose sealed tiles", _syncs),
+    ("a rename does not replace a file: no tile can be sealed", _renames),
+    ("an exclusive create does not fail where a file exists: two runs would not exclude each other", _creates_once),
+    ("there are no hard or symbolic links: national editions cannot share unchanged files", _links),
 )
 
 
 def quota(folder: Path) -> str:
-    """What the site's quota tool says of the user or the folder; empty where there is none."""
+    """The output of the site's quota command for the user or the folder; empty where there is none."""
     for command in (["idr_quota_user"], ["lfs", "quota", "-u", str(os.getuid()), str(folder)], ["quota", "-s"]):
         if shutil.which(command[0]) is None:
             continue

@@ -1,171 +1,201 @@
-"""A domain that this run holds: its lock, what is still to do of it, and its record."""
+"""A domain whose folder this run has locked: its plan, its run record and the events of its tiles."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.slurm.queue import job_runs
+from pipeline.cluster.slurm.queue import is_job_running
+from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
 from pipeline.errors import LockError, OutOfSpaceError
-from pipeline.lock import Holding, holding, left_behind
+from pipeline.lock import FolderLock, has_lock, lock_folder
 from pipeline.products.tile.seal import matches, read_sealed, remove_unfinished
-from pipeline.runs.mapping.failures import Cause
-from pipeline.runs.mapping.shutdown import Stop
-from pipeline.runs.planning.plan import DomainPlan, PlannedTile, Settings
-from pipeline.runs.tracking.run_record import RUN_FILE, Journal, software
-
-
-@dataclass(frozen=True)
-class RunStarted:
-    """The cluster stands."""
-
-    dashboard: str
-    tiles: int
-
-
-@dataclass(frozen=True)
-class TileEnded:
-    """A tile was sealed, or failed with `error`."""
-
-    domain: Domain
-    tile: str
-    seconds: float
-    """From its submission to its end; tiles in flight overlap."""
-    pixels: int
-    error: str | None
-    suspect: bool = False
-    """It cost several workers."""
-
-
-Listener = Callable[[RunStarted | TileEnded], None]
+from pipeline.runs.mapping.events import OnEvent, TileEnded
+from pipeline.runs.mapping.failures import FailureCause
+from pipeline.runs.mapping.shutdown import StopRequest
+from pipeline.runs.planning.plan import DomainPlan, PlannedTile, RunPlan
+from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
+from pipeline.runs.provenance import software
+from pipeline.runs.tracking.run_record import RUN_FILE, RunRecordWriter
 
 
 @contextmanager
-def held(
-    settings: Settings, plan: DomainPlan, *, listener: Listener, stop: Stop, predicted: Mapping[str, Any] | None
-) -> Iterator["HeldDomain"]:
-    """Holds a domain until the block ends; tiles whose inputs are gone have then failed already.
-
-    Args:
-        settings: of the campaign.
-        plan: of the domain.
-        listener: told of each tile.
-        stop: asked where no tile would fare better.
-        predicted: what a forecast gave, for the record.
+def lock_domains(plan: RunPlan) -> Iterator[dict[Domain, FolderLock]]:
+    """Locks the folders of the plan's domains until the block ends.
 
     Raises:
-        LockError: another run holds it.
-        StorageError: its folder cannot be written.
+        LockError: another run owns one of the locks.
+        StorageError: a folder cannot be written.
     """
-    folder = settings.folder(plan.name)
-    with holding(folder, what=f"domain {plan.name}", job_runs=job_runs) as lock:
-        # What a killed run left; orphaned workers of it may not seal any more, because the lock is ours.
-        remove_unfinished(folder, plan.name)
-        about = _about(settings) | ({"predicted": dict(predicted)} if predicted else {})
-        todo = _still_to_do(settings, plan)
-        pixels = {p.tile.name: p.tile.window.pixels for p in todo.todo}
-        domain = HeldDomain(todo, lock, Journal(folder, about, tiles=pixels), listener=listener, stop=stop)
-        try:
-            yield domain
-        finally:
-            domain.close()
+    campaign = plan.resolved.campaign
+    with ExitStack() as locks:
+        yield {domain.name: locks.enter_context(_lock(campaign, domain.name)) for domain in plan.domains}
 
 
-def tidy(settings: Settings, plan: DomainPlan) -> None:
-    """Removes what a killed run left in a domain that has nothing to do; another run that lives is left alone."""
-    folder = settings.folder(plan.name)
-    if left_behind(folder):
-        with suppress(LockError), holding(folder, what=f"domain {plan.name}", job_runs=job_runs):
-            remove_unfinished(folder, plan.name)
-            remove_temporaries(folder, f".{RUN_FILE}.")
+def clean_idle_domains(plan: RunPlan) -> tuple[Path, ...]:
+    """Deletes what killed runs left in domains without tiles to map. Domains where another run is alive are skipped.
+
+    Returns:
+        The deleted files.
+    """
+    campaign = plan.resolved.campaign
+    deleted: list[Path] = []
+    for name in (domain.name for domain in plan.domains if not domain.todo):
+        folder = campaign.product_folder(name)
+        if has_lock(folder):
+            with suppress(LockError), _lock(campaign, name):
+                deleted += remove_unfinished(folder, name)
+                deleted += remove_temporaries(folder, f".{RUN_FILE}.")
+    return tuple(deleted)
 
 
-def _still_to_do(settings: Settings, plan: DomainPlan) -> DomainPlan:
-    """The plan without what another run sealed between the plan and the lock."""
-    folder = settings.folder(plan.name)
+def clean_locked_domains(plan: RunPlan) -> tuple[Path, ...]:
+    """Deletes the temporary files of tiles that killed runs left in the plan's domains, which this run has locked.
 
-    def sealed(planned: PlannedTile) -> bool:
+    Their workers may still be running, but they seal nothing more, because the lock has another owner now.
+
+    Returns:
+        The deleted files.
+    """
+    folder = plan.resolved.campaign.product_folder
+    return tuple(path for domain in plan.domains for path in remove_unfinished(folder(domain.name), domain.name))
+
+
+def drop_sealed_tiles(plan: RunPlan) -> RunPlan:
+    """The plan without the tiles that another run sealed between the plan and the lock, and without sealed ones.
+
+    Raises:
+        ProductError: a sealed item is damaged.
+    """
+    campaign = plan.resolved.campaign
+
+    def is_sealed(domain: Domain, planned: PlannedTile) -> bool:
         if planned.reason == "forced":
             return False
-        found = read_sealed(folder, plan.name, planned.tile)
+        found = read_sealed(campaign.product_folder(domain), domain, planned.tile)
         return found is not None and found.fingerprint == planned.fingerprint and not matches(found)
 
-    return replace(plan, tiles=tuple(p for p in plan.todo if not sealed(p)))
+    domains = (replace(d, tiles=tuple(t for t in d.todo if not is_sealed(d.name, t))) for d in plan.domains)
+    return replace(plan, domains=tuple(domains))
 
 
-class HeldDomain:
-    """What the driver does with a domain between taking and releasing its lock."""
+@contextmanager
+def start_records(
+    plan: RunPlan,
+    locks: Mapping[Domain, FolderLock],
+    *,
+    on_event: OnEvent,
+    stop: StopRequest,
+    predicted: Mapping[Domain, Mapping[str, Any]],
+) -> Iterator[tuple["LockedDomain", ...]]:
+    """Starts the run record of each domain of the plan; the records are closed when the block ends.
 
-    def __init__(self, plan: DomainPlan, lock: Holding, journal: Journal, *, listener: Listener, stop: Stop) -> None:
+    Args:
+        plan: the tiles to map.
+        locks: domain → its lock.
+        on_event: receives the events of the tiles.
+        stop: receives a request where a cause affects every tile.
+        predicted: domain → its forecast, for the record.
+
+    Raises:
+        ProductError: a former record is damaged.
+        StorageError: a record cannot be written.
+    """
+    with ExitStack() as records:
+        domains = []
+        for planned in plan.domains:
+            about = _constant_fields(plan.resolved) | {"predicted": dict(predicted.get(planned.name, {}))}
+            pixels = {t.tile.name: t.tile.window.pixels for t in planned.todo}
+            folder = plan.resolved.campaign.product_folder(planned.name)
+            record = RunRecordWriter.start(folder, about, tiles=pixels)
+            domains.append(LockedDomain(planned, locks[planned.name], record, on_event=on_event, stop=stop))
+            records.callback(domains[-1].close)
+        yield tuple(domains)
+
+
+class LockedDomain:
+    """A domain that this run maps. It records what happens to its tiles, and reports it as events."""
+
+    def __init__(
+        self, plan: DomainPlan, lock: FolderLock, record: RunRecordWriter, *, on_event: OnEvent, stop: StopRequest
+    ) -> None:
         self.plan, self.lock = plan, lock
         self.events: list[TileEnded] = []
-        self.stopper: Cause | None = None
-        """What ended the run for all tiles."""
-        self._journal, self._listener, self._stop = journal, listener, stop
-        for planned in plan.todo:
-            if planned.broken:
-                self.ended(planned, 0.0, Cause("failed", "; ".join(planned.broken)))
+        self.stop_cause: FailureCause | None = None
+        """Why the run stopped for all tiles."""
+        self._record, self._on_event, self._stop = record, on_event, stop
 
     @property
-    def whole(self) -> tuple[PlannedTile, ...]:
-        """The tiles whose inputs are there; those that cost workers before come last."""
+    def readable_tiles(self) -> tuple[PlannedTile, ...]:
+        """The tiles to map whose input files are as indexed. Tiles that cost workers before come last."""
         return tuple(sorted((t for t in self.plan.todo if not t.broken), key=lambda t: t.suspect))
 
     @property
     def left(self) -> int:
-        """Tiles that were not begun."""
+        """Number of tiles that have not ended."""
         return len(self.plan.todo) - len(self.events)
 
-    def may_go_on(self) -> bool:
-        """False when the run was asked to stop, or the lock is another's now."""
+    def fail_broken_tiles(self) -> None:
+        """Fails the tiles whose input files are missing or changed since they were indexed."""
+        for planned in self.plan.todo:
+            if planned.broken:
+                self.ended(planned, 0.0, FailureCause("failed", "; ".join(planned.broken)))
+
+    def may_continue(self) -> bool:
+        """False once a stop was requested, or the lock was lost."""
         if not self._stop.reason:
             try:
                 self.lock.check()
             except LockError as error:
-                self._stop_all(Cause("lock lost", str(error)))
+                self._stop_run(FailureCause("lock lost", str(error)))
         return not self._stop.reason
 
     def submitted(self, planned: PlannedTile) -> None:
-        """Notes that a tile is in flight."""
-        self._note(lambda: self._journal.submitted(planned.tile.name))
+        """Records that a tile is in flight."""
+        self._write(lambda: self._record.submitted(planned.tile.name))
 
-    def ended(self, planned: PlannedTile, seconds: float, cause: Cause | None) -> None:
-        """Notes that a tile was sealed or, for a cause, was not."""
+    def ended(self, planned: PlannedTile, seconds: float, cause: FailureCause | None) -> None:
+        """Records and reports that a tile was sealed, or failed with a cause."""
         error, suspect = (cause.text, cause.kind == "suspect") if cause else (None, False)
         tile, pixels = planned.tile.name, 0 if planned.broken else planned.tile.window.pixels
         if cause and cause.stops_the_run:
-            self._stop_all(cause)
+            self._stop_run(cause)
         self.events.append(TileEnded(self.plan.name, tile, seconds, pixels, error, suspect))
-        self._note(lambda: self._journal.ended(tile, seconds=seconds, error=error, suspect=suspect))
-        self._listener(self.events[-1])
+        self._write(lambda: self._record.ended(tile, seconds=seconds, error=error, suspect=suspect))
+        self._on_event(self.events[-1])
 
     def close(self) -> None:
-        """Notes how the run ended."""
-        self._note(lambda: self._journal.write("stopped" if self.left else "ended"))
+        """Records how the run ended."""
+        self._write(lambda: self._record.write("stopped" if self.left else "ended"))
 
-    def _note(self, write: Callable[[], None]) -> None:
-        if self.stopper and self.stopper.kind == "lock lost":
-            return  # the record is another's now
+    def _write(self, write: Callable[[], None]) -> None:
+        if self.stop_cause and self.stop_cause.kind == "lock lost":
+            return  # the record belongs to another run now
         try:
             write()
         except OutOfSpaceError as error:
-            # The tiles in flight are worth waiting for all the same; the run ends with this error.
-            self._stop_all(Cause("no room", str(error)))
+            # The run waits for the tiles in flight all the same, and ends with this error.
+            self._stop_run(FailureCause("out of space", str(error)))
 
-    def _stop_all(self, cause: Cause) -> None:
-        self.stopper = self.stopper or cause
-        self._stop.ask(cause.text)
+    def _stop_run(self, cause: FailureCause) -> None:
+        self.stop_cause = self.stop_cause or cause
+        self._stop.request(cause.text)
 
 
-def _about(settings: Settings) -> dict[str, object]:
-    """The part of a run's record that stays: what the campaign resolved to."""
+def _lock(campaign: Campaign, domain: Domain) -> AbstractContextManager[FolderLock]:
+    return lock_folder(campaign.product_folder(domain), what=f"domain {domain}", job_runs=is_job_running)
+
+
+def _constant_fields(resolved: ResolvedCampaign) -> dict[str, Any]:
+    """The fields of a run record that do not change during the run."""
     return {
-        "campaign": settings.campaign.model_dump(mode="json")
-        | {"engine": settings.engine.name, "engine_threads": settings.engine_threads},
-        "weights_sha256": settings.model.weights_hash,
-        "quantized_sha256": settings.engine.quantized.sha256 if settings.engine.quantized else None,
-        "recipe": settings.recipe.model_dump(mode="json"),
+        "campaign": resolved.campaign.model_dump(mode="json")
+        | {"engine": resolved.engine.name, "engine_threads": resolved.engine_threads},
+        "weights_sha256": resolved.model.weights_hash,
+        "quantized_sha256": resolved.engine.quantized.sha256 if resolved.engine.quantized else None,
+        "recipe": resolved.recipe.model_dump(mode="json"),
         "software": software(),
     }

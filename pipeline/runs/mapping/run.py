@@ -1,16 +1,14 @@
-"""A domain's run: plan → hold the domain → submit a bounded number of tiles → seal each → what failed, by name.
+"""Runs a plan: maps its tiles on a cluster and seals each one.
 
-1. `make_plan` says which tiles are to be mapped (`runs.planning.plan`).
-2. `run` takes the domains' locks, opens the cluster and puts the model on every worker once.
-3. Each tile becomes one graph: a task a block, and one that seals. At most `tiles_in_flight` a worker are
-   submitted, done in turn, so that one is sealed while the next is mapped; another follows when one is sealed.
-4. A tile that fails is named with its cause, and the others go on (`runs.mapping.failures` has the policy).
-5. The domain's `run.json` says at any moment how far it is; with failures the run ends in `RunFailed`.
+`run` orders the steps. Each tile is one Dask graph with a task per block and one that seals. At most `tiles_in_flight`
+tiles per worker are submitted, in turn, so that one is sealed while the next is mapped. A tile that fails is recorded
+with its cause, and the others continue: `runs.mapping.failures` has the policy.
 """
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
@@ -19,28 +17,187 @@ from typing import Any
 from dask.delayed import delayed
 from distributed import Client, Future, Worker, WorkerPlugin
 
-from pipeline.cluster import dashboard, equip, in_flight, open_cluster, worker_count
+from pipeline.cluster import dashboard, open_cluster, register_plugin, submit_bounded, worker_count
+from pipeline.domain import Domain
 from pipeline.errors import LockError, OutOfSpaceError, RunFailed, RunStopped
-from pipeline.grid import Tile
 from pipeline.inference import Engine, Predictor, predict_stack, predictor_for
-from pipeline.lock import Holding
+from pipeline.lock import FolderLock
 from pipeline.model import Model
 from pipeline.products.tile.seal import SealedTile, seal
-from pipeline.products.tile.stac_item import Provenance
-from pipeline.runs.mapping.failures import cause_of, limit_losses
-from pipeline.runs.mapping.locked_domain import HeldDomain, Listener, RunStarted, TileEnded, held, tidy
-from pipeline.runs.mapping.shutdown import Stop, leave_signals_to_the_driver
-from pipeline.runs.planning.plan import PlannedTile, RunPlan, Settings
-from pipeline.runs.provenance import product_origin
-from pipeline.runs.tracking.run_record import software
-from pipeline.sources.domain_inputs import DomainInputs
+from pipeline.runs.mapping.events import OnEvent, RunStarted, TileEnded
+from pipeline.runs.mapping.failures import failure_cause, limit_worker_losses
+from pipeline.runs.mapping.locked_domain import (
+    LockedDomain,
+    clean_idle_domains,
+    clean_locked_domains,
+    drop_sealed_tiles,
+    lock_domains,
+    start_records,
+)
+from pipeline.runs.mapping.shutdown import StopRequest, ignore_stop_signals
+from pipeline.runs.planning.plan import PlannedTile, RunPlan
+from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
+from pipeline.runs.provenance import tile_provenance
 from pipeline.sources.reading.mosaic import Mosaic
 
 __all__ = ["RunStarted", "TileEnded", "run"]
 
 
+def run(
+    plan: RunPlan,
+    *,
+    client: Client | None = None,
+    workers: int | None = None,
+    on_event: OnEvent = lambda _: None,
+    stop: StopRequest | None = None,
+    predicted: Mapping[Domain, Mapping[str, Any]] = MappingProxyType({}),
+) -> tuple[TileEnded, ...]:
+    """Maps the tiles of a plan and seals each one.
+
+    1. Deletes what killed runs left in domains that have nothing to do.
+    2. Compares the projected memory of a worker with the campaign's limits.
+    3. Locks the domains that have tiles to map, and deletes what killed runs left there.
+    4. Drops the tiles that another run sealed since the plan was made.
+    5. Starts the run records, and fails the tiles whose input files are missing or changed.
+    6. Maps and seals the other tiles on the cluster.
+    7. Returns the sealed tiles, or raises what kept others from being sealed.
+
+    Args:
+        plan: as `make_plan` returns it.
+        client: a client of a running cluster, which is left open. By default the campaign's cluster is opened.
+        workers: number of worker processes, instead of the campaign's.
+        on_event: receives the events of the run.
+        stop: a request to stop the run, such as from `stop_on_signals`. No more tiles are then submitted, and the
+            tiles in flight are sealed.
+        predicted: domain → its forecast (`wall_s`: seconds), which the run record keeps for `status`.
+
+    Returns:
+        The events of the sealed tiles.
+
+    Raises:
+        ConfigError: a worker would exceed `cluster.memory_bytes` or `cluster.device_memory_bytes`. Nothing started.
+        LockError: another run owns the lock of a domain, and nothing started; or it took over the lock meanwhile.
+        StorageError: a product folder cannot be written. Nothing started.
+        OutOfSpaceError: the disk is full, or a quota is used up. The tiles in flight have ended.
+        ClusterError: the cluster did not start, or was lost.
+        RunFailed: some tiles failed; the others are sealed.
+        RunStopped: a stop was requested, and there are more tiles to map.
+
+    Example:
+        >>> run(make_plan(campaign), workers=2)  # doctest: +SKIP
+    """
+    stop = stop or StopRequest()
+    clean_idle_domains(plan)
+    if not plan.todo:
+        return ()
+    plan.resolved.check_memory()
+    plan = replace(plan, domains=tuple(domain for domain in plan.domains if domain.todo))
+    with lock_domains(plan) as locks:
+        clean_locked_domains(plan)
+        remaining = drop_sealed_tiles(plan)
+        with start_records(remaining, locks, on_event=on_event, stop=stop, predicted=predicted) as domains:
+            for domain in domains:
+                domain.fail_broken_tiles()
+            if any(domain.readable_tiles for domain in domains) and not stop.reason:
+                with open_cluster(plan.resolved.campaign, client=client, workers=workers) as opened:
+                    _map_domains(plan.resolved, domains, client=opened, on_event=on_event)
+    return _sealed_tiles(domains, stop)
+
+
+def _map_domains(
+    resolved: ResolvedCampaign, domains: Sequence[LockedDomain], *, client: Client, on_event: OnEvent
+) -> None:
+    """Loads the model on each worker, and maps the domains one after the other."""
+    on_event(RunStarted(dashboard(client), sum(len(domain.plan.todo) for domain in domains)))
+    limit_worker_losses(client)
+    resident = ResidentModel(resolved.model, resolved.engine, resolved.engine_threads, stand_in=resolved.stand_in)
+    register_plugin(client, resident)
+    for domain in domains:
+        _map_domain(resolved, domain, client=client)
+
+
+def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Client) -> None:
+    """Keeps a limited number of tiles submitted until a stop is requested, and records each as it ends."""
+    recipe, section = resolved.recipe, resolved.campaign.cluster
+    mosaic = Mosaic.of(domain.plan.inputs, bands=recipe.bands, height_step_m=recipe.height_step_m)
+    submitted_at: dict[str, float] = {}
+    turn = count()
+
+    def submit(planned: PlannedTile) -> Future[Any]:
+        submitted_at[planned.tile.name] = time.monotonic()
+        # One tile before the next. Dask would alternate between tiles that are submitted within a minute: they would
+        # end together, and while they are sealed there would be nothing left to infer.
+        future: Future[Any] = client.compute(_tile_graph(resolved, domain, mosaic, planned), priority=-next(turn))
+        domain.submitted(planned)
+        return future
+
+    tiles = submit_bounded(
+        takewhile(lambda _: domain.may_continue(), domain.readable_tiles),
+        submit,
+        client=client,
+        # Counted each time: workers of a job join late, and nodes may go.
+        limit=lambda: section.tiles_in_flight * worker_count(client),
+        lost_s=section.lost_s,
+    )
+    with closing(tiles):
+        for planned, future in tiles:
+            domain.ended(planned, time.monotonic() - submitted_at.pop(planned.tile.name), failure_cause(future))
+
+
+def _tile_graph(resolved: ResolvedCampaign, domain: LockedDomain, mosaic: Mosaic, planned: PlannedTile) -> Any:
+    """The lazy graph of a tile: a task per block, and one that seals the tile."""
+    inputs, name = domain.plan.inputs, domain.plan.name
+    # Only the files that this tile reads travel with its tasks, not the thousands of the domain.
+    part = mosaic.around(resolved.read_window(planned.tile))
+    return delayed(_seal_if_locked, pure=False)(
+        domain.lock,
+        resolved.campaign.product_folder(name),
+        domain=name,
+        tile=planned.tile,
+        stack=predict_stack(part, resolved.method, window=planned.tile.window),
+        fingerprint=planned.fingerprint,
+        live=resolved.recipe.live,
+        provenance=tile_provenance(resolved, inputs, planned.tile),
+        inputs=[asset.href for asset in planned.inputs],
+        crs=inputs.crs,
+    )
+
+
+def _seal_if_locked(lock: FolderLock, folder: Path, **tile: Any) -> SealedTile:
+    """Seals a tile in a worker if this run still owns the lock: a dead driver may leave its workers behind.
+
+    Raises:
+        LockError: the lock was lost.
+        ProductError, StorageError: as for `seal`.
+    """
+    lock.check()
+    return seal(folder, **tile)
+
+
+def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> tuple[TileEnded, ...]:
+    """The events of the sealed tiles, if all tiles are sealed. Otherwise raises the error that `run` documents."""
+    ended = [event for domain in domains for event in domain.events]
+    failed = [event for event in ended if event.error]
+    left = sum(domain.left for domain in domains)
+    listed = "".join(f"\n  {e.domain} {e.tile}: {e.error}" for e in failed)
+    also_failed = f"; {len(failed)} failed:{listed}" if failed else ""
+    counts = f"{len(ended) - len(failed)} tiles are sealed, {left} are still to map"
+    for cause in (domain.stop_cause for domain in domains if domain.stop_cause):
+        if cause.kind == "lock lost":
+            raise LockError(f"{cause.text}; {counts}")
+        raise OutOfSpaceError(f"{cause.text}; {counts}{also_failed}")
+    if left:
+        raise RunStopped(f"stopped by {stop.reason}: {counts}; run again to resume{also_failed}")
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(ended)} tiles failed, the others are sealed. Fix the causes, then run again; "
+            f"`landcover run --failed` maps only the failed tiles:{listed}"
+        )
+    return tuple(ended)
+
+
 class ResidentModel(WorkerPlugin):
-    """Loads the model once in each worker and sets the engine's threads, before any task."""
+    """Loads the model once in each worker and sets the engine's threads, before the first task."""
 
     name = "landcover-model"
 
@@ -48,175 +205,6 @@ class ResidentModel(WorkerPlugin):
         self._model, self._engine, self._threads, self._stand_in = model, engine, threads, stand_in
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002  (Dask's signature)
-        """Called by Dask in the worker's process."""
-        leave_signals_to_the_driver()
+        """Dask calls it in the worker's process."""
+        ignore_stop_signals()
         predictor_for(self._model, self._engine, threads=self._threads, stand_in=self._stand_in)
-
-
-def run(
-    plan: RunPlan,
-    *,
-    workers: int | None = None,
-    listener: Listener = lambda _: None,
-    stop: Stop | None = None,
-    predicted: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-) -> tuple[TileEnded, ...]:
-    """Maps what the plan has to do, and seals it tile by tile.
-
-    Args:
-        plan: as `make_plan` gives it.
-        workers: processes, instead of the campaign's number.
-        listener: told of each event; progress bars, logs and records come from these.
-        stop: asked from outside, such as by `stop_on_signals`: no more tiles are then submitted, and those in
-            flight are sealed.
-        predicted: domain → what a forecast gave (`wall_s`: seconds), kept in its record for `status`.
-
-    Returns:
-        The sealed tiles' events.
-
-    Raises:
-        ConfigError: a worker would take more than `cluster.memory_bytes`, or of its GPU more than
-            `cluster.device_memory_bytes`; nothing was started.
-        LockError: another run holds a domain, then nothing was started; or took it over meanwhile.
-        StorageError: an output folder cannot be written; nothing was started.
-        OutOfSpaceError: the disk is full or a quota used up; tiles in flight were waited for.
-        ClusterError: the cluster could not be had or was lost.
-        RunFailed: some tiles failed; the others are sealed.
-        RunStopped: it was asked to stop, and there is more to do.
-    """
-    stop = stop or Stop()
-    settings = plan.settings
-    for domain in plan.domains:
-        if not domain.todo:
-            tidy(settings, domain)
-    if not plan.todo:
-        return ()
-    cluster = settings.campaign.cluster
-    settings.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
-    with ExitStack() as stack:
-        chosen = [
-            stack.enter_context(
-                held(settings, domain, listener=listener, stop=stop, predicted=predicted.get(domain.name))
-            )
-            for domain in plan.domains
-            if domain.todo
-        ]
-        if any(domain.whole for domain in chosen) and not stop.reason:
-            _run_domains(settings, chosen, workers, listener)
-    _raise_unless_all_sealed(chosen, stop)
-    return tuple(event for domain in chosen for event in domain.events)
-
-
-def _raise_unless_all_sealed(domains: list[HeldDomain], stop: Stop) -> None:
-    ended = [event for domain in domains for event in domain.events]
-    failed = [event for event in ended if event.error]
-    left = sum(domain.left for domain in domains)
-    listed = "".join(f"\n  {e.domain} {e.tile}: {e.error}" for e in failed)
-    also = f"; {len(failed)} failed:{listed}" if failed else ""
-    for cause in (domain.stopper for domain in domains if domain.stopper):
-        counts = f"{len(ended) - len(failed)} tiles were sealed and {left} not begun"
-        if cause.kind == "lock lost":
-            raise LockError(f"{cause.text}; {counts}")
-        raise OutOfSpaceError(f"{cause.text}; {counts}{also}")
-    if left:
-        raise RunStopped(
-            f"stopped ({stop.reason}) with {len(ended) - len(failed)} tiles sealed and {left} still to do: "
-            f"run again{also}"
-        )
-    if failed:
-        raise RunFailed(
-            f"{len(failed)} of {len(ended)} tiles failed, the others are sealed; mend the cause and run again:{listed}"
-        )
-
-
-def _run_domains(settings: Settings, domains: list[HeldDomain], workers: int | None, listener: Listener) -> None:
-    """Maps the tiles whose inputs are whole, on one cluster, domain by domain."""
-    with open_cluster(settings.campaign, workers=workers) as client:
-        listener(RunStarted(dashboard(client), sum(len(domain.plan.todo) for domain in domains)))
-        limit_losses(client)
-        resident = ResidentModel(settings.model, settings.engine, settings.engine_threads, stand_in=settings.stand_in)
-        equip(client, resident)
-        for domain in domains:
-            _run_domain(client, settings, domain)
-
-
-def _run_domain(client: Client, settings: Settings, domain: HeldDomain) -> None:
-    """Keeps a bounded number of tiles submitted until it is asked to stop, and notes each as it ends."""
-    inputs, section = domain.plan.inputs, settings.campaign.cluster
-    mosaic = Mosaic.of(inputs, bands=settings.recipe.bands, height_step_m=settings.recipe.height_step_m)
-    since: dict[str, float] = {}
-    turn = count()
-
-    def submit(planned: PlannedTile) -> Future[Any]:
-        since[planned.tile.name] = time.monotonic()
-        # One tile before the next. Dask would take turns between what comes within a minute: tiles in flight would end
-        # together, and while they are sealed nothing would be left to infer.
-        future: Future[Any] = client.compute(_tile_graph(settings, domain, mosaic, planned), priority=-next(turn))
-        domain.submitted(planned)
-        return future
-
-    tiles = in_flight(
-        takewhile(lambda _: domain.may_go_on(), domain.whole),
-        submit,
-        client=client,
-        # Asked each time: workers of a job join late, and nodes go.
-        limit=lambda: section.tiles_in_flight * worker_count(client),
-        lost_s=section.lost_s,
-    )
-    for planned, future in tiles:
-        domain.ended(planned, time.monotonic() - since.pop(planned.tile.name), cause_of(future))
-
-
-def _tile_graph(settings: Settings, domain: HeldDomain, mosaic: Mosaic, planned: PlannedTile) -> Any:
-    """One tile, lazily: a task a block, and the seal that takes them all."""
-    reads = settings.reads(planned.tile)
-    # Only what is behind this tile travels with its tasks, not the domain's thousand files.
-    stack = predict_stack(mosaic.around(reads), settings.method, window=planned.tile.window)
-    inputs = domain.plan.inputs
-    return delayed(_seal_held, pure=False)(
-        domain.lock,
-        settings.folder(domain.plan.name),
-        domain=domain.plan.name,
-        tile=planned.tile,
-        stack=stack,
-        fingerprint=planned.fingerprint,
-        live=settings.recipe.live,
-        provenance=_provenance(settings, inputs, planned.tile),
-        inputs=[asset.href for asset in planned.inputs],
-        crs=inputs.crs,
-    )
-
-
-def _seal_held(lock: Holding, folder: Path, **tile: Any) -> SealedTile:
-    """Seals in a worker, unless the run's lock is another's by now: a driver that died leaves workers behind.
-
-    Raises:
-        LockError: it is.
-        ProductError, StorageError: as `seal`.
-    """
-    lock.check()
-    return seal(folder, **tile)
-
-
-def _provenance(settings: Settings, inputs: DomainInputs, tile: Tile) -> Provenance:
-    """How a tile is made; whose data it is and of which days follows the delivery."""
-    campaign, recipe = settings.campaign, settings.recipe
-    origin = product_origin(campaign, recipe, inputs.origin)
-    return Provenance(
-        campaign=campaign.name,
-        weights=campaign.model.weights,
-        weights_sha256=settings.model.weights_hash,
-        quantized_sha256=settings.engine.quantized.sha256 if settings.engine.quantized else "",
-        recipe=recipe.name,
-        engine=settings.engine.name,
-        precision=settings.engine.precision,
-        engine_threads=settings.engine_threads,
-        layout=settings.layout,
-        software=tuple(sorted(software().items())),
-        licence=origin.licence,
-        attribution=origin.attribution,
-        citation=origin.citation,
-        doi=origin.doi,
-        acquired=inputs.tile(tile.name).acquired,
-        depends_on=settings.depends_on(tile, inputs),
-    )

@@ -1,7 +1,7 @@
-"""Signals become a request that the driver answers between two tiles.
+"""Stops a run in order: signals become a request that the driver reads between two tiles.
 
-SIGUSR1 (a batch system's warning) and SIGTERM ask a run to stop, and so does the first SIGINT: no tile is
-submitted any more, those in flight are sealed, and the run ends in `RunStopped`. The second SIGINT ends at once.
+SIGUSR1 (the warning of a batch system), SIGTERM and the first SIGINT request a stop: no more tiles are submitted, the
+tiles in flight are sealed, and the run ends with `RunStopped`. The second SIGINT ends the run at once.
 """
 
 import signal
@@ -13,26 +13,33 @@ from types import FrameType
 _SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
 
-class Stop:
-    """Whether a run is to stop, and why."""
+class StopRequest:
+    """A request to stop a run, once somebody made it."""
 
     reason: str | None = None
-    """Who asked; None: nobody."""
+    """Why the run is to stop, such as `SIGTERM`; None: nobody made a request."""
 
-    def ask(self, reason: str) -> None:
-        """Asks the run to stop; the first reason stays."""
+    def request(self, reason: str) -> None:
+        """Requests a stop. The first reason is kept."""
         self.reason = self.reason or reason
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Turns the signals into `Stop.ask` until the block ends; outside the main thread Python allows no handlers."""
-    stop = Stop()
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turns signals into a `StopRequest` until the block ends.
+
+    It has no effect outside the main thread, where Python allows no signal handlers.
+
+    Example:
+        >>> with stop_on_signals() as stop:  # doctest: +SKIP
+        ...     run(plan, stop=stop)
+    """
+    stop = StopRequest()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and stop.reason:
             raise KeyboardInterrupt
-        stop.ask(signal.Signals(number).name)
+        stop.request(signal.Signals(number).name)
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -45,10 +52,10 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def leave_signals_to_the_driver() -> None:
-    """In a worker's process: what a terminal or a batch system sends to all processes of a run is not for workers.
+def ignore_stop_signals() -> None:
+    """Makes a worker's process ignore the signals that a terminal or batch system sends to all processes of a run.
 
-    SIGTERM stays what it is, because it is how workers are ended.
+    SIGTERM is not ignored, because it is how workers are ended.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""One georeferenced raster → two COGs, without a catalogue."""
+"""Maps a single georeferenced raster into two COGs, without a catalog."""
 
 import math
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ _BLOCK = 5_000
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What was written."""
+class PredictedRaster:
+    """The files written, and their contents in numbers."""
 
     landcover: Path
     confidence: Path
     pixels: int
     class_pixels: tuple[tuple[int, int], ...]
-    """(FLAIR value, count) of the classes that occur; 0 is no data."""
+    """(FLAIR value, count) of the classes that occur; 0 is nodata."""
 
 
 def predict_raster(
@@ -45,31 +45,34 @@ def predict_raster(
     precision: Precision = "fp32",
     quantized: Path | None = None,
     progress: Progress = SILENT,
-) -> Predicted:
-    """Maps one raster whose bands are the recipe's, in windows aligned to its own corner.
+) -> PredictedRaster:
+    """Maps one raster in windows that are aligned to its corner.
 
     Args:
-        raster: uint8, georeferenced, bands in the recipe's order.
+        raster: uint8, georeferenced, with the recipe's bands in their order.
         weights: path or `hf://…`.
-        out: folder; `<stem>-landcover.tif` and `<stem>-confidence.tif` are written there.
-        recipe: name or path of a recipe's YAML.
-        window: what the network sees at once, pixels a side; 2 848 by default.
-        halo: pixels around a core, at least; 160 by default.
+        out: folder for `<stem>-landcover.tif` and `<stem>-confidence.tif`.
+        recipe: name of a recipe, or path of its YAML file.
+        window: side of the network's window in pixels; 2 848 by default.
+        halo: smallest number of pixels around a core; 160 by default.
         engine: `auto`, `torch` or `openvino`.
-        precision: arithmetic of the forward.
-        quantized: the XML that `landcover quantize` made of these weights; with precision int8, and only then.
+        precision: arithmetic of the forward pass.
+        quantized: the XML file that `landcover quantize` made from these weights; for precision int8 only.
         progress: counts blocks.
 
     Raises:
-        ConfigError: window and halo that do not fit each other or the network's stride, or a quantised network
+        ConfigError: window and halo do not fit each other or the network's stride, or a quantized network is given
             without precision int8.
-        EngineError: an engine or precision that is not to be had, or a quantised network of other weights.
-        SourceError: a raster that cannot be read or whose bands are not the recipe's.
-        WeightsError: weights that cannot be had or do not fit.
+        EngineError: the engine or precision is not available, or the quantized network was made from other weights.
+        SourceError: the raster cannot be read, or its bands are not the recipe's.
+        WeightsError: the weights are missing, or do not fit the recipe.
         ProductError: `out` cannot be written.
+
+    Example:
+        >>> predict_raster(Path("ortho.tif"), weights="w.pth", out=Path("maps"), recipe="own.yaml")  # doctest: +SKIP
     """
     if quantized and precision != "int8":
-        raise ConfigError(f"a quantised network ({quantized}) runs in int8, got {precision}: ask for --precision int8")
+        raise ConfigError(f"{quantized} needs precision int8, found {precision}; use --precision int8")
     rules = load_recipe(recipe)
     default = Layout(stride=rules.stride)
     if window is None and halo is None:
@@ -82,7 +85,7 @@ def predict_raster(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ProductError(f"{out} cannot be made: {error}") from error
+        raise ProductError(f"folder {out} cannot be made: {error.strerror or error}") from error
     block = max(1, _BLOCK // layout.core) * layout.core
     dataset = predict(source, model, layout=layout, block=block, engine=resolved)
     progress.start(math.prod(dataset["landcover"].data.numblocks))
@@ -100,7 +103,7 @@ def predict_raster(
             tags=tags,
         )
     values, counts = np.unique(layers["landcover"], return_counts=True)
-    return Predicted(
+    return PredictedRaster(
         paths["landcover"],
         paths["confidence"],
         source.window.pixels,
@@ -109,7 +112,7 @@ def predict_raster(
 
 
 class _CountBlocks(Callback):
-    """Reports each block that is done, from Dask's own events."""
+    """Reports each mapped block, from Dask's own events."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(posttask=self._count)  # type: ignore[no-untyped-call]  # Dask's own

@@ -1,12 +1,12 @@
-"""What a run would take on a machine: hours, wall time, bytes, files and memory. Nothing is started or read.
+"""Predicts a run on a machine: hours, wall time, bytes, files and memory. Nothing is started or read.
 
-With A pixels computed (halos counted), R read (the blocks' halos counted) and P mapped:
+With C pixels computed (with halos), R pixels read (blocks with halos) and P pixels of the map:
 
-    on GPUs    wall = start + max(A / infer / GPUs, (R / read + P / seal) / cores)
-    on cores   wall = start + (A / infer + R / read + P / seal) / cores
+    on GPUs    wall = start + max(C / infer / GPUs, (R / read + P / seal) / cores)
+    on cores   wall = start + (C / infer + R / read + P / seal) / cores
 
-because reading and sealing run beside a GPU, and share the cores with the network where there is none. The last
-tiles, which leave workers idle, and a file system that is slower than its readers are not in it.
+Reading and sealing run beside a GPU; without one they share the cores with the network. Not included are the last
+tiles, which leave workers idle, and a file system that is slower than its readers.
 """
 
 import os
@@ -14,123 +14,138 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipeline.cluster.slurm.allocation import job_nodes
+from pipeline.cluster.slurm.allocation import job_node_count
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.inference import Engine
 from pipeline.inference.torch_engine import cuda_devices
-from pipeline.runs.planning.plan import RunPlan, Settings, Totals, totals
-from pipeline.runs.planning.throughput import CPU, UNITS, Measured, Rates, find_rates, processor, read_rates
+from pipeline.runs.planning.plan import RunPlan
+from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
+from pipeline.runs.planning.throughput import CPU, UNITS, MeasuredRate, Rates, find_rates, processor, read_rates
+from pipeline.runs.planning.totals import Totals, domain_totals
 
 _START_S = 30.0
-"""Workers import and load the network, and an engine compiles its graph, before the first block."""
+"""Before the first block, workers import and load the network, and an engine compiles its graph."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run would go: equal nodes."""
+    """The nodes of a run, all alike."""
 
     name: str
-    """`this machine`, or the cluster's name."""
+    """`this machine`, or the name of a cluster."""
     nodes: int
     cores: int
-    """Of a node, for its workers."""
+    """Per node, for its workers."""
     gpus: int = 0
-    """Of a node."""
+    """Per node."""
     gpu: str = ""
     """The GPU's name or a part of it: `a100`."""
     processor: str | None = None
-    """None where it is not known: rates measured on any processor then count."""
+    """Name of the processor. None where it is not known: rates measured on any processor then count."""
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus} × {self.gpu}" if self.gpus else ""
         return f"{self.name} ({self.cores} cores{gpus}{' each' if self.nodes > 1 else ''})"
 
 
-def this_machine(settings: Settings) -> Machine:
-    """The machine that plans, with the GPUs that the campaign's engine would use."""
-    devices = cuda_devices() if settings.engine.name == "torch" else ()
+def this_machine(resolved: ResolvedCampaign) -> Machine:
+    """This machine, with the GPUs that the campaign's engine would use."""
+    devices = cuda_devices() if resolved.engine.name == "torch" else ()
     cores = len(os.sched_getaffinity(0))
     return Machine("this machine", 1, cores, len(devices), devices[0] if devices else "", processor())
 
 
-def named_machine(
-    settings: Settings, *, nodes: int = 1, cores: int | None = None, gpus: int | None = None, gpu: str | None = None
+def described_machine(
+    resolved: ResolvedCampaign,
+    *,
+    nodes: int = 1,
+    cores: int | None = None,
+    gpus: int | None = None,
+    gpu: str | None = None,
 ) -> Machine:
-    """The machine that a user describes; what is not given is this machine's.
+    """The machine that a user describes. Missing values are those of this machine.
+
+    Args:
+        resolved: the campaign to map there.
+        nodes: number of nodes.
+        cores: per node.
+        gpus: per node.
+        gpu: the GPU's model, `a100`.
 
     Raises:
-        ConfigError: GPUs of no model, or a model without GPUs.
+        ConfigError: GPUs without a model, or a model without GPUs.
     """
-    own = this_machine(settings)
+    own = this_machine(resolved)
     if (nodes, cores, gpus, gpu) == (1, None, None, None):
         return own
     count = gpus if gpus is not None else max(1, own.gpus) if gpu else own.gpus
     model = gpu or own.gpu
     if count and not model:
-        raise ConfigError(f"{count} GPUs of which model? Give --gpu, such as --gpu a100")
+        raise ConfigError(f"the model of the {count} GPUs is missing: add --gpu, such as --gpu a100")
     if gpu and not count:
-        raise ConfigError(f"--gpu {gpu} and --gpus 0 contradict each other: leave one out")
+        raise ConfigError(f"--gpu {gpu} and --gpus 0 contradict each other; remove one")
     return Machine(f"{nodes} nodes" if nodes > 1 else "a node", nodes, cores or own.cores, count, model)
 
 
-def predictions(plan: RunPlan) -> dict[str, dict[str, Any]]:
-    """Domain → its forecast as a run's record keeps it: on this machine, or on all nodes of this job.
+def forecast_domains(plan: RunPlan) -> dict[Domain, dict[str, Any]]:
+    """The forecast of each domain in plain values, for its run record: on this machine, or on all nodes of this job.
 
-    Empty where a GPU maps of which no rate is known: a run does not want a prediction.
+    Empty where no rate of this machine's GPU is known: a run works without a forecast.
     """
-    settings, own = plan.settings, this_machine(plan.settings)
-    nodes = job_nodes() if settings.campaign.cluster.kind == "slurm" else 1
+    resolved, own = plan.resolved, this_machine(plan.resolved)
+    nodes = job_node_count() if resolved.campaign.cluster.kind == "slurm" else 1
     try:
-        rates = rates_for(settings, own, measured=read_rates())
+        rates = rates_for(resolved, own, measured=read_rates())
     except ConfigError:
         return {}
     machine = replace(own, nodes=nodes)
-    return {d.name: forecast(settings, totals(settings, d), rates, machine).as_json() for d in plan.domains}
+    return {d.name: forecast(resolved, domain_totals(resolved, d), rates, machine).as_json() for d in plan.domains}
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would take."""
+    """The resources that a run would need."""
 
     machine: Machine
     rates: Rates
     pixels: int
-    """To map."""
+    """Pixels to map."""
     wall_s: float
     """Seconds from the start of the cluster to the last sealed tile."""
     gpu_s: float
-    """Seconds that GPUs compute, all together; 0 without."""
+    """Seconds that the GPUs compute, summed over GPUs; 0 without GPUs."""
     core_s: float
-    """Seconds that cores are busy, all together."""
+    """Seconds that the cores are busy, summed over cores."""
     cores_a_gpu: float | None
-    """Cores that read and seal as fast as one GPU computes; None without GPUs."""
+    """Cores that read and seal as fast as one GPU computes. None without GPUs."""
     read_bytes: int
     write_bytes: int
-    """Of COGs, at the rate's bytes a pixel."""
+    """Bytes of the COGs, at the rate's bytes per pixel."""
     files_in: int
-    """Input files, and so inodes, behind the tiles to map."""
+    """Input files, and so inodes."""
     files_out: int
-    """Files, and so inodes, that will be written."""
+    """Files, and so inodes, to write."""
     worker_memory_bytes: int
-    """A worker's peak."""
+    """Peak memory of a worker."""
 
     @property
     def gpu_hours(self) -> float:
-        """Allocated, which is what a centre charges: all GPUs, from start to end."""
+        """GPU-hours that a computing centre charges: all GPUs, from start to end."""
         return self.machine.nodes * self.machine.gpus * self.wall_s / 3600
 
     @property
     def core_hours(self) -> float:
-        """Allocated."""
+        """Core-hours that a computing centre charges: all cores, from start to end."""
         return self.machine.nodes * self.machine.cores * self.wall_s / 3600
 
     @property
     def starved(self) -> bool:
-        """True where the GPUs wait for cores."""
+        """Whether the GPUs wait for the cores."""
         return self.cores_a_gpu is not None and self.cores_a_gpu * self.machine.gpus > self.machine.cores
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for a run's record; rates with their units and sources."""
+        """Plain values, as a run record contains them; rates with their units and sources."""
         own = {k: v for k, v in asdict(self).items() if k not in ("machine", "rates")}
         return {
             **{k: round(v, 3) if isinstance(v, float) else v for k, v in own.items()},
@@ -141,24 +156,26 @@ class Forecast:
         }
 
     def lines(self) -> tuple[str, ...]:
-        """Sentences for a screen."""
+        """Sentences for the screen."""
         hours = f"{self.core_hours:.1f} core-hours" + (f", {self.gpu_hours:.1f} GPU-hours" if self.gpu_s else "")
         busy = f"cores busy {self.core_s / 3600:.1f} h" + (f", GPUs {self.gpu_s / 3600:.1f} h" if self.gpu_s else "")
         read, written = f"{self.read_bytes / 1e9:.2f} GB", f"{self.write_bytes / 1e9:.2f} GB"
-        said = [
+        lines = [
             f"on {self.machine}: about {duration(self.wall_s)}; {hours} ({busy})",
             f"reads {read} of {self.files_in} files, writes about {written} in {self.files_out} files",
         ]
         if self.machine.gpus and not self.gpu_s:
-            said.append("the campaign's engine uses no GPU: engine torch or auto would")
+            lines.append("the campaign's engine uses no GPU; set engine: torch, or auto")
         if self.cores_a_gpu is not None:
             has = self.machine.cores / self.machine.gpus
-            more = "it waits for them" if self.starved else "enough"
-            said.append(f"a GPU wants {self.cores_a_gpu:.0f} cores that read and seal, and has {has:.0f}: {more}")
+            more = ", so it waits" if self.starved else ""
+            lines.append(
+                f"feeding a GPU takes about {self.cores_a_gpu:.0f} cores that read and seal; it has {has:.0f}{more}"
+            )
         for name, unit in UNITS.items():
             rate = getattr(self.rates, name)
-            said.append(f"  {name} {rate.value:.3g} {unit}, {rate.source}")
-        return tuple(said)
+            lines.append(f"  {name} {rate.value:.3g} {unit}, {rate.source}")
+        return tuple(lines)
 
 
 def duration(seconds: float) -> str:
@@ -167,33 +184,42 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
-def rates_for(settings: Settings, machine: Machine, *, measured: Sequence[Measured]) -> Rates:
+def rates_for(resolved: ResolvedCampaign, machine: Machine, *, measured: Sequence[MeasuredRate]) -> Rates:
     """The rates of a campaign's engine and network on a machine.
 
     Args:
-        measured: from `rates.read_rates`.
+        resolved: the campaign.
+        machine: where it would run.
+        measured: from `read_rates`.
 
     Raises:
-        ConfigError: a GPU of which nothing is known.
+        ConfigError: no rate of the machine's GPU is known.
     """
-    engine = _engine_on(settings, machine)
+    engine = _engine_on(resolved, machine)
     return find_rates(
         engine,
-        network=settings.recipe.name,
+        network=resolved.recipe.name,
         device=machine.gpu if machine.gpus and engine.name == "torch" else CPU,
         on=machine.processor,
         measured=measured,
     )
 
 
-def _engine_on(settings: Settings, machine: Machine) -> Engine:
-    """`auto` was resolved on the machine that plans, such as a login node; on a GPU it is torch."""
-    auto = settings.campaign.engine == "auto" and settings.engine.precision != "int8"
-    return Engine("torch", settings.engine.precision) if machine.gpus and auto else settings.engine
+def _engine_on(resolved: ResolvedCampaign, machine: Machine) -> Engine:
+    """The engine on another machine: `auto` was resolved on this one, such as a login node, and is torch on a GPU."""
+    auto = resolved.campaign.engine == "auto" and resolved.engine.precision != "int8"
+    return Engine("torch", resolved.engine.precision) if machine.gpus and auto else resolved.engine
 
 
-def forecast(settings: Settings, totals: Totals, rates: Rates, machine: Machine) -> Forecast:
-    """What a run of the planned tiles would take on a machine; see the module for the formulas."""
+def forecast(resolved: ResolvedCampaign, totals: Totals, rates: Rates, machine: Machine) -> Forecast:
+    """Predicts a run of the planned tiles on a machine. The module's docstring has the formulas.
+
+    Args:
+        resolved: the campaign.
+        totals: of the tiles to map.
+        rates: of this campaign on this machine.
+        machine: where it would run.
+    """
     computed, read, mapped = (n / 1e6 for n in (totals.computed_pixels, totals.read_pixels, totals.pixels))
     forward_s = computed / rates.infer.value
     beside_s = read / rates.read.value + mapped / rates.seal.value
@@ -211,5 +237,5 @@ def forecast(settings: Settings, totals: Totals, rates: Rates, machine: Machine)
         write_bytes=round(totals.pixels * rates.written.value),
         files_in=totals.input_files,
         files_out=totals.output_files,
-        worker_memory_bytes=settings.memory.total,
+        worker_memory_bytes=resolved.memory.total,
     )

@@ -1,9 +1,9 @@
-"""How fast a machine maps: measured by `landcover bench` and kept in a small file, or stated here with its source.
+"""Speeds of a machine: measured by `landcover bench` and kept in a file, or stated here with their source.
 
     $LANDCOVER_CACHE/rates.json     by default in the user's cache folder
 
-An inference rate counts the pixels that a network computes, halos among them, and belongs to an engine, a
-precision, a network and a device; the others belong to a core, whatever the network.
+An inference rate counts the pixels that a network computes, with halos. It belongs to an engine, a precision, a
+network and a device. The other rates belong to a core and do not depend on the network.
 """
 
 import datetime as dt
@@ -19,23 +19,23 @@ from pipeline.durable import user_cache, write_json
 from pipeline.errors import ConfigError, StorageError
 from pipeline.inference import Engine
 
-What = Literal["infer", "read", "seal", "written"]
+RateKind = Literal["infer", "read", "seal", "written"]
 
-UNITS: dict[What, str] = {
+UNITS: dict[RateKind, str] = {
     "infer": "Mpx/s",
     "read": "Mpx/s a core",
     "seal": "Mpx/s a core",
     "written": "bytes a pixel",
 }
-"""`infer` is a CUDA device's, or a core's where there is none."""
-_OF_A_CORE: tuple[What, ...] = ("read", "seal", "written")
+"""`infer` is the rate of a CUDA device, or of a core where there is no device."""
+_CORE_RATES: tuple[RateKind, ...] = ("read", "seal", "written")
 CPU = "cpu"
 """The device of engines that run on cores."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One speed, and where it comes from."""
+    """A speed and its source."""
 
     value: float
     source: str
@@ -44,32 +44,32 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a forecast is made of."""
+    """The speeds that a forecast needs."""
 
     device: str
-    """What computes: `cpu`, or a GPU's name."""
+    """`cpu`, or a GPU's name."""
     infer: Rate
-    """Mpx/s of windows, halos counted: of a GPU, or of a core where there is none."""
+    """Mpx/s of windows with halos: of a GPU, or of a core where there is none."""
     read: Rate
-    """Mpx/s of blocks with their halos that a core decodes and puts together: RVB, IRC and heights."""
+    """Mpx/s of blocks with halos that a core reads: it decodes RVB, IRC and heights and merges them."""
     seal: Rate
-    """Mpx/s of map that a core writes as COGs, both layers."""
+    """Mpx/s of the map that a core writes as COGs, both layers."""
     written: Rate
-    """Bytes of a pixel of map, both layers."""
+    """Bytes per pixel of the map, both layers."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One measurement, as the file keeps it."""
+class MeasuredRate:
+    """One measurement, as the file contains it."""
 
-    what: What
+    what: RateKind
     value: float
     host: str
     processor: str
     at: str
-    """Day, `2026-03-01`."""
+    """The day, `2026-03-01`."""
     engine: str = ""
-    """This and the next three of inference only."""
+    """This field and the next three are set for inference only."""
     precision: str = ""
     network: str = ""
     """The recipe's name."""
@@ -77,26 +77,26 @@ class Measured:
     """`cpu`, or the GPU's name as CUDA gives it."""
 
     @classmethod
-    def here(cls, what: What, value: float) -> "Measured":
-        """Of a core of this machine, today."""
+    def here(cls, what: RateKind, value: float) -> "MeasuredRate":
+        """A rate of a core of this machine, measured today."""
         today = dt.datetime.now(dt.UTC).date().isoformat()
         return cls(what, value, platform.node(), processor(), today)
 
     @classmethod
-    def inference(cls, value: float, engine: Engine, *, network: str, device: str = CPU) -> "Measured":
-        """Of the network on this machine, today: Mpx/s of a core, or of a CUDA `device`."""
+    def inference(cls, value: float, engine: Engine, *, network: str, device: str = CPU) -> "MeasuredRate":
+        """A network's rate on this machine, measured today: Mpx/s of a core, or of a CUDA `device`."""
         own = asdict(cls.here("infer", value))
         return cls(**own | {"engine": engine.name, "precision": engine.precision, "network": network, "device": device})
 
     @property
     def rate(self) -> Rate:
-        """With its source."""
+        """The rate with its source."""
         where = self.processor if self.device in ("", CPU) else self.device
         return Rate(self.value, f"measured on {self.host} ({where}) at {self.at}")
 
 
 def processor() -> str:
-    """This machine's processor, as the kernel names it."""
+    """Name of this machine's processor, as the kernel gives it."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
@@ -105,14 +105,21 @@ def processor() -> str:
 
 
 def rates_file() -> Path:
-    """Where measured rates are kept."""
+    """The file of measured rates."""
     return user_cache() / "rates.json"
 
 
-def record(measured: Sequence[Measured], *, path: Path | None = None) -> Path:
-    """Keeps measurements; each replaces the former one of the same thing on the same host and processor.
+def save_rates(measured: Sequence[MeasuredRate], *, path: Path | None = None) -> Path:
+    """Adds measurements to the file; each replaces a former one of the same kind, host and processor.
 
-    Two benches that end at once may lose one's: it is measured again.
+    Two benches that end at the same moment may lose a measurement, which can be repeated.
+
+    Args:
+        measured: the measurements.
+        path: the file; by default `rates_file()`.
+
+    Returns:
+        The file.
 
     Raises:
         StorageError: the file cannot be read or written.
@@ -123,75 +130,73 @@ def record(measured: Sequence[Measured], *, path: Path | None = None) -> Path:
     return path
 
 
-def _key(m: Measured) -> tuple[str, ...]:
+def _key(m: MeasuredRate) -> tuple[str, ...]:
     return (m.what, m.host, m.processor, m.engine, m.precision, m.network, m.device)
 
 
-def read_rates(path: Path | None = None) -> tuple[Measured, ...]:
-    """What was measured; nothing where there is no file.
+def read_rates(path: Path | None = None) -> tuple[MeasuredRate, ...]:
+    """Reads the measured rates; none where there is no file.
 
     Raises:
-        StorageError: it is there and no file of rates.
+        StorageError: the file is damaged.
     """
     path = path or rates_file()
     try:
         entries: list[dict[str, Any]] = json.loads(path.read_bytes())["rates"]
-        return tuple(Measured(**entry) for entry in entries)
+        return tuple(MeasuredRate(**entry) for entry in entries)
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{path}: no file of rates: {error}; remove it, `landcover bench` writes it anew") from error
+        raise StorageError(f"{path} is damaged: {error}; delete it, `landcover bench` writes it again") from error
 
 
 def find_rates(
-    engine: Engine, *, network: str, device: str = CPU, on: str | None = None, measured: Sequence[Measured]
+    engine: Engine, *, network: str, device: str = CPU, on: str | None = None, measured: Sequence[MeasuredRate]
 ) -> Rates:
-    """The rates for an engine and network: what was measured on such a machine, else what is stated.
+    """The rates of an engine and a network: measured on such a machine, or else stated.
 
     Args:
-        engine: what runs the network.
+        engine: runs the network.
         network: the recipe's name.
         device: `cpu`, or a GPU's name or a part of it: `a100`.
-        on: the processor's name, where only its own measurements count; None where it is not known.
-        measured: from `read_rates`; of several that fit the latest counts.
+        on: the processor's name: only measurements on such a processor count. None where it is not known.
+        measured: from `read_rates`. Of several that match, the latest counts.
 
     Raises:
-        ConfigError: a device of which nothing was measured and nothing is stated.
+        ConfigError: no rate of the device is measured or stated.
     """
     own = [m for m in measured if on in (None, m.processor)]
-
-    def latest(what: What) -> Rate | None:
-        fit = [m for m in own if m.what == what]
-        return max(fit, key=lambda m: m.at).rate if fit else None
-
-    asked = (engine.name, engine.precision, network)
-    # A GPU is the same GPU behind another processor.
-    pool = own if device == CPU else measured
+    wanted = (engine.name, engine.precision, network)
     forwards = [
         m
-        for m in pool
-        if m.what == "infer" and (m.engine, m.precision, m.network) == asked and _is_device(device, m.device)
+        # A GPU is as fast beside another processor.
+        for m in (own if device == CPU else measured)
+        if (m.engine, m.precision, m.network) == wanted and _is_device(device, m.device)
     ]
-    infer = max(forwards, key=lambda m: m.at).rate if forwards else stated_inference(engine, device, network=network)
-    read, seal, written = (latest(what) or STATED[what] for what in _OF_A_CORE)
-    return Rates(device, infer, read, seal, written)
+    infer = _latest("infer", forwards) or stated_inference(engine, device, network=network)
+    return Rates(device, infer, *(_latest(what, own) or STATED[what] for what in _CORE_RATES))
 
 
-def _is_device(asked: str, name: str) -> bool:
-    return asked == name if CPU in (asked, name) else asked.lower() in name.lower()
+def _latest(what: RateKind, measured: Sequence[MeasuredRate]) -> Rate | None:
+    latest = max((m for m in measured if m.what == what), key=lambda m: m.at, default=None)
+    return latest.rate if latest else None
+
+
+def _is_device(wanted: str, name: str) -> bool:
+    return wanted == name if CPU in (wanted, name) else wanted.lower() in name.lower()
 
 
 _LAB = "2 cores with AVX-512 VNNI"
 
-STATED: dict[What, Rate] = {
+STATED: dict[RateKind, Rate] = {
     "read": Rate(5.0, f"stated: OpenJPEG, RVB and IRC at 5..6 Mpx/s a core, of which the mosaic keeps 0.9 ({_LAB})"),
     "seal": Rate(15.0, f"stated: 6.5 core-seconds for 100 Mpx ({_LAB})"),
     "written": Rate(0.55, "stated: 0.4..0.7 for maps of real patches, land cover and confidence"),
 }
-"""Used where nothing was measured."""
+"""Used where no rate is measured."""
 
 _MFLOP_A_PIXEL = 64.7e3 / 512**2
-"""Of the ResNet-34 U-Net: 64.7 GFLOP for a patch of 512²."""
+"""Of the ResNet-34 U-Net: 64.7 GFLOP for a patch of 512² px."""
 _CPU_MPX: dict[tuple[str, Precision], float] = {
     ("openvino", "fp32"): 0.62,
     ("openvino", "bf16"): 0.62,
@@ -199,23 +204,23 @@ _CPU_MPX: dict[tuple[str, Precision], float] = {
     ("torch", "fp32"): 0.36,
     ("torch", "bf16"): 0.36,
 }
-"""Mpx/s a core, from 2 cores: 1.25 in fp32 and 4.9 in int8 on OpenVINO, 0.72 on torch; bf16 is taken as fp32."""
+"""Mpx/s per core. Measured on 2 cores: 1.25 in fp32 and 4.9 in int8 on OpenVINO, 0.72 on torch. bf16 counts as fp32."""
 _GPU_TFLOPS: dict[str, dict[Precision, float]] = {
     "v100": {"fp32": 15.7, "fp16": 125},
     "a100": {"fp32": 19.5, "bf16": 312, "fp16": 312},
     "h100": {"fp32": 67, "bf16": 989, "fp16": 989},
     "h200": {"fp32": 67, "bf16": 989, "fp16": 989},
 }
-"""Peaks of NVIDIA's data sheets (SXM, without sparsity)."""
+"""Peaks from NVIDIA's data sheets (SXM, without sparsity)."""
 _GPU_SHARE = 0.3
-"""Of the peak that a convolutional network is taken to reach: an assumption until `landcover bench` measured it."""
+"""Share of the peak that a convolutional network reaches: an assumption until `landcover bench` measures it."""
 
 
 def stated_inference(engine: Engine, device: str, *, network: str) -> Rate:
-    """Mpx/s of a device, or of a core, where nothing was measured.
+    """The stated inference rate of a device, or of a core.
 
     Raises:
-        ConfigError: a GPU that is not in the table, or has no such precision.
+        ConfigError: the GPU is not in the table, or does not have this precision.
     """
     unlike = "" if network == DEFAULT_RECIPE else f"; for {DEFAULT_RECIPE}, not for {network}"
     if device == CPU:
@@ -225,8 +230,8 @@ def stated_inference(engine: Engine, device: str, *, network: str) -> Rate:
     peak = _GPU_TFLOPS[known].get(engine.precision) if known else None
     if known is None or peak is None:
         raise ConfigError(
-            f"nothing is known of {engine.precision} on GPU {device!r}: expected one of {', '.join(_GPU_TFLOPS)} (bf16 "
-            "from a100 on), or a measurement of it: run `landcover bench` there"
+            f"no speed is known for {engine.precision} on GPU {device!r}: expected one of {', '.join(_GPU_TFLOPS)} "
+            "(bf16 from a100 on); run `landcover bench` on such a machine to measure it"
         )
     value = peak * 1e6 * _GPU_SHARE / _MFLOP_A_PIXEL / 1e6
     return Rate(value, f"stated: {_GPU_SHARE:.0%} of the data sheet's {peak:g} TFLOPS of {known.upper()}{unlike}")

@@ -1,4 +1,4 @@
-"""The nation held, and its editions changed while it is: one publish, restoration or removal at a time."""
+"""The lock of the national product, and changes of its editions under this lock."""
 
 import logging
 import time
@@ -6,44 +6,44 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.cluster.slurm.queue import job_runs
+from pipeline.cluster.slurm.queue import is_job_running
 from pipeline.errors import LockError
-from pipeline.lock import Holding, holding
+from pipeline.lock import FolderLock, lock_folder
 from pipeline.products.national import edition_history as history
-from pipeline.products.national.edition_writer import abandoned
+from pipeline.products.national.edition_writer import remove_abandoned
 
-_AGAIN_S = 1.0
+_RETRY_S = 1.0
 
 log = logging.getLogger("landcover")
 
 
 @contextmanager
-def held(national: Path, *, wait: bool = False) -> Iterator[Holding]:
-    """Holds the nation until the block ends.
+def lock_national(national: Path, *, wait: bool = False) -> Iterator[FolderLock]:
+    """Locks the national product until the block ends: one publish, restoration or removal at a time.
 
     Args:
         national: the product's folder.
-        wait: until whoever holds it has ended, and log who that is once; else that is an error.
+        wait: wait until the present owner of the lock ends, and log its name once. Otherwise this is an error.
 
     Raises:
-        LockError: somebody holds it.
+        LockError: another process owns the lock.
         StorageError: the folder cannot be written.
     """
-    told = False
+    logged = False
     with ExitStack() as stack:
         while True:
             try:
                 lock = stack.enter_context(
-                    holding(national, what=f"the national product {national}", job_runs=job_runs)
+                    lock_folder(national, what=f"the national product {national}", job_runs=is_job_running)
                 )
                 break
             except LockError as error:
                 if not wait:
                     raise
-                if not told:
+                if not logged:
                     log.info("waiting: %s", error)
-                told = True
-                time.sleep(_AGAIN_S)
+                logged = True
+                time.sleep(_RETRY_S)
         yield lock
 
 
@@ -51,24 +51,24 @@ def restore(national: Path, number: int) -> None:
     """Makes a former edition current.
 
     Raises:
-        LockError: somebody publishes.
-        ProductError: there is no such edition, or it is not whole.
+        LockError: a publish is running.
+        ProductError: there is no such edition, or it is not complete.
         StorageError: the folder cannot be written.
     """
-    with held(national):
-        abandoned(national)
+    with lock_national(national):
+        remove_abandoned(national)
         history.restore(national, number)
 
 
 def drop(national: Path, numbers: Sequence[int]) -> None:
-    """Removes former editions.
+    """Deletes former editions.
 
     Raises:
-        LockError: somebody publishes.
-        ProductError: one of them does not exist or is current; the ones named before it are gone.
+        LockError: a publish is running.
+        ProductError: one of them does not exist or is current. The ones before it are deleted.
         StorageError: the folder cannot be written.
     """
-    with held(national):
-        abandoned(national)
+    with lock_national(national):
+        remove_abandoned(national)
         for number in numbers:
             history.drop(national, number)

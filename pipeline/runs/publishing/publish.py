@@ -1,17 +1,20 @@
-"""Domain products → a new edition of the national product: plan → begin → one task a shard → extras → commit."""
+"""Publishes the sealed tiles of a campaign as a new edition of the national product."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distributed import Client
+
 from pipeline.cluster import open_cluster
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.products.national.edition_record import Tally, current_edition
-from pipeline.products.national.edition_writer import abandoned, begin, commit
+from pipeline.lock import FolderLock
+from pipeline.products.national.edition_record import Edition, Tally, read_edition
+from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.ownership import read_boundary
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
@@ -19,134 +22,162 @@ from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.shard_writer import ShardFacts, write_shard
 from pipeline.products.tile.seal import list_sealed
 from pipeline.progress import SILENT, Progress
-from pipeline.runs.provenance import lattice_of, product_origin
-from pipeline.runs.publishing.draft_edition import Draft, spread
-from pipeline.runs.publishing.editions import held
-from pipeline.runs.publishing.levels import write_levels
-from pipeline.runs.publishing.sidecars import catalogue, gis, tidy
+from pipeline.runs.provenance import campaign_crs, product_origin
+from pipeline.runs.publishing.draft_edition import DraftEdition
+from pipeline.runs.publishing.editions import lock_national
+from pipeline.runs.publishing.sidecars import remove_leftovers, write_catalogs, write_gis_files, write_levels
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.index import read_description
 
-EXTRAS: tuple[Callable[[Draft], None], ...] = (write_levels, catalogue, gis)
-"""Writers of what an edition has beside its store, called in this order before it becomes current. When one of them
-gives other bytes, `products.national.publish_plan.EXTRAS_VERSION` rises."""
+EXTRAS: tuple[Callable[[DraftEdition], None], ...] = (write_levels, write_catalogs, write_gis_files)
+"""Writers of the files beside the store, called in this order before an edition becomes current. When the bytes of one
+of them change, increase `products.national.publish_plan.EXTRAS_VERSION`."""
 
 
 @dataclass(frozen=True)
-class Published:
-    """The edition that is current now."""
+class PublishedEdition:
+    """The edition that is current after a publish."""
 
     edition: int
+    """Its number."""
     store: Path
     """The Zarr store, as `xarray.open_zarr` takes it."""
     written: int
-    """Shards with new bytes; 0 where the current edition was already what was to be published."""
+    """Shards with new bytes; 0 where the current edition was up to date."""
     linked: int
-    """Shards that did not change: hard links to the edition before."""
-    lacking: tuple[tuple[str, int], ...]
-    """(domain, tiles of its catalogue that are not sealed); their pixels are no data."""
-    left: tuple[str, ...]
-    """Domains of the edition before that the campaign does not have, and this edition neither."""
+    """Unchanged shards: hard links to the former edition."""
+    unsealed: tuple[tuple[str, int], ...]
+    """(domain, number of tiles in its catalog that are not sealed). Their pixels are nodata."""
+    left_out: tuple[str, ...]
+    """Domains of the former edition that the campaign, and so this edition, does not have."""
     tally: Tally
     """Pixels by who claims and who shows them."""
     undelivered_km2: Mapping[str, float]
-    """Domain → how much of its polygon lies outside its tiles, where any does."""
+    """Domain → area of its polygon outside its tiles, where there is any."""
 
 
 def publish(
     campaign: Campaign,
     *,
+    client: Client | None = None,
     workers: int | None = None,
     wait: bool = False,
     progress: Progress = SILENT,
-) -> Published:
-    """Publishes what is sealed of the campaign's domains; what did not change costs nothing.
+) -> PublishedEdition:
+    """Publishes the sealed tiles of the campaign's domains. Shards that did not change are linked, not written.
+
+    1. Locks the national product.
+    2. Reads the sealed tiles of each domain.
+    3. Deletes what killed publishes left in the national product and beside the domains' tiles.
+    4. Plans the edition: which shards are written, and which are links.
+    5. Begins the edition under a temporary name, and writes its shards and the files beside them.
+    6. Commits: makes the edition current.
 
     Args:
-        campaign: names domains, boundaries, extent and chunks.
-        workers: processes, instead of the campaign's number.
-        wait: until nobody else publishes, instead of an error.
-        progress: counts shards, then each kind of file that is written beside them.
+        campaign: its domains, boundaries, extent and chunks are used.
+        client: a client of a running cluster, which is left open. By default the campaign's cluster is opened.
+        workers: number of worker processes, instead of the campaign's.
+        wait: wait while another publish is running. Otherwise this is an error.
+        progress: counts shards, then each kind of file beside them.
 
     Raises:
-        ConfigError: domains on several lattices.
-        LockError: somebody else publishes.
-        ProductError: nothing is sealed, a boundary cannot be read, or the store cannot be written; the edition
-            before stays current.
+        ConfigError: the domains lie on several lattices.
+        ClusterError: the cluster did not start, or was lost.
+        LockError: another publish is running.
+        ProductError: no tile is sealed, a boundary cannot be read, or the store cannot be written. The former edition
+            stays current.
         StorageError: the national folder cannot be written.
+
+    Example:
+        >>> publish(campaign).edition  # doctest: +SKIP
+        1
     """
     national = campaign.output.national
-    with held(national, wait=wait) as lock:
-        # Read while nobody else publishes: who waited publishes what is sealed now.
-        states, crs = status(campaign), lattice_of(campaign)
-        products = [_product(campaign, state, crs) for state in states]
-        if not any(product.shown for product in products):
-            raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
-        abandoned(national)
-        tidy(campaign, (product.name for product in products))
+    with lock_national(national, wait=wait) as lock:
+        # Read under the lock: a publish that waited publishes the tiles that are sealed now.
+        states, crs = status(campaign), campaign_crs(campaign)
+        products = read_products(campaign, states, crs)
+        remove_abandoned(national)
+        remove_leftovers(campaign)
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products)
-        facts: list[ShardFacts] = []
-        # A pyramid that lost a file is made whole by an edition of links.
-        if not plan.nothing_to_do or (plan.parent is not None and check_pyramid(plan.parent)):
-            facts = _write(campaign, products, plan, workers=workers, progress=progress)
-            lock.check()
-            commit(plan, facts)
-        edition = current_edition(national)
-    if edition is None:
-        raise ProductError(f"{national}: no edition is current after the publish; publish again")
+        if plan.parent is not None and _is_current(plan, plan.parent):
+            edition, facts = plan.parent, []
+        else:
+            begin(plan)
+            with open_cluster(campaign, client=client, workers=workers) as opened:
+                facts = _write(campaign, products, plan, client=opened, progress=progress)
+            edition = _commit(plan, facts, lock)
     written = sum(f.changed for f in facts)
-    return Published(
+    return PublishedEdition(
         edition=edition.number,
         store=national / "current" / edition.store.name,
         written=written,
         linked=len(plan.digests) - written,
-        lacking=tuple((s.domain, s.unsealed) for s in states if s.unsealed),
-        left=tuple(sorted(set(plan.parent.domains if plan.parent else ()) - set(edition.domains))),
+        unsealed=tuple((s.domain, s.unsealed) for s in states if s.unsealed),
+        left_out=tuple(sorted(set(plan.parent.domains if plan.parent else ()) - set(edition.domains))),
         tally=edition.tally,
         undelivered_km2=edition.undelivered_km2,
     )
 
 
-def _write(
-    campaign: Campaign,
-    products: Sequence[DomainProduct],
-    plan: EditionPlan,
-    *,
-    workers: int | None,
-    progress: Progress,
-) -> list[ShardFacts]:
-    """All of the edition but its record. One task writes one shard: no locks."""
-    begin(plan)
-    with open_cluster(campaign, workers=workers) as client:
-        write = partial(write_shard, plan.target)
-        ended = spread(write, plan.write, client=client, section=campaign.cluster, progress=progress)
-        facts = [fact for _, fact in ended]
-        changed = plan.grid.tiles_of(fact.index for fact in facts if fact.changed)
-        draft = Draft(campaign, tuple(products), plan, changed, client, progress)
-        for extra in EXTRAS:
-            extra(draft)
-    return facts
+def read_products(campaign: Campaign, states: Sequence[DomainStatus], crs: str) -> list[DomainProduct]:
+    """The domains of a campaign as publishing needs them, with their sealed tiles.
+
+    Args:
+        campaign: gives boundaries and folders.
+        states: of its domains.
+        crs: `EPSG:…` of the lattice.
+
+    Raises:
+        ProductError: no tile is sealed, or a boundary cannot be read.
+    """
+    products = [_product(campaign, state, crs) for state in states]
+    if not any(product.shown for product in products):
+        raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; run `landcover run` first")
+    return products
 
 
 def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct:
-    """A domain as publishing sees it; its table row says with what it was mapped, and from whose data of when."""
     section = campaign.domain(state.domain)
     failed = frozenset(name for name, _ in (*state.failed, *state.suspect))
     return DomainProduct(
         name=state.domain,
         year=state.domain.year,
         boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
-        sealed=list_sealed(campaign.output.domains / state.domain, state.domain, campaign.grid.tile),
+        sealed=list_sealed(campaign.product_folder(state.domain), state.domain, campaign.grid.tile),
         expected=(*state.sealed, *state.damaged, *state.in_flight, *failed, *state.missing),
         failed=failed,
-        about={"campaign": campaign.name, "weights": campaign.model.weights} | _told(campaign, state.domain),
+        about={"campaign": campaign.name, "weights": campaign.model.weights} | _origin(campaign, state.domain),
     )
 
 
-def _told(campaign: Campaign, domain: Domain) -> dict[str, Any]:
-    """What the domain's catalogue says of data and days, as its items do; what is unknown is left out."""
+def _origin(campaign: Campaign, domain: Domain) -> dict[str, Any]:
+    """Producers, licence, citation and days of a domain's imagery from its catalog. Unknown values are left out."""
     about = read_description(campaign.catalog, domain)
-    origin = product_origin(campaign, load_recipe(campaign.model.recipe, base=campaign.base), about.origin)
+    origin = product_origin(campaign, campaign.recipe(), about.origin)
     acquired = [day.isoformat() for day in about.acquired or ()]
     return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}
+
+
+def _is_current(plan: EditionPlan, parent: Edition) -> bool:
+    """Whether the current edition is what would be published. A pyramid that lost a file is repaired by a new one."""
+    return plan.nothing_to_do and not check_pyramid(parent)
+
+
+def _write(
+    campaign: Campaign, products: Sequence[DomainProduct], plan: EditionPlan, *, client: Client, progress: Progress
+) -> list[ShardFacts]:
+    """Writes the shards, one task each, and the files beside them."""
+    draft = DraftEdition(campaign, tuple(products), plan, client, progress)
+    facts = [fact for _, fact in draft.map_on_workers(plan.write, partial(write_shard, plan.target))]
+    draft = replace(draft, changed=plan.grid.tiles_of(fact.index for fact in facts if fact.changed))
+    for extra in EXTRAS:
+        extra(draft)
+    return facts
+
+
+def _commit(plan: EditionPlan, facts: Sequence[ShardFacts], lock: FolderLock) -> Edition:
+    """Makes the edition current, if this publish still owns the lock."""
+    lock.check()
+    return read_edition(commit(plan, facts))

@@ -1,63 +1,87 @@
-"""Catalogue and files for GIS people, written by a publish before its edition becomes current."""
+"""Writers of everything beside the national store: levels, catalogs and files for GIS programs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from pipeline.config import Campaign, load_recipe
-from pipeline.domain import Domain
+from pipeline.config import Campaign
 from pipeline.durable import remove_temporaries
 from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.gis.gis_files import QUICK_LOOK_PX, write_gis
 from pipeline.products.gis.overviews import edition_overview, overview
+from pipeline.products.national.pyramid.store import begin_pyramid
+from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.stac.collections import write_domain, write_edition
 from pipeline.products.tile.seal import SealedTile
-from pipeline.runs.publishing.draft_edition import Draft
+from pipeline.runs.publishing.draft_edition import DraftEdition
 
 
-def tidy(campaign: Campaign, domains: Iterable[Domain]) -> None:
-    """Removes what a killed publish left beside the domains' tiles; a run's own temporary files stay.
+def remove_leftovers(campaign: Campaign) -> tuple[Path, ...]:
+    """Deletes what a killed publish left beside the domains' tiles; returns the deleted files.
 
-    Call it while the nation is held: these names are a publish's alone, as tiles' are a run's, which holds the domain.
+    Call it while the national product is locked: a publish alone writes files of these names. Temporary files of
+    tiles stay, because they belong to a run, which locks the domain.
     """
-    for domain in domains:
-        folder = campaign.output.domains / domain
+    deleted: list[Path] = []
+    for domain in (section.name for section in campaign.domains):
         own = [f".{domain}-{layer}.gti.gpkg." for layer in LAYERS] + [f".{domain}-landcover.qml."]
         for prefix in (".collection.json.", ".model-", ".quicklook.png.", *own):
-            remove_temporaries(folder, prefix)
+            deleted += remove_temporaries(campaign.product_folder(domain), prefix)
+    return tuple(deleted)
 
 
-def catalogue(draft: Draft) -> None:
-    """Writes each domain's collection beside its items, and `catalog/` of the edition.
+def write_levels(draft: DraftEdition) -> None:
+    """Writes `pyramid.zarr`, the coarser levels and class shares, beside the store: one task per changed tile.
+
+    Unchanged tiles are hard links to those of the former edition.
 
     Raises:
-        ProductError: an item that cannot be read.
+        ProductError: level 0 cannot be read, or a file cannot be written.
+    """
+    plan = draft.plan
+    tiles = plan.grid.tiles_of(plan.digests)
+    left = begin_pyramid(plan.target, former=draft.former, tiles=tiles, changed=draft.changed)
+    for _ in draft.map_on_workers(left, partial(write_tile, plan.target)):
+        pass
+
+
+def write_catalogs(draft: DraftEdition) -> None:
+    """Writes the STAC collection of each domain beside its items, and `catalog/` of the edition.
+
+    Raises:
+        ProductError: an item cannot be read.
         StorageError: a folder cannot be written.
     """
     campaign = draft.campaign
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     domains = {
-        product.name: (write_domain(_folder(draft, product.name), product.shown, recipe=recipe), product.shown)
+        product.name: (
+            write_domain(campaign.product_folder(product.name), product.shown, recipe=recipe),
+            product.shown,
+        )
         for product in draft.products
         if product.shown
     }
     write_edition(draft.folder / "catalog", domains, number=draft.plan.number)
 
 
-def gis(draft: Draft) -> None:
-    """Writes index, style and quick-look of each domain beside its COGs, and those of the nation in the edition.
+def write_gis_files(draft: DraftEdition) -> None:
+    """Writes index, style and quick-look of each domain beside its COGs, and those of the nation into the edition.
 
-    The nation's picture is drawn from the edition's levels, so that each pixel is its owner's; call it after them.
+    The nation's quick-look is drawn from the edition's levels, in which each pixel belongs to its owner: call it after
+    `write_levels`.
 
     Raises:
-        ProductError: a COG or a level that cannot be read.
+        ProductError: a COG or a level cannot be read.
         StorageError: a folder cannot be written.
     """
     products = [product for product in draft.products if product.shown]
     draft.progress.start(len(products) + 1)
     for product in draft.progress.track(products):
         picture = overview(product.shown, "landcover", within=_extent(product.shown), side=QUICK_LOOK_PX)
-        write_gis(_folder(draft, product.name), product.shown, quick_look=picture, prefix=f"{product.name}-")
+        folder = draft.campaign.product_folder(product.name)
+        write_gis(folder, product.shown, quick_look=picture, prefix=f"{product.name}-")
     tiles = [tile for product in products for tile in product.shown]
     picture = edition_overview(draft.folder, draft.plan.grid, "landcover", within=_extent(tiles), side=QUICK_LOOK_PX)
     write_gis(draft.folder, tiles, quick_look=picture)
@@ -66,7 +90,3 @@ def gis(draft: Draft) -> None:
 
 def _extent(sealed: Sequence[SealedTile]) -> Window:
     return union([s.tile.window for s in sealed])
-
-
-def _folder(draft: Draft, domain: Domain) -> Path:
-    return draft.campaign.output.domains / domain

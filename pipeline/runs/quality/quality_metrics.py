@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline import legend
-from pipeline.config import Campaign, LimitsSection, load_recipe
+from pipeline.config import Campaign, LimitsSection
 from pipeline.domain import Domain
 from pipeline.evaluation.seams import Crossings, SeamRatio
 from pipeline.products.assessment.edge_changes import Cuts, Seams, between_tiles, border_seams, neighbours, tile_seams
@@ -175,7 +175,7 @@ def ratio_json(ratio: SeamRatio | None) -> dict[str, float | None] | None:
 
 def cuts_of(campaign: Campaign) -> Cuts:
     """Positions at which the campaign cuts its tiles."""
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     return Cuts.of(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from pipeline.html_page import render
 from pipeline.products.gis.overviews import STATE_COLOURS, class_colours
 from pipeline.products.national.edition_record import Edition
 from pipeline.runs.quality.quality_metrics import ExceededLimit, QualityMetrics
-from pipeline.runs.tracking.run_record import Pace
+from pipeline.runs.tracking.run_record import MappedTile, MappingSpeed
 from pipeline.sources.inspection.radiometry import BandLevels
 
 
@@ -67,9 +66,9 @@ class QualityReport:
     """(tile, 0..1 of it without data), the largest first."""
     holes: Sequence[tuple[str, float]]
     """(tile, 0..1 of it without elevation), the largest first."""
-    pace: Mapping[str, Pace]
-    """Domain → pace of its last run."""
-    sealed_tiles: Sequence[Mapping[str, Any]]
+    speeds: Mapping[str, MappingSpeed]
+    """Domain → speed of its last run."""
+    mapped_tiles: Sequence[MappedTile]
     """Sealed tiles in the run records: `tile`, `seconds`, `pixels`."""
     levels: Mapping[str, Sequence[BandLevels]]
     """Domain → its imagery's levels by band."""
@@ -92,6 +91,7 @@ def quality_page(report: QualityReport) -> str:
     for band in (band for bands in report.tile_levels.values() for band in bands):
         offs.setdefault(band.band, []).append(band.off)
     mapped = [v for v in report.live if any(own.get(v) for own in report.shares.values())]
+    speeds = [t.pixels / 1e6 / t.seconds for t in report.mapped_tiles if t.seconds > 0]
     return render(
         "quality.html",
         title=report.title,
@@ -110,7 +110,7 @@ def quality_page(report: QualityReport) -> str:
         classes_png=charts.class_bars(report.shares, mapped) if mapped else None,
         histogram_png=charts.confidence_bars(pictures.confidence_counts),
         dots_png=charts.tile_dots(offs, limit=1.0) if offs else None,
-        pace_png=charts.pace(report.sealed_tiles) if report.sealed_tiles else None,
+        speed_png=charts.tile_speeds(speeds) if speeds else None,
         area=_area,
     )
 

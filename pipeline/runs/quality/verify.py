@@ -16,7 +16,7 @@ from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile, list_sealed
 from pipeline.products.tile.verify import check
 from pipeline.progress import SILENT, Progress
-from pipeline.runs.provenance import lattice_of
+from pipeline.runs.provenance import campaign_crs
 from pipeline.runs.quality.quality_metrics import (
     ExceededLimit,
     QualityMetrics,
@@ -105,8 +105,8 @@ def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT)
         ConfigError: domains on several lattices.
         ProductError: an item or an edition's record that cannot be read.
     """
-    states, crs = status(campaign), lattice_of(campaign)
-    sealed = {s.domain: list_sealed(campaign.output.domains / s.domain, s.domain, campaign.grid.tile) for s in states}
+    states, crs = status(campaign), campaign_crs(campaign)
+    sealed = {s.domain: list_sealed(campaign.product_folder(s.domain), s.domain, campaign.grid.tile) for s in states}
     jobs = [tile for tiles in sealed.values() for tile in tiles]
     progress.start(2 * len(jobs))
     with ThreadPoolExecutor(threads) as pool:

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline import legend
-from pipeline.config import Campaign, Recipe, load_recipe
+from pipeline.config import Campaign, Recipe
 from pipeline.domain import Domain
 from pipeline.durable import write_text
 from pipeline.errors import ProductError
@@ -33,7 +32,7 @@ from pipeline.runs.quality.quality_metrics import (
     national_borders,
 )
 from pipeline.runs.quality.quality_page import ProductPictures, QualityReport, quality_page
-from pipeline.runs.tracking.run_record import read_run
+from pipeline.runs.tracking.run_record import RunRecord, read_run_record
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.domain_inputs import DomainInputs
@@ -51,7 +50,7 @@ class _DomainFiles:
     inputs: DomainInputs
     sealed: tuple[SealedTile, ...]
     metrics: QualityMetrics
-    record: Mapping[str, Any]
+    record: RunRecord
     seen: Mapping[str, BandSums]
 
     @property
@@ -107,12 +106,12 @@ def write_reports(
         StorageError: a page cannot be written.
     """
     wanted = [campaign.domain(name).name for name in domains] or [section.name for section in campaign.domains]
-    recipe = load_recipe(campaign.model.recipe, base=campaign.base)
+    recipe = campaign.recipe()
     parts = _read_domains(campaign, wanted, threads=threads, progress=progress)
     if not any(parts[name].sealed for name in wanted):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
     pages = {
-        campaign.output.domains / name / REPORT_FILE: _report(
+        campaign.product_folder(name) / REPORT_FILE: _report(
             campaign,
             recipe,
             [own],
@@ -141,7 +140,7 @@ def _read_domains(
     """Reads all domains of the campaign; seams are counted in the wanted ones only."""
     sealed = {
         s.name: tuple(
-            t for t in list_sealed(campaign.output.domains / s.name, s.name, campaign.grid.tile) if not matches(t)
+            t for t in list_sealed(campaign.product_folder(s.name), s.name, campaign.grid.tile) if not matches(t)
         )
         for s in campaign.domains
     }
@@ -157,7 +156,7 @@ def _read_domains(
             inputs,
             sealed[name],
             QualityMetrics.of(state, inputs, sealed[name], seams),
-            read_run(campaign.output.domains / name),
+            read_run_record(campaign.product_folder(name)),
             cached_levels(campaign.catalog, inputs),
         )
     return parts
@@ -195,8 +194,8 @@ def _report(
         missing=[label(p, tile) for p in parts for tile in p.missing],
         gaps=_largest(gaps),
         holes=_largest([(label(p, t.tile.name), t.hole_share or 0.0) for p in parts for t in p.inputs.tiles]),
-        pace={p.name: p.state.pace for p in parts if p.state.pace},
-        sealed_tiles=[t for p in parts for t in p.record.get("tiles", ())],
+        speeds={p.name: p.state.speed for p in parts if p.state.speed},
+        mapped_tiles=[t for p in parts for t in p.record.tiles],
         levels={p.name: levels(reduce(add, p.seen.values()), recipe) for p in parts if p.seen},
         tile_levels={label(p, tile): levels(sums, recipe) for p in parts for tile, sums in p.seen.items()},
         unseen=sum(len(p.inputs.tiles) - len(p.seen) for p in parts),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import legend
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.durable import write_json, write_text
 from pipeline.errors import ConfigError, EngineError
 from pipeline.inference.openvino_engine import OpenVinoPredictor
@@ -94,7 +94,7 @@ def quantize(
     if out.suffix != ".xml":
         raise ConfigError(f"{out}: expected the name of an XML, such as model.xml; the weights go beside it as .bin")
     require_nncf()
-    model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+    model = load(campaign.weights, campaign.recipe())
     split = draw_windows(campaign, model, domains=domains, windows=windows, seed=seed, progress=progress)
     say(f"{len(split.quantization)} windows to quantize with, {len(split.held_out)} held out")
     schemes = (*SCHEMES, CONTROLLED) if slow else SCHEMES

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Campaign, load_recipe
+from pipeline.config import Campaign
 from pipeline.errors import ConfigError
 from pipeline.grid import Window
 from pipeline.inference import Engine, Predictor, predictor_for
@@ -99,7 +99,7 @@ def of_patches(patches: NDArray[np.uint8], model: Model) -> WindowSplit:
 
 def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, WindowSplit]:
     """A campaign's network, and windows as `landcover quantize` draws them."""
-    model = load(campaign.weights, load_recipe(campaign.model.recipe, base=campaign.base))
+    model = load(campaign.weights, campaign.recipe())
     return model, draw_windows(campaign, model, windows=windows, seed=seed)
 
 

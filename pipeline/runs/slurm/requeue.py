@@ -1,11 +1,11 @@
-"""What a job does when its run has ended with more to do: again, unless nothing was sealed twice in a row.
+"""Puts a job back into SLURM's queue while its domain makes progress.
 
-<products>/<domain>/requeue.json     what was sealed when the last start ended, and starts without progress
+<products>/<domain>/requeue.json     the tiles sealed when the last start ended, and the starts without progress
 """
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline import fingerprint
@@ -17,101 +17,100 @@ from pipeline.errors import ClusterError, ProductError, RunStopped
 from pipeline.products.tile.seal import list_sealed
 
 REQUEUE_FILE = "requeue.json"
-AGAIN = (RunStopped.exit_code, ClusterError.exit_code)
-"""Exit codes of a run that is to be run again: stopped when asked, and its cluster lost."""
-PATIENCE = 2
-"""Starts in a row without a newly sealed tile after which a job gives up."""
+RESTART_CODES = (RunStopped.exit_code, ClusterError.exit_code)
+"""Exit codes of a run that is to be run again: it stopped on request, or its cluster was lost."""
+MAX_IDLE_STARTS = 2
+"""Starts in a row without a newly sealed tile after which a job is not started again."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Of a domain over the starts of its job."""
+class RestartProgress:
+    """The progress of a domain over the starts of its job."""
 
     sealed: str
     """Digest of the sealed tiles' fingerprints."""
     idle: int
-    """Starts in a row that sealed nothing."""
+    """Starts in a row that sealed no tile."""
 
     @property
     def stuck(self) -> bool:
-        """True where another start would do no better."""
-        return self.idle >= PATIENCE
+        """Whether another start would not help."""
+        return self.idle >= MAX_IDLE_STARTS
 
 
-def begin(campaign: Campaign, domain: Domain) -> None:
-    """Notes what is sealed when a domain is submitted: from here on progress counts.
-
-    Raises:
-        ProductError: an item that is damaged.
-        StorageError: the domain's folder cannot be written.
-    """
-    _write(campaign, domain, Progress(_sealed(campaign, domain), 0))
-
-
-def note_end(campaign: Campaign, domain: Domain) -> Progress:
-    """Compares with the last start's end, and keeps the result for the next one.
+def reset_progress(campaign: Campaign, domain: Domain) -> None:
+    """Records the sealed tiles when a domain is submitted. Progress counts from here.
 
     Raises:
-        ProductError: an item or the note that is damaged.
+        ProductError: an item is damaged.
         StorageError: the domain's folder cannot be written.
     """
-    former, sealed = _read(campaign, domain), _sealed(campaign, domain)
-    now = Progress(sealed, former.idle + 1 if sealed == former.sealed else 0)
+    _write(campaign, domain, RestartProgress(_sealed_digest(campaign, domain), 0))
+
+
+def record_start(campaign: Campaign, domain: Domain) -> RestartProgress:
+    """Compares the sealed tiles with those at the end of the last start, and records the result.
+
+    Raises:
+        ProductError: an item or the record is damaged.
+        StorageError: the domain's folder cannot be written.
+    """
+    former, sealed = _read(campaign, domain), _sealed_digest(campaign, domain)
+    now = RestartProgress(sealed, former.idle + 1 if sealed == former.sealed else 0)
     _write(campaign, domain, now)
     return now
 
 
-def again(campaign: Campaign, domain: Domain, *, resubmit: Path | None) -> str:
-    """Brings this job back into SLURM's queue where the domain makes progress.
+def restart_job(campaign: Campaign, domain: Domain, *, resubmit: Path | None) -> str:
+    """Puts this job back into SLURM's queue, if its last starts sealed tiles.
 
     Args:
-        campaign: whose domain it is.
-        domain: that this job maps.
-        resubmit: the script that is submitted anew where the site forbids `scontrol requeue`, with the publishing
-            job beside it; None: requeue.
+        campaign: of the domain.
+        domain: the domain that this job maps.
+        resubmit: the job's script, which is submitted again with the publishing job beside it, on sites that forbid
+            `scontrol requeue`. None: the job is requeued.
 
     Returns:
-        The number of the job that goes on.
+        The number of the job that continues.
 
     Raises:
-        RunStopped: two starts in a row sealed nothing, or this is no job.
+        RunStopped: two starts in a row sealed no tile, or this process runs in no job.
         ConfigError: SLURM refuses.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        raise RunStopped(f"{domain}: there is more to do, and no SLURM job here to requeue: run again")
-    if (now := note_end(campaign, domain)).stuck:
+        raise RunStopped(f"{domain}: more tiles are to be mapped, and there is no SLURM job here to requeue; run again")
+    if (now := record_start(campaign, domain)).stuck:
         raise RunStopped(
-            f"{domain}: {now.idle} starts in a row sealed no tile, so job {job} is not started again; is its time "
-            "enough for one tile and the warning before it? See its log, then submit again"
+            f"{domain}: {now.idle} starts in a row sealed no tile, so job {job} is not started again. Check in its log "
+            "whether its time is enough for one tile and the warning before it, then submit again"
         )
     if resubmit is None:
         queue.requeue(job)
         return job
     element = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
-    later = queue.submit(resubmit, [f"--array={element}"])
+    next_job = queue.submit(resubmit, [f"--array={element}"])
     publishing = resubmit.with_name("publish.sbatch")
     if publishing.is_file():
-        # The one that waits for this job would publish before the new one has ended; it is repeated after that.
-        queue.submit(publishing, [f"--dependency=afterany:{later},singleton"])
-    return later
+        # The publishing job that waits for this job publishes before the next one ends, so another one follows.
+        queue.submit(publishing, [f"--dependency=afterany:{next_job},singleton"])
+    return next_job
 
 
-def _sealed(campaign: Campaign, domain: Domain) -> str:
-    tiles = list_sealed(campaign.output.domains / domain, domain, campaign.grid.tile)
+def _sealed_digest(campaign: Campaign, domain: Domain) -> str:
+    tiles = list_sealed(campaign.product_folder(domain), domain, campaign.grid.tile)
     return fingerprint.digest(sorted((t.tile.name, t.fingerprint) for t in tiles))
 
 
-def _read(campaign: Campaign, domain: Domain) -> Progress:
-    path = campaign.output.domains / domain / REQUEUE_FILE
+def _read(campaign: Campaign, domain: Domain) -> RestartProgress:
+    path = campaign.product_folder(domain) / REQUEUE_FILE
     try:
-        return Progress(**json.loads(path.read_bytes()))
+        return RestartProgress(**json.loads(path.read_bytes()))
     except FileNotFoundError:
-        return Progress("", 0)
+        return RestartProgress("", 0)
     except (OSError, ValueError, TypeError) as error:
-        raise ProductError(f"{path} cannot be read: {error}; remove it, the next job writes it anew") from error
+        raise ProductError(f"{path} is damaged: {error}; delete it, the next job writes it again") from error
 
 
-def _write(campaign: Campaign, domain: Domain, progress: Progress) -> None:
-    path = campaign.output.domains / domain / REQUEUE_FILE
-    write_json(path, {"sealed": progress.sealed, "idle": progress.idle})
+def _write(campaign: Campaign, domain: Domain, progress: RestartProgress) -> None:
+    write_json(campaign.product_folder(domain) / REQUEUE_FILE, asdict(progress))

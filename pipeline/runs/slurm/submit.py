@@ -1,4 +1,4 @@
-"""A campaign to SLURM: one array element a domain, and a publishing job that waits for all of them.
+"""Submits a campaign to SLURM: an array with one element per domain, and a publishing job that waits for all of them.
 
 <campaign's folder>/jobs/<time>/map.sbatch, publish.sbatch, <job>.log
 """
@@ -10,45 +10,46 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cluster.slurm import queue
-from pipeline.cluster.slurm.script import Request, fill_in
+from pipeline.cluster.slurm.script import JobRequest, complete_script
 from pipeline.cluster.slurm.site import Site, load_site
 from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.durable import replacing
 from pipeline.errors import ConfigError
 from pipeline.runs.planning.forecast import Machine, forecast, rates_for
-from pipeline.runs.planning.plan import DomainPlan, Only, RunPlan, make_plan, totals
+from pipeline.runs.planning.plan import DomainPlan, RunPlan, TileFilter, make_plan
 from pipeline.runs.planning.throughput import read_rates
-from pipeline.runs.slurm import requeue
-from pipeline.runs.tracking.run_record import read_run
+from pipeline.runs.planning.totals import domain_totals
+from pipeline.runs.slurm.requeue import reset_progress
+from pipeline.runs.tracking.run_record import read_run_record
 
 MAP, PUBLISH = "map.sbatch", "publish.sbatch"
 _RUN_OPTIONS = "--cluster slurm"
-"""Workers on all nodes of the job, one a GPU where there are some."""
-_AIM_S = 4 * 3600
-"""GPUs are added until a domain is expected to take no more: short jobs wait less in queues."""
+"""Workers on all nodes of the job, one per GPU where there are GPUs."""
+_TARGET_S = 4 * 3600
+"""GPUs are added until a domain is expected to take no longer: short jobs wait less in queues."""
 _MARGIN = 1.5
-"""Forecasts are wrong; a job that ends early costs nothing, one that is stopped starts again."""
+"""Forecasts are inexact. A job that ends early costs nothing; one that is stopped starts again."""
 _ROUND_MIN = 10
 _PUBLISH_S_A_TILE = 10
-"""A shard of 25 000² px is written in 6 s on one core, both layers."""
+"""One core writes a shard of 25 000² px, both layers, in 6 s."""
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a user chose; None and 0 leave it to the plan and the site."""
+class JobOptions:
+    """The user's options. None leaves the choice to the plan and the site."""
 
     project: str | None = None
-    """Whose hours are charged."""
+    """The project whose hours are charged."""
     qos: str | None = None
     hours: float | None = None
     gpus: int | None = None
-    """Of a node."""
+    """Per node."""
     only_missing: bool = False
     publish: bool = True
 
 
-NO_WISHES = Wishes()
+NO_OPTIONS = JobOptions()
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,19 @@ class Submission:
     """Job scripts, ready to be submitted."""
 
     folder: Path
-    """Where scripts and logs go."""
+    """For scripts and logs."""
     domains: tuple[Domain, ...]
     skipped: tuple[str, ...]
-    """Why domains of the campaign are not submitted, in sentences."""
-    request: Request
+    """Why other domains of the campaign are not submitted, a sentence each."""
+    request: JobRequest
     expected_s: float
     """Wall time of the largest domain."""
     scripts: tuple[tuple[str, str], ...]
-    """(name, content): the mapping script, then the publishing one where it is wanted."""
+    """(name, content): the mapping script, then the publishing one if the user wants it."""
 
 
-def campaign_for(site: Site, campaign: Campaign) -> Campaign:
-    """The campaign as the site's nodes will read it: `auto` is torch where jobs have GPUs, whatever plans."""
+def campaign_on_site(site: Site, campaign: Campaign) -> Campaign:
+    """The campaign with the engine of the site's nodes: `auto` is torch where jobs have GPUs, whatever plans them."""
     on_gpus = bool(site.gpus_per_node) and campaign.engine == "auto" and campaign.precision != "int8"
     return campaign.model_copy(update={"engine": "torch"}) if on_gpus else campaign
 
@@ -79,75 +80,76 @@ def prepare(
     *,
     cluster: str,
     domains: Sequence[str] = (),
-    wishes: Wishes = NO_WISHES,
-    taken: Sequence[queue.Queued] = (),
+    options: JobOptions = NO_OPTIONS,
+    queued: Sequence[queue.QueuedJob] = (),
 ) -> Submission:
-    """Plans, sizes and fills in the job scripts; writes and submits nothing.
+    """Plans the campaign, sizes its jobs and completes the scripts. It writes and submits nothing.
 
     Args:
-        campaign: as `load_campaign` gives it.
-        config: its YAML, which the jobs read again when they start.
+        campaign: as `load_campaign` returns it.
+        config: its YAML file, which the jobs read when they start.
         cluster: a site's name or file.
         domains: names of some of its domains; all when empty.
-        wishes: what the user chose.
-        taken: jobs of the queue; a domain that has one is left to it.
+        options: of the user.
+        queued: jobs in the queue; a domain that has one is skipped.
 
     Raises:
-        ConfigError: what is wished is not what the site allows.
+        ConfigError: the site does not allow one of the options.
     """
     site = load_site(cluster)
-    plan = make_plan(campaign_for(site, campaign), domains=domains, only=Only(missing=wishes.only_missing))
-    chosen, skipped = _choose(plan, {job.domain: job for job in taken})
+    plan = make_plan(campaign_on_site(site, campaign), domains=domains, only=TileFilter(missing=options.only_missing))
+    chosen, skipped = _choose(plan, {job.domain: job for job in queued})
     if len(chosen) > site.max_array:
         raise ConfigError(
-            f"{len(chosen)} domains; cluster {site.name} takes {site.max_array} at once: name some --domain"
+            f"{len(chosen)} domains exceed the {site.max_array} that cluster {site.name} accepts at once; choose some "
+            "with --domain"
         )
     folder = config.absolute().parent / "jobs" / dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
     names = tuple(d.name for d in chosen)
-    request, expected_s = _size(plan, chosen, site, wishes)
+    request, expected_s = _size(plan, chosen, site, options)
     request = replace(
         request,
         name=f"landcover-{campaign.name}",
-        comment=queue.comment(campaign.output.domains, names),
+        comment=queue.job_comment(campaign.output.domains, names),
         array=f"0-{max(0, len(names) - 1)}%{site.throttle}",
         log="%x-%A_%a.log",
     )
     variables = {
         "CAMPAIGN": str(config.absolute()),
         "DOMAINS": " ".join(names),
-        "RUN_OPTIONS": _RUN_OPTIONS + " --only-missing" * wishes.only_missing,
+        "RUN_OPTIONS": _RUN_OPTIONS + " --only-missing" * options.only_missing,
     }
     if not site.requeue:
         variables["RESUBMIT"] = str(folder / MAP)
-    scripts = [(MAP, fill_in(MAP, site, request, variables=variables))]
-    if wishes.publish:
+    scripts = [(MAP, complete_script(MAP, site, request, variables=variables))]
+    if options.publish:
         again = f"landcover submit {config} --cluster {cluster} --only-missing"
-        again += f" --account {wishes.project}" if wishes.project else ""
-        scripts.append((PUBLISH, _publishing_script(plan, site, wishes, config=config, again=again)))
+        again += f" --account {options.project}" if options.project else ""
+        scripts.append((PUBLISH, _publishing_script(plan, site, options, config=config, again=again)))
     return Submission(folder, names, tuple(skipped), request, expected_s, tuple(scripts))
 
 
 def submit(submission: Submission, campaign: Campaign) -> tuple[str, ...]:
-    """Writes the scripts and submits them; the publishing job waits for the end of all domains.
+    """Writes the scripts and submits them. The publishing job waits until all domains have ended.
 
     Returns:
-        The jobs' numbers: the array's, then the publishing one's.
+        The numbers of the jobs: of the array, then of the publishing job.
 
     Raises:
-        ConfigError: SLURM refuses; the message is its own, and nothing stays queued.
+        ConfigError: SLURM refuses. Nothing stays in the queue.
         StorageError: the folder cannot be written.
     """
     for name, content in submission.scripts:
         with replacing(submission.folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
     for domain in submission.domains:
-        requeue.begin(campaign, domain)
+        reset_progress(campaign, domain)
     jobs: list[str] = []
     for name, _ in submission.scripts:
-        # Singleton: the publishing job of another submission of this campaign ends first.
-        waits = [f"--dependency=afterany:{jobs[0]},singleton"] if jobs else []
+        # Singleton: the publishing job of an earlier submission of this campaign ends first.
+        dependency = [f"--dependency=afterany:{jobs[0]},singleton"] if jobs else []
         try:
-            jobs.append(queue.submit(submission.folder / name, waits))
+            jobs.append(queue.submit(submission.folder / name, dependency))
         except ConfigError:
             for job in jobs:
                 queue.cancel(job)
@@ -155,88 +157,91 @@ def submit(submission: Submission, campaign: Campaign) -> tuple[str, ...]:
     return tuple(jobs)
 
 
-def _choose(plan: RunPlan, taken: Mapping[str, queue.Queued]) -> tuple[list[DomainPlan], list[str]]:
-    """The domains to submit, and why the others are not."""
+def _choose(plan: RunPlan, queued: Mapping[str, queue.QueuedJob]) -> tuple[list[DomainPlan], list[str]]:
+    """The domains to submit, and why the others are skipped."""
     chosen, skipped = [], []
     for domain in plan.domains:
-        if (job := taken.get(domain.name)) is not None:
-            skipped.append(f"{domain.name}: job {job.job} has it ({job.state}, {job.reason}); scancel {job.job} first")
+        if (job := queued.get(domain.name)) is not None:
+            skipped.append(
+                f"{domain.name} is skipped: job {job.job} maps it ({job.state}, {job.reason}). To replace the job, run "
+                f"`scancel {job.job}` first"
+            )
         elif not domain.todo:
-            skipped.append(f"{domain.name}: nothing to do")
+            skipped.append(f"{domain.name} is skipped: all of its tiles are sealed")
         else:
             chosen.append(domain)
     return chosen, skipped
 
 
-def _size(plan: RunPlan, domains: Sequence[DomainPlan], site: Site, wishes: Wishes) -> tuple[Request, float]:
-    """Nodes, GPUs, cores and time of one element, by the largest domain; and the time that it is expected to take."""
-    if wishes.gpus is not None and not 0 < wishes.gpus <= site.gpus_per_node:
-        raise ConfigError(f"cluster {site.name} has {site.gpus_per_node} GPUs a node, got --gpus {wishes.gpus}")
-    qos = wishes.qos or next(iter(site.qos), None)
+def _size(plan: RunPlan, domains: Sequence[DomainPlan], site: Site, options: JobOptions) -> tuple[JobRequest, float]:
+    """Nodes, GPUs, cores and time of one element, for the largest domain; and the time that it is expected to take."""
+    if options.gpus is not None and not 0 < options.gpus <= site.gpus_per_node:
+        raise ConfigError(f"cluster {site.name} has {site.gpus_per_node} GPUs per node, found --gpus {options.gpus}")
+    qos = options.qos or next(iter(site.qos), None)
     limit_h = site.limit_hours(qos)
-    if wishes.hours is not None and not 0 < wishes.hours <= limit_h:
+    if options.hours is not None and not 0 < options.hours <= limit_h:
         under = f"QoS {qos}" if qos else f"cluster {site.name}"
         raise ConfigError(
-            f"{under} allows up to {limit_h:g} h, got --hours {wishes.hours:g}; "
-            "a job that has more to do goes on by itself"
+            f"{under} allows up to {limit_h:g} h, found --hours {options.hours:g}; a job that does not finish in time "
+            "continues by itself"
         )
-    machine, expected_s = _smallest(plan, domains, site, wishes)
+    machine, expected_s = _smallest_machine(plan, domains, site, options)
     lead_s = _lead_s(plan, domains, site)
     predicted = math.ceil((_MARGIN * expected_s + lead_s) / 60 / _ROUND_MIN) * _ROUND_MIN
-    minutes = max(1, math.floor(min(wishes.hours * 60 if wishes.hours else predicted, limit_h * 60)))
-    request = Request(
+    minutes = max(1, math.floor(min(options.hours * 60 if options.hours else predicted, limit_h * 60)))
+    request = JobRequest(
         "",
-        site.account(wishes.project),
+        site.account(options.project),
         qos,
         minutes,
         machine.cores,
         gpus=machine.gpus,
         nodes=machine.nodes,
-        # A job has to work for a while before it is warned, however short it is.
+        # A job must work for some time before its warning, however short it is.
         lead_s=min(lead_s, minutes * 30),
     )
     return request, expected_s
 
 
-def _smallest(plan: RunPlan, domains: Sequence[DomainPlan], site: Site, wishes: Wishes) -> tuple[Machine, float]:
-    """The smallest part of the site that maps the largest domain in `_AIM_S`, or all that one job may have."""
-    counts = [wishes.gpus] if wishes.gpus else list(range(1, site.gpus_per_node + 1)) or [0]
+def _smallest_machine(
+    plan: RunPlan, domains: Sequence[DomainPlan], site: Site, options: JobOptions
+) -> tuple[Machine, float]:
+    """The smallest part of the site that maps the largest domain in `_TARGET_S`, or all that one job may have."""
+    counts = [options.gpus] if options.gpus else list(range(1, site.gpus_per_node + 1)) or [0]
     shapes = [(1, gpus) for gpus in counts] + [(nodes, counts[-1]) for nodes in range(2, site.max_nodes + 1)]
     for nodes, gpus in shapes:
         cores = gpus * site.cores_per_gpu if gpus else site.cores_per_node
         machine = Machine(site.name, nodes, cores, gpus, site.gpu or "")
         expected_s = max((_expected_s(plan, d, machine) for d in domains), default=0.0)
-        if expected_s <= _AIM_S:
+        if expected_s <= _TARGET_S:
             break
     return machine, expected_s
 
 
 def _expected_s(plan: RunPlan, domain: DomainPlan, machine: Machine) -> float:
-    settings = plan.settings
-    rates = rates_for(settings, machine, measured=read_rates())
-    return forecast(settings, totals(settings, domain), rates, machine).wall_s
+    rates = rates_for(plan.resolved, machine, measured=read_rates())
+    return forecast(plan.resolved, domain_totals(plan.resolved, domain), rates, machine).wall_s
 
 
 def _lead_s(plan: RunPlan, domains: Sequence[DomainPlan], site: Site) -> int:
-    """Seconds from the warning to the limit: the site's, or twice the longest tile that a run has recorded."""
-    recorded = [
-        float(tile["seconds"]) for d in domains for tile in read_run(plan.settings.folder(d.name)).get("tiles", ())
-    ]
-    return math.ceil(max(site.lead_minutes * 60, 2 * max(recorded, default=0.0)))
+    """Seconds from the warning to the time limit: the site's, or twice the longest tile in a run record."""
+    records = (read_run_record(plan.resolved.campaign.product_folder(d.name)) for d in domains)
+    longest_s = max((tile.seconds for record in records for tile in record.tiles), default=0.0)
+    return math.ceil(max(site.lead_minutes * 60, 2 * longest_s))
 
 
-def _publishing_script(plan: RunPlan, site: Site, wishes: Wishes, *, config: Path, again: str) -> str:
-    """One node's cores, or those that come with one GPU, for as long as all shards take."""
+def _publishing_script(plan: RunPlan, site: Site, options: JobOptions, *, config: Path, again: str) -> str:
+    """A script with the cores of one node, or those that come with one GPU, for as long as all shards take."""
     there = load_site(site.publish) if site.publish else site
     qos = next(iter(there.qos), None)
     minutes = 10 + math.ceil(sum(len(d.tiles) for d in plan.domains) * _PUBLISH_S_A_TILE / 60)
-    request = Request(
-        name=f"landcover-{plan.settings.campaign.name}-publish",
-        # The same project's hours, of the machine that publishes.
-        account=there.account(wishes.project.partition("@")[0] if wishes.project else None),
+    request = JobRequest(
+        name=f"landcover-{plan.resolved.campaign.name}-publish",
+        # The hours of the same project, on the machine that publishes.
+        account=there.account(options.project.partition("@")[0] if options.project else None),
         qos=qos,
         minutes=min(minutes, math.floor(there.limit_hours(qos) * 60)),
         cores=there.cores_per_gpu if there.gpus_per_node else there.cores_per_node,
         gpus=1 if there.gpus_per_node else 0,
     )
-    return fill_in(PUBLISH, there, request, variables={"CAMPAIGN": str(config.absolute()), "AGAIN": again})
+    return complete_script(PUBLISH, there, request, variables={"CAMPAIGN": str(config.absolute()), "AGAIN": again})

@@ -1,127 +1,184 @@
-"""A run's record beside a domain's product: the campaign as it was resolved, and how far the run is.
+"""The record of a domain's run, `run.json`: the resolved campaign, and how far the run is.
 
-`run.json` is written anew, by rename, when a run starts, with each tile that is submitted or ends, and when the run
-ends: it can be read at any moment, also after a kill, and it takes one inode.
+The file is replaced, by rename, when the run starts, when a tile is submitted or ends, and when the run ends. It can
+be read at any moment, also after a kill, and takes one inode.
 """
 
-import json
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.durable import remove_temporaries, write_json
 from pipeline.errors import ProductError
 
 RUN_FILE = "run.json"
-_PACKAGES = ("landcover-pipeline", "torch", "segmentation-models-pytorch", "dask", "rasterio", "numpy", "xarray")
 
 State = Literal["running", "stopped", "ended"]
-"""`running` is also what a killed run leaves: the lock tells whether its driver lives."""
+"""A killed run leaves `running`: the domain's lock shows whether its driver is alive."""
 
 
-def software() -> dict[str, str]:
-    """Versions of what computed a result: provenance, never part of a fingerprint."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """A domain folder's run record; empty where there is none.
+class MappedTile(_Record):
+    """A tile that the run sealed."""
 
-    Raises:
-        ProductError: it is no JSON.
-    """
-    path = folder / RUN_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path} cannot be read: {error}; remove it, the next run writes it anew") from error
-    if not isinstance(content, dict):
-        raise ProductError(f"{path}: expected a mapping; remove it, the next run writes it anew")
-    return content
-
-
-def failures(record: Mapping[str, Any]) -> dict[str, str]:
-    """Tile → cause of those that failed or are suspect, of a record as `read_run` gives it."""
-    return {**record.get("failed", {}), **record.get("suspect", {})}
+    tile: str
+    """`0595-6890`."""
+    seconds: float
+    """From its submission to its end. Tiles in flight overlap."""
+    pixels: int
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How fast a run goes, from its record."""
+class MappingSpeed:
+    """How fast a run maps."""
 
     seconds: float
-    """From the start to the last event."""
+    """From the start of the run to its last event."""
     sealed_pixels: int
     left_pixels: int
-    """Of tiles that this run still has to map; failed ones are not among them."""
+    """Pixels of the tiles that this run still has to map; failed tiles do not count."""
     predicted_s: float | None
-    """Seconds that a forecast gave the whole run, where one was made."""
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Pace | None":
-        """None where nothing was ever run, or by a release that kept no such record."""
-        if "elapsed_s" not in record:
-            return None
-        sealed = sum(int(t["pixels"]) for t in record.get("tiles", ()))
-        predicted = record.get("predicted") or {}
-        return cls(float(record["elapsed_s"]), sealed, int(record["left_pixels"]), predicted.get("wall_s"))
+    """Seconds that the forecast gave for the whole run, if there was one."""
 
     @property
     def mpx_per_s(self) -> float:
-        """Mapped megapixels a second, the cluster's start included."""
+        """Mapped megapixels per second, with the start of the cluster."""
         return self.sealed_pixels / 1e6 / self.seconds if self.seconds else 0.0
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to the end at this pace; None before the first tile."""
-        rate = self.mpx_per_s
-        return self.left_pixels / 1e6 / rate if rate else None
+        """Seconds to the end of the run at this speed; None before the first sealed tile."""
+        speed = self.mpx_per_s
+        return self.left_pixels / 1e6 / speed if speed else None
 
 
-class Journal:
-    """Writes one domain's record while its run goes on; whoever holds the domain's lock is its only writer."""
+class RunRecord(_Record):
+    """The content of `run.json`. Keys that early releases did not write have defaults; unknown keys are ignored."""
 
-    def __init__(self, folder: Path, about: Mapping[str, Any], *, tiles: Mapping[str, int]) -> None:
-        """Starts the record and writes it.
+    campaign: dict[str, Any] = {}
+    """The campaign with its resolved engine and threads."""
+    weights_sha256: str = ""
+    quantized_sha256: str | None = None
+    recipe: dict[str, Any] = {}
+    software: dict[str, str] = {}
+    """Package → version."""
+    predicted: dict[str, Any] = {}
+    """The forecast, if there was one."""
+    state: State = "ended"
+    started: str = ""
+    """UTC, `2026-03-01T12:00:00Z`; so are all times here."""
+    updated: str = ""
+    elapsed_s: float | None = None
+    """Seconds from the start of the run to `updated`. None: early releases did not measure it."""
+    left_pixels: int = 0
+    """Pixels of the tiles that this run still has to map."""
+    in_flight: dict[str, str] = {}
+    """Tile → when it was submitted."""
+    tiles: tuple[MappedTile, ...] = ()
+    """The tiles that this run sealed."""
+    failed: dict[str, str] = {}
+    """Tile → why its last attempt failed, in this run or a former one."""
+    suspect: dict[str, str] = {}
+    """The same for tiles whose last attempt cost several workers."""
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Tile → cause, of failed and suspect tiles."""
+        return {**self.failed, **self.suspect}
+
+    @property
+    def speed(self) -> MappingSpeed | None:
+        """How fast the run maps; None where the record has no times."""
+        if self.elapsed_s is None:
+            return None
+        sealed = sum(t.pixels for t in self.tiles)
+        return MappingSpeed(self.elapsed_s, sealed, self.left_pixels, self.predicted.get("wall_s"))
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of the file in plain values."""
+        return self.model_dump(mode="json", exclude=None if self.predicted else {"predicted"})
+
+
+def read_run_record(folder: Path) -> RunRecord:
+    """Reads a domain's run record; an empty one where the domain was never run.
+
+    Args:
+        folder: the domain's product.
+
+    Raises:
+        ProductError: the file cannot be read or is damaged.
+    """
+    path = folder / RUN_FILE
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return RunRecord()
+    except OSError as error:
+        raise ProductError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ProductError(
+            f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}; delete it, the next run writes it again"
+        ) from error
+
+
+class RunRecordWriter:
+    """Keeps the run record of a domain up to date. The owner of the domain's lock is its only writer."""
+
+    def __init__(self, path: Path, about: Mapping[str, Any], *, tiles: Mapping[str, int], former: RunRecord) -> None:
+        self._path, self._about, self._todo = path, dict(about), dict(tiles)
+        self._failed, self._suspect = dict(former.failed), dict(former.suspect)
+        self._in_flight: dict[str, str] = {}
+        self._sealed: list[MappedTile] = []
+        self._began, self._started = time.monotonic(), _now()
+
+    @classmethod
+    def start(cls, folder: Path, about: Mapping[str, Any], *, tiles: Mapping[str, int]) -> "RunRecordWriter":
+        """Starts the record of a run and writes it. Failures of former runs are kept until their tiles are tried again.
 
         Args:
-            folder: the domain's products.
-            about: what stays: the campaign as resolved, versions, and `predicted` where a forecast was made.
-            tiles: tile → pixels of all that this run is to map.
+            folder: the domain's product.
+            about: the constant fields: `campaign`, `recipe`, `software`, hashes of the weights, and `predicted`.
+            tiles: tile → pixels, of all tiles that this run is to map.
 
         Raises:
-            StorageError: it cannot be written.
+            ProductError: the former record is damaged.
+            StorageError: the record cannot be written.
         """
-        former = read_run(folder)
-        self._path, self._about, self._todo = folder / RUN_FILE, dict(about), dict(tiles)
-        self._failed: dict[str, str] = dict(former.get("failed", {}))
-        self._suspect: dict[str, str] = dict(former.get("suspect", {}))
-        self._in_flight: dict[str, str] = {}
-        self._sealed: list[dict[str, Any]] = []
-        self._began, self._started = time.monotonic(), _now()
+        writer = cls(folder / RUN_FILE, about, tiles=tiles, former=read_run_record(folder))
         remove_temporaries(folder, f".{RUN_FILE}.")
-        self.write("running")
+        writer.write("running")
+        return writer
 
     def submitted(self, tile: str) -> None:
-        """A tile is in flight."""
+        """Records that a tile is in flight.
+
+        Raises:
+            StorageError: the record cannot be written.
+        """
         self._in_flight[tile] = _now()
         self.write("running")
 
     def ended(self, tile: str, *, seconds: float, error: str | None, suspect: bool) -> None:
-        """A tile was sealed, or was not because of `error`."""
-        self._in_flight.pop(tile, None)
-        self._failed.pop(tile, None)
-        self._suspect.pop(tile, None)
+        """Records that a tile was sealed, or failed with `error`.
+
+        Raises:
+            StorageError: the record cannot be written.
+        """
+        for tiles in (self._in_flight, self._failed, self._suspect):
+            tiles.pop(tile, None)
         pixels = self._todo.pop(tile)
         if error is None:
-            self._sealed.append({"tile": tile, "seconds": round(seconds, 3), "pixels": pixels})
+            self._sealed.append(MappedTile(tile=tile, seconds=round(seconds, 3), pixels=pixels))
         else:
             (self._suspect if suspect else self._failed)[tile] = error
         self.write("running")
@@ -130,21 +187,21 @@ class Journal:
         """Writes the record as it is now.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the record cannot be written.
         """
-        content = {
+        record = RunRecord(
             **self._about,
-            "state": state,
-            "started": self._started,
-            "updated": _now(),
-            "elapsed_s": round(time.monotonic() - self._began, 3),
-            "left_pixels": sum(self._todo.values()),
-            "in_flight": dict(sorted(self._in_flight.items())),
-            "tiles": self._sealed,
-            "failed": dict(sorted(self._failed.items())),
-            "suspect": dict(sorted(self._suspect.items())),
-        }
-        write_json(self._path, content)
+            state=state,
+            started=self._started,
+            updated=_now(),
+            elapsed_s=round(time.monotonic() - self._began, 3),
+            left_pixels=sum(self._todo.values()),
+            in_flight=dict(sorted(self._in_flight.items())),
+            tiles=tuple(self._sealed),
+            failed=dict(sorted(self._failed.items())),
+            suspect=dict(sorted(self._suspect.items())),
+        )
+        write_json(self._path, record.as_json())
 
 
 def _now() -> str:

@@ -1,116 +1,128 @@
-"""How far a campaign is: the state of each domain's tiles, from the files alone, and who is at work there."""
+"""The state of a campaign: each domain's tiles by state, and the run that is at work. Only files are read."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.cluster.slurm.queue import Job, Queued, look_up, queued
+from pipeline.cluster.slurm.queue import JobState, QueuedJob, job_states, queued_jobs
 from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError
-from pipeline.lock import Owner, ended, holder
+from pipeline.grid import Tile
+from pipeline.lock import Owner, lock_owner, why_stale
 from pipeline.products.tile.seal import matches, read_sealed
-from pipeline.runs.tracking.run_record import Pace, read_run
+from pipeline.runs.tracking.run_record import MappingSpeed, RunRecord, read_run_record
 from pipeline.sources.catalog.index import open_domain
+
+_TileState = Literal["sealed", "in flight", "failed", "suspect", "damaged", "missing"]
 
 
 @dataclass(frozen=True)
 class DomainStatus:
-    """Names of a domain's tiles, by state; each tile of the catalogue is in one of them."""
+    """Names of a domain's tiles by state. Each tile of the catalog is in exactly one of them."""
 
     domain: Domain
     sealed: tuple[str, ...]
     damaged: tuple[str, ...]
-    """Sealed once, and files are gone or have another size."""
+    """Sealed, but files are missing or have another size."""
     failed: tuple[tuple[str, str], ...]
-    """(tile, cause) of when it was tried last."""
+    """(tile, cause) of the last attempt."""
     missing: tuple[str, ...]
     in_flight: tuple[str, ...] = ()
-    """Submitted by the run that holds the domain now."""
+    """Submitted by the run that owns the domain's lock."""
     suspect: tuple[tuple[str, str], ...] = ()
-    """(tile, cause): they cost several workers."""
-    holder: Owner | None = None
-    """Who is at work on it."""
-    job: Job | None = None
-    """The holder's job, as SLURM has it."""
-    queued: Queued | None = None
+    """(tile, cause): the last attempt cost several workers."""
+    owner: Owner | None = None
+    """The process that owns the domain's lock, if it is alive."""
+    job: JobState | None = None
+    """SLURM's state of the owner's job."""
+    queued: QueuedJob | None = None
     """The user's own job for this domain, running or waiting."""
-    pace: Pace | None = None
-    """Of the run that is at work, or of the last one."""
+    speed: MappingSpeed | None = None
+    """Of the present run, or of the last one."""
 
     @property
     def unsealed(self) -> int:
-        """Tiles of which there is no product, whatever the reason."""
+        """Number of tiles without a product, for any reason."""
         return len(self.failed) + len(self.suspect) + len(self.in_flight) + len(self.missing)
 
     @property
     def done(self) -> bool:
-        """True where nobody is at work, and no job waits to be."""
-        return self.holder is None and self.queued is None
+        """Whether no run is at work, and no job is queued."""
+        return self.owner is None and self.queued is None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        own = asdict(self)
-        if self.pace:
-            own["pace"] |= {"mpx_per_s": self.pace.mpx_per_s, "left_s": self.pace.left_s}
-        return own | {"failed": dict(self.failed), "suspect": dict(self.suspect)}
+        """Plain values, as `landcover status --json` prints them."""
+        values = asdict(self)
+        # `holder` and `pace` are the keys of the first release.
+        values["holder"], values["pace"] = values.pop("owner"), values.pop("speed")
+        if self.speed:
+            values["pace"] |= {"mpx_per_s": self.speed.mpx_per_s, "left_s": self.speed.left_s}
+        return values | {"failed": dict(self.failed), "suspect": dict(self.suspect)}
 
 
 def status(campaign: Campaign) -> tuple[DomainStatus, ...]:
-    """Reads catalogue, items, records and locks; no raster is opened and no weights are loaded.
+    """Reads the state of each domain from the catalog, items, run records and locks. It opens no raster.
+
+    Args:
+        campaign: as `load_campaign` returns it.
 
     Raises:
-        CatalogError: a domain that is not indexed.
-        ProductError: an item or record that is damaged.
+        CatalogError: a domain is not indexed.
+        ProductError: an item or a run record is damaged.
+
+    Example:
+        >>> [(s.domain, len(s.sealed)) for s in status(campaign)]  # doctest: +SKIP
+        [('D034_2021', 6)]
     """
     names = [section.name for section in campaign.domains]
-    owners = {name: owner for name in names if (owner := holder(campaign.output.domains / name))}
-    jobs = look_up(owner.job for owner in owners.values())
+    owners = {name: owner for name in names if (owner := lock_owner(campaign.product_folder(name)))}
+    jobs = job_states(owner.job for owner in owners.values())
 
-    def runs(job: str) -> bool | None:
-        return None if jobs is None else job in jobs and jobs[job].runs
+    def is_running(job: str) -> bool | None:
+        return None if jobs is None else job in jobs and jobs[job].is_running
 
-    alive = {name: owner for name, owner in owners.items() if ended(owner, job_runs=runs) is None}
-    waiting = _queued(campaign)
+    alive = {name: owner for name, owner in owners.items() if why_stale(owner, job_runs=is_running) is None}
+    queued = _queued(campaign)
     return tuple(
-        replace(_of_domain(campaign, name, alive.get(name), jobs or {}), queued=waiting.get(name)) for name in names
+        replace(_domain_status(campaign, name, alive.get(name), jobs or {}), queued=queued.get(name)) for name in names
     )
 
 
-def _queued(campaign: Campaign) -> dict[str, Queued]:
-    """Domain → job; empty without a SLURM that answers: what the files say is true all the same."""
+def _queued(campaign: Campaign) -> dict[str, QueuedJob]:
+    """Domain → job; empty where SLURM does not answer, because the files alone give the tiles' states."""
     try:
-        return {job.domain: job for job in queued(campaign.output.domains)}
+        return {job.domain: job for job in queued_jobs(campaign.output.domains)}
     except ConfigError:
         return {}
 
 
-def _of_domain(campaign: Campaign, name: Domain, owner: Owner | None, jobs: Mapping[str, Job]) -> DomainStatus:
-    folder = campaign.output.domains / name
-    record = read_run(folder)
-    failed, suspect = record.get("failed", {}), record.get("suspect", {})
-    in_flight = record.get("in_flight", {}) if owner else {}
-    tiles: dict[str, list[str]] = {}
+def _domain_status(campaign: Campaign, name: Domain, owner: Owner | None, jobs: Mapping[str, JobState]) -> DomainStatus:
+    record = read_run_record(campaign.product_folder(name))
+    tiles: dict[_TileState, list[str]] = {}
     for tile in sorted(t.tile for t in open_domain(campaign.catalog, name, tile_size=campaign.grid.tile).tiles):
-        item = read_sealed(folder, name, tile)
-        if tile.name in in_flight:
-            state = "in flight"
-        elif item is not None:
-            state = "damaged" if matches(item) else "sealed"
-        elif tile.name in failed:
-            state = "failed"
-        else:
-            state = "suspect" if tile.name in suspect else "missing"
+        state = _tile_state(campaign, name, tile, record, alive=owner is not None)
         tiles.setdefault(state, []).append(tile.name)
     return DomainStatus(
         domain=name,
         sealed=tuple(tiles.get("sealed", ())),
         damaged=tuple(tiles.get("damaged", ())),
-        failed=tuple((t, str(failed[t])) for t in tiles.get("failed", ())),
+        failed=tuple((t, record.failed[t]) for t in tiles.get("failed", ())),
         missing=tuple(tiles.get("missing", ())),
         in_flight=tuple(tiles.get("in flight", ())),
-        suspect=tuple((t, str(suspect[t])) for t in tiles.get("suspect", ())),
-        holder=owner,
+        suspect=tuple((t, record.suspect[t]) for t in tiles.get("suspect", ())),
+        owner=owner,
         job=jobs.get(owner.job) if owner else None,
-        pace=Pace.of(record),
+        speed=record.speed,
     )
+
+
+def _tile_state(campaign: Campaign, domain: Domain, tile: Tile, record: RunRecord, *, alive: bool) -> _TileState:
+    if alive and tile.name in record.in_flight:
+        return "in flight"
+    sealed = read_sealed(campaign.product_folder(domain), domain, tile)
+    if sealed is not None:
+        return "damaged" if matches(sealed) else "sealed"
+    if tile.name in record.failed:
+        return "failed"
+    return "suspect" if tile.name in record.suspect else "missing"

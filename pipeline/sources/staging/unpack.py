@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.domain import Domain
 from pipeline.durable import sync
 from pipeline.errors import DeliveryError, StorageError
-from pipeline.lock import holding
+from pipeline.lock import lock_folder
 from pipeline.progress import Progress
 from pipeline.sources.delivery.names import check_domain, parse_name
 from pipeline.sources.short_lists import first_lines
@@ -55,7 +55,7 @@ def locked_work_folder(folder: Path) -> Iterator[Path]:
         StorageError: it cannot be made or written.
     """
     work = folder / WORK
-    with holding(work, what=f"the staging folder {folder}"):
+    with lock_folder(work, what=f"the staging folder {folder}"):
         _clear(work)
         yield work
         _clear(work)

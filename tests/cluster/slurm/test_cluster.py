@@ -1,4 +1,4 @@
-"""Kind `slurm` inside a job of three nodes: who the workers are, who is kept out, and what is left behind."""
+"""Kind `slurm` in a job of three nodes: its workers, access without the key, and leftovers."""
 
 import json
 import os
@@ -40,7 +40,7 @@ if __name__ == "__main__":
         address = client.scheduler_info()["address"]
         with dask.config.set({"distributed.comm": dask.config.get("distributed.comm") | {"require-encryption": False}}):
             plain = refused(address.replace("tls://", "tcp://"), Security(tls_ca_file=None, require_encryption=False))
-        told = {
+        seen_inside = {
             "workers": sorted(client.run(seen).values()),
             "count": worker_count(client),
             "address": address,
@@ -50,7 +50,7 @@ if __name__ == "__main__":
             "stranger": refused(address, Security.temporary()),
         }
         temporary = out.with_suffix(".part")
-        temporary.write_text(json.dumps(told | {"folder": folder.name}))
+        temporary.write_text(json.dumps(seen_inside | {"folder": folder.name}))
         temporary.rename(out)
         while out.with_suffix(".hold").exists():
             time.sleep(0.1)
@@ -80,10 +80,10 @@ def _until_nothing_is_left(lab: Lab, *, seconds: float = 180) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_job_has_named_workers_on_all_nodes_keeps_strangers_out_and_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
+def test_a_job_has_workers_on_all_nodes_refuses_strangers_and_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
     made = make_campaign(tmp_path / "made", at=((0, 0),))
     made.change(cluster={"kind": "slurm", "gdal_cache_mb": 64})
-    script, out = tmp_path / "inside.py", tmp_path / "told.json"
+    script, out = tmp_path / "inside.py", tmp_path / "seen_inside.json"
     script.write_text(INSIDE)
     hold = out.with_suffix(".hold")
     variables = {
@@ -95,17 +95,17 @@ def test_a_job_has_named_workers_on_all_nodes_keeps_strangers_out_and_leaves_not
 
     job = lab.sbatch(*ask, f"--output={tmp_path}/first.log", wrap=python)
     assert [j.state for j in lab.ended(job, timeout=280)] == ["COMPLETED"], (tmp_path / "first.log").read_text()
-    told = json.loads(out.read_text())
-    assert told["count"] == 6
-    devices = {name: given.split(",")[0] for name, given, _ in told["workers"]}
+    seen_inside = json.loads(out.read_text())
+    assert seen_inside["count"] == 6
+    devices = {name: given.split(",")[0] for name, given, _ in seen_inside["workers"]}
     assert devices == {f"n{rank + 1}-{rank}-{gpu}": str(gpu) for rank in range(3) for gpu in range(2)}
-    assert all(name.startswith(node) for name, _, node in told["workers"])
-    assert told["address"].startswith("tls://127.0.1.1:")
-    assert "ssh -N -L" in told["dashboard"]
-    assert told["dashboard"].endswith(" n1")
-    assert told["modes"] == {told["folder"]: 0o700, "key.pem": 0o600}
-    assert told["plain"] is not None
-    assert told["stranger"] is not None
+    assert all(name.startswith(node) for name, _, node in seen_inside["workers"])
+    assert seen_inside["address"].startswith("tls://127.0.1.1:")
+    assert "ssh -N -L" in seen_inside["dashboard"]
+    assert seen_inside["dashboard"].endswith(" n1")
+    assert seen_inside["modes"] == {seen_inside["folder"]: 0o700, "key.pem": 0o600}
+    assert seen_inside["plain"] is not None
+    assert seen_inside["stranger"] is not None
     _until_nothing_is_left(lab)
     assert list((made.folder / ".clusters").iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The lab is a SLURM: it gives out GPUs, starts jobs again after a requeue, and keeps Jean Zay's rules."""
+"""The SLURM lab of the tests: it allocates GPUs, restarts jobs and has the rules of Jean Zay."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_jobs_on_one_node_get_different_gpus(lab: Lab, tmp_path: Path) -> None:
         (["--account=abc@v100", "--qos=long"], "QoS long is none"),
     ],
 )
-def test_what_jean_zay_refuses_the_lab_refuses(lab: Lab, options: list[str], message: str) -> None:
+def test_the_lab_refuses_what_jean_zay_refuses(lab: Lab, options: list[str], message: str) -> None:
     refused = lab.ask("sbatch", "--wrap=true", *options)
     assert refused.returncode != 0
     assert message in refused.stderr
@@ -46,7 +46,7 @@ def test_a_preempted_job_starts_again(lab: Lab) -> None:
 
 
 @pytest.mark.slurm_slow
-def test_a_job_outlives_its_node(lab: Lab) -> None:
+def test_a_job_starts_again_when_its_node_is_lost(lab: Lab) -> None:
     job = lab.sbatch("--nodelist=n2", "--output=/dev/null", wrap="sleep 300")
     lab.until(job, lambda j: j.state == "RUNNING")
     assert len(lab.pids("n2")) > 1

@@ -1,4 +1,4 @@
-"""The job scripts themselves, without SLURM: what they call, and what becomes of a warning."""
+"""The job scripts without SLURM: the commands that they run, and how they forward warnings."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def start(folder: Path, name: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(["bash", scripts_folder() / name], env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def test_the_element_of_an_array_maps_its_domain_offline(tmp_path: Path) -> None:
+def test_an_element_of_an_array_maps_its_domain_offline(tmp_path: Path) -> None:
     domains = "D034_2021 D030_2021"
     job = start(tmp_path, "map.sbatch", CAMPAIGN="my campaign.yaml", DOMAINS=domains, SLURM_ARRAY_TASK_ID="1")
     said, problems = job.communicate(timeout=120)
@@ -39,7 +39,7 @@ def test_the_element_of_an_array_maps_its_domain_offline(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_warning_reaches_the_driver_and_its_exit_code_counts(tmp_path: Path, number: int) -> None:
+def test_a_warning_reaches_the_driver_and_its_exit_code_is_used(tmp_path: Path, number: int) -> None:
     job = start(tmp_path, "map.sbatch", CAMPAIGN="c.yaml", DOMAINS="D034_2021", WAITS="1")
     assert job.stdout is not None
     while job.stdout.readline() != "waiting\n":
@@ -51,7 +51,7 @@ def test_a_warning_reaches_the_driver_and_its_exit_code_counts(tmp_path: Path, n
     assert "[requeue][c.yaml][--domain][D034_2021][--exit-code][5]" in said
 
 
-def test_publishing_ends_with_a_list_and_the_command_for_what_is_missing(tmp_path: Path) -> None:
+def test_publishing_ends_with_a_list_and_the_command_for_missing_tiles(tmp_path: Path) -> None:
     job = start(tmp_path, "publish.sbatch", CAMPAIGN="c.yaml", AGAIN="landcover submit c.yaml --only-missing")
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 0
@@ -61,7 +61,7 @@ def test_publishing_ends_with_a_list_and_the_command_for_what_is_missing(tmp_pat
 @pytest.mark.parametrize(
     ("script", "missing"), [("map.sbatch", "CAMPAIGN"), ("map.sbatch", "DOMAINS"), ("publish.sbatch", "CAMPAIGN")]
 )
-def test_a_job_says_what_it_was_not_given(tmp_path: Path, script: str, missing: str) -> None:
+def test_a_job_names_a_missing_variable(tmp_path: Path, script: str, missing: str) -> None:
     given = {"CAMPAIGN": "campaign.yaml", "DOMAINS": "D034_2021"}
     del given[missing]
     job = start(tmp_path, script, **given)
@@ -71,7 +71,7 @@ def test_a_job_says_what_it_was_not_given(tmp_path: Path, script: str, missing: 
     assert "[" not in said
 
 
-def test_shellcheck_takes_every_script(shellcheck: Callable[[Path], None]) -> None:
+def test_shellcheck_accepts_every_script(shellcheck: Callable[[Path], None]) -> None:
     scripts = sorted(scripts_folder().glob("*.sbatch"))
     assert [s.name for s in scripts] == ["map.sbatch", "publish.sbatch", "train.sbatch"]
     for script in scripts:

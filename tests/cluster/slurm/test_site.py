@@ -1,4 +1,4 @@
-"""Files of clusters: what they promise holds, and what cannot be is refused by key."""
+"""Cluster files: the shipped ones are valid, and invalid ones are refused by key."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.slurm.campaigns import write_site
 CLUSTERS = sorted(path.stem for path in (config_folder() / "clusters").glob("*.yaml"))
 
 
-def test_every_shipped_cluster_loads_under_its_own_name() -> None:
+def test_every_shipped_cluster_loads_by_its_name() -> None:
     assert {"jean-zay-v100", "jean-zay-a100", "jean-zay-h100", "jean-zay-cpu", "generic"} <= set(CLUSTERS)
     for name in CLUSTERS:
         site = load_site(name)
@@ -21,7 +21,7 @@ def test_every_shipped_cluster_loads_under_its_own_name() -> None:
         assert site.publish is None or load_site(site.publish).gpus_per_node == 0
 
 
-def test_jean_zay_is_as_it_is_documented() -> None:
+def test_jean_zay_has_the_documented_values() -> None:
     sites = {name: load_site(f"jean-zay-{name}") for name in ("v100", "a100", "h100", "cpu")}
     for name, site in sites.items():
         assert site.account("xxx") == f"xxx@{name}"
@@ -39,21 +39,21 @@ def test_jean_zay_is_as_it_is_documented() -> None:
     ("changes", "message"),
     [
         ({"partitions": "main"}, "unknown key 'partitions'"),
-        ({"gpu": "a100"}, "go together or not at all"),
+        ({"gpu": "a100"}, "set both gpu and gpus_per_node"),
         ({"gpu": "a100", "gpus_per_node": 4}, "more than the node's 2 cores"),
-        ({"max_hours": None}, "either qos or max_hours"),
+        ({"max_hours": None}, "set qos or max_hours"),
         ({"constraint": "a100; rm -rf /"}, "constraint"),
         ({"umask": "27"}, "umask"),
         ({"caches": "$(id)"}, "caches"),
     ],
 )
-def test_a_cluster_that_cannot_be_is_refused_by_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_cluster_is_refused_by_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_site(str(write_site(tmp_path, **changes)))
 
 
-def test_an_unknown_cluster_gets_the_names_of_those_that_are_there() -> None:
+def test_an_unknown_cluster_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown cluster 'occigen': expected a path to a YAML or one of generic, jean"
+        ConfigError, match=r"unknown cluster 'occigen': expected the path of a YAML file, or one of generic, jean"
     ):
         load_site("occigen")

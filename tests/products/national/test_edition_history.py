@@ -26,11 +26,11 @@ from pipeline.products.analysis.open_product import open_product
 from pipeline.products.national import edition_history as history
 from pipeline.products.national.edition_history import drop, restore
 from pipeline.products.national.edition_record import current_edition, next_number
-from pipeline.products.national.edition_writer import abandoned
+from pipeline.products.national.edition_writer import remove_abandoned
 from pipeline.products.national.publish_plan import DomainProduct
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import list_sealed
-from pipeline.runs.publishing.editions import held
+from pipeline.runs.publishing.editions import lock_national
 from tests.support.products import TILE, product, publish, sealed_at, stack_of, tile_at
 
 A, B = Domain("D064_2021"), Domain("D065_2022")
@@ -132,7 +132,7 @@ def test_a_restoration_killed_before_the_swap_costs_no_edition(folder: Path) -> 
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             restore(national, 1)
-    assert abandoned(national)
+    assert remove_abandoned(national)
     assert [s.edition.number for s in history.history(national)] == [1, 2]
     assert sorted(p.name for p in national.iterdir()) == ["current", "editions"]
 
@@ -215,7 +215,7 @@ def test_killed_at_20_random_moments_the_current_edition_is_whole_and_the_next_p
 
 
 def locked_publish(national: Path, domains: list[DomainProduct]) -> None:
-    with held(national):
+    with lock_national(national):
         publish(national, domains)
 
 
@@ -247,7 +247,7 @@ def test_two_publishers_at_once_lose_nothing_of_each_other(tmp_path: Path) -> No
             sealed_at(tmp_path / name, TILES[name], domain=name, seed=seed)
             while True:
                 try:
-                    with held(tmp_path / "national", wait=True):
+                    with lock_national(tmp_path / "national", wait=True):
                         publish(tmp_path / "national", nation_of(tmp_path))
                     break
                 except ProductError as error:
@@ -264,20 +264,20 @@ def test_two_publishers_at_once_lose_nothing_of_each_other(tmp_path: Path) -> No
 
 
 def test_a_second_publisher_is_told_or_waits(tmp_path: Path) -> None:
-    with held(tmp_path), pytest.raises(LockError, match="the national product"), held(tmp_path):
+    with lock_national(tmp_path), pytest.raises(LockError, match="the national product"), lock_national(tmp_path):
         pass
     pid = fork(lambda: hold_until_told(tmp_path), tmp_path / "log")
     while not (tmp_path / "holds").exists():
         assert not ended(pid), (tmp_path / "log").read_text()
         time.sleep(0.01)
     (tmp_path / "end").touch()
-    with held(tmp_path, wait=True):
+    with lock_national(tmp_path, wait=True):
         assert (tmp_path / "ended").exists()
     os.waitpid(pid, 0)
 
 
 def hold_until_told(national: Path) -> None:
-    with held(national):
+    with lock_national(national):
         (national / "holds").touch()
         while not (national / "end").exists():
             time.sleep(0.01)
@@ -308,4 +308,4 @@ def test_the_command_lists_restores_and_drops(folder: Path) -> None:
     shown = CliRunner().invoke(app, ["editions", str(config)]).output
     assert re.search(r"1 +\S+Z +current +2 +8 ", shown), shown
     shutil.rmtree(folder / "national")
-    assert "nothing was published" in CliRunner().invoke(app, ["editions", str(config)]).output
+    assert "nothing is published" in CliRunner().invoke(app, ["editions", str(config)]).output

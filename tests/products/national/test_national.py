@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile, Window
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.national.edition_record import STORE_LAYERS, current_edition
-from pipeline.products.national.edition_writer import abandoned, begin, commit
+from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import DomainProduct, plan_edition
 from pipeline.products.national.shard_writer import write_shard
@@ -239,7 +239,7 @@ def test_a_publish_killed_at_any_step_leaves_the_former_edition_current(
                 with pytest.raises(Killed):
                     commit(plan, facts)
         np.testing.assert_array_equal(part(open_product(national).landcover, tile_at(0, 2)), stack_of(6)[0])
-        assert abandoned(national) != ()
+        assert remove_abandoned(national) != ()
         assert files_of(national / "editions") == former
         assert sorted(p.name for p in national.iterdir()) == ["current", "editions"]
     publish(national, changed)

@@ -1,4 +1,4 @@
-"""What the doctor finds: what is there passes, what is broken is named with what to do."""
+"""The doctor: working machines pass, and each problem is named with its fix."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.errors import MachineError
-from pipeline.runs.diagnostics.doctor import Check, examine
-from pipeline.runs.diagnostics.filesystem import try_out
+from pipeline.runs.diagnostics.doctor import Check, diagnose
+from pipeline.runs.diagnostics.filesystem import probe_folder
 from tests.support.campaigns import Made, make_campaign
 
 
@@ -20,10 +20,10 @@ def made(tmp_path: Path) -> Made:
 
 
 def checks(made: Made) -> dict[str, Check]:
-    return {c.name: c for c in examine(made.campaign).checks}
+    return {c.name: c for c in diagnose(made.campaign).checks}
 
 
-def test_a_machine_that_maps_passes_and_its_findings_are_kept_beside_the_product(made: Made, tmp_path: Path) -> None:
+def test_a_working_machine_passes_and_the_results_are_written(made: Made, tmp_path: Path) -> None:
     kept = tmp_path / "found.json"
     done = CliRunner().invoke(app, ["doctor", str(made.config), "--domain", "D034_2021", "--json", str(kept)])
     assert done.exit_code == 0, done.output
@@ -35,15 +35,15 @@ def test_a_machine_that_maps_passes_and_its_findings_are_kept_beside_the_product
     assert not list(made.folder.rglob("*.tmp"))
 
 
-def test_weights_that_are_not_there_fail_by_name_with_exit_code_2(made: Made) -> None:
+def test_missing_weights_fail_with_exit_code_2(made: Made) -> None:
     (made.folder / "weights.pth").unlink()
     done = CliRunner().invoke(app, ["doctor", str(made.config)])
     assert isinstance(done.exception, MachineError)
     assert done.exception.exit_code == 2
-    assert "cannot do this: weights" in str(done.exception)
+    assert "weights" in str(done.exception)
 
 
-def test_a_folder_that_cannot_be_written_fails_and_the_rest_is_still_checked(made: Made) -> None:
+def test_a_folder_that_cannot_be_written_fails_alone(made: Made) -> None:
     made.change(output={"domains": "/proc/products", "extent_km": list(made.campaign.output.extent_km), "chunk": 100})
     found = checks(made)
     assert found["products"].state == "fail"
@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_written_fails_and_the_rest_is_still_checked(mad
     assert found["national"].state == "ok"
 
 
-def test_gpus_that_a_job_was_given_and_torch_does_not_see_fail(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_a_job_that_torch_does_not_see_fail(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_GPUS", "0,1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert checks(made)["GPUs"].state == "fail"
@@ -59,10 +59,10 @@ def test_gpus_that_a_job_was_given_and_torch_does_not_see_fail(made: Made, monke
     assert checks(made)["GPUs"].state == "warn"
 
 
-def test_a_trial_of_a_folder_leaves_nothing_and_measures_the_disk(tmp_path: Path) -> None:
-    told = try_out(tmp_path / "not" / "yet")
-    assert not told.problems
+def test_probing_a_folder_leaves_nothing_and_measures_the_disk(tmp_path: Path) -> None:
+    storage = probe_folder(tmp_path / "not" / "yet")
+    assert not storage.problems
     assert list(tmp_path.iterdir()) == []
     disk = os.statvfs(tmp_path)
-    assert told.free_bytes == pytest.approx(disk.f_bavail * disk.f_frsize, rel=0.1)
-    assert abs(told.skew_s) < 1
+    assert storage.free_bytes == pytest.approx(disk.f_bavail * disk.f_frsize, rel=0.1)
+    assert abs(storage.skew_s) < 1

@@ -73,14 +73,16 @@ def products(folder: Path, tiles: tuple[Tile, ...], window: Window) -> NDArray[n
 
 
 @pytest.mark.slow
-def test_a_synthetic_delivery_goes_from_archives_to_a_verified_map(tmp_path: Path) -> None:
+def test_a_synthetic_delivery_goes_from_archives_to_a_verified_map(
+    tmp_path: Path, scheduler_option: tuple[str, str]
+) -> None:
     delivery, archives = make_archives(tmp_path / "shipped", at=[(0, 0), (0, 1)], size=TILE, suffix="jp2")
     out, catalog = tmp_path / "staged", tmp_path / "catalog"
     options = ("--domain", DOMAIN, "--tile-m", TILE // 5)
     printed = landcover("stage", *archives, *options, "--out", out, "--holes", "leave", "--remove-small")
-    assert "2 heights written" in printed
+    assert "2 height files written" in printed
     assert f"next: landcover index {out} --domain {DOMAIN}" in printed
-    # The command that stage prints at its end.
+    # The command that stage ends with, as it stands there.
     command = re.search(r"next: landcover (index .* --catalog catalog --tile-m 100)", printed)
     assert command
     assert "2 tiles, 6 files" in landcover(*command[1].replace("catalog catalog", f"catalog {catalog}").split())
@@ -91,9 +93,9 @@ def test_a_synthetic_delivery_goes_from_archives_to_a_verified_map(tmp_path: Pat
     model = {"weights": "weights.pth", "recipe": "tiny.yaml"}
     config = write_campaign(tmp_path, delivery.window, model=model, grid=grid)
     assert "not mapped yet" in landcover("plan", config)
-    assert f"{DOMAIN}: 2 tiles sealed" in landcover("run", config)
+    assert f"{DOMAIN}: 2 tiles sealed" in landcover("run", config, *scheduler_option)
     assert f"{DOMAIN}: 2 tiles, 4 files read; 0 missing, 0 problems" in landcover("verify", config)
-    assert "nothing to do" in landcover("run", config)
+    assert "nothing to do" in landcover("run", config, *scheduler_option)
 
     found = products(tmp_path / "products" / DOMAIN, delivery.tiles, delivery.window)
     expected = unstaged_map(config, delivery.folder, tmp_path / "unstaged")
@@ -124,7 +126,9 @@ def unpack_montpellier(data: Path, folder: Path) -> NDArray[np.uint8]:
 
 
 @pytest.mark.slow
-def test_the_real_files_go_from_archives_to_a_verified_map(tmp_path: Path, shared_data: Path) -> None:
+def test_the_real_files_go_from_archives_to_a_verified_map(
+    tmp_path: Path, shared_data: Path, scheduler_option: tuple[str, str]
+) -> None:
     below = tmp_path / "unpacked"
     levels = unpack_montpellier(shared_data / "bdortho_montpellier", below)
     members = {p.relative_to(below).as_posix(): p for p in sorted(below.rglob("*")) if p.is_file()}
@@ -133,11 +137,11 @@ def test_the_real_files_go_from_archives_to_a_verified_map(tmp_path: Path, share
     out = tmp_path / "staged"
     landcover("stage", archives[0], "--domain", DOMAIN, "--tile-m", 50, "--out", out, "--remove-small")
     printed = landcover("index", out, "--domain", DOMAIN, "--tile-m", 50, "--catalog", tmp_path / "catalog")
-    assert "1 tiles" in printed
+    assert "1 tile, " in printed
     grid = {"tile": 250, "block": 250, "core": 250, "halo": 16, "window": 320}
     model = {"weights": str(shared_data / WEIGHTS)}
     config = write_campaign(tmp_path, TILE_50_M.window, model=model, grid=grid)
-    landcover("run", config)
+    landcover("run", config, *scheduler_option)
     assert "0 missing, 0 problems" in landcover("verify", config)
 
     found = products(tmp_path / "products" / DOMAIN, (TILE_50_M,), TILE_50_M.window)

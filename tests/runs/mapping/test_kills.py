@@ -1,4 +1,4 @@
-"""Twenty kills at random moments; `make torture KILLS=200` does more, and kills worker processes too."""
+"""Twenty kills at random moments. `make torture KILLS=200` does more, and kills worker processes too."""
 
 import random
 import subprocess
@@ -11,7 +11,7 @@ KILLS = 20
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_twenty_times_at_random_moments_a_campaign_ends_with_the_same_bytes() -> None:
+def test_a_campaign_killed_twenty_times_ends_with_the_same_bytes() -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     # In a process of its own, which has no threads yet when it forks.
     command = [sys.executable, "-m", "tests.runs.mapping.torture", str(KILLS), str(seed), "0"]

@@ -1,6 +1,7 @@
-"""A territory overseas lies on a lattice of its own, and every product of it says so and lies there."""
+"""Territories overseas lie on lattices of their own, and so do all of their products."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import rasterio
 import rioxarray
 import xarray as xr
 import yaml
+from distributed import Client
 from pyproj import Transformer
 
 from pipeline.config import load_campaign
@@ -22,12 +24,12 @@ from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.verify import check
+from pipeline.progress import SILENT
 from pipeline.runs.ingest.index import index_domain
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
-from tests.runs.ingest.test_stage import nothing
 from tests.support.campaigns import RECIPE, TILE, write_weights
 from tests.support.deliveries import hills, make_delivery, noise, roofs, write_pair, write_relief
 
@@ -87,19 +89,19 @@ def reunion(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_overseas_delivery_goes_all_the_way_on_its_own_lattice(reunion: Path) -> None:
+def test_an_overseas_delivery_is_mapped_on_its_own_lattice(reunion: Path, dask_client: Client) -> None:
     with pytest.raises(DeliveryError, match="département 974 is outside metropolitan France"):
         index(reunion / "in", reunion / "refused", accept=())
     with pytest.raises(ConfigError, match=r"does not accept: territory"):
         make_plan(load_campaign(write_campaign(reunion, accept_limits=[])))
-    with pytest.raises(ConfigError, match=r"of EPSG:2975; its tiles take \[310, 7669\.9, 310\.2, 7670\]: give an ext"):
+    with pytest.raises(ConfigError, match=r"of EPSG:2975; its tiles cover \[310, 7669\.9, 310\.2, 7670\]\. Set an ext"):
         make_plan(load_campaign(write_campaign(reunion, output={"chunk": 100})))
 
     boundary = reunion / "boundary.geojson"
     boundary.write_text(json.dumps(western_half()))
     campaign = load_campaign(write_campaign(reunion, domains=[{"name": DOMAIN, "boundary": str(boundary)}]))
-    assert len(run(make_plan(campaign))) == 2
-    assert publish(campaign).lacking == ()
+    assert len(run(make_plan(campaign), client=dask_client)) == 2
+    assert publish(campaign, client=dask_client).unsealed == ()
     verified = verify(campaign)
     assert verified.clean, verified
 
@@ -139,7 +141,7 @@ def test_staged_heights_overseas_lie_on_the_same_lattice(reunion: Path) -> None:
     from pipeline.runs.ingest.stage import stage
 
     how = {"domain": DOMAIN, "tile_m": TILE // 5, "treatment": "leave", "remove_small": False}
-    report = stage([reunion / "in"], out=reunion / "staged", bar=lambda _: nothing(), **how)  # type: ignore[arg-type]
+    report = stage([reunion / "in"], out=reunion / "staged", bar=lambda _: nullcontext(SILENT), **how)  # type: ignore[arg-type]
     assert len(report.heights.written) == 2
     path = next((reunion / "staged").rglob(f"974-2022-{TILES[0].name}-U40S-0M20-HAUTEUR.tif"))
     with rasterio.open(path) as height:
@@ -167,21 +169,23 @@ def test_one_campaign_has_one_lattice(reunion: Path) -> None:
     index(delivery.folder, reunion / "catalog", delivery.domain)
     both = [{"name": DOMAIN}, {"name": delivery.domain}]
     campaign = load_campaign(write_campaign(reunion, domains=both))
-    for command in (lambda: make_plan(campaign, domains=[DOMAIN]), lambda: publish(campaign), lambda: verify(campaign)):
-        with pytest.raises(
-            ConfigError, match=r"lie on 2 lattices: D034_2021 in EPSG:2154; D974_2022 in EPSG:2975\. One campaign has"
-        ):
+    for command in (
+        lambda: make_plan(campaign, domains=[DOMAIN]),
+        lambda: publish(campaign),
+        lambda: verify(campaign),
+    ):
+        with pytest.raises(ConfigError, match=r"on 2 lattices: D034_2021 in EPSG:2154; D974_2022 in EPSG:2975\."):
             command()
 
 
-def test_what_was_sealed_on_another_lattice_is_neither_verified_nor_published(tmp_path: Path) -> None:
+def test_tiles_of_another_lattice_are_neither_verified_nor_published(tmp_path: Path) -> None:
     from tests.support.products import GRID, product, sealed_at, tile_at
 
-    tile = tile_at(0, 0)
-    sealed_at(tmp_path / "D064_2021", tile)
-    (sealed,) = list_sealed(tmp_path / "D064_2021", Domain("D064_2021"), tile.window.height)
+    tile, other_domain = tile_at(0, 0), Domain("D064_2021")
+    sealed_at(tmp_path / other_domain, tile)
+    (sealed,) = list_sealed(tmp_path / other_domain, other_domain, tile.window.height)
     assert check(sealed) == []
     assert "proj:code is EPSG:2154, expected EPSG:2975" in check(sealed, crs=REUNION)[0]
     other = NationalGrid(GRID.extent, GRID.tile, GRID.shard, GRID.chunk, REUNION)
     with pytest.raises(ProductError, match="is in EPSG:2154; expected the nation's lattice, EPSG:2975"):
-        plan_edition(tmp_path / "national", other, [product(tmp_path, Domain("D064_2021"), {tile: 0})])
+        plan_edition(tmp_path / "national", other, [product(tmp_path, other_domain, {tile: 0})])

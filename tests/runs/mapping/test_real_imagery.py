@@ -98,10 +98,12 @@ def deliver_montpellier(shared_data: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_bd_ortho_extract_goes_from_delivery_to_the_national_store(shared_data: Path, tmp_path: Path) -> None:
+def test_the_real_bd_ortho_extract_goes_from_delivery_to_the_national_store(
+    shared_data: Path, tmp_path: Path, scheduler_option: tuple[str, str]
+) -> None:
     deliver_montpellier(shared_data, tmp_path / "delivery")
     folders = ("index", tmp_path / "delivery", "--domain", "D034_2021", "--catalog", tmp_path / "catalog")
-    assert "1 tiles" in landcover(*folders, "--tile-m", 1000)
+    assert "1 tile, " in landcover(*folders, "--tile-m", 1000)
     config = tmp_path / "campaign.yaml"
     config.write_text(
         yaml.safe_dump(
@@ -115,8 +117,8 @@ def test_the_real_bd_ortho_extract_goes_from_delivery_to_the_national_store(shar
             }
         )
     )
-    landcover("run", config)
-    landcover("publish", config)
+    landcover("run", config, *scheduler_option)
+    landcover("publish", config, *scheduler_option)
     assert "0 problems" in landcover("verify", config)
 
     with rasterio.open(shared_data / "bdortho_montpellier" / "rvb.tif") as image:

@@ -1,4 +1,4 @@
-"""A domain's run: what is sealed does not depend on how it came about."""
+"""A run: the sealed bytes depend on the campaign and its inputs alone."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from distributed import Client
 from typer.testing import CliRunner
 
 import pipeline
 from pipeline.cli import app
-from pipeline.cluster import open_cluster
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, LandcoverError, RunFailed, StorageError
 from pipeline.model import load
-from pipeline.runs.mapping import run as domain
-from pipeline.runs.mapping.run import RunStarted, TileEnded, run
+from pipeline.runs.mapping.events import RunStarted, TileEnded
+from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
@@ -43,41 +43,37 @@ DOMAIN = Domain("D034_2021")
 
 
 @pytest.fixture(scope="module")
-def mapped(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A campaign run once from end to end; tests must not change it."""
+def mapped(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
+    """A campaign that was run and published; tests must not change it."""
     made = make_campaign(tmp_path_factory.mktemp("mapped"))
-    run(make_plan(made.campaign))
-    publish(made.campaign)
+    run(make_plan(made.campaign), client=dask_client)
+    publish(made.campaign, client=dask_client)
     return made
 
 
 @pytest.fixture
 def copy(mapped: Made, tmp_path: Path) -> Made:
-    """The same campaign, sealed and published, to be changed."""
-    folder = tmp_path / "copy"
-    shutil.copytree(mapped.folder, folder, symlinks=True)
-    made = Made(folder, type(mapped.delivery)(**(vars(mapped.delivery) | {"folder": folder / "delivery"})))
-    made.index()
-    return made
+    """A copy of the campaign, sealed and published, that a test may change."""
+    return mapped.copy(tmp_path / "copy")
 
 
 def todo(made: Made, **options: object) -> list[str]:
     return [t.tile.name for d in make_plan(made.campaign, **options).domains for t in d.todo]  # type: ignore[arg-type]
 
 
-def test_all_tiles_are_sealed_and_a_second_run_does_nothing(mapped: Made) -> None:
+def test_all_tiles_are_sealed_and_a_second_run_does_nothing(mapped: Made, dask_client: Client) -> None:
     (state,) = status(mapped.campaign)
     assert state.sealed == tuple(sorted(t.name for t in mapped.delivery.tiles))
     assert (state.damaged, state.failed, state.missing) == ((), (), ())
     assert not strays(mapped.products)
     before = {p: p.stat().st_mtime_ns for p in mapped.products.rglob("*")}
     events: list[object] = []
-    assert run(make_plan(mapped.campaign), listener=events.append) == ()
-    assert not events, "a cluster was started for nothing"
+    assert run(make_plan(mapped.campaign), on_event=events.append, client=dask_client) == ()
+    assert not events, "a cluster was started without need"
     assert {p: p.stat().st_mtime_ns for p in mapped.products.rglob("*")} == before
 
 
-def test_what_is_sealed_is_what_predict_gives_for_the_mosaic(mapped: Made) -> None:
+def test_sealed_tiles_are_equal_to_predict_on_the_mosaic(mapped: Made) -> None:
     campaign = mapped.campaign
     model = load(campaign.weights, str(mapped.folder / "tiny.yaml"))
     inputs = open_domain(campaign.catalog, DOMAIN, tile_size=500)
@@ -95,22 +91,21 @@ def test_what_is_sealed_is_what_predict_gives_for_the_mosaic(mapped: Made) -> No
 
 
 @pytest.mark.slow
-def test_threads_of_one_process_or_two_processes_seal_the_same_bytes(
-    copy: Made, mapped: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(domain, "open_cluster", open_cluster)
+def test_workers_in_one_or_two_processes_seal_the_same_bytes(copy: Made, mapped: Made) -> None:
     shutil.rmtree(copy.products)
     copy.change(cluster={"threads": 4, "tiles_in_flight": 3, "gdal_cache_mb": 16}, engine_threads=2)
     events: list[RunStarted | TileEnded] = []
-    run(make_plan(copy.campaign), workers=2, listener=events.append)
+    run(make_plan(copy.campaign), workers=2, on_event=events.append)
     assert isinstance(events[0], RunStarted)
-    assert events[0].dashboard.startswith("http://127.0.0.1:"), "nobody else sees it"
+    assert events[0].dashboard.startswith("http://127.0.0.1:"), "other machines do not see it"
     assert cog_bytes(copy.products) == cog_bytes(mapped.products)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["driver", "worker"])
-def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(copy: Made, mapped: Made, victim: str) -> None:
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(
+    copy: Made, mapped: Made, victim: str, dask_client: Client
+) -> None:
     shutil.rmtree(copy.products)
     moment = random.Random(os.urandom(8))
     process = start(copy, "--workers", "1" if victim == "driver" else "2")
@@ -125,23 +120,25 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(copy: Made, map
     finally:
         if process.poll() is None:
             kill_all(process)
-    run(make_plan(copy.campaign))
+    run(make_plan(copy.campaign), client=dask_client)
     assert cog_bytes(copy.products) == cog_bytes(mapped.products)
     assert not strays(copy.products)
     assert verify(copy.campaign).domains[0].problems == ()
 
 
-def test_an_item_that_was_never_written_makes_its_tile_anew_and_events_tell_it(copy: Made, mapped: Made) -> None:
+def test_a_tile_without_an_item_is_mapped_again_and_reported_by_events(
+    copy: Made, mapped: Made, dask_client: Client
+) -> None:
     name = copy.delivery.tiles[2].name
     folder = copy.products / DOMAIN
     (folder / f"{DOMAIN}-{name}.json").unlink()
     (folder / f".{DOMAIN}-{name}-landcover.tif.0000.tmp").write_bytes(b"half a file")
-    # A publish may be at work, under the nation's lock and not the domain's: what it writes is not a run's to clear.
+    # A publish, which locks the nation and not the domain, may be writing this file.
     of_a_publish = folder / f".{DOMAIN}-landcover.gti.gpkg.0000.tmp"
     of_a_publish.touch()
     assert todo(copy) == [name]
     events: list[RunStarted | TileEnded] = []
-    run(make_plan(copy.campaign), listener=events.append)
+    run(make_plan(copy.campaign), on_event=events.append, client=dask_client)
     assert cog_bytes(copy.products) == cog_bytes(mapped.products)
     assert strays(copy.products) == [of_a_publish]
     started, ended = events
@@ -164,7 +161,7 @@ def test_other_weights_remap_every_tile_and_a_copy_of_them_none(copy: Made) -> N
     assert len(todo(copy)) == 6
 
 
-def test_one_changed_input_remaps_the_tiles_that_read_it_and_no_other(copy: Made) -> None:
+def test_a_changed_input_remaps_only_the_tiles_that_read_it(copy: Made) -> None:
     tiles = {t.name: t.window for t in copy.delivery.tiles}
     name = copy.delivery.tiles[0].name
     path = copy.imagery(name)
@@ -180,35 +177,35 @@ def test_one_changed_input_remaps_the_tiles_that_read_it_and_no_other(copy: Made
     assert len(reading) < len(tiles)
 
 
-def test_another_window_layout_remaps_and_another_block_or_worker_count_does_not(copy: Made) -> None:
+def test_another_window_layout_remaps_every_tile_and_other_blocks_none(copy: Made) -> None:
     copy.change(grid={"tile": 500, "block": 125, "core": 125, "halo": 32, "window": 224}, cluster={"threads": 1})
     assert todo(copy) == []
     copy.change(grid={"tile": 500, "block": 250, "core": 125, "halo": 20, "window": 224})
     assert len(todo(copy)) == 6
 
 
-def test_force_and_tile_choose_what_is_mapped_again(copy: Made) -> None:
+def test_force_and_tile_select_tiles_to_map_again(copy: Made) -> None:
     name = copy.delivery.tiles[1].name
     assert todo(copy, tiles=[name], force=True) == [name]
     assert todo(copy, tiles=[name]) == []
-    with pytest.raises(ConfigError, match="in no chosen domain's catalogue"):
+    with pytest.raises(ConfigError, match="is not in the catalog of D034_2021"):
         todo(copy, tiles=["00001-00001"])
     with pytest.raises(ConfigError, match=r"unknown domain 'D066_2020': the campaign has D034_2021"):
         todo(copy, domains=["D066_2020"])
 
 
-def test_an_input_that_breaks_fails_its_tiles_by_name_and_the_others_are_sealed(tmp_path: Path) -> None:
+def test_a_broken_input_fails_its_tiles_and_the_others_are_sealed(tmp_path: Path, dask_client: Client) -> None:
     made = make_campaign(tmp_path, at=[(0, 0), (0, 1), (0, 2), (0, 3)], suffix="jp2")
     broken = made.delivery.tiles[0]
     path = made.imagery(broken.name)
     layout = made.campaign.grid.layout(32)
     reading = {t.name for t in made.delivery.tiles if layout.read_of_block(t.window).intersect(broken.window).pixels}
     plan = make_plan(made.campaign)
-    # After the plan looked at it: the task that reads it must notice, and give no pixel.
+    # Broken after the plan: the task that reads it must notice.
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RunFailed, match=path.name) as caught:
-        run(plan)
+        run(plan, client=dask_client)
     (state,) = status(made.campaign)
     failed = {name for name, _ in state.failed}
     assert broken.name in failed
@@ -217,27 +214,27 @@ def test_an_input_that_breaks_fails_its_tiles_by_name_and_the_others_are_sealed(
     assert set(state.sealed) == {t.name for t in made.delivery.tiles} - failed
     assert not strays(made.products)
 
-    # Now the plan sees it: the tiles fail by name before anything starts.
+    # Broken before the plan: the tiles fail before a cluster starts.
     events: list[object] = []
     with pytest.raises(RunFailed, match="has changed since it was indexed"):
-        run(make_plan(made.campaign), listener=events.append)
+        run(make_plan(made.campaign), on_event=events.append, client=dask_client)
     assert all(isinstance(e, TileEnded) and e.error for e in events)
 
     path.write_bytes(whole)
-    assert {e.tile for e in run(make_plan(made.campaign))} == failed
+    assert {e.tile for e in run(make_plan(made.campaign), client=dask_client)} == failed
     assert not status(made.campaign)[0].failed
 
 
-def test_an_output_that_cannot_be_written_stops_before_anything_starts(copy: Made) -> None:
+def test_an_output_that_cannot_be_written_stops_the_run_before_it_starts(copy: Made, dask_client: Client) -> None:
     (copy.folder / "file").write_text("no folder")
     copy.change(output={**copy.campaign.output.model_dump(mode="json"), "domains": "file"})
     events: list[object] = []
     with pytest.raises(StorageError, match=r"file/D034_2021 cannot be written"):
-        run(make_plan(copy.campaign), listener=events.append)
+        run(make_plan(copy.campaign), on_event=events.append, client=dask_client)
     assert not events
 
 
-def test_verify_finds_one_changed_byte_a_lost_file_and_a_missing_tile(copy: Made) -> None:
+def test_verify_finds_a_changed_byte_a_lost_file_and_a_missing_tile(copy: Made) -> None:
     assert verify(copy.campaign).clean
     folder = copy.products / DOMAIN
     first, second, third = (f"{DOMAIN}-{t.name}" for t in copy.delivery.tiles[:3])
@@ -255,7 +252,7 @@ def test_verify_finds_one_changed_byte_a_lost_file_and_a_missing_tile(copy: Made
     assert domain.missing == (copy.delivery.tiles[2].name,)
 
 
-def test_a_publish_leaves_a_catalogue_that_is_searched_and_files_for_gis(mapped: Made, tmp_path: Path) -> None:
+def test_a_publish_writes_a_searchable_catalog_and_files_for_gis(mapped: Made, tmp_path: Path) -> None:
     edition = mapped.campaign.output.national / "current"
     domain = mapped.products / DOMAIN
     for path in (edition / "landcover.gti.gpkg", domain / f"{DOMAIN}-landcover.gti.gpkg"):
@@ -268,26 +265,26 @@ def test_a_publish_leaves_a_catalogue_that_is_searched_and_files_for_gis(mapped:
     command = ["search", str(mapped.config), "--domain", DOMAIN, "--datetime", "2021", "--min-confidence", "0.01"]
     found = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "found.json")])
     assert found.exit_code == 0, found.output
-    assert f"{len(names)} tiles fit" in found.output
+    assert f"{len(names)} tiles found" in found.output
     items = json.loads((tmp_path / "found.json").read_text())["features"]
     assert [item["id"] for item in items] == names
     assert all(Path(asset["href"]).is_file() for item in items for asset in item["assets"].values())
-    assert "0 tiles fit" in CliRunner().invoke(app, ["search", str(edition), "--domain", "D001_2020"]).output
+    assert "0 tiles found" in CliRunner().invoke(app, ["search", str(edition), "--domain", "D001_2020"]).output
     wrong = CliRunner().invoke(app, ["search", str(edition), "--min-share", "vineyard"])
     assert isinstance(wrong.exception, ConfigError)
 
 
-def test_publishing_again_touches_only_what_changed(copy: Made) -> None:
-    assert publish(copy.campaign).written == 0
+def test_publishing_again_writes_only_changed_shards(copy: Made, dask_client: Client) -> None:
+    assert publish(copy.campaign, client=dask_client).written == 0
     write_weights(copy.folder / "other.pth", copy.folder / "tiny.yaml", seed=1)
     copy.change(model={"weights": "other.pth", "recipe": "tiny.yaml"})
     name = copy.delivery.tiles[3].name
-    run(make_plan(copy.campaign, tiles=[name]))
-    published = publish(copy.campaign)
+    run(make_plan(copy.campaign, tiles=[name]), client=dask_client)
+    published = publish(copy.campaign, client=dask_client)
     assert (published.edition, published.written, published.linked) == (2, 1, 5)
 
 
-def test_commands_exit_with_their_codes(copy: Made) -> None:
+def test_commands_end_with_their_exit_codes(copy: Made) -> None:
     runner = CliRunner()
     config = str(copy.config)
     for command in (["plan", config], ["status", config], ["verify", config], ["run", config]):

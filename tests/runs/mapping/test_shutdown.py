@@ -1,4 +1,4 @@
-"""A run that is asked to stop finishes what it began, and says that there is more."""
+"""A run stops on request: it seals the tiles in flight and reports the ones that are left."""
 
 import signal
 import subprocess
@@ -7,17 +7,19 @@ import threading
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from pipeline.errors import RunStopped
-from pipeline.runs.mapping.run import RunStarted, TileEnded, run
-from pipeline.runs.mapping.shutdown import Stop, stop_on_signals
+from pipeline.runs.mapping.events import RunStarted, TileEnded
+from pipeline.runs.mapping.run import run
+from pipeline.runs.mapping.shutdown import StopRequest, stop_on_signals
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.tracking.status import status
 from tests.support.campaigns import cog_bytes, make_campaign, strays
 
-ASKED_TWICE = """
+SIGNALLED_TWICE = """
 import os, signal, sys
-from pipeline.runs.mapping.shutdown import Stop, stop_on_signals
+from pipeline.runs.mapping.shutdown import StopRequest, stop_on_signals
 number = signal.Signals(int(sys.argv[1]))
 former = signal.getsignal(number)
 with stop_on_signals() as stop:
@@ -34,14 +36,14 @@ assert signal.getsignal(number) is former
 
 
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGUSR1, ""), (signal.SIGTERM, ""), (signal.SIGINT, "ended\n")])
-def test_a_signal_is_a_request_and_the_second_interrupt_is_an_end(number: signal.Signals, said: str) -> None:
+def test_a_signal_requests_a_stop_and_a_second_interrupt_ends_at_once(number: signal.Signals, said: str) -> None:
     # In a process of its own: where it fails, the signal ends the process.
-    command = [sys.executable, "-c", ASKED_TWICE, str(int(number))]
+    command = [sys.executable, "-c", SIGNALLED_TWICE, str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
-def test_outside_the_main_thread_nothing_is_installed() -> None:
+def test_outside_the_main_thread_no_handler_is_installed() -> None:
     former = signal.getsignal(signal.SIGTERM)
     seen = []
 
@@ -55,18 +57,18 @@ def test_outside_the_main_thread_nothing_is_installed() -> None:
     assert seen == [(None, former)]
 
 
-def test_a_stopped_run_seals_what_is_in_flight_submits_no_more_and_goes_on_when_run_again(tmp_path: Path) -> None:
+def test_a_stopped_run_seals_tiles_in_flight_and_the_next_one_resumes(tmp_path: Path, dask_client: Client) -> None:
     made = make_campaign(tmp_path)
     events: list[RunStarted | TileEnded] = []
 
-    def told(event: RunStarted | TileEnded) -> None:
+    def on_event(event: RunStarted | TileEnded) -> None:
         events.append(event)
         if isinstance(event, TileEnded) and len(events) == 2:
-            stop.ask("SIGTERM")
+            stop.request("SIGTERM")
 
-    stop = Stop()
-    with pytest.raises(RunStopped, match=r"SIGTERM.* still to do: run again") as caught:
-        run(make_plan(made.campaign), listener=told, stop=stop)
+    stop = StopRequest()
+    with pytest.raises(RunStopped, match=r"stopped by SIGTERM: .* still to map; run again") as caught:
+        run(make_plan(made.campaign), on_event=on_event, stop=stop, client=dask_client)
     assert caught.value.exit_code == 5
     (state,) = status(made.campaign)
     # The first tile, and the other of the two in flight; the third may have been submitted before the signal.
@@ -75,7 +77,7 @@ def test_a_stopped_run_seals_what_is_in_flight_submits_no_more_and_goes_on_when_
     assert not strays(made.products)
     before = cog_bytes(made.products)
     with pytest.raises(RunStopped, match="SIGTERM"):
-        run(make_plan(made.campaign), stop=stop)
+        run(make_plan(made.campaign), stop=stop, client=dask_client)
     assert cog_bytes(made.products) == before
-    assert len(run(make_plan(made.campaign))) == 6 - len(state.sealed)
+    assert len(run(make_plan(made.campaign), client=dask_client)) == 6 - len(state.sealed)
     assert not status(made.campaign)[0].missing

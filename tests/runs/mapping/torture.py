@@ -1,9 +1,9 @@
-"""Kills a small campaign at random moments, again and again, and compares what is left with one never killed.
+"""Kills a small campaign at random moments, again and again, and compares its products with undisturbed ones.
 
 `python -m tests.runs.mapping.torture KILLS [SEED [REAL_EVERY]]`, or `make torture KILLS=200`. Most victims are a
-driver with its workers in one process, forked from this one, which has imported everything: they start in a blink and
-run the real plan, run and publish. Every `REAL_EVERY`-th is `landcover run` with worker processes, of which the driver
-or a worker dies.
+driver and its workers in one process. It is forked from this process, which has imported everything, so it starts in
+a moment; it plans, runs and publishes. Every `REAL_EVERY`-th victim is `landcover run` with worker processes, of
+which the driver or a worker is killed.
 """
 
 import os
@@ -19,26 +19,27 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.runs.mapping import run as domain
+from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.publishing import publish
+from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
-from tests.support.campaigns import Made, cog_bytes, kill_all, make_campaign, start, strays, threads_cluster, workers_of
+from tests.support.campaigns import Made, cog_bytes, kill_all, make_campaign, start, strays, workers_of
+from tests.support.dask_client import in_process_client
 
 REAL_EVERY = 5
 _LONGEST_S = 600
-"""Ten times what a run takes on a machine that has much else to do."""
+"""Seconds: ten times the duration of a run on a busy machine."""
 
 
 def map_and_publish(made: Made) -> None:
-    """A driver and its workers in this process, from the plan to the edition."""
-    domain.open_cluster = publish.open_cluster = threads_cluster
-    domain.run(make_plan(made.campaign))
-    publish.publish(made.campaign)
+    """Plans, runs and publishes in this process."""
+    with in_process_client() as client:
+        run(make_plan(made.campaign), client=client)
+        publish(made.campaign, client=client)
 
 
 def fork(made: Made) -> int:
-    """The same in a process of its own; its pid."""
+    """Forks a process that does the same; returns its pid."""
     with warnings.catch_warnings():
         # The parent has imported libraries, and started none of their threads that matter here.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -58,13 +59,13 @@ def fork(made: Made) -> int:
 
 
 def kill_one(made: Made, moment: random.Random, longest_s: float) -> bool:
-    """Kills a forked driver at some moment; False where it had ended well before."""
+    """Kills a forked driver at a random moment; False where it ended before without an error."""
     pid = fork(made)
     before = _progress(made)
     if moment.random() < 0.5:
         time.sleep(moment.random() * longest_s)
     else:
-        # Where most can go wrong: while a tile's files get their names.
+        # The most critical moment: while the files of a tile get their names.
         step, deadline = moment.randrange(1, 6), time.monotonic() + longest_s
         while _progress(made) < before + step and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -77,7 +78,7 @@ def kill_one(made: Made, moment: random.Random, longest_s: float) -> bool:
 
 
 def kill_real(made: Made, moment: random.Random) -> bool:
-    """Kills the driver or a worker of `landcover run`; False where it had ended well before."""
+    """Kills the driver or a worker of `landcover run`; False where it ended before without an error."""
     process = start(made, "--workers", "2")
     before, step, deadline = _progress(made), moment.randrange(0, 4), time.monotonic() + _LONGEST_S
     while process.poll() is None and _progress(made) < before + step and time.monotonic() < deadline:
@@ -101,10 +102,10 @@ def kill_real(made: Made, moment: random.Random) -> bool:
 
 
 def torture(folder: Path, kills: int, *, seed: int, real_every: int, say: Callable[[str], None]) -> None:
-    """Kills so often; whenever a campaign comes to its end, and at last, compares it with one never killed.
+    """Kills a campaign again and again. Whenever it reaches its end, it is compared with an undisturbed one.
 
     Raises:
-        AssertionError: bytes differ, a file is left over, an item or shard is damaged, or a run failed by itself.
+        AssertionError: bytes differ, a file is left over, an item or shard is damaged, or a run failed.
     """
     moment = random.Random(seed)
     whole, made = make_campaign(folder / "whole"), make_campaign(folder / "made")
@@ -151,7 +152,7 @@ def _log(made: Made) -> str:
 
 
 def _progress(made: Made) -> int:
-    """Files of products, finished or not: it grows while tiles are sealed and shards written."""
+    """Number of product files, finished or not. It grows while tiles are sealed and shards are written."""
     return sum(len(files) for root in ("products", "national") for _, _, files in os.walk(made.folder / root))
 
 
@@ -173,7 +174,7 @@ def main() -> None:
     say(f"{kills} kills, seed {seed}, every {real_every}th of `landcover run`")
     with tempfile.TemporaryDirectory(prefix="landcover-torture-") as folder:
         torture(Path(folder), kills, seed=seed, real_every=real_every, say=say)
-    say("the same bytes as never killed, and nothing left over")
+    say("the bytes are the same as without kills, and nothing is left over")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A domain past a limit of the card is mapped only by a campaign that accepts it; attribution follows the delivery."""
+"""Domains that exceed limits of the model's card need a campaign that accepts them; attribution of the products."""
 
 import json
 from dataclasses import replace
@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from pipeline.errors import ConfigError
-from pipeline.runs.mapping.run import _provenance
 from pipeline.runs.planning.plan import make_plan
+from pipeline.runs.provenance import tile_provenance
 from pipeline.sources.delivery.attribution import Origin
 from tests.support.campaigns import RECIPE, Made, make_campaign, write_weights
 
@@ -23,7 +23,7 @@ def past(made: Made, *limits: str) -> Made:
     return made
 
 
-def test_a_limit_that_the_campaign_does_not_accept_stops_the_plan(tmp_path: Path) -> None:
+def test_an_exceeded_limit_that_is_not_accepted_stops_the_plan(tmp_path: Path) -> None:
     made = past(make_campaign(tmp_path, at=[(0, 0)]), "radiometry", "territory")
     with pytest.raises(
         ConfigError, match=r"does not accept: radiometry, territory; .*accept_limits: \[radiometry, terr"
@@ -36,10 +36,10 @@ def test_a_limit_that_the_campaign_does_not_accept_stops_the_plan(tmp_path: Path
     before = make_plan(made.campaign).domains[0].tiles[0].fingerprint
     past(made)
     made.change(accept_limits=[])
-    assert make_plan(made.campaign).domains[0].tiles[0].fingerprint == before, "acceptance changes no byte"
+    assert make_plan(made.campaign).domains[0].tiles[0].fingerprint == before, "acceptance changes no fingerprint"
 
 
-def test_a_network_that_looks_at_whole_windows_is_mapped_only_where_the_campaign_accepts_seams(tmp_path: Path) -> None:
+def test_a_network_that_pools_whole_windows_needs_accepted_seams(tmp_path: Path) -> None:
     made = make_campaign(tmp_path, at=[(0, 0)])
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | {"architecture": "deeplabv3plus", "encoder": "resnet18"}))
@@ -49,17 +49,17 @@ def test_a_network_that_looks_at_whole_windows_is_mapped_only_where_the_campaign
     assert make_plan(made.change(accept_limits=["whole_window"]).campaign).todo == 1
 
 
-def test_products_name_the_deliverys_producer_product_and_vintage_unless_the_campaign_does(tmp_path: Path) -> None:
+def test_the_attribution_is_the_deliverys_unless_the_campaign_sets_one(tmp_path: Path) -> None:
     made = make_campaign(tmp_path, at=[(0, 0)])
     plan = make_plan(made.campaign)
     tile = plan.domains[0].tiles[0].tile
-    provenance = _provenance(plan.settings, plan.domains[0].inputs, tile)
+    provenance = tile_provenance(plan.resolved, plan.domains[0].inputs, tile)
     assert (provenance.attribution, provenance.licence) == ("IGN, BD ORTHO 2021, LiDAR HD", "etalab-2.0")
     assert provenance.citation == "IGN, BD ORTHO 2021, LiDAR HD (Licence Ouverte Etalab 2.0)"
     output = {**yaml.safe_load(made.config.read_text())["output"], "attribution": "A region"}
     plan = make_plan(made.change(output=output).campaign)
-    assert _provenance(plan.settings, plan.domains[0].inputs, tile).attribution == "A region"
+    assert tile_provenance(plan.resolved, plan.domains[0].inputs, tile).attribution == "A region"
     other = replace(plan.domains[0].inputs, origin=Origin("A region", "cc-by-4.0", "Somebody, 2021", "10.1/x"))
-    provenance = _provenance(plan.settings, other, tile)
-    assert provenance.licence == "other", "two licences are no single one"
+    provenance = tile_provenance(plan.resolved, other, tile)
+    assert provenance.licence == "other", "two licences are not a single one"
     assert provenance.citation == "Somebody, 2021, doi 10.1/x", "this recipe has none of its own"

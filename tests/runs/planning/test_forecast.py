@@ -1,7 +1,6 @@
-"""What a plan says before anything runs: why each tile is mapped, and what all of it will take."""
+"""Plans and forecasts: why each tile is mapped, and the resources of a run."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,23 +11,24 @@ from pipeline.cli import app
 from pipeline.config import DEFAULT_RECIPE
 from pipeline.errors import ConfigError, StorageError
 from pipeline.inference import Engine
-from pipeline.runs.planning.forecast import Machine, duration, forecast, named_machine, rates_for, this_machine
-from pipeline.runs.planning.plan import RunPlan, make_plan, plan_totals, totals
+from pipeline.runs.planning.forecast import Machine, described_machine, duration, forecast, rates_for, this_machine
+from pipeline.runs.planning.plan import RunPlan, make_plan
 from pipeline.runs.planning.throughput import (
     CPU,
     STATED,
-    Measured,
+    MeasuredRate,
     Rate,
     Rates,
     find_rates,
     processor,
     read_rates,
-    record,
+    save_rates,
 )
+from pipeline.runs.planning.totals import domain_totals, plan_totals
 from tests.support.campaigns import Made, make_campaign
 
 ROUND = Rates("a100", *(Rate(value, "stated: round") for value in (100.0, 5.0, 20.0, 0.5)))
-HERE = Measured("infer", 2.0, "n1", "Xeon", "2026-03-01", "openvino", "fp32", DEFAULT_RECIPE, CPU)
+HERE = MeasuredRate("infer", 2.0, "n1", "Xeon", "2026-03-01", "openvino", "fp32", DEFAULT_RECIPE, CPU)
 FP32 = Engine("openvino")
 
 
@@ -42,8 +42,8 @@ def plan(made: Made) -> RunPlan:
     return make_plan(made.campaign)
 
 
-def test_totals_count_what_the_windows_of_all_blocks_are(made: Made, plan: RunPlan) -> None:
-    layout, block = plan.settings.layout, made.campaign.grid.block
+def test_totals_agree_with_the_windows_of_all_blocks(made: Made, plan: RunPlan) -> None:
+    layout, block = plan.resolved.layout, made.campaign.grid.block
     blocks = [b for tile in made.delivery.tiles for b in tile.window.split(block)]
     reads = [read for b in blocks for _, read in layout.windows_of(b)]
     t = plan_totals(plan)
@@ -58,10 +58,10 @@ def test_totals_count_what_the_windows_of_all_blocks_are(made: Made, plan: RunPl
     assert t.output_files == 3 * 6
 
 
-def test_a_gpu_is_as_fast_as_the_slower_of_computing_and_reading(plan: RunPlan) -> None:
+def test_on_gpus_the_slower_of_computing_and_reading_decides(plan: RunPlan) -> None:
     t = replace(plan_totals(plan), computed_pixels=36_000_000_000, read_pixels=1_000_000_000, pixels=800_000_000)
     few, many = (Machine("m", 2, cores, 1, "a100") for cores in (1, 100))
-    slow, fast = (forecast(plan.settings, t, ROUND, m) for m in (few, many))
+    slow, fast = (forecast(plan.resolved, t, ROUND, m) for m in (few, many))
     # 36 000 Mpx at 100 Mpx/s; 1 000 Mpx at 5 and 800 at 20 Mpx/s a core.
     assert (fast.gpu_s, fast.core_s) == (360.0, 240.0)
     start = fast.wall_s - 180.0
@@ -69,21 +69,21 @@ def test_a_gpu_is_as_fast_as_the_slower_of_computing_and_reading(plan: RunPlan) 
     assert slow.wall_s == pytest.approx(start + 180.0), "two cores read in 120 s: the two GPUs still bound it"
     assert fast.cores_a_gpu == pytest.approx(240 / 360)
     assert not slow.starved
-    starved = forecast(plan.settings, replace(t, read_pixels=4_000_000_000), ROUND, few)
+    starved = forecast(plan.resolved, replace(t, read_pixels=4_000_000_000), ROUND, few)
     assert starved.wall_s == pytest.approx(start + (800 + 40) / 2)
     assert starved.starved
-    assert "it waits for them" in "\n".join(starved.lines())
+    assert "so it waits" in "\n".join(starved.lines())
     assert fast.gpu_hours == pytest.approx(2 * fast.wall_s / 3600)
     assert fast.core_hours == pytest.approx(200 * fast.wall_s / 3600)
     assert fast.write_bytes == 400_000_000
 
 
-def test_cores_without_a_gpu_read_compute_and_seal_one_after_the_other(plan: RunPlan) -> None:
+def test_without_gpus_the_cores_read_compute_and_seal_in_turn(plan: RunPlan) -> None:
     t = replace(plan_totals(plan), computed_pixels=100_000_000, read_pixels=50_000_000, pixels=40_000_000)
-    done = forecast(plan.settings, t, replace(ROUND, device=CPU), Machine("m", 1, 2))
+    done = forecast(plan.resolved, t, replace(ROUND, device=CPU), Machine("m", 1, 2))
     assert done.core_s == 1.0 + 10.0 + 2.0
     assert (done.gpu_s, done.gpu_hours, done.cores_a_gpu) == (0.0, 0.0, None)
-    assert done.worker_memory_bytes == plan.settings.memory.total
+    assert done.worker_memory_bytes == plan.resolved.memory.total
     assert json.loads(json.dumps(done.as_json()))["rates"]["seal"] == {
         "value": 20.0,
         "source": "stated: round",
@@ -91,17 +91,17 @@ def test_cores_without_a_gpu_read_compute_and_seal_one_after_the_other(plan: Run
     }
 
 
-def test_nothing_to_do_takes_no_time(plan: RunPlan) -> None:
+def test_a_plan_with_nothing_to_do_takes_no_time(plan: RunPlan) -> None:
     empty = replace(plan.domains[0], tiles=())
-    done = forecast(plan.settings, totals(plan.settings, empty), ROUND, Machine("m", 1, 2, 1, "a100"))
+    done = forecast(plan.resolved, domain_totals(plan.resolved, empty), ROUND, Machine("m", 1, 2, 1, "a100"))
     assert (done.wall_s, done.gpu_s, done.cores_a_gpu, done.write_bytes) == (0.0, 0.0, None, 0)
 
 
-def test_what_was_measured_counts_before_what_is_stated_and_each_says_which(tmp_path: Path) -> None:
+def test_measured_rates_replace_stated_ones_and_name_their_source(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "rates.json"
     assert read_rates(path) == ()
-    record([HERE, replace(HERE, host="n2", value=3.0, at="2026-04-01")], path=path)
-    record([replace(HERE, value=2.5)], path=path)
+    save_rates([HERE, replace(HERE, host="n2", value=3.0, at="2026-04-01")], path=path)
+    save_rates([replace(HERE, value=2.5)], path=path)
     assert sorted(m.value for m in read_rates(path)) == [2.5, 3.0], "a second measurement replaces the first"
     found = find_rates(FP32, network=DEFAULT_RECIPE, measured=read_rates(path))
     assert found.infer == Rate(3.0, "measured on n2 (Xeon) at 2026-04-01")
@@ -115,53 +115,49 @@ def test_what_was_measured_counts_before_what_is_stated_and_each_says_which(tmp_
     assert "not for another" in other.infer.source
 
 
-def test_a_gpu_is_known_by_its_model_on_whichever_host_and_an_unknown_one_is_refused() -> None:
+def test_a_gpu_is_found_by_its_model_and_an_unknown_one_is_refused() -> None:
     bf16 = Engine("torch", "bf16")
     name = "NVIDIA A100-SXM4-80GB"
     measured = [replace(HERE, engine="torch", precision="bf16", device=name, value=410.0)]
-    for asked in ("a100", "A100", name):
-        found = find_rates(bf16, network=DEFAULT_RECIPE, device=asked, on="Opteron", measured=measured)
+    for device in ("a100", "A100", name):
+        found = find_rates(bf16, network=DEFAULT_RECIPE, device=device, on="Opteron", measured=measured)
         assert found.infer == Rate(410.0, f"measured on n1 ({name}) at 2026-03-01")
     stated = find_rates(bf16, network=DEFAULT_RECIPE, device="h100", measured=measured)
     # 989 TFLOPS × 0.3 over 64.7 GFLOP for 512² px.
     assert stated.infer.value == pytest.approx(989e12 * 0.3 / 64.7e9 * 512**2 / 1e6)
-    with pytest.raises(ConfigError, match=r"nothing is known of bf16 on GPU 'v100'.*run `landcover bench` there"):
+    with pytest.raises(ConfigError, match=r"no speed is known for bf16 on GPU 'v100'.*run `landcover bench`"):
         find_rates(bf16, network=DEFAULT_RECIPE, device="v100", measured=measured)
 
 
 def test_a_damaged_file_of_rates_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
     path.write_text('{"rates": [{"what": "infer"}]}')
-    with pytest.raises(StorageError, match=r"rates\.json: no file of rates"):
+    with pytest.raises(StorageError, match=r"rates\.json is damaged"):
         read_rates(path)
 
 
-def test_the_machine_that_plans_is_known_and_another_is_described(plan: RunPlan) -> None:
-    own = this_machine(plan.settings)
-    assert named_machine(plan.settings) == own
+def test_the_machine_is_this_one_or_as_described(plan: RunPlan) -> None:
+    own = this_machine(plan.resolved)
+    assert described_machine(plan.resolved) == own
     assert (own.nodes, own.processor) == (1, processor())
-    other = named_machine(plan.settings, nodes=4, cores=40, gpus=4, gpu="v100")
+    other = described_machine(plan.resolved, nodes=4, cores=40, gpus=4, gpu="v100")
     assert (other.nodes, other.cores, other.gpus, other.gpu, other.processor) == (4, 40, 4, "v100", None)
-    assert rates_for(plan.settings, other, measured=()).device == "v100"
-    assert rates_for(plan.settings, replace(other, gpus=0), measured=()).device == CPU
+    assert rates_for(plan.resolved, other, measured=()).device == "v100"
+    assert rates_for(plan.resolved, replace(other, gpus=0), measured=()).device == CPU
     if not own.gpus:
-        with pytest.raises(ConfigError, match="GPUs of which model"):
-            named_machine(plan.settings, gpus=4)
+        with pytest.raises(ConfigError, match="the model of the 4 GPUs is missing"):
+            described_machine(plan.resolved, gpus=4)
     assert [duration(s) for s in (1, 200, 7500)] == ["1 min", "3 min", "2 h 05 min"]
 
 
-def test_plan_says_why_in_a_line_a_reason_and_all_tiles_when_asked(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_prints_a_line_per_reason_or_per_tile(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "copy"
-    shutil.copytree(made.folder, folder)
-    copied = Made(folder, replace(made.delivery, folder=folder / "delivery"))
-    copied.index()
+    copied = made.copy(folder)
     first = copied.delivery.tiles[0].name
     copied.imagery(first).write_bytes(b"no longer an image")
     cpu = find_rates(Engine("torch"), network="tiny", on=processor(), measured=())
-    record([Measured.inference(cpu.infer.value, Engine("torch"), network="tiny")])
+    save_rates([MeasuredRate.inference(cpu.infer.value, Engine("torch"), network="tiny")])
 
     def printed(*options: str) -> str:
         result = CliRunner().invoke(app, ["plan", str(copied.config), *options])
@@ -170,7 +166,7 @@ def test_plan_says_why_in_a_line_a_reason_and_all_tiles_when_asked(
 
     short = printed("--json", str(folder / "plan.json"))
     (why,) = (line for line in short.splitlines() if "not mapped yet" in line)
-    assert why.startswith("D034_2021: 6 tiles not mapped yet: ")
+    assert why.startswith("D034_2021: 6 tiles to map (not mapped yet): ")
     assert why.endswith("… 2 more")
     assert f"of them will fail: {copied.imagery(first)}" in short
     assert "measured on" in short

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from distributed import Client
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -21,11 +22,9 @@ from pipeline.products.analysis.open_product import open_product
 from pipeline.products.gis.overviews import overview
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.tile.seal import list_sealed
-from pipeline.runs.mapping import run as runs_domain
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.quality.write_reports import write_reports
 from tests.support.browser import outside, screenshot
-from tests.support.campaigns import threads_cluster
 from tests.support.paths import ROOT
 
 DOMAINS = (Domain("D034_2021"), Domain("D030_2024"))
@@ -42,13 +41,12 @@ def verified(config: Path, json_file: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_with_its_halo_the_demo_has_no_seams_and_without_one_it_has(
-    demo: Path, campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: Path, campaign: Campaign, tmp_path: Path, dask_client: Client
 ) -> None:
-    monkeypatch.setattr(runs_domain, "open_cluster", threads_cluster)
     figures = verified(demo, tmp_path / "verify.json")
     for kind, found in figures["seam_ratio"].items():  # type: ignore[attr-defined]
         assert abs(found["ratio"] - 1) <= max(0.03, 3 * found["standard_error"]), kind
-    bare = seams_without_halo(campaign, tmp_path / "bare")
+    bare = seams_without_halo(campaign.on_cluster(scheduler=dask_client.scheduler.address), tmp_path / "bare")
     everywhere = total([bare.window, bare.block, bare.tile]).seam_ratio
     assert everywhere is not None
     assert everywhere.exceeds(1.0)
@@ -88,7 +86,7 @@ def test_an_exceeded_limit_fails_verify_and_maps_nothing_again(demo: Path, tmp_p
 
 def test_a_missing_tile_fails_verify_unless_the_limit_allows_it(demo: Path, tmp_path: Path) -> None:
     campaign = load_campaign(demo)
-    tile = list_sealed(campaign.output.domains / DOMAINS[0], DOMAINS[0], campaign.grid.tile)[0]
+    tile = list_sealed(campaign.product_folder(DOMAINS[0]), DOMAINS[0], campaign.grid.tile)[0]
     aside = tmp_path / tile.item_path.name
     tile.item_path.rename(aside)
     allowing = demo.with_name("allowing.yaml")
@@ -113,7 +111,7 @@ def pages(demo: Path) -> tuple[Path, ...]:
 
 def test_each_domain_and_the_edition_have_a_self_contained_page(pages: tuple[Path, ...], campaign: Campaign) -> None:
     edition = campaign.output.national.resolve() / "editions" / "000001"
-    assert pages == (*(campaign.output.domains / name / "report.html" for name in DOMAINS), edition / "report.html")
+    assert pages == (*(campaign.product_folder(name) / "report.html" for name in DOMAINS), edition / "report.html")
     for path in pages:
         assert outside(path.read_text()) == []
     own, other, nation = (path.read_text() for path in pages)
@@ -145,7 +143,7 @@ def test_the_national_picture_shows_the_owner_of_each_pixel(campaign: Campaign) 
     np.testing.assert_array_equal(picture[:height, :width][plain], first[plain])
     older = plain & (owners == 3421).all((2, 3)) & (first != 0)
     newest = overview(
-        list_sealed(campaign.output.domains / DOMAINS[1], DOMAINS[1], campaign.grid.tile),
+        list_sealed(campaign.product_folder(DOMAINS[1]), DOMAINS[1], campaign.grid.tile),
         "landcover",
         within=NationalGrid.from_json(_record(national)["grid"]).extent,
         side=max(picture.shape),
@@ -159,7 +157,7 @@ def _record(national: Path) -> dict[str, Any]:
 
 
 def test_shares_in_the_report_are_those_of_the_pixels(pages: tuple[Path, ...], campaign: Campaign) -> None:
-    sealed = list_sealed(campaign.output.domains / DOMAINS[0], DOMAINS[0], campaign.grid.tile)
+    sealed = list_sealed(campaign.product_folder(DOMAINS[0]), DOMAINS[0], campaign.grid.tile)
     counts = sum((np.array([s.class_pixels.get(v, 0) for v in range(1, 13)]) for s in sealed), np.zeros(12, np.int64))
     water = 100 * counts[4] / counts.sum()
     swatch = f'<i style="background:{legend.BY_VALUE[5].colour}"></i>water</td><td>{water:.2f} %'

@@ -184,10 +184,10 @@ def test_masked_pixels_are_the_channel_mean_in_int8_too(model: Model, xml: Path)
 
 
 @pytest.mark.slow
-def test_a_campaign_in_int8_is_mapped_and_sealed_once(made: Made, xml: Path) -> None:
+def test_a_campaign_in_int8_is_mapped_and_sealed_once(made: Made, xml: Path, scheduler_option: tuple[str, str]) -> None:
     config = in_int8(made, xml, output=yaml.safe_load(made.config.read_text())["output"] | {"domains": "mapped"})
     name = make_plan(load_campaign(config)).domains[0].tiles[0].tile.name
-    landcover("run", config, "--tile", name)
+    landcover("run", config, "--tile", name, *scheduler_option)
     assert "nothing to do" in landcover("run", config, "--tile", name)
     record = json.loads(next((made.folder / "mapped").rglob("run.json")).read_text())
     assert record["quantized_sha256"] == read_quantized(xml).sha256
@@ -252,7 +252,7 @@ def test_a_campaign_in_int8_must_name_its_network(made: Made) -> None:
     content = yaml.safe_load(made.config.read_text()) | {"precision": "int8"}
     path = made.folder / "nameless.yaml"
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match=r"precision int8 wants model\.quantized"):
+    with pytest.raises(ConfigError, match=r"precision int8 needs model\.quantized"):
         load_campaign(path)
 
 
@@ -267,7 +267,7 @@ def test_predict_runs_it_on_a_raster(made: Made, model: Model, xml: Path, tmp_pa
     assert mapped.shape == (160, 224)
     predictor = OpenVinoPredictor(model, precision="int8", quantized=read_quantized(xml))
     np.testing.assert_array_equal(mapped, layers(predictor, whole)[0])
-    with pytest.raises(ConfigError, match="ask for --precision int8"):
+    with pytest.raises(ConfigError, match="use --precision int8"):
         landcover(*given, "--out", tmp_path, "--quantized", xml)
 
 

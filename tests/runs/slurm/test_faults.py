@@ -1,4 +1,4 @@
-"""Jobs that map, and what ends them: each time the same bytes as never disturbed, and no tile twice."""
+"""Faults of jobs: the products have the same bytes as without a fault, and no tile is mapped twice."""
 
 import re
 import shutil
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.mapping.run import run
@@ -25,11 +26,11 @@ TILES = 5
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
     """A column of tiles, mapped on this machine; tests must not change it."""
     made = make_campaign(tmp_path_factory.mktemp("undisturbed") / "campaign", at=[(row, 0) for row in range(TILES)])
     made.change(cluster={"tiles_in_flight": 1, "threads": 1, "gdal_cache_mb": 64})
-    run(make_plan(made.campaign))
+    run(make_plan(made.campaign), client=dask_client)
     return made
 
 
@@ -102,13 +103,13 @@ def requeued(lab: Lab, job: int) -> None:
     lab.tell("scontrol", "requeue", str(job))
 
 
-def told_to_end(lab: Lab, job: int) -> None:
+def terminated(lab: Lab, job: int) -> None:
     """SIGTERM to everything in the job: workers and scheduler go before the driver can let them finish."""
     lab.tell("scancel", "--full", "--signal=TERM", str(job))
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("fault", [power_cut, preempted, requeued, told_to_end], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", [power_cut, preempted, requeued, terminated], ids=lambda fault: fault.__name__)
 def test_a_disturbed_job_starts_again_and_ends_with_the_same_bytes(
     lab: Lab, fresh: Made, undisturbed: Made, fault: Callable[[Lab, int], None]
 ) -> None:
@@ -124,7 +125,7 @@ def test_a_disturbed_job_starts_again_and_ends_with_the_same_bytes(
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("allowed", [True, False], ids=["requeue", "resubmit"])
-def test_a_job_whose_time_is_up_goes_on_until_all_is_mapped(
+def test_a_job_whose_time_is_up_continues_until_all_is_mapped(
     lab: Lab, fresh: Made, undisturbed: Made, allowed: bool
 ) -> None:
     """By SLURM's own clock: three minutes a start, warned 60 s before, or up to 15 s earlier.
@@ -140,7 +141,7 @@ def test_a_job_whose_time_is_up_goes_on_until_all_is_mapped(
     first = submit(lab, fresh, "--hours", str((3 + more) / 60), slow=slow, **site)
     assert_whole(lab, fresh, undisturbed, seconds=3000)
     (job,) = lab.jobs(first)
-    starts = logs(fresh).count(", start ")
+    starts = logs(fresh).count(", attempt ")
     assert starts >= 3, logs(fresh)
     assert job.restarts == (starts - 1 if allowed else 0)
     assert len(list(fresh.folder.glob("jobs/*/*.log"))) == (1 if allowed else starts)

@@ -266,7 +266,7 @@ def test_a_full_disk_leaves_complete_files_and_the_next_run_resumes(tmp_path: Pa
 def test_two_stages_do_not_share_a_folder(tmp_path: Path) -> None:
     with (
         locked_work_folder(tmp_path / "out"),
-        pytest.raises(LockError, match=r"the staging folder .* is held by process"),
+        pytest.raises(LockError, match=r"the staging folder .* is locked by process"),
         locked_work_folder(tmp_path / "out"),
     ):
         pass

@@ -26,7 +26,7 @@ def make_two_domains(folder: Path, *, tiles: int = 2) -> Made:
 
 
 def write_site(folder: Path, **changes: Any) -> Path:
-    """The lab as a cluster's file."""
+    """The cluster file of the lab."""
     path = folder / "lab.yaml"
     path.write_text(yaml.safe_dump(SITE | changes))
     return path

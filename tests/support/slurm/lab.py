@@ -42,7 +42,7 @@ def why_not() -> str | None:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as `scontrol show job` tells it."""
+    """A job as `scontrol show job` prints it."""
 
     number: int
     state: str
@@ -87,10 +87,10 @@ class Lab:
 
     def jobs(self, number: int) -> tuple[Job, ...]:
         """A job, or all elements of an array, pending, running or ended in the last minutes."""
-        told = self.ask("scontrol", "--oneliner", "show", "job", str(number)).stdout.splitlines()
+        printed = self.ask("scontrol", "--oneliner", "show", "job", str(number)).stdout.splitlines()
         return tuple(
             Job(int(_value(line, "JobId")), _value(line, "JobState"), int(_value(line, "Restarts")), line)
-            for line in told
+            for line in printed
             if line.startswith("JobId=")
         )
 
@@ -108,7 +108,7 @@ class Lab:
         return self.until(number, lambda job: job.state not in going, timeout=timeout)
 
     def crash(self, node: str) -> None:
-        """The node's power goes: its slurmd and all that runs below it, at once; nobody is told."""
+        """The node's power goes: its slurmd and all that runs below it, at once; without a message to anybody."""
         daemon = self._daemons.pop(node)
         os.kill(daemon.pid, signal.SIGSTOP)
         below = _below(daemon.pid)

@@ -1,0 +1,113 @@
+"""The commands `demo`, `bench` and `doctor`: try the pipeline out, measure and check this machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from pipeline.cli.help import argument, command, option
+from pipeline.cli.options import JsonOption, console, count, open_campaign, save_json, say
+from pipeline.durable import write_json
+from pipeline.errors import MachineError
+
+if TYPE_CHECKING:
+    from pipeline.runs.diagnostics.doctor import Check
+
+app = typer.Typer()
+
+
+@command(
+    app,
+    "landcover doctor",
+    "landcover doctor campaign.yaml --json doctor.json",
+    group="Try out and measure this machine",
+)
+def doctor(
+    config: Annotated[Path | None, argument("CONFIG", "A campaign's YAML file.")] = None,
+    domain: Annotated[
+        str | None, option("--domain NAME", "Also write doctor.json into this domain's product folder.")
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Check packages, GDAL, GPUs and SLURM, and what a campaign needs.
+
+    With a campaign, its weights, engine and disks are checked too. On a login node this also downloads weights from a
+    hub into the cache that compute nodes read.
+    """
+    campaign = open_campaign(config, [domain] if domain else None) if config else None
+    from pipeline.runs.diagnostics.doctor import DOCTOR_FILE, diagnose
+
+    findings = diagnose(campaign)
+    save_json(json_file, findings.as_json(), "findings")
+    if campaign and domain:
+        folder = campaign.output.domains / domain
+        write_json(folder / DOCTOR_FILE, findings.as_json())
+    console.print(_table(findings.checks))
+    if findings.failed:
+        raise MachineError(
+            f"{count(len(findings.failed), 'check')} failed on {findings.host}: "
+            f"{', '.join(c.name for c in findings.failed)}. The lines marked → say how to fix this."
+        )
+    say(f"no check failed on {findings.host}")
+
+
+def _table(checks: "tuple[Check, ...]") -> Table:
+    colors = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("", "check", Column("found", overflow="fold"), box=None, pad_edge=False, show_header=False)
+    for c in checks:
+        found = f"{c.found}\n→ {c.remedy}" if c.remedy else c.found
+        table.add_row(Text(c.state, colors[c.state]), c.name, Text(found))
+    return table
+
+
+@command(
+    app,
+    "landcover bench engines halo --out build/bench",
+    group="Try out and measure this machine",
+)
+def bench(
+    names: Annotated[
+        list[str] | None,
+        argument(
+            "NAME",
+            "What to measure: engines, feed, run, halo, quantize (these five by default), gpu, nation, publish, "
+            "rehearsal, train.",
+        ),
+    ] = None,
+    out: Annotated[Path, option("--out FOLDER", "Where results, figures and made-up imagery go.")] = Path(
+        "build/bench"
+    ),
+    data: Annotated[Path, option("--data FOLDER", "Folder with real patches and weights.")] = Path("../shared/data"),
+    quick: Annotated[
+        bool, option("--quick", "Use 1 Mpx instead of 100: a check that it works, not a measurement.")
+    ] = False,
+    full_size: Annotated[
+        bool, option("--full-size", "For rehearsal and publish: tiles of 25 000 px; takes an hour or more.")
+    ] = False,
+) -> None:
+    """Measure speed on this machine.
+
+    Each measurement writes NAME.json and NAME.png. The speeds of engines, feed, run and gpu are also saved in the
+    cache folder, where `landcover plan` finds them.
+    """
+    from pipeline.bench.suite import run_benches
+
+    run_benches(names or (), out=out, data=data, quick=quick, say=say, full_size=full_size)
+
+
+@command(app, "landcover demo --out build/demo", group="Try out and measure this machine")
+def demo(
+    out: Annotated[Path, option("--out FOLDER", "A new folder, or an earlier demo's, which is replaced.")] = Path(
+        "build/demo"
+    ),
+) -> None:
+    """Run the whole pipeline on a small made-up country.
+
+    Takes some minutes: imagery is generated, a small network is trained on part of it, and everything is mapped and
+    published. Afterwards every command can be tried on the demo's campaign.yaml.
+    """
+    from pipeline.demo.walkthrough import run_demo
+
+    run_demo(out, say=say)

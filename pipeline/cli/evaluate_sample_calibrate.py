@@ -1,0 +1,222 @@
+"""The commands `evaluate`, `sample` and `calibrate`: how accurate a network or a map is."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.help import argument, command, option
+from pipeline.cli.options import (
+    DataArgument,
+    EngineOption,
+    FieldOption,
+    MetadataOption,
+    NomenclatureOption,
+    PrecisionOption,
+    RecipeOption,
+    WeightsOption,
+    console,
+    count,
+    log,
+    progress_bar,
+    say,
+    say_next,
+    shown,
+)
+from pipeline.config import DEFAULT_RECIPE
+from pipeline.errors import ConfigError
+from pipeline.legend import BY_VALUE, Nomenclature
+
+if TYPE_CHECKING:
+    from pipeline.runs.accuracy.scoring import EvaluationResult
+
+app = typer.Typer()
+
+PlacesArgument = Annotated[
+    list[Path] | None,
+    argument(
+        "DATA",
+        "With --weights: labelled patches (folders, CSV lists). "
+        "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr).",
+    ),
+]
+EvaluationOutOption = Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")]
+EvaluatedWeightsOption = Annotated[
+    str | None, option("--weights PATH|HUB", "Evaluate this checkpoint on labelled patches.")
+]
+ReferenceOption = Annotated[
+    Path | None, option("--reference FILE", "Compare a map with this raster or these polygons.")
+]
+SampleOption = Annotated[
+    Path | None, option("--sample FILE", "Evaluate a map by an interpreted sample of `landcover sample`.")
+]
+ClassesOption = Annotated[Nomenclature, option("--classes", "Legend in which a map is compared with the reference.")]
+ModeOption = Annotated[
+    Literal["legacy", "present"],
+    option("--mode", "Means over all classes, absent ones counted as 0 (legacy), or over the present ones."),
+]
+UnitsOption = Annotated[
+    Literal["auto", "zones", "patches"], option("--units", "What the bootstrap intervals resample.")
+]
+ProcessesOption = Annotated[int, option("--workers N", "Number of processes.", min=1)]
+AddressOption = Annotated[
+    str | None, option("--scheduler ADDRESS|FILE", "Use a running Dask scheduler instead of --workers.")
+]
+
+
+@command(
+    app,
+    "landcover evaluate flair_1_aerial_test flair_1_labels_test --out evaluation \\\n"
+    "    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
+    "landcover evaluate products/D034_2021 --out evaluation \\\n"
+    "    --reference CoSIA_D034_2021.gpkg --field numero --reference-as cosia",
+    "landcover evaluate --sample sample.gpkg --out accuracy",
+    group="Measure accuracy",
+)
+def evaluate(
+    out: EvaluationOutOption,
+    places: PlacesArgument = None,
+    weights: EvaluatedWeightsOption = None,
+    reference: ReferenceOption = None,
+    sample: SampleOption = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    metadata: MetadataOption = None,
+    reference_as: NomenclatureOption = "flair19",
+    field: FieldOption = "",
+    classes: ClassesOption = "flair12",
+    mode: ModeOption = "legacy",
+    units: UnitsOption = "auto",
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    workers: ProcessesOption = 1,
+    scheduler: AddressOption = None,
+) -> None:
+    """Score a network or a map against reference data.
+
+    Choose one: --weights scores a network on labelled patches, --reference compares a map with a raster or polygons,
+    --sample estimates a map's accuracy and true areas from an interpreted sample.
+    """
+    _check_choice(weights, reference, sample)
+    if sample is not None:
+        _evaluate_sample(sample, out)
+        return
+    from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
+    from pipeline.runs.accuracy.scoring import EvaluationOptions
+
+    network = partial(evaluate_set, recipe=recipe, metadata=metadata, engine=engine, precision=precision)
+    comparison = partial(evaluate_map, nomenclature=reference_as, field=field, classes=classes)
+    options = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler)
+    with progress_bar("evaluate") as progress:
+        if weights is not None:
+            done = network(places or (), weights=weights, out=out, options=options, progress=progress)
+        elif reference is not None:
+            done = comparison(_one_map(places or ()), reference, out=out, options=options, progress=progress)
+    _show_scores(done)
+
+
+def _check_choice(*sources: object) -> None:
+    if sum(given is not None for given in sources) != 1:
+        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
+
+
+def _one_map(places: Sequence[Path]) -> Path:
+    if len(places) != 1:
+        raise ConfigError(f"--reference compares one map, a GeoTIFF or a folder: got {len(places)}")
+    return places[0]
+
+
+def _show_scores(done: "EvaluationResult") -> None:
+    from pipeline.evaluation.metrics import BY_CLASS, MEANS
+
+    given = done.evaluation
+    found = given.scored(given.mode)
+    for name, title in MEANS.items():
+        interval = ""
+        if given.intervals is not None:
+            low, high = given.intervals.means[name]
+            interval = f"  (95 % interval: {100 * low:.2f} – {100 * high:.2f})"
+        say(f"{title:<17} {100 * found[name]:.3f} %{interval}")
+    table = Table("class", *BY_CLASS.values(), box=None, pad_edge=False)
+    for k, name in enumerate(given.names):
+        cells = [f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS]
+        table.add_row(name, *cells)
+    console.print(table)
+    say(f"report: {shown(done.report)} (means in mode {given.mode})")
+
+
+def _evaluate_sample(sample: Path, out: Path) -> None:
+    from pipeline.runs.accuracy.stratified_sample import evaluate_sample
+
+    done = evaluate_sample(sample, out=out)
+    say(f"overall accuracy {done.overall * 100:.2f} %")
+    table = Table("class", "user's, %", "producer's, %", "area, ha", box=None, pad_edge=False)
+    for c in done.classes:
+        table.add_row(c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
+    console.print(table)
+    say("± is the half-width of a 95 % interval")
+    say(f"report: {shown(done.report)}")
+
+
+@command(
+    app,
+    "landcover sample products/D034_2021 --out sample.gpkg --catalog catalog",
+    group="Measure accuracy",
+)
+def sample(
+    place: Annotated[
+        Path, argument("MAP", "A GeoTIFF, a folder of COGs or the national product's folder.", exists=True)
+    ],
+    out: Annotated[Path, option("--out FILE", "The GeoPackage to write.")],
+    size: Annotated[int, option("--size N", "Number of points.", min=2)] = 600,
+    least: Annotated[int, option("--least N", "Smallest number per class.", min=2)] = 30,
+    catalog: Annotated[
+        Path | None, option("--catalog FOLDER", "Input catalog; adds a crop of the imagery to each point.")
+    ] = None,
+    seed: Annotated[int, option("--seed N", "The same seed draws the same points.")] = 2022,
+    workers: ProcessesOption = 1,
+) -> None:
+    """Draw a stratified random sample of a map for interpretation.
+
+    Interpret each point, then give the file to `landcover evaluate --sample`.
+    """
+    from pipeline.runs.accuracy.stratified_sample import sample_map
+
+    with progress_bar("sample") as progress:
+        done = sample_map(
+            place, out=out, size=size, least=least, catalog=catalog, workers=workers, seed=seed, progress=progress
+        )
+    say(f"{count(sum(done.units.values()), 'point')}, {count(done.crops, 'crop')} of imagery: {shown(done.path)}")
+    for value, number in done.units.items():
+        say(f"  {number:>5} {BY_VALUE[value].name}")
+    say("write the FLAIR class number that you see at each point into its attribute `reference`; then")
+    say_next("evaluate", "--sample", done.path, "--out", "accuracy")
+
+
+@command(
+    app,
+    "landcover calibrate validation --out calibrated \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
+    group="Measure accuracy",
+)
+def calibrate(
+    places: DataArgument,
+    weights: WeightsOption,
+    out: Annotated[Path, option("--out FOLDER", "Where the new recipe, a figure and its numbers go.")],
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    metadata: MetadataOption = None,
+) -> None:
+    """Fit the temperature that makes confidences match accuracies.
+
+    Writes a recipe with this temperature. The mapped classes do not change, only the confidences.
+    """
+    from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
+
+    with progress_bar("calibrate") as progress:
+        done = calibrate_set(places, weights=weights, recipe=recipe, out=out, metadata=metadata, progress=progress)
+    errors = f"{100 * done.before.ece:.2f} % → {100 * done.after.ece:.2f} %"
+    say(f"temperature {done.temperature:g}: expected calibration error {errors}, on zones that the fit did not use")
+    say(f"next: set model.recipe in the campaign to {shown(done.recipe)}")
+    if done.after.ece >= done.before.ece:
+        log.warning("the error did not fall: keep the former recipe, or calibrate on labelled patches of more zones")

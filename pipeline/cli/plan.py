@@ -1,0 +1,153 @@
+"""The command `plan`: what a run would map, why, and how long it would take."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.help import command, option
+from pipeline.cli.options import (
+    ConfigArgument,
+    DomainOption,
+    FailedOption,
+    ForceOption,
+    JsonOption,
+    MissingOption,
+    TileOption,
+    console,
+    number_table,
+    open_campaign,
+    same_choice,
+    save_json,
+    say,
+    say_next,
+)
+
+if TYPE_CHECKING:
+    from pipeline.runs.planning.forecast import Forecast
+    from pipeline.runs.planning.plan import RunPlan
+    from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
+
+app = typer.Typer()
+
+TilesOption = Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")]
+NodesOption = Annotated[int, option("--nodes N", "Predict for this many nodes.", min=1)]
+CoresOption = Annotated[int | None, option("--cores N", "Cores per node. By default this machine's.", min=1)]
+GpusOption = Annotated[int | None, option("--gpus N", "GPUs per node. By default this machine's.", min=0)]
+GpuOption = Annotated[str | None, option("--gpu NAME", "Model of the GPUs, such as a100.")]
+
+
+@command(
+    app,
+    "landcover plan campaign.yaml --domain D034_2021",
+    "landcover plan campaign.yaml --nodes 4 --cores 64 --gpus 8 --gpu a100",
+    group="Map",
+)
+def plan(
+    config: ConfigArgument,
+    domain: DomainOption = None,
+    tile: TileOption = None,
+    force: ForceOption = False,
+    failed: FailedOption = False,
+    only_missing: MissingOption = False,
+    all_tiles: TilesOption = False,
+    nodes: NodesOption = 1,
+    cores: CoresOption = None,
+    gpus: GpusOption = None,
+    gpu: GpuOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Show what a run would map, why, and how long it would take.
+
+    Nothing is computed. The speeds come from `landcover bench` if it was run on this machine, otherwise from built-in
+    values; each line says which.
+    """
+    campaign = open_campaign(config, domain, tile)
+    from pipeline.runs.planning.forecast import described_machine, forecast, rates_for
+    from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
+    from pipeline.runs.planning.summary import plan_as_json
+    from pipeline.runs.planning.throughput import read_rates
+    from pipeline.runs.planning.totals import plan_totals
+
+    only = TileFilter(failed=failed, missing=only_missing)
+    planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+    machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
+    rates = rates_for(planned.resolved, machine, measured=read_rates())
+    predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
+    _show_counts(planned)
+    _show_worker(planned.resolved)
+    _show_reasons(planned, all_tiles=all_tiles)
+    _show_forecast(planned, predicted)
+    save_json(json_file, plan_as_json(planned, predicted), "plan")
+    if planned.todo:
+        chosen = {"--domain": domain, "--tile": tile, "--force": force}
+        say_next("run", config, *same_choice(chosen | {"--failed": failed, "--only-missing": only_missing}))
+    else:
+        show_nothing_to_do(chosen=only != ALL_TILES)
+
+
+def show_nothing_to_do(*, chosen: bool) -> None:
+    """Says that a plan is empty; `chosen` if options left out some tiles."""
+    say(f"nothing to do: every {'such ' if chosen else ''}tile is sealed and up to date")
+
+
+def show_stale(planned: "RunPlan") -> None:
+    """Warns of input files that changed since they were indexed."""
+    from pipeline.runs.planning.summary import stale_lines
+
+    for line in stale_lines(planned):
+        say(line)
+
+
+def _show_counts(planned: "RunPlan") -> None:
+    from pipeline.runs.planning.totals import domain_totals
+
+    table = number_table(
+        "domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out"
+    )
+    for d in planned.domains:
+        t = domain_totals(planned.resolved, d)
+        numbers = (t.tiles, t.todo, t.blocks, t.windows, _size(t.read_bytes), f"≤ {_size(t.write_bytes)}")
+        table.add_row(d.name, *map(str, (*numbers, t.input_files, t.output_files)))
+    console.print(table)
+
+
+def _show_worker(s: "ResolvedCampaign") -> None:
+    say(f"engine: {s.engine.name} {s.engine.precision}, {s.engine_threads} threads per worker")
+    say(
+        f"window: {s.layout.window} px (core {s.layout.core}, halo {s.layout.halo}); the network computes "
+        f"{s.layout.overlap_factor:.3f} × the map's pixels"
+    )
+    budgets = {"memory_bytes": s.campaign.cluster.memory_bytes}
+    if s.memory.device:
+        budgets["device_memory_bytes"] = s.campaign.cluster.device_memory_bytes
+    limits = ", ".join(
+        f"{key} is not set" if budget is None else f"{key} allows {budget / 1e9:.2f} GB"
+        for key, budget in budgets.items()
+    )
+    say(f"memory per worker: up to {s.memory}")
+    say(f"memory limit per worker: {limits}")
+
+
+def _show_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
+    from pipeline.runs.planning.summary import group_by_reason
+
+    show_stale(planned)
+    for d in planned.domains:
+        if d.inputs.limits:
+            say(f"{d.name}: exceeds limits of the model card that the campaign accepts: {', '.join(d.inputs.limits)}")
+        for group in group_by_reason(d):
+            for line in group.lines(all_tiles=all_tiles):
+                say(line)
+        for p in d.todo:
+            if p.failure:
+                say(f"{d.name} {p.tile.name} failed in the last run: {p.failure}")
+
+
+def _show_forecast(planned: "RunPlan", predicted: "Forecast") -> None:
+    for line in predicted.lines() if planned.todo else ():
+        say(line)
+
+
+def _size(size_bytes: int) -> str:
+    """`24 MB`, `121 GB`."""
+    return f"{size_bytes / 1e9:.0f} GB" if size_bytes >= 10e9 else f"{size_bytes / 1e6:.0f} MB"

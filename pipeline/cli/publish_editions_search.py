@@ -1,0 +1,200 @@
+"""The commands `publish`, `editions` and `search`: the national product and its catalog."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.help import argument, command, option
+from pipeline.cli.options import (
+    BoxOption,
+    ClusterOption,
+    ConfigArgument,
+    DomainOption,
+    SchedulerOption,
+    WhenOption,
+    WorkersOption,
+    console,
+    count,
+    log,
+    open_campaign,
+    progress_bar,
+    save_json,
+    say,
+    say_next,
+    shown,
+)
+from pipeline.errors import ConfigError
+from pipeline.grid import PIXELS_PER_M
+
+if TYPE_CHECKING:
+    from pipeline.products.national.edition_history import EditionState
+    from pipeline.runs.publishing.publish import PublishedEdition
+
+_YAML = (".yaml", ".yml")
+
+app = typer.Typer()
+
+CatalogArgument = Annotated[
+    Path, argument("CONFIG|FOLDER", "A campaign's YAML file, the national product's folder, or one edition's.")
+]
+ShareOption = Annotated[
+    list[str] | None,
+    option("--min-share CLASS=SHARE", "Smallest share of a class in the tile, 0 to 1. Can be repeated."),
+]
+ConfidenceOption = Annotated[
+    float | None, option("--min-confidence X", "Smallest mean confidence of the tile, 0 to 1.")
+]
+
+
+@command(app, "landcover publish campaign.yaml", group="Check, publish and search")
+def publish(
+    config: ConfigArgument,
+    workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    scheduler: SchedulerOption = None,
+    wait: Annotated[
+        bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
+    ] = False,
+) -> None:
+    """Publish the sealed tiles as a new edition of the national Zarr.
+
+    Unchanged parts are shared with the edition before, so that an edition costs only what changed.
+    """
+    campaign = open_campaign(config).on_cluster(cluster, scheduler)
+    from pipeline.runs.publishing.publish import publish as publish_edition
+
+    with progress_bar("publish") as progress:
+        done = publish_edition(campaign, workers=workers, wait=wait, progress=progress)
+    _show_published(done)
+    say_next("report", config)
+
+
+def _show_published(done: "PublishedEdition") -> None:
+    """Prints which edition is current, what is missing from it, and which domains own its pixels."""
+    for name, tiles in done.unsealed:
+        log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
+    for name in done.left_out:
+        log.warning("%s is not in the campaign and not in this edition; earlier editions still have it", name)
+    for name, km2 in done.undelivered_km2.items():
+        log.info("%s: %.2f km² of its boundary polygon lie outside its delivered tiles", name, km2)
+    say(f"edition {done.edition} is current: {shown(done.store)}")
+    say(f"{count(done.written, 'shard')} written, {done.linked} unchanged")
+    say(f"pixels inside the boundaries of several domains: {_area(done.tally.several)}")
+    say(f"pixels of delivered tiles outside all boundaries: {_area(done.tally.nobody)}")
+    for name, pixels in done.tally.filled.items():
+        say(f"pixels that {name} fills because their owner has no imagery there: {_area(pixels)}")
+
+
+def _area(pixels: int) -> str:
+    return f"{pixels} ({pixels / PIXELS_PER_M**2 / 1e6:.2f} km²)"
+
+
+@command(
+    app,
+    "landcover editions campaign.yaml",
+    "landcover editions campaign.yaml --restore 2",
+    group="Check, publish and search",
+)
+def editions(
+    config: ConfigArgument,
+    restore: Annotated[int | None, option("--restore N", "Make edition N the current one again.")] = None,
+    drop: Annotated[list[int] | None, option("--drop N", "Delete edition N for good. Can be repeated.")] = None,
+    as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
+) -> None:
+    """List, restore or delete editions of the national product."""
+    national = open_campaign(config).output.national
+    from pipeline.products.national.edition_history import history
+    from pipeline.runs.publishing import editions as kept
+
+    if restore is not None:
+        kept.restore(national, restore)
+    if drop:
+        kept.drop(national, drop)
+    states = history(national)
+    if as_json:
+        console.print_json(json.dumps([_as_json(state) for state in states]))
+    elif states:
+        console.print(_table(states))
+    else:
+        say(f"nothing is published in {shown(national)}")
+        say_next("publish", config)
+
+
+def _table(states: "Sequence[EditionState]") -> Table:
+    table = Table("edition", "created", "", "domains", "shards", "own MB", "shared MB", box=None, pad_edge=False)
+    for s in states:
+        sizes = (f"{s.own_bytes / 1e6:.1f}", f"{s.shared_bytes / 1e6:.1f}")
+        e = s.edition
+        current = "current" if s.current else ""
+        table.add_row(str(e.number), e.created, current, str(len(e.domains)), str(len(e.digests)), *sizes)
+    return table
+
+
+def _as_json(state: "EditionState") -> dict[str, object]:
+    edition = state.edition
+    return {
+        "edition": edition.number,
+        "created": edition.created,
+        "current": state.current,
+        "domains": list(edition.domains),
+        "shards": len(edition.digests),
+        "own_bytes": state.own_bytes,
+        "shared_bytes": state.shared_bytes,
+        "path": str(edition.path),
+    }
+
+
+@command(
+    app,
+    "landcover search campaign.yaml --min-share vineyard=0.3 --datetime 2021",
+    "landcover search national --bbox 3.7 43.5 4.0 43.7 --out found.json",
+    group="Check, publish and search",
+)
+def search(
+    where: CatalogArgument,
+    domain: DomainOption = None,
+    bbox: BoxOption = None,
+    when: WhenOption = None,
+    min_share: ShareOption = None,
+    min_confidence: ConfidenceOption = None,
+    out: Annotated[
+        Path | None, option("--out FILE", "Also write the STAC items to this JSON file, for `rustac serve`.")
+    ] = None,
+) -> None:
+    """Find tiles by place, time, class share and confidence.
+
+    The published catalog is searched directly; no server is needed.
+    """
+    shares = _shares(min_share or [])
+    national = open_campaign(where).output.national if where.suffix in _YAML else where
+    from pipeline.products.stac.search import search as find
+    from pipeline.products.tile.stac_item import CONFIDENCE
+
+    with console.status("search"):
+        found = find(
+            national, domains=domain, bbox=bbox, datetime=when, min_share=shares, min_confidence=min_confidence
+        )
+    if len(found):
+        say("confidence  land cover")
+    for item in found:
+        confidence = item.properties.get(CONFIDENCE)
+        rounded = "" if confidence is None else f"{confidence:.2f}"
+        say(f"{rounded:<10}  {shown(item.assets['landcover'].href)}")
+    say(f"{count(len(found), 'tile')} found")
+    save_json(out, found.to_dict(), "items")
+
+
+def _shares(given: list[str]) -> dict[str, float]:
+    """`["vineyard=0.3"]` → `{"vineyard": 0.3}`."""
+    shares = {}
+    for text in given:
+        name, _, share = text.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError as error:
+            raise ConfigError(f"--min-share {text}: expected CLASS=SHARE, such as vineyard=0.3") from error
+    return shares

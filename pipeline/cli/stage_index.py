@@ -1,0 +1,161 @@
+"""The commands `stage` and `index`: from archives to the input catalog."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pipeline.cli.help import argument, command, option
+from pipeline.cli.options import (
+    BD_ORTHO_TILE_M,
+    BoxOption,
+    CatalogOption,
+    OneDomainOption,
+    RecipeOption,
+    TileSizeOption,
+    WhenOption,
+    count,
+    log,
+    progress_bar,
+    say,
+    say_next,
+    shown,
+)
+from pipeline.config import DEFAULT_RECIPE
+
+if TYPE_CHECKING:
+    from pipeline.runs.ingest.stage import StageReport
+    from pipeline.sources.catalog.index import IndexReport
+
+_MOST_NAMED = 5
+"""Ignored files that are named: RGE ALTI has two rasters of sources and distances beside each of its thousands."""
+
+app = typer.Typer()
+
+ArchivesArgument = Annotated[
+    list[Path], argument("ARCHIVE", "7z archives (one volume of each is enough), or folders that are already unpacked.")
+]
+SourcesArgument = Annotated[
+    list[str],
+    argument(
+        "SOURCE",
+        "Folders of deliveries, static STAC catalogs (path or URL of their JSON), or URLs of STAC APIs. "
+        "--collection, --bbox and --datetime choose among STAC items.",
+    ),
+]
+AcceptOption = Annotated[
+    list[str] | None,
+    option("--accept LIMIT", "A limit of the model card that the imagery may exceed. Can be repeated."),
+]
+CollectionOption = Annotated[
+    list[str] | None, option("--collection ID", "Only items of this collection. Can be repeated.")
+]
+
+
+@command(
+    app,
+    "landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ \\\n    --domain D034_2021 --out staged",
+    group="Prepare the imagery",
+)
+def stage(
+    given: ArchivesArgument,
+    domain: OneDomainOption,
+    out: Annotated[
+        Path | None,
+        option(
+            "--out FOLDER", "Where to unpack. By default a folder beside the first archive, named after the domain."
+        ),
+    ] = None,
+    tile_m: TileSizeOption = BD_ORTHO_TILE_M,
+    holes: Annotated[
+        Literal["interpolate", "leave"],
+        option("--holes", "Interpolate holes of the elevation that are up to 25 m wide, or leave them."),
+    ] = "interpolate",
+    remove_small: Annotated[
+        bool, option("--remove-small", "Remove staged elevation files once the height files contain them.")
+    ] = False,
+) -> None:
+    """Unpack IGN's archives and write one height file per tile.
+
+    After an interruption run the same command again: it continues where it stopped.
+    """
+    from pipeline.runs.ingest.stage import stage as stage_all
+
+    done = stage_all(
+        given, domain=domain, out=out, tile_m=tile_m, treatment=holes, remove_small=remove_small, bar=progress_bar
+    )
+    _show_staged(done, domain)
+    size = () if tile_m == BD_ORTHO_TILE_M else ("--tile-m", tile_m)
+    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *size)
+
+
+def _show_staged(done: "StageReport", domain: str) -> None:
+    for sentence in done.notes:
+        log.info("%s", sentence)
+    for name, part in done.unpacked:
+        files, size = count(part.written, "file"), f"{part.size_bytes / 1e9:.2f} GB"
+        say(f"{name}: {files} unpacked in {shown(done.out)} ({size}), {part.kept} already there")
+    heights = count(len(done.heights.written), "height file")
+    say(f"{domain}: {heights} written in {shown(done.heights.folder)}, {done.removed} elevation files removed")
+
+
+@command(
+    app,
+    "landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog",
+    group="Prepare the imagery",
+)
+def index(
+    sources: SourcesArgument,
+    domain: OneDomainOption,
+    catalog: CatalogOption,
+    tile_m: TileSizeOption = BD_ORTHO_TILE_M,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    accept: AcceptOption = None,
+    collections: CollectionOption = None,
+    bbox: BoxOption = None,
+    when: WhenOption = None,
+) -> None:
+    """Check the imagery and write the input catalog of STAC items.
+
+    The catalog is created if missing; each tile gets one item. Names, headers and pixel levels are checked against
+    what the model's recipe expects.
+    """
+    from pipeline.runs.ingest.index import index_domain
+    from pipeline.sources.catalog.index import Query
+
+    query = Query(tuple(collections or ()), bbox, when)
+    with progress_bar("index") as progress:
+        report = index_domain(
+            sources,
+            domain=domain,
+            catalog=catalog,
+            tile_m=tile_m,
+            recipe=recipe,
+            accept=accept or (),
+            query=query,
+            progress=progress,
+        )
+    _show_indexed(report, domain)
+
+
+def _show_indexed(report: "IndexReport", domain: str) -> None:
+    for sentence, tiles in _grouped(report.notes).items():
+        log.info("%s (%s)", sentence, tiles)
+    for path in report.ignored[:_MOST_NAMED]:
+        log.warning("ignored %s: not the name of a delivered file", path)
+    if len(report.ignored) > _MOST_NAMED:
+        log.warning("ignored %d more rasters for the same reason", len(report.ignored) - _MOST_NAMED)
+    tiles, files = count(len(report.tiles), "tile"), count(report.files, "file")
+    say(f"{domain}: {tiles}, {files}, {report.size_bytes / 1e9:.2f} GB indexed in {shown(report.catalog / domain)}")
+    if report.limits:
+        say(f"to map this domain the campaign needs accept_limits: [{', '.join(report.limits)}]")
+    say("next: name this catalog and domain in a campaign.yaml, then landcover plan campaign.yaml")
+
+
+def _grouped(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Each sentence once, with the tiles that it is about."""
+    tiles: dict[str, list[str]] = {}
+    for tile, sentence in notes:
+        tiles.setdefault(sentence, []).append(tile)
+    return {s: ", ".join(t[:3]) + (f" and {len(t) - 3} more tiles" if len(t) > 3 else "") for s, t in tiles.items()}

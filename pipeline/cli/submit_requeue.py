@@ -1,0 +1,127 @@
+"""The commands `submit` and `requeue`: a campaign on a SLURM cluster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.help import command, option
+from pipeline.cli.options import (
+    ConfigArgument,
+    DomainOption,
+    MissingOption,
+    OneDomainOption,
+    console,
+    count,
+    log,
+    open_campaign,
+    say,
+    say_next,
+    shown,
+)
+from pipeline.domain import Domain
+
+if TYPE_CHECKING:
+    from pipeline.runs.slurm.submit import Submission
+
+app = typer.Typer()
+
+SiteOption = Annotated[str, option("--cluster NAME|FILE", "A name under configs/clusters, or such a YAML file.")]
+AccountOption = Annotated[str | None, option("--account NAME", "The project whose hours are charged.")]
+QosOption = Annotated[str | None, option("--qos NAME", "One of the QoS that the cluster's file lists.")]
+HoursOption = Annotated[float | None, option("--hours N", "Time limit of a job, instead of the predicted one.")]
+JobGpusOption = Annotated[int | None, option("--gpus N", "GPUs per node, instead of the predicted number.")]
+PublishOption = Annotated[
+    bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
+]
+DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without submitting or asking SLURM anything.")]
+
+
+@command(
+    app,
+    "landcover submit campaign.yaml --cluster generic --dry-run",
+    "landcover submit campaign.yaml --cluster jean-zay-a100 --account xxx",
+    group="Map",
+)
+def submit(
+    config: ConfigArgument,
+    cluster: SiteOption,
+    account: AccountOption = None,
+    domain: DomainOption = None,
+    only_missing: MissingOption = False,
+    qos: QosOption = None,
+    hours: HoursOption = None,
+    gpus: JobGpusOption = None,
+    publish: PublishOption = True,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Submit a campaign to SLURM, one job per domain.
+
+    A last job publishes. A job that reaches its time limit goes back into the queue until its domain is mapped.
+    Domains that already have a job in the queue are skipped.
+    """
+    campaign = open_campaign(config, domain)
+    from pipeline.cluster.slurm.queue import queued_jobs
+    from pipeline.runs.slurm.submit import JobOptions, prepare
+    from pipeline.runs.slurm.submit import submit as submit_jobs
+
+    options = JobOptions(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
+    queued = () if dry_run else queued_jobs(campaign.output.domains)
+    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=options, queued=queued)
+    for sentence in prepared.skipped:
+        log.info("skipped %s", sentence)
+    if not prepared.domains:
+        say("nothing to submit")
+        return
+    _show_request(prepared)
+    if dry_run:
+        _show_scripts(prepared)
+        return
+    for job, (name, _) in zip(submit_jobs(prepared, campaign), prepared.scripts, strict=True):
+        say(f"job {job}: {shown(prepared.folder / name)}")
+    say(f"logs: {shown(prepared.folder)}/*.log")
+    say_next("status", config)
+
+
+def _show_request(prepared: "Submission") -> None:
+    from pipeline.runs.planning.forecast import duration
+
+    r = prepared.request
+    size = f"{count(r.nodes, 'node')} with {count(r.cores, 'core')}"
+    size += f" and {count(r.gpus, 'GPU')}" if r.gpus else ""
+    say(f"{count(len(prepared.domains), 'domain')}, one job each: {', '.join(prepared.domains)}")
+    say(f"each job: {size}, up to {r.minutes} min, warned {r.lead_s} s before its end")
+    say(f"predicted time of the largest domain: {duration(prepared.expected_s)}")
+
+
+def _show_scripts(prepared: "Submission") -> None:
+    for name, content in prepared.scripts:
+        console.rule(name)
+        say(content)
+    say("dry run: nothing was submitted")
+
+
+@command(app, "landcover requeue campaign.yaml --domain D034_2021 --exit-code 5", group="Map")
+def requeue(
+    config: ConfigArgument,
+    domain: OneDomainOption,
+    exit_code: Annotated[int, option("--exit-code N", "The exit code of `landcover run` in this job.")],
+    resubmit: Annotated[
+        Path | None,
+        option(
+            "--resubmit FILE",
+            "The job's script, to be submitted again on clusters that do not allow requeueing.",
+            envvar="RESUBMIT",
+        ),
+    ] = None,
+) -> None:
+    """Put the current job back into the queue (job scripts call this).
+
+    Only if its run left tiles to map and made progress; otherwise the job ends with the run's exit code.
+    """
+    from pipeline.runs.slurm.requeue import RESTART_CODES, restart_job
+
+    if exit_code not in RESTART_CODES:
+        raise typer.Exit(exit_code)
+    job = restart_job(open_campaign(config), Domain(domain), resubmit=resubmit)
+    say(f"{domain}: tiles are left to map; job {job} continues")

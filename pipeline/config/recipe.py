@@ -1,0 +1,116 @@
+"""The recipe of a network: which bands it reads, how they are normalised, and which of its classes may appear."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from pipeline import legend
+from pipeline.config.section import Section, find_config, read_yaml
+
+DEFAULT_RECIPE = "flair-inc_rgbie_12cl_resnet34-unet"
+Band = Literal["red", "green", "blue", "nir", "elevation"]
+Architecture = Literal[
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "pan",
+    "deeplabv3",
+    "deeplabv3plus",
+    "upernet",
+    "segformer",
+]
+"""Decoders of segmentation-models-pytorch that work with any encoder, under that library's names."""
+
+_POOLING: frozenset[Architecture] = frozenset({"manet", "pspnet", "pan", "deeplabv3", "deeplabv3plus", "upernet"})
+"""Decoders with attention or pooling over the whole window."""
+
+
+class Recipe(Section):
+    """Bands, normalisation and classes of a network.
+
+    Every value here changes bytes of a product, so the whole recipe is part of the fingerprint.
+    """
+
+    name: str = Field(pattern=r"^[\w.\-]+$")
+    """Name of the recipe: letters, digits, `_`, `-` and `.`."""
+    architecture: Architecture = "unet"
+    """Decoder of segmentation-models-pytorch."""
+    encoder: str = "resnet34"
+    """Name of the encoder in segmentation-models-pytorch."""
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    """Channels of the U-Net's five decoder blocks. Other architectures ignore it."""
+    stride: int = Field(default=32, ge=1)
+    """Stride of the network in pixels. Windows begin on its multiples, because the map depends on where they begin."""
+    bands: tuple[Band, ...] = ("red", "green", "blue", "nir", "elevation")
+    """Input channels, in the network's order."""
+    mean: tuple[float, ...]
+    """Mean of each channel, on the scale 0..255."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel, on the scale 0..255; above 0."""
+    logits: int = Field(default=19, ge=2, le=19)
+    """Output channels of the network; logit i belongs to FLAIR class i + 1."""
+    live: tuple[int, ...]
+    """FLAIR values 1..19 that may appear in a map. All other logits are masked before the argmax."""
+    height_step_m: float = Field(default=0.2, gt=0)
+    """Metres of height for one unit of the elevation band, whose values are clipped to 0..255."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Logits are divided by this number before the softmax: a value above 1 lowers confidences. `landcover calibrate`
+    fits it. It changes no pixel's class."""
+    licence: str = "etalab-2.0"
+    """Licence of the weights (SPDX identifier in lower case)."""
+    citation: str = ""
+    """Citation of the weights, written into each product."""
+    doi: str = ""
+    """DOI of the citation."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        n = len(self.bands)
+        if len(set(self.bands)) != n:
+            raise ValueError(f"bands {self.bands} list a band twice")
+        if len(self.mean) != n or len(self.std) != n:
+            raise ValueError(f"expected {n} means and stds, one per band, found {len(self.mean)} and {len(self.std)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"stds must be above 0, found {self.std}")
+        if len(self.live) < 2 or any(v not in legend.BY_VALUE or v > self.logits for v in self.live):
+            raise ValueError(f"live must list two or more FLAIR values of 1..{self.logits}, found {self.live}")
+        if tuple(sorted(set(self.live))) != self.live:
+            raise ValueError(f"live must be ascending and list each value once, found {self.live}")
+        return self
+
+    @property
+    def pools_whole_window(self) -> bool:
+        """Whether each pixel's class depends on its whole window, so that seams show where two windows meet.
+
+        Decided by the decoder. An encoder may do the same (squeeze-and-excitation, attention); its name does not tell.
+        """
+        return self.architecture in _POOLING
+
+    @model_serializer(mode="wrap")
+    def _omit_neutral_temperature(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out a temperature of 1: maps made before the field existed keep their fingerprints."""
+        content: dict[str, Any] = dump(self)
+        if self.temperature == 1.0:
+            content.pop("temperature", None)
+        return content
+
+
+def load_recipe(name_or_path: str, *, base: Path = Path()) -> Recipe:
+    """Reads a recipe by its name in `configs/models/`, or by the path of its YAML file.
+
+    Args:
+        name_or_path: a shipped recipe's name, or a path.
+        base: the folder at which a relative path starts.
+
+    Raises:
+        ConfigError: there is no such recipe, or it is not valid.
+
+    Example:
+        >>> load_recipe(DEFAULT_RECIPE).bands
+        ('red', 'green', 'blue', 'nir', 'elevation')
+    """
+    return read_yaml(Recipe, find_config(name_or_path, folder="models", kind="recipe", base=base))

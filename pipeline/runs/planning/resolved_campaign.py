@@ -1,0 +1,106 @@
+"""The resolved campaign: recipe, layout, engine and loaded weights, settled once before anything is planned or run."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline import fingerprint
+from pipeline.cluster import engine_threads
+from pipeline.config import Campaign, Recipe
+from pipeline.grid import CRS, Layout, Tile, Window
+from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
+from pipeline.inference.memory_projection import Projection, projected_memory
+from pipeline.model import Model, load
+from pipeline.sources.domain_inputs import DomainInputs
+
+
+@dataclass(frozen=True)
+class ResolvedCampaign:
+    """A campaign with everything that its YAML file only names. It is the same for all of its tiles."""
+
+    campaign: Campaign
+    recipe: Recipe
+    layout: Layout
+    engine: Engine
+    engine_threads: int
+    model: Model
+    """Loaded, so that weights that do not fit stop a campaign before anything starts."""
+    stand_in: Predictor | None = None
+    """Replaces the engine's predictor: a rehearsal's network that costs nothing. No campaign can set it, and no
+    fingerprint contains it, so tiles that it mapped must not be kept."""
+
+    @property
+    def method(self) -> Method:
+        """How the blocks of a tile are mapped."""
+        return Method(self.model, self.layout, self.campaign.grid.block, self.engine)
+
+    @property
+    def memory(self) -> Projection:
+        """The largest memory that a worker uses, on a machine with as many GPUs as this one."""
+        grid, cluster = self.campaign.grid, self.campaign.cluster
+        return projected_memory(
+            self.layout,
+            self.engine,
+            bands=len(self.recipe.bands),
+            block=grid.block,
+            tile=grid.tile,
+            threads=cluster.threads,
+            tiles_in_flight=cluster.tiles_in_flight,
+            gdal_cache_mb=cluster.gdal_cache_mb,
+            gpu=on_gpu(self.engine),
+        )
+
+    def check_memory(self) -> Projection:
+        """Compares `memory` with the limits of the campaign's cluster, and returns it.
+
+        Raises:
+            ConfigError: a worker would exceed `cluster.memory_bytes` or `cluster.device_memory_bytes`.
+        """
+        memory, cluster = self.memory, self.campaign.cluster
+        memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
+        return memory
+
+    def read_window(self, tile: Tile) -> Window:
+        """The pixels that the tile's windows read. They may lie outside the domain."""
+        return self.layout.read_of_block(tile.window)
+
+    def fingerprint(self, tile: Tile, inputs: DomainInputs) -> str:
+        """The tile's fingerprint: a digest of everything that its bytes depend on, neighbouring inputs among it."""
+        return fingerprint.digest(self._fingerprinted(tile, inputs))
+
+    def depends_on(self, tile: Tile, inputs: DomainInputs) -> tuple[tuple[str, str], ...]:
+        """(name, digest) of each part of the fingerprint. A later plan finds out by them what changed."""
+        return tuple((name, fingerprint.digest(value)) for name, value in self._fingerprinted(tile, inputs).items())
+
+    def _fingerprinted(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
+        parts = {
+            "version": fingerprint.PRODUCT_VERSION,
+            "weights": self.model.weights_hash,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "layout": asdict(self.layout),
+            "engine": self.engine.content,
+            "tile": asdict(tile.window),
+            "inputs": inputs.inputs_digest(self.read_window(tile)),
+        }
+        # Other lattices only: tiles of the national lattice were sealed before others existed.
+        return parts if inputs.crs == CRS else parts | {"crs": inputs.crs}
+
+
+def resolve(campaign: Campaign) -> ResolvedCampaign:
+    """Reads the recipe, loads the weights, and settles layout, engine and threads of a campaign.
+
+    Raises:
+        ConfigError: the recipe is not valid, or sizes do not fit each other or the network's stride.
+        EngineError: the engine is not installed, or the quantized network was made from other weights.
+        WeightsError: the weights are missing, or do not fit the recipe.
+    """
+    recipe = campaign.recipe()
+    layout = campaign.grid.layout(recipe.stride)
+    model = load(campaign.weights, recipe)
+    engine = resolve_engine(
+        campaign.engine,
+        precision=campaign.precision,
+        quantized=campaign.model.quantized,
+        model=model,
+        compiled=campaign.torch_compile,
+    )
+    return ResolvedCampaign(campaign, recipe, layout, engine, engine_threads(campaign), model)

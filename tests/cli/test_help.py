@@ -1,0 +1,62 @@
+"""`--help` of every command at 80 columns, and how paths, counts and the next command are printed."""
+
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.cli.options import count, same_choice, say_next, shown
+
+COMMANDS = sorted(getattr(typer.main.get_command(app), "commands", ()))
+
+
+def help_of(*words: str) -> list[str]:
+    done = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.exception
+    return done.output.splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_into_80_columns_and_breaks_no_word(command: str) -> None:
+    lines = help_of(command)
+    assert [line for line in lines if len(line) > 80] == []
+    assert [line for line in lines if line.endswith("-")] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_values_in_words_and_not_as_python_types(command: str) -> None:
+    text = "\n".join(help_of(command))
+    for type_name in ("<bool>", "<str>", "<int>", "<int ", "<path>", "<float", "<list"):
+        assert type_name not in text
+
+
+def test_choices_stay_on_one_line() -> None:
+    assert any("<flair19|flair15|flair12|cosia|flair-hub>" in line for line in help_of("evaluate"))
+
+
+def test_the_list_of_commands_has_one_line_each_under_a_heading() -> None:
+    lines = help_of()
+    for command in COMMANDS:
+        (line,) = (line for line in lines if line.startswith(f"  {command} "))
+        assert len(line) <= 80
+    assert {"Map:", "Measure accuracy:", "Exit codes:"} <= set(lines)
+
+
+def test_paths_are_shown_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "products" / "report.html") == "products/report.html"
+    assert shown(tmp_path.parent / "elsewhere") == str(tmp_path.parent / "elsewhere")
+    assert shown("https://server/map.tif") == "https://server/map.tif"
+
+
+def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    say_next(
+        "run", Path("my campaign.yaml"), *same_choice({"--domain": ["D034_2021"], "--tile": None, "--force": True})
+    )
+    assert capsys.readouterr().out == "next: landcover run 'my campaign.yaml' --domain D034_2021 --force\n"
+
+
+def test_counts_are_singular_or_plural() -> None:
+    assert [count(n, "tile") for n in (0, 1, 2)] == ["0 tiles", "1 tile", "2 tiles"]
