@@ -120,16 +120,29 @@ class Window:
         cols = rows if cols is None else cols
         return Window.from_edges(self.row - rows, self.col - cols, self.bottom + rows, self.right + cols)
 
+    def within(self, outer: "Window") -> "Window":
+        """This window in pixels from the first corner of `outer`."""
+        return Window(self.row - outer.row, self.col - outer.col, self.height, self.width)
+
     def slices_in(self, outer: "Window") -> tuple[slice, slice]:
         """(rows, columns) of this window inside an array that covers `outer`."""
-        row, col = self.row - outer.row, self.col - outer.col
-        return slice(row, row + self.height), slice(col, col + self.width)
+        return self.within(outer).slices
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """(rows, columns) in an array whose first pixel is (0, 0)."""
+        return slice(self.row, self.bottom), slice(self.col, self.right)
+
+    def strips(self, rows: int) -> Iterator["Window"]:
+        """The parts of `rows` rows over all columns, from the north; the last may be lower."""
+        for row in range(self.row, self.bottom, rows):
+            yield Window.from_edges(row, self.col, min(row + rows, self.bottom), self.right)
 
     def split(self, size: int) -> Iterator["Window"]:
         """The parts of `size` × `size` from the north-west, row by row; smaller at the far edges."""
-        for row in range(self.row, self.bottom, size):
+        for strip in self.strips(size):
             for col in range(self.col, self.right, size):
-                yield Window.from_edges(row, col, min(row + size, self.bottom), min(col + size, self.right))
+                yield Window.from_edges(strip.row, col, strip.bottom, min(col + size, self.right))
 
 
 def union(windows: list[Window]) -> Window:

@@ -68,6 +68,18 @@ def test_intersection_and_union_agree_with_sets_of_pixels(a: Window, b: Window) 
     assert a.contains(b) == (pixels(a) >= pixels(b))
 
 
+@given(windows, st.integers(1, 9))
+def test_strips_cover_a_window_once_from_the_north(window: Window, rows: int) -> None:
+    strips = list(window.strips(rows))
+    assert union(strips) == window
+    assert sum(s.pixels for s in strips) == window.pixels
+    assert strips == sorted(strips)
+    array = np.arange(400).reshape(20, 20)
+    inner = Window(3, 4, 5, 6)
+    np.testing.assert_array_equal(array[inner.slices], array[3:8, 4:10])
+    np.testing.assert_array_equal(array[inner.slices], array[inner.slices_in(Window(0, 0, 20, 20))])
+
+
 @given(windows, layouts())
 def test_the_cores_of_all_windows_cover_the_domain_exactly_once(domain: Window, layout: Layout) -> None:
     seen = np.zeros(domain.shape, int)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterWindow
 
 from pipeline.bench.machine import Usage, measure, set_gdal_cache
-from pipeline.grid import CRS, Window
+from pipeline.grid import Window
 from pipeline.legend import LAYERS
 from pipeline.products.tile.cog import write_cog
 from pipeline.sources.domain_inputs import Asset
@@ -75,12 +76,12 @@ def seal_again(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) 
     """Writes a tile's two layers once more into another folder: COGs, overviews and checksums, nothing else."""
     layers = [read_layer(path) for path in cogs]
     with rasterio.open(cogs[0]) as file:
-        transform = tuple(file.transform)[:6]
+        geobox = GeoBox.from_rio(file)
 
     def work() -> None:
         for name, pixels in zip(LAYERS, layers, strict=True):
             path = folder / f"{name}.tif"
-            write_cog(path, pixels, layer=name, transform=transform, crs=CRS, live=live, tags={})
+            write_cog(path, pixels, layer=name, geobox=geobox, live=live, tags={})
 
     return measure(work)[1]
 

@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterWindow
 from torch.utils.data import DataLoader, Dataset
 
@@ -59,7 +60,7 @@ def map_as_ign(model: Model, raster: Path, out: Path, *, threads: int, loaders: 
         loaders: processes that read and scale, forked; 0 reads in this one.
     """
     with rasterio.open(raster) as file:
-        side, transform = file.width, tuple(file.transform)[:6]
+        side, geobox = file.width, GeoBox(file.shape, file.transform, CRS)
     torch.set_num_threads(threads)
     recipe = model.recipe
     windows = Windows(raster, recipe.mean, recipe.std, side)
@@ -68,7 +69,7 @@ def map_as_ign(model: Model, raster: Path, out: Path, *, threads: int, loaders: 
 
     def work() -> None:
         classes = _loop(model, loader, side)
-        write_cog(out, classes, layer="landcover", transform=transform, crs=CRS, live=recipe.live, tags={})
+        write_cog(out, classes, layer="landcover", geobox=geobox, live=recipe.live, tags={})
 
     return measure(work)[1]
 

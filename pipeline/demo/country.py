@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterWindow
 
 from pipeline import legend
 from pipeline.demo.delivery_writer import Vintage, write_checksums, write_raster, write_tile
@@ -24,6 +22,7 @@ from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.grid import PIXELS_PER_M, Tile, Window, union
+from pipeline.products.tile.cog import open_cog
 from pipeline.progress import SILENT, Progress
 
 ORIGIN = (-6_285_000 * PIXELS_PER_M, 785_000 * PIXELS_PER_M)
@@ -87,12 +86,11 @@ class DeliveredDomain:
     def read_truth(self, window: Window) -> NDArray[np.uint8]:
         """The true classes of a lattice window: uint8 (y, x), 0 beyond the domain's tiles."""
         truth = np.full(window.shape, legend.NODATA, np.uint8)
-        with rasterio.open(self.truth) as file:
-            own = Window.from_bounds(tuple(file.bounds))
+        with open_cog(self.truth) as cog:
+            own = Window.from_bounds(tuple(cog.dataset.bounds))
             part = window.intersect(own)
             if part.pixels:
-                place = RasterWindow.from_slices(*part.slices_in(own))
-                truth[part.slices_in(window)] = file.read(1, window=place)
+                truth[part.slices_in(window)] = cog.read(part.within(own))
         return truth
 
 

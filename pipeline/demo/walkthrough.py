@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import yaml
 from numpy.typing import NDArray
 
@@ -27,8 +26,9 @@ from pipeline.durable import write_json
 from pipeline.errors import ConfigError, VerifyFailed
 from pipeline.evaluation.seams import total
 from pipeline.grid import Tile
+from pipeline.products.analysis.open_product import open_product
 from pipeline.products.assessment.edge_changes import Seams
-from pipeline.products.national.zarr_store import open_national
+from pipeline.products.tile.cog import read_cog
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
@@ -209,9 +209,7 @@ def _confusion(campaign: Campaign, domain: DeliveredDomain, tile_size: int) -> N
     """int64 (truth, map) counts of FLAIR values over a domain's held-out tiles; no data is left out."""
     counts = np.zeros((20, 20), np.int64)
     for name in domain.held_out:
-        path = campaign.product_folder(domain.name) / f"{domain.name}-{name}-landcover.tif"
-        with rasterio.open(path) as cog:
-            mapped = cog.read(1)
+        mapped = read_cog(campaign.product_folder(domain.name) / f"{domain.name}-{name}-landcover.tif")
         truth = domain.read_truth(Tile.named(name, tile_size).window)
         known = (mapped != legend.NODATA) & (truth != legend.NODATA)
         pairs = truth[known].astype(np.int64) * 20 + mapped[known]
@@ -221,7 +219,7 @@ def _confusion(campaign: Campaign, domain: DeliveredDomain, tile_size: int) -> N
 
 def _shares(campaign: Campaign, recipe: Recipe) -> dict[str, float]:
     """Share of each class in what the national product maps."""
-    landcover = open_national(campaign.output.national)["landcover"].values
+    landcover = open_product(campaign.output.national)["landcover"].values
     counts = np.bincount(landcover.ravel(), minlength=20)
     return {c.name: float(counts[c.value] / counts[1:].sum()) for c in legend.classes(recipe.live)}
 
@@ -242,7 +240,7 @@ def _compare_seams(campaign: Campaign, own: Seams, folder: Path, say: Say) -> di
 
 def _draw(path: Path, campaign: Campaign, country: Country, recipe: Recipe) -> Path:
     """Image, truth and map side by side, each pixel from the domain that owns it."""
-    national = open_national(campaign.output.national)
+    national = open_product(campaign.output.national)
     step, window = _PREVIEW_STEP, country.window
     owner = national["domain"].values[::step, ::step]
     image = np.full((*owner.shape, 3), 255, np.uint8)

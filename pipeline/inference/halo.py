@@ -3,25 +3,27 @@
 One task a block yields one stacked (layer, y, x) array; the Dataset's variables are views of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
+import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
 from dask.base import normalize_token, tokenize
 from numpy.typing import NDArray
+from odc.geo.xr import xr_coords
 
 from pipeline import legend
 from pipeline.config import EngineName, Recipe
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Layout, Window, union
-from pipeline.inference.array_source import ArraySource, coordinates, mosaic_behind
+from pipeline.inference.array_source import ArraySource, mosaic_behind
 from pipeline.inference.predictor import TORCH, Engine, Predictor, predictor_for, resolve_engine
 from pipeline.legend import LAYERS
 from pipeline.model import Model
-from pipeline.sources.reading.mosaic import Pixels, Source
+from pipeline.sources.reading.mosaic import GeoSource, Pixels, Source
 
 BATCH_PIXELS = 2_848 * 2_848
 """Windows of one shape go to the engine together up to this many pixels: memory as of one large window."""
@@ -47,7 +49,7 @@ class Method:
 
 
 def predict(
-    image: Source | xr.DataArray,
+    image: GeoSource | xr.DataArray,
     model: Model,
     *,
     layout: Layout | None = None,
@@ -83,7 +85,7 @@ def predict(
         image = source
     _check_bands(image.bands, model.recipe)
     stack = predict_stack(image, method, window=image.window)
-    return _dataset(stack, coordinates(image.window, image.transform, image.crs), model.recipe)
+    return _dataset(stack, xr_coords(image.geobox, dims=("y", "x")), model.recipe)
 
 
 def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
@@ -235,7 +237,7 @@ def _predict_array(image: xr.DataArray, method: Method) -> xr.Dataset:
         stack = predict_stack(source, method, window=window)
     else:
         stack = _predict_overlapped(image.data, window, nodata, method)
-    return _dataset(stack, image.isel(band=0, drop=True), recipe)
+    return _dataset(stack, image.isel(band=0, drop=True).coords, recipe)
 
 
 def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, method: Method) -> da.Array:
@@ -260,8 +262,8 @@ def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, 
     return stack
 
 
-def _dataset(stack: da.Array, like: xr.DataArray, recipe: Recipe) -> xr.Dataset:
-    """Names the layers of a stack and puts them on the coordinates of `like` (y, x)."""
+def _dataset(stack: da.Array, coords: Mapping[Hashable, xr.DataArray], recipe: Recipe) -> xr.Dataset:
+    """Names the layers of a stack and gives them `y`, `x` and `spatial_ref` where `coords` has them."""
     live = legend.classes(recipe.live)
     attributes: dict[str, dict[str, Any]] = {
         "landcover": {
@@ -272,8 +274,8 @@ def _dataset(stack: da.Array, like: xr.DataArray, recipe: Recipe) -> xr.Dataset:
         "confidence": {"long_name": "round(255 × greatest softmax over the live classes); 0 is no data"},
     }
     variables = {name: (("y", "x"), stack[i], attributes[name]) for i, name in enumerate(LAYERS)}
-    coords = {name: like.coords[name] for name in ("y", "x", "spatial_ref") if name in like.coords}
-    dataset = xr.Dataset(variables, coords=coords, attrs={"recipe": recipe.name})
+    kept = {name: coords[name] for name in ("y", "x", "spatial_ref") if name in coords}
+    dataset = xr.Dataset(variables, coords=kept, attrs={"recipe": recipe.name})
     for layer in LAYERS:
         dataset[layer] = dataset[layer].rio.write_nodata(legend.NODATA)
     return dataset

@@ -1,5 +1,5 @@
-"""What is delivered: COGs and their STAC items per tile, and the national Zarr.
+"""The product: COGs with a STAC item for each tile, and the national Zarr that is published from them.
 
-`item.seal` writes a tile, `item.check` proves it whole; `national.plan_edition` decides what a publish
-changes, `edition` writes it, and `store.open_national` reads it.
+`tile.seal` writes a tile and `tile.verify` checks it. `national.publish_plan` finds what a publish changes,
+`national.edition_writer` and `national.shard_writer` write it. `analysis.open_product` opens all of it in xarray.
 """

@@ -6,13 +6,14 @@
 from pipeline.sources.catalog.index import IndexReport, index, open_domain
 from pipeline.sources.domain_inputs import BANDS, Asset, DomainInputs, Fill, InputTile
 from pipeline.sources.reading.mosaic import Mosaic
-from pipeline.sources.reading.raster import Pixels, Raster, Source
+from pipeline.sources.reading.raster import GeoSource, Pixels, Raster, Source
 
 __all__ = [
     "BANDS",
     "Asset",
     "DomainInputs",
     "Fill",
+    "GeoSource",
     "IndexReport",
     "InputTile",
     "Mosaic",

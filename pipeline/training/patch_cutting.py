@@ -6,11 +6,12 @@ from pipeline.config import load_recipe
 from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError
+from pipeline.geobox import lattice_geobox
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.index import open_domain
 from pipeline.sources.labels.patches import Patch, write_patch
-from pipeline.sources.labels.reference import Grid, Reference
+from pipeline.sources.labels.reference import Reference
 from pipeline.sources.reading.mosaic import Mosaic
 
 
@@ -56,14 +57,14 @@ def cut_patches(
     progress.start(len(tiles))
     for tile in progress.track(tiles):
         for window in tile.window.split(size):
-            grid = Grid(window.shape, window.transform, mosaic.crs)
-            mask = reference.read(grid)
+            geobox = lattice_geobox(window, inputs.crs)
+            mask = reference.read(geobox)
             if window.shape != (size, size) or not mask.any() or (mask > 0).mean() < least:
                 continue
             pixels = mosaic.read(window)
             if not pixels.valid.all():
                 continue
-            patches.append(write_patch(out, (domain, tile.name, len(patches)), pixels.bands, mask, grid=grid))
+            patches.append(write_patch(out, (domain, tile.name, len(patches)), pixels.bands, mask, geobox=geobox))
             metadata[patches[-1].name] = _metadata(domain, tile.name, window)
     if not patches:
         raise ConfigError(

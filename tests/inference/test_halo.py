@@ -13,9 +13,11 @@ import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 import pipeline
 from pipeline.errors import ConfigError, EngineError
+from pipeline.geobox import lattice_geobox
 from pipeline.grid import Layout, Window
 from pipeline.inference import Engine, Method, predict_stack
 from pipeline.inference.array_source import ArraySource
@@ -37,9 +39,11 @@ class Counted:
     valid: NDArray[np.bool_]
     window: Window
     bands: tuple[str, ...] = BANDS
-    crs: str = "EPSG:2154"
-    transform: tuple[float, ...] = (0.2, 0.0, 0.0, 0.0, -0.2, 0.0)
     reads: list[Window] = field(default_factory=list)
+
+    @property
+    def geobox(self) -> GeoBox:
+        return lattice_geobox(self.window, "EPSG:2154")
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         assert self.window.contains(window), "a read passed the source's edge"

@@ -15,6 +15,7 @@ from pipeline.config import Campaign
 from pipeline.demo.network import Effort
 from pipeline.demo.walkthrough import prepare
 from pipeline.errors import EvaluationError, ProductError
+from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.analysis.change import CHANGED, NO_DATA, STABLE, UNCERTAIN, FalseChange
 from pipeline.products.analysis.open_product import open_product
 from pipeline.runs.mapping.run import run
@@ -119,6 +120,7 @@ def test_change_gates_by_confidence_and_by_patch_and_counts_hectares() -> None:
         ).rio.write_crs(2154)
         for c, s in ((before, sure), (after, less_sure))
     )
+    register_cover()
     found = first.cover.change(second, min_confidence=0.5, min_area_m2=0.08)
     u, s, c, n = UNCERTAIN, STABLE, CHANGED, NO_DATA
     np.testing.assert_array_equal(found.map, [[u, s, s, c], [u, s, s, c], [s, s, c, n]])
@@ -126,8 +128,8 @@ def test_change_gates_by_confidence_and_by_patch_and_counts_hectares() -> None:
     assert found.matrix.loc["building", "building"] == pytest.approx(2 * 0.04 / 1e4)
     assert found.matrix.to_numpy().sum() == pytest.approx(9 * 0.04 / 1e4)
     assert found.changed_share == pytest.approx(4 / 10)
-    with pytest.raises(EvaluationError, match="no pixel of which both maps are sure"):
+    with pytest.raises(EvaluationError, match="no pixel has a confidence of"):
         first.cover.change(second, min_confidence=0.99)
     moved = second.assign_coords(x=second.x + 0.1)
-    with pytest.raises(ProductError, match="other lattices"):
+    with pytest.raises(ProductError, match="different lattices"):
         first.cover.change(moved)

@@ -8,16 +8,17 @@ import rasterio
 from distributed import Client
 
 from pipeline.domain import Domain
+from pipeline.products.analysis.open_product import open_product
 from pipeline.products.national.edition_writer import begin, commit
-from pipeline.products.national.publish_plan import NationalGrid, plan_edition
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.national.shard_writer import write_shard
-from pipeline.products.national.zarr_store import open_national
-from pipeline.products.tile.stac_item import providers
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import read_products
 from pipeline.runs.tracking.status import status
 from pipeline.sources import index
+from pipeline.stac_fields import providers
 from tests.runs.ingest.test_stage import run as stage
 from tests.support.archives import make_archives
 from tests.support.campaigns import TILE, Made, make_campaign
@@ -65,7 +66,7 @@ def test_the_national_store_has_them_for_each_domain_and_for_all(made: Made, tmp
     plan = plan_edition(tmp_path / "national", grid, read_products(campaign, status(campaign), "EPSG:2154"))
     begin(plan)
     commit(plan, [write_shard(plan.target, shard) for shard in plan.write])
-    national = open_national(tmp_path / "national")
+    national = open_product(tmp_path / "national")
     (row,) = national.attrs["domains"]
     assert row["acquired"] == ["2021-06-14", "2021-06-17"]
     assert (row["attribution"], row["licence"], row["citation"]) == (WHO, "etalab-2.0", CITED)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.products.national.edition_record import LAYERS, MAPPED, NationalGrid
+from pipeline.products.national.edition_record import MAPPED, STORE_LAYERS
+from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.store import begin_pyramid
-from pipeline.products.national.pyramid.tile import write_tile
+from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.national.zarr_store import create_store, write_layer
 
 
@@ -24,7 +25,7 @@ def write_nation(national: Path, grid: NationalGrid, classes: NDArray[np.uint8],
     store, tiles = edition / "product.zarr", [(int(i), int(j)) for i, j in np.ndindex(grid.tiles_shape)]
     create_store(store, grid, domains=[], coverage=np.full(grid.tiles_shape, MAPPED, np.uint8), coordinates_from=None)
     values: dict[str, Any] = {"landcover": classes, "confidence": np.where(classes, 200, 0), "domain": 6421}
-    for layer in LAYERS:
+    for layer in STORE_LAYERS:
         whole = np.broadcast_to(values[layer], classes.shape)
         for tile in tiles:
             rows, cols = (slice(k * grid.tile, (k + 1) * grid.tile) for k in tile)

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from pipeline.domain import Domain
 from pipeline.grid import Layout, Tile, Window
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
-from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, NationalGrid, plan_edition
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.shard_writer import write_shard
 from pipeline.products.tile.seal import SealedTile, seal
 from pipeline.products.tile.stac_item import Provenance
@@ -73,10 +74,11 @@ def product(
     failed: frozenset[str] = frozenset(),
 ) -> DomainProduct:
     """A domain whose tiles are sealed from these seeds; None is expected and not sealed."""
-    sealed = tuple(sealed_at(folder / name, t, domain=name, seed=s) for t, s in tiles.items() if s is not None)
+    domain = Domain(name)
+    sealed = tuple(sealed_at(folder / name, t, domain=domain, seed=s) for t, s in tiles.items() if s is not None)
     return DomainProduct(
-        name=name,
-        year=int(name[-4:]),
+        name=domain,
+        year=domain.year,
         boundary=boundary,
         sealed=sealed,
         expected=tuple(t.name for t in tiles),

@@ -1,107 +1,117 @@
-"""`ds.cover`: what a product answers without leaving xarray."""
+"""The xarray accessor `ds.cover`: select, clip, plot, areas and change of a product."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import geopandas as gpd
 import matplotlib.pyplot as plt
 import numpy as np
 import shapely
 import xarray as xr
+from affine import Affine
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from rasterio.features import geometry_mask
-from rasterio.transform import Affine
 from shapely.geometry.base import BaseGeometry
 
 from pipeline import legend
 from pipeline.errors import ProductError
-from pipeline.grid import Affine6, Window
-from pipeline.products.analysis.areas import Asked, area_by_class
+from pipeline.grid import Window
+from pipeline.products.analysis.areas import Classes, area_by_class
 from pipeline.products.analysis.change import Change, FalseChange, change
-from pipeline.products.analysis.raster_grid import Placed
+from pipeline.products.analysis.dataset_geobox import geobox_of, window_touched
 from pipeline.products.analysis.zonal import Counted
 from pipeline.progress import SHORT_S, progress_bar
 
 _CHUNK = 5_000
 """Pixels a side of a Dask chunk, 25 MB a layer."""
 _MOST_DRAWN = 1_200
-"""Pixels a side of a drawing; more are left out, evenly."""
+"""Pixels a side of a plot, at most; a larger map is thinned."""
 
 Geometries: TypeAlias = BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries
 
 
-@xr.register_dataset_accessor("cover")  # type: ignore[no-untyped-call]  # xarray leaves this one untyped
+@cache
+def register_cover() -> None:
+    """Gives every xarray Dataset the accessor `.cover`; `open_product` does it. Further calls do nothing."""
+    xr.register_dataset_accessor("cover")(Cover)  # type: ignore[no-untyped-call]  # xarray leaves this one untyped
+
+
 class Cover:
-    """Questions to a land-cover Dataset, from `open_product` or cut from one."""
+    """Methods of a land-cover Dataset that `open_product` returned, or of a part of one."""
 
     def __init__(self, product: xr.Dataset) -> None:
         self._product = product
-        # xarray keeps an accessor with its Dataset, and gives a new one to what is derived from it. So a cube that is
-        # remembered here is never taken for one of changed or cut pixels.
+        # xarray keeps an accessor with its Dataset, and every derived Dataset gets a new one. So a share cube that is
+        # kept here is never used for changed or cut pixels.
         self._shares: Path | None = None
         self._counted: xr.Variable | None = None
 
     def counted_in(self, shares: Path | None) -> None:
-        """Remembers the share cube of this very Dataset's pixels; for who opens products."""
+        """Keeps the share cube of exactly this Dataset's pixels; called by `open_product`."""
         self._shares, self._counted = shares, self._product.variables.get("landcover")
 
     @property
     def _landcover(self) -> xr.DataArray:
         if "landcover" not in self._product:
-            raise ProductError(f"expected a Dataset with `landcover`; got {', '.join(map(str, self._product))}")
+            raise ProductError(
+                f"expected a Dataset with `landcover`; it has {', '.join(map(str, self._product)) or 'no variables'}"
+            )
         return self._product["landcover"]
 
     def select(self, classes: Sequence[str | int]) -> xr.Dataset:
-        """The product with other classes as no data, lazily.
+        """The product with only some classes, all others as no data; lazily.
 
         Args:
             classes: names of groups and classes, slugs or FLAIR values.
 
         Raises:
-            ConfigError: a class or group that there is not.
-            ProductError: a product too large for Dask: clip it first.
+            ConfigError: an unknown class or group.
+            ProductError: the product is too large for Dask; clip it first.
         """
         wanted = [value for name in classes for value in legend.members(name)]
         return self._masked(self._on_dask(), self._on_dask()["landcover"].isin(wanted))
 
     def clip(self, geometry: Geometries) -> xr.Dataset:
-        """The product's pixels whose centres lie in a geometry, others as no data, cut to its bounds; on Dask.
+        """The product cut to a geometry: pixels whose centres lie outside become no data; on Dask.
 
         Args:
-            geometry: GeoDataFrame or GeoSeries in any CRS, or a shapely geometry in the product's.
+            geometry: GeoDataFrame or GeoSeries in any CRS, or a shapely geometry in the product's CRS.
 
         Raises:
-            ProductError: it lies outside the product, or has no CRS.
+            ProductError: the geometry lies outside the product, or has no CRS.
         """
-        place = Placed.of(self._product)
-        outline = _outline(geometry, place.crs)
-        window = place.within(outline.bounds) if not outline.is_empty else Window(0, 0, 0, 0)
+        geobox = geobox_of(self._product)
+        outline = _outline(geometry, str(geobox.crs))
+        window = window_touched(geobox, outline.bounds) if not outline.is_empty else Window(0, 0, 0, 0)
         if not window.pixels:
-            raise ProductError(f"the geometry, {outline.bounds}, lies outside the product: {self._bounds(place)}")
-        rows, cols = window.slices_in(place.window)
+            raise ProductError(f"the geometry, {outline.bounds}, lies outside the product: {geobox.boundingbox.bbox}")
+        rows, cols = window.slices
         part = self._product.isel(y=rows, x=cols).chunk({"y": _CHUNK, "x": _CHUNK})
         template = part["landcover"].astype(bool)
-        inside = xr.map_blocks(_inside, template, kwargs={"outline": outline, "pixel": place.pixel}, template=template)
+        inside = xr.map_blocks(
+            _inside, template, kwargs={"outline": outline, "pixel": geobox.resolution.x}, template=template
+        )
         return self._masked(part, inside)
 
     def plot(self, ax: Axes | None = None, *, title: str = "", legend_columns: int = 1) -> Axes:
-        """Draws the classes in their colours, with a legend of those that occur.
+        """Plots the classes in their colours, with a legend of those that occur.
 
-        Every n-th pixel is drawn where there are more than 1 200 a side, so a nation wants a coarser level or a clip.
+        Larger maps are thinned to 1 200 pixels a side, so open a coarser level or clip before plotting a nation.
 
         Args:
-            ax: where; by default axes of a new figure.
-            title: above it.
-            legend_columns: of the legend beside the map; 0 for none.
+            ax: axes to plot on; by default those of a new figure.
+            title: above the map.
+            legend_columns: columns of the legend beside the map; 0 for no legend.
         """
         step = max(1, -(-max(self._landcover.shape) // _MOST_DRAWN))
-        place, drawn = Placed.of(self._product), self._landcover[::step, ::step].to_numpy()
+        drawn = self._landcover[::step, ::step].to_numpy()
         axes = plt.subplots(layout="constrained")[1] if ax is None else ax
-        left, bottom, right, top = self._bounds(place)
+        left, bottom, right, top = geobox_of(self._product).boundingbox
         axes.imshow(
             np.ma.masked_equal(drawn, legend.NODATA),
             cmap=ListedColormap([c.colour for c in legend.FLAIR]),
@@ -123,12 +133,12 @@ class Cover:
         geometries: gpd.GeoDataFrame | Path | str,
         *,
         by: str | None = None,
-        classes: Asked = None,
+        classes: Classes = None,
         sample: Path | str | None = None,
     ) -> gpd.GeoDataFrame:
         """Hectares of each class in zones; see `pipeline.products.analysis.areas.area_by_class`.
 
-        What takes over two seconds shows a progress bar.
+        A progress bar appears after two seconds.
         """
         untouched = self._counted is not None and self._product.variables.get("landcover") is self._counted
         counted = Counted.of(self._product.assign(landcover=self._landcover), self._shares if untouched else None)
@@ -143,29 +153,23 @@ class Cover:
         min_area_m2: float = 0.0,
         errors: FalseChange | None = None,
     ) -> Change:
-        """What changed from this product to another, later one; see `pipeline.products.analysis.change.change`."""
+        """Changes from this product to another, later one; see `pipeline.products.analysis.change.change`."""
         return change(self._product, other, min_confidence=min_confidence, min_area_m2=min_area_m2, errors=errors)
 
     def _on_dask(self) -> xr.Dataset:
         if not self._landcover.chunks:
             raise ProductError(
-                f"the product's {self._landcover.shape} pixels are too many for Dask as a whole; clip it, or open a "
-                "coarser level"
+                f"{self._landcover.shape} pixels are too many for a Dask graph; clip them, or open a coarser level"
             )
         return self._product
 
     @staticmethod
     def _masked(product: xr.Dataset, keep: xr.DataArray) -> xr.Dataset:
-        """Zeros in all layers where `keep` is False; coverage by tile no longer fits and goes."""
+        """The (y, x) layers with 0 where `keep` is False; coverage, which no longer fits, is dropped."""
         layers = {name: a.where(keep, a.dtype.type(0)) for name, a in product.items() if a.dims == ("y", "x")}
         return xr.Dataset(
             {name: a.assign_attrs(product[name].attrs) for name, a in layers.items()}, attrs=product.attrs
         )
-
-    @staticmethod
-    def _bounds(place: Placed) -> tuple[float, float, float, float]:
-        rows, cols = place.shape
-        return (place.left, place.top - rows * place.pixel, place.left + cols * place.pixel, place.top)
 
 
 def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
@@ -179,8 +183,9 @@ def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
 def _inside(block: xr.DataArray, *, outline: BaseGeometry, pixel: float) -> xr.DataArray:
     """bool (y, x): True where a pixel's centre lies in the outline; one Dask chunk."""
     left, top = float(block["x"][0]) - pixel / 2, float(block["y"][0]) + pixel / 2
-    corner: Affine6 = (pixel, 0.0, left, 0.0, -pixel, top)
     if shapely.is_empty(outline):
         return xr.zeros_like(block, dtype=bool)
-    mask: NDArray[np.bool_] = geometry_mask([outline], block.shape, cast("Any", Affine(*corner)), invert=True)
+    mask: NDArray[np.bool_] = geometry_mask(
+        [outline], block.shape, Affine(pixel, 0.0, left, 0.0, -pixel, top), invert=True
+    )
     return block.copy(data=mask)

@@ -1,4 +1,4 @@
-"""`area_by_class`: hectares of each class by zone, and what a sample says of the truth behind them."""
+"""`area_by_class`: hectares of each class by zone, and, from a reference sample, estimates of the true areas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,17 @@ from pipeline.errors import ProductError
 from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.analysis.zonal import Counted, ZoneAreas, count_zones
-from pipeline.products.assessment.reference_sample import Interpretations, read_points
+from pipeline.products.assessment.reference_sample import InterpretedPoints, read_points
 from pipeline.progress import SILENT, Progress
 
 _M2_PER_HA = 10_000
 _LEAST = 20
-"""Sampled points that a zone must have of each class that is mapped on more than `_TRACE` of it: Olofsson et al. 2014
+"""Least number of sampled points in a zone for each class with more than `_TRACE` of its area: Olofsson et al. 2014
 (section 5.1.2) take 20 to 100 for rare classes."""
 _TRACE = 0.01
 
-Asked = Sequence[str | int] | None
+Classes = Sequence[str | int] | None
+"""Names of groups and classes, slugs or FLAIR values; None for all classes that occur."""
 
 
 def area_by_class(
@@ -31,7 +32,7 @@ def area_by_class(
     geometries: gpd.GeoDataFrame | Path | str,
     *,
     by: str | None = None,
-    classes: Asked = None,
+    classes: Classes = None,
     sample: Path | str | None = None,
     progress: Progress = SILENT,
 ) -> gpd.GeoDataFrame:
@@ -41,41 +42,41 @@ def area_by_class(
         counted: the product.
         geometries: polygons with a CRS, or a file of them that GDAL reads. Their vertices are transformed; lines
             between them are straight on the map.
-        by: an attribute; polygons that share its value are one zone, and what they share counts once.
-        classes: names of groups and classes, slugs or FLAIR values; by default all classes that occur, then no group.
-        sample: an interpreted sample of `landcover sample`: adds, for zones that it has points enough for, what is
-            truly there, with a 95 % interval.
+        by: an attribute; polygons with the same value are one zone, whose overlaps count once.
+        classes: names of groups and classes, slugs or FLAIR values; by default all classes that occur.
+        sample: an interpreted sample of `landcover sample`: adds the estimated true areas with 95 % intervals, for
+            zones with enough points.
         progress: counts rows of blocks.
 
     Returns:
         One row a zone, indexed by `by`, in the product's CRS: the zones' attributes (of its first polygon), `area_ha`,
         `mapped_ha`, `no_data_ha`, `outside_ha`, and for each class or group `<slug>_ha` on the map's plane and
         `<slug>_ellipsoid_ha` on the ellipsoid. With a sample also `<slug>_adjusted_ha`, `…_low_ha`, `…_high_ha`, which
-        are NaN in zones that the sample does not support, with the reason in `not_adjusted`.
+        are NaN in zones with too few points, with the reason in `not_adjusted`.
 
     Raises:
-        ProductError: geometries without a CRS or that are no polygons, no attribute `by`, or a product that cannot be
-            read.
-        ConfigError: a class or group that there is not.
+        ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`, or the product cannot
+            be read.
+        ConfigError: an unknown class or group.
     """
-    zones = _zones(geometries, by, counted.place.crs)
+    zones = _zones(geometries, by, str(counted.geobox.crs))
     found = count_zones(counted, zones.geometry.to_numpy(), progress=progress)
-    asked = _asked(classes, found)
+    columns = _columns(classes, found)
     table = {
         "area_ha": zones.area.to_numpy() / _M2_PER_HA,
         "mapped_ha": found.plane_m2[:, 1:].sum(axis=1) / _M2_PER_HA,
         "no_data_ha": found.plane_m2[:, legend.NODATA] / _M2_PER_HA,
     }
-    # Of zones that lie inside, rounding leaves a few square millimetres of either sign.
+    # Zones inside the product have a few square millimetres of either sign from rounding.
     table["outside_ha"] = np.maximum(0, (table["area_ha"] - found.plane_m2.sum(axis=1) / _M2_PER_HA).round(9))
-    for slug, values in asked.items():
+    for slug, values in columns.items():
         table[f"{slug}_ha"] = found.plane_m2[:, values].sum(axis=1) / _M2_PER_HA
         table[f"{slug}_ellipsoid_ha"] = found.ellipsoid_m2[:, values].sum(axis=1) / _M2_PER_HA
     answered = zones.assign(**table)
     if sample is None:
         return answered
     points = read_points(Path(sample))
-    rows = [_adjusted(g, found.plane_m2[k], points, asked) for k, g in enumerate(zones.geometry)]
+    rows = [_adjusted(g, found.plane_m2[k], points, columns) for k, g in enumerate(zones.geometry)]
     return answered.join(pd.DataFrame(rows, index=zones.index))
 
 
@@ -88,13 +89,15 @@ def _zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: str) 
         raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
     kinds = set(given.geom_type) - {"Polygon", "MultiPolygon"}
     if kinds or given.empty:
-        raise ProductError(f"expected polygons; got {len(given)} geometries, {kinds or 'none'} among them")
+        raise ProductError(
+            f"expected polygons; got {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"
+        )
     placed = given.to_crs(crs)
     placed = placed.set_geometry(shapely.make_valid(placed.geometry.to_numpy()), crs=crs)
     return placed if by is None else placed.dissolve(by=by)
 
 
-def _asked(classes: Asked, found: ZoneAreas) -> dict[str, list[int]]:
+def _columns(classes: Classes, found: ZoneAreas) -> dict[str, list[int]]:
     """Column name → FLAIR values."""
     if classes is None:
         classes = [c.value for c in legend.FLAIR if found.plane_m2[:, c.value].any()]
@@ -104,22 +107,22 @@ def _asked(classes: Asked, found: ZoneAreas) -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class _Unsupported:
-    """Why a sample says nothing of a zone."""
+    """Why a sample cannot be used for a zone."""
 
     reason: str
 
 
 def _adjusted(
-    zone: shapely.Geometry, plane_m2: Floats, points: Interpretations, asked: Mapping[str, list[int]]
+    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedPoints, columns: Mapping[str, list[int]]
 ) -> dict[str, float | str]:
     """The added columns of one zone.
 
-    A zone's points are a stratified random sample of the zone: given how many fell into each stratum of it, each of its
-    pixels was as likely as another of its class.
+    The points in a zone are a stratified random sample of the zone: given their number in each class, all pixels of the
+    class in the zone were drawn with the same probability.
     """
     row: dict[str, float | str] = {}
     supported = _supported(zone, plane_m2, points)
-    for slug, values in asked.items():
+    for slug, values in columns.items():
         if isinstance(supported, _Unsupported):
             estimate = Estimate(float("nan"), float("nan"))
         else:
@@ -133,7 +136,7 @@ def _adjusted(
 
 
 def _supported(
-    zone: shapely.Geometry, plane_m2: Floats, points: Interpretations
+    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedPoints
 ) -> tuple[tuple[int, ...], np.ndarray[tuple[int, ...], np.dtype[np.int64]], list[float]] | _Unsupported:
     """Classes, counts and mapped areas of a zone, or why there are too few points."""
     classes = tuple(sorted({*points.classes, *np.flatnonzero(plane_m2).tolist()} - {legend.NODATA}))

@@ -1,20 +1,20 @@
-"""What changed between two maps of one ground, and how much of it the maps' errors make by themselves.
+"""Changes between two maps of the same ground, and how much change the maps' errors alone would show.
 
-Two maps of ground on which nothing changed differ where one of them errs and the other does not err alike. With p and q
-the probabilities that the first and the second map are right at a pixel:
+Two maps of unchanged ground differ where one of them is wrong and the other is not wrong in the same way. Let p and q
+be the probabilities that the first and the second map are right at a pixel:
 
-- errors that have nothing to do with each other: the maps differ on mean(1 − p q) of the pixels, less what two errors
-  agree by chance;
-- errors that go together as far as they can: on mean(|p − q|).
+- With independent errors the maps differ on mean(1 − p q) of the pixels, less where two errors agree by chance.
+- With errors that coincide as much as possible they differ on mean(|p − q|).
 
-That takes confidences for those probabilities: what overconfident maps change falsely lies above both, what
-underconfident ones do may lie below. Between the two the maps alone cannot decide: both err at the same blurred edges,
-more often than chance would have it.
-Labels of both dates decide. `FalseChange` is the share of unchanged labelled pixels that the two maps tell apart, by
-the lesser of their confidences (`Reliability` does the same for one map), and what it gives for the pixels of two maps
-is the change that is to be expected if nothing changed.
+Both take confidences for these probabilities. False change of overconfident maps lies above both values, that of
+underconfident maps can lie below. The maps alone cannot say more: both are wrong at the same blurred edges more often
+than by chance.
+Labels of both dates can. `FalseChange` is the share of unchanged labelled pixels on which the two maps differ, by the
+lower of their confidences (`Reliability` is the same for one map). Applied to the pixels of two maps it gives the
+change that is expected if nothing changed.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,37 +25,38 @@ from scipy import ndimage
 
 from pipeline import legend
 from pipeline.errors import EvaluationError, ProductError
-from pipeline.grid import Window
-from pipeline.products.analysis.raster_grid import Placed
+from pipeline.products.analysis.dataset_geobox import geobox_of
 from pipeline.progress import SHORT_S, progress_bar
 
 NO_DATA, STABLE, CHANGED, UNCERTAIN = range(4)
-"""Values of the map of change."""
+"""Values of the change map."""
 COLOURS = {STABLE: "#e8e4da", CHANGED: "#d7301f", UNCERTAIN: "#9ebcda"}
 NAMES = {STABLE: "stable", CHANGED: "changed", UNCERTAIN: "uncertain"}
 
 UNSEEN = (
-    "What this cannot see: a change of season (vines without leaves, ploughed fields, low water) looks like one of "
-    "land cover; buildings lean and trees shade otherwise in every flight, so narrow strips beside them change; and "
-    "maps of two models, or of two radiometries, differ where nothing did."
+    "Limits: a change of season (vines without leaves, ploughed fields, low water) looks like a change of land cover; "
+    "buildings lean and trees cast other shadows in every flight, so narrow strips beside them change; and maps of two "
+    "models, or of two radiometries, differ on unchanged ground."
 )
 
 _BINS = 32
 _MOST_PIXELS = 250_000_000
-"""10 km² at 0.20 m; some 10 bytes each are held."""
+"""10 km² at 0.20 m; each takes about 10 bytes of memory."""
 _STRIPE = 5_000
-"""Rows that are read at once: those of a Dask chunk of `open_product`."""
+"""Rows that are read at once: the height of a Dask chunk of `open_product`."""
+_OFF_PX = 1e-3
+"""How far two maps' pixels may lie from each other."""
 _M2_PER_HA = 10_000
 
 
 @dataclass(frozen=True, eq=False)
 class FalseChange:
-    """Unchanged pixels by the lesser of two confidences, in `_BINS` bins of equal width; sums add up over parts."""
+    """Unchanged pixels by the lower of two confidences, in `_BINS` bins of equal width; parts can be added."""
 
     pixels: NDArray[np.int64]
     """int64 (bin,): labelled pixels whose true class is the same at both dates."""
     differ: NDArray[np.int64]
-    """int64 (bin,): those that the two maps tell apart."""
+    """int64 (bin,): those on which the two maps differ."""
 
     @classmethod
     def of(
@@ -70,8 +71,8 @@ class FalseChange:
 
         Args:
             first, second: uint8 of one shape: FLAIR values on the maps, 0 no data.
-            lesser: uint8 of that shape: the lesser of the two confidences, 255 for certain.
-            truth: uint8 of that shape each: what is true at the two dates, 0 where it is not known.
+            lesser: uint8 of that shape: the lower of the two confidences, 255 for certain.
+            truth: uint8 of that shape each: the true classes at the two dates, 0 where unknown.
         """
         known = (first != 0) & (second != 0) & (truth[0] != 0) & (truth[0] == truth[1])
         bins = _bin(lesser[known])
@@ -82,17 +83,19 @@ class FalseChange:
         return FalseChange(self.pixels + other.pixels, self.differ + other.differ)
 
     def expected(self, lesser: NDArray[np.uint8]) -> float:
-        """Share of these pixels on which the maps would differ if nothing had changed.
+        """Share of these pixels on which the maps are expected to differ if nothing changed.
 
         Args:
-            lesser: uint8 of any shape: the lesser of the two confidences.
+            lesser: uint8 of any shape: the lower of the two confidences.
 
         Raises:
-            EvaluationError: no labels, or no pixels.
+            EvaluationError: there are no labels or no pixels.
         """
         if not self.pixels.sum() or not lesser.size:
-            raise EvaluationError("nothing to expect change from: no labelled pixel, or none to apply it to")
-        # A bin without labels takes the share of all.
+            raise EvaluationError(
+                "expected change needs labelled pixels and pixels to apply it to; one of them is empty"
+            )
+        # A bin without labels takes the overall share.
         overall = self.differ.sum() / self.pixels.sum()
         rate = np.divide(self.differ, self.pixels, out=np.full(_BINS, overall), where=self.pixels > 0)
         return float(rate @ np.bincount(_bin(lesser.ravel()), minlength=_BINS) / lesser.size)
@@ -104,27 +107,27 @@ def _bin(confidence: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What two maps of one ground say of change; printing it tells the story."""
+    """Changes between two maps of the same ground; print it for a summary."""
 
     matrix: pd.DataFrame
-    """Hectares from class (rows) to class (columns), of pixels that both maps have and are sure enough of."""
+    """Hectares from class (rows) to class (columns), of pixels where both confidences are high enough."""
     map: xr.DataArray
-    """uint8 (y, x): 0 no data, 1 stable, 2 changed, 3 uncertain (a confidence or a patch below the least)."""
+    """uint8 (y, x): 0 no data, 1 stable, 2 changed, 3 uncertain (a confidence or a patch below its limit)."""
     changed_share: float
-    """Of the sure pixels, those whose class differs."""
+    """Share of the certain pixels whose class differs, 0..1."""
     if_independent: float
-    """Share that errors alone would change if they had nothing to do with each other and confidences came true."""
+    """Share that independent errors alone would change, if confidences are right."""
     if_together: float
-    """The same if they went together as far as they can."""
+    """The same for errors that coincide as much as possible."""
     expected: float | None
-    """The same, from labels of both dates; None without."""
+    """Share that errors alone change, from labels of both dates; None without labels."""
 
     def __str__(self) -> str:
-        changed = f"{self.changed_share:.2%} of the sure pixels changed class."
+        changed = f"{self.changed_share:.2%} of the certain pixels changed class."
         between = f"{self.if_together:.2%} (in the same places) and {self.if_independent:.2%} (anywhere)"
-        lines = [changed, f"Errors alone, if confidences come true, would show between {between}."]
+        lines = [changed, f"Errors alone, if confidences are right, would show between {between}."]
         if self.expected is not None:
-            lines.append(f"Labels of both dates say {self.expected:.2%}.")
+            lines.append(f"From labels of both dates, {self.expected:.2%} is expected from errors.")
         return "\n".join([*lines, UNSEEN])
 
 
@@ -139,14 +142,14 @@ def change(
     """Compares two products where both have pixels; reads them into memory.
 
     Args:
-        first, second: products on one lattice, the earlier first; what they share is compared.
-        min_confidence: 0..1; pixels of which either map is less sure are uncertain.
-        min_area_m2: changed patches (8-connected, of whatever classes) below this are uncertain.
+        first, second: products on one lattice, the earlier first.
+        min_confidence: 0..1; pixels with a lower confidence in either map are uncertain.
+        min_area_m2: smaller changed patches (8-connected, of any classes) are uncertain.
         errors: of labelled pixels, from `FalseChange.of`.
 
     Raises:
-        ProductError: maps on other lattices or without common ground, or more than 250 Mpx: clip first.
-        EvaluationError: no pixel that both maps are sure of.
+        ProductError: the maps lie on different lattices, share no ground, or share more than 250 Mpx: clip them first.
+        EvaluationError: no pixel has enough confidence in both maps.
     """
     one, two = _aligned(first, second)
     before, after, *sure = _read([p[layer] for layer in ("landcover", "confidence") for p in (one, two)])
@@ -154,10 +157,11 @@ def change(
     known = (before != legend.NODATA) & (after != legend.NODATA)
     kept = known & (lesser >= 255 * min_confidence)
     if not kept.any():
-        raise EvaluationError(f"no pixel of which both maps are sure with {min_confidence}; ask for less")
+        raise EvaluationError(f"no pixel has a confidence of {min_confidence} in both maps; lower min_confidence")
     differ = kept & (before != after)
     share = float(differ.sum() / kept.sum())
-    small = _small(differ, min_area_m2 / Placed.of(one).pixel ** 2)
+    pixel_m2 = geobox_of(one).resolution.x ** 2
+    small = _small(differ, min_area_m2 / pixel_m2)
     state = np.where(known, UNCERTAIN, NO_DATA).astype(np.uint8)
     state[kept] = STABLE
     state[differ] = CHANGED
@@ -165,7 +169,7 @@ def change(
     p, q = (s[kept].astype(np.float32) / 255 for s in sure)
     counted = kept & ~small
     return Change(
-        matrix=_matrix(before[counted], after[counted], Placed.of(one).pixel ** 2 / _M2_PER_HA),
+        matrix=_matrix(before[counted], after[counted], pixel_m2 / _M2_PER_HA),
         map=one["landcover"]
         .copy(data=state)
         .rename("change")
@@ -178,31 +182,27 @@ def change(
 
 
 def _aligned(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """The ground that both have, pixel by pixel."""
-    one, two = Placed.of(first), Placed.of(second)
-    down, right = (one.top - two.top) / one.pixel, (two.left - one.left) / one.pixel
-    off = max(abs(down - round(down)), abs(right - round(right)))
-    if one.pixel != two.pixel or off > 1e-3 or first.rio.crs != second.rio.crs:
+    """Both products cut to their common ground."""
+    one, two = geobox_of(first), geobox_of(second)
+    try:
+        shared = one.overlap_roi(two, tol=_OFF_PX), two.overlap_roi(one, tol=_OFF_PX)
+    except ValueError as error:
+        raise ProductError(f"the maps lie on different lattices: {one} and {two}") from error
+    pixels = math.prod(max(0, part.stop - part.start) for part in shared[0])
+    if not 0 < pixels <= _MOST_PIXELS:
         raise ProductError(
-            f"the maps lie on other lattices: pixels of {one.pixel} and {two.pixel} m, {off:.2f} px apart, "
-            f"{first.rio.crs.to_string()[:40]} and {second.rio.crs.to_string()[:40]}"
-        )
-    from_second = Window(round(down), round(right), *two.shape)
-    shared = one.window.intersect(from_second)
-    if not 0 < shared.pixels <= _MOST_PIXELS:
-        raise ProductError(
-            f"the maps share {shared.pixels / 1e6:.0f} Mpx; expected some, and at most {_MOST_PIXELS // 1_000_000}: "
+            f"the maps share {pixels / 1e6:.0f} Mpx; expected some, and at most {_MOST_PIXELS // 1_000_000}: "
             "clip one of them, or open a coarser level"
         )
-    cut = []
-    for product, window in ((first, one.window), (second, from_second)):
-        rows, cols = shared.slices_in(window)
-        cut.append(product[["landcover", "confidence"]].isel(y=rows, x=cols))
-    return cut[0], cut[1]
+    before, after = (
+        product[["landcover", "confidence"]].isel(y=rows, x=cols)
+        for product, (rows, cols) in zip((first, second), shared, strict=True)
+    )
+    return before, after
 
 
 def _read(layers: list[xr.DataArray]) -> list[NDArray[np.uint8]]:
-    """Layers of one shape into memory, a stripe at a time, so that a bar can show the progress."""
+    """Reads layers of one shape into memory, stripe by stripe, with a progress bar."""
     read = [np.empty(layer.shape, layer.dtype) for layer in layers]
     stripes = [slice(top, top + _STRIPE) for top in range(0, layers[0].shape[0], _STRIPE)]
     parts = [(k, rows) for k in range(len(layers)) for rows in stripes]
@@ -214,7 +214,7 @@ def _read(layers: list[xr.DataArray]) -> list[NDArray[np.uint8]]:
 
 
 def _small(differ: NDArray[np.bool_], least_pixels: float) -> NDArray[np.bool_]:
-    """True in patches of fewer pixels."""
+    """True in patches with fewer pixels."""
     if least_pixels <= 1:
         return np.zeros_like(differ)
     patches, count = ndimage.label(differ, structure=np.ones((3, 3), bool))

@@ -1,123 +1,153 @@
-"""`open_product`: a nation, one of its editions, or a domain, as an xarray Dataset that knows its classes and colours.
+"""`open_product`: the national product, a former edition or a domain as an xarray Dataset; the only opener of products.
 
-A small product comes on Dask, one chunk a block of `BLOCK` pixels. A large one comes lazily without: the nation at
-0.20 m has a million blocks a layer, and a graph of them takes longer to build than most questions to answer.
-`.cover.clip` cuts what is asked about and puts that on Dask.
+Zarr itself reads a lost file as no data, so every file that an edition's record promises is looked for first. A small
+product is on Dask, in chunks of `BLOCK` pixels a side. A large one is lazy without Dask: the nation at 0.20 m has a
+million blocks a layer, whose graph takes longer to build than most results take to compute. `.cover.clip` cuts a part
+and puts it on Dask.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
-import rasterio
-import rioxarray  # noqa: F401 (registers .rio, which the CRS is written with)
+import rioxarray  # noqa: F401 (registers .rio, which users write with)
 import xarray as xr
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
+from odc.geo.xr import xr_coords
 
-import pipeline.products.analysis.accessor  # noqa: F401 (registers .cover)
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.grid import RESOLUTION_M, Tile, Window, union
+from pipeline.grid import Tile, Window, union
 from pipeline.legend import LAYERS
+from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.national.edition_record import Edition, read_edition
+from pipeline.products.national.pyramid.downsample import CLASSES
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.pyramid.store import check_pyramid
-from pipeline.products.national.pyramid.tile import SHARES, groups, pyramid_of
+from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, find_edition, layer_attributes, refuse
+from pipeline.products.tile.cog import read_cog
 from pipeline.products.tile.seal import SealedTile, list_sealed
+from pipeline.products.tile.stac_item import reading_item
 
 Level = int | Literal["shares"]
+"""1..4 (1, 2, 10, 50 m), or the class shares in cells of 100 m."""
 
 BLOCK = 5_000
 """Pixels a side of a Dask chunk: 1 km of level 0, 25 MB a layer."""
 _MOST_CHUNKS = 10_000
-"""Of a layer; above that a Dask graph takes seconds to build."""
+"""Blocks of a layer, at most, that are put on Dask; building a larger graph takes seconds."""
+_TILES_A_CHUNK = 10
+"""Tiles a side of one Dask chunk of shares: 20 MB, and some 500 chunks of the nation."""
 
 
 def open_product(path: Path | str, edition: int | None = None, level: Level | None = None) -> xr.Dataset:
-    """Opens a product for asking; nothing is read yet.
+    """Opens a product lazily: the nation, one of its former editions or a domain, at full or at coarser resolution.
 
     Args:
         path: the national folder, an edition's folder, or a domain's folder of COGs.
-        edition: number of an edition of the national folder; the current one by default.
-        level: 0 (0.20 m, the default) or one of the pyramid's coarser levels, 1..4 (1, 2, 10, 50 m); `"shares"` is
-            the pixel counts of each class in cells of 100 m.
+        edition: number of an edition of the national product; None for the current one.
+        level: None for 0.20 m, or one of the coarser levels of a national product: 1..4 (1, 2, 10, 50 m), or
+            `"shares"` for the classes in cells of 100 m.
 
     Returns:
-        `landcover` and `confidence` uint8 (y, x), of a nation's level 0 also `domain` and `coverage`; of the shares
-        `count` uint32 (class, y, x). `landcover` names its classes and colours as CF does (`flag_values`,
-        `flag_meanings`, `flag_colors`); the CRS is in `spatial_ref`. On Dask where a layer has no more
-        than 10 000 blocks.
-        `ds.cover` plots, selects, clips, and answers in hectares.
+        `landcover` and `confidence` uint8 (y, x); of a nation at 0.20 m also `domain` and `coverage`. `landcover` names
+        its classes and colours as CF does (`flag_values`, `flag_meanings`, `flag_colors`); the CRS is in
+        `spatial_ref`. On Dask where a layer has no more than 10 000 blocks. `ds.cover` plots, selects, clips, and
+        answers in hectares.
+
+        Of `"shares"`, on Dask: `count` uint32 (class, y, x), exact; `share` float32 (class, y, x), 0..1, derived from
+        it: over the classes, no data (0) among them, a cell's shares sum to 1; where no tile was delivered all are 0.
 
     Raises:
-        ProductError: no product there, no such edition or level, or something of it is lost.
+        ProductError: no product there, no such edition or level, or a file of it is lost.
+
+    Example:
+        >>> open_product("build/demo/national", level=3).landcover  # 10 m
     """
+    register_cover()
     folder = Path(path).absolute()
     if not folder.is_dir():
-        raise ProductError(f"{folder}: no folder; expected a national product, an edition, or a domain's folder")
+        raise ProductError(f"{folder}: no such folder; expected that of a national product, an edition or a domain")
     if (found := _edition(folder, edition)) is not None:
-        return _open_edition(found, 0 if level is None else level)
-    if edition is not None or level not in (None, 0):
-        raise ProductError(
-            f"{folder}: is no national product; editions and coarser levels come with `landcover publish`"
-        )
+        return _open_edition(found, level)
+    if edition is not None or level is not None:
+        raise ProductError(f"{folder}: is not a national product, which alone has editions and levels")
     return _open_domain(folder)
 
 
 def _edition(folder: Path, number: int | None) -> Edition | None:
-    """The edition that is meant, or None where the folder is no nation's."""
+    """The edition to open, or None where the folder is not of a nation."""
     if (folder / "edition.json").is_file():
         found = read_edition(folder)
         if number not in (None, found.number):
-            raise ProductError(f"{folder}: is edition {found.number}, and {number} was asked for; open the nation")
+            raise ProductError(
+                f"{folder}: is edition {found.number}, not {number}; open the national product's folder instead"
+            )
         return found
     return find_edition(folder, number) if (folder / "current").is_symlink() else None
 
 
-def _open_edition(edition: Edition, level: Level) -> xr.Dataset:
+def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
+    pyramid, levels = pyramid_of(edition.path), groups(edition.grid)
+    if level is not None and str(level) not in levels:
+        raise ProductError(
+            f"{edition.path}: has no level {level}; expected None (0.20 m) or one of {', '.join(levels)}, whose cells "
+            f"divide its tiles of {edition.grid.tile} px"
+        )
     check_whole(edition)
-    there = [str(name) for name in groups(edition.grid)] if pyramid_of(edition.path).is_dir() else []
-    if there:
+    counted = level is not None or pyramid.is_dir()
+    if counted:
         refuse(edition, check_pyramid(edition))
-    if level == 0:
-        shares = pyramid_of(edition.path) / SHARES if SHARES in there else None
-        return _named(_zarr(edition.store, None), edition.path.name, shares=shares)
-    if str(level) not in there:
-        raise ProductError(f"{edition.path}: has no level {level}; there are {', '.join(['0', *there])}")
-    return _named(_zarr(pyramid_of(edition.path), str(level)), f"{edition.path.name}, level {level}", shares=None)
+    if level is None:
+        shares = pyramid / SHARES if counted and SHARES in levels else None
+        return _named(_on_dask(xr.open_zarr(edition.store, chunks=None)), edition.path.name, shares=shares)
+    if level == SHARES:
+        opened = _open_shares(pyramid, side=edition.grid.tile // FACTORS[SHARES])
+    else:
+        opened = _on_dask(xr.open_zarr(pyramid, group=str(level), chunks=None))
+    return _named(opened, f"{edition.path.name}, level {level}", shares=None)
 
 
-def _zarr(path: Path, group: str | None) -> xr.Dataset:
-    opened: xr.Dataset = xr.open_zarr(path, group=group, chunks=None)
-    layer = opened["count" if "count" in opened else "landcover"]
-    if -(-layer.sizes["y"] // BLOCK) * -(-layer.sizes["x"] // BLOCK) <= _MOST_CHUNKS:
-        opened = opened.chunk({"y": BLOCK, "x": BLOCK})
-    return opened
+def _on_dask(opened: xr.Dataset) -> xr.Dataset:
+    """In chunks where a graph of them is small enough."""
+    blocks = math.prod(-(-opened.sizes[axis] // BLOCK) for axis in "yx")
+    return opened.chunk({"y": BLOCK, "x": BLOCK}) if blocks <= _MOST_CHUNKS else opened
+
+
+def _open_shares(pyramid: Path, *, side: int) -> xr.Dataset:
+    """`count` and `share`; `side` is a tile's, in cells."""
+    chunks = {"class": CLASSES, "y": side * _TILES_A_CHUNK, "x": side * _TILES_A_CHUNK}
+    opened: xr.Dataset = xr.open_zarr(pyramid, group=SHARES, chunks=chunks)
+    share = (opened["count"] / np.float32(FACTORS[SHARES] ** 2)).astype(np.float32)
+    # xarray moves `grid_mapping` from the attributes to the encoding, which a derived array does not inherit.
+    share.encoding["grid_mapping"] = "spatial_ref"
+    share.attrs = {"long_name": "share of the cell's area", "units": "1"}
+    return opened.assign(share=share)
 
 
 def _named(product: xr.Dataset, title: str, *, shares: Path | None) -> xr.Dataset:
     named = product.assign_attrs(product.attrs | {"opened": title})
     if "landcover" in named:
-        # A pyramid's level names its classes as level 0 does, whoever wrote it.
+        # A level has the same class names and colours as level 0.
         named["landcover"].attrs = _flags("landcover") | named["landcover"].attrs
     named.cover.counted_in(shares)
     return named
 
 
 def _flags(layer: str) -> dict[str, Any]:
-    """A layer's attributes as the national store has them; where the CRS stands is for rioxarray to write."""
+    """A layer's attributes as in the national store, without those that name the CRS's variable."""
     given = layer_attributes(layer)
     return {k: v for k, v in given.items() if k not in ("grid_mapping", "coordinates")}
 
 
 def _open_domain(folder: Path) -> xr.Dataset:
-    """The sealed tiles of a domain as one mosaic; 0 where it has none."""
+    """The sealed tiles of a domain as one mosaic; 0 where there is no tile."""
     domain, size = _sealed_as(folder)
     sealed = list_sealed(folder, Domain(domain), size)
     if len({s.crs for s in sealed}) != 1:
@@ -140,27 +170,24 @@ def _open_domain(folder: Path) -> xr.Dataset:
         )
         for layer in LAYERS
     }
-    left, _, _, top = window.bounds
-    y = top - (np.arange(window.height) + 0.5) * RESOLUTION_M
-    x = left + (np.arange(window.width) + 0.5) * RESOLUTION_M
-    product = xr.Dataset(layers, coords={"y": y, "x": x}, attrs={"title": f"Land cover of {domain} at 0.20 m"})
-    return _named(cast("xr.Dataset", product.rio.write_crs(sealed[0].crs)), domain, shares=None)
+    frame = Frame(window, sealed[0].crs)
+    coords = xr_coords(frame.geobox, always_yx=True) | frame.centres
+    product = xr.Dataset(layers, coords=coords, attrs={"title": f"Land cover of {domain} at 0.20 m"})
+    return _named(product, domain, shares=None)
 
 
 def _sealed_as(folder: Path) -> tuple[str, int]:
-    """Domain and tile size of the folder's items."""
+    """Domain and tile size from the folder's items."""
     found: set[tuple[str, int]] = set()
     for path in folder.glob("*_*-*-*.json"):
-        try:
+        with reading_item(path):
             properties = json.loads(path.read_bytes())["properties"]
             found.add((str(properties["landcover:domain"]), int(properties["proj:shape"][0])))
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise ProductError(f"{path}: damaged item: {error}; remove it, and the tile is made again") from error
     if len(found) != 1:
         named = ", ".join(sorted(domain for domain, _ in found)) or "none"
         raise ProductError(
-            f"{folder}: expected a national product (with `current`), an edition (with `edition.json`) or the sealed "
-            f"tiles of one domain; domains found: {named}"
+            f"{folder}: expected a national product (with `current`, from `landcover publish`), an edition (with "
+            f"`edition.json`) or the sealed tiles of one domain; domains found: {named}"
         )
     return found.pop()
 
@@ -188,10 +215,4 @@ def _read_block(
     path = files.get(corner)
     if path is None:
         return np.zeros((block, block), np.uint8)
-    try:
-        with rasterio.open(path) as cog:
-            place = RasterWindow(col - corner[1], row - corner[0], block, block)
-            pixels: NDArray[np.uint8] = cog.read(1, window=place)
-    except RasterioError as error:
-        raise ProductError(f"{path}: cannot be read: {error.__cause__ or error}; map the tile again") from error
-    return pixels
+    return read_cog(path, Window(row - corner[0], col - corner[1], block, block))

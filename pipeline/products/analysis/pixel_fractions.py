@@ -1,8 +1,8 @@
 """How much of each pixel a polygon covers, exactly: signed areas along its edges, summed along the rows.
 
-Each edge is cut where it passes from one pixel to the next. By Green's theorem a polygon's area is the sum over its
-edges of x · dy, so what an edge adds to the pixels right of it is its dy, and to its own pixel the part of it that lies
-right of the edge. One pass over the edges and one cumulative sum: as font rasterisers do it.
+Each edge is cut at the borders of pixels. By Green's theorem a polygon's area is the sum over its edges of x · dy, so
+an edge adds its dy to all pixels right of it, and to its own pixel the share that lies right of the edge. That takes
+one pass over the edges and one cumulative sum, as in font rasterizers.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ def fractions(polygon: BaseGeometry, shape: tuple[int, int]) -> Floats:
 
     Args:
         polygon: a valid Polygon, MultiPolygon or collection, in pixels: x is the column, y the row, both from the
-            array's first corner. Lines and points cover nothing. What lies outside the array is left out.
+            array's first corner. Lines, points and parts outside the array are ignored.
         shape: (height, width).
 
     Returns:

@@ -1,8 +1,8 @@
 """Hectares of each class in polygons, to the fraction of a pixel, on the map and on the ellipsoid.
 
-The product is walked in blocks, each read once for all polygons that meet it. A block is cut into cells of `CELL`
-pixels: where a polygon covers a whole cell, the share cube gives its counts if there is one, else the pixels do; what
-cuts through a cell is counted pixel by pixel, with the share of each that it covers. Both are exact.
+The product is read in blocks, each once for all polygons that meet it. A block is divided into cells of `CELL` pixels.
+A cell that lies in a polygon is counted from the share cube, or from its pixels if there is no cube. A cell on a
+polygon's edge is counted pixel by pixel, each weighted by its share inside. Both are exact.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,14 @@ import numpy as np
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.grid import Window, union
+from pipeline.products.analysis.dataset_geobox import geobox_of, in_pixels, true_area, window_boxes, window_touched
 from pipeline.products.analysis.pixel_fractions import Floats, fractions
-from pipeline.products.analysis.raster_grid import Placed
 from pipeline.products.national.edition_record import OUTSIDE
 from pipeline.progress import SILENT, Progress
 
@@ -27,12 +28,12 @@ CELL = 500
 """Pixels a side of a cell: the 100 m of the share cube at level 0."""
 _BLOCK = 10 * CELL
 VALUES = len(legend.FLAIR) + 1
-"""Product values 0..19: the length of every class axis."""
+"""Number of product values, 0..19: the length of every class axis."""
 
 
 @dataclass(frozen=True, eq=False)
 class ZoneAreas:
-    """What lies in each zone; 0 of the class axis is no data."""
+    """Areas of the classes in each zone; class 0 is no data."""
 
     plane_m2: Floats
     """float64 (zone, class): square metres of the map's projection."""
@@ -42,40 +43,41 @@ class ZoneAreas:
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """A product whose pixels are counted."""
+    """A product to count, and its share cube if there is one."""
 
     landcover: xr.DataArray
     """uint8 (y, x), lazy."""
-    place: Placed
+    geobox: GeoBox
     cube: xr.DataArray | None
-    """uint32 (class, y, x): counts of the cells from the same corner, or None to count pixels."""
+    """uint32 (class, y, x): counts in cells from the same corner; None to count pixels."""
     outside: NDArray[np.bool_] | None = None
-    """bool (tile_y, tile_x): True where the nation has nothing, and the cube therefore no cells. With a cube only."""
+    """bool (tile_y, tile_x): True where the nation has no tile, and so the cube no cells; None without a cube."""
 
     @classmethod
     def of(cls, product: xr.Dataset, shares: Path | None) -> "Counted":
-        """A Dataset and, where it is an edition's level 0 untouched, the group of its share cube.
+        """Takes a Dataset and, if it is the unchanged level 0 of an edition, the group of its share cube.
 
         Raises:
-            ProductError: a cube that does not lie on the product.
+            ProductError: the cube does not lie on the product.
         """
-        place = Placed.of(product)
+        geobox = geobox_of(product)
         if shares is None:
-            return cls(product["landcover"], place, None)
+            return cls(product["landcover"], geobox, None)
         cube = xr.open_zarr(shares.parent, group=shares.name, chunks=None)
-        own = Placed.of(cube)
-        if (own.shape[0] * CELL, own.shape[1] * CELL) != place.shape or (own.left, own.top) != (place.left, place.top):
-            raise ProductError(f"{shares}: its {own.shape} cells do not lie on the product's {place.shape} pixels")
+        cells = geobox_of(cube)
+        corners = [(g.affine.c, g.affine.f) for g in (cells, geobox)]
+        if [n * CELL for n in cells.shape] != list(geobox.shape) or corners[0] != corners[1]:
+            raise ProductError(f"{shares}: its cells, {cells}, do not lie on the product's pixels, {geobox}")
         counts = cube["count"].reindex({"class": np.arange(VALUES)}, fill_value=0)
-        return cls(product["landcover"], place, counts, product["coverage"].to_numpy() == OUTSIDE)
+        return cls(product["landcover"], geobox, counts, product["coverage"].to_numpy() == OUTSIDE)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Classes of a window: uint8 (y, x), 0..19.
 
         Raises:
-            ProductError: another value, or a file that cannot be read.
+            ProductError: there is another value, or a file cannot be read.
         """
-        rows, cols = window.slices_in(self.place.window)
+        rows, cols = window.slices
         classes: NDArray[np.uint8] = self.landcover.isel(y=rows, x=cols).to_numpy()
         if classes.size and classes.max() >= VALUES:
             raise ProductError(f"land cover has the value {classes.max()} in {window}; expected 0..{VALUES - 1}")
@@ -85,15 +87,15 @@ class Counted:
         """float64 (cell, class): pixels of a block's cells from the cube; 0 where a cell is not `wanted`.
 
         Raises:
-            ProductError: cells that should be there are lost. Zarr itself would read them as empty.
+            ProductError: cells are lost, which Zarr itself reads as empty.
         """
         if self.cube is None or self.outside is None:
-            raise ProductError("there is no share cube to count from")
-        rows, cols = (slice(s.start // CELL, s.stop // CELL) for s in block.slices_in(self.place.window))
+            raise ProductError("the product has no share cube")
+        rows, cols = (slice(s.start // CELL, s.stop // CELL) for s in block.slices)
         counts = self.cube.isel(y=rows, x=cols).to_numpy().reshape(VALUES, -1).T.astype(np.float64)
         lacking = wanted & (counts.sum(axis=1) != CELL * CELL)
         if lacking.any():
-            tile = self.place.shape[0] // len(self.outside)
+            tile = self.geobox.shape[0] // len(self.outside)
             tiles = [(c.row // tile, c.col // tile) for c in block.split(CELL)]
             nothing = np.array([bool(self.outside[t]) for t in tiles])
             if (lacking & ~nothing).any():
@@ -119,31 +121,31 @@ class _Read:
 
 
 def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progress = SILENT) -> ZoneAreas:
-    """Counts all zones in one walk over the product.
+    """Counts all zones in one pass over the product.
 
-    Memory holds one block, whatever the number of zones: the zones themselves, and 40 numbers for each, besides.
+    It holds one block in memory, whatever the number of zones, besides the zones and 40 numbers for each.
 
     Args:
         zones: valid polygons of the product's CRS; they may overlap.
         progress: counts rows of blocks.
 
     Raises:
-        ProductError: the product cannot be read, or its CRS is no projection.
+        ProductError: the product cannot be read, or its CRS is not projected.
     """
     found = ZoneAreas(np.zeros((len(zones), VALUES)), np.zeros((len(zones), VALUES)))
     tree = shapely.STRtree(zones)
-    reach = counted.place.within(tuple(shapely.total_bounds(zones))) if len(zones) else Window(0, 0, 0, 0)
-    stripes = list(_stripes(counted.place.window, reach))
+    reach = window_touched(counted.geobox, tuple(shapely.total_bounds(zones))) if len(zones) else Window(0, 0, 0, 0)
+    stripes = list(_stripes(Window(0, 0, *counted.geobox.shape), reach))
     progress.start(len(stripes))
     for blocks in progress.track(stripes):
-        block, zone = tree.query(counted.place.boxes(blocks), predicate="intersects")
+        block, zone = tree.query(window_boxes(counted.geobox, blocks), predicate="intersects")
         for k in np.unique(block):
             _count_block(counted, blocks[k], zones, zone[block == k], found)
     return found
 
 
 def _stripes(whole: Window, reach: Window) -> Iterator[list[Window]]:
-    """Rows of blocks that meet a window, aligned with the product's corner and so with the cube."""
+    """Rows of blocks that meet a window, aligned with the product's corner, as the cube is."""
     for row in range(reach.row // _BLOCK * _BLOCK, reach.bottom, _BLOCK):
         columns = range(reach.col // _BLOCK * _BLOCK, reach.right, _BLOCK)
         yield [Window(row, col, _BLOCK, _BLOCK).intersect(whole) for col in columns]
@@ -152,35 +154,35 @@ def _stripes(whole: Window, reach: Window) -> Iterator[list[Window]]:
 def _count_block(
     counted: Counted, block: Window, zones: NDArray[np.object_], here: NDArray[np.integer], found: ZoneAreas
 ) -> None:
-    """Adds one block to the zones that meet it."""
-    place = counted.place
+    """Adds the counts of one block to the zones that meet it."""
+    geobox = counted.geobox
     cells = list(block.split(CELL))
-    boxes = place.boxes(cells)
-    pieces = shapely.intersection(zones[here], place.boxes([block])[0])
+    boxes = window_boxes(geobox, cells)
+    pieces = shapely.intersection(zones[here], window_boxes(geobox, [block])[0])
     shapely.prepare(pieces)
     covered = shapely.covers(pieces[:, None], boxes[None])
     cut = shapely.intersects(pieces[:, None], boxes[None]) & ~covered
     centres = shapely.centroid(boxes)
-    true_area = place.true_area(shapely.get_x(centres), shapely.get_y(centres))
+    ellipsoid = true_area(geobox, shapely.get_x(centres), shapely.get_y(centres))
     inside, to_read = covered.any(axis=0), cut.any(axis=0)
     if counted.cube is None:
         to_read |= inside
     region = union([cells[k] for k in np.flatnonzero(to_read)]) if to_read.any() else Window(block.row, block.col, 0, 0)
     pixels = _Read(region, counted.read(region) if region.pixels else np.zeros((0, 0), np.uint8))
     counts = _cell_counts(counted, block, inside, pixels)
-    pixel_m2 = place.pixel**2
+    pixel_m2 = geobox.resolution.x**2
     for k, zone in enumerate(here):
         whole = counts[covered[k]] * pixel_m2
         found.plane_m2[zone] += whole.sum(axis=0)
-        found.ellipsoid_m2[zone] += true_area[covered[k]] @ whole
+        found.ellipsoid_m2[zone] += ellipsoid[covered[k]] @ whole
         for cell in np.flatnonzero(cut[k]):
-            part = _cut_cell(place, shapely.intersection(pieces[k], boxes[cell]), cells[cell], pixels) * pixel_m2
+            part = _cut_cell(geobox, shapely.intersection(pieces[k], boxes[cell]), cells[cell], pixels) * pixel_m2
             found.plane_m2[zone] += part
-            found.ellipsoid_m2[zone] += part * true_area[cell]
+            found.ellipsoid_m2[zone] += part * ellipsoid[cell]
 
 
 def _cell_counts(counted: Counted, block: Window, inside: NDArray[np.bool_], pixels: _Read) -> Floats:
-    """float64 (cell, class): pixels of each cell that is asked for, from the cube or from the pixels."""
+    """float64 (cell, class): counts of the cells in `inside`, from the cube or from the pixels."""
     if counted.cube is not None and inside.any():
         return counted.cells(block, inside)
     counts = np.zeros((len(inside), VALUES))
@@ -190,9 +192,9 @@ def _cell_counts(counted: Counted, block: Window, inside: NDArray[np.bool_], pix
     return counts
 
 
-def _cut_cell(place: Placed, part: BaseGeometry, cell: Window, pixels: _Read) -> Floats:
-    """float64 (class,): pixels of a cell that the part of a polygon in it covers, in fractions."""
+def _cut_cell(geobox: GeoBox, part: BaseGeometry, cell: Window, pixels: _Read) -> Floats:
+    """float64 (class,): pixels of a cell inside a part of a polygon, in fractions of a pixel."""
     if part.is_empty:
         return np.zeros(VALUES)
-    window = place.within(part.bounds).intersect(cell)
-    return pixels.count(window, fractions(place.in_pixels(part, window), window.shape))
+    window = window_touched(geobox, part.bounds).intersect(cell)
+    return pixels.count(window, fractions(in_pixels(geobox[window.slices], part), window.shape))

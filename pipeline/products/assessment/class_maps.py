@@ -1,44 +1,36 @@
-"""Class maps as they lie on disk, to be read by windows: COGs, a domain's folder, or the national Zarr."""
+"""Finds class maps on disk and reads them by windows: a GeoTIFF, a folder of COGs, or the national Zarr."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rasterio
-import zarr
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
+from odc.geo.geobox import GeoBox
 
 from pipeline.errors import ProductError
-from pipeline.grid import CRS, Affine6, Window
-from pipeline.products.national.edition_record import MAPPED, current_edition
-from pipeline.products.national.zarr_store import check_shards
+from pipeline.geobox import lattice_geobox
+from pipeline.grid import Window
+from pipeline.products.national.edition_record import MAPPED, Edition, current_edition
+from pipeline.products.national.zarr_store import check_whole, read_zarr
+from pipeline.products.tile.cog import open_cog, read_cog
 
 _SUFFIX = "-landcover.tif"
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """One raster of FLAIR values, or a tile of the national Zarr; opens its file when it is read."""
+    """A raster of FLAIR values, or a tile of the national Zarr. Its file is opened when it is read."""
 
     path: Path
     """The GeoTIFF, or the Zarr."""
     name: str
     domain: str
-    """`D064_2021`; empty where the name does not say."""
+    """`D064_2021`; empty if the file's name has no domain."""
     window: Window
-    """Pixels of the file: from its own corner."""
-    crs: str
-    transform: Affine6
-    """Of the file's corner."""
-
-    def transform_of(self, window: Window) -> Affine6:
-        """The coefficients of a window's north-west corner."""
-        a, b, c, d, e, f = self.transform
-        return (a, b, c + a * window.col + b * window.row, d, e, f + d * window.col + e * window.row)
+    """Its pixels in the file, from the file's own corner."""
+    geobox: GeoBox
+    """Geobox of the whole file; `geobox[window.slices]` is that of a window."""
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """The classes of a window inside `.window`: uint8 (y, x), FLAIR values, 0 no data.
@@ -47,31 +39,22 @@ class ClassMap:
             ProductError: it cannot be read.
         """
         if self.path.suffix == ".zarr":
-            rows, columns = window.slices_in(Window(0, 0, 0, 0))
-            stored: Any = zarr.open_array(self.path / "landcover", mode="r", zarr_format=3)
-            return np.asarray(stored[rows, columns], np.uint8)
-        try:
-            with rasterio.open(self.path) as file:
-                place = RasterWindow(window.col, window.row, window.width, window.height)
-                classes: NDArray[np.uint8] = file.read(1, window=place)
-        except RasterioError as error:
-            raise ProductError(f"{self.path}: cannot be read: {error.__cause__ or error}") from error
-        return classes
+            return read_zarr(self.path / "landcover", window)
+        return read_cog(self.path, window)
 
 
 def find_maps(place: Path) -> tuple[ClassMap, ...]:
     """The class maps of a GeoTIFF, of a folder of `…-landcover.tif` at any depth, or of a national product.
 
     Raises:
-        ProductError: there is none, or one is no map of classes, or the national store is not whole.
+        ProductError: there is none, a raster is not a class map, or the national store is not complete.
     """
     if place.is_file():
         return (_of_file(place),)
     edition = current_edition(place) if place.is_dir() else None
     if edition is not None:
-        if problems := check_shards(edition):
-            raise ProductError(f"{edition.path} is not whole: {'; '.join(problems[:5])}")
-        return tuple(_of_nation(edition.store, edition.grid.extent, edition.grid.tile))
+        check_whole(edition)
+        return tuple(_of_nation(edition))
     found = tuple(_of_file(path) for path in sorted(place.rglob(f"*{_SUFFIX}")))
     if not found:
         raise ProductError(f"{place}: no class maps there; expected a GeoTIFF, *{_SUFFIX}, or a national product")
@@ -79,22 +62,22 @@ def find_maps(place: Path) -> tuple[ClassMap, ...]:
 
 
 def _of_file(path: Path) -> ClassMap:
-    try:
-        with rasterio.open(path) as file:
-            if file.count != 1 or file.dtypes[0] != "uint8" or file.crs is None:
-                raise ProductError(
-                    f"{path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one of uint8 classes"
-                )
-            stem = path.name.removesuffix(_SUFFIX)
-            domain = "_".join(stem.split("-")[0].split("_")[:2]) if stem.startswith("D") else ""
-            window = Window(0, 0, file.height, file.width)
-            return ClassMap(path.absolute(), stem, domain, window, file.crs.to_wkt(), tuple(file.transform)[:6])
-    except RasterioError as error:
-        raise ProductError(f"{path}: cannot be opened as a raster: {error}") from error
+    with open_cog(path) as cog:
+        file = cog.dataset
+        if file.count != 1 or file.dtypes[0] != "uint8" or file.crs is None:
+            raise ProductError(
+                f"{path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one of uint8 classes"
+            )
+        stem = path.name.removesuffix(_SUFFIX)
+        domain = "_".join(stem.split("-")[0].split("_")[:2]) if stem.startswith("D") else ""
+        geobox = GeoBox.from_rio(file)
+        return ClassMap(path.absolute(), stem, domain, Window(0, 0, *geobox.shape), geobox)
 
 
-def _of_nation(store: Path, extent: Window, tile: int) -> Iterator[ClassMap]:
-    coverage: Any = zarr.open_array(store / "coverage", mode="r", zarr_format=3)
-    for row, col in np.argwhere(coverage[:] == MAPPED):
-        window = Window(int(row) * tile, int(col) * tile, tile, tile)
-        yield ClassMap(store.absolute(), f"tile {row}, {col}", "", window, CRS, extent.transform)
+def _of_nation(edition: Edition) -> Iterator[ClassMap]:
+    grid, store = edition.grid, edition.store.absolute()
+    geobox = lattice_geobox(grid.extent, grid.crs)
+    coverage = read_zarr(store / "coverage", Window(0, 0, *grid.tiles_shape))
+    for row, col in np.argwhere(coverage == MAPPED).tolist():
+        window = Window(row * grid.tile, col * grid.tile, grid.tile, grid.tile)
+        yield ClassMap(store, f"tile {row}, {col}", "", window, geobox)

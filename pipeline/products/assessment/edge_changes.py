@@ -1,19 +1,15 @@
-"""Seams of sealed tiles and of the national store: only pixels beside lines are kept, a strip of a tile at a time."""
+"""Counts class changes across the edges of windows, blocks, tiles and domains, beside lines in sealed products.
+
+Tiles are read strip by strip, and only pixels beside the lines are kept.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import rasterio
-import zarr
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline.domain import Domain
-from pipeline.errors import ProductError
 from pipeline.evaluation.seams import (
     Crossings,
     SeamRatio,
@@ -26,35 +22,37 @@ from pipeline.evaluation.seams import (
 )
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import Edition
-from pipeline.products.tile.seal import SealedTile, strips
+from pipeline.products.national.zarr_store import read_zarr
+from pipeline.products.tile.cog import open_cog, read_cog
+from pipeline.products.tile.seal import STRIP_ROWS, SealedTile
 
 _BORDER_SIDE = 2_000
-"""Pixels a side of the national store that are looked at once for borders."""
+"""Pixels a side of the parts in which the national store is searched for borders."""
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where a tile was cut when it was mapped, in pixels from its corner."""
+    """Edges of blocks and windows in a tile, in pixels."""
 
     block: int
     core: int
     beside: tuple[int, ...]
-    """Distances of the lines that edges are compared with."""
+    """Distances from an edge of the lines that it is compared with."""
 
     @classmethod
     def of(cls, *, block: int, core: int, stride: int) -> "Cuts":
-        """Of a grid and a network."""
+        """The cuts of a grid, for a network of this stride."""
         return cls(block, core, distances(core, stride))
 
     @property
     def reach(self) -> int:
-        """Pixels on either side of an edge that are looked at."""
+        """Pixels on either side of an edge that are read."""
         return max(self.beside, default=0) + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Seams:
-    """What was counted across each kind of edge; each kind is without the coarser ones."""
+    """Changes across each kind of edge; an edge counts as its coarsest kind only."""
 
     window: Crossings = field(default_factory=Crossings)
     """Edges of cores inside blocks."""
@@ -112,16 +110,13 @@ def _along(sealed: SealedTile, positions: Sequence[int]) -> list[tuple[NDArray[n
     size, lines = sealed.tile.window.height, np.asarray(positions)
     across = [np.empty((len(lines), size), np.uint8) for _ in range(2)]
     down = [np.empty((len(lines), size), np.uint8) for _ in range(2)]
-    try:
-        with rasterio.open(sealed.file("landcover").path) as file:
-            for rows in strips(size):
-                strip = file.read(1, window=((rows.start, rows.stop), (0, size)))
-                for side, shift in enumerate((1, 0)):
-                    across[side][:, rows] = strip[:, lines - shift].T
-                    here = (lines - shift >= rows.start) & (lines - shift < rows.stop)
-                    down[side][here] = strip[lines[here] - shift - rows.start]
-    except (RasterioError, CPLE_BaseError) as error:
-        raise _unreadable(sealed, error) from error
+    with open_cog(sealed.file("landcover").path) as cog:
+        for strip in Window(0, 0, size, size).strips(STRIP_ROWS):
+            pixels = cog.read(strip)
+            for side, shift in enumerate((1, 0)):
+                across[side][:, strip.slices[0]] = pixels[:, lines - shift].T
+                here = (lines - shift >= strip.row) & (lines - shift < strip.bottom)
+                down[side][here] = pixels[lines[here] - shift - strip.row]
     return [(across[0], across[1]), (down[0], down[1])]
 
 
@@ -138,15 +133,13 @@ def between_tiles(first: SealedTile, second: SealedTile, *, cuts: Cuts) -> Seams
     if not cuts.beside:
         return Seams()
     a, b, reach = first.tile.window, second.tile.window, cuts.reach
-    if a.right == b.col:
-        near = [
-            _read(first, Window(0, a.width - reach, a.height, reach)),
-            _read(second, Window(0, 0, b.height, reach)),
-        ]
-        pixels = np.concatenate(near, axis=1).T
+    beside = a.right == b.col
+    if beside:
+        near = Window(0, a.width - reach, a.height, reach), Window(0, 0, b.height, reach)
     else:
-        near = [_read(first, Window(a.height - reach, 0, reach, a.width)), _read(second, Window(0, 0, reach, b.width))]
-        pixels = np.concatenate(near, axis=0)
+        near = Window(a.height - reach, 0, reach, a.width), Window(0, 0, reach, b.width)
+    read = [read_cog(s.file("landcover").path, w) for s, w in zip((first, second), near, strict=True)]
+    pixels = np.concatenate(read, axis=1).T if beside else np.concatenate(read, axis=0)
     positions = lines_for([reach], cuts.beside)
     lines = np.asarray(positions)
     counted = changes_across(pixels[lines - 1], pixels[lines], segment=cuts.block)
@@ -154,7 +147,7 @@ def between_tiles(first: SealedTile, second: SealedTile, *, cuts: Cuts) -> Seams
 
 
 def neighbours(sealed: Sequence[SealedTile]) -> list[tuple[SealedTile, SealedTile]]:
-    """Pairs of tiles that meet: each with its eastern, then with its southern neighbour."""
+    """Pairs of neighbouring tiles: each tile with its eastern, then with its southern neighbour."""
     at = {(s.tile.window.row, s.tile.window.col): s for s in sealed}
     return [
         (one, at[place])
@@ -164,28 +157,13 @@ def neighbours(sealed: Sequence[SealedTile]) -> list[tuple[SealedTile, SealedTil
     ]
 
 
-def _read(sealed: SealedTile, window: Window) -> NDArray[np.uint8]:
-    try:
-        with rasterio.open(sealed.file("landcover").path) as file:
-            place = RasterWindow(window.col, window.row, window.width, window.height)
-            pixels: NDArray[np.uint8] = file.read(1, window=place)
-    except (RasterioError, CPLE_BaseError) as error:
-        raise _unreadable(sealed, error) from error
-    return pixels
-
-
-def _unreadable(sealed: SealedTile, error: Exception) -> ProductError:
-    path = sealed.file("landcover").path
-    return ProductError(f"{path}: cannot be read: {error}; remove {sealed.item_path.name}, and run the tile again")
-
-
 def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cuts: Cuts) -> Crossings:
-    """Changes across borders of domains in the national store, where owners of neighbouring pixels differ.
+    """Changes across borders of domains in the national store, where neighbouring pixels have different owners.
 
-    Only national tiles are read in which, or at whose eastern or southern edge, two domains meet.
+    Only tiles where two domains meet, inside or at the northern or western edge, are read.
 
     Args:
-        edition: whole, see `store.check_shards`.
+        edition: complete, see `zarr_store.check_shards`.
         tiles: domain → its sealed tiles, of the edition's size; those outside its extent are left out.
         cuts: distances of the lines beside a border.
     """
@@ -204,22 +182,13 @@ def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cu
 
 
 def _border(edition: Edition, part: Window, cuts: Cuts) -> Crossings:
-    """Of pairs whose second pixel lies in a part of the store, in pixels from its corner."""
+    """Changes between pairs whose second pixel lies in `part`, in pixels of the store."""
     reach = cuts.reach
-    owners = _stored(edition, "domain", part.grow(reach))
+    owners = read_zarr(edition.store / "domain", part.grow(reach))
     if len(np.unique(owners[owners != 0])) < 2:
         return Crossings()
-    classes = _stored(edition, "landcover", part.grow(reach))
+    classes = read_zarr(edition.store / "landcover", part.grow(reach))
     rows, cols = slice(reach, reach + part.height), slice(reach, reach + part.width)
     return border_crossings(classes[rows], owners[rows], beside=cuts.beside, inner=cols) + border_crossings(
         classes[:, cols].T, owners[:, cols].T, beside=cuts.beside, inner=rows
     )
-
-
-def _stored(edition: Edition, layer: str, window: Window) -> NDArray[Any]:
-    """A window of a layer; 0 beyond the store."""
-    array: Any = zarr.open_array(edition.store / layer, mode="r", zarr_format=3)
-    inside = window.intersect(Window(0, 0, *array.shape))
-    pixels = np.zeros(window.shape, array.dtype)
-    pixels[inside.slices_in(window)] = array[inside.slices_in(Window(0, 0, 0, 0))]
-    return pixels

@@ -1,6 +1,5 @@
-"""A stratified random sample of a map as a GeoPackage: drawn, handed to interpreters, read again."""
+"""A stratified random sample of a map: drawn, written as a GeoPackage for interpreters, and read again."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +11,23 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError
 
 from pipeline import legend
-from pipeline.durable import replacing
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
+from pipeline.products.gis.geopackage import write_geopackage
+from pipeline.products.tile.seal import count_values
 
 LAYER = "sample"
 _BLOCK = 5_000
-_FIELDS = ("point", "map", "mapped", "mapped_m2", "reference", "crop")
 
 
 @dataclass(frozen=True)
-class Point:
+class SamplePoint:
     """One sampled pixel."""
 
     map: ClassMap
     row: int
-    """In the map's file."""
+    """Row in the map's file."""
     col: int
     mapped: int
     """FLAIR value on the map."""
@@ -36,19 +35,19 @@ class Point:
     @property
     def xy(self) -> tuple[float, float]:
         """Its centre in the map's CRS."""
-        a, b, c, d, e, f = self.map.transform
-        return (c + a * (self.col + 0.5) + b * (self.row + 0.5), f + d * (self.col + 0.5) + e * (self.row + 0.5))
+        x, y = self.map.geobox.pix2wld(self.col + 0.5, self.row + 0.5)
+        return (x, y)
 
 
 def blocks_of(maps: Sequence[ClassMap]) -> list[tuple[ClassMap, Window]]:
-    """What is read at once, always in the same order."""
+    """The parts in which maps are read, always in the same order."""
     return [(one, window) for one in maps for window in one.window.split(_BLOCK)]
 
 
 def count(block: tuple[ClassMap, Window]) -> NDArray[np.int64]:
     """Pixels of a block by FLAIR value: int64 (20,), 0 is no data."""
     one, window = block
-    return np.bincount(one.read(window).ravel(), minlength=len(legend.FLAIR) + 1)[: len(legend.FLAIR) + 1]
+    return count_values(one.read(window))[: len(legend.FLAIR) + 1]
 
 
 def draw(
@@ -57,26 +56,26 @@ def draw(
     units: Mapping[int, int],
     *,
     seed: int,
-) -> list[Point]:
-    """Draws pixels without replacement, each of a class with the same probability.
+) -> list[SamplePoint]:
+    """Draws pixels without replacement, all pixels of a class with the same probability.
 
-    Ranks are drawn among all pixels of a class; only blocks that hold one are read again.
+    Ranks are drawn among all pixels of a class, and only blocks with a drawn rank are read again.
 
     Args:
-        blocks: as `blocks_of` gives them.
+        blocks: from `blocks_of`.
         counts: int64 (block, 20), pixels by value.
-        units: FLAIR value → how many; no more than there are pixels.
-        seed: of the draw.
+        units: FLAIR value → number of points, at most the number of its pixels.
+        seed: of the random numbers.
 
     Raises:
-        ProductError: fewer pixels of a class than wanted, or a map that changed meanwhile.
+        ProductError: a class has too few pixels, or a map changed since it was counted.
     """
     rng = np.random.default_rng(seed)
     wanted: dict[int, list[tuple[int, int]]] = {}
     for value, size in sorted(units.items()):
         ends = counts[:, value].cumsum()
         if size > ends[-1]:
-            raise ProductError(f"{ends[-1]} pixels are {legend.BY_VALUE[value].name}, and {size} are to be sampled")
+            raise ProductError(f"{legend.BY_VALUE[value].name} has {ends[-1]} pixels; {size} points were to be drawn")
         for rank in np.sort(rng.choice(int(ends[-1]), size, replace=False)).tolist():
             at = int(np.searchsorted(ends, rank, side="right"))
             wanted.setdefault(at, []).append((value, rank - int(ends[at] - counts[at, value])))
@@ -87,59 +86,56 @@ def draw(
         for value, rank in ranks:
             places = np.flatnonzero(classes == value)
             if rank >= len(places):
-                raise ProductError(f"{one.path}: changed while it was sampled; draw again")
+                raise ProductError(f"{one.path}: changed while the sample was drawn; draw it again")
             row, col = divmod(int(places[rank]), window.width)
-            points.append(Point(one, window.row + row, window.col + col, value))
-    # By chance, not by class: who interprets must not guess the map's class from the order.
+            points.append(SamplePoint(one, window.row + row, window.col + col, value))
+    # In random order, so that interpreters cannot guess the map's class from the order.
     return [points[i] for i in rng.permutation(len(points))]
 
 
-def write_sample(path: Path, points: Sequence[Point], *, mapped_m2: Mapping[int, float], crops: Sequence[str]) -> None:
-    """Writes points with an empty attribute `reference`, to be filled with FLAIR values.
+def write_sample(
+    path: Path, points: Sequence[SamplePoint], *, mapped_m2: Mapping[int, float], crops: Sequence[str]
+) -> None:
+    """Writes points with an empty attribute `reference`, which interpreters fill with FLAIR values.
 
     Args:
         path: the GeoPackage.
-        points: of maps in one CRS.
+        points: from maps in one CRS.
         mapped_m2: FLAIR value → its area on the map.
-        crops: path of each point's picture, from the GeoPackage's folder; empty where there is none.
+        crops: path of each point's picture from the GeoPackage's folder; empty if there is none.
 
     Raises:
-        ProductError: maps of several CRS.
+        ProductError: the maps have several CRS.
         StorageError: the folder cannot be written.
     """
-    if len({p.map.crs for p in points}) != 1:
-        raise ProductError("the maps have several CRS; sample each by itself")
-    columns = [
-        np.arange(1, len(points) + 1),
-        np.array([p.map.name for p in points], object),
-        np.array([p.mapped for p in points]),
-        np.array([mapped_m2[p.mapped] for p in points]),
-        np.zeros(len(points), np.int64),
-        np.array(list(crops), object),
-    ]
-    geometry = np.array([shapely.to_wkb(shapely.Point(p.xy)) for p in points], object)
-    # In memory first: GDAL does not like a GeoPackage under a temporary name.
-    content = io.BytesIO()
-    how = {"layer": LAYER, "driver": "GPKG", "crs": points[0].map.crs, "geometry_type": "Point"}
-    pyogrio.raw.write(content, geometry, columns, list(_FIELDS), **how)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    if len({p.map.geobox.crs for p in points}) != 1:
+        raise ProductError("the maps have several CRS; draw a sample from each")
+    columns = {
+        "point": np.arange(1, len(points) + 1),
+        "map": [p.map.name for p in points],
+        "mapped": np.array([p.mapped for p in points]),
+        "mapped_m2": np.array([mapped_m2[p.mapped] for p in points]),
+        "reference": np.zeros(len(points), np.int64),
+        "crop": list(crops),
+    }
+    places = [shapely.Point(p.xy) for p in points]
+    write_geopackage(path, places, columns, layer=LAYER, crs=str(points[0].map.geobox.crs))
 
 
 @dataclass(frozen=True, eq=False)
 class Interpreted:
-    """A sample whose `reference` was filled."""
+    """An interpreted sample, counted."""
 
     classes: tuple[int, ...]
     """FLAIR values on the map or in the reference, ascending."""
     counts: NDArray[np.int64]
     """int64 (map class, reference class)."""
     mapped_m2: tuple[float, ...]
-    """Area of each class on the map, 0 where it is not mapped."""
+    """Area of each class on the map; 0 for classes that are not mapped."""
 
 
 @dataclass(frozen=True, eq=False)
-class Interpretations:
+class InterpretedPoints:
     """The points of an interpreted sample."""
 
     xy: NDArray[np.float64]
@@ -147,12 +143,12 @@ class Interpretations:
     mapped: NDArray[np.int64]
     """int64 (point,): FLAIR value on the map, the point's stratum."""
     reference: NDArray[np.int64]
-    """int64 (point,): FLAIR value that is true."""
+    """int64 (point,): true FLAIR value."""
     mapped_m2: Mapping[int, float]
     """FLAIR value → its area on the whole map that was sampled."""
 
     def counts(self, classes: Sequence[int], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """int64 (map class, reference class) of the chosen points; `classes` ascending, and all that occur."""
+        """int64 (map class, reference class) of the chosen points; `classes` ascending, with all that occur."""
         counts = np.zeros((len(classes), len(classes)), np.int64)
         rows, columns = (np.searchsorted(classes, v[chosen]) for v in (self.mapped, self.reference))
         np.add.at(counts, (rows, columns), 1)
@@ -168,7 +164,7 @@ def read_sample(path: Path) -> Interpreted:
     """An interpreted sample.
 
     Raises:
-        ProductError: as `read_points`.
+        ProductError: see `read_points`.
     """
     points = read_points(path)
     classes = points.classes
@@ -176,11 +172,11 @@ def read_sample(path: Path) -> Interpreted:
     return Interpreted(classes, counts, tuple(points.mapped_m2.get(v, 0.0) for v in classes))
 
 
-def read_points(path: Path) -> Interpretations:
+def read_points(path: Path) -> InterpretedPoints:
     """The points of an interpreted sample.
 
     Raises:
-        ProductError: it cannot be read, was not made by `landcover sample`, or has points without a reference.
+        ProductError: it cannot be read, is not from `landcover sample`, or has points without a reference.
     """
     try:
         _, _, places, columns = pyogrio.raw.read(path, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
@@ -192,9 +188,9 @@ def read_points(path: Path) -> Interpretations:
     odd = ~np.isin(reference, list(legend.BY_VALUE))
     if odd.any():
         raise ProductError(
-            f"{path}: {int(odd.sum())} of {len(odd)} points have no FLAIR value 1..19 in `reference`; interpret them "
-            "all, for a sample without its hard points is no random one"
+            f"{path}: {int(odd.sum())} of {len(odd)} points have no FLAIR value 1..19 in `reference`; interpret all of "
+            "them, because a sample without its difficult points is not random"
         )
     areas = {int(v): float(a) for v, a in zip(mapped, area, strict=True)}
     xy = shapely.get_coordinates(shapely.from_wkb(places))
-    return Interpretations(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)
+    return InterpretedPoints(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)

@@ -1,11 +1,11 @@
-"""Former editions: what each takes on disk, restored, dropped. Callers lock the nation (`lock.lock_folder`)."""
+"""Former editions: lists them with their size, restores or drops one. The caller owns the nation's lock."""
 
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.durable import replacing, sync
+from pipeline.durable import sync, write_text
 from pipeline.errors import ProductError
 from pipeline.products.national.edition_record import (
     HIGHEST,
@@ -20,21 +20,21 @@ from pipeline.products.national.zarr_store import check_whole
 
 @dataclass(frozen=True)
 class EditionState:
-    """An edition, and what it takes."""
+    """An edition and its size on disk."""
 
     edition: Edition
     current: bool
     own_bytes: int
-    """Of files that no other edition has: what dropping it frees."""
+    """Bytes of files that no other edition has: dropping the edition frees them."""
     shared_bytes: int
-    """Of files that are hard links to another edition's."""
+    """Bytes of files that are hard links to files of other editions."""
 
 
 def history(national: Path) -> tuple[EditionState, ...]:
     """All finished editions, by number; empty before the first publish.
 
     Raises:
-        ProductError: an edition's record is damaged, or the pointer names nothing.
+        ProductError: an edition's record is damaged, or `current` points to nothing.
     """
     current = current_edition(national)
     number = current and current.number
@@ -42,7 +42,7 @@ def history(national: Path) -> tuple[EditionState, ...]:
 
 
 def _sizes(folder: Path) -> tuple[int, int]:
-    """Bytes of the files with one name, and of those with several; what a symbolic link names counts where it lies."""
+    """Bytes of the files with one hard link, and of those with several; symbolic links are not followed."""
     own = shared = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -55,17 +55,17 @@ def _sizes(folder: Path) -> tuple[int, int]:
 
 
 def restore(national: Path, number: int) -> Edition:
-    """Makes a former edition current by one rename, as a commit does; no other edition changes.
+    """Makes a former edition current by one rename, as a commit does.
 
-    No new edition is made: a number names the same content for ever, and what was newer stays and can be restored in
-    its turn. The next publish compares with what is then current.
+    Editions do not change: a number always means the same content, and newer editions can be restored later. The next
+    publish compares with the restored edition.
 
     Raises:
-        ProductError: there is no such edition, it is not whole, or the disk refuses; what was current is so still.
+        ProductError: there is no such edition, a file of it is lost, or `current` cannot be written; it is unchanged.
     """
     edition = edition_of(national, number)
     check_whole(edition)
-    # Not named as a commit's pointer: a killed one of those stands for an edition that never was current.
+    # Another name than a commit's pointer has: `remove_abandoned` removes the edition that a commit's pointer names.
     pointer = national / f".restored.{number:06d}.tmp"
     try:
         pointer.unlink(missing_ok=True)
@@ -78,24 +78,23 @@ def restore(national: Path, number: int) -> Edition:
 
 
 def drop(national: Path, number: int) -> None:
-    """Removes a former edition; files that others link to stay theirs, and its number is not given again.
+    """Removes a former edition. Files that other editions link to stay, and the number is not used again.
 
-    Zarr reads what is gone as no data, so drop only what nobody reads any more. A killed removal is finished by the
-    next publish.
+    Zarr reads lost files as no data, so drop only an edition that nobody is reading. The next publish completes a
+    removal that was killed.
 
     Raises:
         ProductError: there is no such edition, it is the current one, or it cannot be removed.
-        StorageError: that its number was given cannot be noted; the edition is still there.
+        StorageError: the highest number cannot be written; the edition is still there.
     """
     edition, current = edition_of(national, number), current_edition(national)
     if current is not None and current.number == number:
-        raise ProductError(f"{edition.path}: is the current edition; restore or publish another before it is dropped")
+        raise ProductError(f"{edition.path}: is the current edition; restore or publish another one first")
     if next_number(national) == number + 1:
-        with replacing(national / "editions" / HIGHEST) as temporary:
-            temporary.write_text(f"{number}\n", encoding="ascii")
+        write_text(national / "editions" / HIGHEST, f"{number}\n")
     going = edition.path.with_name(f".{edition.path.name}.tmp")
     try:
-        # First the name: half an edition is not to be opened.
+        # The name goes first, so that nobody opens half an edition.
         edition.path.rename(going)
         sync(going.parent)
         shutil.rmtree(going)

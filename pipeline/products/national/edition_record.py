@@ -1,120 +1,47 @@
-"""What stands on disk of the nation: its grid, its editions, and which of them is current.
+"""The editions on disk, their records (`edition.json`), and which of them is current.
 
 ::
 
     <national>/current                          → editions/000002
-    <national>/editions/000002/edition.json     number, parent, grid, domains; a digest and a tally of each shard
-    <national>/editions/000002/product.zarr     the store: see `store`
+    <national>/editions/000002/edition.json     number, parent, grid, domains; digest and tally of each shard
+    <national>/editions/000002/product.zarr     the store: see `zarr_store`
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pipeline.errors import ConfigError, ProductError
-from pipeline.grid import CRS, Tile, Window
+from pipeline.errors import ProductError
+from pipeline.products.national.grid import GridIndex, NationalGrid
 
-LAYERS = ("landcover", "confidence", "domain")
+STORE_LAYERS = ("landcover", "confidence", "domain")
 """The store's sharded arrays."""
 
 OUTSIDE, MAPPED, FAILED, MISSING = range(4)
 """Values of `coverage`. A tile with several owners shows the worst: failed, then missing, then mapped."""
 
 HIGHEST = "highest"
-"""File beside the editions: the highest number that a dropped one had."""
-
-Index = tuple[int, int]
-"""(row, column) of a shard or of a tile in the national grid, from the north-west."""
-
-
-@dataclass(frozen=True)
-class NationalGrid:
-    """The national store's extent and how it is cut, in pixels of one lattice."""
-
-    extent: Window
-    """Whole tiles."""
-    tile: int
-    shard: int
-    """A whole part of the tile: one file a layer."""
-    chunk: int
-    """A whole part of the shard: what a reader decodes at once."""
-    crs: str = CRS
-    """`EPSG:…` of the lattice."""
-
-    def __post_init__(self) -> None:
-        if min(self.tile, self.shard, self.chunk) < 1 or self.tile % self.shard or self.shard % self.chunk:
-            raise ConfigError(f"chunk {self.chunk} must divide shard {self.shard}, and that the tile {self.tile} px")
-        e = self.extent
-        if not e.pixels or any(v % self.tile for v in (e.row, e.col, e.height, e.width)):
-            raise ConfigError(f"the national extent {e} is no rectangle of whole tiles of {self.tile} px")
-
-    @property
-    def tiles_shape(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
-        return (self.extent.height // self.tile, self.extent.width // self.tile)
-
-    def tile_index(self, tile: Tile) -> Index:
-        """Where a tile lies.
-
-        Raises:
-            ProductError: outside the extent.
-        """
-        if not self.extent.contains(tile.window):
-            raise ProductError(
-                f"tile {tile.name} lies outside the national extent {self.extent.bounds} (left, bottom, right, top "
-                f"in metres of {self.crs}); enlarge output.extent_km"
-            )
-        return ((tile.window.row - self.extent.row) // self.tile, (tile.window.col - self.extent.col) // self.tile)
-
-    def shards_of(self, tile: Index) -> Iterator[Index]:
-        """The shards of a tile, row by row."""
-        n = self.tile // self.shard
-        for row in range(tile[0] * n, (tile[0] + 1) * n):
-            for col in range(tile[1] * n, (tile[1] + 1) * n):
-                yield (row, col)
-
-    def shard_window(self, shard: Index) -> Window:
-        """A shard on the lattice."""
-        row, col = self.extent.row + shard[0] * self.shard, self.extent.col + shard[1] * self.shard
-        return Window(row, col, self.shard, self.shard)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain content, as `edition.json` keeps it."""
-        e = self.extent
-        return {
-            "extent": [e.row, e.col, e.height, e.width],
-            "tile": self.tile,
-            "shard": self.shard,
-            "chunk": self.chunk,
-            "crs": self.crs,
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "NationalGrid":
-        """What `to_json` gave."""
-        extent, crs = Window(*content["extent"]), content.get("crs", CRS)
-        return cls(extent, content["tile"], content["shard"], content["chunk"], crs)
+"""File beside the editions: the highest number of a dropped edition."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Pixels of a shard, or of an edition, by who claims and who shows them."""
+    """Pixels of a shard or of an edition, counted by the domains that claim and show them."""
 
     owned: Mapping[str, int] = field(default_factory=dict, hash=False)
     """Domain → pixels that it owns."""
     filled: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """Domain → pixels that it shows, because their owner has no imagery there."""
+    """Domain → pixels that it shows because their owner has no imagery there."""
     several: int = 0
-    """Pixels that more than one domain claims."""
+    """Pixels that several domains claim."""
     nobody: int = 0
     """Pixels of delivered tiles that no domain claims."""
 
     @classmethod
     def total(cls, tallies: Iterable["Tally"]) -> "Tally":
-        """Their sum; domains in order of name."""
+        """The sum of tallies; domains in order of name."""
         owned: Counter[str] = Counter()
         filled: Counter[str] = Counter()
         several = nobody = 0
@@ -127,24 +54,24 @@ class Tally:
 
 @dataclass(frozen=True)
 class Edition:
-    """A finished edition, as its `edition.json` says."""
+    """A finished edition, as its `edition.json` describes it."""
 
     path: Path
     number: int
     created: str
-    """UTC, as RFC 3339 has it."""
+    """UTC, in the format of RFC 3339."""
     grid: NationalGrid
     domains: tuple[str, ...]
     metadata: str
-    """Hash of what is in the store besides shards: domain table and coverage."""
-    digests: Mapping[Index, str] = field(hash=False)
-    """Shard → hash of what went into it."""
-    tallies: Mapping[Index, Tally] = field(hash=False)
-    """Shard → its pixels counted; empty in editions of before they were."""
+    """Hash of the store's content besides shards: domain table and coverage."""
+    digests: Mapping[GridIndex, str] = field(hash=False)
+    """Shard → hash of its inputs."""
+    tallies: Mapping[GridIndex, Tally] = field(hash=False)
+    """Shard → its pixels, counted; empty in editions of older versions."""
     tally: Tally
-    """Of all delivered tiles."""
+    """Sum over all delivered tiles."""
     undelivered_km2: Mapping[str, float] = field(hash=False)
-    """Domain → how much of its polygon lies outside the tiles that it was delivered with, where any does."""
+    """Domain → area of its polygon outside the tiles that it was delivered with, if there is any."""
 
     @property
     def store(self) -> Path:
@@ -153,10 +80,10 @@ class Edition:
 
 
 def current_edition(national: Path) -> Edition | None:
-    """The edition that `<national>/current` names, or None before the first publish.
+    """The edition that `<national>/current` points to, or None before the first publish.
 
     Raises:
-        ProductError: the pointer names nothing, or the edition's record is damaged.
+        ProductError: `current` points to nothing, or the edition's record is damaged.
     """
     pointer = national / "current"
     if not pointer.is_symlink() and not pointer.exists():
@@ -196,7 +123,7 @@ def _numbers(national: Path) -> list[int]:
 
 
 def read_edition(folder: Path) -> Edition:
-    """The edition in this folder, current or not.
+    """The edition in a folder, current or not.
 
     Raises:
         ProductError: its record cannot be read.
@@ -220,27 +147,16 @@ def read_edition(folder: Path) -> Edition:
         raise ProductError(f"{path}: the edition's record cannot be read: {error}") from error
 
 
-def _parse_index(text: str) -> Index:
+def _parse_index(text: str) -> GridIndex:
     row, col = text.split("/")
     return (int(row), int(col))
 
 
-def present_shards(store: Path, layer: str) -> set[Index]:
-    """Shards of one layer whose files are there."""
-    return {
-        (int(row.name), int(file.name))
-        for row in (store / layer / "c").glob("*")
-        if row.name.isdigit()
-        for file in row.iterdir()
-        if file.name.isdigit()
-    }
-
-
 def next_number(national: Path) -> int:
-    """The number of the next edition: above all that there are and that were dropped, so that none names two.
+    """The number of the next edition: above all numbers in use and all dropped ones, so that none is used twice.
 
     Raises:
-        ProductError: what says how far the dropped ones went cannot be read.
+        ProductError: the file with the highest dropped number cannot be read.
     """
     return max([*_numbers(national), _highest_dropped(national)]) + 1
 
@@ -252,4 +168,4 @@ def _highest_dropped(national: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: expected the highest number of a dropped edition: {error}") from error
+        raise ProductError(f"{path}: expected a file with the highest number of a dropped edition: {error}") from error

@@ -1,7 +1,7 @@
-"""An edition comes into being: begin, one task a shard (`products.national.shard_writer`), commit.
+"""Writes an edition: `begin`, then one task for each shard (`products.national.shard_writer`), then `commit`.
 
-It grows under a temporary name, out of hard links to what did not change and new files for what did, and
-becomes current by one rename of a symbolic link. Readers see the former edition or the new one.
+It is written under a temporary name: unchanged shards are hard links, changed ones new files. The rename of one
+symbolic link makes it current, so readers see the former edition or the new one.
 """
 
 import os
@@ -13,24 +13,25 @@ from pathlib import Path
 
 from pipeline.durable import sync, write_json
 from pipeline.errors import ProductError
-from pipeline.products.national.edition_record import LAYERS, Index, Tally, current_edition, present_shards
+from pipeline.products.national.edition_record import STORE_LAYERS, Tally, current_edition
+from pipeline.products.national.grid import GridIndex, present_files
 from pipeline.products.national.publish_plan import EditionPlan
 from pipeline.products.national.shard_writer import ShardFacts
 from pipeline.products.national.zarr_store import create_store
 
 _TEMPORARY = (".partial", ".tmp")
-"""What Zarr's and `durable`'s unfinished files end in."""
+"""Suffixes of the unfinished files of Zarr and `durable`."""
 
 
 def remove_abandoned(national: Path) -> tuple[Path, ...]:
-    """Removes what a killed publish left and returns it; the current edition stays what it was.
+    """Removes what a killed publish left, and returns the paths. The current edition does not change.
 
-    Call it while no other publish is at work: `runs.publishing.publish` locks the nation.
+    Call it while no other publish is running: `runs.publishing.publish` locks the nation.
 
     Raises:
-        ProductError: it cannot be removed.
+        ProductError: a file cannot be removed.
     """
-    # A pointer that was not swapped names an edition that was finished and never current.
+    # A pointer that was not renamed to `current` names a finished edition that never became current.
     pointers = tuple(national.glob(".current.*.tmp"))
     finished = [national / p.readlink() for p in pointers]
     left = [*(national / "editions").glob(".*.tmp"), *(p for p in finished if p.is_dir())]
@@ -49,17 +50,17 @@ def remove_abandoned(national: Path) -> tuple[Path, ...]:
 
 
 def begin(plan: EditionPlan) -> None:
-    """Makes the edition's folder under its temporary name: metadata, and links to unchanged shards.
+    """Creates the edition under its temporary name, with its metadata and links to unchanged shards.
 
     Raises:
-        ProductError: it cannot be written, or a publish is under way or was killed. Nothing is left.
+        ProductError: it cannot be written, or another publish is running or was killed. Nothing is left behind.
     """
     try:
         plan.staging.parent.mkdir(parents=True, exist_ok=True)
         plan.staging.mkdir()
     except FileExistsError as error:
         raise ProductError(
-            f"{plan.staging}: a publish is under way or was killed; if none is, `landcover publish` removes it"
+            f"{plan.staging}: another publish is running or was killed; if none runs, `landcover publish` removes it"
         ) from error
     except OSError as error:
         raise ProductError(f"{plan.national}: cannot be written: {error.strerror or error}") from error
@@ -79,7 +80,7 @@ def _fill(plan: EditionPlan) -> None:
         coverage=plan.coverage,
         coordinates_from=former,
     )
-    for layer in LAYERS:
+    for layer in STORE_LAYERS:
         shards = plan.target.store / layer / "c"
         for row in sorted({index[0] for index in plan.digests}):
             (shards / str(row)).mkdir(parents=True)
@@ -92,12 +93,12 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
     """Makes the edition current; returns its folder.
 
     Args:
-        plan: begun.
-        facts: what `write_shard` gave for each shard of the plan's `write`.
+        plan: the plan that `begin` took.
+        facts: what `write_shard` returned for each shard in `plan.write`.
 
     Raises:
-        ProductError: a shard was not written, another edition became current since the plan, or the disk
-            refuses. The former edition is then still current.
+        ProductError: a shard was not written, another edition became current since the plan was made, or the edition
+            cannot be written. The former edition is still current.
     """
     _check_complete(plan)
     tallies = {f.index: f.tally for f in facts}
@@ -110,7 +111,8 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
     try:
         write_json(plan.staging / "edition.json", _record(plan, tallies), indent=None)
         _sync_tree(plan.staging)
-        # The pointer is made before the folder has its name: a kill between leaves what `remove_abandoned` finds.
+        # The pointer comes before the folder's final name, so that `remove_abandoned` finds what a kill in between
+        # leaves.
         pointer.symlink_to(Path("editions", final.name))
         plan.staging.rename(final)
         sync(final.parent)
@@ -127,13 +129,13 @@ def _check_complete(plan: EditionPlan) -> None:
         raise ProductError(
             f"{plan.national}: edition {now and now.number} became current since the plan; publish again"
         )
-    for layer in LAYERS:
-        missing = sorted(plan.digests.keys() - present_shards(plan.target.store, layer))
+    for layer in STORE_LAYERS:
+        missing = sorted(plan.digests.keys() - present_files(plan.target.store / layer / "c"))
         if missing:
             raise ProductError(f"{plan.target.store}: {len(missing)} shards of {layer} were not written: {missing[:5]}")
 
 
-def _record(plan: EditionPlan, tallies: Mapping[Index, Tally]) -> dict[str, object]:
+def _record(plan: EditionPlan, tallies: Mapping[GridIndex, Tally]) -> dict[str, object]:
     beyond = Tally(nobody=plan.unclaimed * plan.grid.tile**2)
     return {
         "number": plan.number,
@@ -150,10 +152,7 @@ def _record(plan: EditionPlan, tallies: Mapping[Index, Tally]) -> dict[str, obje
 
 
 def _sync_tree(folder: Path) -> None:
-    """Syncs every folder, and every file that is not a link, hard or symbolic, to what is there already.
-
-    A worker that was killed while it wrote leaves a temporary file beside the others: it goes.
-    """
+    """Syncs every folder, and every file that is no link to an older one; removes what killed workers left."""
     for parent, _, names in os.walk(folder, topdown=False):
         for path in (Path(parent, name) for name in names):
             if path.suffix in _TEMPORARY:

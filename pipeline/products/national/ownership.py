@@ -1,11 +1,11 @@
-"""One owner per pixel: département polygon, then newest vintage, then name.
+"""Decides the one owner of each pixel: by département polygon, then newest vintage, then name.
 
-A domain may own pixels only of the tiles that it was delivered with. A domain with a boundary claims
-those whose centre its polygon covers; a domain without one claims all. Of the claims on a pixel those with a polygon
-go first; of them, and of the others, the newest vintage, and of one vintage the first name. What a polygon covers
-outside its domain's tiles is claimed by nobody on its behalf: it goes to the next claim there, or to nobody.
+A domain can own pixels only in the tiles that it was delivered with. With a boundary it claims the pixels whose centre
+its polygon covers, without one all pixels. Where several domains claim a pixel, claims with a polygon come before
+claims without one, then the newest vintage, then the first name. Ground of a polygon outside its domain's tiles goes to
+the next claim there, or to nobody.
 
-What is shown of a pixel follows from its owner (`products.national.shard_writer`).
+Which domain's pixel is shown follows from the owner: see `products.national.shard_writer`.
 """
 
 import json
@@ -31,20 +31,20 @@ from pipeline.errors import ProductError
 from pipeline.grid import CRS, Window
 
 NOBODY = 0
-"""Owner of pixels that no domain claims."""
+"""Owner of the pixels that no domain claims."""
 
 _DENSIFY_M = 500.0
-"""A straight edge in degrees is a curve in Lambert-93. Cut to 500 m, it strays by less than 1 cm."""
+"""A straight edge in degrees is a curve in Lambert-93. Segments of 500 m deviate by less than 1 cm."""
 _METRES_PER_DEGREE = 111_320.0
 _STRIP_ROWS = 2048
 """Rows burnt at once."""
 _CLIP_MARGIN = 2
-"""Pixels kept around a window when a polygon is cut to it, so that the cut's own edges lie outside."""
+"""Pixels kept around a window when a polygon is cut to it, so that the new edges lie outside the window."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a domain may own."""
+    """The area that a domain may own."""
 
     domain: Domain
     """`D064_2021`."""
@@ -56,9 +56,9 @@ class Claim:
     """The tiles that the domain was delivered with, sealed or not."""
 
     def within(self, window: Window) -> "Claim | None":
-        """What of the claim lies in `window`, its polygon cut to it; None where nothing does.
+        """The claim cut to a window; None where nothing of it lies there.
 
-        The result depends only on what happens inside the window and two pixels around it.
+        The result depends only on what lies in the window and two pixels around it.
         """
         windows = tuple(w for w in (w.intersect(window) for w in self.windows) if w.pixels)
         if not windows:
@@ -72,34 +72,34 @@ class Claim:
 
     @property
     def area(self) -> BaseGeometry:
-        """What is claimed: the polygon inside the tiles. Tiles' edges meet no pixel's centre."""
+        """The claimed area: the polygon inside the tiles. No edge of a tile passes through a pixel's centre."""
         tiles: BaseGeometry = shapely.union_all([shapely.box(*w.bounds) for w in self.windows])
         if self.boundary is None:
             return tiles
-        # Where a polygon only touches a tile, the intersection has lines, and GDAL would burn them.
+        # The intersection has lines where a polygon only touches a tile, and GDAL would burn them.
         return shapely.union_all(_polygons(tiles.intersection(self.boundary)))
 
     @property
     def rank(self) -> tuple[bool, int, str]:
-        """Claims of smaller rank go first."""
+        """Sort key: claims of smaller rank come first."""
         return (self.boundary is None, -self.year, self.domain)
 
 
 def owners(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint16]:
-    """Who owns each pixel of a window of the lattice.
+    """The owner of each pixel of a lattice window.
 
-    A polygon owns a pixel whose centre it covers; a centre exactly on an edge falls to either side, as
-    GDAL's rasterizer has it, and to one owner only.
+    A polygon owns a pixel whose centre it covers. GDAL's rasterizer decides for a centre exactly on an edge; it has one
+    owner too.
 
     Args:
-        window: where.
-        claims: in any order; the result depends on it only through the numbers.
+        window: on the lattice.
+        claims: in any order; their order decides only the numbers in the result.
 
     Returns:
         uint16 (y, x): 0 for nobody, i + 1 for `claims[i]`.
     """
     owner: NDArray[np.uint16] = np.zeros(window.shape, np.uint16)
-    # The first in rank is burnt last, over the others.
+    # The first in rank is burnt last and so covers the others.
     ranked = sorted(enumerate(claims, start=1), key=lambda pair: pair[1].rank, reverse=True)
     _burn(owner, window, ranked, MergeAlg.replace)
     return owner
@@ -115,8 +115,7 @@ def times_claimed(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint8]:
 def _burn(into: NDArray[Any], window: Window, numbered: Sequence[tuple[int, Claim]], merge: MergeAlg) -> None:
     """Burns the claims' numbers, one after the other."""
     # GDAL works on a copy of what it burns into: strips keep that small.
-    for row in range(window.row, window.bottom, _STRIP_ROWS):
-        strip = window.intersect(Window(row, window.col, _STRIP_ROWS, window.width))
+    for strip in window.strips(_STRIP_ROWS):
         parts = [(claim.within(strip), number) for number, claim in numbered]
         shapes = [(part.area, number) for part, number in parts if part is not None]
         if shapes:
@@ -125,10 +124,10 @@ def _burn(into: NDArray[Any], window: Window, numbered: Sequence[tuple[int, Clai
 
 
 def possible_owners(window: Window, claims: Iterable[Claim]) -> tuple[Claim, ...]:
-    """The claims that may own a pixel of the window, cut to it, in order of rank; found without pixels.
+    """The claims that may own a pixel of the window, cut to it, in order of rank; no pixels are computed.
 
-    A claim is left out when what it claims here is covered by claims of smaller rank. What is left of
-    a claim may be a sliver between pixel centres: then it is named and owns nothing.
+    A claim is left out where claims of smaller rank cover all of it. A claim of which only a sliver between pixel
+    centres is left is returned and owns nothing.
     """
     taken: BaseGeometry = shapely.Polygon()
     found = []
@@ -146,12 +145,12 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     """The polygons of a GeoJSON file as one geometry on a lattice.
 
     Args:
-        path: a geometry, Feature or FeatureCollection in EPSG:4326 (RFC 7946), or in what its older `crs`
-            member names. Polygons are joined; points and lines are not looked at.
+        path: a geometry, Feature or FeatureCollection in EPSG:4326 (RFC 7946), or in the CRS of its older member
+            `crs`. Polygons are joined; points and lines are ignored.
         crs: `EPSG:…` of the lattice.
 
     Raises:
-        ProductError: the file cannot be read, holds no polygon, or names a CRS that nobody knows.
+        ProductError: the file cannot be read, has no polygon, or names an unknown CRS.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -160,7 +159,7 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ShapelyError, ProjError) as error:
         raise ProductError(f"{path}: expected a boundary as GeoJSON polygons: {error}") from error
     if not polygons:
-        raise ProductError(f"{path}: expected a boundary as GeoJSON polygons, found no polygon")
+        raise ProductError(f"{path}: expected a boundary as GeoJSON polygons; it has no polygon")
     joined = shapely.union_all([shapely.make_valid(p) for p in polygons])
     densify = _DENSIFY_M / _METRES_PER_DEGREE if own.is_geographic else _DENSIFY_M
     transformer = pyproj.Transformer.from_crs(own, crs, always_xy=True)
@@ -168,7 +167,7 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
         joined.segmentize(densify), lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
     )
     if moved.is_empty or not np.isfinite(moved.bounds).all():
-        raise ProductError(f"{path}: the boundary does not lie where {crs} does; its CRS is {own.to_string()}")
+        raise ProductError(f"{path}: the boundary, in {own.to_string()}, lies outside the area of {crs}")
     return shapely.make_valid(moved)
 
 

@@ -1,9 +1,9 @@
-"""What a publish changes: who may own what of each shard, and a plan against the current edition.
+"""Plans a publish: the domains behind each shard, and the shards that differ from the current edition.
 
-Nothing here writes, and no pixel is read.
+Nothing is written here, and no pixel is read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,68 +20,56 @@ from pipeline.grid import Tile, Window
 from pipeline.legend import NODATA
 from pipeline.products.national.edition_record import (
     FAILED,
-    LAYERS,
     MAPPED,
     MISSING,
     OUTSIDE,
+    STORE_LAYERS,
     Edition,
-    Index,
-    NationalGrid,
     current_edition,
     next_number,
-    present_shards,
 )
+from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.ownership import Claim, possible_owners
 from pipeline.products.tile.seal import SealedTile
 
-__all__ = [
-    "Candidate",
-    "DomainProduct",
-    "EditionPlan",
-    "NationalGrid",
-    "ShardPlan",
-    "Target",
-    "plan_edition",
-]
-
 STORE_VERSION = 2
-"""Raised by hand when the same tiles give other bytes or metadata: every shard is then written anew."""
+"""Raised by hand when the same tiles give other bytes or metadata: every shard is then written again."""
 EXTRAS_VERSION = 2
-"""Raised by hand when what stands beside the store changes for the same tiles: a new edition is then made, whose shards
-are links."""
+"""Raised by hand when files beside the store change for the same tiles: a new edition is then made, whose shards are
+links."""
 
 _WORST_LAST = (OUTSIDE, MAPPED, MISSING, FAILED)
 
 
 @dataclass(frozen=True)
 class DomainProduct:
-    """A domain as publishing sees it: what it should have, what it has, and where it may own pixels."""
+    """A domain to publish: its expected tiles, its sealed tiles, and where it may own pixels."""
 
     name: Domain
     """`D064_2021`."""
     year: int
     """The vintage."""
     boundary: BaseGeometry | None
-    """The département's polygon in the lattice's CRS, if one was given."""
+    """The département's polygon in the lattice's CRS; None if none was given."""
     sealed: tuple[SealedTile, ...]
-    """Its sealed tiles that are up to date; those that it should not have are left out of the nation."""
+    """Its sealed tiles that are up to date; those that are not expected are left out of the nation."""
     expected: tuple[str, ...]
-    """Names of the tiles of its input catalogue."""
+    """Names of the tiles in its input catalog."""
     failed: frozenset[str] = frozenset()
-    """Names of expected tiles that could not be made."""
+    """Names of expected tiles that could not be mapped."""
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What the store's table says of it besides, as JSON has it: campaign, weights, attribution, days, …"""
+    """More JSON-able fields for its row in the store's table: campaign, weights, attribution, days, …"""
 
     @property
     def shown(self) -> tuple[SealedTile, ...]:
-        """The sealed tiles that the nation has: not those that failed since, nor those that left the delivery."""
+        """The sealed tiles that the nation shows: not those that failed since, nor those that left the delivery."""
         wanted = frozenset(self.expected) - self.failed
         return tuple(s for s in self.sealed if s.tile.name in wanted)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A domain that was delivered with a shard's tile: what it claims of the shard, and what it has to show."""
+class ShardCandidate:
+    """A domain that was delivered with a shard's tile: its claim on the shard, and its sealed tile."""
 
     domain: Domain
     code: int
@@ -89,25 +77,25 @@ class Candidate:
     year: int
     """The vintage."""
     claim: Claim | None
-    """Cut to the shard; None where its polygon lies elsewhere. It may still show what owners have no imagery of."""
+    """Cut to the shard; None where its polygon lies elsewhere. It can still fill gaps in the imagery of owners."""
     owns: bool
-    """False where claims of smaller rank cover all that it claims."""
+    """False where claims of smaller rank cover its whole claim."""
     sealed: SealedTile | None
-    """The tile that the shard is part of; None where it failed or is missing, and where it cannot come to show."""
+    """Its tile around the shard; None where that failed or is missing, and where nothing of it can be shown."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """All that one shard depends on: enough to write it, small enough to send to a worker."""
+    """All that one shard depends on; small enough to send to a worker."""
 
-    index: Index
+    index: GridIndex
     window: Window
-    candidates: tuple[Candidate, ...]
-    """Those that may own a pixel first, in order of rank; then other claims; then those without. Possibly none."""
+    candidates: tuple[ShardCandidate, ...]
+    """First those that may own a pixel, in order of rank, then other claims, then those without one. May be empty."""
 
     @property
     def digest(self) -> str:
-        """What goes into the shard's bytes and its tally, as a hash."""
+        """Hash of all that the shard's bytes and tally depend on."""
         candidates = []
         for candidate in self.candidates:
             claim = candidate.claim
@@ -115,7 +103,7 @@ class ShardPlan:
             candidates.append(
                 {
                     "code": candidate.code,
-                    # Millimetres: an upgrade of GEOS that moves the last digit rewrites nothing.
+                    # In millimetres, so that another GEOS, whose last digits differ, rewrites nothing.
                     "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
                     "windows": [[w.row, w.col, w.height, w.width] for w in (claim.windows if claim else ())],
                     "files": candidate.sealed and [f.sha256 for f in candidate.sealed.files],
@@ -128,18 +116,18 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Target:
-    """Where an edition comes into being, and how it is cut: what a worker needs besides the shard."""
+    """The edition that is being written: what a worker needs besides the shard."""
 
     store: Path
     """The Zarr under its temporary name."""
     grid: NationalGrid
     former: Path | None
-    """The current edition's Zarr, where it is cut alike: a shard that comes out as it was there is a link to it."""
+    """The current edition's Zarr where it has the same grid: shards with equal bytes become links to it."""
 
 
 @dataclass(frozen=True, eq=False)
 class EditionPlan:
-    """What the next edition is, and what of it is new."""
+    """The next edition: its content, and which shards are new."""
 
     national: Path
     grid: NationalGrid
@@ -151,35 +139,30 @@ class EditionPlan:
     coverage: NDArray[np.uint8]
     """uint8 (tile_y, tile_x): 0 outside, 1 mapped, 2 failed, 3 missing."""
     unclaimed: int
-    """Tiles that domains were delivered with and that the polygons leave to nobody."""
+    """Delivered tiles that no polygon covers."""
     undelivered_km2: Mapping[str, float]
-    """Domain → how much of its polygon lies outside its tiles, where any does."""
+    """Domain → area of its polygon outside its tiles, if there is any."""
     write: tuple[ShardPlan, ...]
-    """Shards to make again, in order of their index, because what they depend on changed; their bytes need not."""
-    link: tuple[Index, ...]
-    """Shards that are as they are in the parent."""
-    drop: tuple[Index, ...]
-    """Shards of the parent that no domain has a tile in any more."""
-    digests: Mapping[Index, str]
-    """Every shard of the edition."""
+    """Shards whose inputs changed, in order of their index; their bytes may come out the same."""
+    link: tuple[GridIndex, ...]
+    """Shards that are the same as in the parent."""
+    drop: tuple[GridIndex, ...]
+    """Shards of the parent in which no domain has a tile any more."""
+    digests: Mapping[GridIndex, str]
+    """All shards of the edition, with their digest."""
 
     @property
     def metadata(self) -> str:
-        """Hash of what the edition has and says besides shards and their tallies."""
-        told = {"unclaimed": self.unclaimed, "undelivered_km2": dict(self.undelivered_km2)}
+        """Hash of the edition's content besides shards and their tallies."""
+        claims = {"unclaimed": self.unclaimed, "undelivered_km2": dict(self.undelivered_km2)}
         domains, coverage = [dict(d) for d in self.domains], self.coverage.tobytes().hex()
-        return digest([STORE_VERSION, EXTRAS_VERSION, domains, coverage, told])
+        return digest([STORE_VERSION, EXTRAS_VERSION, domains, coverage, claims])
 
     @property
     def nothing_to_do(self) -> bool:
-        """True where the current edition is already what would be written."""
+        """True where the current edition is already the planned one."""
         unchanged = self.parent is not None and self.parent.metadata == self.metadata
         return unchanged and not self.write and not self.drop
-
-    def tiles_of(self, shards: Iterable[Index]) -> frozenset[Index]:
-        """(row, column) of the tiles that shards are part of."""
-        n = self.grid.tile // self.grid.shard
-        return frozenset((row // n, col // n) for row, col in shards)
 
     @property
     def staging(self) -> Path:
@@ -188,7 +171,7 @@ class EditionPlan:
 
     @property
     def target(self) -> Target:
-        """What `write_shard` takes."""
+        """The argument of `write_shard`."""
         return Target(self.staging / "product.zarr", self.grid, self.former and self.former / "product.zarr")
 
     @property
@@ -198,14 +181,14 @@ class EditionPlan:
 
 
 def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainProduct]) -> EditionPlan:
-    """What a publish of exactly these domains changes against the current edition.
+    """Plans an edition of exactly these domains against the current edition.
 
-    The plan depends on the domains and not on their order. A domain that is left out leaves the nation.
-    Shards that the current edition has lost are written again.
+    The order of the domains does not matter. A domain of the current edition that is not given leaves the nation.
+    Lost shards of the current edition are written again.
 
     Raises:
-        ProductError: a domain named twice, a tile outside the extent or on another lattice, a name without a
-            code, or a damaged current edition.
+        ProductError: a domain is given twice, a tile lies outside the extent or on another lattice, or the current
+            edition is damaged.
     """
     codes = [d.name.code for d in domains]
     if len(set(codes)) != len(codes):
@@ -237,7 +220,7 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
 
 
 def _undelivered(domain: DomainProduct, grid: NationalGrid) -> float:
-    """Square kilometres of a domain's polygon outside its tiles, to the hectare."""
+    """Square kilometres of a domain's polygon outside its tiles, rounded to the hectare."""
     if domain.boundary is None:
         return 0.0
     delivered = shapely.union_all([shapely.box(*Tile.named(name, grid.tile).window.bounds) for name in domain.expected])
@@ -248,8 +231,8 @@ def _row(domain: DomainProduct) -> dict[str, Any]:
     return {**domain.about, "code": domain.name.code, "name": domain.name, "year": domain.year}
 
 
-def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Index, list[tuple[Tile, DomainProduct]]]:
-    found: dict[Index, list[tuple[Tile, DomainProduct]]] = {}
+def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[GridIndex, list[tuple[Tile, DomainProduct]]]:
+    found: dict[GridIndex, list[tuple[Tile, DomainProduct]]] = {}
     for domain in domains:
         if domain.boundary is not None:
             shapely.prepare(domain.boundary)
@@ -259,12 +242,12 @@ def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Index
 
 
 def _plan_tile(
-    grid: NationalGrid, index: Index, here: Sequence[tuple[Tile, DomainProduct]]
+    grid: NationalGrid, index: GridIndex, here: Sequence[tuple[Tile, DomainProduct]]
 ) -> tuple[int, list[ShardPlan]]:
-    """Coverage of a tile, and its shards; none where its domains' polygons leave it to nobody.
+    """Coverage of a tile, and its shards; no shards where no domain's polygon covers any of the tile.
 
-    All shards of a covered tile are planned, also those that nobody owns a pixel of, so that coverage
-    alone tells which files must be there.
+    All shards of a covered tile are planned, also those in which nobody owns a pixel, so that coverage alone decides
+    which files must exist.
     """
     tile = here[0][0]
     claims = {d.name: Claim(d.name, d.year, d.boundary, (tile.window,)).within(tile.window) for _, d in here}
@@ -274,48 +257,49 @@ def _plan_tile(
     usable = {d.name: _usable(d, tile, grid.crs) for _, d in here}
     state = max((usable[c.domain][1] for c in owning), key=_WORST_LAST.index)
     candidates = [
-        Candidate(d.name, d.name.code, d.year, claims[d.name], owns=False, sealed=usable[d.name][0]) for _, d in here
+        ShardCandidate(d.name, d.name.code, d.year, claims[d.name], owns=False, sealed=usable[d.name][0])
+        for _, d in here
     ]
     return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(index)]
 
 
-def _plan_shard(grid: NationalGrid, index: Index, of_tile: Sequence[Candidate]) -> ShardPlan:
-    """A shard with what it depends on and no more: tiles that show nothing of it are left out."""
+def _plan_shard(grid: NationalGrid, index: GridIndex, of_tile: Sequence[ShardCandidate]) -> ShardPlan:
+    """A shard with only what it depends on: tiles that cannot be shown in it are left out."""
     window = grid.shard_window(index)
     claims = {c.domain: claim for c in of_tile if c.claim and (claim := c.claim.within(window))}
     owning = {c.domain for c in possible_owners(window, claims.values())}
     here = [replace(c, claim=claims.get(c.domain), owns=c.domain in owning) for c in of_tile]
-    # Whether an owner lacks imagery is known of its whole tile only; where it has all, nobody can fill anything.
+    # Gaps in an owner's imagery are known for the whole tile only; without gaps nobody can fill any.
     if not any(c.owns and c.sealed and c.sealed.class_pixels.get(NODATA, 0) for c in here):
         here = [c if c.owns else replace(c, sealed=None) for c in here]
     kept = [c for c in here if c.claim or c.sealed]
     return ShardPlan(index, window, tuple(sorted(kept, key=_place)))
 
 
-def _place(candidate: Candidate) -> tuple[Any, ...]:
+def _place(candidate: ShardCandidate) -> tuple[Any, ...]:
     rank = candidate.claim.rank if candidate.claim else (False, -candidate.year, candidate.domain)
     return (not candidate.owns, candidate.claim is None, *rank)
 
 
 def _usable(domain: DomainProduct, tile: Tile, crs: str) -> tuple[SealedTile | None, int]:
-    """The domain's sealed tile and its coverage; a tile that failed is not used, whatever is on disk."""
+    """The domain's sealed tile, and its coverage; a failed tile is not used even if an older one is on disk."""
     if tile.name in domain.failed:
         return None, FAILED
     for sealed in domain.sealed:
         if sealed.tile == tile:
             if sealed.crs != crs:
                 raise ProductError(
-                    f"{sealed.item_path}: was sealed in {sealed.crs}, and the nation's lattice is {crs}; run the "
-                    "campaign again"
+                    f"{sealed.item_path}: is in {sealed.crs}; expected the nation's lattice, {crs}; run the campaign "
+                    "again"
                 )
             return sealed, MAPPED
     return None, MISSING
 
 
-def _reusable(parent: Edition | None, grid: NationalGrid, digests: Mapping[Index, str]) -> set[Index]:
-    """Shards that the parent has just as they are wanted, with all their files."""
+def _reusable(parent: Edition | None, grid: NationalGrid, digests: Mapping[GridIndex, str]) -> set[GridIndex]:
+    """Shards that the parent has with the same digest, a tally and all files."""
     if parent is None or parent.grid != grid:
         return set()
-    there = set.intersection(*(present_shards(parent.store, layer) for layer in LAYERS))
+    there = set.intersection(*(present_files(parent.store / layer / "c") for layer in STORE_LAYERS))
     there &= parent.tallies.keys()
-    return {index for index, wanted in digests.items() if parent.digests.get(index) == wanted and index in there}
+    return {index for index, digest in digests.items() if parent.digests.get(index) == digest and index in there}

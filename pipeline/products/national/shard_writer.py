@@ -1,10 +1,10 @@
-"""One shard of the national product, from the tiles of the domains that have it.
+"""Writes one shard of the national product from the tiles of its domains.
 
-A pixel shows what its owner (`products.national.ownership`) has there. Where the owner's tile is sealed and has no
-data, it shows the first that has data there of the other domains delivered with the tile: those that claim the pixel
-in their order of rank, then those whose polygon lies elsewhere, by newest vintage, then name. Where the owner's tile
-failed or is missing nobody fills it: land cover and confidence are 0. So they are where nobody owns. `domain` names who
-is shown; the owner where nobody has data.
+Each pixel shows the tile of its owner (`products.national.ownership`). Where the owner's sealed tile has no data, the
+pixel shows the first other domain that has data there: first the domains that claim the pixel, in order of rank, then
+those whose polygon lies elsewhere, by newest vintage, then name. Where the owner's tile failed or is missing, and where
+nobody owns the pixel, land cover and confidence are 0. The `domain` layer names the domain that is shown, or the owner
+where nobody has data.
 """
 
 import os
@@ -14,23 +14,23 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 
 from pipeline.durable import sync
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
 from pipeline.legend import NODATA, Layer
-from pipeline.products.national.edition_record import Index, Tally
+from pipeline.products.national.edition_record import Tally
+from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.ownership import NOBODY, Claim, owners, times_claimed
-from pipeline.products.national.publish_plan import Candidate, ShardPlan, Target
+from pipeline.products.national.publish_plan import ShardCandidate, ShardPlan, Target
 from pipeline.products.national.zarr_store import write_layer
-from pipeline.products.tile.seal import SealedTile, matches, read_sealed
+from pipeline.products.tile.cog import open_cog
+from pipeline.products.tile.seal import SealedTile, count_values, matches, read_sealed
 
 _STRIP_ROWS = 2048
+"""Rows that arithmetic of more than a byte a pixel does at once."""
 _MOST_CANDIDATES = 255
 
 Mask = NDArray[np.bool_]
@@ -40,25 +40,25 @@ Mask = NDArray[np.bool_]
 class ShardFacts:
     """A written shard."""
 
-    index: Index
+    index: GridIndex
     size: int
     """Bytes in all layers."""
     changed: bool
-    """False where it came out as it was in the edition before, and is a link to it."""
+    """False where all layers are equal to the former edition's and are links to them."""
     tally: Tally
 
 
 def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
     """Writes one shard in all layers. One task, no locks, may be repeated.
 
-    Two bytes a pixel of the shard are held, and twice what one layer takes when encoded, besides GDAL's cache.
+    It takes two bytes for each pixel of the shard, twice the size of one encoded layer, and GDAL's cache.
 
     Args:
-        target: the edition, begun.
-        shard: one of the plan's `write`.
+        target: the edition, after `begin`.
+        shard: one of `plan.write`.
 
     Raises:
-        ProductError: a tile is no longer what was planned, cannot be read, or the shard cannot be written.
+        ProductError: a tile was changed since the plan, cannot be read, or the shard cannot be written.
     """
     for candidate in shard.candidates:
         _check_source(candidate)
@@ -80,47 +80,39 @@ def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
     return ShardFacts(shard.index, sum(size for size, _ in files), changed, Tally(owned, filled, several, nobody))
 
 
-def _check_source(candidate: Candidate) -> None:
-    """Raises ProductError where a tile's item or files are not those of the plan."""
+def _check_source(candidate: ShardCandidate) -> None:
+    """Raises ProductError where a tile's item or files differ from the plan."""
     planned = candidate.sealed
     if planned is None:
         return
     now = read_sealed(planned.item_path.parent, planned.domain, planned.tile)
     if now != planned:
         raise ProductError(
-            f"{planned.item_path}: the tile was sealed anew since the publish was planned; publish again"
+            f"{planned.item_path}: the tile was sealed again since the publish was planned; publish again"
         )
     if problems := matches(planned):
         raise ProductError("; ".join(problems))
-
-
-def _strips(window: Window) -> Iterator[Window]:
-    """What arithmetic that takes more than a byte a pixel does at once."""
-    for row in range(window.row, window.bottom, _STRIP_ROWS):
-        yield window.intersect(Window(row, window.col, _STRIP_ROWS, window.width))
 
 
 def _owner_map(shard: ShardPlan) -> NDArray[np.uint8]:
     """uint8 (y, x): 0 for nobody, i + 1 for `shard.candidates[i]`."""
     if len(shard.candidates) > _MOST_CANDIDATES:
         raise ProductError(
-            f"shard {shard.index}: {len(shard.candidates)} domains were delivered with its tile, at most "
-            f"{_MOST_CANDIDATES} can be"
+            f"shard {shard.index}: {len(shard.candidates)} domains were delivered with its tile; expected at most "
+            f"{_MOST_CANDIDATES}"
         )
-    # They come first, so the numbers of these claims are those of the candidates.
+    # Owners come first among the candidates, so their numbers are the same in both lists.
     owning = [c.claim for c in shard.candidates if c.claim and c.owns]
     owner_of: NDArray[np.uint8] = np.zeros(shard.window.shape, np.uint8)
-    for strip in _strips(shard.window):
+    for strip in shard.window.strips(_STRIP_ROWS):
         owner_of[strip.slices_in(shard.window)] = owners(strip, owning)
     return owner_of
 
 
 def _count(shard: ShardPlan, numbers: NDArray[np.uint8]) -> dict[str, int]:
-    """Domain → pixels that have its number, where any has; by name."""
-    counts = sum(
-        (np.bincount(numbers[s.slices_in(shard.window)].ravel(), minlength=256) for s in _strips(shard.window)),
-        np.zeros(256, np.int64),
-    )
+    """Domain → pixels with its number, if there are any; in order of name."""
+    strips = (strip.slices_in(shard.window) for strip in shard.window.strips(_STRIP_ROWS))
+    counts = sum((count_values(numbers[strip]) for strip in strips), np.zeros(256, np.int64))
     named = {c.domain: int(counts[i]) for i, c in enumerate(shard.candidates, start=1) if counts[i]}
     return dict(sorted(named.items()))
 
@@ -129,11 +121,11 @@ def _claimed_by_several(shard: ShardPlan) -> int:
     claims = [c.claim for c in shard.candidates if c.claim]
     if len(claims) < 2:
         return 0
-    return sum(int(np.count_nonzero(times_claimed(strip, claims) > 1)) for strip in _strips(shard.window))
+    return sum(int(np.count_nonzero(times_claimed(strip, claims) > 1)) for strip in shard.window.strips(_STRIP_ROWS))
 
 
 def _from_tiles(shard: ShardPlan, shown: NDArray[np.uint8], layer: Layer) -> NDArray[np.uint8]:
-    """uint8 (y, x): each pixel from the tile of the candidate shown, 0 where there is none or no tile of its."""
+    """uint8 (y, x): each pixel from the tile of the shown candidate; 0 where none is shown or it has no tile."""
     pixels: NDArray[np.uint8] = np.zeros(shard.window.shape, np.uint8)
     for number, candidate in enumerate(shard.candidates, start=1):
         if candidate.sealed is not None:
@@ -148,7 +140,7 @@ def _is_shown(shard: ShardPlan, shown: NDArray[np.uint8], number: int, strip: Wi
 
 
 def _fill(shard: ShardPlan, landcover: NDArray[np.uint8], shown: NDArray[np.uint8]) -> dict[str, int]:
-    """Fills owners' no data from others' tiles, in `landcover` and in `shown`; returns domain → pixels filled."""
+    """Fills no data of owners from other tiles, in `landcover` and in `shown`; returns domain → pixels filled."""
     lacking = [
         number
         for number, c in enumerate(shard.candidates, start=1)
@@ -171,9 +163,9 @@ def _fill(shard: ShardPlan, landcover: NDArray[np.uint8], shown: NDArray[np.uint
 
 
 def _fill_order(shard: ShardPlan) -> list[tuple[int, Claim | None]]:
-    """(Number of a candidate, the claim inside which it fills, None for everywhere), first to last.
+    """(number of a candidate, the claim inside which it fills gaps or None for everywhere), from first to last.
 
-    Whose polygon is here may come twice: for what it covers, and with those whose polygons lie elsewhere.
+    A candidate with a polygon here comes twice: for the pixels in its claim, and for all others.
     """
     numbered = list(enumerate(shard.candidates, start=1))
     claiming = sorted(((n, c.claim) for n, c in numbered if c.claim), key=lambda pair: pair[1].rank)
@@ -191,7 +183,7 @@ def _gaps(
     lacking: list[int],
     within: Claim | None,
 ) -> Mask:
-    """True where one of these numbers is shown and has no data, inside a claim where one is given."""
+    """True where a candidate in `lacking` is shown and has no data, inside the claim if one is given."""
     part = strip.slices_in(shard.window)
     gap: Mask = np.zeros(strip.shape, np.bool_)
     for number in lacking:
@@ -205,41 +197,35 @@ def _gaps(
 def _read_where(
     sealed: SealedTile, layer: Layer, window: Window, wanted: Callable[[Window], Mask]
 ) -> Iterator[tuple[Window, Mask, NDArray[np.uint8]]]:
-    """Reads a tile where its pixels are wanted, strip by strip, and no more columns than these span.
+    """Reads the wanted pixels of a tile, strip by strip, with no more columns than these span.
 
     Args:
         sealed: the tile.
         layer: which of its COGs.
-        window: what to look at, inside the tile.
-        wanted: gives, for a strip of the window, True (y, x) where its pixels are wanted; asked once each.
+        window: on the lattice, inside the tile.
+        wanted: returns for a strip of the window True (y, x) where pixels are wanted; called once for each strip.
 
     Yields:
-        The part read, where it is wanted (bool), and its pixels (uint8), both (y, x).
+        The part that was read, where it is wanted (bool), and its pixels (uint8), both (y, x).
     """
-    path = sealed.file(layer).path
-    try:
-        with rasterio.open(path) as dataset:
-            for strip in _strips(window):
-                mask = wanted(strip)
-                columns = np.flatnonzero(mask.any(axis=0))
-                if not columns.size:
-                    continue
-                first, end = int(columns[0]), int(columns[-1]) + 1
-                part = Window(strip.row, strip.col + first, strip.height, end - first)
-                rows, cols = part.slices_in(sealed.tile.window)
-                values = dataset.read(1, window=((rows.start, rows.stop), (cols.start, cols.stop)))
-                yield part, mask[:, first:end], values
-    except (RasterioError, CPLE_BaseError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run `landcover verify`") from error
+    with open_cog(sealed.file(layer).path) as cog:
+        for strip in window.strips(_STRIP_ROWS):
+            mask = wanted(strip)
+            columns = np.flatnonzero(mask.any(axis=0))
+            if not columns.size:
+                continue
+            first, end = int(columns[0]), int(columns[-1]) + 1
+            part = Window(strip.row, strip.col + first, strip.height, end - first)
+            yield part, mask[:, first:end], cog.read(part.within(sealed.tile.window))
 
 
 def _codes(shard: ShardPlan, shown: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """uint16 (y, x): the code of each pixel's domain, 0 for nobody."""
     codes = np.array([NOBODY, *(c.code for c in shard.candidates)], np.uint16)
     pixels: NDArray[np.uint16] = np.empty(shown.shape, np.uint16)
-    for strip in _strips(shard.window):
+    for strip in shard.window.strips(_STRIP_ROWS):
         part = strip.slices_in(shard.window)
-        # Indexing makes an index of eight bytes a pixel: strips keep that small.
+        # Indexing takes eight bytes a pixel, so it is done in strips.
         pixels[part] = codes[shown[part]]
     return pixels
 
@@ -247,7 +233,7 @@ def _codes(shard: ShardPlan, shown: NDArray[np.uint8]) -> NDArray[np.uint16]:
 def _write(
     target: Target, shard: ShardPlan, layer: str, pixels: NDArray[np.uint8] | NDArray[np.uint16]
 ) -> tuple[int, bool]:
-    """Writes one layer; returns its bytes, and whether they are the former edition's file."""
+    """Writes one layer; returns its size in bytes, and whether it is a link to the former edition's file."""
     file = write_layer(target.store, layer, shard.index, shard=target.grid.shard, pixels=pixels)
     size = file.stat().st_size
     former = target.former and target.former / file.relative_to(target.store)
@@ -261,5 +247,5 @@ def _write(
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two files have the same bytes; False where there is no other."""
+    """Whether two files have the same bytes; False if `other` is missing."""
     return other.is_file() and one.stat().st_size == other.stat().st_size and file_sha256(one) == file_sha256(other)

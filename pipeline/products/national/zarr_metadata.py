@@ -1,7 +1,7 @@
-"""Where an array of the nation lies: coordinates, CRS, and the attributes by which readers find them.
+"""Georeferences the groups of a national store: coordinates, CRS, and the attributes by which readers find them.
 
-Each group of a store says it twice: by CF's conventions (`x`, `y`, a grid mapping), which xarray, rioxarray,
-odc-geo and GDAL know, and by the Zarr conventions `spatial`, `proj` and `multiscales` that GeoZarr is made of.
+Each group has them twice: by the CF conventions (`x`, `y`, a grid mapping), which xarray, rioxarray, odc-geo and GDAL
+read, and by the Zarr conventions `spatial`, `proj` and `multiscales`, on which GeoZarr is built.
 """
 
 import os
@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pyproj
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec
 
+from pipeline.geobox import lattice_geobox
 from pipeline.grid import PIXELS_PER_M, Window
 
 _COORDINATE_CHUNK = 100_000
@@ -38,16 +40,9 @@ class Frame:
     """Lattice pixels a side of a cell; divides the extent."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(height, width) in cells."""
-        return (self.extent.height // self.factor, self.extent.width // self.factor)
-
-    @property
-    def transform(self) -> tuple[float, float, float, float, float, float]:
-        """The six affine coefficients (a, b, c, d, e, f) from (column, row) to metres."""
-        left, _, _, top = self.extent.bounds
-        size = self.factor / PIXELS_PER_M
-        return (size, 0.0, left, 0.0, -size, top)
+    def geobox(self) -> GeoBox:
+        """Shape, affine and CRS of the cells."""
+        return lattice_geobox(self.extent, self.crs, self.factor)
 
     @property
     def centres(self) -> dict[str, NDArray[np.float64]]:
@@ -60,24 +55,25 @@ class Frame:
 
     def coordinate_chunks(self, axis: int) -> int:
         """Files of `y` (axis 0) or `x` (axis 1)."""
-        return -(-self.shape[axis] // _COORDINATE_CHUNK)
+        files: int = -(-self.geobox.shape[axis] // _COORDINATE_CHUNK)
+        return files
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the conventions `proj` and `spatial` want of a group."""
+        """A group's attributes by the conventions `proj` and `spatial`."""
         return {
             "zarr_conventions": conventions(("proj", "spatial")),
             "proj:code": self.crs,
             "spatial:dimensions": ["y", "x"],
             "spatial:bbox": list(self.extent.bounds),
-            "spatial:transform": list(self.transform),
-            "spatial:shape": list(self.shape),
+            "spatial:transform": list(self.geobox.affine)[:6],
+            "spatial:shape": list(self.geobox.shape),
             "spatial:registration": "pixel",
         }
 
 
 def conventions(names: Sequence[str]) -> list[dict[str, str]]:
-    """The entries of `zarr_conventions` by which a group says what its attributes follow."""
+    """The entries of `zarr_conventions`, which name the conventions that a group follows."""
     entries = []
     for name in names:
         uuid, description = _CONVENTIONS[name]
@@ -97,13 +93,13 @@ def conventions(names: Sequence[str]) -> list[dict[str, str]]:
 def create_frame(group: Any, path: Path, frame: Frame, *, linked_from: Path | None) -> None:
     """Writes `y`, `x` and `spatial_ref` of a Zarr group.
 
-    Byte planes of an even ramp compress to a fortieth of what ZSTD alone gives.
+    The bits of an even ramp, shuffled, compress to a fortieth of the size that ZSTD alone reaches.
 
     Args:
         group: the open Zarr group.
         path: its folder.
-        frame: what is to be said.
-        linked_from: a group of the same frame whose coordinates are linked; None to write them.
+        frame: where its cells lie.
+        linked_from: folder of a group with the same frame, to whose coordinates this one links; None to write them.
     """
     for name, values in frame.centres.items():
         array = group.create_array(
@@ -127,10 +123,9 @@ def create_frame(group: Any, path: Path, frame: Frame, *, linked_from: Path | No
 
 def _create_scalar(group: Any, frame: Frame) -> None:
     crs = pyproj.CRS.from_user_input(frame.crs)
-    a, b, c, d, e, f = frame.transform
     attributes = dict(crs.to_cf()) | {
         "spatial_ref": crs.to_wkt(),
-        "GeoTransform": " ".join(repr(v) for v in (c, a, b, f, d, e)),
+        "GeoTransform": " ".join(repr(v) for v in frame.geobox.affine.to_gdal()),
     }
     scalar = group.create_array(
         "spatial_ref",
@@ -145,7 +140,7 @@ def _create_scalar(group: Any, frame: Frame) -> None:
 
 
 def lost_coordinates(path: Path, frame: Frame) -> list[str]:
-    """What is lost of a group's coordinates; empty where none is."""
+    """Problems: coordinates of a group whose files are lost. Empty if there are none."""
     return [
         f"{path / name}: {there} of {chunks} chunks are there"
         for axis, name in enumerate(("y", "x"))

@@ -1,16 +1,15 @@
-"""The catalogue out: a STAC collection a domain and one for the nation, and all items in one stac-geoparquet.
+"""The catalog of the product: a STAC collection for each domain and the nation, all items in one stac-geoparquet.
 
 ::
 
     <domains>/<D>/collection.json          of a domain, beside its items
-    <domains>/<D>/model-<hash>.json        what it was mapped with: see `model_item`
+    <domains>/<D>/model-<hash>.json        of the model that mapped it: see `model_item`
     <edition>/catalog/collection.json      of the nation
-    <edition>/catalog/<D>/collection.json  of each domain, as it was published
-    <edition>/catalog/items.parquet        all items; see `search`
+    <edition>/catalog/<D>/collection.json  of each domain, as published
+    <edition>/catalog/items.parquet        all items: see `search`
 
-A domain's folder is whole in itself, with relative hrefs. What an edition says of COGs is absolute: it is read under
-two names (`current` and its number), between which relative hrefs have another depth. One writer writes all of it:
-`landcover publish`.
+A domain's folder is complete and has relative hrefs. The hrefs of an edition are absolute, because an edition is read
+under two paths (`current` and `editions/<number>`) of different depth. Only `landcover publish` writes these files.
 """
 
 import json
@@ -29,62 +28,60 @@ from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json
 from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
-from pipeline.products.stac.hrefs import absolute, relative
+from pipeline.products.stac.hrefs import absolute_href, relative_href
 from pipeline.products.stac.model_item import TASK, model_item
 from pipeline.products.tile.seal import SealedTile
-from pipeline.products.tile.stac_item import MAPPED, classes_of, model_file, providers, shares
+from pipeline.products.tile.stac_item import MAPPED, classes_of, model_file, reading_item, shares
+from pipeline.stac_fields import extension_schemas, providers
 
 ITEMS = "items.parquet"
 ITEM = "landcover:item"
-"""The property of a published item that says where its JSON lies, from the folder of `ITEMS`."""
-_EXTENSIONS = [
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in ("projection/v2.0.0", "classification/v2.0.0", "scientific/v1.0.0", "version/v1.2.0", "mlm/v1.4.0")
-]
+"""Property of a published item: the path of its JSON from the folder of `ITEMS`."""
+_EXTENSIONS = extension_schemas(
+    "projection/v2.0.0", "classification/v2.0.0", "scientific/v1.0.0", "version/v1.2.0", "mlm/v1.4.0"
+)
 _DESCRIPTION = "Land cover at 0.20 m as COGs: the FLAIR class of each pixel, and the network's confidence in it"
 
 
 def read_item(sealed: SealedTile) -> dict[str, Any]:
-    """The item of a tile as JSON has it; one that was sealed before items had shares and collections gets them.
+    """The JSON of a tile's item; shares and collection are added to items of older versions.
 
     Raises:
         ProductError: it cannot be read.
     """
-    try:
+    with reading_item(sealed.item_path):
         content: dict[str, Any] = json.loads(sealed.item_path.read_bytes())
         if MAPPED not in content["properties"]:
             classes = content["assets"]["landcover"]["classification:classes"]
             live = [int(c["value"]) for c in classes if c["value"] != legend.NODATA]
             content["properties"] |= shares(sealed.class_pixels, live)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProductError(
-            f"{sealed.item_path}: damaged item ({type(error).__name__}: {error}); remove it and run the tile again"
-        ) from error
     return content | {"collection": sealed.domain}
 
 
-def anchored(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def with_absolute_hrefs(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """An item or collection of `folder` whose hrefs are absolute."""
     return {
         **content,
-        "links": [link | {"href": absolute(link["href"], folder)} for link in content["links"]],
-        "assets": {key: asset | {"href": absolute(asset["href"], folder)} for key, asset in content["assets"].items()},
+        "links": [link | {"href": absolute_href(link["href"], folder)} for link in content["links"]],
+        "assets": {
+            key: asset | {"href": absolute_href(asset["href"], folder)} for key, asset in content["assets"].items()
+        },
     }
 
 
 def write_domain(folder: Path, sealed: Sequence[SealedTile], *, recipe: Recipe) -> pystac.Collection:
-    """Writes a domain's `collection.json`, and the item of each model that its tiles were mapped with.
+    """Writes a domain's `collection.json`, and an item for each model that mapped its tiles.
 
     Args:
-        folder: the domain's products.
+        folder: of the domain's products.
         sealed: its tiles; at least one.
-        recipe: the campaign's. Of tiles that were mapped by another one no model item is written.
+        recipe: the campaign's; models of other recipes get no item.
 
     Returns:
-        The collection, with links that are relative to `folder`.
+        The collection, with links relative to `folder`.
 
     Raises:
-        ProductError: an item that cannot be read.
+        ProductError: an item cannot be read.
         StorageError: the folder cannot be written.
     """
     items = [read_item(s) for s in sealed]
@@ -92,25 +89,23 @@ def write_domain(folder: Path, sealed: Sequence[SealedTile], *, recipe: Recipe) 
     for weights, item in sorted(models.items()):
         write_json(folder / model_file(weights), model_item(recipe, sealed=item))
     collection = _collection(sealed[0].domain, items)
-    for weights in sorted(models):
-        collection.add_link(
-            pystac.Link("derived_from", f"./{model_file(weights)}", media_type=pystac.MediaType.GEOJSON)
-        )
-    for tile in sealed:
-        collection.add_link(pystac.Link("item", f"./{tile.item_path.name}", media_type=pystac.MediaType.GEOJSON))
-    for name, media, role in (
-        ("quicklook.png", pystac.MediaType.PNG, "overview"),
-        (f"{collection.id}-landcover.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
-        (f"{collection.id}-confidence.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
-        (f"{collection.id}-landcover.qml", pystac.MediaType.XML, "style"),
-    ):
-        collection.add_asset(name, pystac.Asset(f"./{name}", media_type=media, roles=[role]))
+    links = [("derived_from", model_file(weights)) for weights in sorted(models)]
+    for rel, name in (*links, *(("item", tile.item_path.name) for tile in sealed)):
+        collection.add_link(pystac.Link(rel, f"./{name}", media_type=pystac.MediaType.GEOJSON))
+    _add_gis_files(collection, f"./{collection.id}-", quick_look="./quicklook.png")
     _write(folder / "collection.json", collection)
     return collection
 
 
-def _to_item(rel: str, name: str) -> pystac.Link:
-    return pystac.Link(rel, f"./{name}", media_type=pystac.MediaType.GEOJSON)
+def _add_gis_files(collection: pystac.Collection, prefix: str, *, quick_look: str) -> None:
+    """Adds what `write_gis` writes as assets; `prefix` is that of the hrefs of indexes and style."""
+    for href, media, role in (
+        (quick_look, pystac.MediaType.PNG, "overview"),
+        (f"{prefix}landcover.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
+        (f"{prefix}confidence.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
+        (f"{prefix}landcover.qml", pystac.MediaType.XML, "style"),
+    ):
+        collection.add_asset(Path(href).name, pystac.Asset(href, media_type=media, roles=[role]))
 
 
 def _made_by(item: Mapping[str, Any], recipe: Recipe) -> bool:
@@ -120,21 +115,21 @@ def _made_by(item: Mapping[str, Any], recipe: Recipe) -> bool:
 def write_edition(
     folder: Path, domains: Mapping[Domain, tuple[pystac.Collection, Sequence[SealedTile]]], *, number: int
 ) -> None:
-    """Writes the catalogue of an edition.
+    """Writes the catalog of an edition.
 
     Args:
         folder: `<edition>/catalog`.
-        domains: of each domain, by name, its collection as `write_domain` gave it, and its tiles.
+        domains: name → the collection that `write_domain` returned, and the domain's tiles.
         number: of the edition.
 
     Raises:
-        ProductError: no tile, or an item that cannot be read.
+        ProductError: an item cannot be read.
         StorageError: the folder cannot be written.
     """
     items, children = [], []
     for name, (collection, sealed) in sorted(domains.items()):
         home = sealed[0].item_path.parent
-        content = anchored(collection.to_dict(include_self_link=False, transform_hrefs=False), home)
+        content = with_absolute_hrefs(collection.to_dict(include_self_link=False, transform_hrefs=False), home)
         content["links"] = [link for link in content["links"] if link["rel"] not in ("root", "parent")]
         content["links"].append({"rel": "parent", "href": "../collection.json", "type": pystac.MediaType.JSON})
         write_json(folder / name / "collection.json", content)
@@ -143,23 +138,18 @@ def write_edition(
     nation = _collection("landcover", items, edition=number)
     for name in children:
         nation.add_link(pystac.Link("child", f"./{name}/collection.json", media_type=pystac.MediaType.JSON, title=name))
-    for href, media, role in (
-        (f"./{ITEMS}", "application/vnd.apache.parquet", "collection-mirror"),
-        ("../product.zarr", pystac.MediaType.ZARR, "data"),
-        ("../quicklook.png", pystac.MediaType.PNG, "overview"),
-        ("../landcover.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
-        ("../confidence.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
-        ("../landcover.qml", pystac.MediaType.XML, "style"),
-    ):
-        nation.add_asset(Path(href).name, pystac.Asset(href, media_type=media, roles=[role]))
+    mirror = pystac.Asset(f"./{ITEMS}", media_type="application/vnd.apache.parquet", roles=["collection-mirror"])
+    nation.add_asset(ITEMS, mirror)
+    nation.add_asset("product.zarr", pystac.Asset("../product.zarr", media_type=pystac.MediaType.ZARR, roles=["data"]))
+    _add_gis_files(nation, "../", quick_look="../quicklook.png")
     write_items(folder / ITEMS, items)
     _write(folder / "collection.json", nation)
 
 
 def _published(sealed: SealedTile, folder: Path) -> dict[str, Any]:
-    item = anchored(read_item(sealed), sealed.item_path.parent)
-    # By this path, from the catalogue's folder, `search` finds the tile also where all was moved together.
-    item["properties"] |= {ITEM: relative(sealed.item_path, folder)}
+    item = with_absolute_hrefs(read_item(sealed), sealed.item_path.parent)
+    # By this path from the catalog's folder `search` finds the tile after the whole product was moved.
+    item["properties"] |= {ITEM: relative_href(sealed.item_path, folder)}
     return item
 
 
@@ -167,10 +157,10 @@ def write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
     """Writes items as stac-geoparquet, in order of their ids.
 
     Raises:
-        ProductError: items that do not fit one table.
+        ProductError: the items do not fit one table.
         StorageError: it cannot be written.
     """
-    # Parquet has no column without fields: what says nothing is left out.
+    # Parquet has no columns without fields, so empty properties are left out.
     table = [
         {**item, "properties": {key: value for key, value in item["properties"].items() if value != {}}}
         for item in sorted(items, key=lambda i: str(i["id"]))
@@ -184,29 +174,31 @@ def write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
 
 def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int | None = None) -> pystac.Collection:
     """A collection of these items, without links and assets."""
-    said = [i["properties"] for i in items]
+    properties = [i["properties"] for i in items]
     bounds = list(zip(*(i["bbox"] for i in items), strict=True))
-    licences = sorted({str(p["license"]) for p in said})
-    first = {key: said[0][key] for key in ("sci:citation", "sci:doi") if key in said[0]}
+    licences = sorted({str(p["license"]) for p in properties})
+    first = {key: properties[0][key] for key in ("sci:citation", "sci:doi") if key in properties[0]}
     collection = pystac.Collection(
         id=name,
         title=f"Land cover of {name}" if edition is None else f"Land cover, edition {edition}",
         description=_DESCRIPTION,
         extent=pystac.Extent(
             pystac.SpatialExtent([[min(bounds[0]), min(bounds[1]), max(bounds[2]), max(bounds[3])]]),
-            pystac.TemporalExtent([[_day(said, "start_datetime", min), _day(said, "end_datetime", max)]]),
+            pystac.TemporalExtent([[_day(properties, "start_datetime", min), _day(properties, "end_datetime", max)]]),
         ),
         license=licences[0] if len(licences) == 1 else "other",
-        providers=[pystac.Provider.from_dict(p) for p in providers("; ".join(_once(said, "landcover:attribution")))],
+        providers=[
+            pystac.Provider.from_dict(p) for p in providers("; ".join(_once(properties, "landcover:attribution")))
+        ],
         stac_extensions=list(_EXTENSIONS),
         extra_fields={"version": str(PRODUCT_VERSION if edition is None else edition), **first},
         summaries=pystac.Summaries(
             {
-                "gsd": _once(said, "gsd"),
-                "proj:code": _once(said, "proj:code"),
-                "mlm:name": _once(said, "landcover:recipe"),
+                "gsd": _once(properties, "gsd"),
+                "proj:code": _once(properties, "proj:code"),
+                "mlm:name": _once(properties, "landcover:recipe"),
                 "mlm:tasks": [TASK],
-                "landcover:weights_sha256": _once(said, "landcover:weights_sha256"),
+                "landcover:weights_sha256": _once(properties, "landcover:weights_sha256"),
             }
         ),
     )
@@ -227,12 +219,12 @@ def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int |
     return collection
 
 
-def _once(said: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
-    return sorted({p[key] for p in said if key in p})
+def _once(properties: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    return sorted({p[key] for p in properties if key in p})
 
 
-def _day(said: Sequence[Mapping[str, Any]], key: str, choose: Any) -> datetime:
-    found: datetime = choose(str_to_datetime(p[key]) for p in said)
+def _day(properties: Sequence[Mapping[str, Any]], key: str, choose: Any) -> datetime:
+    found: datetime = choose(str_to_datetime(p[key]) for p in properties)
     return found
 
 

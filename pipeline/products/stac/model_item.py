@@ -1,4 +1,4 @@
-"""The STAC item of a model, in the fields of the MLM extension: what the products were derived with."""
+"""The STAC item of a model, in the fields of the MLM extension; items of tiles link to it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,45 +8,44 @@ from pystac.utils import str_to_datetime
 
 from pipeline import legend
 from pipeline.config import Recipe
-from pipeline.products.tile.stac_item import MULTIHASH, classes_of
+from pipeline.products.tile.stac_item import classes_of
+from pipeline.stac_fields import checksum, extension_schemas, origin_fields
 
-_EXTENSIONS = [
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in ("mlm/v1.4.0", "classification/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
-]
+_EXTENSIONS = extension_schemas("mlm/v1.4.0", "classification/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
 _ARCHITECTURES = {"unet": "U-Net", "fpn": "FPN"}
 TASK = "semantic-segmentation"
 
 
 def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
-    """The item of the model that a product was derived with, as JSON-able content.
+    """The item of a model as JSON-able content.
 
-    It has neither place nor time of its own: its geometry is null, and its time is the year of the product's data.
+    A model has no place or time of its own: the geometry is null, and the time span is that of the tile.
 
     Args:
-        recipe: of that model.
-        sealed: content of the item of a tile that was mapped with it.
+        recipe: of the model.
+        sealed: the item of a tile that the model mapped.
     """
-    said = sealed["properties"]
+    tile = sealed["properties"]
     item = pystac.Item(
-        id=f"{recipe.name}-{said['landcover:weights_sha256'][:12]}",
+        id=f"{recipe.name}-{tile['landcover:weights_sha256'][:12]}",
         geometry=None,
         bbox=None,
         datetime=None,
-        start_datetime=str_to_datetime(said["start_datetime"]),
-        end_datetime=str_to_datetime(said["end_datetime"]),
-        properties=_fields(recipe, int(said["landcover:layout"]["window"])) | _cited(recipe),
+        start_datetime=str_to_datetime(tile["start_datetime"]),
+        end_datetime=str_to_datetime(tile["end_datetime"]),
+        properties=_fields(recipe, int(tile["landcover:layout"]["window"]))
+        | origin_fields(licence=recipe.licence, citation=recipe.citation, doi=recipe.doi),
         stac_extensions=list(_EXTENSIONS),
     )
     weights: dict[str, Any] = {
         "bands": [{"name": band, "data_type": "uint8"} for band in recipe.bands],
         "mlm:artifact_type": "torch.save",
-        "file:checksum": MULTIHASH + said["landcover:weights_sha256"],
+        "file:checksum": checksum(tile["landcover:weights_sha256"]),
     }
     item.add_asset(
         "weights",
         pystac.Asset(
-            said["landcover:weights"],
+            tile["landcover:weights"],
             title=f"Weights of {recipe.name}",
             media_type="application/octet-stream; framework=pytorch",
             roles=["mlm:model", "mlm:weights"],
@@ -57,17 +56,12 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def architecture(recipe: Recipe) -> str:
-    """What MLM calls the architecture: `U-Net, resnet34`."""
+    """The name of the architecture in the MLM extension: `U-Net, resnet34`."""
     return f"{_ARCHITECTURES.get(recipe.architecture, recipe.architecture)}, {recipe.encoder}"
 
 
-def _cited(recipe: Recipe) -> dict[str, str]:
-    given = {"license": recipe.licence, "sci:citation": recipe.citation, "sci:doi": recipe.doi}
-    return {key: value for key, value in given.items() if value}
-
-
 def _fields(recipe: Recipe, window: int) -> dict[str, Any]:
-    """The model as the MLM extension describes one: what goes in, normalised how, and what comes out."""
+    """Inputs with their normalisation, outputs and hyperparameters, as the MLM extension describes them."""
     size = [window, window]
     return {
         "mlm:name": recipe.name,

@@ -1,7 +1,7 @@
-"""Tiles by place, time, class share and confidence, from the stac-geoparquet of an edition: no server is asked.
+"""Searches the items of an edition by place, time, class share and confidence, without a server.
 
-What is asked is compared column by column, and only rows that fit become items: of a nation's 22 000, most of the time
-would go into the JSON of those that do not.
+Arrow filters the rows of the stac-geoparquet, and only the rows that match become items: turning all 22 000 items of
+the nation into JSON would take most of the time.
 """
 
 import datetime as dt
@@ -24,7 +24,7 @@ from pystac_client.item_search import ItemSearch
 from pipeline import legend
 from pipeline.errors import ConfigError, ProductError
 from pipeline.products.stac.collections import ITEM, ITEMS
-from pipeline.products.stac.hrefs import absolute
+from pipeline.products.stac.hrefs import absolute_href
 from pipeline.products.tile.stac_item import CONFIDENCE, share_name
 
 Box = tuple[float, float, float, float]
@@ -41,23 +41,27 @@ def search(
     min_share: Mapping[str, float] | None = None,
     min_confidence: float | None = None,
 ) -> pystac.ItemCollection:
-    """The items that fit all that is asked, in order of their ids.
+    """The items that match all conditions, in order of their ids.
 
     Args:
         path: a national product, one of its editions, or its `items.parquet`.
         domains: names such as `D064_2021`; None for all.
-        bbox: items that meet it; touching is enough.
-        datetime: a day, month or year, or `START/END` with `..` for an open end; items whose time meets it.
-        min_share: class (name as `vineyard`, or FLAIR value as `9`) → least share of the mapped pixels, 0..1.
-        min_confidence: least mean confidence of the mapped pixels, 0..1. Tiles that were sealed before items had it
-            do not fit.
+        bbox: matches items that intersect it or touch it.
+        datetime: a day, month or year, or `START/END` with `..` for an open end; matches items whose time overlaps.
+        min_share: class (a name such as `vineyard`, or a FLAIR value such as `9`) → lowest share of the mapped pixels,
+            0..1.
+        min_confidence: lowest mean confidence of the mapped pixels, 0..1. Tiles of older versions, whose items have
+            no mean confidence, do not match.
 
     Returns:
         Items with absolute hrefs, which rasterio and rioxarray open.
 
     Raises:
-        ConfigError: a class, share, confidence, bbox or datetime that cannot be.
-        ProductError: there is no catalogue at `path`, or it cannot be read.
+        ConfigError: an invalid class, share, confidence, bbox or datetime.
+        ProductError: there is no catalog at `path`, or it cannot be read.
+
+    Example:
+        >>> search("build/demo/national", min_share={"vineyard": 0.2}).items
     """
     wanted = _Wanted.of(domains, bbox, datetime, min_share or {}, min_confidence)
     table = find_items(Path(path))
@@ -65,13 +69,13 @@ def search(
 
 
 def _read(table: Path, wanted: "_Wanted") -> list[dict[str, Any]]:
-    """The items of a table that fit, in its order, which is that of their ids."""
+    """The matching items of a table, in the table's order, which is that of their ids."""
     try:
         columns = set(pq.read_schema(table).names)
         if ITEM not in columns:
-            raise ProductError(f"{table}: no item says where its tile lies ({ITEM}); publish again")
+            raise ProductError(f"{table}: has no column {ITEM} with the paths of the items; publish again")
         if wanted.least.keys() - columns:
-            return []  # no tile has the class, or none says how sure it is
+            return []  # no item has the class, or a mean confidence
         rows = pq.read_table(table, filters=wanted.expression)
         items: list[dict[str, Any]] = rustac.from_arrow(rows)["features"] if rows.num_rows else []
     except (pa.ArrowException, rustac.RustacError, OSError, KeyError) as error:
@@ -80,9 +84,9 @@ def _read(table: Path, wanted: "_Wanted") -> list[dict[str, Any]]:
 
 
 def find_items(path: Path) -> Path:
-    """The `items.parquet` of a national product (its current edition), of an edition, or itself.
+    """The `items.parquet` of a national product's current edition, of an edition, or the given file itself.
 
-    The pointer is followed once, so that a later publish does not mix two editions.
+    Symbolic links are resolved, so that a later publish does not mix two editions.
 
     Raises:
         ProductError: there is none.
@@ -91,20 +95,20 @@ def find_items(path: Path) -> Path:
         if place.is_file():
             return place.resolve()
     raise ProductError(
-        f"{path}: expected a national product with a catalogue (current/catalog/{ITEMS}); `landcover publish` writes it"
+        f"{path}: expected a national product with a catalog (current/catalog/{ITEMS}); `landcover publish` writes it"
     )
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is asked, checked and in the words of the items."""
+    """Checked conditions on the properties of items."""
 
     domains: frozenset[str] | None
     bbox: Box | None
     start: dt.datetime | None
     end: dt.datetime | None
     least: Mapping[str, float]
-    """Item property → least value."""
+    """Item property → lowest value."""
 
     @classmethod
     def of(
@@ -128,18 +132,18 @@ class _Wanted:
 
     @property
     def expression(self) -> pc.Expression | None:
-        """True of rows for which all conditions hold; None where nothing is asked. What a row does not say is not."""
+        """True for rows that match all conditions; a missing value does not match. None without conditions."""
         west, south, east, north = (pc.field("bbox", side) for side in ("xmin", "ymin", "xmax", "ymax"))
-        asked = [pc.field(name) >= value for name, value in self.least.items()]
+        conditions = [pc.field(name) >= value for name, value in self.least.items()]
         if self.domains is not None:
-            asked.append(pc.field("collection").isin(pa.array(sorted(self.domains), pa.string())))
+            conditions.append(pc.field("collection").isin(pa.array(sorted(self.domains), pa.string())))
         if b := self.bbox:
-            asked += [west <= b[2], east >= b[0], south <= b[3], north >= b[1]]
+            conditions += [west <= b[2], east >= b[0], south <= b[3], north >= b[1]]
         if self.start:
-            asked.append(pc.field("end_datetime") >= self.start)
+            conditions.append(pc.field("end_datetime") >= self.start)
         if self.end:
-            asked.append(pc.field("start_datetime") <= self.end)
-        return reduce(and_, asked) if asked else None
+            conditions.append(pc.field("start_datetime") <= self.end)
+        return reduce(and_, conditions) if conditions else None
 
 
 def _class_value(name: str) -> int:
@@ -147,7 +151,7 @@ def _class_value(name: str) -> int:
     for c in legend.FLAIR:
         if name in (c.name, c.slug, str(c.value)):
             return c.value
-    raise ConfigError(f"no class {name!r}; expected one of {', '.join(c.slug for c in legend.FLAIR)}")
+    raise ConfigError(f"unknown class {name!r}; expected one of {', '.join(c.slug for c in legend.FLAIR)}")
 
 
 def _interval(datetime: str | None) -> tuple[dt.datetime | None, dt.datetime | None]:
@@ -156,19 +160,19 @@ def _interval(datetime: str | None) -> tuple[dt.datetime | None, dt.datetime | N
     if not all(_MOMENT.fullmatch(part) for part in datetime.split("/")) or datetime.count("/") > 1:
         raise ConfigError(f"datetime {datetime!r}: expected a day, a month, a year or START/END, as 2021-06/2021-08")
     try:
-        # pystac-client writes `2021` and the like out as an interval; nothing is asked of the address.
+        # pystac-client turns `2021` and the like into an interval; nothing is requested from the address.
         text = str(ItemSearch("http://localhost", datetime=datetime).get_parameters()["datetime"])
-        # In UTC as the table has it: Arrow compares no two offsets.
+        # In UTC like the table, because Arrow does not compare times of different offsets.
         parts = [None if p in ("", "..") else str_to_datetime(p).astimezone(dt.UTC) for p in text.split("/")]
     except ValueError as error:
-        raise ConfigError(f"datetime {datetime!r}: no such day: {error}") from error
+        raise ConfigError(f"datetime {datetime!r}: not a valid date: {error}") from error
     return parts[0], parts[-1]
 
 
 def _opened(item: dict[str, Any], folder: Path) -> pystac.Item:
-    """An item whose COGs lie beside its JSON, wherever all was moved to; `folder` is where its table lies."""
+    """An item with absolute hrefs, also after the product was moved; `folder` is that of its table."""
     opened: pystac.Item = pystac.Item.from_dict(item, preserve_dict=False)
-    home = Path(absolute(opened.properties.pop(ITEM), folder))
+    home = Path(absolute_href(opened.properties.pop(ITEM), folder))
     for asset in opened.assets.values():
         asset.href = str(home.with_name(Path(asset.href).name))
     opened.set_self_href(str(home))

@@ -1,4 +1,4 @@
-"""One layer of one tile as a Cloud Optimized GeoTIFF."""
+"""Cloud Optimized GeoTIFFs: one layer of one tile written, and any raster of one uint8 band read by windows."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,15 +10,17 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
 
 from pipeline import legend
 from pipeline.durable import check_room, remove_temporaries, replacing
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.grid import Affine6
+from pipeline.grid import Window
 from pipeline.legend import Layer
 
 BLOCK = 512
@@ -26,7 +28,7 @@ BLOCK = 512
 
 _CREATION = {
     "COMPRESS": "ZSTD",
-    # Level 9, GDAL's default, takes twice the time of 1 for a file smaller by a sixth.
+    # Level 9, GDAL's default, takes twice as long as level 1 and makes the file a sixth smaller.
     "LEVEL": "3",
     "BLOCKSIZE": str(BLOCK),
     "STATISTICS": "NO",
@@ -41,15 +43,17 @@ _LAYER_CREATION: dict[Layer, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class FileFacts:
-    """A written file: where it is, its size in bytes, and its SHA-256 in hexadecimal."""
+    """A file with its size and checksum."""
 
     path: Path
     size: int
+    """Bytes."""
     sha256: str
+    """In hexadecimal."""
 
     @classmethod
     def of(cls, path: Path) -> "FileFacts":
-        """The facts of a file as it is now.
+        """Size and checksum of a file as it is now.
 
         Raises:
             OSError: it cannot be read.
@@ -57,30 +61,107 @@ class FileFacts:
         return cls(path, path.stat().st_size, file_sha256(path))
 
 
+@dataclass(frozen=True)
+class Cog:
+    """An open raster of one uint8 band."""
+
+    path: Path
+    dataset: Any
+    """The open rasterio dataset, for header, tags and overviews."""
+
+    def read(
+        self,
+        window: Window | None = None,
+        *,
+        shape: tuple[int, int] | None = None,
+        resampling: Resampling = Resampling.nearest,
+    ) -> NDArray[np.uint8]:
+        """The pixels of a window: uint8 (y, x).
+
+        Args:
+            window: from the raster's own corner, inside it; None for all of it.
+            shape: (rows, columns) to resample to, from the overview that is fine enough; None for as they are.
+            resampling: of that.
+
+        Raises:
+            ProductError: it cannot be read.
+        """
+        place = None if window is None else RasterWindow(window.col, window.row, window.width, window.height)
+        try:
+            pixels: NDArray[np.uint8] = self.dataset.read(1, window=place, out_shape=shape, resampling=resampling)
+        except (RasterioError, CPLE_BaseError) as error:
+            cause = str(error.__cause__ or error)
+        else:
+            return pixels
+        # Outside of the handler, so that no GDAL error is in the chain: those do not survive being pickled, and the
+        # driver would see neither their class nor ours.
+        raise _unreadable(self.path, f"{cause}{f', in {window}' if window else ''}")
+
+
+@contextmanager
+def open_cog(path: Path) -> Iterator[Cog]:
+    """Opens a raster to read several windows of it.
+
+    Raises:
+        ProductError: it cannot be opened.
+    """
+    try:
+        dataset = rasterio.open(path)
+    except (RasterioError, CPLE_BaseError) as error:
+        dataset, cause = None, str(error)
+    if dataset is None:
+        raise _unreadable(path, cause)
+    with dataset:
+        yield Cog(path, dataset)
+
+
+def read_cog(
+    path: Path,
+    window: Window | None = None,
+    *,
+    shape: tuple[int, int] | None = None,
+    resampling: Resampling = Resampling.nearest,
+) -> NDArray[np.uint8]:
+    """The pixels of one window of a raster, as `Cog.read` gives them.
+
+    Raises:
+        ProductError: it cannot be opened or read.
+
+    Example:
+        >>> read_cog(Path("products/D064_2021/D064_2021-0595-6890-landcover.tif"), Window(0, 0, 512, 512))
+    """
+    with open_cog(path) as cog:
+        return cog.read(window, shape=shape, resampling=resampling)
+
+
+def _unreadable(path: Path, cause: str) -> ProductError:
+    return ProductError(
+        f"{path}: cannot be read: {cause}; if a tile was sealed with it, remove its item (.json) and run the tile again"
+    )
+
+
 def write_cog(
     path: Path,
     pixels: NDArray[np.uint8],
     *,
     layer: Layer,
-    transform: Affine6,
-    crs: str,
+    geobox: GeoBox,
     live: tuple[int, ...],
     tags: Mapping[str, str],
 ) -> FileFacts:
     """Writes one layer as a COG: ZSTD, 512 px blocks, overviews by mode (classes) or average (confidence).
 
-    The array is handed to GDAL where it lies, so no second copy of it is made. The file carries no date
-    and its bytes are the same for any number of threads. GDAL keeps category names of a GeoTIFF only in
-    a side file; they stand here as the band's tags `class_0` … instead.
+    GDAL reads the array in place, so it is not copied. The file contains no date, and its bytes do not depend on the
+    number of threads. GDAL would write the names of a GeoTIFF's classes to a second file, so they are band tags
+    `class_0`, `class_1`, … instead.
 
     Args:
-        path: the file to be; appears whole or not at all.
+        path: file to write; it appears whole or not at all.
         pixels: uint8 (y, x); 0 is no data.
-        layer: FLAIR values with a palette, or confidence 0..255 in grey.
-        transform: the six affine coefficients of the raster.
-        crs: what PROJ understands, such as `EPSG:2154`.
+        layer: `landcover` (FLAIR values, with a palette) or `confidence` (0..255, grey).
+        geobox: where the pixels lie.
         live: FLAIR values whose names are written.
-        tags: the dataset's tags, such as licence and citation.
+        tags: dataset tags, such as licence and citation.
 
     Returns:
         Size and checksum of the file.
@@ -92,58 +173,52 @@ def write_cog(
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or not pixels.size:
         raise ProductError(f"{path}: expected uint8 (y, x), got {pixels.dtype} of shape {pixels.shape}")
     with replacing(path) as temporary:
-        with _in_memory(np.ascontiguousarray(pixels), transform=transform, crs=crs) as source:
+        with _in_memory(np.ascontiguousarray(pixels), geobox) as source:
             _describe(source, layer=layer, live=live, tags=tags)
             problem = ""
             try:
                 rasterio.shutil.copy(source, temporary, driver="COG", **_CREATION, **_LAYER_CREATION[layer])
             except (RasterioError, CPLE_BaseError) as error:
                 problem = str(error)
-            # Outside of the handler, so that no GDAL error is in the chain: those do not survive being pickled, and
-            # the driver would see neither their class nor ours.
+            # Outside of the handler, as in `Cog.read`.
             if problem:
                 check_room(path, pixels.nbytes)
                 raise ProductError(f"{path}: GDAL cannot write the COG: {problem}")
-        _prove(temporary, pixels, path)
+        _check_written(temporary, pixels, path)
         return FileFacts(path, temporary.stat().st_size, file_sha256(temporary))
 
 
-def _prove(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
-    """Raises ProductError unless the file gives back the pixels.
+def _check_written(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
+    """Raises ProductError unless the file contains the pixels.
 
-    GDAL reports no error when the disk is full as the file is closed: its last kilobytes are then missing.
-    Reading back costs a twentieth of writing.
+    GDAL reports no error when the disk fills up while it closes the file, whose last kilobytes are then missing.
+    Reading the file takes a twentieth of the time of writing it.
     """
-    height, width = pixels.shape
-    problem = ""
+    strips = Window(0, 0, *pixels.shape).strips(2 * BLOCK)
     try:
-        with rasterio.open(temporary) as dataset:
-            for row in range(0, height, 2 * BLOCK):
-                stop = min(row + 2 * BLOCK, height)
-                read = dataset.read(1, window=((row, stop), (0, width)))
-                if not np.array_equal(read, pixels[row:stop]):
-                    raise ProductError(
-                        f"{path}: rows {row}..{stop} read back unlike what was written; is the disk sound?"
-                    )
-    except (RasterioError, CPLE_BaseError) as error:
-        problem = str(error)
-    if problem:
+        with open_cog(temporary) as cog:
+            unlike = next((s for s in strips if not np.array_equal(cog.read(s), pixels[s.slices])), None)
+    except ProductError as error:
         check_room(path, pixels.nbytes)
-        raise ProductError(f"{path}: was written and cannot be read back ({problem}); is the disk full?")
+        raise ProductError(
+            f"{path}: was written and cannot be read back; check the disk's free space: {error}"
+        ) from error
+    if unlike:
+        raise ProductError(f"{path}: rows {unlike.row}..{unlike.bottom} differ from what was written; check the disk")
 
 
 @contextmanager
-def _in_memory(pixels: NDArray[np.uint8], *, transform: Affine6, crs: str) -> Iterator[Any]:
-    """A GDAL dataset whose pixels are those of the array, without a copy; open for its metadata."""
+def _in_memory(pixels: NDArray[np.uint8], geobox: GeoBox) -> Iterator[Any]:
+    """A GDAL dataset over the array's own memory; its metadata can be changed."""
     height, width = pixels.shape
-    a, b, c, d, e, f = transform
+    coefficients = "/".join(repr(v) for v in geobox.affine.to_gdal())
     name = (
         f"MEM:::DATAPOINTER={pixels.__array_interface__['data'][0]},PIXELS={width},LINES={height},BANDS=1,"
-        f"DATATYPE=Byte,GEOTRANSFORM={c!r}/{a!r}/{b!r}/{f!r}/{d!r}/{e!r}"
+        f"DATATYPE=Byte,GEOTRANSFORM={coefficients}"
     )
-    # GDAL asks for this since 3.10, since a name from outside could point anywhere; ours is our own array.
+    # GDAL 3.10 and later refuse this by default, because a foreign name could point anywhere in memory.
     with rasterio.Env(GDAL_MEM_ENABLE_OPEN=True), rasterio.open(name, "r+") as dataset:
-        dataset.crs = crs
+        dataset.crs = str(geobox.crs)
         yield dataset
 
 
@@ -161,10 +236,10 @@ def _describe(dataset: Any, *, layer: Layer, live: tuple[int, ...], tags: Mappin
 
 
 def remove_stray(folder: Path, stem: str) -> tuple[Path, ...]:
-    """Removes what a killed run left of one tile: temporary files of names that start with `stem`.
+    """Removes the temporary files that a killed run left of one tile.
 
     Args:
-        folder: the domain's products.
+        folder: of the domain's products.
         stem: `<domain>-<xxxx>-<yyyy>`.
 
     Returns:

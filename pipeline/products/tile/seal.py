@@ -1,13 +1,12 @@
-"""The tile is the transaction: its COGs are written first, its STAC item last.
+"""Seals a tile: its COGs are written first and its STAC item last, and a tile exists when its item does.
 
-A tile exists when its item does. `seal` removes an older item before it replaces the files, so an
-item never stands beside files that are not its own; a killed run leaves no item, and the tile is made
-again.
+`seal` removes the old item before it replaces the COGs, so an item never lies beside files of another run. A killed
+run leaves no item, and the tile is mapped again.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,32 +18,34 @@ from pipeline import legend
 from pipeline.domain import Domain
 from pipeline.durable import sync, write_json
 from pipeline.errors import ProductError
-from pipeline.grid import CRS, Tile
+from pipeline.geobox import lattice_geobox
+from pipeline.grid import CRS, Tile, Window
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
-from pipeline.products.tile.stac_item import Provenance, build_item, sha256_of
+from pipeline.products.tile.stac_item import Provenance, build_item, reading_item
+from pipeline.stac_fields import sha256_of
 
-_STRIP_ROWS = 1024
-"""Rows looked at once: numpy's counting makes copies of eight bytes a pixel."""
+STRIP_ROWS = 1024
+"""Rows that are counted at once: numpy makes copies of eight bytes a pixel."""
 
 
 @dataclass(frozen=True)
 class SealedTile:
-    """A tile that exists, as its item says."""
+    """A sealed tile, as its item describes it."""
 
     domain: Domain
     tile: Tile
     fingerprint: str
-    """Of all that the bytes depend on."""
+    """Hash of all that the bytes depend on."""
     files: tuple[FileFacts, ...]
-    """The COGs in the order of `LAYERS`, with the size and checksum that they were sealed with."""
+    """The COGs in the order of `LAYERS`, with their size and checksum when they were sealed."""
     class_pixels: Mapping[int, int] = field(hash=False)
     """FLAIR value → pixels, 0 (no data) included."""
     item_path: Path
     crs: str = CRS
-    """`EPSG:…` of the lattice on which the tile lies."""
+    """`EPSG:…` of the tile's lattice."""
     depends_on: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Name → digest of each thing that the fingerprint covers; empty where the item does not say."""
+    """Name → digest of each part of the fingerprint; empty in items of older versions."""
 
     def file(self, layer: Layer) -> FileFacts:
         """The COG of this layer."""
@@ -52,7 +53,7 @@ class SealedTile:
 
 
 def stem(domain: Domain, tile: Tile) -> str:
-    """What the names of a tile's files start with: `D064_2021-0595-6890`."""
+    """How the names of a tile's files start: `D064_2021-0595-6890`."""
     return f"{domain}-{tile.name}"
 
 
@@ -68,26 +69,25 @@ def seal(
     inputs: Sequence[str],
     crs: str = CRS,
 ) -> SealedTile:
-    """Writes a tile's COGs, then the item that makes it exist.
+    """Writes a tile's COGs, then its item.
 
     Args:
-        folder: the domain's products; made where missing.
+        folder: of the domain's products; created if missing.
         domain: `D064_2021`.
-        tile: where it lies.
+        tile: name and window.
         stack: uint8 (layer, y, x): land cover (FLAIR values of `live`, 0 no data), then confidence
             (1..255, and 0 exactly where land cover is 0).
-        fingerprint: of all that the bytes depend on.
-        live: FLAIR values that may appear.
-        provenance: how it was made.
-        inputs: hrefs of what it was made from.
+        fingerprint: hash of all that the bytes depend on.
+        live: FLAIR values that may occur.
+        provenance: how the tile was mapped.
+        inputs: hrefs of the input items.
         crs: `EPSG:…` of the lattice.
 
     Returns:
         The sealed tile.
 
     Raises:
-        ProductError: a stack that is not what it must be, or a folder that cannot be written. Nothing of
-            the tile is then sealed.
+        ProductError: the stack breaks these rules, or the folder cannot be written. The tile is then not sealed.
     """
     name = stem(domain, tile)
     class_pixels, confidence_sum = _checked_counts(stack, name=name, tile=tile, live=live)
@@ -99,8 +99,7 @@ def seal(
             folder / f"{name}-{layer}.tif",
             stack[index],
             layer=layer,
-            transform=tile.window.transform,
-            crs=crs,
+            geobox=lattice_geobox(tile.window, crs),
             live=live,
             tags=tags,
         )
@@ -124,7 +123,7 @@ def seal(
 
 
 def _unseal(item_path: Path, name: str) -> None:
-    """Makes the folder, clears what a killed run left of this tile, and removes its older item for good."""
+    """Creates the folder, and removes the tile's old item and what a killed run left of it."""
     folder = item_path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,12 +136,12 @@ def _unseal(item_path: Path, name: str) -> None:
 
 
 def remove_unfinished(folder: Path, domain: Domain) -> tuple[Path, ...]:
-    """Removes what killed runs left of a domain's tiles; temporary files of other writers stay.
+    """Removes the temporary files that killed runs left of a domain's tiles.
 
-    A run's lock is about tiles only: index, style and catalogue beside them are a publish's, which may be at work.
+    Other temporary files stay: a publish, which may be running, writes index, style and catalog to the same folder.
 
     Args:
-        folder: the domain's products, held by who calls.
+        folder: of the domain's products; the caller owns its lock.
         domain: `D064_2021`.
 
     Returns:
@@ -155,13 +154,7 @@ def remove_unfinished(folder: Path, domain: Domain) -> tuple[Path, ...]:
     return found
 
 
-def strips(height: int) -> Iterator[slice]:
-    """Slices of rows that cover 0..height."""
-    for row in range(0, height, _STRIP_ROWS):
-        yield slice(row, min(row + _STRIP_ROWS, height))
-
-
-def count_classes(strip: NDArray[np.uint8]) -> NDArray[np.int64]:
+def count_values(strip: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pixels of each value 0..255 in a uint8 array of any shape: int64 (256,)."""
     return np.bincount(strip.ravel(), minlength=256)
 
@@ -174,62 +167,56 @@ def as_class_pixels(counts: NDArray[np.int64]) -> dict[int, int]:
 def _checked_counts(
     stack: NDArray[np.uint8], *, name: str, tile: Tile, live: tuple[int, ...]
 ) -> tuple[dict[int, int], int]:
-    """Class counts, and the sum of the confidence, of a stack that is what `seal` promises to write."""
+    """Class counts and the sum of confidence; raises ProductError where a stack breaks the rules of `seal`."""
     expected = (len(LAYERS), *tile.window.shape)
     if stack.dtype != np.uint8 or stack.shape != expected:
         raise ProductError(
             f"{name}: expected a uint8 stack (layer, y, x) of shape {expected}, got {stack.dtype} {stack.shape}"
         )
     counts, confidence_sum = np.zeros(256, np.int64), 0
-    for rows in strips(tile.window.height):
-        landcover, confidence = stack[0, rows], stack[1, rows]
-        counts += count_classes(landcover)
+    for strip in Window(0, 0, *tile.window.shape).strips(STRIP_ROWS):
+        landcover, confidence = stack[:, *strip.slices]
+        counts += count_values(landcover)
         confidence_sum += int(confidence.sum(dtype=np.int64))
         unlike = (landcover == legend.NODATA) != (confidence == 0)
         if unlike.any():
             row, col = (int(i) for i in np.argwhere(unlike)[0])
             raise ProductError(
-                f"{name}: confidence is 0 exactly where land cover is no data; at row {rows.start + row}, column {col} "
-                f"there is class {landcover[row, col]} with confidence {confidence[row, col]}"
+                f"{name}: confidence must be 0 exactly where land cover is no data; row {strip.row + row}, column "
+                f"{col} has class {landcover[row, col]} with confidence {confidence[row, col]}"
             )
     class_pixels = as_class_pixels(counts)
     if alien := sorted(class_pixels.keys() - {legend.NODATA, *live}):
-        raise ProductError(f"{name}: classes {alien} appear, and only 0 and {list(live)} may")
+        raise ProductError(f"{name}: classes {alien} occur; expected only 0 and {list(live)}")
     return class_pixels, confidence_sum
 
 
 def read_sealed(folder: Path, domain: Domain, tile: Tile) -> SealedTile | None:
-    """The tile as its item says, or None where it has no item. The COGs are not looked at: see `matches`.
+    """The tile as its item describes it, or None where it has no item. `matches` looks at the COGs.
 
     Raises:
         ProductError: the item cannot be read, lacks a field or belongs to another tile.
     """
     path = folder / f"{stem(domain, tile)}.json"
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: damaged item: {error}; remove it, and the tile is made again") from error
-    try:
+    with reading_item(path):
+        try:
+            content = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         return _from_item(content, path, domain, tile)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ProductError(
-            f"{path}: damaged item ({type(error).__name__}: {error}); remove it, and the tile is made again"
-        ) from error
 
 
 def _from_item(content: Mapping[str, Any], path: Path, domain: Domain, tile: Tile) -> SealedTile:
     properties = content["properties"]
-    said = (properties["landcover:domain"], properties["landcover:tile"])
-    if said != (domain, tile.name) or tuple(properties["proj:shape"]) != tile.window.shape:
+    found = (properties["landcover:domain"], properties["landcover:tile"])
+    if found != (domain, tile.name) or tuple(properties["proj:shape"]) != tile.window.shape:
         raise ValueError(
-            f"expected {domain} {tile.name} of {tile.window.shape} px, got {said} of {properties['proj:shape']} px"
+            f"expected {domain} {tile.name} of {tile.window.shape} px, got {found} of {properties['proj:shape']} px"
         )
     files = []
     for layer in LAYERS:
         asset = content["assets"][layer]
-        # Files stand beside their item; a path in an href is not followed.
+        # COGs lie beside their item; folders in an href are ignored.
         files.append(FileFacts(path.with_name(Path(asset["href"]).name), int(asset["file:size"]), sha256_of(asset)))
     counts = {int(value): int(n) for value, n in properties["landcover:class_pixels"].items()}
     fingerprint, crs = str(properties["landcover:fingerprint"]), str(properties["proj:code"])
@@ -238,11 +225,11 @@ def _from_item(content: Mapping[str, Any], path: Path, domain: Domain, tile: Til
 
 
 def list_sealed(folder: Path, domain: Domain, tile_size: int) -> tuple[SealedTile, ...]:
-    """The sealed tiles of a domain in order of their names; none where there is no folder.
+    """The sealed tiles of a domain in order of their names; empty if the folder is missing.
 
     Raises:
         ProductError: a damaged item, or one of another tile size.
-        GridError: an item's name is no tile of `tile_size` pixels.
+        GridError: an item's name is not that of a tile of `tile_size` pixels.
     """
     name = re.compile(rf"{re.escape(domain)}-(\d+-\d+)\.json")
     found = sorted(m[1] for m in (name.fullmatch(p.name) for p in folder.glob(f"{domain}-*.json")) if m)
@@ -251,11 +238,11 @@ def list_sealed(folder: Path, domain: Domain, tile_size: int) -> tuple[SealedTil
 
 
 def matches(sealed: SealedTile) -> list[str]:
-    """What a cheap look finds wrong: files that are missing or of another size. Empty where none is."""
+    """Problems that names and sizes show: COGs that are missing or of another size. Empty if there are none."""
     problems = []
     for facts in sealed.files:
         if not facts.path.is_file():
-            problems.append(f"{facts.path}: missing, though {sealed.item_path.name} promises it")
+            problems.append(f"{facts.path}: missing; {sealed.item_path.name} lists it")
         elif (size := facts.path.stat().st_size) != facts.size:
             problems.append(f"{facts.path}: {size} bytes, expected the {facts.size} of {sealed.item_path.name}")
     return problems

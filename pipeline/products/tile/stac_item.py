@@ -1,52 +1,45 @@
-"""The STAC item of a sealed tile: what it is, where it lies, and how it came about."""
+"""The STAC item of a sealed tile: its place, files, classes and provenance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pystac
-import shapely
-from numpy.typing import NDArray
-from pyproj import Transformer
 from pystac.errors import STACValidationError
 
 from pipeline import legend
 from pipeline.domain import Domain
+from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import RESOLUTION_M, Layout, Tile
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts
+from pipeline.stac_fields import checksum, extension_schemas, footprint, origin_fields, projection, time_span
 
 if TYPE_CHECKING:
     from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-_EXTENSIONS = tuple(
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in (
-        "projection/v2.0.0",
-        "raster/v2.0.0",
-        "classification/v2.0.0",
-        "file/v2.1.0",
-        "processing/v1.2.0",
-        "scientific/v1.0.0",
-        "version/v1.2.0",
-    )
+_EXTENSIONS = extension_schemas(
+    "projection/v2.0.0",
+    "raster/v2.0.0",
+    "classification/v2.0.0",
+    "file/v2.1.0",
+    "processing/v1.2.0",
+    "scientific/v1.0.0",
+    "version/v1.2.0",
 )
-MULTIHASH = "1220"
-"""Multihash prefix: function sha2-256 (0x12), 32 bytes (0x20)."""
 MAPPED = "landcover:mapped"
 CONFIDENCE = "landcover:confidence"
-_DENSIFY_M = 1000.0
-"""A tile's edge is bent in longitude and latitude; a vertex each kilometre keeps it within 2 cm."""
 _TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a tile was made, as its item and its files say it; nothing of it decides what is recomputed."""
+    """How a tile was mapped, as written to its item and COGs. It does not decide which tiles are mapped again."""
 
     campaign: str
     """Name of the campaign."""
@@ -57,11 +50,11 @@ class Provenance:
     recipe: str
     """Name of the recipe."""
     engine: str
-    """`torch` and the like: resolved, never `auto`."""
+    """`torch` or `openvino`: resolved, never `auto`."""
     precision: str
-    """`fp32` and the like."""
+    """Such as `fp32`."""
     engine_threads: int
-    """Threads of the engine, as resolved at submission."""
+    """Threads of the engine, resolved when the tile was submitted."""
     layout: Layout
     """How blocks were cut into windows."""
     software: tuple[tuple[str, str], ...]
@@ -73,16 +66,16 @@ class Provenance:
     quantized_sha256: str = ""
     """SHA-256 in hexadecimal of the network in int8; empty in other precisions."""
     citation: str = ""
-    """How the model wants to be cited, and the data where theirs say so."""
+    """Citation of the model, and of data that ask for one."""
     doi: str = ""
     """DOI of the model's citation."""
     acquired: tuple[date, date] | None = None
     """First and last day on which the tile's imagery was taken; None where only the vintage is known."""
     depends_on: tuple[tuple[str, str], ...] = ()
-    """(name, digest) of each thing that the fingerprint covers: of a tile that is mapped again it tells why."""
+    """(name, digest) of each part of the fingerprint: the parts that differ are why a tile is mapped again."""
 
     def tags(self) -> dict[str, str]:
-        """What the COGs themselves carry: campaign, licence, attribution, citation, days of acquisition, weights."""
+        """Tags of the COGs: campaign, licence, attribution, citation, days of acquisition, weights."""
         given = {
             "campaign": self.campaign,
             "recipe": self.recipe,
@@ -95,6 +88,17 @@ class Provenance:
             "TIFFTAG_COPYRIGHT": f"{self.attribution}, {self.licence}",
         }
         return {key: value for key, value in given.items() if value}
+
+
+@contextmanager
+def reading_item(path: Path) -> Iterator[None]:
+    """Turns what a damaged item raises inside the block into a ProductError that names it."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ProductError(
+            f"{path}: damaged item ({type(error).__name__}: {error}); remove it and run the tile again"
+        ) from error
 
 
 def build_item(
@@ -114,27 +118,27 @@ def build_item(
     scientific and version fields, links to inputs and model, and ours under `landcover:`.
 
     Args:
-        domain: `D064_2021`; its year gives start and end where `provenance` has no days.
-        tile: the tile on the lattice.
+        domain: `D064_2021`; its year is the time span where `provenance` has no days.
+        tile: name and window.
         crs: `EPSG:…` of the lattice.
-        fingerprint: of all that the tile's bytes depend on.
+        fingerprint: hash of all that the tile's bytes depend on.
         files: the COG of each layer; hrefs are relative to the item.
         class_pixels: FLAIR value → pixels, 0 (no data) included.
         confidence_sum: of all pixels, each 0..255.
-        live: FLAIR values that could appear.
-        provenance: how it was made.
-        inputs: hrefs of what it was made from.
+        live: FLAIR values that can occur.
+        provenance: how the tile was mapped.
+        inputs: hrefs of the input items.
     """
-    ring, bbox = _outline(tile, crs)
-    middle, start, end = _span(domain, provenance.acquired)
+    geometry, bbox = footprint(tile.window, crs)
+    start, middle, end = time_span(provenance.acquired, year=domain.year)
     item = pystac.Item(
         id=f"{domain}-{tile.name}",
-        geometry=ring,
+        geometry=geometry,
         bbox=bbox,
         datetime=middle,
         start_datetime=start,
         end_datetime=end,
-        properties=_projection(tile, crs)
+        properties=projection(tile.window, crs)
         | _processing(provenance)
         | _ours(domain, tile, fingerprint, class_pixels, provenance)
         | shares(class_pixels, live)
@@ -159,12 +163,13 @@ def share_name(value: int) -> str:
 
 
 def shares(class_pixels: Mapping[int, int], live: Sequence[int]) -> dict[str, float]:
-    """Item properties that a filter can use: of each class that could appear its share of the mapped pixels, 0..1,
-    and the mapped share of the tile. Where nothing is mapped there are no shares.
+    """Item properties for filters: each class's share of the mapped pixels, and the mapped share of the tile, 0..1.
+
+    A tile without mapped pixels has no class shares.
 
     Args:
         class_pixels: FLAIR value → pixels, 0 (no data) included.
-        live: FLAIR values that could appear.
+        live: FLAIR values that can occur.
     """
     total = sum(class_pixels.values())
     mapped = total - class_pixels.get(legend.NODATA, 0)
@@ -173,70 +178,32 @@ def shares(class_pixels: Mapping[int, int], live: Sequence[int]) -> dict[str, fl
 
 
 def mean_confidence(class_pixels: Mapping[int, int], confidence_sum: int) -> dict[str, float]:
-    """The item property with the mean confidence of the mapped pixels, 0..1; none where nothing is mapped."""
+    """The item property of the mapped pixels' mean confidence, 0..1; empty for a tile without mapped pixels."""
     mapped = sum(class_pixels.values()) - class_pixels.get(legend.NODATA, 0)
     return {CONFIDENCE: confidence_sum / (255 * mapped)} if mapped else {}
 
 
 def model_file(weights_sha256: str) -> str:
-    """Name of the STAC item of a model, in the folder of a domain that was mapped with it."""
+    """File name of a model's STAC item, in the folder of each domain that was mapped with the model."""
     return f"model-{weights_sha256[:12]}.json"
 
 
 def _model_link(recipe: str, weights_sha256: str) -> pystac.Link:
-    # MLM asks a product for this link, with the model's name on it. The fields of a model stand in the model's own item
-    # and in the collection: the extension would want all of them in each item that declares it.
+    # The MLM extension asks products for this link. The model's fields are in the model's item and the collection,
+    # because an item that declares the extension must have all of them.
     href, media = f"./{model_file(weights_sha256)}", pystac.MediaType.GEOJSON
     return pystac.Link("derived_from", href, media_type=media, extra_fields={"mlm:name": recipe})
 
 
-def _span(domain: Domain, acquired: tuple[date, date] | None) -> tuple[datetime | None, datetime, datetime]:
-    """(datetime, start, end) in UTC: the middle of the days of acquisition, or no single time and the whole vintage."""
-    if acquired is None:
-        year = domain.year
-        return None, datetime(year, 1, 1, tzinfo=UTC), datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
-    start, end = datetime.combine(acquired[0], time(), UTC), datetime.combine(acquired[1], time(23, 59, 59), UTC)
-    return start + (end - start) // 2, start, end
-
-
-def _outline(tile: Tile, crs: str) -> tuple[dict[str, Any], list[float]]:
-    """The tile's GeoJSON polygon (counter-clockwise) and bbox, in degrees of WGS 84."""
-
-    def to_degrees(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, 2) x, y in metres → (n, 2) longitude, latitude to 1 mm."""
-        return np.column_stack(_transformer(crs).transform(xy[:, 0], xy[:, 1])).round(8)
-
-    box = shapely.box(*tile.window.bounds).segmentize(_DENSIFY_M)
-    degrees = shapely.orient_polygons(shapely.transform(box, to_degrees))
-    return dict(shapely.geometry.mapping(degrees)), [float(v) for v in degrees.bounds]
-
-
-@cache
-def _transformer(crs: str) -> Transformer:
-    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-
-
-def _projection(tile: Tile, crs: str) -> dict[str, Any]:
-    return {
-        "proj:code": crs,
-        "proj:shape": list(tile.window.shape),
-        "proj:transform": list(tile.window.transform),
-        "proj:bbox": list(tile.window.bounds),
-    }
-
-
-def providers(attribution: str) -> list[dict[str, Any]]:
-    """STAC providers of `IGN, BD ORTHO 2021; A region`: who stands before each product, once."""
-    producers = dict.fromkeys(part.partition(",")[0].strip() for part in attribution.split(";"))
-    return [{"name": name, "roles": ["producer", "licensor"]} for name in producers if name]
-
-
 def _processing(provenance: Provenance) -> dict[str, Any]:
-    cited = {"sci:citation": provenance.citation, "sci:doi": provenance.doi}
-    return {
+    origin = origin_fields(
+        licence=provenance.licence,
+        attribution=provenance.attribution,
+        citation=provenance.citation,
+        doi=provenance.doi,
+    )
+    return origin | {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "license": provenance.licence,
-        "providers": providers(provenance.attribution),
         "gsd": RESOLUTION_M,
         "processing:level": "L4",
         "processing:software": dict(provenance.software),
@@ -245,7 +212,7 @@ def _processing(provenance: Provenance) -> dict[str, Any]:
             f"by {provenance.engine} {provenance.precision} over the imagery and heights under derived_from; "
             f"campaign {provenance.campaign}"
         ),
-    } | {key: value for key, value in cited.items() if value}
+    }
 
 
 def _ours(
@@ -259,7 +226,6 @@ def _ours(
         "version": str(PRODUCT_VERSION),
         "landcover:class_pixels": {str(value): count for value, count in sorted(class_pixels.items())},
         "landcover:acquired": provenance.acquired is not None,
-        "landcover:attribution": provenance.attribution,
         "landcover:campaign": provenance.campaign,
         "landcover:recipe": provenance.recipe,
         "landcover:weights": provenance.weights,
@@ -285,7 +251,7 @@ def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
         "raster:spatial_resolution": RESOLUTION_M,
         "raster:sampling": "area",
         "file:size": facts.size,
-        "file:checksum": MULTIHASH + facts.sha256,
+        "file:checksum": checksum(facts.sha256),
     }
     if layer == "landcover":
         no_data = {"value": legend.NODATA, "name": "no_data", "title": "no data", "nodata": True}
@@ -302,29 +268,17 @@ def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
 
 
 def classes_of(classes: Sequence[legend.LandCover]) -> list[dict[str, Any]]:
-    """Classes as the classification extension has them."""
+    """`classification:classes` of these classes."""
     return [
         {"value": c.value, "name": c.slug, "title": c.name, "color_hint": c.colour.removeprefix("#").upper()}
         for c in classes
     ]
 
 
-def sha256_of(asset: Mapping[str, Any]) -> str:
-    """The SHA-256 in an asset's `file:checksum`.
-
-    Raises:
-        ValueError: the checksum is another multihash.
-    """
-    checksum = str(asset["file:checksum"])
-    if not checksum.startswith(MULTIHASH) or len(checksum) != 68:
-        raise ValueError(f"file:checksum {checksum!r} is no SHA-256 multihash")
-    return checksum.removeprefix(MULTIHASH)
-
-
 def invalid(content: Mapping[str, Any]) -> str | None:
-    """Why this is no STAC item by the core schema that pystac brings along; None where it is one.
+    """Why this is not a STAC item by the core schema that comes with pystac; None where it is one.
 
-    Extensions' schemas are on the network, so they are not asked.
+    The schemas of extensions would have to be downloaded, so they are not used.
     """
     version = str(content.get("stac_version", ""))
     if version != pystac.get_stac_version():
@@ -338,7 +292,7 @@ def invalid(content: Mapping[str, Any]) -> str | None:
 
 @cache
 def _validator() -> "JsonSchemaSTACValidator":
-    # Where jsonschema's optional format checkers are installed, importing it takes seconds; workers never validate.
+    # Importing jsonschema takes seconds where its optional format checkers are installed, and workers never validate.
     from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
     return JsonSchemaSTACValidator()

@@ -1,50 +1,47 @@
-"""The full proof of a sealed tile: every checksum, every pixel, every promise of its item."""
+"""Checks a sealed tile completely: checksums, COG structure, every pixel, and its item."""
 
 import json
-from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.grid import CRS
-from pipeline.products.tile.cog import BLOCK, FileFacts
-from pipeline.products.tile.seal import SealedTile, as_class_pixels, count_classes, matches, read_sealed, strips
+from pipeline.grid import CRS, Window
+from pipeline.products.tile.cog import BLOCK, Cog, open_cog
+from pipeline.products.tile.seal import STRIP_ROWS, SealedTile, as_class_pixels, count_values, matches, read_sealed
 from pipeline.products.tile.stac_item import invalid
 
 
 def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
-    """What a full look finds wrong with a sealed tile; empty where it is whole.
+    """Problems of a sealed tile; empty if there are none.
 
-    Sizes and checksums, the COG's structure, CRS and place, every pixel of both layers (classes counted
-    anew, confidence 0 exactly where there is no data), and the item against STAC's core schema.
+    Compares with the item: sizes and checksums, the structure, CRS and place of the COGs, and every pixel of both
+    layers (classes are counted again; confidence is 0 exactly where there is no data). Validates the item by STAC's
+    core schema.
 
     Args:
-        sealed: as its item says.
-        crs: `EPSG:…` of the lattice on which it must lie.
+        sealed: as its item describes it.
+        crs: `EPSG:…` of the expected lattice.
 
     Returns:
-        Sentences, each with the file it is about.
+        Sentences, each with the file that it is about.
     """
     problems = matches(sealed) or _checksums(sealed)
     problems += _item(sealed, crs)
     if problems:
-        # Pixels of a file that is known to be another one would only add noise.
+        # A file that is known to be wrong needs no list of its wrong pixels.
         return problems
     try:
         return _pixels(sealed)
-    except (RasterioError, CPLE_BaseError) as error:
-        return [f"{sealed.item_path}: the COGs cannot be read: {error}"]
+    except ProductError as error:
+        return [str(error)]
 
 
 def _checksums(sealed: SealedTile) -> list[str]:
     return [
-        f"{facts.path}: SHA-256 is not the one that {sealed.item_path.name} promises; the file was changed"
+        f"{facts.path}: checksum mismatch: SHA-256 differs from {sealed.item_path.name}; the file was changed"
         for facts in sealed.files
         if file_sha256(facts.path) != facts.sha256
     ]
@@ -58,37 +55,36 @@ def _item(sealed: SealedTile, crs: str) -> list[str]:
     except ProductError as error:
         return [str(error)]
     if now is None:
-        return [f"{sealed.item_path}: the item is gone"]
+        return [f"{sealed.item_path}: the item is missing"]
     if now != sealed:
-        return [f"{sealed.item_path}: the item was replaced meanwhile; read the tile again"]
+        return [f"{sealed.item_path}: the item was replaced during the check; verify again"]
     reason = invalid(json.loads(sealed.item_path.read_bytes()))
-    return [f"{sealed.item_path}: no valid STAC item: {reason}"] if reason else []
+    return [f"{sealed.item_path}: not a valid STAC item: {reason}"] if reason else []
 
 
 def _pixels(sealed: SealedTile) -> list[str]:
     landcover, confidence = sealed.files
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
     unlike = 0
-    with rasterio.open(landcover.path) as classes, rasterio.open(confidence.path) as sure:
-        problems = _structure(landcover, classes, sealed) + _structure(confidence, sure, sealed)
+    with open_cog(landcover.path) as classes, open_cog(confidence.path) as confidences:
+        problems = _structure(classes, sealed) + _structure(confidences, sealed)
         if problems:
             return problems
-        for rows in strips(sealed.tile.window.height):
-            window = ((rows.start, rows.stop), (0, sealed.tile.window.width))
-            values = classes.read(1, window=window)
-            counts += count_classes(values)
-            unlike += int(np.count_nonzero((values == legend.NODATA) != (sure.read(1, window=window) == 0)))
-    counted, promised = as_class_pixels(counts), dict(sealed.class_pixels)
-    if counted != promised:
-        problems.append(f"{landcover.path}: classes counted {counted}, the item says {promised}")
+        for strip in Window(0, 0, *sealed.tile.window.shape).strips(STRIP_ROWS):
+            values = classes.read(strip)
+            counts += count_values(values)
+            unlike += int(np.count_nonzero((values == legend.NODATA) != (confidences.read(strip) == 0)))
+    counted, expected = as_class_pixels(counts), dict(sealed.class_pixels)
+    if counted != expected:
+        problems.append(f"{landcover.path}: has class pixels {counted}; the item has {expected}")
     if unlike:
-        problems.append(f"{confidence.path}: on {unlike} pixels confidence and class do not agree on no data")
+        problems.append(f"{confidence.path}: {unlike} pixels are no data in one layer only")
     return problems
 
 
-def _structure(facts: FileFacts, dataset: Any, sealed: SealedTile) -> list[str]:
-    """What of one open COG differs from what `seal` writes."""
-    tile = sealed.tile
+def _structure(cog: Cog, sealed: SealedTile) -> list[str]:
+    """Properties of an open COG that differ from what `seal` writes."""
+    tile, dataset = sealed.tile, cog.dataset
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
     factors = [2**i for i in range(1, 32) if max(tile.window.shape) > BLOCK * 2 ** (i - 1)]
     expected_and_got = {
@@ -103,7 +99,7 @@ def _structure(facts: FileFacts, dataset: Any, sealed: SealedTile) -> list[str]:
         "overviews": (factors, dataset.overviews(1)),
     }
     return [
-        f"{facts.path}: {what} is {got}, expected {expected}"
+        f"{cog.path}: {what} is {got}, expected {expected}"
         for what, (expected, got) in expected_and_got.items()
         if expected != got
     ]

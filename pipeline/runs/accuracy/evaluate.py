@@ -26,7 +26,7 @@ from pipeline.runs.accuracy.scoring import (
     evaluate_jobs,
 )
 from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
-from pipeline.sources.labels.reference import Grid, Reference
+from pipeline.sources.labels.reference import Reference
 
 _BATCH = 8
 """Patches a job: a task of a second or two."""
@@ -173,7 +173,7 @@ def _compare_block(
     job: tuple[ClassMap, Window], *, reference: Reference, live: tuple[int, ...], tiles: bool
 ) -> list[BlockComparison]:
     one, window = job
-    truth = reference.read(Grid(window.shape, one.transform_of(window), one.crs))
+    truth = reference.read(one.geobox[window.slices])
     unit = one.name if tiles else f"{one.name} ({window.row}, {window.col})"
     # Where there is no truth, nothing needs to be read.
     classes = one.read(window) if truth.any() else np.zeros_like(truth)

@@ -20,7 +20,7 @@ from pipeline.html_page import render
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.products.assessment.reference_sample import (
     Interpreted,
-    Point,
+    SamplePoint,
     blocks_of,
     count,
     draw,
@@ -82,7 +82,7 @@ def sample_map(
     progress.start(len(blocks))
     for at, values in progress.track(parallel_map(enumerate(blocks), _count, workers=workers)):
         counts[at] = values
-    pixel_m2 = abs(maps[0].transform[0] * maps[0].transform[4])
+    pixel_m2 = abs(maps[0].geobox.affine.determinant)
     mapped_m2 = {v: float(n) * pixel_m2 for v, n in enumerate(counts.sum(axis=0).tolist()) if v and n}
     units = allocate(mapped_m2, size, least=least)
     points = draw(blocks, counts, units, seed=seed)
@@ -96,7 +96,7 @@ def _count(job: tuple[int, tuple[ClassMap, Window]]) -> tuple[int, NDArray[np.in
     return at, count(block)
 
 
-def _crop(points: Sequence[Point], folder: Path, catalog: Path) -> list[str]:
+def _crop(points: Sequence[SamplePoint], folder: Path, catalog: Path) -> list[str]:
     """A PNG around each point, the sampled pixel framed; returns paths from the GeoPackage's folder."""
     mosaics: dict[str, Mosaic] = {}
     written = []

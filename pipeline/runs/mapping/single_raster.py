@@ -98,8 +98,7 @@ def predict_raster(
             paths[name],
             layers[name],
             layer=name,
-            transform=source.transform,
-            crs=source.crs,
+            geobox=source.geobox,
             live=rules.live,
             tags=tags,
         )

@@ -9,7 +9,7 @@ from distributed import Client
 
 from pipeline.cluster import map_jobs
 from pipeline.config import Campaign
-from pipeline.products.national.edition_record import Index
+from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan
 from pipeline.progress import Progress
 
@@ -34,7 +34,7 @@ class DraftEdition:
     """Of the cluster that writes the shards."""
     progress: Progress
     """Counts the files that are being written."""
-    changed: frozenset[Index] = frozenset()
+    changed: frozenset[GridIndex] = frozenset()
     """(row, column) of the tiles in the national grid with new bytes in any shard, once the shards are written."""
 
     @property

@@ -15,8 +15,9 @@ from pipeline.errors import ProductError
 from pipeline.lock import FolderLock
 from pipeline.products.national.edition_record import Edition, Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
+from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.ownership import read_boundary
-from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, NationalGrid, plan_edition
+from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.shard_writer import ShardFacts, write_shard
 from pipeline.products.tile.seal import list_sealed
@@ -170,7 +171,7 @@ def _write(
     """Writes the shards, one task each, and the files beside them."""
     draft = DraftEdition(campaign, tuple(products), plan, client, progress)
     facts = [fact for _, fact in draft.map_on_workers(plan.write, partial(write_shard, plan.target))]
-    draft = replace(draft, changed=plan.tiles_of(fact.index for fact in facts if fact.changed))
+    draft = replace(draft, changed=plan.grid.tiles_of(fact.index for fact in facts if fact.changed))
     for extra in EXTRAS:
         extra(draft)
     return facts

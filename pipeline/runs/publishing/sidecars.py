@@ -8,10 +8,10 @@ from pipeline.config import Campaign
 from pipeline.durable import remove_temporaries
 from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
-from pipeline.products.gis.index_and_style import QUICK_LOOK_PX, write_gis
-from pipeline.products.gis.quicklook import edition_overview, overview
+from pipeline.products.gis.gis_files import QUICK_LOOK_PX, write_gis
+from pipeline.products.gis.overviews import edition_overview, overview
 from pipeline.products.national.pyramid.store import begin_pyramid
-from pipeline.products.national.pyramid.tile import write_tile
+from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.stac.collections import write_domain, write_edition
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.publishing.draft_edition import DraftEdition
@@ -40,7 +40,7 @@ def write_levels(draft: DraftEdition) -> None:
         ProductError: level 0 cannot be read, or a file cannot be written.
     """
     plan = draft.plan
-    tiles = plan.tiles_of(plan.digests)
+    tiles = plan.grid.tiles_of(plan.digests)
     left = begin_pyramid(plan.target, former=draft.former, tiles=tiles, changed=draft.changed)
     for _ in draft.map_on_workers(left, partial(write_tile, plan.target)):
         pass

@@ -11,7 +11,7 @@ from pipeline.evaluation import product_charts as charts
 from pipeline.evaluation.seams import Crossings
 from pipeline.grid import PIXELS_PER_M
 from pipeline.html_page import render
-from pipeline.products.gis.quicklook import STATE_COLOURS, class_colours
+from pipeline.products.gis.overviews import STATE_COLOURS, class_colours
 from pipeline.products.national.edition_record import Edition
 from pipeline.runs.quality.quality_metrics import ExceededLimit, QualityMetrics
 from pipeline.runs.tracking.run_record import MappedTile, MappingSpeed

@@ -17,7 +17,7 @@ from pipeline.durable import write_text
 from pipeline.errors import ProductError
 from pipeline.evaluation.seams import Crossings
 from pipeline.grid import Tile, union
-from pipeline.products.gis.quicklook import State, confidence_counts, edition_overview, overview, state_map
+from pipeline.products.gis.overviews import State, confidence_counts, edition_overview, overview, state_map
 from pipeline.products.national.edition_record import Edition, current_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards

@@ -11,7 +11,7 @@ from pipeline.evaluation.product_charts import picture
 from pipeline.html_page import render
 from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.model import Model
-from pipeline.products.gis.quicklook import class_colours
+from pipeline.products.gis.overviews import class_colours
 from pipeline.runs.quantization.agreement import Agreement
 from pipeline.runs.quantization.windows import SampledWindow, WindowSplit
 

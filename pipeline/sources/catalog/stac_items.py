@@ -1,16 +1,15 @@
-"""STAC items of input tiles: made from what was examined, read back as plain values."""
+"""STAC items of input tiles: made from examined files, and read back as plain values."""
 
 import datetime as dt
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pystac
-from rasterio.warp import transform_geom
 
 from pipeline.errors import CatalogError
 from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Tile
@@ -19,48 +18,25 @@ from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.domain_inputs import Asset, Fill, InputTile
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.staging.height_record import HeightHoles
+from pipeline.stac_fields import extension_schemas, footprint, origin_fields, projection, time_span
 
-_EXTENSIONS = [
-    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-    "https://stac-extensions.github.io/scientific/v1.0.0/schema.json",
-]
+_EXTENSIONS = extension_schemas("projection/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
 _MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
 _READERS = 16
 """Threads that wait for a shared file system."""
-_DIGITS = 7
-"""Decimals of a degree: 1 cm."""
-
-
-def vintage(year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
-    """(start, middle, end) of a year in UTC: the imagery is of some day in it."""
-    start = dt.datetime(year, 1, 1, tzinfo=dt.UTC)
-    return start, dt.datetime(year, 7, 1, tzinfo=dt.UTC), dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
 
 
 def span(days: Days | None, year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
-    """(start, middle, end) in UTC of days of acquisition, or of the vintage where they are not known."""
-    if days is None:
-        return vintage(year)
-    start = dt.datetime.combine(days[0], dt.time(), dt.UTC)
-    end = dt.datetime.combine(days[1], dt.time(23, 59, 59), dt.UTC)
-    return start, start + (end - start) // 2, end
+    """(start, middle, end) in UTC of days of acquisition, or of the vintage with 1 July where they are not known."""
+    start, middle, end = time_span(days, year=year)
+    return start, middle or dt.datetime(year, 7, 1, tzinfo=dt.UTC), end
 
 
 def provenance(origin: Origin) -> dict[str, Any]:
-    """STAC properties of an origin: licence, providers, citation; what is unknown is left out."""
-    given = {
-        "license": origin.licence,
-        "sci:citation": origin.citation,
-        "sci:doi": origin.doi,
-        "landcover:attribution": origin.attribution,
-    }
-    fields: dict[str, Any] = {key: value for key, value in given.items() if value}
-    if origin.attribution:
-        # The producer stands before the product: `IGN, BD ORTHO 2021`.
-        producers = dict.fromkeys(part.partition(",")[0].strip() for part in origin.attribution.split(";"))
-        fields["providers"] = [{"name": name, "roles": ["producer", "licensor"]} for name in producers]
-    return fields
+    """STAC properties of an origin: licence, providers, citation; unknown ones are left out."""
+    return origin_fields(
+        licence=origin.licence, attribution=origin.attribution, citation=origin.citation, doi=origin.doi
+    )
 
 
 def item_of(
@@ -74,27 +50,23 @@ def item_of(
 ) -> pystac.Item:
     """The STAC item of a tile that will lie at `path`.
 
-    Files below `near` are named relative to the item, so that a catalogue beside its delivery can move
-    with it; others absolutely.
+    Files below `near` have relative hrefs, so that a catalog beside its delivery can move with it; others have absolute
+    ones.
     """
     start, middle, end = span(tile.acquired, about.year)
-    window = tile.tile.window
-    geometry = _footprint(tile.tile, about.crs)
+    geometry, bbox = footprint(tile.tile.window, about.crs)
     item = pystac.Item(
         id=f"{about.domain}-{tile.tile.name}",
         geometry=geometry,
-        bbox=_bbox(geometry),
+        bbox=bbox,
         datetime=middle,
         start_datetime=start,
         end_datetime=end,
         stac_extensions=list(_EXTENSIONS),
         properties=provenance(about.origin)
+        | projection(tile.tile.window, about.crs)
         | {
             "gsd": RESOLUTION_M,
-            "proj:code": about.crs,
-            "proj:shape": list(window.shape),
-            "proj:transform": list(window.transform),
-            "proj:bbox": list(window.bounds),
             "landcover:domain": about.domain,
             "landcover:tile": tile.tile.name,
             "landcover:acquired": tile.acquired is not None,
@@ -137,10 +109,10 @@ def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
 def read_items(collection: pystac.Collection) -> list[pystac.Item]:
     """The items that a domain's collection names, as `index` wrote them.
 
-    pystac's own walk follows links and migrates old versions, ten times slower: minutes for a nation.
+    pystac's own walk, which migrates old versions, is ten times slower: minutes for a nation.
 
     Raises:
-        CatalogError: an item that is gone or no JSON of one.
+        CatalogError: an item is missing or damaged.
     """
     paths = [Path(link.get_absolute_href() or link.href) for link in collection.get_item_links()]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -158,7 +130,7 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
     """The tile that an item describes; opens no raster.
 
     Raises:
-        CatalogError: an item of another tile size, or one that `index` did not write.
+        CatalogError: the item has another tile size, or was not written by `index`.
     """
     where = item.get_self_href() or item.id
     try:
@@ -169,7 +141,7 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
         hole_share = None if holes is None else float(holes["share"])
     except (KeyError, TypeError, ValueError) as error:
         raise CatalogError(
-            f"{where}: is no item of an input tile: {type(error).__name__} {error}; index the domain again"
+            f"{where}: is not an item of an input tile: {type(error).__name__} {error}; index the domain again"
         ) from error
     if shape != (tile_size, tile_size):
         raise CatalogError(
@@ -181,13 +153,13 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
 
 
 def interval(item: pystac.Item) -> tuple[dt.datetime | None, dt.datetime | None]:
-    """First and last moment that an item says."""
+    """First and last moment of an item."""
     common = item.common_metadata
     return common.start_datetime or item.datetime, common.end_datetime or item.datetime
 
 
 def acquired_of(item: pystac.Item) -> Days | None:
-    """Days of acquisition as our own items say them; None where only the vintage is known."""
+    """Days of acquisition from our own items; None where only the vintage is known."""
     start, end = interval(item) if item.properties.get("landcover:acquired") else (None, None)
     return (start.date(), end.date()) if start and end else None
 
@@ -216,17 +188,3 @@ def _path(asset: pystac.Asset) -> Path:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _footprint(tile: Tile, crs: str) -> dict[str, Any]:
-    left, bottom, right, top = tile.window.bounds
-    ring = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
-    geometry: dict[str, Any] = json.loads(
-        json.dumps(transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=_DIGITS))
-    )
-    return geometry
-
-
-def _bbox(geometry: Mapping[str, Any]) -> list[float]:
-    xs, ys = zip(*geometry["coordinates"][0], strict=True)
-    return [min(xs), min(ys), max(xs), max(ys)]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 
 from pipeline import legend
@@ -26,7 +26,6 @@ from pipeline.progress import SILENT, Progress
 from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import files_below
 from pipeline.sources.domain_inputs import BANDS
-from pipeline.sources.labels.reference import Grid
 from pipeline.sources.reading.dataset_cache import gdal_options
 from pipeline.sources.short_lists import first_names
 
@@ -223,7 +222,7 @@ def _read(file: Any, path: Path, indexes: list[int]) -> NDArray[np.uint8]:
 
 
 def write_patch(
-    root: Path, patch: tuple[str, str, int], pixels: NDArray[np.uint8], mask: NDArray[np.uint8], *, grid: Grid
+    root: Path, patch: tuple[str, str, int], pixels: NDArray[np.uint8], mask: NDArray[np.uint8], *, geobox: GeoBox
 ) -> Patch:
     """Writes an image and its mask in FLAIR's layout: `aerial/<domain>/<zone>/img/IMG_000001.tif`, `labels/…/msk/…`.
 
@@ -232,7 +231,7 @@ def write_patch(
         patch: (domain, zone, number).
         pixels: uint8 (band, y, x).
         mask: uint8 (y, x), FLAIR values, 0 without a label.
-        grid: the pixel grid of both.
+        geobox: of both.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -243,7 +242,7 @@ def write_patch(
         path = root / branch / domain / zone / folder / f"{kind}_{number:06d}.tif"
         bands, height, width = array.shape
         profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": "uint8"}
-        profile |= {"compress": "ZSTD", "crs": grid.crs, "transform": Affine(*grid.transform)}
+        profile |= {"compress": "ZSTD", "crs": str(geobox.crs), "transform": geobox.affine}
         with replacing(path) as temporary, rasterio.open(temporary, "w", **profile) as file:
             file.write(array)
         files.append(path)

@@ -1,4 +1,4 @@
-"""A reference to judge maps by, or to cut labels from: a raster or polygons of any nomenclature, on any grid."""
+"""A reference to compare maps with, or to cut labels from: a raster or polygons of any nomenclature."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,8 @@ import pyogrio
 import pyproj
 import rasterio
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
@@ -19,7 +19,6 @@ from rasterio.warp import transform_bounds
 
 from pipeline import legend
 from pipeline.errors import SourceError
-from pipeline.grid import Affine6
 from pipeline.legend import Nomenclature
 from pipeline.sources.reading.dataset_cache import gdal_options
 
@@ -29,39 +28,21 @@ _RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Pixels to be labelled."""
-
-    shape: tuple[int, int]
-    """(rows, columns)."""
-    transform: Affine6
-    crs: str
-    """WKT or `EPSG:…`."""
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) in the CRS; north is up."""
-        a, _, c, _, e, f = self.transform
-        rows, columns = self.shape
-        return (c, f + e * rows, c + a * columns, f)
-
-
-@dataclass(frozen=True)
 class Reference:
     """One file of labels."""
 
     path: Path
     nomenclature: Nomenclature = "flair19"
-    """What its numbers mean."""
+    """The nomenclature of its numbers."""
     field: str = ""
-    """Of polygons: the attribute that holds the number. Empty for a raster."""
+    """For polygons: the attribute with the number. Empty for a raster."""
 
     @classmethod
     def open(cls, path: Path, *, nomenclature: Nomenclature = "flair19", field: str = "") -> "Reference":
-        """Checks that it is there and what it seems to be.
+        """Opens and checks a file.
 
         Raises:
-            SourceError: it cannot be opened, a raster has no CRS or more than a band of integers, or polygons have no
+            SourceError: it cannot be opened, a raster has no CRS or is not one band of uint8, or polygons have no
                 such attribute.
         """
         reference = cls(path, nomenclature, "" if path.suffix.lower() in _RASTERS else field)
@@ -71,15 +52,15 @@ class Reference:
             reference._check_polygons(field)
         return reference
 
-    def read(self, grid: Grid) -> NDArray[np.uint8]:
-        """The labels on a grid: uint8 (y, x) of FLAIR values, 0 where nothing is known or FLAIR has no such class.
+    def read(self, geobox: GeoBox) -> NDArray[np.uint8]:
+        """The labels of a geobox's pixels: uint8 (y, x) of FLAIR values, 0 where none or no such class is known.
 
-        A raster's nearest pixel counts, and the polygon that holds a pixel's centre; of several the last one.
+        Takes a raster's nearest pixel, or the polygon around a pixel's centre, the last one of several.
 
         Raises:
             SourceError: it cannot be read.
         """
-        numbers = self._rasterised(grid) if self.field else self._warped(grid)
+        numbers = self._rasterised(geobox) if self.field else self._warped(geobox)
         table = np.zeros(256, np.uint8)
         for number, value in legend.to_flair(self.nomenclature).items():
             table[number] = value
@@ -105,20 +86,20 @@ class Reference:
         if not info["crs"]:
             raise SourceError(f"{self.path}: has no CRS")
 
-    def _warped(self, grid: Grid) -> NDArray[np.uint8]:
-        height, width = grid.shape
+    def _warped(self, geobox: GeoBox) -> NDArray[np.uint8]:
+        height, width = geobox.shape
         with gdal_options(), _opened(self.path) as file:
-            options = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": height, "width": width}
-            with WarpedVRT(file, resampling=Resampling.nearest, nodata=_UNKNOWN, **options) as warped:
+            place = {"crs": str(geobox.crs), "transform": geobox.affine, "height": height, "width": width}
+            with WarpedVRT(file, resampling=Resampling.nearest, nodata=_UNKNOWN, **place) as warped:
                 try:
                     return warped.read(1)  # type: ignore[no-any-return]
                 except RasterioIOError as error:
                     raise SourceError(f"{self.path}: cannot be read: {error.__cause__ or error}") from error
 
-    def _rasterised(self, grid: Grid) -> NDArray[np.uint8]:
+    def _rasterised(self, geobox: GeoBox) -> NDArray[np.uint8]:
         try:
             crs = pyogrio.read_info(self.path)["crs"]
-            box = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=21)
+            box = transform_bounds(str(geobox.crs), crs, *geobox.boundingbox, densify_pts=21)
             _, _, wkb, (numbers,) = pyogrio.raw.read(self.path, columns=[self.field], bbox=box)
         except (DataSourceError, DataLayerError, FieldError) as error:
             raise SourceError(f"{self.path}: cannot be read: {error}") from error
@@ -129,20 +110,20 @@ class Reference:
                 f"{min(known)}..{max(known)}"
             )
         shapes = shapely.from_wkb(wkb)
-        if not pyproj.CRS(crs).equals(pyproj.CRS(grid.crs)):
-            to_grid = pyproj.Transformer.from_crs(crs, grid.crs, always_xy=True)
-            shapes = shapely.transform(shapes, lambda xy: np.column_stack(to_grid.transform(*xy.T)))
+        if geobox.crs != crs:
+            to_geobox = pyproj.Transformer.from_crs(crs, str(geobox.crs), always_xy=True)
+            shapes = shapely.transform(shapes, lambda xy: np.column_stack(to_geobox.transform(*xy.T)))
         labelled = [(shape, _number(n)) for shape, n in zip(shapes, numbers, strict=True) if not shape.is_empty]
         if not labelled:
-            return np.full(grid.shape, _UNKNOWN, np.uint8)
+            return np.full(geobox.shape, _UNKNOWN, np.uint8)
         numbered: NDArray[np.uint8] = rasterize(
-            labelled, out_shape=grid.shape, transform=Affine(*grid.transform), fill=_UNKNOWN, dtype="uint8"
+            labelled, out_shape=geobox.shape, transform=geobox.affine, fill=_UNKNOWN, dtype="uint8"
         )
         return numbered
 
 
 def _number(given: object) -> int:
-    """A class's number in an attribute that may be text or, beside missing values, a float; −1 for what is none."""
+    """A class's number from an attribute that may be text or a float; −1 if it is not a number."""
     text = str(given).removesuffix(".0")
     return int(text) if text.isascii() and text.isdigit() else -1
 

@@ -16,22 +16,25 @@ from affine import Affine
 from dask.highlevelgraph import HighLevelGraph
 from dask.typing import Key
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import wrap_xr
 from rasterio.errors import RasterioIOError
 from rasterio.features import rasterize
 
 from pipeline.errors import CatalogError, SourceError, TransientReadError
 from pipeline.fingerprint import digest
-from pipeline.grid import RESOLUTION_M, Affine6, Window
+from pipeline.geobox import lattice_geobox
+from pipeline.grid import Window
 from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
 from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, on_frame, read
 from pipeline.sources.reading.elevation import Elevation
-from pipeline.sources.reading.raster import Pixels, Raster, Source, check_inside
+from pipeline.sources.reading.raster import GeoSource, Pixels, Raster, Source, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
 from pipeline.sources.reading.silent_failures import FileReadableAgain, check_not_silent
 from pipeline.sources.short_lists import first_names
 
-__all__ = ["BANDS", "Mosaic", "Pixels", "Raster", "Source"]
+__all__ = ["BANDS", "GeoSource", "Mosaic", "Pixels", "Raster", "Source"]
 
 _FILL_TOLERANCE = 2
 """Lossy JPEG 2000 changes a uniform field by a level or two."""
@@ -107,14 +110,9 @@ class Mosaic:
         return self.inputs.window
 
     @property
-    def crs(self) -> str:
-        """`EPSG:2154`, or overseas that of a UTM zone."""
-        return self.inputs.crs
-
-    @property
-    def transform(self) -> Affine6:
-        """Affine coefficients of the domain's north-west corner."""
-        return self.window.transform
+    def geobox(self) -> GeoBox:
+        """Where the window lies, in EPSG:2154; overseas in a UTM zone."""
+        return lattice_geobox(self.window, self.inputs.crs)
 
     def around(self, window: Window) -> "Mosaic":
         """The same mosaic with only the files behind `window`, which is all that it can read: it pickles small.
@@ -265,23 +263,11 @@ class Mosaic:
             block: side of a chunk in pixels, counted from the mosaic's north-west corner.
 
         Returns:
-            An array with band names in `band`, pixel centres in `x` and `y`, and CRS and transform as rioxarray writes
-            them.
+            An array with band names in `band`, pixel centres in `x` and `y`, and CRS and transform in `spatial_ref`, as
+            rioxarray and odc-geo have them.
         """
-        left, _, _, top = self.window.bounds
-        height, width = self.window.shape
-        array = xr.DataArray(
-            _blocks(self, block),
-            dims=("band", "y", "x"),
-            coords={
-                "band": list(self.bands),
-                "y": top - (np.arange(height) + 0.5) * RESOLUTION_M,
-                "x": left + (np.arange(width) + 0.5) * RESOLUTION_M,
-            },
-            name=self.inputs.domain,
-        )
-        located: xr.DataArray = array.rio.write_crs(self.crs).rio.write_transform(Affine(*self.transform))
-        return located
+        array: xr.DataArray = wrap_xr(_blocks(self, block), self.geobox, dims=("band", "y", "x"), axis=1)
+        return array.assign_coords(band=list(self.bands)).rename(self.inputs.domain)
 
 
 def _blocks(mosaic: Mosaic, block: int) -> da.Array:

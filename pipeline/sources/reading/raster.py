@@ -1,4 +1,4 @@
-"""What can be read by windows: the protocol, one raster file, and an array in memory."""
+"""The protocol of sources that are read by windows, and one raster file as such a source."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from typing import Protocol
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 
 from pipeline.errors import SourceError
-from pipeline.grid import CRS, Affine6, Window
+from pipeline.grid import CRS, Window
 from pipeline.sources.reading.dataset_cache import gdal_options, read
 
 
@@ -26,72 +27,71 @@ class Pixels:
 
     @classmethod
     def nothing(cls, bands: int, window: Window) -> "Pixels":
-        """No data, 0 in all bands, of a window's size."""
+        """Pixels of a window without data: 0 in all bands."""
         return cls(np.zeros((bands, *window.shape), np.uint8), np.zeros(window.shape, np.bool_))
 
     def part(self, window: Window, *, of: Window) -> "Pixels":
-        """A view of what lies in `window`, where these are the pixels of the window `of`."""
+        """A view of the part in `window`, where these are the pixels of the window `of`."""
         place = window.slices_in(of)
         return Pixels(self.bands[:, *place], self.valid[place])
 
 
 class Source(Protocol):
-    """Whatever windows can be read from; safe to read from several threads, and picklable."""
+    """A raster that is read by windows; safe to read from several threads, and picklable."""
 
     @property
     def window(self) -> Window:
         """Its extent: positions on the lattice, or from the raster's own corner."""
+
+    def read(self, window: Window, *, within: Window | None = None) -> Pixels:
+        """The pixels of a window inside `.window`.
+
+        Args:
+            within: a larger window for the result, no data outside of `window`: room that the caller fills.
+
+        Raises:
+            SourceError: the window exceeds the extent, or a file cannot be read.
+        """
+
+
+class GeoSource(Source, Protocol):
+    """A source with a geobox and named bands."""
 
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the bands, in the order in which `read` gives them."""
 
     @property
-    def crs(self) -> str:
-        """WKT or `EPSG:…`."""
-
-    @property
-    def transform(self) -> Affine6:
-        """Affine coefficients (a, b, c, d, e, f) of `window`'s north-west pixel corner."""
-
-    def read(self, window: Window, *, within: Window | None = None) -> Pixels:
-        """The pixels of a window inside `.window`.
-
-        Args:
-            within: a window around it that the result is to have, no data in the rest: room for the caller to fill.
-
-        Raises:
-            SourceError: the window leaves the extent, or a file cannot be read.
-        """
+    def geobox(self) -> GeoBox:
+        """Where the pixels of `window` lie."""
 
 
 @dataclass(frozen=True)
 class Raster:
-    """One georeferenced uint8 file whose bands are the network's."""
+    """One georeferenced uint8 file with the network's bands."""
 
     path: Path
     """Absolute."""
     bands: tuple[str, ...]
-    window: Window
-    """(0, 0, height, width): positions count from the file's own corner."""
-    crs: str
-    """WKT."""
-    transform: Affine6
+    geobox: GeoBox
     nodata: int | None
-    """The file's no-data value; a pixel that has it in all bands is no data."""
+    """The file's no-data value; pixels that have it in all bands are no data."""
     version: str
-    """Size and time of change when it was opened."""
+    """Size and modification time when it was opened."""
 
     @classmethod
     def open(cls, path: Path, *, bands: tuple[str, ...]) -> "Raster":
-        """Reads the header; `bands` are the names that the file's bands are taken to have, in order.
+        """Reads the header.
+
+        Args:
+            bands: names of the file's bands, in order.
 
         Raises:
             SourceError: it cannot be opened, is not uint8, has no CRS or georeference, or another number of bands.
         """
         path = path.absolute()
         try:
-            # Without our own options: the georeference of somebody's raster may stand in a file beside it.
+            # Without our options, because the georeference of a user's raster may be in a file beside it.
             with rasterio.Env(), rasterio.open(path) as file:
                 stat = path.stat()
                 version = f"{stat.st_size} {stat.st_mtime_ns}"
@@ -103,14 +103,17 @@ class Raster:
                     raise SourceError(f"{path}: samples are {file.dtypes[0]}; expected uint8, 0..255 as in BD ORTHO")
                 if file.crs is None or file.transform.is_identity:
                     raise SourceError(
-                        f"{path}: has no CRS or no georeference; expected both, such as gdal_edit -a_srs {CRS} "
-                        "and -a_ullr write them"
+                        f"{path}: has no CRS or no georeference; expected both: gdal_edit -a_srs {CRS} -a_ullr … "
+                        "writes them"
                     )
-                window = Window(0, 0, file.height, file.width)
-                transform: Affine6 = tuple(file.transform)[:6]
-                return cls(path, bands, window, file.crs.to_wkt(), transform, _byte(file.nodata), version)
+                return cls(path, bands, GeoBox.from_rio(file), _byte(file.nodata), version)
         except RasterioIOError as error:
             raise SourceError(f"{path}: cannot be opened as a raster: {error}") from error
+
+    @property
+    def window(self) -> Window:
+        """(0, 0, height, width): positions count from the file's own corner."""
+        return Window(0, 0, *self.geobox.shape)
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """The pixels of a window inside `.window`; not valid where all bands have the file's no-data value.
@@ -119,7 +122,7 @@ class Raster:
             within: see `Source.read`.
 
         Raises:
-            SourceError: the window leaves the raster, or the file cannot be read.
+            SourceError: the window exceeds the raster, or the file cannot be read.
         """
         check_inside(window, self.window, str(self.path))
         pixels = Pixels.nothing(len(self.bands), within or window)
@@ -137,11 +140,11 @@ class Raster:
 def check_inside(window: Window, extent: Window, what: str) -> None:
     """Raises SourceError, naming `what`, unless `window` lies in `extent`."""
     if not extent.contains(window):
-        raise SourceError(f"{what}: {window} was asked for, but what can be read is {extent}")
+        raise SourceError(f"{what}: {window} exceeds the readable {extent}")
 
 
 def _byte(nodata: float | None) -> int | None:
-    """A no-data tag that a uint8 sample can have; any other marks nothing."""
+    """The no-data tag as uint8; None for a value that no uint8 sample can have."""
     if nodata is None or math.isnan(nodata) or nodata != int(nodata) or not 0 <= nodata <= 255:
         return None
     return int(nodata)

@@ -22,9 +22,10 @@ import pipeline
 from pipeline import legend
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Window
+from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.analysis.pixel_fractions import fractions
-from pipeline.products.national.edition_record import NationalGrid
+from pipeline.products.national.grid import NationalGrid
 from tests.support.nations import write_nation
 from tests.support.products import TILE, sealed_at, tile_at
 
@@ -105,6 +106,7 @@ def flat(bounds: tuple[float, float, float, float], pixel: float) -> xr.Dataset:
     rows, cols = round((top - bottom) / pixel), round((right - left) / pixel)
     coordinates = {"y": top - (np.arange(rows) + 0.5) * pixel, "x": left + (np.arange(cols) + 0.5) * pixel}
     layers = {"landcover": (("y", "x"), np.ones((rows, cols), np.uint8))}
+    register_cover()
     return xr.Dataset(layers, coords=coordinates).rio.write_crs(2154)
 
 
@@ -208,6 +210,17 @@ def test_a_nation_an_edition_and_a_domain_open_alike(national: Path, tmp_path: P
         assert product.landcover.attrs["flag_colors"].split()[1] == legend.FLAIR[0].colour
 
 
+def test_the_first_product_that_is_opened_registers_cover(national: Path) -> None:
+    code = (
+        "import pipeline, xarray\n"
+        "opener = pipeline.open_product\n"
+        "assert not hasattr(xarray.Dataset, 'cover')\n"
+        f"assert opener({str(national)!r}).cover.select(['water']).landcover.shape\n"
+        f"assert opener({str(national)!r}, level=3).isel(x=slice(0, 9)).cover.plot()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_what_cannot_be_opened_is_refused_with_what_is_there(national: Path, tmp_path: Path) -> None:
     with pytest.raises(ProductError, match="there is no edition 7; there is 1"):
         open_product(national, edition=7)
@@ -215,10 +228,10 @@ def test_what_cannot_be_opened_is_refused_with_what_is_there(national: Path, tmp
         open_product(national, level=9)
     with pytest.raises(ProductError, match="domains found: none"):
         open_product(tmp_path)
-    with pytest.raises(ProductError, match="no folder"):
+    with pytest.raises(ProductError, match="no such folder"):
         open_product(tmp_path / "nowhere")
     sealed_at(tmp_path, tile_at(0, 0))
-    with pytest.raises(ProductError, match="is no national product"):
+    with pytest.raises(ProductError, match="is not a national product"):
         open_product(tmp_path, level=2)
     next(tmp_path.glob("*-landcover.tif")).unlink()
     with pytest.raises(ProductError, match="cannot be read"):

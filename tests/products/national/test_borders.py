@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.domain import Domain
 from pipeline.grid import Window
-from pipeline.products.national.edition_record import LAYERS, Tally, current_edition
+from pipeline.products.analysis.open_product import open_product
+from pipeline.products.national.edition_record import STORE_LAYERS, Tally, current_edition
 from pipeline.products.national.publish_plan import DomainProduct
-from pipeline.products.national.zarr_store import open_national
 from pipeline.products.tile.seal import seal
 from tests.support.products import GRID, LIVE, NORTH, PROVENANCE, TILE, WEST, product, publish, stack_of, tile_at
 
@@ -138,7 +138,7 @@ def expected() -> Expected:
 def test_every_pixel_shows_its_owner_or_who_has_imagery_where_the_owner_has_none(
     published: Path, expected: Expected
 ) -> None:
-    nation = open_national(published)
+    nation = open_product(published)
     np.testing.assert_array_equal(nation.domain.values, expected.shown)
     np.testing.assert_array_equal(nation.landcover.values, expected.values[0])
     np.testing.assert_array_equal(nation.confidence.values, expected.values[1])
@@ -208,7 +208,7 @@ def inodes(national: Path) -> dict[tuple[str, int, int], int]:
     store = national / "current" / "product.zarr"
     return {
         (layer, int(p.parent.name), int(p.name)): p.stat().st_ino
-        for layer in LAYERS
+        for layer in STORE_LAYERS
         for p in store.glob(f"{layer}/c/*/*")
     }
 

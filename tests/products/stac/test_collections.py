@@ -24,8 +24,8 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile, union
 from pipeline.legend import LAYERS
-from pipeline.products.gis.index_and_style import write_gis
-from pipeline.products.gis.quicklook import overview
+from pipeline.products.gis.gis_files import write_gis
+from pipeline.products.gis.overviews import overview
 from pipeline.products.stac.collections import read_item, write_domain, write_edition
 from pipeline.products.stac.search import search
 from pipeline.products.tile.seal import SealedTile, list_sealed, seal
@@ -274,12 +274,12 @@ def test_what_search_finds_opens_from_anywhere_and_leads_back(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"min_share": {"wine": 0.1}}, "no class 'wine'; expected one of building, "),
+        ({"min_share": {"wine": 0.1}}, "unknown class 'wine'; expected one of building, "),
         ({"min_share": {"vineyard": 30}}, "share_vineyard of at least 30: expected a share"),
         ({"min_confidence": -1}, "confidence of at least -1"),
         ({"bbox": (2, 48, 1, 49)}, "from west to east"),
         ({"datetime": "yesterday"}, "datetime 'yesterday': expected a day"),
-        ({"datetime": "2021-13"}, "datetime '2021-13': no such day"),
+        ({"datetime": "2021-13"}, "datetime '2021-13': not a valid date"),
     ],
 )
 def test_a_question_that_cannot_be_is_refused(published: Path, asked: dict[str, Any], message: str) -> None:
@@ -288,7 +288,7 @@ def test_a_question_that_cannot_be_is_refused(published: Path, asked: dict[str, 
 
 
 def test_a_place_without_a_catalogue_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProductError, match=r"expected a national product with a catalogue.*landcover publish"):
+    with pytest.raises(ProductError, match=r"expected a national product with a catalog .*landcover publish"):
         search(tmp_path)
     (tmp_path / "items.parquet").write_bytes(b"no parquet")
     with pytest.raises(ProductError, match="cannot be read as stac-geoparquet"):

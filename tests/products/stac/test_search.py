@@ -138,5 +138,5 @@ def test_a_moment_is_the_same_by_any_clock_and_to_its_fraction(table: Path) -> N
 def test_a_table_that_says_not_where_tiles_lie_is_refused(table: Path, tmp_path: Path) -> None:
     other = tmp_path / "items.parquet"
     pq.write_table(pq.read_table(table).drop_columns([ITEM]), other)
-    with pytest.raises(ProductError, match=r"no item says where its tile lies \(landcover:item\)"):
+    with pytest.raises(ProductError, match=r"has no column landcover:item"):
         search(other)

@@ -1,25 +1,31 @@
 """A COG is real, carries what a reader needs inside, and is there whole or not at all."""
 
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from rio_cogeo.cogeo import cog_validate
 
 from pipeline import legend
 from pipeline.errors import ProductError, StorageError
-from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
+from pipeline.grid import Window
+from pipeline.products.tile.cog import FileFacts, open_cog, read_cog, remove_stray, write_cog
 from tests.support.disk import files_of_at_most
 from tests.support.paths import SHARED_DATA
 from tests.support.products import LIVE, stack_of
 
-TRANSFORM = (0.2, 0.0, 600_000.0, 0.0, -0.2, 6_890_000.0)
+CORNER = Affine(0.2, 0.0, 600_000.0, 0.0, -0.2, 6_890_000.0)
 
 
 def write(path: Path, pixels: Any, layer: Any = "landcover", **changes: Any) -> FileFacts:
-    given = {"transform": TRANSFORM, "crs": "EPSG:2154", "live": LIVE, "tags": {"licence": "etalab-2.0"}}
+    geobox = GeoBox(np.shape(pixels)[-2:], CORNER, "EPSG:2154")
+    given = {"geobox": geobox, "live": LIVE, "tags": {"licence": "etalab-2.0"}}
     return write_cog(path, pixels, layer=layer, **(given | changes))
 
 
@@ -32,7 +38,7 @@ def test_a_layer_is_a_valid_cog_and_gives_back_its_pixels(tmp_path: Path, index:
     with rasterio.open(facts.path) as dataset:
         np.testing.assert_array_equal(dataset.read(1), pixels)
         assert dataset.crs.to_epsg() == 2154
-        assert tuple(dataset.transform)[:6] == TRANSFORM
+        assert dataset.transform == CORNER
         assert dataset.profile["compress"] == "zstd"
         assert dataset.block_shapes == [(512, 512)]
         assert dataset.nodata == 0
@@ -106,6 +112,33 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file/a\.tif"):
         write(tmp_path / "file" / "a.tif", stack_of(0)[0])
+
+
+def test_a_window_is_read_as_it_was_written(tmp_path: Path) -> None:
+    pixels = stack_of(4, 1200)[0]
+    path, window = write(tmp_path / "a.tif", pixels).path, Window(500, 700, 300, 450)
+    np.testing.assert_array_equal(read_cog(path, window), pixels[500:800, 700:1150])
+    np.testing.assert_array_equal(read_cog(path), pixels)
+    with open_cog(path) as cog:
+        strips = [cog.read(strip) for strip in Window(0, 0, 1200, 1200).strips(500)]
+        assert cog.read(shape=(10, 12)).shape == (10, 12)
+    assert [s.shape for s in strips] == [(500, 1200), (500, 1200), (200, 1200)]
+    np.testing.assert_array_equal(np.concatenate(strips), pixels)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "text"])
+def test_an_unreadable_raster_is_named_with_its_cause(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.tif"
+    if damage == "cut":
+        size = write(path, stack_of(4, 1200)[1], "confidence").size
+        os.truncate(path, size - 100_000)
+    elif damage == "text":
+        path.write_text("no raster")
+    with pytest.raises(ProductError, match=r"a\.tif: cannot be read: .+; if a tile was sealed") as caught:
+        read_cog(path, Window(0, 0, 1200, 1200))
+    # It reaches the driver of a cluster as what it is.
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def test_the_item_passes_pystacs_core_validation_and_says_where_and_how(tmp_path
         (lambda s: s.astype(np.int16), "uint8"),
         (lambda s: s[:, :-1], "shape"),
         (lambda s: s[:1], "shape"),
-        (lambda s: np.where(s == 5, np.uint8(13), s), r"classes \[13\] appear"),
-        (lambda s: np.stack([s[0], s[1] * (np.arange(TILE) != 7)]), "column 7 there is class"),
+        (lambda s: np.where(s == 5, np.uint8(13), s), r"classes \[13\] occur"),
+        (lambda s: np.stack([s[0], s[1] * (np.arange(TILE) != 7)]), "column 7 has class"),
         (lambda s: np.stack([s[0] * (np.arange(TILE) != 7), s[1]]), "class 0 with confidence"),
     ],
 )
@@ -217,7 +217,7 @@ def test_the_cheap_look_sees_missing_and_cut_files(tmp_path: Path) -> None:
     with sealed.files[0].path.open("r+b") as file:
         file.truncate(100)
     sealed.files[1].path.unlink()
-    assert [p.partition(": ")[2][:9] for p in matches(sealed)] == ["100 bytes", "missing, "]
+    assert [p.partition(": ")[2][:9] for p in matches(sealed)] == ["100 bytes", "missing; "]
 
 
 def test_the_full_look_sees_a_changed_byte(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_the_full_look_sees_a_changed_byte(tmp_path: Path) -> None:
     sealed.files[1].path.write_bytes(content)
     assert matches(sealed) == []
     (problem,) = check(sealed)
-    assert "confidence.tif: SHA-256" in problem
+    assert "confidence.tif: checksum mismatch" in problem
 
 
 def test_the_full_look_sees_what_checksums_cannot(tmp_path: Path) -> None:
@@ -244,11 +244,11 @@ def test_the_full_look_sees_what_checksums_cannot(tmp_path: Path) -> None:
     sealed = sealed_at(tmp_path, tile)
     other = sealed_at(tmp_path / "other", tile, seed=9)
     other.files[0].path.replace(sealed.files[0].path)
-    assert any("classes counted" in p for p in check(adopt(sealed)))
+    assert any("has class pixels" in p for p in check(adopt(sealed)))
 
     sealed = sealed_at(tmp_path, tile)
     sealed.item_path.write_text(sealed.item_path.read_text().replace('"type": "Feature"', '"type": "Thing"'))
-    assert any("no valid STAC item" in p for p in check(sealed))
+    assert any("not a valid STAC item" in p for p in check(sealed))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

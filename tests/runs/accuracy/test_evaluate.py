@@ -14,6 +14,7 @@ import torch
 import yaml
 from affine import Affine
 from distributed import LocalCluster
+from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from typer.testing import CliRunner
 
@@ -29,7 +30,7 @@ from pipeline.products.tile.cog import write_cog
 from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
 from pipeline.runs.accuracy.scoring import EvaluationOptions, EvaluationResult
 from pipeline.sources.labels.patches import find_patches, read_image, read_mask
-from pipeline.sources.labels.reference import Grid, Reference
+from pipeline.sources.labels.reference import Reference
 from tests.support.campaigns import RECIPE, write_weights
 from tests.support.flair_dataset import random_set, real_layout
 from tests.support.products import product, publish, stack_of, tile_at
@@ -158,8 +159,8 @@ def test_patches_that_the_network_cannot_take_whole_are_refused(net: Net, tmp_pa
 
 def write_map(path: Path, classes: np.ndarray, *, x: float = 700_000, y: float = 6_600_000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    how: dict[str, Any] = {"layer": "landcover", "crs": "EPSG:2154", "live": tuple(range(1, 13)), "tags": {}}
-    write_cog(path, classes, transform=(0.2, 0, x, 0, -0.2, y), **how)
+    geobox = GeoBox(classes.shape, Affine(0.2, 0, x, 0, -0.2, y), "EPSG:2154")
+    write_cog(path, classes, layer="landcover", geobox=geobox, live=tuple(range(1, 13)), tags={})
     return path
 
 
@@ -242,11 +243,11 @@ def test_polygons_in_degrees_label_the_pixels_whose_centres_they_hold(tmp_path: 
             crs=crs, geometry_type="Polygon", driver="GPKG",
         )  # fmt: skip
         reference = Reference.open(tmp_path / name, nomenclature="cosia", field="numero")
-        labels = reference.read(Grid((60, 80), (0.2, 0, 700_000, 0, -0.2, 6_600_000), "EPSG:2154"))
+        labels = reference.read(GeoBox((60, 80), Affine(0.2, 0, 700_000, 0, -0.2, 6_600_000), "EPSG:2154"))
         expected = np.zeros((60, 80), np.uint8)
         expected[:50, :50], expected[:50, 50:75] = 5, 18
         assert (labels != expected).mean() < 0.001, name
-        away = reference.read(Grid((10, 10), (0.2, 0, 800_000, 0, -0.2, 6_600_000), "EPSG:2154"))
+        away = reference.read(GeoBox((10, 10), Affine(0.2, 0, 800_000, 0, -0.2, 6_600_000), "EPSG:2154"))
         assert not away.any()
 
 
@@ -264,6 +265,6 @@ def test_references_that_are_none_are_refused(tmp_path: Path) -> None:
         evaluate_map(one, tmp_path / "q.geojson", out=tmp_path / "out", field="code")
     with pytest.raises(SourceError, match="neither a raster nor polygons"):
         evaluate_map(one, tmp_path / "none.gpkg", out=tmp_path / "out", field="code")
-    grid = Grid((10, 10), (0.2, 0, 702_000, 0, -0.2, 6_546_000), "EPSG:2154")
+    grid = GeoBox((10, 10), Affine(0.2, 0, 702_000, 0, -0.2, 6_546_000), "EPSG:2154")
     with pytest.raises(SourceError, match=r"attribute c has 77; expected numbers of flair19: 1\.\.19"):
         Reference.open(tmp_path / "q.geojson", field="c").read(grid)

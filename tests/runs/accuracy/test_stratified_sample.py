@@ -17,7 +17,7 @@ from pipeline.demo.landscape import Landscape
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.evaluation.area_estimation import allocate, estimate
 from pipeline.grid import Window
-from pipeline.products.analysis import accessor  # noqa: F401 (registers .cover)
+from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.assessment.class_maps import find_maps
 from pipeline.products.assessment.reference_sample import blocks_of, count, draw
 from pipeline.runs.accuracy.stratified_sample import evaluate_sample, sample_map
@@ -60,7 +60,7 @@ def test_each_point_lies_on_its_class_and_the_seed_decides(tmp_path: Path) -> No
     places = set()
     for which, value, m2, point in zip(name, mapped, area, shapely.from_wkb(wkb), strict=True):
         one = maps[which]
-        col, row = int((point.x - one.transform[2]) / 0.2), int((one.transform[5] - point.y) / 0.2)
+        col, row = (int(v) for v in one.geobox.wld2pix(point.x, point.y))
         assert one.read(Window(row, col, 1, 1))[0, 0] == value
         assert m2 == pytest.approx((whole == value).sum() * 0.04)
         places.add((which, row, col))
@@ -84,7 +84,7 @@ def test_every_pixel_of_a_class_is_drawn_as_often(tmp_path: Path) -> None:
             times[point.row, point.col] += 1
     assert times[0, 2:].sum() == times[1, :2].sum() == 0
     assert np.abs(times[times > 0] / 600 - 0.5).max() < 0.08
-    with pytest.raises(ProductError, match="4 pixels are building, and 5 are to be sampled"):
+    with pytest.raises(ProductError, match="building has 4 pixels; 5 points were to be drawn"):
         draw(blocks, counts, {1: 5}, seed=0)
 
 
@@ -112,7 +112,7 @@ def test_a_zones_true_areas_lie_in_its_intervals_and_small_zones_are_refused(tmp
     mapped = np.where(rng.random(shape) < 0.15, 5, truth).astype(np.uint8)
     write_map(tmp_path / "maps" / "D034_2021-0-landcover.tif", mapped, x=700_000)
     (one,) = find_maps(tmp_path / "maps")
-    a, _, left, _, _, top = one.transform
+    a, _, left, _, _, top, *_ = one.geobox.affine
     y, x = top - a * (np.arange(shape[0]) + 0.5), left + a * (np.arange(shape[1]) + 0.5)
     product = xr.Dataset({"landcover": (("y", "x"), mapped)}, coords={"y": y, "x": x}).rio.write_crs(2154)
     half = shapely.box(left, top - 120, left + 60, top)
@@ -120,6 +120,7 @@ def test_a_zones_true_areas_lie_in_its_intervals_and_small_zones_are_refused(tmp
         {"k": ["half", "corner"]}, geometry=[half, shapely.box(left, top - 5, left + 5, top)], crs=2154
     )
     true_m2 = {"sealed": np.isin(truth[:, :300], (1, 3)).sum() / 25, "water": (truth[:, :300] == 5).sum() / 25}
+    register_cover()
     covered = 0
     for seed in range(40):
         sample_map(tmp_path / "maps", out=tmp_path / "s.gpkg", size=400, seed=seed)

@@ -19,8 +19,9 @@ from pipeline.config import load_campaign
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, DeliveryError, ProductError
 from pipeline.grid import Tile, union
-from pipeline.products.national.publish_plan import NationalGrid, plan_edition
-from pipeline.products.national.zarr_store import open_national
+from pipeline.products.analysis.open_product import open_product
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.verify import check
 from pipeline.progress import SILENT
@@ -118,7 +119,7 @@ def test_an_overseas_delivery_is_mapped_on_its_own_lattice(reunion: Path, dask_c
         west, south, east, north = said["bbox"]
         assert ((west + east) / 2, (south + north) / 2) == pytest.approx((55.172, -21.062), abs=0.01)
 
-    national = open_national(reunion / "national")
+    national = open_product(reunion / "national")
     assert national.landcover.rio.crs.to_epsg() == national.landcover.odc.crs.to_epsg() == 2975
     owner = national.domain.sel(y=slice(7_670_000, 7_669_900))
     assert (owner.sel(x=slice(310_000, 310_100)).values == 30_422).all(), "département 974 counts as 304"
@@ -186,5 +187,5 @@ def test_tiles_of_another_lattice_are_neither_verified_nor_published(tmp_path: P
     assert check(sealed) == []
     assert "proj:code is EPSG:2154, expected EPSG:2975" in check(sealed, crs=REUNION)[0]
     other = NationalGrid(GRID.extent, GRID.tile, GRID.shard, GRID.chunk, REUNION)
-    with pytest.raises(ProductError, match="was sealed in EPSG:2154, and the nation's lattice is EPSG:2975"):
+    with pytest.raises(ProductError, match="is in EPSG:2154; expected the nation's lattice, EPSG:2975"):
         plan_edition(tmp_path / "national", other, [product(tmp_path, other_domain, {tile: 0})])

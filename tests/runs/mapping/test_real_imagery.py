@@ -16,7 +16,7 @@ from pipeline.cli import app
 from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.grid import Tile
 from pipeline.model.network import _import_smp
-from pipeline.products.national.zarr_store import open_national
+from pipeline.products.analysis.open_product import open_product
 from pipeline.sources.delivery import names as delivery
 from tests.support.deliveries import write_raster
 
@@ -123,7 +123,7 @@ def test_the_real_bd_ortho_extract_goes_from_delivery_to_the_national_store(
 
     with rasterio.open(shared_data / "bdortho_montpellier" / "rvb.tif") as image:
         bounds = image.bounds
-    national = open_national(tmp_path / "national")
+    national = open_product(tmp_path / "national")
     here = national.sel(x=slice(bounds.left, bounds.right), y=slice(bounds.top, bounds.bottom))
     assert here.landcover.shape == (252, 252)
     assert (here.landcover.values > 0).mean() > 0.999

@@ -13,7 +13,8 @@ from pipeline.cli import app
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.grid import Tile
-from pipeline.products.national.edition_record import LAYERS, present_shards
+from pipeline.products.national.edition_record import STORE_LAYERS
+from pipeline.products.national.grid import present_files
 from pipeline.products.stac.search import search
 from pipeline.runs.publishing import publish
 from pipeline.runs.publishing.draft_edition import DraftEdition
@@ -34,12 +35,12 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def write_beside(draft: DraftEdition) -> None:
     """A file a tile: made on the workers where the tile changed, linked where it did not."""
-    assert all(present_shards(draft.store, layer) == draft.plan.digests.keys() for layer in LAYERS)
+    assert all(present_files(draft.store / layer / "c") == draft.plan.digests.keys() for layer in STORE_LAYERS)
     folder = draft.folder / "beside"
     folder.mkdir()
     for (row, col), text in draft.map_on_workers(sorted(draft.changed), str):
         (folder / f"{row}-{col}").write_text(text)
-    for row, col in draft.plan.tiles_of(draft.plan.digests) - draft.changed:
+    for row, col in draft.plan.grid.tiles_of(draft.plan.digests) - draft.changed:
         assert draft.former is not None
         os.link(draft.former / "beside" / f"{row}-{col}", folder / f"{row}-{col}")
     (folder / "store").symlink_to("../product.zarr")

@@ -18,9 +18,9 @@ from pipeline.demo.halo_comparison import seams_without_halo
 from pipeline.domain import Domain
 from pipeline.errors import ProductError, VerifyFailed
 from pipeline.evaluation.seams import total
-from pipeline.products.gis.quicklook import overview
-from pipeline.products.national.publish_plan import NationalGrid
-from pipeline.products.national.zarr_store import open_national
+from pipeline.products.analysis.open_product import open_product
+from pipeline.products.gis.overviews import overview
+from pipeline.products.national.grid import NationalGrid
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.quality.write_reports import write_reports
@@ -131,7 +131,7 @@ def test_each_domain_and_the_edition_have_a_self_contained_page(pages: tuple[Pat
 
 def test_the_national_picture_shows_the_owner_of_each_pixel(campaign: Campaign) -> None:
     national = campaign.output.national
-    opened = open_national(national)
+    opened = open_product(national)
     classes, shown = opened.landcover.to_numpy(), opened.domain.to_numpy()
     picture = np.asarray(Image.open(national / "current" / "quicklook.png"))
     step = -(-classes.shape[1] // picture.shape[1])

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from pipeline.errors import SourceError
 from pipeline.grid import Window
-from pipeline.sources import BANDS, Raster, Source
+from pipeline.sources import BANDS, GeoSource, Raster
 from tests.support.deliveries import write_raster
 
 PIXELS = np.random.default_rng(0).integers(1, 255, (5, 60, 70), dtype=np.uint8)
@@ -23,10 +25,9 @@ def raster(tmp_path: Path) -> Path:
 
 
 def test_a_raster_counts_from_its_corner_and_nodata_is_the_tag_in_all_bands(raster: Path) -> None:
-    source: Source = pickle.loads(pickle.dumps(Raster.open(raster, bands=BANDS)))
+    source: GeoSource = pickle.loads(pickle.dumps(Raster.open(raster, bands=BANDS)))
     assert source.window == Window(0, 0, 60, 70)
-    assert source.transform == (0.2, 0.0, 500_000.0, 0.0, -0.2, 6_500_000.0)
-    assert "2154" in source.crs
+    assert source.geobox == GeoBox((60, 70), Affine(0.2, 0.0, 500_000.0, 0.0, -0.2, 6_500_000.0), "EPSG:2154")
     read = source.read(Window(5, 10, 40, 30))
     np.testing.assert_array_equal(read.bands[0], np.where(read.valid, PIXELS[0, 5:45, 10:40], 0))
     assert read.valid.sum() == 40 * 30 - 5 * 10

@@ -1,7 +1,7 @@
-"""Coarser land cover, all of it from sums over level 0: integers in, integers out, nothing read or written.
+"""Counts the classes in coarser cells, and takes their mode and mean: pure arithmetic on integers.
 
-A coarser level's counts are sums of a finer level's counts, so each level is exact, as if counted from level 0
-alone. A mode of modes, or a mean of rounded means, would not be.
+The counts of a coarser level are sums of a finer level's counts, so every level is exact, as if it was counted from
+level 0. A mode of modes or a mean of rounded means would not be exact.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pipeline import legend
 
 CLASSES = 1 + max(legend.BY_VALUE)
-"""Product values 0..19, 0 among them: the length of every class axis."""
+"""Number of product values, 0..19 with no data: the length of every class axis."""
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
-    """What the square cells of a class map hold."""
+class CellCounts:
+    """Counts of the classes, and sums of the confidence, in square cells of a class map."""
 
     values: NDArray[np.uint8]
     """(class,): the product values that occur, ascending."""
@@ -26,11 +26,11 @@ class Cells:
     confidence: NDArray[np.unsignedinteger]
     """(y, x): the sum of confidence over the pixels with data."""
 
-    def coarser(self, factor: int) -> "Cells":
-        """Of cells `factor` times as wide; it must divide both sides."""
+    def coarser(self, factor: int) -> "CellCounts":
+        """Counts in cells `factor` times as wide; `factor` must divide both sides."""
         if factor == 1:
             return self
-        return Cells(self.values, _block_sums(self.counts, factor), _block_sums(self.confidence, factor))
+        return CellCounts(self.values, _block_sums(self.counts, factor), _block_sums(self.confidence, factor))
 
     @property
     def dense(self) -> NDArray[np.uint32]:
@@ -41,7 +41,7 @@ class Cells:
 
     @property
     def mode(self) -> NDArray[np.uint8]:
-        """uint8 (y, x): the class with the most pixels, the lowest value of several; 0 only where all are no data."""
+        """uint8 (y, x): the most frequent class, the lowest value of equals; 0 only where all pixels are no data."""
         live = self.values != legend.NODATA
         if not live.any():
             return np.zeros(self.counts.shape[1:], np.uint8)
@@ -53,38 +53,38 @@ class Cells:
 
     @property
     def mean(self) -> NDArray[np.uint8]:
-        """uint8 (y, x): mean confidence of the pixels with data, halves up; 0 only where all are no data.
+        """uint8 (y, x): mean confidence of the pixels with data, rounded half up; 0 only where all are no data.
 
-        A pixel with data has a confidence of at least 1, so its cell has too; where foreign data break that
-        rule the mean is 1 all the same, because 0 is no data.
+        Pixels with data have a confidence of at least 1, and so do their cells. Where foreign data break this rule the
+        mean is still 1, because 0 is no data.
         """
         pixels: NDArray[np.uint64] = self.counts[self.values != legend.NODATA].sum(axis=0, dtype=np.uint64)
-        # 8 bytes: twice the sum over a cell is 2 · 255 · cell².
+        # 64 bits, because twice the sum over a cell can be 2 · 255 · cell².
         twice = 2 * self.confidence.astype(np.uint64)
         rounded = np.maximum((twice + pixels) // np.maximum(2 * pixels, 1), 1)
         return np.where(pixels > 0, rounded, legend.NODATA).astype(np.uint8)
 
 
-def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, factor: int) -> Cells:
+def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, factor: int) -> CellCounts:
     """Counts cells of `factor` × `factor` pixels.
 
     Args:
         classes: uint8 (y, x), 0..19, at least one pixel; 0 is no data.
-        confidence: uint8 (y, x); not looked at where there is no data.
+        confidence: uint8 (y, x); ignored where there is no data.
         factor: divides both sides.
 
     Raises:
-        ValueError: sides that `factor` does not divide, or a value that is no class.
+        ValueError: `factor` does not divide both sides, or a value is not a class.
     """
     if classes.shape[0] % factor or classes.shape[1] % factor:
-        raise ValueError(f"{classes.shape} pixels (y, x) are no whole cells of {factor} px a side")
+        raise ValueError(f"{classes.shape} pixels (y, x) are not whole cells of {factor} px a side")
     low, high = int(classes.min()), int(classes.max())
     if high >= CLASSES:
-        raise ValueError(f"value {high} is no class: expected 0..{CLASSES - 1}")
+        raise ValueError(f"value {high} is not a class: expected 0..{CLASSES - 1}")
     found = [(value, mask) for value in range(low, high + 1) if (mask := classes == value).any()]
     counts = [_block_sums(mask.view(np.uint8), factor, largest=1) for _, mask in found]
     sure = confidence if low > legend.NODATA else np.where(classes != legend.NODATA, confidence, 0)
-    return Cells(
+    return CellCounts(
         np.array([value for value, _ in found], np.uint8),
         np.stack(counts),
         _block_sums(sure, factor, largest=255),
@@ -92,34 +92,24 @@ def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, fa
 
 
 def mode_of(classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The most frequent class of each cell, as `Cells.mode` has it.
+    """The most frequent class of each cell: see `CellCounts.mode`.
 
     Args:
-        classes: uint8 (y, x), 0..19; 0 is no data and has no vote where any pixel has data.
+        classes: uint8 (y, x), 0..19; 0 is no data and is not counted where any pixel has data.
         factor: pixels a side of a cell; divides both sides.
     """
     return count_cells(classes, classes, factor=factor).mode
 
 
 def mean_of(confidence: NDArray[np.uint8], classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The mean confidence of each cell's pixels with data, as `Cells.mean` has it.
+    """The mean confidence of each cell's pixels with data: see `CellCounts.mean`.
 
     Args:
         confidence: uint8 (y, x).
-        classes: uint8 (y, x); says where there is data.
+        classes: uint8 (y, x); 0 is no data.
         factor: pixels a side of a cell; divides both sides.
     """
     return count_cells(classes, confidence, factor=factor).mean
-
-
-def counts_of(classes: NDArray[np.uint8], cell: int) -> NDArray[np.uint32]:
-    """Pixels of each value in each cell: uint32 (class, y, x), class 0..19; over classes they sum to cell².
-
-    Args:
-        classes: uint8 (y, x), 0..19.
-        cell: pixels a side; divides both sides.
-    """
-    return count_cells(classes, classes, factor=cell).dense
 
 
 def _block_sums(
@@ -130,7 +120,7 @@ def _block_sums(
     Args:
         array: unsigned (…, y, x).
         side: divides both.
-        largest: of the array's values, for the smallest type that holds every sum; None: 4 bytes, which hold
+        largest: of the array's values, which decides the smallest type for the sums; None for 32 bits, enough for
             the confidences of cells of 4 096 px.
     """
     *rest, height, width = array.shape

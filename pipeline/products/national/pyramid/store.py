@@ -1,4 +1,4 @@
-"""What stands beside level 0: coarser levels, and the shares of the classes in cells of 100 m.
+"""The Zarr beside level 0: coarser levels, and class counts in cells of 100 m.
 
 ::
 
@@ -7,8 +7,8 @@
     <edition>/pyramid.zarr/1 … 4    `landcover`, `confidence` (y, x) at 1, 2, 10 and 50 m
     <edition>/pyramid.zarr/shares   `count` (class, y, x): pixels of each class in cells of 100 m
 
-Each level is counted from level 0, and a tile's part of each array is one file. A level whose cells do not
-divide the tile is left out.
+Each level is counted from level 0, and a tile's part of each array is one file. Levels whose cells do not divide the
+tile are left out.
 """
 
 import json
@@ -19,35 +19,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from pipeline import legend
 from pipeline.errors import ProductError
-from pipeline.products.national.edition_record import Edition, Index, NationalGrid
+from pipeline.products.national.edition_record import Edition
+from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
-from pipeline.products.national.pyramid.tile import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.pyramid.levels import SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
 from pipeline.products.national.zarr_store import (
     ZSTD_LEVEL,
-    check_shards,
     consolidate,
-    find_edition,
     layer_attributes,
-    refuse,
 )
 
 PYRAMID_VERSION = 1
-"""Raised by hand, with `national.EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then made anew."""
-
-_TILES_A_CHUNK = 10
-"""Tiles a side of one Dask chunk of shares: 20 MB, and some 500 chunks of the nation."""
+"""Raised by hand, with `EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then written again."""
 
 
 def _arrays(grid: NationalGrid) -> Iterator[Path]:
-    """Folders below the pyramid that hold `<row>/<column>`, a file for each tile."""
+    """Folders below the pyramid with a file `<row>/<column>` for each tile."""
     for group in groups(grid):
         if group == SHARES:
             yield Path(group, "count", "c", "0")
@@ -56,18 +50,18 @@ def _arrays(grid: NationalGrid) -> Iterator[Path]:
 
 
 def begin_pyramid(
-    target: Target, *, former: Path | None, tiles: Iterable[Index], changed: Iterable[Index]
-) -> tuple[Index, ...]:
-    """Makes the pyramid of an edition that comes into being: metadata, and links to what did not change.
+    target: Target, *, former: Path | None, tiles: Iterable[GridIndex], changed: Iterable[GridIndex]
+) -> tuple[GridIndex, ...]:
+    """Creates the pyramid of a new edition: metadata, and links to the files of unchanged tiles.
 
     Args:
-        target: the edition, its level 0 whole.
-        former: the folder of an edition on the same grid, if any.
-        tiles: all that the edition covers.
-        changed: those of them whose level 0 is not that of `former`.
+        target: the edition, with a complete level 0.
+        former: folder of an edition on the same grid; None if there is none.
+        tiles: all tiles that the edition covers.
+        changed: those whose level 0 differs from `former`.
 
     Returns:
-        The tiles that are left to `write_tile`.
+        The tiles that `write_tile` must write.
 
     Raises:
         ProductError: it cannot be written.
@@ -89,19 +83,19 @@ def begin_pyramid(
 
 
 def _usable(former: Path | None, grid: NationalGrid) -> Path | None:
-    """The pyramid of a former edition, where its files may be linked."""
+    """The pyramid of a former edition, if its files can be linked."""
     if former is None or _version(pyramid_of(former)) != PYRAMID_VERSION or lost_parts(pyramid_of(former), grid, ()):
         return None
     return pyramid_of(former)
 
 
-def _parts(path: Path, grid: NationalGrid) -> list[set[Index]]:
+def _parts(path: Path, grid: NationalGrid) -> list[set[GridIndex]]:
     """The tiles that each array has."""
-    return [_present(path / array) for array in _arrays(grid)]
+    return [present_files(path / array) for array in _arrays(grid)]
 
 
 def _version(path: Path) -> int | None:
-    """Of a pyramid that is there; None where none is, or it is not ours to read."""
+    """The pyramid's version; None where there is no pyramid of ours."""
     try:
         version = json.loads((path / "zarr.json").read_bytes())["attributes"]["pyramid_version"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -124,7 +118,7 @@ def _create(path: Path, target: Target, linked_from: Path | None) -> None:
 
 
 def _root_attributes(grid: NationalGrid) -> dict[str, Any]:
-    """The conventions' `multiscales`: each level derived from level 0, with its own place."""
+    """The root's attributes, with `multiscales`: each level is derived from level 0 and has its own transform."""
     frames = {"0": Frame(grid.extent, grid.crs)} | {n: f for n, f in groups(grid).items() if n != SHARES}
     layout = []
     for name, frame in frames.items():
@@ -154,8 +148,8 @@ def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
     for layer in legend.LAYERS:
         group.create_array(
             layer,
-            shape=frame.shape,
-            # Without need of a shard there is none: more readers know plain chunks.
+            shape=frame.geobox.shape,
+            # Plain chunks where a shard would have only one, because more readers know them.
             shards=(side, side) if chunk < side else None,
             chunks=(chunk, chunk),
             dtype="uint8",
@@ -170,7 +164,7 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
     meanings = " ".join(["no_data", *(c.slug for c in legend.FLAIR)])
     group.create_array(
         "count",
-        shape=(CLASSES, *frame.shape),
+        shape=(CLASSES, *frame.geobox.shape),
         chunks=(CLASSES, side, side),
         dtype="uint32",
         fill_value=0,
@@ -197,8 +191,8 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
     values[:] = np.arange(CLASSES, dtype=np.uint8)
 
 
-def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[Index]) -> list[str]:
-    """What of a pyramid is lost; empty where nothing is. Zarr itself reads a lost file as no data.
+def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> list[str]:
+    """Problems: lost files of a pyramid. Empty if there are none. Zarr itself reads a lost file as no data.
 
     Args:
         path: the pyramid.
@@ -212,74 +206,10 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[Index]) -> list[s
     return problems + [
         f"{path / array / str(row) / str(col)}: shard is lost; publish again to write it"
         for array in _arrays(grid)
-        for row, col in sorted(wanted - _present(path / array))
+        for row, col in sorted(wanted - present_files(path / array))
     ]
 
 
-def _present(folder: Path) -> set[Index]:
-    """The tiles whose files are there."""
-    return {
-        (int(row.name), int(file.name))
-        for row in folder.glob("*")
-        if row.name.isdigit()
-        for file in row.iterdir()
-        if file.name.isdigit()
-    }
-
-
 def check_pyramid(edition: Edition) -> list[str]:
-    """What of an edition's levels and shares is lost: files that its record promises. Empty where none is."""
-    n = edition.grid.tile // edition.grid.shard
-    return lost_parts(pyramid_of(edition.path), edition.grid, {(row // n, col // n) for row, col in edition.digests})
-
-
-def open_pyramid(national: Path | str, edition: int | None = None) -> xr.DataTree:
-    """All levels of an edition, lazily and without Dask.
-
-    Args:
-        national: the product's folder.
-        edition: the number of a former one; None for the current one.
-
-    Returns:
-        Groups `0` (as `open_national` has it), `1` … `4`, and `shares`; each with its CRS in `spatial_ref`.
-
-    Raises:
-        ProductError: nothing was published there, there is no such edition, or a file is lost.
-    """
-    found = find_edition(Path(national), edition)
-    refuse(found, [*check_shards(found), *check_pyramid(found)])
-    opened: xr.DataTree = xr.open_datatree(pyramid_of(found.path), engine="zarr", chunks=None)
-    return opened
-
-
-def open_shares(national: Path | str, edition: int | None = None) -> xr.Dataset:
-    """What of each class is in each cell of 100 m in an edition, lazily, by Dask.
-
-    Args:
-        national: the product's folder.
-        edition: the number of a former one; None for the current one.
-
-    Returns:
-        `count` uint32 (class, y, x), exact; `share` float32 (class, y, x), 0..1, derived from it: over the classes,
-        no data (0) among them, a cell's shares sum to 1; where no tile was delivered all are 0.
-
-    Raises:
-        ProductError: nothing was published there, there is no such edition, a file is lost, or tiles are no whole
-            cells.
-    """
-    found = find_edition(Path(national), edition)
-    refuse(found, check_pyramid(found))
-    frame = groups(found.grid).get(SHARES)
-    if frame is None:
-        raise ProductError(
-            f"{found.path}: has no shares: cells of 100 m ({FACTORS[SHARES]} px) do not divide its tiles of "
-            f"{found.grid.tile} px"
-        )
-    side = found.grid.tile // frame.factor * _TILES_A_CHUNK
-    chunks = {"class": CLASSES, "y": side, "x": side}
-    opened: xr.Dataset = xr.open_zarr(pyramid_of(found.path), group=SHARES, chunks=chunks)
-    share = (opened["count"] / np.float32(frame.factor**2)).astype(np.float32)
-    # xarray moves `grid_mapping` from the attributes to the encoding; the derived array has to be told again.
-    share.encoding["grid_mapping"] = "spatial_ref"
-    share.attrs = {"long_name": "share of the cell's area", "units": "1"}
-    return opened.assign(share=share)
+    """Problems: files of an edition's levels and shares that are lost. Empty if there are none."""
+    return lost_parts(pyramid_of(edition.path), edition.grid, edition.grid.tiles_of(edition.digests))

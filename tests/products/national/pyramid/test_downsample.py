@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.products.national.pyramid.downsample import CLASSES, Cells, count_cells, counts_of, mean_of, mode_of
+from pipeline.products.national.pyramid.downsample import CLASSES, CellCounts, count_cells, mean_of, mode_of
 
 Map = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -63,9 +63,9 @@ def test_mode_mean_and_counts_are_what_loops_find(drawn: tuple[int, Map]) -> Non
     mode, mean, counts = brute(classes, confidence, side)
     np.testing.assert_array_equal(mode_of(classes, side), mode)
     np.testing.assert_array_equal(mean_of(confidence, classes, side), mean)
-    np.testing.assert_array_equal(counts_of(classes, side), counts)
+    np.testing.assert_array_equal(count_cells(classes, classes, factor=side).dense, counts)
     assert mode_of(classes, side).dtype == mean_of(confidence, classes, side).dtype == np.uint8
-    assert (counts_of(classes, side).sum(axis=0) == side**2).all()
+    assert (counts.sum(axis=0) == side**2).all()
 
 
 @given(class_maps(side=20))
@@ -90,7 +90,7 @@ def test_one_pixel_with_data_decides_its_cell() -> None:
     classes[49, 0], confidence[49, 0] = 12, 1
     assert mode_of(classes, 50) == 12
     assert mean_of(confidence, classes, 50) == 1
-    assert counts_of(classes, 50)[[0, 12], 0, 0].tolist() == [2499, 1]
+    assert count_cells(classes, classes, factor=50).dense[[0, 12], 0, 0].tolist() == [2499, 1]
 
 
 def test_sums_over_the_largest_cells_hold() -> None:
@@ -111,14 +111,14 @@ def test_a_confidence_of_0_on_data_is_not_made_no_data() -> None:
 
 
 def test_what_is_no_class_map_is_refused() -> None:
-    with pytest.raises(ValueError, match="value 20 is no class"):
+    with pytest.raises(ValueError, match="value 20 is not a class"):
         mode_of(np.full((5, 5), 20, np.uint8), 5)
-    with pytest.raises(ValueError, match="are no whole cells of 5 px"):
-        counts_of(np.ones((5, 6), np.uint8), 5)
+    with pytest.raises(ValueError, match="are not whole cells of 5 px"):
+        count_cells(np.ones((5, 6), np.uint8), np.ones((5, 6), np.uint8), factor=5)
 
 
 def test_nothing_at_all_is_no_data() -> None:
     empty = count_cells(np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8), factor=5)
-    assert isinstance(empty, Cells)
+    assert isinstance(empty, CellCounts)
     assert not empty.mode.any()
     assert not empty.mean.any()

@@ -17,13 +17,15 @@ import zarr_cm
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.grid import Tile, Window
+from pipeline.products.analysis.open_product import Level, open_product
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.edition_writer import begin, commit
-from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, NationalGrid, plan_edition
-from pipeline.products.national.pyramid.store import begin_pyramid, check_pyramid, open_pyramid, open_shares
-from pipeline.products.national.pyramid.tile import FACTORS, groups, write_tile
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
+from pipeline.products.national.pyramid.levels import FACTORS, groups
+from pipeline.products.national.pyramid.store import begin_pyramid, check_pyramid
+from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.national.shard_writer import write_shard
-from pipeline.products.national.zarr_store import open_national
 from tests.support.products import NORTH, WEST, product, sealed_at
 
 TILE = 500
@@ -40,8 +42,8 @@ def publish(national: Path, domains: list[DomainProduct], grid: NationalGrid = G
     plan = plan_edition(national, grid, domains)
     begin(plan)
     facts = [write_shard(plan.target, shard) for shard in plan.write]
-    changed = plan.tiles_of(s.index for s in plan.write)
-    left = begin_pyramid(plan.target, former=plan.former, tiles=plan.tiles_of(plan.digests), changed=changed)
+    changed = plan.grid.tiles_of(s.index for s in plan.write)
+    left = begin_pyramid(plan.target, former=plan.former, tiles=plan.grid.tiles_of(plan.digests), changed=changed)
     for tile in left:
         write_tile(plan.target, tile)
     commit(plan, facts)
@@ -71,7 +73,7 @@ def national(tmp_path: Path, published: Path) -> Path:
 
 def counted(national: Path, side: int) -> tuple[Any, Any, Any]:
     """Mode, mean and counts of level 0, cell by cell: the plainest way."""
-    level_0 = open_national(national)
+    level_0 = open_product(national)
     classes, confidence = level_0.landcover.values, level_0.confidence.values
     shape = (classes.shape[0] // side, classes.shape[1] // side)
     mode, mean, counts = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros((20, *shape), int)
@@ -95,25 +97,30 @@ def inodes(folder: Path) -> dict[str, int]:
 
 
 def test_each_level_and_the_shares_are_what_loops_over_level_0_find(published: Path) -> None:
-    tree, shares = open_pyramid(published), open_shares(published)
-    assert sorted(tree.children) == ["0", "1", "2", "3", "4", "shares"]
+    nation, shares = open_product(published), open_product(published, level="shares")
     for group, factor in FACTORS.items():
         mode, mean, counts = counted(published, factor)
         if group == "shares":
             # Where no tile was delivered nothing was counted, not even no data.
-            counts *= np.repeat(np.repeat(tree["0"].coverage.values != 0, TILE // factor, 0), TILE // factor, 1)
+            counts *= np.repeat(np.repeat(nation.coverage.values != 0, TILE // factor, 0), TILE // factor, 1)
             np.testing.assert_array_equal(shares["count"].values, counts)
             np.testing.assert_allclose(shares.share.values, counts / factor**2, rtol=1e-6)
             np.testing.assert_array_equal(shares["class"].values, np.arange(20))
             assert shares["count"].dtype == np.uint32
         else:
-            np.testing.assert_array_equal(tree[group].landcover.values, mode)
-            np.testing.assert_array_equal(tree[group].confidence.values, mean)
-    np.testing.assert_array_equal(tree["0"].landcover.values, open_national(published).landcover.values)
+            level = open_product(published, level=int(group))
+            np.testing.assert_array_equal(level.landcover.values, mode)
+            np.testing.assert_array_equal(level.confidence.values, mean)
+
+
+def test_xarray_alone_opens_all_levels_as_a_tree(published: Path) -> None:
+    tree = xr.open_datatree(pyramid(published), engine="zarr")
+    assert sorted(tree.children) == ["0", "1", "2", "3", "4", "shares"]
+    np.testing.assert_array_equal(tree["0"].landcover.values, open_product(published).landcover.values)
 
 
 def test_shares_are_derived_only_when_they_are_asked_for(published: Path) -> None:
-    shares = open_shares(published)
+    shares = open_product(published, level="shares")
     assert shares["count"].chunks is not None
     assert shares.share.chunks == shares["count"].chunks
 
@@ -126,7 +133,7 @@ def test_every_reader_finds_crs_and_place_of_every_level(published: Path) -> Non
         assert array.shape[-2:] == (GRID.extent.height // frame.factor, GRID.extent.width // frame.factor)
         assert array.rio.crs.to_epsg() == array.odc.crs.to_epsg() == 2154
         np.testing.assert_allclose(array.rio.bounds(), GRID.extent.bounds, atol=1e-6)
-        np.testing.assert_allclose(array.odc.geobox.transform[:6], frame.transform, atol=1e-6)
+        np.testing.assert_allclose(array.odc.geobox.transform, frame.geobox.transform, atol=1e-6)
         left, _, _, top = GRID.extent.bounds
         assert (float(array.x[0]), float(array.y[0])) == (left + size / 2, top - size / 2)
     assert opened["count"].attrs["pixels_per_cell"] == 250_000
@@ -166,18 +173,18 @@ def test_gdal_reads_a_level(published: Path) -> None:
     if tuple(int(v) for v in rasterio.__gdal_version__.split(".")[:2]) < (3, 13):
         pytest.skip(f"GDAL {rasterio.__gdal_version__} does not know Zarr v3 as it became final, nor shards: 3.13 does")
     with rasterio.open(f'ZARR:"{pyramid(published)}":/1/landcover') as opened:
-        np.testing.assert_array_equal(opened.read(1), open_pyramid(published)["1"].landcover.values)
+        np.testing.assert_array_equal(opened.read(1), open_product(published, level=1).landcover.values)
         assert opened.crs.to_epsg() == 2154
 
 
 def test_a_level_that_does_not_divide_the_tile_is_left_out(tmp_path: Path) -> None:
     grid = NationalGrid(Window(NORTH, WEST, 200, 200), tile=200, shard=100, chunk=50)
     publish(tmp_path / "national", [product(tmp_path, A, {Tile.at(NORTH, WEST, 200): 3})], grid)
-    assert sorted(open_pyramid(tmp_path / "national").children) == ["0", "1", "2", "3"]
-    level = open_pyramid(tmp_path / "national")["3"]
+    assert sorted(xr.open_datatree(pyramid(tmp_path / "national"), engine="zarr").children) == ["0", "1", "2", "3"]
+    level = open_product(tmp_path / "national", level=3)
     np.testing.assert_array_equal(level.landcover.values, counted(tmp_path / "national", 50)[0])
-    with pytest.raises(ProductError, match="has no shares: cells of 100 m"):
-        open_shares(tmp_path / "national")
+    with pytest.raises(ProductError, match=r"no level shares; .* 1, 2, 3, whose cells divide its tiles of 200 px"):
+        open_product(tmp_path / "national", level="shares")
 
 
 def test_only_tiles_that_changed_are_counted_again(tmp_path: Path, national: Path, domain: DomainProduct) -> None:
@@ -191,10 +198,10 @@ def test_only_tiles_that_changed_are_counted_again(tmp_path: Path, national: Pat
     layers = [f"{group}/{layer}/c" for group in "1234" for layer in ("landcover", "confidence")]
     assert {p for p in now if now[p] != before[p]} == {f"{p}/0/1" for p in [*layers, "shares/count/c/0"]}
     mode = counted(national, 50)[0]
-    np.testing.assert_array_equal(open_pyramid(national)["3"].landcover.values, mode)
-    former, shares = open_pyramid(national, 1)["3"].landcover.values, open_shares(national, 1)
+    np.testing.assert_array_equal(open_product(national, level=3).landcover.values, mode)
+    former, shares = open_product(national, 1, level=3).landcover.values, open_product(national, 1, level="shares")
     assert not np.array_equal(former, mode)
-    assert int(shares["count"].sum()) == int(open_shares(national)["count"].sum())
+    assert int(shares["count"].sum()) == int(open_product(national, level="shares")["count"].sum())
 
 
 @pytest.mark.parametrize(
@@ -206,24 +213,24 @@ def test_a_lost_file_is_an_error_and_not_no_data(national: Path, domain: DomainP
     assert edition is not None
     assert check_pyramid(edition) == []
     (pyramid(national) / name).unlink()
-    for opening in (open_pyramid, open_shares):
+    for level in (None, 1, "shares"):
         with pytest.raises(ProductError, match=f"{name}: shard is lost"):
-            opening(national)
+            open_product(national, level=level)
     *_, row, col = name.split("/")
     _, left = publish(national, [domain])
     assert left == ((int(row), int(col)),), "the next edition has it again, and links the others"
-    assert open_pyramid(national).children
+    assert open_product(national, level=4).landcover.any()
 
 
 def test_a_lost_shard_of_level_0_or_a_lost_tree_is_an_error(national: Path) -> None:
     (national / "current" / "product.zarr" / "landcover" / "c" / "0" / "0").unlink()
     with pytest.raises(ProductError, match="landcover/c/0/0: shard is lost"):
-        open_pyramid(national)
+        open_product(national, level=1)
+
+
+@pytest.mark.parametrize("level", [1, "shares"])
+def test_a_lost_pyramid_is_an_error(national: Path, level: Level) -> None:
     shutil.rmtree(pyramid(national))
     with pytest.raises(ProductError, match="is missing or damaged; publish again"):
-        open_shares(national)
-
-
-def test_nothing_published_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ProductError, match="nothing was published there"):
-        open_pyramid(tmp_path)
+        open_product(national, level=level)
+    assert open_product(national).landcover.any()

@@ -1,7 +1,6 @@
-"""A tile's part of the coarser levels and of the class shares, counted from level 0."""
+"""Writes a tile's part of the coarser levels and of the class counts, from level 0."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,40 +10,27 @@ from numpy.typing import NDArray
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.legend import LAYERS
-from pipeline.products.national.edition_record import Index, NationalGrid
+from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES, count_cells
-from pipeline.products.national.zarr_metadata import Frame
-
-FACTORS = {"1": 5, "2": 10, "3": 50, "4": 250, "shares": 500}
-"""Group → lattice pixels a side of its cells; each divides the next."""
-SHARES = "shares"
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.zarr_store import read_zarr
 
 _PIECE = 500
-"""Pixels a side of what is counted at once, about: it stays in a core's cache."""
+"""Pixels a side that are counted at once, about: they fit into a core's cache."""
 
 
-def pyramid_of(edition: Path) -> Path:
-    """The pyramid beside an edition's store."""
-    return edition / "pyramid.zarr"
+def write_tile(target: Target, tile: GridIndex) -> None:
+    """Writes a tile's part of every level and of the class counts. One task, no locks, may be repeated.
 
-
-def groups(grid: NationalGrid) -> dict[str, Frame]:
-    """The groups that the grid's pyramid has besides level 0, from fine to coarse."""
-    return {name: Frame(grid.extent, grid.crs, f) for name, f in FACTORS.items() if grid.tile % f == 0}
-
-
-def write_tile(target: Target, tile: Index) -> None:
-    """Writes a tile's part of every level and of the shares, from level 0. One task, no locks, may be repeated.
-
-    Of a tile of 25 000 px some 200 MB are held.
+    A tile of 25 000 px takes about 200 MB of memory.
 
     Args:
-        target: the edition; the tile's level 0 is whole, and `begin_pyramid` is done.
-        tile: where it lies in the national grid.
+        target: the edition, after `begin_pyramid`; the tile's level 0 is complete.
+        tile: (row, column) in the national grid.
 
     Raises:
-        ProductError: level 0 cannot be read or holds what is no class, or a file cannot be written.
+        ProductError: level 0 cannot be read or has a value that is not a class, or a file cannot be written.
     """
     path, grid = pyramid_of(target.store.parent), target.grid
     try:
@@ -58,8 +44,8 @@ def write_tile(target: Target, tile: Index) -> None:
         raise ProductError(f"{path}: tile {tile} (row, column) cannot be written: {error}") from error
 
 
-def _levels_of(target: Target, tile: Index) -> dict[str, dict[str, NDArray[Any]]]:
-    """Group → array → a tile's pixels, counted piece by piece."""
+def _levels_of(target: Target, tile: GridIndex) -> dict[str, dict[str, NDArray[Any]]]:
+    """Group → array → a tile's values, counted piece by piece."""
     grid = target.grid
     names = list(groups(grid))
     made: dict[str, dict[str, NDArray[Any]]] = {}
@@ -84,16 +70,14 @@ def _levels_of(target: Target, tile: Index) -> dict[str, dict[str, NDArray[Any]]
 
 
 def _pieces(
-    target: Target, tile: Index, *, step: int
+    target: Target, tile: GridIndex, *, step: int
 ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Classes and confidence of a tile's level 0 in pieces whose sides are multiples of `step`, and where they lie."""
+    """Pieces of a tile's level 0, whose sides are multiples of `step`: their slices, classes and confidence."""
     side = target.grid.tile
     piece = step * max(1, _PIECE // step)
-    strip = piece * -(-target.grid.chunk // piece)
-    layers: list[Any] = [zarr.open_array(target.store / layer, mode="r", zarr_format=3) for layer in LAYERS]
-    top, left = (i * side for i in tile)
-    for rows in Window(0, 0, side, 1).split(strip):
-        pixels = [layer[top + rows.row : top + rows.bottom, left : left + side] for layer in layers]
-        for part in Window(rows.row, 0, rows.height, side).split(piece):
-            inside = part.slices_in(Window(rows.row, 0, rows.height, side))
-            yield part.slices_in(Window(0, 0, side, side)), pixels[0][inside], pixels[1][inside]
+    whole = Window(tile[0] * side, tile[1] * side, side, side)
+    for strip in whole.strips(piece * -(-target.grid.chunk // piece)):
+        pixels = [read_zarr(target.store / layer, strip) for layer in LAYERS]
+        for part in strip.split(piece):
+            inside = part.slices_in(strip)
+            yield part.slices_in(whole), pixels[0][inside], pixels[1][inside]

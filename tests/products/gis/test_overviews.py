@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.legend import LAYERS, Layer
-from pipeline.products.gis import quicklook
-from pipeline.products.gis.quicklook import edition_overview
-from pipeline.products.national.publish_plan import NationalGrid
-from pipeline.products.national.pyramid.store import open_pyramid
+from pipeline.products.analysis.open_product import open_product
+from pipeline.products.gis import overviews
+from pipeline.products.gis.overviews import edition_overview
+from pipeline.products.national.grid import NationalGrid
 from tests.support.nations import write_nation
 from tests.support.products import NORTH, WEST
 
@@ -44,15 +44,13 @@ def plainly(cells: NDArray[np.uint8], step: int, layer: Layer) -> NDArray[np.uin
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize(
-    ("side", "level", "step"), [(170, "0", 3), (100, "1", 1), (45, "2", 2), (9, "3", 2), (1, "4", 2)]
-)
+@pytest.mark.parametrize(("side", "level", "step"), [(170, None, 3), (100, 1, 1), (45, 2, 2), (9, 3, 2), (1, 4, 2)])
 def test_a_picture_is_counted_from_the_coarsest_level_that_is_fine_enough(
-    layer: Layer, side: int, level: str, step: int, national: Path, monkeypatch: pytest.MonkeyPatch
+    layer: Layer, side: int, level: int | None, step: int, national: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quicklook, "_AT_ONCE", 5000)
+    monkeypatch.setattr(overviews, "_AT_ONCE", 5000)
     within = Window(NORTH, WEST + 2 * TILE, TILE, TILE)
-    cells = open_pyramid(national)[level][layer].to_numpy()
+    cells = open_product(national, level=level)[layer].to_numpy()
     cells = cells[: cells.shape[0] // 2, cells.shape[1] // 3 * 2 :]
     seen = edition_overview(national / "current", GRID, layer, within=within, side=side)
     assert max(seen.shape) <= side

@@ -1,38 +1,34 @@
-"""Products at a glance: small pictures from tiles' overviews or an edition's levels, and a sample of confidence."""
+"""Small pictures of a product, from the overviews of COGs or the levels of an edition, and a sample of confidence."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import rasterio
-import zarr
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline import legend
-from pipeline.errors import ProductError
 from pipeline.grid import Tile, Window
 from pipeline.legend import Layer
-from pipeline.products.national.edition_record import NationalGrid
+from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.pyramid.downsample import mean_of, mode_of
-from pipeline.products.national.pyramid.tile import FACTORS, SHARES, groups, pyramid_of
-from pipeline.products.tile.cog import BLOCK
-from pipeline.products.tile.seal import SealedTile
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.zarr_store import read_zarr
+from pipeline.products.tile.cog import BLOCK, open_cog, read_cog
+from pipeline.products.tile.seal import SealedTile, count_values
 
 _SIDE = 1_000
 """Pixels of a picture's longer side, at most."""
 _READERS = 16
 """Threads that wait for a shared file system."""
 _AT_ONCE = 4_000_000
-"""Cells of an edition's level that are counted at once; counting takes a byte of each for each class."""
+"""Cells of a level that are counted at once; counting takes a byte per cell and class."""
 _SAMPLES = 4
-"""Internal blocks of a tile, along each side, whose confidence is counted; small tiles are counted whole."""
+"""Internal blocks along each side of a tile whose confidence is counted; small tiles are counted completely."""
 
 State = Literal["sealed", "damaged", "failed", "missing"]
 STATE_COLOURS: Mapping[State, str] = {
@@ -45,14 +41,14 @@ _RESAMPLING: dict[Layer, Resampling] = {"landcover": Resampling.mode, "confidenc
 
 
 def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side: int = _SIDE) -> NDArray[np.uint8]:
-    """A small picture of one layer: uint8 (y, x) over `within`, 0 where there is no tile; later tiles cover earlier.
+    """A small picture of one layer over `within`: uint8 (y, x), 0 where there is no tile.
 
-    Read from the COGs' overviews: classes by mode, never averaged.
+    It is read from the COGs' overviews: classes by mode, confidence by mean.
 
     Args:
-        sealed: tiles, in the order in which they are drawn.
+        sealed: tiles in drawing order; later ones cover earlier ones.
         layer: of the product.
-        within: the window of the lattice that is drawn.
+        within: lattice window of the picture.
         side: pixels of the picture's longer side, at most.
 
     Raises:
@@ -69,31 +65,24 @@ def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side
 
 
 def _read_small(layer: Layer, tile: SealedTile, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 (y, x) of this shape, or of one pixel a side where that is none."""
-    path = tile.file(layer).path
-    try:
-        with rasterio.open(path) as file:
-            small: NDArray[np.uint8] = file.read(
-                1, out_shape=(max(1, shape[0]), max(1, shape[1])), resampling=_RESAMPLING[layer]
-            )
-    except (RasterioError, CPLE_BaseError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run the tile again") from error
-    return small
+    """uint8 (y, x) of this shape, at least one pixel a side."""
+    shape = (max(1, shape[0]), max(1, shape[1]))
+    return read_cog(tile.file(layer).path, shape=shape, resampling=_RESAMPLING[layer])
 
 
 def edition_overview(
     edition: Path, grid: NationalGrid, layer: Layer, *, within: Window, side: int = _SIDE
 ) -> NDArray[np.uint8]:
-    """A small picture of one layer as an edition shows it, each pixel its owner's: uint8 (y, x), 0 for no data.
+    """A small picture of one layer of an edition, in which each pixel is its owner's: uint8 (y, x), 0 for no data.
 
-    From the coarsest level whose cells are no larger than the picture's: classes by mode, confidence by mean. A
-    picture's pixel is a whole number of cells, from the north-west corner of `within` on.
+    It is counted from the coarsest level whose cells are not larger than its pixels: classes by mode, confidence by
+    mean. A pixel is a whole number of cells, counted from the north-west corner of `within`.
 
     Args:
-        edition: its folder, current or not yet; store and levels are whole.
+        edition: its folder, current or not; store and levels are complete.
         grid: of the edition.
         layer: of the product.
-        within: whole tiles of the grid, which may lie outside of its extent; no data there.
+        within: whole tiles of the grid; no data outside of its extent.
         side: pixels of the picture's longer side, at most.
 
     Raises:
@@ -106,33 +95,19 @@ def edition_overview(
     top, left = (within.row - grid.extent.row) // factor, (within.col - grid.extent.col) // factor
     height, width = (-(-length // (factor * step)) for length in within.shape)
     picture: NDArray[np.uint8] = np.zeros((height, width), np.uint8)
-    strip = max(1, _AT_ONCE // (width * step**2))
-    try:
-        array: Any = zarr.open_array(path, mode="r", zarr_format=3)
-        drawn = Window(top, left, within.height // factor, within.width // factor)
-        inside = drawn.intersect(Window(0, 0, *array.shape))
-        for row in range(0, height, strip):
-            rows = min(strip, height - row)
-            cells = _cells(array, Window(top + row * step, left, rows * step, width * step), inside)
-            has_data = (cells != legend.NODATA).view(np.uint8)
-            small = mode_of(cells, step) if layer == "landcover" else mean_of(cells, has_data, step)
-            picture[row : row + rows] = small
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run `landcover verify`") from error
+    drawn = Window(top, left, within.height // factor, within.width // factor)
+    for strip in Window(0, 0, height, width).strips(max(1, _AT_ONCE // (width * step**2))):
+        wanted = Window(top + strip.row * step, left, strip.height * step, width * step)
+        there = wanted.intersect(drawn)
+        cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
+        cells[there.slices_in(wanted)] = read_zarr(path, there)
+        has_data = (cells != legend.NODATA).view(np.uint8)
+        picture[strip.slices] = mode_of(cells, step) if layer == "landcover" else mean_of(cells, has_data, step)
     return picture
 
 
-def _cells(array: Any, wanted: Window, inside: Window) -> NDArray[np.uint8]:
-    """Cells of a level in a window of it: uint8 (y, x), no data outside of `inside`."""
-    cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
-    there = wanted.intersect(inside)
-    if there.pixels:
-        cells[there.slices_in(wanted)] = array[there.row : there.bottom, there.col : there.right]
-    return cells
-
-
 def _scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:
-    """(shape, place) of a window in a picture of `within`; neighbours meet without a gap."""
+    """(shape, slices) of a window in a picture of `within`; neighbouring windows meet without a gap."""
     factor = max(1.0, max(within.shape) / side)
     rows, cols = (
         (round((start - first) / factor), round((stop - first) / factor))
@@ -153,7 +128,7 @@ def class_colours(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def state_map(states: Mapping[State, Sequence[Tile]], *, within: Window) -> NDArray[np.uint8]:
-    """What became of each tile: uint8 rgb (y, x, 3), white where no tile is expected; tiles have white edges."""
+    """A map of the tiles' states: uint8 rgb (y, x, 3), white between tiles and where no tile is expected."""
     shape, _ = _scaled(within, within)
     picture = np.full((*shape, 3), 255, np.uint8)
     for state, tiles in states.items():
@@ -166,20 +141,16 @@ def state_map(states: Mapping[State, Sequence[Tile]], *, within: Window) -> NDAr
 
 
 def confidence_counts(sealed: SealedTile) -> NDArray[np.int64]:
-    """How often each confidence 0..255 was seen: int64 (256,), at full resolution in evenly spread parts of the tile.
+    """Pixels of each confidence 0..255: int64 (256,), at full resolution in evenly spread blocks of the tile.
 
     Raises:
         ProductError: it cannot be read.
     """
-    size, path = sealed.tile.window.height, sealed.file("confidence").path
+    size = sealed.tile.window.height
     starts = np.unique(np.linspace(0, max(0, (size - 1) // BLOCK), _SAMPLES).astype(int)) * BLOCK
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
-    try:
-        with rasterio.open(path) as file:
-            for row in starts:
-                for col in starts:
-                    place = RasterWindow(col, row, min(BLOCK, size - col), min(BLOCK, size - row))
-                    counts += np.bincount(file.read(1, window=place).ravel(), minlength=256)
-    except (RasterioError, CPLE_BaseError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run the tile again") from error
+    with open_cog(sealed.file("confidence").path) as cog:
+        for row, col in product(starts.tolist(), starts.tolist()):
+            block = Window(row, col, min(BLOCK, size - row), min(BLOCK, size - col))
+            counts += count_values(cog.read(block))
     return counts

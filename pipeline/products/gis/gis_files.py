@@ -1,46 +1,45 @@
-"""What GIS people open: an index of all COGs as one raster, a QGIS style, and a quick-look picture.
+"""Files for GIS: an index of all COGs as one raster (GTI), a QGIS style, and a quick-look picture.
 
-The index is a GTI (GDAL ≥ 3.9): a GeoPackage with a rectangle and a relative path for each COG. It knows no pixels'
-owners: where domains overlap, the newest vintage lies on top, then the name, tile by tile.
+A GTI (GDAL ≥ 3.9) is a GeoPackage with a rectangle and a relative path for each COG. It does not know the owners of
+pixels: where tiles of several domains overlap, the newest vintage is drawn on top, then the first name.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import legend
-from pipeline.durable import replacing
+from pipeline.durable import replacing, write_text
 from pipeline.errors import ProductError
 from pipeline.grid import RESOLUTION_M, union
 from pipeline.legend import LAYERS, Layer
-from pipeline.products.stac.hrefs import relative
+from pipeline.products.gis.geopackage import write_geopackage
+from pipeline.products.stac.hrefs import relative_href
 from pipeline.products.tile.seal import SealedTile
 
 QUICK_LOOK_PX = 1600
-"""The longer side of a quick-look, at most."""
+"""Longer side of a quick-look in pixels, at most."""
 _INSET_M = 0.01
-"""By which a rectangle in the index is smaller than its COG. GDAL 3.10 reads no data where a window only touches the
-rectangle of another tile; the extent is given, so that no pixel is lost by it."""
+"""Each rectangle of the index is this much smaller than its COG, because GDAL 3.10 reads no data where a window only
+touches the rectangle of another tile. The index has the whole extent, so no pixel is lost."""
 
 
 def write_gis(folder: Path, sealed: Sequence[SealedTile], *, quick_look: NDArray[np.uint8], prefix: str = "") -> None:
     """Writes `landcover.gti.gpkg`, `confidence.gti.gpkg`, `landcover.qml` and `quicklook.png` of these tiles.
 
     Args:
-        folder: where to; made where missing. Its COGs are named relative to it: it may be renamed, not moved alone.
+        folder: of the files; created if missing. Paths of COGs are relative to it, so it must not be moved alone.
         sealed: at least one tile, all on one lattice.
-        quick_look: uint8 (y, x) of FLAIR values, 0 for no data: the picture of them.
-        prefix: what stands before the names of index and style, such as `D064_2021-`.
+        quick_look: uint8 (y, x) of FLAIR values, 0 for no data.
+        prefix: of the names of index and style, such as `D064_2021-`.
 
     Raises:
-        ProductError: no tile.
+        ProductError: no tile is given.
         StorageError: the folder cannot be written.
     """
     if not sealed:
@@ -52,18 +51,18 @@ def write_gis(folder: Path, sealed: Sequence[SealedTile], *, quick_look: NDArray
 
 
 def _drawn(sealed: Sequence[SealedTile]) -> list[SealedTile]:
-    """In the order of drawing: what comes later lies on top."""
+    """Tiles in drawing order, the top ones last."""
     by_name = sorted(sealed, key=lambda s: (s.domain, s.tile.name), reverse=True)
     return sorted(by_name, key=lambda s: s.domain.year)
 
 
 def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> None:
-    """Writes the GTI of one layer: what GDAL and QGIS open as one raster.
+    """Writes the GTI of one layer, which GDAL and QGIS open as one raster.
 
     Args:
-        path: ends in `.gti.gpkg`, by which GDAL knows it.
+        path: ends in `.gti.gpkg`, by which GDAL recognizes it.
         sealed: at least one tile, all on one lattice.
-        layer: whose COGs.
+        layer: of the COGs.
 
     Raises:
         StorageError: it cannot be written.
@@ -72,28 +71,14 @@ def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> No
     left, bottom, right, top = union([s.tile.window for s in drawn]).bounds
     boxes = [shapely.box(*s.tile.window.bounds).buffer(-_INSET_M, join_style="mitre") for s in drawn]
     columns = {
-        "location": np.array([relative(s.file(layer).path, path.parent) for s in drawn], object),
-        "domain": np.array([s.domain for s in drawn], object),
-        "tile": np.array([s.tile.name for s in drawn], object),
+        "location": [relative_href(s.file(layer).path, path.parent) for s in drawn],
+        "domain": [s.domain for s in drawn],
+        "tile": [s.tile.name for s in drawn],
         "z": np.arange(len(drawn), dtype=np.int32),
     }
     step = repr(RESOLUTION_M)
-    said = {"RESX": step, "RESY": step, "MINX": left, "MINY": bottom, "MAXX": right, "MAXY": top, "SORT_FIELD": "z"}
-    # In memory: SQLite locks files, which a shared file system may not have.
-    content = io.BytesIO()
-    pyogrio.raw.write(
-        content,
-        geometry=np.array(shapely.to_wkb(boxes), object),
-        field_data=list(columns.values()),
-        fields=list(columns),
-        crs=drawn[0].crs,
-        geometry_type="Polygon",
-        driver="GPKG",
-        layer=layer,
-        layer_metadata={key: str(value) for key, value in said.items()},
-    )
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    metadata = {"RESX": step, "RESY": step, "MINX": left, "MINY": bottom, "MAXX": right, "MAXY": top, "SORT_FIELD": "z"}
+    write_geopackage(path, boxes, columns, layer=layer, crs=drawn[0].crs, metadata=metadata)
 
 
 def write_style(path: Path) -> None:
@@ -112,8 +97,7 @@ def write_style(path: Path) -> None:
     ET.SubElement(root, "blendMode").text = "0"
     ET.indent(root)
     head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-    with replacing(path) as temporary:
-        temporary.write_text(head + ET.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
+    write_text(path, head + ET.tostring(root, encoding="unicode") + "\n")
 
 
 def write_quick_look(path: Path, classes: NDArray[np.uint8]) -> None:

@@ -1,0 +1,20 @@
+"""The levels of a pyramid, their cells, and the groups of the Zarr that holds them."""
+
+from pathlib import Path
+
+from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.zarr_metadata import Frame
+
+FACTORS = {"1": 5, "2": 10, "3": 50, "4": 250, "shares": 500}
+"""Group → side of its cells in lattice pixels; each divides the next."""
+SHARES = "shares"
+
+
+def pyramid_of(edition: Path) -> Path:
+    """The pyramid beside an edition's store."""
+    return edition / "pyramid.zarr"
+
+
+def groups(grid: NationalGrid) -> dict[str, Frame]:
+    """The groups of the grid's pyramid besides level 0, from fine to coarse."""
+    return {name: Frame(grid.extent, grid.crs, f) for name, f in FACTORS.items() if grid.tile % f == 0}
