@@ -94,7 +94,7 @@ def demo(
     """Make a procedural piece of country, fit a small network on part of it, and map it: the whole path in minutes."""
     from pipeline.demo.walkthrough import run_demo
 
-    run_demo(out, say=partial(console.print, markup=False, highlight=False, soft_wrap=True))
+    run_demo(out, on_message=partial(console.print, markup=False, highlight=False, soft_wrap=True))
 
 
 @app.command(epilog="Example: landcover bench engines halo --out build/bench")
@@ -103,24 +103,23 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="engines, feed, run, halo, quantize (all five by default); nation, publish, rehearsal, train, gpu.",
+            help="engines, feed, run, halo, quantize (these five by default), gpu; in a checkout also nation, publish, "
+            "rehearsal, train.",
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of figures, pictures and imagery.")] = Path("build/bench"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of figures, charts and imagery.")] = Path("build/bench"),
     data: Annotated[Path, typer.Option("--data", help="Folder of real patches and weights.")] = Path("../shared/data"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="1 Mpx instead of 100: it runs, its figures say little.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="1 Mpx instead of 100; the figures mean nothing.")] = False,
     full_size: Annotated[
-        bool, typer.Option("--full-size", help="rehearsal, publish: tiles of 25 000 px; an hour or more.")
+        bool, typer.Option("--full-size", help="For rehearsal and publish: tiles of 25 000 px; takes an hour or more.")
     ] = False,
 ) -> None:
-    """Measure this machine: <name>.json and <name>.png each.
+    """Measure this machine; each bench writes <name>.json and <name>.png.
 
-    engines, feed, run and gpu keep their rates in the cache folder's rates.json: `landcover plan` predicts from them.
+    engines, feed, run and gpu keep their rates in the cache folder's rates.json, from which `landcover plan` predicts.
     """
     from pipeline.bench.suite import run_benches
 
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    run_benches(names or (), out=out, data=data, quick=quick, say=say, full_size=full_size)
+    on_message = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    run_benches(names or (), out=out, data=data, quick=quick, on_message=on_message, full_size=full_size)

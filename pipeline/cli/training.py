@@ -69,17 +69,17 @@ def train(
 ) -> None:
     """Train a network on labelled patches; killed, run it again and it goes on from the last epoch."""
     from pipeline.training.fit import fit
-    from pipeline.training.run_config import load_training
+    from pipeline.training.run_config import load_training_config
 
     asked = {"devices": devices, "nodes": nodes}
-    run = load_training(config).model_copy(update={k: v for k, v in asked.items() if v is not None})
-    done = fit(run, out, restart=restart, progress_bar=not quiet, say=log.info)
-    if not done.first:
+    run = load_training_config(config).model_copy(update={k: v for k, v in asked.items() if v is not None})
+    done = fit(run, out, restart=restart, progress_bar=not quiet, on_message=log.info)
+    if not done.first_process:
         return
     found = done.trained.evaluation.scored(done.trained.evaluation.mode)
     console.print(
         f"best epoch {done.trained.epoch} of {done.trained.epochs}: val_loss {done.trained.val_loss:.4f}, overall "
-        f"accuracy {100 * found['oa']:.2f} %, mIoU {100 * found['miou']:.2f} %; {done.exported.weights}, "
-        f"{done.exported.card}",
+        f"accuracy {100 * found['oa']:.2f} %, mIoU {100 * found['miou']:.2f} %; {done.files.weights}, "
+        f"{done.files.card}",
         soft_wrap=True,
     )

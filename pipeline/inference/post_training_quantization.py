@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import EngineError, StorageError
-from pipeline.inference.openvino_engine import converted, save_graph, without_telemetry
+from pipeline.inference.openvino_engine import converted_graph, save_graph, without_telemetry
 from pipeline.inference.quantized_model import Quantized, describe, read_quantized
 from pipeline.model import Model
 from pipeline.sources.reading.mosaic import Pixels
@@ -85,7 +85,7 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
     shapes = {w.bands.shape for w in windows}
     if len(shapes) != 1:
         raise EngineError(f"calibration wants windows of one shape, one or more; got {sorted(shapes)}")
-    graph = openvino.Core().read_model(converted(model))
+    graph = openvino.Core().read_model(converted_graph(model))
     _name_by_place(graph)
     open_shapes = [i.partial_shape for i in graph.inputs]
     # A fixed shape: NNCF compiles the graph several times, and runs an open one a third slower.
@@ -142,7 +142,7 @@ def _controlled(
     import nncf
     import openvino
 
-    fp32 = openvino.Core().compile_model(converted(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    fp32 = openvino.Core().compile_model(converted_graph(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     pairs = [(w, _classes(fp32, w)) for w in windows]
 
     def agreement(compiled: Any, chosen: Iterable[tuple[Pixels, NDArray[np.uint8]]]) -> tuple[float, list[float]]:

@@ -1,4 +1,4 @@
-"""A training run: one YAML in which stands everything that its weights depend on."""
+"""The YAML of a training run, which contains everything that the weights depend on."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -9,21 +9,23 @@ from pipeline.config import Located, Section, read_yaml
 
 
 class SplitSection(Section):
-    """Which patches train and which validate."""
+    """Which patches are for training and which for validation."""
 
     by: Literal["zone", "domain", "given"] = "zone"
-    """`zone`: a share of the zones, at random; `domain`: named domains validate; `given`: other places validate."""
+    """`zone`: a random share of the zones trains; `domain`: named domains validate; `given`: other places validate."""
     share: float = Field(default=0.8, gt=0, lt=1)
-    """Of the zones that train. Patches of one zone are neighbours: they never stand on both sides."""
+    """Share of the zones that train. Patches of a zone are neighbours, so a zone is never on both sides."""
     domains: tuple[str, ...] = ()
-    """Domains that validate, with `by: domain`."""
+    """Domains for validation, with `by: domain`."""
     validation: tuple[Located, ...] = ()
-    """Folders or lists that validate, with `by: given`."""
+    """Folders or lists for validation, with `by: given`."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.by == "domain") != bool(self.domains) or (self.by == "given") != bool(self.validation):
-            raise ValueError("split by domain wants domains, by given wants validation, and only these want them")
+            raise ValueError(
+                "split: `domains` goes with `by: domain`, and `validation` with `by: given`; each needs the other"
+            )
         return self
 
 
@@ -31,42 +33,42 @@ class DataSection(Section):
     """Labelled patches."""
 
     places: tuple[Located, ...] = Field(min_length=1)
-    """Folders and CSV lists, as `landcover evaluate` takes them."""
+    """Folders and CSV lists, as for `landcover evaluate`."""
     metadata: Located | None = None
-    """JSON that says domain and zone where paths do not."""
+    """JSON with domain and zone of each patch, if the paths do not have them."""
     split: SplitSection = SplitSection()
     normalise: Literal["recipe", "data"] = "recipe"
-    """Means and deviations: the recipe's, or those of the patches that train, which the exported recipe then has."""
+    """Means and deviations of the recipe, or those of the training patches, which the exported recipe then contains."""
 
 
 class AugmentSection(Section):
-    """What is done to a patch at random, each with this probability; seeded by seed, epoch and index."""
+    """Random changes of a patch, each with its probability; they follow from seed, epoch and index."""
 
     vertical_flip: float = Field(default=0.5, ge=0, le=1)
     horizontal_flip: float = Field(default=0.5, ge=0, le=1)
     rotate_90: float = Field(default=0.5, ge=0, le=1)
     """A turn by 0, 90, 180 or 270 degrees."""
     crop: int | None = Field(default=None, ge=32)
-    """Pixels a side of a random part of each patch; the whole patch by default."""
+    """Side of a random crop of each patch in pixels; by default the whole patch."""
 
 
 class OptimizerSection(Section):
-    """Steps."""
+    """The optimizer and its schedule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(default=0.02, gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """SGD's."""
+    """Only for SGD."""
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float | None = Field(default=None, gt=0)
-    """Longest gradient; no limit by default."""
+    """Largest norm of the gradient; by default there is no limit."""
     schedule: Literal["plateau", "one_cycle"] = "plateau"
-    """`plateau`: as the section of this name says; `one_cycle`: up to the learning rate in a fifth of all steps, then
-    down to nothing (Smith and Topin 2017), for runs whose length is known."""
+    """`plateau`: see the section of this name. `one_cycle`: the rate rises to the learning rate during a fifth of all
+    steps and then falls to 0 (Smith and Topin 2017), for runs of a known length."""
 
 
 class PlateauSection(Section):
-    """The learning rate falls where val_loss does not."""
+    """The learning rate falls when val_loss no longer falls."""
 
     factor: float = Field(default=0.5, gt=0, lt=1)
     patience: int = Field(default=10, ge=0)
@@ -75,50 +77,50 @@ class PlateauSection(Section):
 
 
 class StartSection(Section):
-    """What the weights are before the first step."""
+    """The weights before the first step."""
 
     weights: str = "random"
-    """`random`, `imagenet` (the encoder), a checkpoint's path from the YAML's folder, or `hf://…`."""
+    """`random`, `imagenet` (for the encoder), a checkpoint's path relative to the YAML's folder, or `hf://…`."""
     head: Literal["keep", "replace"] = "keep"
-    """Of a checkpoint: keep its segmentation head, or begin a new one, for other classes."""
+    """Keep the checkpoint's segmentation head, or replace it by a random one, for other classes."""
 
 
-class Training(Section):
-    """What to train, on what, and how."""
+class TrainingConfig(Section):
+    """A training run: the network, the patches, and the method."""
 
     name: str = Field(pattern=r"^[\w.\-]+$")
-    """Of the exported weights and recipe."""
+    """Name of the exported weights and recipe."""
     recipe: str
-    """The network, its bands and live classes: a name under `configs/models/`, or a path."""
+    """The network with its bands and live classes: a name under `configs/models/`, or a path."""
     data: DataSection
     start: StartSection = StartSection()
     class_weights: dict[int, float] = Field(default_factory=dict)
-    """FLAIR value → weight in the cross-entropy where it is not 1. Classes that are not live always have 0."""
+    """FLAIR value → weight in the cross-entropy, 1 by default. Classes that are not live always have 0."""
     augment: AugmentSection = AugmentSection()
     optimizer: OptimizerSection = OptimizerSection()
     plateau: PlateauSection = PlateauSection()
     early_stopping: int = Field(default=30, ge=1)
-    """Epochs without a better val_loss before it ends."""
+    """Number of epochs without a better val_loss after which training ends."""
     epochs: int = Field(default=200, ge=1)
-    """At most."""
+    """Largest number of epochs."""
     batch: int = Field(default=10, ge=1)
-    """Patches a process and step."""
+    """Patches for each process and step."""
     seed: int = Field(default=2022, ge=0)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     freeze_batchnorm: bool = False
-    """Batch normalisation keeps its statistics: for fine-tuning, and for batches of few patches."""
+    """True keeps the statistics of batch normalisations, for fine-tuning and for batches of few patches."""
     devices: int = Field(default=1, ge=1)
-    """Processes a node: one a GPU."""
+    """Processes on each node, one for each GPU."""
     nodes: int = Field(default=1, ge=1)
     loaders: int = Field(default=2, ge=0)
-    """Processes that read patches, for each process that trains."""
+    """Processes that read patches for each process that trains."""
     base: Path = Field(default=Path(), exclude=True)
     """The YAML's folder; set on load."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if any(w < 0 for w in self.class_weights.values()):
-            raise ValueError(f"class weights are at least 0; got {self.class_weights}")
+            raise ValueError(f"class weights must be at least 0; got {self.class_weights}")
         return self
 
     @property
@@ -129,11 +131,11 @@ class Training(Section):
         return given if plain else str(Path(self.base, Path(given).expanduser()).absolute())
 
 
-def load_training(path: Path) -> Training:
-    """Reads and checks a training run; its paths become absolute against the YAML's folder.
+def load_training_config(path: Path) -> TrainingConfig:
+    """Reads and checks a training run; relative paths start at the YAML's folder.
 
     Raises:
-        ConfigError: no such file, no YAML, an unknown key, or values that do not fit each other.
+        ConfigError: the file is missing or not YAML, has an unknown key, or values that do not fit each other.
     """
     base = path.absolute().parent
-    return read_yaml(Training, path, base=base)
+    return read_yaml(TrainingConfig, path, base=base)

@@ -16,7 +16,7 @@ from pipeline.inference import openvino_engine as ov
 from pipeline.inference import predictor as predictors
 from pipeline.inference.openvino_engine import OpenVinoPredictor, converted
 from pipeline.inference.torch_engine import TorchPredictor
-from pipeline.model import Model, build, load
+from pipeline.model import Model, build_network, load
 from tests.support.networks import Strided, exact_recipe
 
 pytest.importorskip("openvino", reason="the extra `cpu` is not installed")
@@ -44,7 +44,7 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(0)
-    return Model.in_memory(build(RECIPE), RECIPE)
+    return Model.in_memory(build_network(RECIPE), RECIPE)
 
 
 def windows(count: int = 2, size: int = 96) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -127,7 +127,7 @@ def test_a_conversion_is_kept_and_belongs_to_its_weights(model: Model, cache: Pa
     assert converted(model) == path
     assert path.stat().st_mtime_ns == before
     torch.manual_seed(1)
-    assert converted(Model.in_memory(build(RECIPE), RECIPE)) != path
+    assert converted(Model.in_memory(build_network(RECIPE), RECIPE)) != path
     assert {p.suffix for p in path.parent.iterdir()} == {".xml", ".bin"}
 
 

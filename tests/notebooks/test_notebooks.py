@@ -11,7 +11,7 @@ import xarray as xr
 from nbmake.nb_run import NotebookRun
 
 from pipeline.config import Campaign
-from pipeline.demo.network import Effort
+from pipeline.demo.network import FitSettings
 from pipeline.demo.walkthrough import prepare
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.products.analysis.change import CHANGED, NO_DATA, STABLE, UNCERTAIN, FalseChange
@@ -23,7 +23,7 @@ from tests.support.campaigns import threads_cluster
 from tests.support.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-EFFORT = Effort(steps=80, batch=2, crop=96, learning_rate=1e-2)
+FIT = FitSettings(steps=80, batch=2, crop=96, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     """A demo in seconds: both domains have two tiles of 100 m, one of which is the same ground."""
     folder = tmp_path_factory.mktemp("demo")
     small = {"rows": 1, "columns": 3, "tile_size": 500}
-    _, campaign = prepare(folder, say=lambda _: None, effort=EFFORT, threads=1, **small)
+    _, campaign = prepare(folder, on_message=lambda _: None, settings=FIT, threads=1, **small)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(domain, "open_cluster", threads_cluster)
         patch.setattr(publish, "open_cluster", threads_cluster)

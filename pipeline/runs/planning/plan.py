@@ -14,7 +14,7 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS, Layout, Tile, Window
 from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
-from pipeline.inference.memory_projection import Projection, projected_memory
+from pipeline.inference.memory_projection import MemoryProjection, project_memory
 from pipeline.model import Model, load
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.planning.staleness import looked_at
@@ -47,10 +47,10 @@ class Settings:
         return Method(self.model, self.layout, self.campaign.grid.block, self.engine)
 
     @property
-    def memory(self) -> Projection:
+    def memory(self) -> MemoryProjection:
         """What a worker takes at most, on a machine like this one: with a GPU, or without."""
         grid, cluster = self.campaign.grid, self.campaign.cluster
-        return projected_memory(
+        return project_memory(
             self.layout,
             self.engine,
             bands=len(self.recipe.bands),
