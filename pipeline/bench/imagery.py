@@ -29,14 +29,13 @@ from pipeline.durable import write_json
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import Tile, Window, union
 from pipeline.model import Model, load
+from pipeline.progress import OnMessage
 from pipeline.sources.catalog.index import index, open_domain
 from pipeline.sources.delivery import names as delivery
 from pipeline.sources.reading.mosaic import Mosaic
 
 T = TypeVar("T")
 P = ParamSpec("P")
-OnMessage = Callable[[str], None]
-"""Called with one line of text after each step."""
 PatchStack = NDArray[np.uint8]
 """uint8 (patch, band, y, x): red, green, blue, near infrared, height in units of 0.2 m."""
 

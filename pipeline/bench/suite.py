@@ -5,12 +5,13 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.bench.imagery import OnMessage, make_imagery
+from pipeline.bench.imagery import make_imagery
 from pipeline.bench.measurements import engines, feed, gpu, halo, quantize
 from pipeline.bench.measurements import run as mapping
 from pipeline.bench.report import BenchReport
 from pipeline.bench.scale import FULL, QUICK, BenchScale
 from pipeline.errors import ConfigError
+from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import record
 
 MEASUREMENTS: Mapping[str, Callable[..., BenchReport]] = {

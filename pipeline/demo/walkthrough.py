@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from pipeline.evaluation.seams import total
 from pipeline.grid import Tile
 from pipeline.products.assessment.edge_changes import Seams
 from pipeline.products.national.zarr_store import open_national
+from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
@@ -42,9 +42,6 @@ _GRID = {"tile": 1000, "block": 500, "core": 250, "halo": 96, "window": 480}
 """Two cores along a block and two blocks along a tile, so that there are edges of every kind."""
 _PREVIEW_STEP = 4
 """The preview shows every fourth pixel."""
-
-OnMessage = Callable[[str], None]
-"""Called with one line of text after each step."""
 
 
 @dataclass(frozen=True)

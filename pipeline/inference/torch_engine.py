@@ -61,7 +61,7 @@ class TorchPredictor:
         if precision == "fp16" and self._device.type == "cpu":
             raise EngineError("fp16 needs a CUDA device, and this process finds none; use fp32 or bf16")
         graph = MapGraph(model).to(self._device)
-        self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch missing it
+        self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         if compiled:
             _check_compiler(self._device)
             self._graph = torch.compile(self._graph)

@@ -32,7 +32,7 @@ def optimize_for_inference(network: nn.Module, recipe: Recipe) -> nn.Module:
         A network that maps (n, band, y, x), whose sides are multiples of the stride, to float32 (n, class, y, x).
     """
     network = fold_batchnorms(network, recipe)
-    _merge_upsampling_convolution(network, recipe)
+    _merge_upsampling(network, recipe)
     live = [value - 1 for value in recipe.live]
     head = getattr(network, "segmentation_head", None)
     if isinstance(head, nn.Sequential) and type(head[0]) is nn.Conv2d and all(map(_is_channelwise, list(head)[1:])):
@@ -119,7 +119,7 @@ def _upsampling_convolution(weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv
     return made
 
 
-def _merge_upsampling_convolution(network: nn.Module, recipe: Recipe) -> None:
+def _merge_upsampling(network: nn.Module, recipe: Recipe) -> None:
     """Replaces, in place, the blocks of an smp U-Net decoder that upsample by 2; other networks do not change.
 
     The inputs of the blocks are recorded in a forward of one small image.

@@ -6,7 +6,6 @@ Each epoch ends by writing `checkpoints/last.ckpt`, which is all that a later ca
 import csv
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from pipeline.evaluation.report import Evaluation
 from pipeline.model import build_network
 from pipeline.model.checkpoint import load_tensors
 from pipeline.model.weights import read_weights
+from pipeline.progress import OnMessage
 from pipeline.sources.labels.patches import channel_statistics
 from pipeline.training.dataset import PatchDataset, PatchSampler, Sample, Split, split_patches
 from pipeline.training.export import ExportedFiles, TrainedNetwork, export
@@ -40,9 +40,6 @@ _PANELS = {
     "validation, present classes": ("val_miou", "val_oa"),
     "learning rate": ("learning_rate",),
 }
-
-OnMessage = Callable[[str], None]
-"""Called with one line of text after each step."""
 
 
 @dataclass(frozen=True, eq=False)

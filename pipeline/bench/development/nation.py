@@ -24,12 +24,13 @@ from pipeline.bench.development.synthetic_domains import (
     synthetic_campaign,
     write_domains,
 )
-from pipeline.bench.imagery import Imagery, OnMessage
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, usage_json
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign, GridSection
 from pipeline.domain import Domain
 from pipeline.grid import CRS, PIXELS_PER_M, Tile
+from pipeline.progress import OnMessage
 from pipeline.runs.planning.plan import Totals, make_plan, plan_totals
 from pipeline.sources.delivery.names import Kind
 

@@ -15,7 +15,7 @@ from pipeline.bench.chart import bar_chart
 from pipeline.bench.development.nation import write_sparse_file
 from pipeline.bench.development.rehearsal import rehearsal_campaign
 from pipeline.bench.development.synthetic_domains import DELIVERED_TILE, Footprint, write_domains
-from pipeline.bench.imagery import Imagery, OnMessage
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, usage_json
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign
@@ -23,6 +23,7 @@ from pipeline.domain import Domain
 from pipeline.grid import PIXELS_PER_M, Layout, Tile
 from pipeline.products.tile.seal import seal
 from pipeline.products.tile.stac_item import Provenance
+from pipeline.progress import OnMessage
 from pipeline.runs.publishing.publish import publish
 
 NAME = "publish"

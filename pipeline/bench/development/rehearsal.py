@@ -16,13 +16,14 @@ import rasterio
 
 from pipeline.bench.chart import Line, line_chart
 from pipeline.bench.development.synthetic_domains import DELIVERED_TILE, Footprint, synthetic_campaign, write_domains
-from pipeline.bench.imagery import Imagery, OnMessage
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, resident_bytes, usage_json
 from pipeline.bench.measurements.feed import ConstantPredictor
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign, GridSection
 from pipeline.errors import ProductError
 from pipeline.grid import CRS, Layout, Tile
+from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import RunStarted, TileEnded
 from pipeline.runs.mapping.run import run as run_plan
 from pipeline.runs.planning.plan import make_plan, plan_totals

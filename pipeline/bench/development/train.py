@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.bench.imagery import Imagery, OnMessage
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.report import BenchReport
 from pipeline.config import Recipe
 from pipeline.demo.country import Country, DeliveredDomain, make_country
@@ -14,6 +14,7 @@ from pipeline.demo.landscape import CLASSES
 from pipeline.demo.network import DECODER_CHANNELS, ENCODER
 from pipeline.grid import PIXELS_PER_M
 from pipeline.model.saving import save_recipe
+from pipeline.progress import OnMessage
 from pipeline.runs.accuracy.evaluate import evaluate_set
 from pipeline.runs.accuracy.temperature import calibrate
 from pipeline.sources.catalog.index import index

@@ -7,11 +7,12 @@ from typing import Any
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.forward import agreement, class_maps, forward_seconds, window_image
 from pipeline.bench.gemm import cpu_gemms, network_flops
-from pipeline.bench.imagery import Imagery, OnMessage
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import cores
 from pipeline.bench.report import BenchReport
 from pipeline.inference import Engine, predictor_for
 from pipeline.inference.torch_engine import cuda_devices
+from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import Measured
 
 NAME = "engines"

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bench.chart import bar_chart
-from pipeline.bench.imagery import Imagery, OnMessage
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, set_gdal_cache, usage_json
 from pipeline.bench.report import BenchReport
 from pipeline.bench.stages_alone import FileWindow, decode_alone
 from pipeline.config import ClusterSection
 from pipeline.grid import Layout, Window
 from pipeline.inference.halo import map_block
+from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import Measured
 from pipeline.sources.domain_inputs import DomainInputs
 from pipeline.sources.reading.mosaic import Mosaic

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.forward import agreement, class_maps, window_image
 from pipeline.bench.gemm import device_gemm, network_flops
-from pipeline.bench.imagery import Imagery, OnMessage
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.measurements.feed import all_blocks, decode_imagery
 from pipeline.bench.report import BenchReport
 from pipeline.config import Precision
@@ -22,6 +22,7 @@ from pipeline.errors import EngineError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.inference import Engine, on_gpu, predictor_for
 from pipeline.inference.torch_engine import LANES, cuda_devices
+from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import Measured
 
 NAME = "gpu"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bench.chart import Line, line_chart
-from pipeline.bench.imagery import Imagery, OnMessage, mirrored
+from pipeline.bench.imagery import Imagery, mirrored
 from pipeline.bench.machine import available_memory, cores
 from pipeline.bench.report import BenchReport
 from pipeline.errors import ConfigError
@@ -22,6 +22,7 @@ from pipeline.inference import Engine, Predictor, predictor_for
 from pipeline.inference.array_source import ArraySource
 from pipeline.inference.halo import map_block, read_reflected
 from pipeline.inference.memory_projection import window_bytes
+from pipeline.progress import OnMessage
 
 NAME = "halo"
 _ENGINE = Engine("openvino", "fp32")

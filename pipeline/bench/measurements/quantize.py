@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.bench.chart import Line, line_chart
-from pipeline.bench.imagery import Imagery, OnMessage, PatchStack
+from pipeline.bench.imagery import Imagery, PatchStack
 from pipeline.bench.machine import cores
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign
 from pipeline.inference.post_training_quantization import SCHEMES, Scheme, quantize_graph, save_quantized
 from pipeline.inference.quantized_model import Quantized
+from pipeline.progress import OnMessage
 from pipeline.runs.quantization.tradeoff import Point, as_figures, frontier, kept, of_campaign, of_patches
 
 NAME = "quantize"

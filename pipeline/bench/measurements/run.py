@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.engine_choices import FP32, EngineChoice
 from pipeline.bench.forward import forward_seconds, window_image
-from pipeline.bench.imagery import Imagery, OnMessage, mirrored
+from pipeline.bench.imagery import Imagery, mirrored
 from pipeline.bench.machine import Usage, cores, measure, usage_json
 from pipeline.bench.measurements.feed import all_blocks, decode_imagery
 from pipeline.bench.measurements.quantize import quantize_on_left_halves, right_halves
@@ -22,6 +22,7 @@ from pipeline.config import Campaign
 from pipeline.demo.delivery_writer import write_raster
 from pipeline.grid import Window
 from pipeline.inference import Engine, predictor_for
+from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run as run_plan
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.planning.throughput import Measured

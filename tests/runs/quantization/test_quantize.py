@@ -237,7 +237,7 @@ def test_what_does_not_fit_is_refused_by_name(model: Model, xml: Path, tmp_path:
     refused("was made from weights of SHA-256", of=exact_model())
     other = model.recipe.model_copy(update={"height_step_m": 0.5})
     refused("another recipe", of=Model(model.network, other, model.weights_hash))
-    refused("wants a quantised network", given=None)
+    refused("needs a quantized network", given=None)
     refused(r"missing\.xml: expected a quantised network's file", given=tmp_path / "missing.xml")
     shutil.copy(xml, tmp_path / "alone.xml")
     refused(r"alone\.bin: expected a quantised network's file", given=tmp_path / "alone.xml")
@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_refused_by_name(model: Model, xml: Path, tmp_path:
     refused("does not say which weights", given=tmp_path / "alone.xml")
     (tmp_path / "alone.xml").write_text("not at all")
     refused("is no XML", given=tmp_path / "alone.xml")
-    with pytest.raises(EngineError, match="wants engine openvino, got torch"):
+    with pytest.raises(EngineError, match="needs engine openvino, got torch"):
         resolve_engine("torch", precision="int8", quantized=xml, model=model)
 
 
