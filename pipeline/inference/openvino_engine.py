@@ -32,9 +32,9 @@ class OpenVinoPredictor:
     """Runs the graph compiled by OpenVINO for each shape of window, one window after the other.
 
     The same window gives the same bytes if processor, libraries and `threads` are the same, whatever the batch, the
-    order of windows, the threads that call, or a second compilation. On another processor or with another number of
-    threads, OpenVINO may add products in another order, in fp32 and bf16, and the last bits of a logit may differ. Then
-    confidences may differ by 1, and classes in pixels where two logits are almost equal.
+    order of windows, the threads that call, or a second compilation. On another processor, or with another number of
+    threads, OpenVINO may add products in another order, so the last bits of logits differ. In fp32 a few confidences
+    then differ by 1, and classes only where two logits are almost equal. In bf16 single pixels may differ by more.
     """
 
     def __init__(

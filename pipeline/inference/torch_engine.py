@@ -51,8 +51,9 @@ class TorchPredictor:
     do nothing, and the same calls run one after the other.
 
     The same batch gives the same bytes if processor, libraries and threads are the same. On another processor, with
-    another number of threads or with the windows in other batches, the last bits of a logit may differ. Then
-    confidences may differ by 1, and classes in pixels where two logits are almost equal.
+    another number of threads or with the windows in other batches, torch may add products in another order, so the last
+    bits of logits differ. In fp32 a few confidences then differ by 1, and classes only where two logits are almost
+    equal. In bf16 single pixels may differ by more.
     """
 
     def __init__(self, model: Model, *, precision: str = "fp32", compiled: bool = False) -> None:
