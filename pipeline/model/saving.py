@@ -13,7 +13,7 @@ from pipeline.model.checkpoint import FLAIR_PREFIX, LOSS_PREFIX
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], *, class_weights: torch.Tensor | None = None) -> None:
-    """Writes a `.pth` with the names of FLAIR-INC files, which `load` reads.
+    """Writes a `.pth` with the names of FLAIR-INC files, which `load` reads; the same tensors give the same bytes.
 
     Args:
         path: of the file.
@@ -26,8 +26,9 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], *, class_weigh
     named = OrderedDict((FLAIR_PREFIX + name, tensor) for name, tensor in tensors.items())
     if class_weights is not None:
         named[f"{LOSS_PREFIX}weight"] = class_weights
-    with replacing(path) as temporary:
-        torch.save(OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in named.items()), temporary)
+    # Into an open file: given a path, torch writes its name, here a random one, into the archive.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in named.items()), file)
 
 
 def save_recipe(path: Path, recipe: Recipe) -> None:

@@ -60,9 +60,8 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     settings = FitSettings(steps=3, batch=2, crop=64)
     same = [fit([_tile(0)], tmp_path / n, seed=7, settings=settings, threads=1) for n in "ab"]
     other = fit([_tile(0)], tmp_path / "c", seed=8, settings=settings, threads=1)
-    a, b, c = (torch.load(f.weights, weights_only=True) for f in (*same, other))
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert any(not torch.equal(a[key], c[key]) for key in a)
+    assert same[0].weights.read_bytes() == same[1].weights.read_bytes()
+    assert same[0].weights.read_bytes() != other.weights.read_bytes()
 
 
 def test_missing_or_unfit_tiles_are_refused(tmp_path: Path) -> None:
