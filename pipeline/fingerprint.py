@@ -1,8 +1,8 @@
-"""What a result depends on, as one short hash.
+"""Fingerprints: one short hash of everything that a result depends on.
 
-A tile's fingerprint covers everything that its bytes depend on: weights, recipe, window layout,
-engine and precision, `PRODUCT_VERSION` and the input files behind the tile. Package versions, driver
-and device are provenance, not fingerprint: an upgrade must not remap a country.
+A tile's fingerprint covers weights, recipe, window layout, engine and precision, `PRODUCT_VERSION` and the input files
+of the tile. Versions of packages, the driver and the device are not part of it but provenance: an upgrade must not map
+a country again.
 """
 
 import hashlib
@@ -12,24 +12,23 @@ from pathlib import Path
 from typing import Any
 
 PRODUCT_VERSION = 3
-"""Raised by hand when the same inputs give other bytes: every tile is then remapped."""
+"""Raise it when the same inputs give other bytes; all tiles are then mapped again."""
 
 _SAMPLES = 16
 _SAMPLE_BYTES = 65_536
 
 
 def digest(parts: Any) -> str:
-    """32 hexadecimal digits (BLAKE2b, 128 bit) of a JSON-able value, whatever the order of its keys."""
+    """BLAKE2b hash of a JSON value, whatever the order of its keys: 32 hexadecimal digits (128 bits)."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def file_signature(path: Path) -> str:
-    """A cheap identity of a large file's content: its size and 16 evenly spaced samples of 64 KiB.
+    """Signature of a large file's content: a hash of its size and of 16 evenly spaced samples of 64 KiB.
 
-    It follows the bytes, not the date or the place, so a copied delivery remaps nothing. A compressed
-    raster that is made anew changes throughout, so the samples see it; a hand that edits single bytes
-    in place between samples is not seen.
+    It does not depend on dates or paths, so a copied delivery is not mapped again. A compressed raster that is written
+    again changes throughout, so its samples change. Single bytes edited in place between the samples go unnoticed.
 
     Raises:
         OSError: the file cannot be read.
@@ -45,7 +44,7 @@ def file_signature(path: Path) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a whole file, 64 hexadecimal digits.
+    """SHA-256 of a whole file: 64 hexadecimal digits.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,9 +1,9 @@
-"""The lattice, and tiles, blocks and windows on it: integers in, integers out.
+"""The lattice, and tiles, blocks and windows on it, all in integers.
 
-The lattice is the national 0.20 m pixel grid in EPSG:2154. Column c covers x from c / 5 to (c + 1) / 5
-metres; row r covers y from -r / 5 down to -(r + 1) / 5. Rows grow southwards, as in an image, and are
-negative in France; nothing depends on their sign. The phase origin of the windows is (0, 0). A territory overseas
-has a lattice of its own in the UTM zone of its deliveries: the same integers in metres of another CRS.
+The lattice is the national 0.20 m pixel grid in EPSG:2154. Column c covers x from c / 5 to (c + 1) / 5 metres. Row r
+covers y from -r / 5 down to -(r + 1) / 5. Rows increase southwards, as in an image, and are negative in France; nothing
+depends on their sign. Windows are aligned to multiples of the stride from (0, 0). A territory overseas has its own
+lattice in the UTM zone of its deliveries, with the same integers in metres of that CRS.
 """
 
 import math
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pipeline.errors import ConfigError, GridError
 
 CRS = "EPSG:2154"
-"""Of the national lattice."""
+"""CRS of the national lattice."""
 PIXELS_PER_M = 5
 """The lattice's resolution as an integer: 0.20 m."""
 RESOLUTION_M = 1 / PIXELS_PER_M
@@ -28,40 +28,45 @@ _TILE_NAME = re.compile(r"([0-9]{4,6})-([0-9]{4,6})")
 class Window:
     """A rectangle of pixels: rows [row, row + height), columns [col, col + width).
 
-    On the lattice unless the place says otherwise (an array's own corner for `predict` of a raster).
+    Rows and columns are those of the lattice, except where a docstring says otherwise: `predict` of an array counts
+    from the array's corner.
+
+    Example:
+        >>> Window(0, 0, 100, 100).intersect(Window(50, 60, 100, 100))
+        Window(row=50, col=60, height=50, width=40)
     """
 
     row: int
-    """First row (northmost)."""
+    """First row, the northernmost."""
     col: int
-    """First column (westmost)."""
+    """First column, the westernmost."""
     height: int
-    """Rows."""
+    """Number of rows."""
     width: int
-    """Columns."""
+    """Number of columns."""
 
     def __post_init__(self) -> None:
         if self.height < 0 or self.width < 0:
-            raise GridError(f"a window has height and width of at least 0; got {self!r}")
+            raise GridError(f"a window needs a height and a width of at least 0; got {self!r}")
 
     @classmethod
     def from_edges(cls, top: int, left: int, bottom: int, right: int) -> "Window":
-        """Rows [top, bottom), columns [left, right); empty where an edge passes its opposite."""
+        """Rows [top, bottom), columns [left, right); empty if top exceeds bottom or left exceeds right."""
         return cls(top, left, max(0, bottom - top), max(0, right - left))
 
     @classmethod
     def from_bounds(cls, bounds: tuple[float, float, float, float]) -> "Window":
-        """The lattice window of (left, bottom, right, top) in metres.
+        """The lattice window of bounds (left, bottom, right, top) in metres.
 
         Raises:
-            GridError: an edge more than 1 mm off the lattice.
+            GridError: an edge is more than 1 mm off the lattice.
         """
         scaled = [b * PIXELS_PER_M for b in bounds]
         left, bottom, right, top = (round(s) for s in scaled)
         off = max(abs(s - round(s)) for s in scaled) / PIXELS_PER_M
         if off > 0.001:
             raise GridError(
-                f"bounds {bounds} are {off:.4f} m off the 0.20 m lattice; expected corners at multiples of 0.2 m"
+                f"bounds {bounds} are {off:.4f} m off the 0.20 m lattice: expected corners at multiples of 0.2 m"
             )
         return cls.from_edges(-top, left, -bottom, right)
 
@@ -93,12 +98,12 @@ class Window:
 
     @property
     def transform(self) -> Affine6:
-        """The six affine coefficients (a, b, c, d, e, f) of the window's raster in the lattice's CRS."""
+        """Affine coefficients (a, b, c, d, e, f) of a raster over the window, in the lattice's CRS."""
         left, _, _, top = self.bounds
         return (RESOLUTION_M, 0.0, left, 0.0, -RESOLUTION_M, top)
 
     def intersect(self, other: "Window") -> "Window":
-        """What both cover; height or width 0 where they do not meet."""
+        """The part that both cover; its height or width is 0 if they do not meet."""
         return Window.from_edges(
             max(self.row, other.row),
             max(self.col, other.col),
@@ -107,7 +112,7 @@ class Window:
         )
 
     def contains(self, other: "Window") -> bool:
-        """True where `other` lies wholly inside."""
+        """True if `other` lies wholly inside."""
         return (
             self.row <= other.row
             and self.col <= other.col
@@ -116,7 +121,7 @@ class Window:
         )
 
     def grow(self, rows: int, cols: int | None = None) -> "Window":
-        """The window with `rows` more above and below and `cols` (by default as many) left and right."""
+        """The window with `rows` more above and below, and `cols` more left and right (by default as many)."""
         cols = rows if cols is None else cols
         return Window.from_edges(self.row - rows, self.col - cols, self.bottom + rows, self.right + cols)
 
@@ -146,7 +151,7 @@ class Window:
 
 
 def union(windows: list[Window]) -> Window:
-    """The smallest window that covers all of `windows` (at least one)."""
+    """The smallest window that covers all of `windows`, of which there is at least one."""
     return Window.from_edges(
         min(w.row for w in windows),
         min(w.col for w in windows),
@@ -157,139 +162,153 @@ def union(windows: list[Window]) -> Window:
 
 @dataclass(frozen=True, order=True)
 class Tile:
-    """The unit that is sealed, resumed, published and delivered, named by its NORTH-WEST corner.
+    """The unit that is delivered, sealed, resumed and published, named by its NORTH-WEST corner.
 
-    `name` is `xxxx-yyyy` in km as IGN does it; a tile that is no whole number of kilometres is named in
-    hectometres (five digits) or decametres (six digits).
+    Tiles of whole kilometres are named in km, `xxxx-yyyy`, as IGN names them. Others are named in hectometres (five
+    digits) or decametres (six digits).
+
+    Example:
+        >>> Tile.named("0595-6890", 25_000).window.bounds
+        (595000.0, 6885000.0, 600000.0, 6890000.0)
     """
 
     name: str
-    """`0595-6890`: x 595 km is the west edge, y 6890 km the NORTH edge."""
+    """`0595-6890`: x = 595 km is the west edge, y = 6890 km the NORTH edge."""
     window: Window
-    """The tile on the lattice."""
+    """The tile's pixels on the lattice."""
 
     @classmethod
     def at(cls, row: int, col: int, size: int) -> "Tile":
         """The tile of `size` pixels whose north-west corner is (row, col).
 
         Raises:
-            GridError: the corner is on no multiple of the name's unit.
+            GridError: the corner does not lie on a multiple of the unit of tile names.
         """
         unit, digits = _name_unit(size)
         if row % unit or col % unit:
-            raise GridError(f"({row}, {col}) is no multiple of {unit} px, so no tile of {size} px starts there")
+            raise GridError(f"no tile of {size} px starts at ({row}, {col}): expected multiples of {unit} px")
         name = f"{col // unit:0{digits}d}-{-row // unit:0{digits}d}"
         return cls(name, Window(row, col, size, size))
 
     @classmethod
     def named(cls, name: str, size: int) -> "Tile":
-        """The tile of `size` pixels of this name; `0595-6890` at 25 000 px is x 595..600, y 6885..6890 km.
+        """The tile of `size` pixels with this name.
 
         Raises:
-            GridError: not a tile name, or one in another unit than a tile of `size` has.
+            GridError: not a tile name, or not in the unit for tiles of `size`.
         """
         unit, digits = _name_unit(size)
         match = _TILE_NAME.fullmatch(name)
         if not match or any(len(g) != digits for g in match.groups()):
             raise GridError(
-                f"{name!r} is no name of a tile of {size} px: expected the north-west corner as "
+                f"{name!r} is not a name of a tile of {size} px: expected its north-west corner as "
                 f"x-y of {digits} digits each, in units of {unit // PIXELS_PER_M} m, such as "
-                f"{'0595-6890' if digits == 4 else '05950-68900' if digits == 5 else '059500-689000'}; "
-                "tiles of another size are indexed with `--tile-m`"
+                f"{'0595-6890' if digits == 4 else '05950-68900' if digits == 5 else '059500-689000'}. "
+                "Index tiles of another size with `--tile-m`"
             )
         x, y = (int(g) for g in match.groups())
         return cls(name, Window(-y * unit, x * unit, size, size))
 
 
 def _name_unit(size: int) -> tuple[int, int]:
-    """(pixels, digits) of the unit in which tiles of `size` pixels are named."""
+    """The unit of the names of tiles of `size` pixels: its pixels and its digits."""
     for unit_m, digits in ((1000, 4), (100, 5), (10, 6)):
         unit = unit_m * PIXELS_PER_M
         if size % unit == 0:
             return unit, digits
-    raise GridError(f"a tile has a multiple of 10 m = 50 px a side; got {size} px")
+    raise GridError(f"the side of a tile must be a multiple of 50 px = 10 m; got {size} px")
+
+
+def _smallest_window(core: int, halo: int, stride: int) -> int:
+    # Cores start at multiples of gcd(core, stride), so rounding down adds at most stride - gcd.
+    starts = range(0, stride, math.gcd(core, stride))
+    lead = max((start - halo) % stride for start in starts)
+    return -(-(core + 2 * halo + lead) // stride) * stride
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How blocks are cut into windows: the sizes in pixels that must fit each other.
+    """How blocks are cut into windows: sizes in pixels that must fit each other.
 
-    A window's read start is its core's start minus the halo, rounded down to a multiple of the stride
-    from the phase origin; its size is `window` for a full core and the next multiple of the stride that
-    keeps the halo for a smaller one at a ragged edge.
+    The read of a window starts at its core's start minus the halo, rounded down to a multiple of the stride. For a full
+    core its size is `window`. For a smaller core at a ragged edge it is the smallest multiple of the stride that
+    contains core and halo.
     """
 
     core: int = 2500
-    """Pixels of a window that are kept, a side; divides the block."""
+    """Side of the part of a window that is kept; divides the block."""
     halo: int = 160
-    """Pixels around the core that the network sees and that are thrown away, at least."""
+    """Least width of the margin around the core, which the network sees and the map drops."""
     window: int = 2848
-    """What the network sees at once, a side; a multiple of the stride."""
+    """Side of the image that the network sees at once; a multiple of the stride."""
     stride: int = 32
-    """The network's stride: it commutes only with shifts of this many pixels."""
+    """The network's stride: only shifts by multiples of it shift the map alike."""
 
     def __post_init__(self) -> None:
         if self.core < 1 or self.halo < 0 or self.stride < 1:
             raise ConfigError(
-                f"core and stride are at least 1 px and halo at least 0; got core {self.core}, "
+                f"core and stride must be at least 1 px and halo at least 0; got core {self.core}, "
                 f"stride {self.stride}, halo {self.halo}"
             )
         if self.window % self.stride:
             lower = self.window // self.stride * self.stride
             raise ConfigError(
-                f"window {self.window} px is not a multiple of the network's stride {self.stride}; "
+                f"window {self.window} px is not a multiple of the network's stride {self.stride}: "
                 f"use {lower} or {lower + self.stride}"
             )
         if self.window < self.smallest_window:
             raise ConfigError(
                 f"window {self.window} px is too small for core {self.core} + 2 × halo {self.halo}: aligned to the "
-                f"stride {self.stride} it needs {self.smallest_window} px; enlarge the window or lessen core or halo"
+                f"stride {self.stride} it needs {self.smallest_window} px. Use a larger window, or a smaller core or "
+                "halo"
             )
 
     @classmethod
-    def fitted(cls, window: int, halo: int, stride: int = 32) -> "Layout":
-        """The layout of this window and halo with the largest core that is a multiple of the stride.
+    def for_core(cls, core: int, halo: int, stride: int = 32) -> "Layout":
+        """The layout with this core and halo, and the smallest window that contains them."""
+        return cls(core, halo, _smallest_window(core, halo, stride), stride)
+
+    @classmethod
+    def for_window(cls, window: int, halo: int, stride: int = 32) -> "Layout":
+        """The layout with this window and halo, and the largest core that is a multiple of the stride.
 
         Raises:
-            ConfigError: the window is no multiple of the stride, or leaves no core.
+            ConfigError: the window is not a multiple of the stride, or leaves no core.
         """
         padded_halo = -(-halo // stride) * stride
         core = (window - 2 * padded_halo) // stride * stride
         if window % stride == 0 and core < stride:
             raise ConfigError(
-                f"window {window} px leaves no core with halo {halo} on each side at stride {stride}; "
+                f"window {window} px leaves no core between halos of {halo} px at stride {stride}: "
                 f"use a window of at least {2 * padded_halo + stride} px"
             )
         return cls(core=max(core, 1), halo=halo, window=window, stride=stride)
 
     @property
     def smallest_window(self) -> int:
-        """The least window that keeps core and halo wherever a core may start."""
-        # Cores start at multiples of gcd(core, stride); rounding down then loses at most stride - gcd.
-        step = math.gcd(self.core, self.stride)
-        lead = max((s - self.halo) % self.stride for s in range(0, self.stride, step))
-        return -(-(self.core + 2 * self.halo + lead) // self.stride) * self.stride
+        """The smallest window that contains core and halo wherever a core may start."""
+        return _smallest_window(self.core, self.halo, self.stride)
 
     @property
     def overlap_factor(self) -> float:
-        """Pixels computed for each that is kept, of full windows."""
+        """Pixels that full windows compute for each pixel that they keep."""
         return (self.window / self.core) ** 2
 
     @property
     def reach(self) -> int:
-        """The most pixels beyond a block that its windows read, on any side."""
+        """The largest distance beyond a block's edge at which its windows read, in pixels."""
         return self.window - self.core
 
     def check_block(self, block: int, tile: int) -> None:
-        """Raises ConfigError unless core divides block and block divides tile."""
+        """Checks that core divides block and block divides tile; raises ConfigError otherwise."""
         if block % self.core or tile % block:
             raise ConfigError(
-                f"each size must divide the next: core {self.core}, block {block}, tile {tile} px "
+                f"each of these sizes must divide the next: core {self.core}, block {block}, tile {tile} px "
                 f"(block / core = {block / self.core:.3f}, tile / block = {tile / block:.3f})"
             )
 
     def read_of(self, core: Window) -> Window:
-        """The window that the network sees for `core`: aligned, halo kept, may pass the domain's edge."""
+        """The aligned window that contains `core` and its halo; it may extend beyond the domain's edge."""
         top = (core.row - self.halo) // self.stride * self.stride
         left = (core.col - self.halo) // self.stride * self.stride
         return Window(
@@ -302,12 +321,12 @@ class Layout:
         return -(-(core_end + self.halo - start) // self.stride) * self.stride
 
     def windows_of(self, block: Window) -> list[tuple[Window, Window]]:
-        """The (core, read) pairs of a block, row by row; the cores cover the block exactly once."""
+        """Pairs (core, read) of a block's windows, row by row; the cores cover the block exactly once."""
         return [(core, self.read_of(core)) for core in block.split(self.core)]
 
     def read_of_block(self, block: Window) -> Window:
-        """The one rectangle that holds the reads of all of a block's windows."""
-        # Rows of reads depend on the rows of cores alone, and columns likewise: one column and one row tell all.
+        """The rectangle that contains the reads of all windows of a block."""
+        # A read's rows depend only on its core's rows, and its columns likewise, so one column and one row are enough.
         column = Window(block.row, block.col, block.height, min(self.core, block.width))
         row = Window(block.row, block.col, min(self.core, block.height), block.width)
         return union([self.read_of(core) for strip in (column, row) for core in strip.split(self.core)])

@@ -1,13 +1,13 @@
-"""Layers, classes, names and colours: the only copy.
+"""Layers and classes with their names and colours, and the numbers of the classes in other nomenclatures.
 
-FLAIR values are 1..19 in masks and in our products; 0 is no data. The network's index of a class is
-its value minus one. Names and colours are those of the FLAIR-INC model cards. IGN's other products
-number the same classes their own ways: `CROSSWALK` is the one table between them.
+FLAIR values are 1..19 in masks and in products, and 0 is nodata. The network's index of a class is its value minus one.
+Names and colours are those of the FLAIR-INC model cards. IGN's other products have other numbers for the same classes;
+`CROSSWALK` converts between them.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from pipeline.errors import ConfigError
 
@@ -15,7 +15,7 @@ NODATA = 0
 
 Layer = Literal["landcover", "confidence"]
 LAYERS: tuple[Layer, Layer] = ("landcover", "confidence")
-"""What is mapped, in the order of every stacked (layer, y, x) array."""
+"""The layers of a map, in the order of every stacked array (layer, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class LandCover:
 
     @property
     def slug(self) -> str:
-        """The name as one word, as CF's `flag_meanings` wants it."""
+        """The name as one word, for CF's `flag_meanings`."""
         return self.name.replace(" ", "_")
 
 
@@ -61,7 +61,6 @@ FLAIR = (
 
 BY_VALUE = {c.value: c for c in FLAIR}
 
-
 GROUPS: dict[str, tuple[int, ...]] = {
     "sealed": (1, 3),
     "bare ground": (2, 4),
@@ -70,14 +69,18 @@ GROUPS: dict[str, tuple[int, ...]] = {
     "farmland": (9, 11, 12, 18),
     "open vegetation": (10,),
 }
-"""Groups that people ask for, by name → FLAIR values; no class is in two of them, and snow and other are in none."""
+"""Groups of classes: name → FLAIR values. No class is in two groups, and snow and other are in none."""
 
 
 def members(name: str | int) -> tuple[int, ...]:
-    """The FLAIR values that a question means: those of a group, or of a class by its name, slug or value.
+    """The FLAIR values of a group by its name, or of a class by its name, slug or value.
 
     Raises:
-        ConfigError: neither a group nor a class.
+        ConfigError: there is no such group or class.
+
+    Example:
+        >>> members("sealed"), members("bare soil")
+        ((1, 3), (4,))
     """
     if isinstance(name, int) and name in BY_VALUE:
         return (name,)
@@ -96,18 +99,17 @@ def classes(values: Iterable[int]) -> tuple[LandCover, ...]:
     """The classes of these FLAIR values, in the order of the values.
 
     Raises:
-        KeyError: for a value that is not 1..19.
+        KeyError: a value is not 1..19.
     """
     return tuple(BY_VALUE[v] for v in values)
 
 
 def colormap() -> dict[int, tuple[int, int, int, int]]:
-    """Value → RGBA for a raster's palette: every class opaque, no data transparent."""
+    """Palette of a raster: value → RGBA, with opaque classes and transparent nodata."""
     return {NODATA: (0, 0, 0, 0)} | {c.value: (*c.rgb, 255) for c in FLAIR}
 
 
 Nomenclature = Literal["flair19", "flair15", "flair12", "cosia", "flair-hub"]
-NOMENCLATURES: tuple[Nomenclature, ...] = get_args(Nomenclature)
 
 CROSSWALK: dict[int, tuple[int | None, int]] = {
     1: (1, 0),
@@ -130,41 +132,17 @@ CROSSWALK: dict[int, tuple[int | None, int]] = {
     18: (15, 1),
     19: (None, 18),
 }
-"""FLAIR value → (CoSIA's `numero` 1..15, None where it has no such class; FLAIR-HUB's index 0..18)."""
+"""FLAIR value → (CoSIA's `numero` 1..15 or None, FLAIR-HUB's index 0..18)."""
 
 _TWELVE = tuple(range(1, 13))
 _FIFTEEN = (*_TWELVE, 13, 14, 18)
 
 
 def to_flair(nomenclature: Nomenclature) -> dict[int, int]:
-    """A nomenclature's numbers → FLAIR values; all its classes are FLAIR's."""
+    """A nomenclature's numbers → FLAIR values; all its classes are among FLAIR's."""
     if nomenclature == "cosia":
         return {cosia: value for value, (cosia, _) in CROSSWALK.items() if cosia is not None}
     if nomenclature == "flair-hub":
         return {hub: value for value, (_, hub) in CROSSWALK.items()}
     kept = {"flair12": _TWELVE, "flair15": _FIFTEEN, "flair19": tuple(BY_VALUE)}[nomenclature]
     return {value: value for value in kept}
-
-
-@dataclass(frozen=True)
-class Crosswalk:
-    """From one nomenclature's numbers to another's."""
-
-    source: Nomenclature
-    target: Nomenclature
-
-    @property
-    def table(self) -> dict[int, int]:
-        """Source number → target number, of the classes that both have."""
-        back = {value: number for number, value in to_flair(self.target).items()}
-        return {number: back[value] for number, value in to_flair(self.source).items() if value in back}
-
-    @property
-    def lost(self) -> tuple[int, ...]:
-        """Source numbers whose class the target does not have: they become no data in a comparison."""
-        return tuple(sorted(to_flair(self.source).keys() - self.table.keys()))
-
-    @property
-    def lossy(self) -> bool:
-        """True where classes are lost on the way."""
-        return bool(self.lost)

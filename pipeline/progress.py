@@ -1,7 +1,7 @@
 """Progress of long work: functions report steps to a `Progress`, and a `ProgressBar` shows them to a person."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Literal, TypeVar
@@ -22,6 +22,8 @@ from rich.text import Text
 
 Step = TypeVar("Step")
 Unit = Literal["steps", "bytes"]
+OnMessage = Callable[[str], None]
+"""A callback that gets one line of text after each step of long work."""
 
 SHORT_S = 2.0
 """Seconds. Calls that are usually shorter show a progress bar only after this time."""

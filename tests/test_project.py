@@ -17,7 +17,7 @@ import pipeline
 from docs.builder.commands import command_options
 from pipeline.cli import app
 from pipeline.config import config_folder, load_campaign, load_recipe
-from pipeline.training.run_config import load_training
+from pipeline.training.run_config import load_training_config
 from tests.support.paths import ROOT
 
 TRAIN = ROOT / "slurm" / "train.sbatch"
@@ -153,7 +153,7 @@ def test_the_training_job_starts_a_process_a_gpu_on_every_node(tmp_path: Path) -
 
 
 def test_the_shipped_training_run_is_the_cards_recipe() -> None:
-    run = load_training(ROOT / "configs" / "training" / "flair-inc_rgbie_12cl.yaml")
+    run = load_training_config(ROOT / "configs" / "training" / "flair-inc_rgbie_12cl.yaml")
     assert load_recipe(run.recipe).live == tuple(range(1, 13))
     assert (run.optimizer.name, run.optimizer.learning_rate, run.optimizer.momentum) == ("sgd", 0.02, 0)
     rule = run.plateau

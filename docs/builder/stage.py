@@ -14,7 +14,7 @@ from docs.builder.python_api import python_api
 from docs.builder.settings import settings
 from pipeline.cluster.slurm.site import Site
 from pipeline.config import Campaign, Recipe
-from pipeline.training.run_config import Training
+from pipeline.training.run_config import TrainingConfig
 
 _MARKER = re.compile(r"^<!-- generated: (?P<name>[a-z-]+)(?: (?P<file>\S+))? -->$", re.MULTILINE)
 
@@ -23,7 +23,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "campaign": lambda: settings(Campaign),
     "recipe": lambda: settings(Recipe),
     "cluster": lambda: settings(Site),
-    "training": lambda: settings(Training),
+    "training": lambda: settings(TrainingConfig),
     "python-api": python_api,
     "errors": tables.errors,
     "classes": tables.classes,

@@ -1,1 +1,1 @@
-"""Measurements: each writes figures, raw numbers and a picture. Speeds are ratios taken side by side in one run."""
+"""Benches: each measures this machine and writes figures, raw numbers and a chart; speeds are ratios within one run."""

@@ -1,4 +1,4 @@
-"""What `run` compares: the same campaign on different engines and precisions. fp32 on OpenVINO comes first."""
+"""The ways to map that `run` compares: one campaign in different precisions of OpenVINO."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,29 +8,30 @@ from pipeline.bench.machine import cores
 from pipeline.config import Campaign, Precision
 
 _CACHE_MB = 192
-"""Less than the 225 MB that a tile of 1 km decodes to."""
+"""Less than the 225 MB of pixels in a tile of 1 km, so that one tile fills the cache."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EngineChoice:
     """One way to map the imagery."""
 
     precision: Precision
     quantized: Path | None = None
-    """The network in int8."""
+    """The int8 network, for precision int8."""
     tiles_in_flight: int | None = None
-    """Instead of the campaign's number."""
+    """Replaces the campaign's number."""
 
     @property
     def name(self) -> str:
-        """For people, and the key of the JSON."""
+        """The name in messages and in the JSON."""
         return f"openvino {self.precision}"
 
-    def of(self, campaign: Campaign, products: Path) -> Campaign:
-        """The imagery's campaign on this engine, into a folder of its own.
+    def apply(self, campaign: Campaign, products: Path) -> Campaign:
+        """The campaign with this engine and precision, and another folder for its products.
 
-        A block is a core here: a tile of 1 km has one block of the default size, and reading beside inferring wants
-        several. GDAL's cache is one that a single tile fills, so that memory can be compared between areas.
+        A block has the size of a core here. A tile of 1 km would otherwise be one block, and the next block can be read
+        during inference only if there are several. A single tile fills GDAL's cache, so that memory can be compared
+        between areas.
         """
         cluster = {
             "gdal_cache_mb": _CACHE_MB,
@@ -50,5 +51,5 @@ class Candidate:
         )
 
 
-REFERENCE = Candidate("fp32")
+FP32 = EngineChoice("fp32")
 """The reference of every agreement."""

@@ -1,4 +1,4 @@
-"""The machine's facts, and what a piece of work uses of it: wall time, core-seconds by process, peak memory."""
+"""Facts about the machine, and the resources that a piece of work uses: time, core-seconds, peak memory."""
 
 import os
 import platform
@@ -19,11 +19,11 @@ from pipeline.runs.provenance import software
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _ENGINE_PACKAGES = ("openvino", "nncf")
-"""Extras: their versions are told where they are installed."""
+"""Optional packages; their versions are reported if they are installed."""
 _KIB = 1024
-"""Linux counts memory so."""
+"""The unit of the kernel's tables."""
 
 
 def cores() -> int:
@@ -37,16 +37,16 @@ def available_memory() -> int:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now (`VmRSS`)."""
+    """Resident memory of this process now (`VmRSS`)."""
     return int(_field(Path("/proc/self/status"), "VmRSS").split()[0]) * _KIB
 
 
-def facts() -> dict[str, Any]:
-    """Processor, cores, memory, load and versions, for whoever reads a figure later."""
+def machine_facts() -> dict[str, Any]:
+    """Processor, cores, memory, load and versions, so that a figure can be understood later."""
     flags = _field(Path("/proc/cpuinfo"), "flags").split()
     return {
         "processor": processor(),
-        "flags": [flag for flag in _TELLING_FLAGS if flag in flags],
+        "flags": [flag for flag in _VECTOR_FLAGS if flag in flags],
         "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "available_bytes": available_memory(),
@@ -57,7 +57,7 @@ def facts() -> dict[str, Any]:
 
 
 def _field(path: Path, name: str) -> str:
-    """The value behind `name:` in one of the kernel's tables; empty where it is not there."""
+    """The value after `name:` in one of the kernel's tables; empty if there is none."""
     for line in path.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
@@ -67,54 +67,51 @@ def _field(path: Path, name: str) -> str:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a piece of work used."""
+    """Resources that a piece of work used."""
 
     wall_s: float
     own_core_s: float
-    """User and system time of the process that did it."""
+    """User and system time of the process itself."""
     children_core_s: float
-    """The same of its children that ended meanwhile: a cluster's workers."""
+    """The same for its children that ended meanwhile, such as a cluster's workers."""
     own_peak_bytes: int
-    """Largest resident memory of the process in all its life."""
+    """Largest resident memory of the process since it started."""
     children_peak_bytes: int
-    """Of the largest child that has ended; at least what this process had when it started it, as Linux counts."""
+    """Largest resident memory of a child that has ended. Linux starts the count at its parent's memory at the fork."""
 
     @property
     def core_s(self) -> float:
-        """Of all processes."""
+        """Core-seconds of all processes."""
         return self.own_core_s + self.children_core_s
 
 
 def measure(work: Callable[[], T]) -> tuple[T, Usage]:
-    """Does some work and says what it used; children count when they end within it."""
+    """Does some work and measures what it uses; children count if they end meanwhile."""
     before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     start = time.perf_counter()
     value = work()
     wall = time.perf_counter() - start
     after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     own, children = (a.ru_utime + a.ru_stime - b.ru_utime - b.ru_stime for a, b in zip(after, before, strict=True))
-    # Not `ru_maxrss` of its own: that begins with the memory of the process that started this one.
+    # Not `ru_maxrss`, which starts at the memory of the process that started this one.
     own_peak = int(_field(Path("/proc/self/status"), "VmHWM").split()[0]) * _KIB
     return value, Usage(wall, own, children, own_peak, after[1].ru_maxrss * _KIB)
 
 
-def isolated(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Calls a function of a module in a new process that ends with it: caches are cold, memory is its own.
-
-    Exceptions come back as they were raised.
-    """
+def in_new_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Calls a function in a new process, with cold caches and memory of its own; raises what the function raises."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *args, **kwargs).result()
 
 
 def set_gdal_cache(mb: int) -> None:
-    """GDAL's block cache of this process in MiB, as a cluster's worker gets it; before the first raster is read."""
-    # GDAL reads the variable once, when it first needs a block.
+    """Sets GDAL's block cache for this process, in MiB, as for a worker; call it before the first raster is read."""
+    # GDAL reads the variable once, when it needs its first block.
     os.environ["GDAL_CACHEMAX"] = str(mb)
 
 
 def usage_json(usage: Usage) -> Mapping[str, float]:
-    """Rounded for a report."""
+    """The resources for a report's JSON, rounded."""
     return {
         "wall_s": round(usage.wall_s, 3),
         "own_core_s": round(usage.own_core_s, 3),

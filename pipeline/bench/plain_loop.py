@@ -1,8 +1,8 @@
-"""`baseline`: a plain loop that does what IGN's own command for large rasters does, and nothing better.
+"""The baseline: a plain loop that works as IGN's command for large rasters does.
 
-512 px windows with a margin of 128, of which the middle 256 × 256 is kept; batches of 4 made by two loader
-processes; scaling in float64 on the CPU; PyTorch eager; a softmax of all logits brought back to the host, where its
-argmax is taken. The input is one raster of five bands that was made before, so no JPEG 2000 is decoded here.
+It maps windows of 512 px with a margin of 128 and keeps their middle 256 × 256. Two loader processes make batches of 4,
+scaled in float64 on the CPU. PyTorch runs eagerly, and the softmax of all logits goes back to the host for its argmax.
+The input is a ready raster of five bands, so no JPEG 2000 is decoded here.
 """
 
 from dataclasses import dataclass
@@ -28,20 +28,20 @@ _CORE = WINDOW - 2 * MARGIN
 
 
 @dataclass(frozen=True)
-class Windows(Dataset[tuple[torch.Tensor, int, int]]):
-    """The windows of a raster, scaled."""
+class ScaledWindows(Dataset[tuple[torch.Tensor, int, int]]):
+    """The windows of a square raster, scaled for the network."""
 
     raster: Path
     mean: tuple[float, ...]
     std: tuple[float, ...]
     side: int
-    """Pixels a side of the raster, a multiple of what is kept of a window."""
+    """Side of the raster in pixels, a multiple of the kept middle of a window."""
 
     def __len__(self) -> int:
         return (self.side // _CORE) ** 2
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
-        """(float32 (band, y, x), row, column of the kept part); beyond the raster's edge it is 0."""
+        """A window, float32 (band, y, x) and 0 beyond the raster's edge, with row and column of its kept middle."""
         row, col = (k * _CORE for k in divmod(index, self.side // _CORE))
         place = RasterWindow(col - MARGIN, row - MARGIN, WINDOW, WINDOW)
         with rasterio.open(self.raster) as file:
@@ -51,19 +51,19 @@ class Windows(Dataset[tuple[torch.Tensor, int, int]]):
         return torch.as_tensor(pixels, dtype=torch.float32), row, col
 
 
-def map_as_ign(model: Model, raster: Path, out: Path, *, threads: int, loaders: int = LOADERS) -> Usage:
-    """Maps a square raster whose side is a multiple of 256 px; to be called in a fresh process.
+def map_in_plain_loop(model: Model, raster: Path, out: Path, *, threads: int, loaders: int = LOADERS) -> Usage:
+    """Maps a square raster whose side is a multiple of 256 px; call it in a new process.
 
-    The network is loaded before the clock starts; the COG is written before it stops.
+    The network is loaded before the clock starts, and the COG is written before it stops.
 
     Args:
-        loaders: processes that read and scale, forked; 0 reads in this one.
+        loaders: forked processes that read and scale; with 0 this process does.
     """
     with rasterio.open(raster) as file:
         side, geobox = file.width, GeoBox(file.shape, file.transform, CRS)
     torch.set_num_threads(threads)
     recipe = model.recipe
-    windows = Windows(raster, recipe.mean, recipe.std, side)
+    windows = ScaledWindows(raster, recipe.mean, recipe.std, side)
     context = "fork" if loaders else None
     loader: Any = DataLoader(windows, batch_size=BATCH, num_workers=loaders, multiprocessing_context=context)
 
@@ -79,7 +79,7 @@ def _loop(model: Model, loader: Any, side: int) -> NDArray[np.uint8]:
     classes = np.zeros((side, side), np.uint8)
     for images, rows, cols in loader:
         shares = torch.softmax(model.network(images), dim=1).cpu().numpy()
-        # Its argmax is over all logits; those that the recipe switches off would not be FLAIR classes of the product.
+        # IGN's argmax is over all logits. Here it skips those that the recipe switches off, which no map may contain.
         best = shares[:, [value - 1 for value in model.recipe.live]].argmax(axis=1)
         values = np.asarray(model.recipe.live, np.uint8)[best]
         for value, row, col in zip(values, rows.tolist(), cols.tolist(), strict=True):

@@ -72,8 +72,8 @@ def bench(
         list[str] | None,
         argument(
             "NAME",
-            "What to measure: engines, feed, run, halo, quantize (these five by default), gpu, nation, publish, "
-            "rehearsal, train.",
+            "What to measure: engines, feed, run, halo, quantize (these five by default), gpu; in a checkout also "
+            "nation, publish, rehearsal, train.",
         ),
     ] = None,
     out: Annotated[Path, option("--out FOLDER", "Where results, figures and made-up imagery go.")] = Path(
@@ -94,7 +94,7 @@ def bench(
     """
     from pipeline.bench.suite import run_benches
 
-    run_benches(names or (), out=out, data=data, quick=quick, say=say, full_size=full_size)
+    run_benches(names or (), out=out, data=data, quick=quick, on_message=say, full_size=full_size)
 
 
 @command(app, "landcover demo --out build/demo", group="Try out and measure this machine")
@@ -110,4 +110,4 @@ def demo(
     """
     from pipeline.demo.walkthrough import run_demo
 
-    run_demo(out, say=say)
+    run_demo(out, on_message=say)

@@ -86,15 +86,15 @@ def train(
     After an interruption run the same command again: it resumes from the last epoch.
     """
     from pipeline.training.fit import fit
-    from pipeline.training.run_config import load_training
+    from pipeline.training.run_config import load_training_config
 
     numbers = {name: n for name, n in (("devices", devices), ("nodes", nodes)) if n is not None}
-    run = load_training(config).model_copy(update=numbers)
-    done = fit(run, out, restart=restart, progress_bar=not quiet, say=log.info)
-    if not done.first:
+    run = load_training_config(config).model_copy(update=numbers)
+    done = fit(run, out, restart=restart, progress_bar=not quiet, on_message=log.info)
+    if not done.first_process:
         return
     scores = done.trained.evaluation.scored(done.trained.evaluation.mode)
     say(f"best epoch: {done.trained.epoch} of {done.trained.epochs}, validation loss {done.trained.val_loss:.4f}")
     say(f"overall accuracy {100 * scores['oa']:.2f} %, mIoU {100 * scores['miou']:.2f} %")
-    say(f"weights: {shown(done.exported.weights)}")
-    say(f"model card: {shown(done.exported.card)}")
+    say(f"weights: {shown(done.files.weights)}")
+    say(f"model card: {shown(done.files.card)}")

@@ -1,4 +1,4 @@
-"""A picture of maps side by side, with titles and a legend."""
+"""Draws maps side by side, with titles and a legend."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +13,12 @@ from pipeline.errors import ConfigError
 
 _MARGIN, _TITLE, _LINE, _SWATCH = 16, 34, 26, 18
 _COLUMN = 210
-"""Pixels of a legend entry."""
+"""Width of a legend entry in pixels."""
 _TEXT = (30, 30, 30)
 
 
-def colours_of(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The colours of a class map: (y, x) of FLAIR values → uint8 rgb (y, x, 3); no data is white."""
+def class_colours(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colours a class map: FLAIR values (y, x) → RGB, uint8 (y, x, 3), with nodata in white."""
     table = np.full((256, 3), 255, np.uint8)
     for c in legend.FLAIR:
         table[c.value] = c.rgb
@@ -26,19 +26,19 @@ def colours_of(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def side_by_side(path: Path, panels: Sequence[tuple[str, NDArray[np.uint8]]], legend_values: Sequence[int]) -> None:
-    """Writes a PNG of panels in a row, each below its title, over a legend.
+    """Writes a PNG of panels in a row, with titles above and a legend below.
 
     Args:
-        panels: (title, uint8 rgb (y, x, 3)), all of one shape.
-        legend_values: the FLAIR values to name, with their colours, in this order.
+        panels: (title, RGB as uint8 (y, x, 3)), all of one shape.
+        legend_values: FLAIR values in the legend, in this order.
 
     Raises:
-        ConfigError: no panels, or of different shapes.
+        ConfigError: no panels, or panels of different shapes.
         StorageError: `path` cannot be written.
     """
     shapes = {rgb.shape for _, rgb in panels}
     if len(shapes) != 1:
-        raise ConfigError(f"{path}: expected panels of one shape; got {sorted(shapes)}")
+        raise ConfigError(f"{path}: the panels must have one shape; got {sorted(shapes)}")
     height, width, _ = shapes.pop()
     total = _MARGIN + len(panels) * (width + _MARGIN)
     across = max(1, (total - 2 * _MARGIN) // _COLUMN)

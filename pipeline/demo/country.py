@@ -1,4 +1,4 @@
-"""The country on disk: two domains of different vintage, delivered as IGN would, with the true map of each beside.
+"""The demo's country on disk: two domains of different vintage, delivered as by IGN, and the true map of each.
 
 <root>/deliveries/<domain>/BDORTHO_…/…/34-2021-07850-62850-LA93-0M20-E080.jp2   and IRC, MNS, MNT
 <root>/boundaries/<domain>.geojson
@@ -26,8 +26,7 @@ from pipeline.products.tile.cog import open_cog
 from pipeline.progress import SILENT, Progress
 
 ORIGIN = (-6_285_000 * PIXELS_PER_M, 785_000 * PIXELS_PER_M)
-"""(row, col) of the country's north-west corner: by the Vidourle, where Hérault and Gard meet."""
-
+"""(row, col) of the country's north-west corner, near the Vidourle where Hérault and Gard meet."""
 
 VINTAGES = (
     Vintage(
@@ -59,32 +58,32 @@ VINTAGES = (
         lidar=True,
     ),
 )
-"""West and east: a dry summer in warm light, and a hazy spring with a lower sun."""
+"""West, a dry summer in warm light, and east, a hazy spring with a lower sun."""
 
 
 @dataclass(frozen=True)
 class DeliveredDomain:
-    """One domain of the country, on disk."""
+    """The files of one domain of the country."""
 
     name: Domain
     delivery: Path
-    """The folder to index."""
+    """Folder to index."""
     boundary: Path
     """GeoJSON polygon, EPSG:4326."""
     truth: Path
-    """GeoTIFF over all tiles of the domain, uint8 FLAIR values 1..12."""
+    """GeoTIFF over all tiles of the domain: FLAIR values 1..12, uint8."""
     tiles: tuple[str, ...]
     """Names of all tiles, sorted."""
     training: tuple[str, ...]
-    """Those to fit on; the other domain shares none of their ground."""
+    """Names of the tiles to fit on, which do not overlap the other domain."""
 
     @property
     def held_out(self) -> tuple[str, ...]:
-        """The tiles that nothing is fitted on, sorted."""
+        """Names of the tiles that are not for fitting, sorted."""
         return tuple(t for t in self.tiles if t not in self.training)
 
     def read_truth(self, window: Window) -> NDArray[np.uint8]:
-        """The true classes of a lattice window: uint8 (y, x), 0 beyond the domain's tiles."""
+        """Reads the true classes of a lattice window: uint8 (y, x), 0 outside the domain's tiles."""
         truth = np.full(window.shape, legend.NODATA, np.uint8)
         with open_cog(self.truth) as cog:
             own = Window.from_bounds(tuple(cog.dataset.bounds))
@@ -96,17 +95,17 @@ class DeliveredDomain:
 
 @dataclass(frozen=True)
 class Country:
-    """The piece of country on disk."""
+    """The demo's country on disk."""
 
     root: Path
     tile_size: int
-    """Pixels."""
+    """Side of a tile in pixels."""
     domains: tuple[DeliveredDomain, ...]
-    """West and east; the tiles along their border are delivered by both."""
+    """West and east; both deliver the tiles along their border."""
 
     @property
     def window(self) -> Window:
-        """All tiles of all domains."""
+        """The window of all tiles of all domains."""
         return union([Tile.named(t, self.tile_size).window for d in self.domains for t in d.tiles])
 
 
@@ -120,30 +119,35 @@ def make_country(
     threads: int = 2,
     progress: Progress = SILENT,
 ) -> Country:
-    """Makes the country and writes its deliveries, boundaries and truth below `root`.
+    """Makes the country: writes its deliveries, boundaries and truth below `root`.
 
-    Its tiles are `rows` × `columns`; the middle column lies on the border and is delivered by both domains,
-    each in its own radiometry and with its own year's crops.
+    It has `rows` × `columns` tiles. The middle column lies on the border, and both domains deliver it, each with its
+    own radiometry and the crops of its own year.
 
     Args:
-        tile_size: pixels, a multiple of 50.
+        root: folder; holds no deliveries yet.
+        seed: decides the landscape.
+        rows: number of rows, at least 1.
+        columns: number of columns, odd and at least 3.
+        tile_size: side of a tile in pixels, a multiple of 50.
+        threads: number of tiles made at once.
+        progress: counts tiles.
 
     Raises:
-        ConfigError: `columns` is even or less than 3, or `rows` less than 1.
-        GridError: `tile_size` is no multiple of 50 px.
-        DeliveryError: a delivery is there already.
+        ConfigError: `rows` or `columns` is not as above.
+        GridError: `tile_size` is not a multiple of 50 px.
+        DeliveryError: a delivery exists already.
         StorageError: `root` cannot be written.
     """
     if rows < 1 or columns < 3 or columns % 2 == 0:
         raise ConfigError(
-            f"the country has at least one row and an odd number of columns from 3; got {rows} × {columns}"
+            f"the country needs at least one row and an odd number of columns from 3; got {rows} × {columns}"
         )
-    plans = [_Plan.of(root, side, rows=rows, columns=columns, tile_size=tile_size) for side in (0, 1)]
+    plans = [_DomainPlan.of(root, side, rows=rows, columns=columns, tile_size=tile_size) for side in (0, 1)]
     for plan in plans:
         if plan.folder.exists():
             raise DeliveryError(
-                f"{plan.folder}: is there already; expected none, so that no file of another country is mixed in: "
-                "remove it"
+                f"{plan.folder}: a delivery exists already, and files of two countries must not mix; remove the folder"
             )
     line = border(union([t.window for t in plans[0].tiles]).intersect(union([t.window for t in plans[1].tiles])))
     progress.start(sum(len(p.tiles) for p in plans))
@@ -151,18 +155,18 @@ def make_country(
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What one side of the country will consist of."""
+class _DomainPlan:
+    """The tiles of the domain on one side of the border."""
 
     root: Path
     side: int
-    """0 west, 1 east of the border."""
+    """0 is west of the border, 1 is east."""
     tiles: tuple[Tile, ...]
     training: tuple[Tile, ...]
 
     @classmethod
     def of(cls, root: Path, side: int, *, rows: int, columns: int, tile_size: int) -> Self:
-        """Columns up to the middle one, or from it; every second tile is to fit on, as on a chessboard."""
+        """Takes the columns up to the middle one, or from it; every second tile is for fitting, as on a chessboard."""
         middle = columns // 2
         own = range(middle + 1) if side == 0 else range(middle, columns)
         at = {
@@ -170,7 +174,7 @@ class _Plan:
             for r in range(rows)
             for c in own
         }
-        # The other domain sees the same ground in the middle column, so nobody fits on it.
+        # Both domains cover the middle column, so its tiles are not for fitting.
         training = [t for (r, c), t in at.items() if c != middle and (r + c) % 2 == 0]
         return cls(root, side, tuple(sorted(at.values())), tuple(sorted(training)))
 
@@ -183,8 +187,8 @@ class _Plan:
         return self.root / "deliveries" / self.vintage.domain
 
 
-def _write(plan: _Plan, seed: int, line: Points, *, threads: int, progress: Progress) -> DeliveredDomain:
-    """One domain's delivery, boundary and truth."""
+def _write(plan: _DomainPlan, seed: int, line: Points, *, threads: int, progress: Progress) -> DeliveredDomain:
+    """Writes one domain's delivery, boundary and truth."""
     name, window = plan.vintage.domain, union([t.window for t in plan.tiles])
     boundary = plan.root / "boundaries" / f"{name}.geojson"
     truth = plan.root / "truth" / f"{name}.tif"
@@ -204,15 +208,15 @@ def _write(plan: _Plan, seed: int, line: Points, *, threads: int, progress: Prog
     return DeliveredDomain(name, plan.folder, boundary, truth, tiles, training)
 
 
-def _deliver(plan: _Plan, country: Landscape, *, threads: int, progress: Progress) -> NDArray[np.uint8]:
-    """Writes all files of a domain's delivery; returns the truth (y, x) over all tiles."""
+def _deliver(plan: _DomainPlan, landscape: Landscape, *, threads: int, progress: Progress) -> NDArray[np.uint8]:
+    """Writes all files of a domain's delivery, and returns the truth (y, x) over all tiles."""
     window = union([t.window for t in plan.tiles])
     truth = np.zeros(window.shape, np.uint8)
 
     def deliver(tile: Tile) -> None:
-        scene, image = photograph(country, tile.window, style=plan.vintage.style)
+        scene, image = photograph(landscape, tile.window, radiometry=plan.vintage.radiometry)
         truth[tile.window.slices_in(window)] = scene.truth
-        write_tile(plan.folder, tile, vintage=plan.vintage, country=country, scene=scene, image=image)
+        write_tile(plan.folder, tile, vintage=plan.vintage, landscape=landscape, scene=scene, image=image)
         progress.advance()
 
     with ThreadPoolExecutor(threads) as pool:
@@ -222,7 +226,7 @@ def _deliver(plan: _Plan, country: Landscape, *, threads: int, progress: Progres
 
 
 def _write_boundary(path: Path, name: str, ring: list[tuple[float, float]]) -> None:
-    """A GeoJSON feature whose polygon is one ring of (longitude, latitude)."""
+    """Writes a GeoJSON feature whose polygon is one ring of (longitude, latitude)."""
     feature = {
         "type": "Feature",
         "properties": {"domain": name},

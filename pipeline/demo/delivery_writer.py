@@ -1,4 +1,4 @@
-"""A tile's files as IGN delivers them: BD ORTHO in JPEG 2000, surface and terrain models."""
+"""Writes a tile's files as IGN delivers them: BD ORTHO in JPEG 2000, surface and terrain models."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ from pipeline.grid import CRS, Affine6, Tile
 from pipeline.sources.delivery import names as delivery
 
 _QUALITY = 80
-"""IGN's E080: one byte is kept of eight."""
+"""IGN's E080, which keeps one byte in eight."""
 _IMAGE_BLOCK = 1024
-"""Internal blocks of BD ORTHO's JPEG 2000, in pixels."""
+"""Side of the internal blocks of BD ORTHO's JPEG 2000, in pixels."""
 _RGE_ALTI_NODATA_M = -99_999
 _NODATA_M = -9_999.0
 
 
 @dataclass(frozen=True)
 class Vintage:
-    """What makes one domain's delivery: département, year, radiometry and kind of elevation."""
+    """The département, year, radiometry and kind of elevation of one domain's delivery."""
 
     departement: str
     year: int
-    style: Radiometry
+    radiometry: Radiometry
     lidar: bool
-    """LiDAR HD for both models; otherwise MNS-Correl (with holes) and RGE ALTI."""
+    """True: both models are LiDAR HD. False: MNS-Correl with holes, and RGE ALTI."""
 
     @property
     def domain(self) -> Domain:
@@ -44,28 +44,28 @@ class Vintage:
 
 
 def write_tile(
-    folder: Path, tile: Tile, *, vintage: Vintage, country: Landscape, scene: Scene, image: NDArray[np.uint8]
+    folder: Path, tile: Tile, *, vintage: Vintage, landscape: Landscape, scene: Scene, image: NDArray[np.uint8]
 ) -> None:
-    """Writes all files of a tile below a delivery's `folder`.
+    """Writes all files of a tile below the `folder` of a delivery.
 
     Args:
-        scene: of the tile's window.
-        image: uint8 (band, y, x) of it: red, green, blue, near infrared.
+        scene: the scene of the tile's window.
+        image: its image, uint8 (band, y, x): red, green, blue, near infrared.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     write_imagery(folder, tile, vintage, image)
-    surface = half_metres(scene.ground + scene.height)
+    surface = to_half_metres(scene.ground + scene.height)
     if vintage.lidar:
-        _write_lidar(folder, tile, country, surface)
+        _write_lidar(folder, tile, landscape, surface)
     else:
-        _write_matched(folder / "MNS-CORREL", tile, vintage, surface)
-        _write_rge_alti(folder / "RGEALTI", tile, country)
+        _write_mns_correl(folder / "MNS-CORREL", tile, vintage, surface)
+        _write_rge_alti(folder / "RGEALTI", tile, landscape)
 
 
 def write_checksums(folder: Path) -> None:
-    """In each folder below `folder` that holds files, `<its name>.md5`, as `md5sum -c` reads it.
+    """Writes `<name of the folder>.md5`, as `md5sum -c` reads it, into each folder below `folder` that has files.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -84,11 +84,11 @@ def write_checksums(folder: Path) -> None:
 def write_raster(
     path: Path, bands: NDArray[Any], *, transform: Affine6, palette: bool = False, **options: str | float
 ) -> None:
-    """Writes a raster (band, y, x) in EPSG:2154, whole or not at all.
+    """Writes a raster (band, y, x) in EPSG:2154, by a temporary name and a rename.
 
     Args:
-        transform: the six affine coefficients.
-        palette: give band 1 the classes' colours.
+        transform: its six affine coefficients.
+        palette: gives band 1 the colours of the classes.
         options: driver, nodata and the driver's creation options.
 
     Raises:
@@ -98,7 +98,7 @@ def write_raster(
     profile = {"width": width, "height": height, "count": count, "dtype": bands.dtype, "crs": CRS}
     with (
         replacing(path) as temporary,
-        # Everything is in the file itself: no `.aux.xml` beside it.
+        # Keeps all metadata in the file itself, without an `.aux.xml` beside it.
         rasterio.Env(GDAL_PAM_ENABLED="NO"),
         rasterio.open(temporary, "w", transform=rasterio.Affine(*transform), **profile, **options) as file,
     ):
@@ -108,7 +108,7 @@ def write_raster(
 
 
 def write_imagery(folder: Path, tile: Tile, vintage: Vintage, image: NDArray[np.uint8]) -> None:
-    """The RVB file, and the IRC file (near infrared, red, green) of a tile, in IGN's folders below `folder`.
+    """Writes the RVB and the IRC file (near infrared, red, green) of a tile into IGN's folders below `folder`.
 
     Args:
         image: uint8 (band, y, x): red, green, blue, near infrared.
@@ -126,7 +126,7 @@ def write_imagery(folder: Path, tile: Tile, vintage: Vintage, image: NDArray[np.
             image[bands],
             transform=tile.window.transform,
             driver="JP2OpenJPEG",
-            # Said, because the temporary name's suffix would make it a bare codestream without georeference.
+            # By the suffix of the temporary name GDAL would write a codestream without a georeference.
             CODEC="JP2",
             QUALITY=1000 / _QUALITY,
             REVERSIBLE="NO",
@@ -136,17 +136,17 @@ def write_imagery(folder: Path, tile: Tile, vintage: Vintage, image: NDArray[np.
         )
 
 
-def _write_lidar(folder: Path, tile: Tile, country: Landscape, surface: Float) -> None:
-    """LiDAR HD: both models at 0.50 m."""
+def _write_lidar(folder: Path, tile: Tile, landscape: Landscape, surface: Float) -> None:
+    """Writes both models of LiDAR HD, at 0.50 m."""
     left, _, _, top = tile.window.bounds
     centres = (np.arange(surface.shape[0], dtype=np.float64) + 0.5) / 2
-    terrain = country.ground(centres - top, centres + left)
+    terrain = landscape.ground(centres - top, centres + left)
     write_half_metre_model(folder / "LHD_MNS" / delivery.lidar_name(tile.name, kind="dsm"), tile, surface)
     write_half_metre_model(folder / "LHD_MNT" / delivery.lidar_name(tile.name, kind="dtm"), tile, terrain)
 
 
-def _write_matched(folder: Path, tile: Tile, vintage: Vintage, surface: Float) -> None:
-    """MNS-Correl: image matching rounds edges off, and finds nothing over zones that were made unreadable."""
+def _write_mns_correl(folder: Path, tile: Tile, vintage: Vintage, surface: Float) -> None:
+    """Writes an MNS-Correl: image matching rounds edges off, and leaves holes over restricted zones."""
     matched: Float = ndimage.gaussian_filter(surface, 0.7)
     matched[_holes(matched.shape)] = _NODATA_M
     name = delivery.surface_name(tile.name, departement=vintage.departement, year=vintage.year)
@@ -154,28 +154,24 @@ def _write_matched(folder: Path, tile: Tile, vintage: Vintage, surface: Float) -
 
 
 def write_half_metre_model(path: Path, tile: Tile, metres: Float) -> None:
-    """A surface or terrain model (y, x) of a tile at 0.50 m, in metres, rounded to the centimetre.
+    """Writes a surface or terrain model (y, x) of a tile at 0.50 m, in metres rounded to the centimetre.
 
-    Uncompressed, as the delivered ones that we have seen.
+    It is not compressed, like the delivered models.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     left, _, _, top = tile.window.bounds
     write_raster(
-        path,
-        np.round(metres, 2)[None],
-        transform=(0.5, 0.0, left, 0.0, -0.5, top),
-        driver="GTiff",
-        nodata=_NODATA_M,
+        path, np.round(metres, 2)[None], transform=(0.5, 0.0, left, 0.0, -0.5, top), driver="GTiff", nodata=_NODATA_M
     )
 
 
-def _write_rge_alti(folder: Path, tile: Tile, country: Landscape) -> None:
-    """RGE ALTI: cells of 1 m centred on whole metres, so that the bounds lie half a cell to the north-west."""
+def _write_rge_alti(folder: Path, tile: Tile, landscape: Landscape) -> None:
+    """Writes an RGE ALTI: cells of 1 m centred on whole metres, whose bounds lie half a cell to the north-west."""
     left, bottom, right, top = tile.window.bounds
     rows, cols = (np.arange(round(n), dtype=np.float64) for n in (top - bottom, right - left))
-    grid = country.ground(rows - top, cols + left)
+    grid = landscape.ground(rows - top, cols + left)
     head = (
         f"ncols        {cols.size}\nnrows        {rows.size}\n"
         f"xllcorner    {left - 0.5:.12f}\nyllcorner    {bottom + 0.5:.12f}\n"
@@ -186,16 +182,16 @@ def _write_rge_alti(folder: Path, tile: Tile, country: Landscape) -> None:
         temporary.write_text(head + body, encoding="ascii")
 
 
-def half_metres(field: Float) -> Float:
-    """A field at 0.20 m, of a multiple of 5 px a side, as means over 0.50 m: each cell is 2.5 × 2.5 px."""
-    fine = field.repeat(2, axis=0).repeat(2, axis=1)
+def to_half_metres(values: Float) -> Float:
+    """Resamples from 0.20 m to means over cells of 0.50 m, which are 2.5 × 2.5 px; the sides are multiples of 5 px."""
+    fine = values.repeat(2, axis=0).repeat(2, axis=1)
     h, w = fine.shape
     means: Float = fine.reshape(h // 5, 5, w // 5, 5).mean(axis=(1, 3))
     return means
 
 
 def _holes(shape: tuple[int, ...]) -> Mask:
-    """Two round holes of a surface model: bool (y, x)."""
+    """Two round holes in a surface model: bool (y, x), True in a hole."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     first = np.hypot(y - shape[0] * 0.3, x - shape[1] * 0.7) < shape[0] * 0.03
     second = np.hypot(y - shape[0] * 0.85, x - shape[1] * 0.2) < shape[0] * 0.02

@@ -8,11 +8,11 @@ from pipeline.grid import CRS, Window
 Points = list[tuple[float, float]]
 
 _BEYOND_M = 100.0
-"""A domain's polygon passes its tiles by this much everywhere but along the border."""
+"""A domain's polygon extends this far beyond its tiles, except along the border."""
 
 
 def border(middle: Window) -> Points:
-    """The border from north to south as (x, y) in metres of EPSG:2154, winding through the column `middle`."""
+    """The winding border through the window `middle`, from north to south, as (x, y) in metres of EPSG:2154."""
     left, bottom, right, top = middle.bounds
     reach = (right - left) / 2
     y = np.linspace(top + _BEYOND_M, bottom - _BEYOND_M, 200)
@@ -22,9 +22,9 @@ def border(middle: Window) -> Points:
 
 
 def polygon(window: Window, line: Points, *, west: bool) -> Points:
-    """The closed ring of a domain on one side of the border, counter-clockwise, as (longitude, latitude).
+    """The ring of a domain on one side of the border, closed and counter-clockwise, as (longitude, latitude).
 
-    Both domains have the border's very vertices, so they neither overlap nor leave a gap.
+    Both domains share the vertices of the border, so they neither overlap nor leave a gap.
     """
     left, bottom, right, top = window.bounds
     south, north = bottom - _BEYOND_M, top + _BEYOND_M

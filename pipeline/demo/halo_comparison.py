@@ -1,4 +1,4 @@
-"""What the halo is for: the same country mapped once more with none, and the seams that this leaves."""
+"""Maps a campaign again without a halo, to show the seams that the halo prevents."""
 
 from pathlib import Path
 
@@ -11,32 +11,31 @@ from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.quality.quality_metrics import cuts_of, domain_seams
 
 
-def halo_free(campaign: Campaign, folder: Path) -> Campaign:
-    """The campaign with windows that keep all of what they see, but for what alignment adds, into another folder.
+def without_halo(campaign: Campaign, folder: Path) -> Campaign:
+    """The campaign with windows that have no halo, only what alignment adds, and with another folder.
 
     Args:
-        campaign: of which core and block stay.
-        folder: of its domain products.
+        campaign: its core and block are kept.
+        folder: for the domain products.
     """
     stride = campaign.recipe().stride
-    room = campaign.grid.core + 2 * stride
-    spacious = Layout(campaign.grid.core, 0, -(-room // stride) * stride, stride)
-    grid = campaign.grid.model_copy(update={"halo": 0, "window": spacious.smallest_window})
+    layout = Layout.for_core(campaign.grid.core, halo=0, stride=stride)
+    grid = campaign.grid.model_copy(update={"halo": 0, "window": layout.window})
     output = campaign.output.model_copy(update={"domains": folder})
     return campaign.model_copy(update={"grid": grid, "output": output})
 
 
 def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
-    """Maps the campaign without a halo, and counts changes across the edges of all its domains.
+    """Maps a campaign without a halo, and counts class changes across the edges in all its domains.
 
     Args:
         campaign: as it was mapped with its halo.
-        folder: where these tiles go.
+        folder: for the tiles without a halo.
 
     Raises:
         LandcoverError: as `run` does.
     """
-    bare = halo_free(campaign, folder)
+    bare = without_halo(campaign, folder)
     run(make_plan(bare))
     cuts, tile = cuts_of(bare), bare.grid.tile
     found = (domain_seams(list_sealed(folder / d.name, d.name, tile), cuts=cuts) for d in bare.domains)

@@ -1,7 +1,7 @@
-"""The country: what covers the ground, where, and how high it stands. Deterministic, place by place.
+"""The landscape of the demo's country: land cover and heights at any place, computed from the place and a seed.
 
-Fields are the cells of a Voronoi map, woods the high parts of a noise, a river meanders from west to east,
-roads are the edges of a coarser Voronoi map, and houses line them where another noise makes a village.
+Fields are the cells of a Voronoi map, and woods are where a noise is high. Rivers meander from west to east. Roads are
+the edges of a coarser Voronoi map, and houses stand along them where another noise makes a village.
 """
 
 from dataclasses import dataclass
@@ -11,74 +11,74 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from pipeline.demo.noise import Cells, Float, Mask, Metres, fractal, jittered, smooth, uniform, voronoi
+from pipeline.demo.noise import Float, Mask, Metres, VoronoiCells, fractal, jittered, smooth, uniform, voronoi
 from pipeline.grid import PIXELS_PER_M, Window
 
 BUILDING, PERVIOUS, IMPERVIOUS, BARE, WATER, CONIFEROUS, DECIDUOUS, BRUSHWOOD = 1, 2, 3, 4, 5, 6, 7, 8
 VINEYARD, HERBACEOUS, AGRICULTURAL, PLOWED = 9, 10, 11, 12
 CLASSES = tuple(range(1, 13))
-"""FLAIR values of a landscape: those of the 12-class models."""
+"""FLAIR values in a landscape: the classes of the 12-class models."""
 
 _CROPS = ((AGRICULTURAL, 0.27), (PLOWED, 0.22), (VINEYARD, 0.20), (HERBACEOUS, 0.16), (BARE, 0.15))
-"""Share of the parcels with each cover."""
+"""Share of the parcels that have each cover."""
 _CHANGING = 0.25
-"""Share of the parcels whose crop is drawn anew in each vintage."""
-_LIE = 0.42
-"""Direction of the parcels, radians."""
+"""Share of the parcels whose crop is drawn again for each vintage."""
+_PARCEL_DIRECTION = 0.42
+"""In radians."""
 _RIVER_EVERY_M = 600.0
-"""From one river to the next, north to south."""
+"""Distance from one river to the next, north to south."""
 _ROW_SPACING_M = 2.4
-"""From one row of vines to the next."""
+"""Distance from one row of vines to the next."""
 _ROW_WIDTH_M = 0.9
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A window of the country; every array is (y, x) and covers the window."""
+    """The landscape in a window; every array is (y, x) and covers the window."""
 
     truth: NDArray[np.uint8]
     """FLAIR values 1..12, constant over 2 × 2 px as in the real masks."""
     ground: Float
     """Elevation of the bare ground, metres."""
     height: Float
-    """What stands on the ground, metres."""
+    """Height of what stands on the ground, metres."""
     tint: Float
-    """-1..1: how one parcel, house or tree differs from the next."""
+    """Variation of colour from one parcel, house or tree to the next, -1..1."""
     across: Float
-    """Metres across the parcel's rows or furrows, modulo 360 m."""
+    """Position across the parcel's rows or furrows in metres, modulo 360 m."""
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """The country of a seed in the state of a vintage."""
+    """The landscape of a seed, as it is in a vintage."""
 
     seed: int
     vintage: int = 0
-    """Some parcels bear another crop in another vintage; all else stays."""
+    """Some parcels have another crop in another vintage; nothing else changes."""
 
     def scene(self, window: Window) -> Scene:
-        """The scene of a lattice window; any part of it equals the scene of that part.
+        """The scene of a lattice window; each part of it equals the scene of that part.
 
-        The truth is drawn at 0.4 m, heights at 0.2 m.
+        The truth is drawn at 0.4 m, and heights at 0.2 m.
         """
         half = Window.from_edges(window.row // 2, window.col // 2, -(-window.bottom // 2), -(-window.right // 2))
-        sheet = _Sheet.blank(half)
-        self._fields(sheet)
-        self._woods(sheet)
-        self._waters(sheet)
-        self._roads(sheet)
-        self._houses(sheet)
-        self._lone_trees(sheet)
+        canvas = _Canvas.blank(half)
+        self._draw_fields(canvas)
+        self._draw_woods(canvas)
+        self._draw_waters(canvas)
+        self._draw_roads(canvas)
+        self._draw_houses(canvas)
+        self._draw_lone_trees(canvas)
         inside = window.slices_in(Window(2 * half.row, 2 * half.col, 2 * half.height, 2 * half.width))
-        truth = np.ascontiguousarray(sheet.truth.repeat(2, axis=0).repeat(2, axis=1)[inside])
+        truth = np.ascontiguousarray(canvas.truth.repeat(2, axis=0).repeat(2, axis=1)[inside])
         tint, angle, roof = (
-            a.repeat(2, axis=0).repeat(2, axis=1)[inside].copy() for a in (sheet.tint, sheet.angle, sheet.roof)
+            a.repeat(2, axis=0).repeat(2, axis=1)[inside].copy() for a in (canvas.tint, canvas.angle, canvas.roof)
         )
         ys, xs = _centres(window, 1)
         across = ((np.cos(angle) * xs + np.sin(angle) * ys[:, None]) % 360.0).astype(np.float32)
         height = np.where(truth == BUILDING, roof, 0).astype(np.float32)
         scene = Scene(truth, self.ground(ys, xs), height, tint, across)
-        self._grow(scene, ys, xs)
+        self._add_vegetation(scene, ys, xs)
         return scene
 
     def ground(self, ys: Metres, xs: Metres) -> Float:
@@ -88,67 +88,67 @@ class Landscape:
         ground: Float = (hills - 7 * valley).astype(np.float32)
         return ground
 
-    def _fields(self, sheet: "_Sheet") -> None:
-        parcels = self._parcels(sheet.ys, sheet.xs)
+    def _draw_fields(self, canvas: "_Canvas") -> None:
+        parcels = self._parcels(canvas.ys, canvas.xs)
         drawn = parcels.random(self.seed + 21)
         anew = parcels.random(self.seed + 22) < _CHANGING
         drawn = np.where(anew, parcels.random(self.seed + 23 + 101 * self.vintage), drawn)
         bounds = np.cumsum([share for _, share in _CROPS])
         crops = np.array([value for value, _ in _CROPS] + [HERBACEOUS], np.uint8)
-        sheet.truth[:] = crops[np.searchsorted(bounds, drawn)]
-        sheet.tint[:] = 2 * parcels.random(self.seed + 24 + 101 * self.vintage) - 1
-        sheet.angle[:] = _LIE + np.pi / 2 * (parcels.random(self.seed + 25) < 0.5) + 0.1 * sheet.tint
-        sheet.paint(parcels.edge < 0.9, HERBACEOUS, 0.3)
-        sheet.paint((parcels.edge < 1.7) & (parcels.pair < 0.36), PERVIOUS, 0.0)
-        sheet.paint((parcels.edge < 2.6) & (parcels.pair > 0.80), DECIDUOUS, -0.2)
+        canvas.truth[:] = crops[np.searchsorted(bounds, drawn)]
+        canvas.tint[:] = 2 * parcels.random(self.seed + 24 + 101 * self.vintage) - 1
+        canvas.angle[:] = _PARCEL_DIRECTION + np.pi / 2 * (parcels.random(self.seed + 25) < 0.5) + 0.1 * canvas.tint
+        canvas.paint(parcels.edge < 0.9, HERBACEOUS, 0.3)
+        canvas.paint((parcels.edge < 1.7) & (parcels.pair < 0.36), PERVIOUS, 0.0)
+        canvas.paint((parcels.edge < 2.6) & (parcels.pair > 0.80), DECIDUOUS, -0.2)
 
-    def _woods(self, sheet: "_Sheet") -> None:
-        wood = self._wood(sheet.ys, sheet.xs)
-        kind = fractal(sheet.ys, sheet.xs, cell=70.0, octaves=3, seed=self.seed + 32)
-        sheet.paint(wood > 0, BRUSHWOOD, 0.0)
-        sheet.paint(wood > 0.14, DECIDUOUS, 0.0)
-        sheet.paint((wood > 0.14) & (kind > -0.05), CONIFEROUS, 0.0)
+    def _draw_woods(self, canvas: "_Canvas") -> None:
+        wood = self._wood(canvas.ys, canvas.xs)
+        kind = fractal(canvas.ys, canvas.xs, cell=70.0, octaves=3, seed=self.seed + 32)
+        canvas.paint(wood > 0, BRUSHWOOD, 0.0)
+        canvas.paint(wood > 0.14, DECIDUOUS, 0.0)
+        canvas.paint((wood > 0.14) & (kind > -0.05), CONIFEROUS, 0.0)
 
-    def _waters(self, sheet: "_Sheet") -> None:
-        ys, xs = sheet.ys, sheet.xs
+    def _draw_waters(self, canvas: "_Canvas") -> None:
+        ys, xs = canvas.ys, canvas.xs
         river = self._to_river(ys, xs)
         width = 10 + 3 * smooth(ys, xs, cell=60.0, seed=self.seed + 41)
         pond = self._pond(ys, xs)
         trees = smooth(ys, xs, cell=25.0, seed=self.seed + 43) > -0.1
-        sheet.paint((river < width + 9) & trees, DECIDUOUS, 0.2)
-        sheet.paint((river < width + 2.5) | (pond > -0.04), BARE, 0.6)
-        sheet.paint((river < width) | (pond > 0), WATER, 0.0)
+        canvas.paint((river < width + 9) & trees, DECIDUOUS, 0.2)
+        canvas.paint((river < width + 2.5) | (pond > -0.04), BARE, 0.6)
+        canvas.paint((river < width) | (pond > 0), WATER, 0.0)
 
-    def _roads(self, sheet: "_Sheet") -> None:
-        roads = self._road_map(sheet.ys[:, None], sheet.xs[None, :])
-        verge = (roads.edge < 4.3) & (sheet.truth != WATER)
-        sheet.paint(verge, HERBACEOUS, 0.0)
+    def _draw_roads(self, canvas: "_Canvas") -> None:
+        roads = self._road_map(canvas.ys[:, None], canvas.xs[None, :])
+        verge = (roads.edge < 4.3) & (canvas.truth != WATER)
+        canvas.paint(verge, HERBACEOUS, 0.0)
         lane = roads.edge < np.where(roads.pair < 0.3, 2.0, 3.1)
-        sheet.paint(lane, IMPERVIOUS, 0.0)
+        canvas.paint(lane, IMPERVIOUS, 0.0)
 
-    def _houses(self, sheet: "_Sheet") -> None:
-        """Yards first, then the houses upon them, so that no yard cuts into a neighbour's house."""
-        houses = self._sites(sheet)
+    def _draw_houses(self, canvas: "_Canvas") -> None:
+        """Draws all yards, then all houses, so that no yard cuts into a neighbour's house."""
+        houses = self._house_sites(canvas)
         for site in houses:
             ground = PERVIOUS if site.draw < 0.45 else IMPERVIOUS if site.draw < 0.65 else HERBACEOUS
-            where, inside = sheet.rectangle(site, 3.5)
-            inside &= sheet.truth[where] != IMPERVIOUS
-            sheet.truth[where][inside] = ground
-            sheet.tint[where][inside] = 2 * site.draw - 1
+            where, inside = canvas.rectangle(site, 3.5)
+            inside &= canvas.truth[where] != IMPERVIOUS
+            canvas.truth[where][inside] = ground
+            canvas.tint[where][inside] = 2 * site.draw - 1
         for site in houses:
-            where, inside = sheet.rectangle(site, 0.0)
-            sheet.truth[where][inside] = BUILDING
-            sheet.tint[where][inside] = 2 * (site.draw * 7.3 % 1) - 1
-            sheet.roof[where][inside] = site.storeys_m
+            where, inside = canvas.rectangle(site, 0.0)
+            canvas.truth[where][inside] = BUILDING
+            canvas.tint[where][inside] = 2 * (site.draw * 7.3 % 1) - 1
+            canvas.roof[where][inside] = site.height_m
 
-    def _sites(self, sheet: "_Sheet") -> "list[_Site]":
-        """Places for houses: along roads, in villages, on dry open ground."""
+    def _house_sites(self, canvas: "_Canvas") -> "list[_Site]":
+        """Sites of houses: along roads, in villages, on dry open ground."""
         spacing = 19.0
-        low, high = sheet.reach(25.0)
+        low, high = canvas.reach(25.0)
         i, j, points = jittered(low / spacing, high / spacing, jitter=0.4, seed=self.seed + 51)
         y, x = points[:, 0] * spacing, points[:, 1] * spacing
         roads = self._road_map(y, x)
-        # The diagonal of a grid over all points is the field at the points.
+        # The diagonal of a grid over all points holds the values at the points.
         village = np.diagonal(smooth(y, x, cell=85.0, seed=self.seed + 52))
         dry = (np.diagonal(self._to_river(y, x)) > 32) & (np.diagonal(self._pond(y, x)) < -0.3)
         keep = (roads.edge > 11) & (roads.edge < 28) & (village > 0.12) & dry & (np.diagonal(self._wood(y, x)) < 0)
@@ -166,20 +166,20 @@ class Landscape:
             for k in np.flatnonzero(keep)
         ]
 
-    def _lone_trees(self, sheet: "_Sheet") -> None:
+    def _draw_lone_trees(self, canvas: "_Canvas") -> None:
         spacing = 13.0
-        low, high = sheet.reach(5.0)
+        low, high = canvas.reach(5.0)
         i, j, points = jittered(low / spacing, high / spacing, jitter=0.9, seed=self.seed + 61)
         size = uniform(i, j, seed=self.seed + 62)
         grown = uniform(i, j, seed=self.seed + 63) < 0.22
         for k in np.flatnonzero(grown):
             y, x = points[k] * spacing
-            where, distance = sheet.around(float(y), float(x), 4.5)
-            crown = (distance < 2.0 + 2.2 * size[k]) & (sheet.truth[where] == HERBACEOUS)
-            sheet.truth[where][crown] = DECIDUOUS
+            where, distance = canvas.around(float(y), float(x), 4.5)
+            crown = (distance < 2.0 + 2.2 * size[k]) & (canvas.truth[where] == HERBACEOUS)
+            canvas.truth[where][crown] = DECIDUOUS
 
-    def _grow(self, scene: Scene, ys: Metres, xs: Metres) -> None:
-        """Lets trees, shrubs and vines stand on the scene, each tree with a tint of its own."""
+    def _add_vegetation(self, scene: Scene, ys: Metres, xs: Metres) -> None:
+        """Adds heights of trees, shrubs and vines to the scene, and a tint for each tree."""
         truth, height = scene.truth, scene.height
         stand = 0.5 + 0.5 * smooth(ys, xs, cell=40.0, seed=self.seed + 71)
         for value, spacing, pointed in ((CONIFEROUS, 4.2, True), (DECIDUOUS, 6.2, False)):
@@ -193,33 +193,33 @@ class Landscape:
         in_row = scene.across % _ROW_SPACING_M < _ROW_WIDTH_M
         height[(truth == VINEYARD) & in_row & (shrubs > -0.75)] = 1.5
 
-    def _parcels(self, ys: Metres, xs: Metres) -> Cells:
-        """Parcels of about 58 × 36 m; `edge` in metres, about."""
+    def _parcels(self, ys: Metres, xs: Metres) -> VoronoiCells:
+        """Parcels of about 58 × 36 m, with `edge` in approximate metres."""
         bend = 5 * smooth(ys, xs, cell=55.0, seed=self.seed + 26)
         y, x = ys[:, None] + bend, xs[None, :] + bend
-        u = (np.cos(_LIE) * x + np.sin(_LIE) * y) / 58.0
-        v = (np.cos(_LIE) * y - np.sin(_LIE) * x) / 36.0
+        u = (np.cos(_PARCEL_DIRECTION) * x + np.sin(_PARCEL_DIRECTION) * y) / 58.0
+        v = (np.cos(_PARCEL_DIRECTION) * y - np.sin(_PARCEL_DIRECTION) * x) / 36.0
         cells = voronoi(v, u, jitter=0.55, seed=self.seed + 27)
-        return Cells(cells.i, cells.j, cells.edge * 45, cells.pair, cells.normal)
+        return VoronoiCells(cells.i, cells.j, cells.edge * 45, cells.pair, cells.normal)
 
-    def _road_map(self, y: Metres, x: Metres) -> Cells:
-        """The blocks between roads at the places that `y` and `x` broadcast to; `edge` in metres."""
+    def _road_map(self, y: Metres, x: Metres) -> VoronoiCells:
+        """The blocks between roads at the places to which `y` and `x` broadcast, with `edge` in metres."""
         y, x = np.broadcast_arrays(y, x)
         bent_y = y + 9 * np.sin(x / 41.0)
         bent_x = x + 9 * np.sin(y / 37.0)
         cells = voronoi(bent_y / 170.0, bent_x / 170.0, jitter=0.75, seed=self.seed + 28)
-        return Cells(cells.i, cells.j, cells.edge * 170, cells.pair, cells.normal)
+        return VoronoiCells(cells.i, cells.j, cells.edge * 170, cells.pair, cells.normal)
 
     def _wood(self, ys: Metres, xs: Metres) -> Float:
-        """Above 0 in scrub, higher in woods; float32 (n, m)."""
+        """Positive in scrub, and higher in woods: float32 (n, m)."""
         return fractal(ys, xs, cell=120.0, octaves=4, seed=self.seed + 31) - np.float32(0.28)
 
     def _pond(self, ys: Metres, xs: Metres) -> Float:
-        """Above 0 in ponds; float32 (n, m)."""
+        """Positive in ponds: float32 (n, m)."""
         return fractal(ys, xs, cell=110.0, octaves=2, seed=self.seed + 42) - np.float32(0.76)
 
     def _to_river(self, ys: Metres, xs: Metres) -> Float:
-        """Metres to the middle of the nearest river, about, float32 (n, m)."""
+        """Approximate distance to the middle of the nearest river in metres: float32 (n, m)."""
         bend = 62 * np.sin(xs / 97.0 + self.seed) + 26 * np.sin(xs / 39.0 + 2.1 * self.seed)
         slope = 62 / 97.0 * np.cos(xs / 97.0 + self.seed) + 26 / 39.0 * np.cos(xs / 39.0 + 2.1 * self.seed)
         offset = (ys[:, None] - bend[None, :]) % _RIVER_EVERY_M - _RIVER_EVERY_M / 2
@@ -229,20 +229,21 @@ class Landscape:
 
 @dataclass(frozen=True)
 class _Site:
-    """A house: centre, direction across it, half sides across and along, height; metres, radians."""
+    """A house: its centre, the direction across it, its half sides across and along, its height; metres, radians."""
 
     y: float
     x: float
     normal: float
     half_across: float
     half_along: float
-    storeys_m: float
+    height_m: float
     draw: float
+    """A random number in [0, 1) that decides yard, tint and height."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Sheet:
-    """What is being drawn: arrays (y, x) at 0.4 m, painted over each other."""
+class _Canvas:
+    """The land cover while it is drawn: arrays (y, x) at 0.4 m, on which later paint covers earlier."""
 
     ys: Metres
     xs: Metres
@@ -261,20 +262,17 @@ class _Sheet:
         self.tint[where] = tint
 
     def reach(self, margin_m: float) -> tuple[Metres, Metres]:
-        """The sheet's least and greatest (y, x) with a margin."""
-        return (
-            np.array([self.ys[0], self.xs[0]]) - margin_m,
-            np.array([self.ys[-1], self.xs[-1]]) + margin_m,
-        )
+        """The smallest and the largest (y, x) of the canvas, with a margin."""
+        return (np.array([self.ys[0], self.xs[0]]) - margin_m, np.array([self.ys[-1], self.xs[-1]]) + margin_m)
 
     def around(self, y: float, x: float, radius_m: float) -> tuple[tuple[slice, slice], Float]:
-        """The slices within `radius_m` of a place, and the distance from it there."""
+        """The slices around a place that contain a radius, and the distance from the place in them."""
         rows = slice(*np.searchsorted(self.ys, (y - radius_m, y + radius_m)))
         cols = slice(*np.searchsorted(self.xs, (x - radius_m, x + radius_m)))
         return (rows, cols), np.hypot(self.ys[rows, None] - y, self.xs[cols] - x).astype(np.float32)
 
     def rectangle(self, site: _Site, margin_m: float) -> tuple[tuple[slice, slice], Mask]:
-        """The slices around a house, and where in them it stands, grown by a margin."""
+        """The slices around a house, and the mask of the house with a margin in them."""
         where, _ = self.around(site.y, site.x, np.hypot(site.half_across, site.half_along) + margin_m)
         dy, dx = self.ys[where[0], None] - site.y, self.xs[where[1]] - site.x
         across = np.abs(np.cos(site.normal) * dx + np.sin(site.normal) * dy)
@@ -283,14 +281,14 @@ class _Sheet:
 
 
 def _centres(window: Window, pixels: int) -> tuple[Metres, Metres]:
-    """Metres of the centres of rows and columns whose unit is `pixels` lattice pixels."""
+    """Centres of rows and columns in metres; a row and a column are `pixels` lattice pixels wide."""
     unit = pixels / PIXELS_PER_M
     rows, cols = np.arange(window.row, window.bottom), np.arange(window.col, window.right)
     return (rows.astype(np.float64) + 0.5) * unit, (cols.astype(np.float64) + 0.5) * unit
 
 
 def _crowns(y: Metres, x: Metres, spacing: float, *, pointed: bool, seed: int) -> tuple[Float, Float]:
-    """Relative height 0..1 and tint -1..1 of the highest crown over each place (n,): cones or domes."""
+    """Relative height 0..1 and tint -1..1 of the highest crown over each place (n,); crowns are cones or domes."""
     places = np.stack([y, x], axis=-1) / spacing
     i, j, points = jittered(places.min(axis=0) - 2, places.max(axis=0) + 2, jitter=0.8, seed=seed)
     distance, nearest = cKDTree(points).query(places, k=3)

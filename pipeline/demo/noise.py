@@ -1,6 +1,6 @@
-"""Random fields that depend on the place and the seed alone, so that any piece can be made by itself.
+"""Random fields that depend only on the place and the seed, so that any part of them can be computed alone.
 
-Places are metres on the lattice's axes: y grows southwards (row / 5), x eastwards (column / 5).
+Places are in metres along the lattice's axes: y increases southwards (row / 5), x eastwards (column / 5).
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _ROW = np.uint64(0xD6E8FEB86659FD93)
 
 
 def uniform(i: Index, j: Index, *, seed: int) -> Float:
-    """A number in [0, 1) for each pair of integers, float32, of the shape to which `i` and `j` broadcast."""
+    """A random number in [0, 1) for each pair of integers: float32, of the shape to which `i` and `j` broadcast."""
     h = np.atleast_1d(i).astype(np.uint64) * _ROW ^ np.uint64((seed + 1) * _GOLDEN & 0xFFFFFFFFFFFFFFFF)
     h = (h ^ (h >> np.uint64(29))) * _MIX_1 + np.atleast_1d(j).astype(np.uint64)
     h = (h ^ (h >> np.uint64(30))) * _MIX_1
@@ -33,7 +33,7 @@ def uniform(i: Index, j: Index, *, seed: int) -> Float:
 def smooth(ys: Metres, xs: Metres, *, cell: float, seed: int) -> Float:
     """Value noise on the grid of `ys` (n,) and `xs` (m,), metres: float32 (n, m) in [-1, 1).
 
-    Random numbers at the corners of cells of `cell` metres, joined by the cubic 3t² - 2t³.
+    It takes random numbers at the corners of cells of `cell` metres and interpolates them by the cubic 3t² - 2t³.
     """
     i, ty = _corners(ys, cell)
     j, tx = _corners(xs, cell)
@@ -52,7 +52,7 @@ def _corners(positions: Metres, cell: float) -> tuple[Index, Float]:
 
 
 def fractal(ys: Metres, xs: Metres, *, cell: float, octaves: int, seed: int) -> Float:
-    """`octaves` of `smooth`, each of half the cell and half the height: float32 (n, m), about [-1, 1]."""
+    """Sums `octaves` of `smooth`, each with half the cell and half the amplitude: float32 (n, m), about [-1, 1]."""
     field = smooth(ys, xs, cell=cell, seed=seed)
     for k in range(1, octaves):
         field += smooth(ys, xs, cell=cell / 2**k, seed=seed + 7919 * k) * np.float32(0.5**k)
@@ -60,30 +60,30 @@ def fractal(ys: Metres, xs: Metres, *, cell: float, octaves: int, seed: int) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
-    """For each place, what it is to the points of a jittered grid: a Voronoi map with its edges."""
+class VoronoiCells:
+    """The Voronoi cell of each place, and its distance from the cell's edge; the points are a jittered grid."""
 
     i: Index
-    """Row of the nearest point's grid cell."""
+    """Row of the nearest point in the grid."""
     j: Index
-    """Column of the nearest point's grid cell."""
+    """Column of the nearest point in the grid."""
     edge: Float
-    """Distance to the line between the nearest point and the second nearest."""
+    """Distance to the edge between the nearest and the second nearest point."""
     pair: Float
-    """A number in [0, 1), the same on both sides of an edge."""
+    """A random number in [0, 1) for the edge, the same on both of its sides."""
     normal: Float
-    """Direction of that line's normal, radians, atan2(dy, dx)."""
+    """Direction of the edge's normal in radians, atan2(dy, dx)."""
 
     def random(self, seed: int) -> Float:
-        """A number in [0, 1) for each place's cell."""
+        """A random number in [0, 1) for the cell of each place."""
         return uniform(self.i, self.j, seed=seed)
 
 
 def jittered(low: Metres, high: Metres, *, jitter: float, seed: int) -> tuple[Index, Index, Metres]:
-    """The points of a unit grid, each moved at random by up to ± jitter / 2, from `low` to `high` (y, x).
+    """The points of a unit grid from `low` to `high` (y, x), each moved at random by up to ± jitter / 2.
 
     Returns:
-        i, j (n,) of each point's grid cell, row by row, and the points (n, 2) as y, x.
+        row and column (n,) of each point in the grid, row by row, and the points (n, 2) as y, x.
     """
     rows, cols = (np.arange(np.floor(low[k]), np.ceil(high[k])).astype(np.int64) for k in (0, 1))
     i, j = rows.repeat(cols.size), np.tile(cols, rows.size)
@@ -91,15 +91,15 @@ def jittered(low: Metres, high: Metres, *, jitter: float, seed: int) -> tuple[In
     return i, j, np.stack([i, j], axis=-1) + 0.5 + jitter * offsets.astype(np.float64)
 
 
-def voronoi(v: Metres, u: Metres, *, jitter: float, seed: int) -> Cells:
-    """The Voronoi map of a jittered unit grid at the places (v, u), in units of the grid, any one shape."""
+def voronoi(v: Metres, u: Metres, *, jitter: float, seed: int) -> VoronoiCells:
+    """The Voronoi cells of a jittered unit grid at the places (v, u), arrays of one shape in units of the grid."""
     places = np.stack([v.ravel(), u.ravel()], axis=-1)
     i, j, points = jittered(places.min(axis=0) - 3, places.max(axis=0) + 3, jitter=jitter, seed=seed)
     distance, nearest = cKDTree(points).query(places, k=2)
     first, second = nearest[:, 0], nearest[:, 1]
     apart = points[second] - points[first]
     edge = (distance[:, 1] ** 2 - distance[:, 0] ** 2) / (2 * np.hypot(apart[:, 0], apart[:, 1]))
-    # Sums and differences squared are the same from both sides.
+    # Sums and squared differences are the same from both sides of an edge.
     pair = uniform(
         (i[first] + i[second]) * 3 + (i[first] - i[second]) ** 2,
         (j[first] + j[second]) * 3 + (j[first] - j[second]) ** 2,
@@ -107,7 +107,7 @@ def voronoi(v: Metres, u: Metres, *, jitter: float, seed: int) -> Cells:
     )
     normal = np.arctan2(apart[:, 0], apart[:, 1])
     shape = v.shape
-    return Cells(
+    return VoronoiCells(
         i[first].reshape(shape),
         j[first].reshape(shape),
         edge.astype(np.float32).reshape(shape),

@@ -1,4 +1,4 @@
-"""How a scene looks from an aeroplane: a four-band orthoimage in the radiometry of one vintage."""
+"""Renders a scene as a four-band orthoimage in the radiometry of one vintage."""
 
 from dataclasses import dataclass
 from math import cos, radians, sin, tan
@@ -13,13 +13,13 @@ from pipeline.demo.noise import Float, fractal, uniform
 from pipeline.grid import PIXELS_PER_M, Window
 
 _TALLEST_M = 25.0
-"""Nothing in a landscape stands higher."""
+"""No object in a landscape is higher."""
 _RAY_STEP_M = 0.5
 
-# Per FLAIR value: red, green, blue, near infrared in 0..255 before the radiometry of a vintage; how they change with
-# the tint (± of one object to the next) and with dryness; then the strength of mottling over metres and of grain over
-# decimetres. Chosen by eye against BD ORTHO; neighbours in colour overlap on purpose.
-_LOOK: dict[int, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int, int]] = {
+# For each FLAIR value: red, green, blue and near infrared in 0..255 before the radiometry of a vintage; how much they
+# change with the tint and with dryness; the strength of mottling over metres and of grain over decimetres. The values
+# were chosen by eye beside BD ORTHO, and similar classes overlap on purpose.
+_COLOURS: dict[int, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int, int]] = {
     landscape.BUILDING: ((158, 122, 104, 124), (26, 2, -14, 14), (0, 0, 0, 0), 4, 7),
     landscape.PERVIOUS: ((194, 184, 162, 172), (9, 9, 9, 9), (3, 2, 0, 0), 7, 10),
     landscape.IMPERVIOUS: ((128, 129, 131, 120), (10, 10, 10, 10), (0, 0, 0, 0), 6, 5),
@@ -33,86 +33,93 @@ _LOOK: dict[int, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int, i
     landscape.AGRICULTURAL: ((168, 164, 104, 192), (15, 7, 11, -6), (6, 2, 3, -3), 4, 4),
     landscape.PLOWED: ((132, 108, 90, 118), (11, 10, 9, 9), (4, 3, 2, 2), 6, 7),
 }
-_VINE = np.array([82, 102, 62, 168], np.float32)
+_VINE_COLOUR = np.array([82, 102, 62, 168], np.float32)
 
 
-def _column(part: int) -> Float:
-    """One part of `_LOOK` as a table (band or 1, value 0..12)."""
-    rows = [np.zeros_like(np.atleast_1d(_LOOK[1][part]))] + [np.atleast_1d(_LOOK[v][part]) for v in landscape.CLASSES]
+def _table(part: int) -> Float:
+    """One part of `_COLOURS` as a table: float32 (band or 1, value 0..12)."""
+    rows = [np.zeros_like(np.atleast_1d(_COLOURS[1][part]))] + [
+        np.atleast_1d(_COLOURS[v][part]) for v in landscape.CLASSES
+    ]
     return np.array(rows, np.float32).T
 
 
-_BASE, _TINT, _DRY, _MOTTLE, _GRAIN = (_column(part) for part in range(5))
+_BASE, _TINT, _DRY, _MOTTLE, _GRAIN = (_table(part) for part in range(5))
 
 
 @dataclass(frozen=True)
 class Radiometry:
-    """What makes one vintage's images unlike another's; tuples are red, green, blue, near infrared."""
+    """The radiometry of one vintage's images; tuples are red, green, blue, near infrared."""
 
     gain: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     offset: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """Haze, in units of uint8."""
+    """Haze, in levels of uint8."""
     gamma: float = 1.0
     dryness: float = 0.0
-    """-1 spring .. 1 late summer."""
+    """From -1 in spring to 1 in late summer."""
     sun_azimuth_deg: float = 160.0
-    """Where the sun stands, clockwise from north."""
+    """Direction of the sun, clockwise from north."""
     sun_elevation_deg: float = 52.0
     noise: float = 2.5
-    """Standard deviation of the sensor's noise, in units of uint8."""
+    """Standard deviation of the sensor's noise, in levels of uint8."""
     seed: int = 0
 
     @property
     def margin(self) -> int:
-        """Pixels around a window that can throw a shadow into it, or blur into it."""
+        """Pixels around a window from which shadow or blur can reach it."""
         return int(_TALLEST_M / tan(radians(self.sun_elevation_deg)) * PIXELS_PER_M) + 8
 
 
-def photograph(country: Landscape, window: Window, *, style: Radiometry) -> tuple[Scene, NDArray[np.uint8]]:
-    """The scene of a lattice window and its image.
+def photograph(country: Landscape, window: Window, *, radiometry: Radiometry) -> tuple[Scene, NDArray[np.uint8]]:
+    """The scene of a lattice window, and its image.
 
     Returns:
-        the scene, and uint8 (band, y, x) in red, green, blue, near infrared, 1..254: neither black nor white fill.
+        the scene, and uint8 (band, y, x): red, green, blue, near infrared. Values are 1..254, since black or white
+        would be read as fill.
     """
-    wide = window.grow(style.margin)
+    wide = window.grow(radiometry.margin)
     scene = country.scene(wide)
     inside = window.slices_in(wide)
-    image = render(scene, wide, style=style)[:, inside[0], inside[1]]
+    image = render(scene, wide, radiometry=radiometry)[:, inside[0], inside[1]]
     ground, height, tint, across = (a[inside].copy() for a in (scene.ground, scene.height, scene.tint, scene.across))
     return Scene(scene.truth[inside].copy(), ground, height, tint, across), image.copy()
 
 
-def render(scene: Scene, window: Window, *, style: Radiometry) -> NDArray[np.uint8]:
-    """The image of a scene that covers `window`: uint8 (band, y, x).
+def render(scene: Scene, window: Window, *, radiometry: Radiometry) -> NDArray[np.uint8]:
+    """Renders the image of a scene that covers `window`: uint8 (band, y, x).
 
-    Its outer `style.margin` pixels lack the shadows of what stands outside.
+    Its outer `radiometry.margin` pixels lack the shadows of objects outside.
     """
-    colours = _colours(scene, window, style)
-    colours *= _light(scene, style)
-    for band, (gain, offset) in enumerate(zip(style.gain, style.offset, strict=True)):
+    colours = _reflectance(scene, window, radiometry)
+    colours *= _light(scene, radiometry)
+    for band, (gain, offset) in enumerate(zip(radiometry.gain, radiometry.offset, strict=True)):
         plane = np.clip(ndimage.gaussian_filter(colours[band], 0.6, truncate=3), 0, 255) / 255
-        colours[band] = 255 * gain * plane**style.gamma + offset + style.noise * _white(window, style.seed + band)
+        colours[band] = (
+            255 * gain * plane**radiometry.gamma
+            + offset
+            + radiometry.noise * _white_noise(window, radiometry.seed + band)
+        )
     return np.clip(np.rint(colours), 1, 254).astype(np.uint8)
 
 
-def _colours(scene: Scene, window: Window, style: Radiometry) -> Float:
-    """What the ground reflects, before light and sensor: float32 (band, y, x)."""
+def _reflectance(scene: Scene, window: Window, radiometry: Radiometry) -> Float:
+    """Light that the ground reflects, before sun and sensor: float32 (band, y, x)."""
     truth, p = scene.truth, PIXELS_PER_M
     ys, xs = np.arange(window.row, window.bottom) / p, np.arange(window.col, window.right) / p
-    mottle = fractal(ys, xs, cell=7.0, octaves=3, seed=style.seed + 11)
-    grain = fractal(ys, xs, cell=0.7, octaves=2, seed=style.seed + 12)
-    texture = _MOTTLE[0][truth] * mottle + _GRAIN[0][truth] * grain + _lines(scene)
+    mottle = fractal(ys, xs, cell=7.0, octaves=3, seed=radiometry.seed + 11)
+    grain = fractal(ys, xs, cell=0.7, octaves=2, seed=radiometry.seed + 12)
+    texture = _MOTTLE[0][truth] * mottle + _GRAIN[0][truth] * grain + _field_lines(scene)
     colours = np.empty((4, *truth.shape), np.float32)
     for band in range(4):
-        table = _BASE[band] + style.dryness * _DRY[band]
+        table = _BASE[band] + radiometry.dryness * _DRY[band]
         colours[band] = table[truth] + _TINT[band][truth] * scene.tint + texture
     vines = (truth == landscape.VINEYARD) & (scene.height > 0)
-    colours[:, vines] = _VINE[:, None] + texture[vines]
+    colours[:, vines] = _VINE_COLOUR[:, None] + texture[vines]
     return colours
 
 
-def _lines(scene: Scene) -> Float:
-    """Furrows of plowed land, and the tramlines and drill rows of crops."""
+def _field_lines(scene: Scene) -> Float:
+    """Brightness of the furrows of plowed land, and of the tramlines and drill rows of crops: float32 (y, x)."""
     across = scene.across
     furrows = 15 * np.sin(across * np.float32(2 * np.pi / 1.2))
     wheels = (across % 15.0 < 2.2) & ((across % 15.0 < 0.5) | (across % 15.0 > 1.7))
@@ -121,16 +128,16 @@ def _lines(scene: Scene) -> Float:
     return np.where(scene.truth == landscape.AGRICULTURAL, drills, lines).astype(np.float32)
 
 
-def _light(scene: Scene, style: Radiometry) -> Float:
-    """Light on each pixel, 1 on open flat ground: slopes towards the sun are brighter, cast shadows dark."""
-    azimuth, rise = radians(style.sun_azimuth_deg), tan(radians(style.sun_elevation_deg))
+def _light(scene: Scene, radiometry: Radiometry) -> Float:
+    """Sunlight on each pixel: 1 on open flat ground, more on slopes towards the sun, less in shadows."""
+    azimuth, rise = radians(radiometry.sun_azimuth_deg), tan(radians(radiometry.sun_elevation_deg))
     south, east = -cos(azimuth), sin(azimuth)
     height = scene.height
     slope_y, slope_x = np.gradient(height + scene.ground, 1 / PIXELS_PER_M)
     shade = np.clip(1 - 0.22 * (slope_y * south + slope_x * east), 0.6, 1.25)
     blocked = np.zeros(height.shape, np.bool_)
     for away in np.arange(_RAY_STEP_M, _TALLEST_M / rise, _RAY_STEP_M):
-        # That far towards the sun: what stands there higher than the ray throws its shadow here.
+        # An object this far towards the sun casts its shadow here if it is higher than the ray.
         shifted = _shift(height, round(away * south * PIXELS_PER_M), round(away * east * PIXELS_PER_M))
         blocked |= shifted > height + np.float32(away * rise)
     light: Float = (shade * np.where(blocked, 0.55, 1.0)).astype(np.float32)
@@ -138,7 +145,7 @@ def _light(scene: Scene, style: Radiometry) -> Float:
 
 
 def _shift(field: Float, rows: int, cols: int) -> Float:
-    """The field seen `rows` further south and `cols` further east, 0 beyond its edge."""
+    """The values `rows` further south and `cols` further east, 0 beyond the edge."""
     shifted = np.zeros_like(field)
     h, w = field.shape
     from_y, to_y = slice(max(rows, 0), min(h + rows, h)), slice(max(-rows, 0), min(h - rows, h))
@@ -147,7 +154,7 @@ def _shift(field: Float, rows: int, cols: int) -> Float:
     return shifted
 
 
-def _white(window: Window, seed: int) -> Float:
-    """Noise without neighbours: about normal, mean 0, deviation 1."""
+def _white_noise(window: Window, seed: int) -> Float:
+    """Independent noise for each pixel, about normal, with mean 0 and deviation 1: float32 (y, x)."""
     rows, cols = np.arange(window.row, window.bottom)[:, None], np.arange(window.col, window.right)
     return np.float32(2.449) * (uniform(rows, cols, seed=seed + 21) + uniform(rows, cols, seed=seed + 22) - 1)

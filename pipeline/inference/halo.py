@@ -1,6 +1,6 @@
-"""Overlap made when reading: a block reads its core + halo from the source itself and is mapped alone.
+"""Maps images block by block: each block reads its cores and their halo from the source, so blocks are independent.
 
-One task a block yields one stacked (layer, y, x) array; the Dataset's variables are views of it.
+A block is one task and gives one stacked array (layer, y, x). The variables of the Dataset are views of it.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -26,7 +26,7 @@ from pipeline.model import Model
 from pipeline.sources.reading.mosaic import GeoSource, Pixels, Source
 
 BATCH_PIXELS = 2_848 * 2_848
-"""Windows of one shape go to the engine together up to this many pixels: memory as of one large window."""
+"""Most pixels of small windows in one batch: it takes the memory of one large window."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Method:
     model: Model
     layout: Layout
     block: int
-    """Pixels a side of a block: one chunk, one task."""
+    """Side of a block in pixels; a block is one chunk and one task."""
     engine: Engine = TORCH
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Method:
             raise ConfigError(f"core {self.layout.core} px must divide the block {self.block} px")
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        """Dask's name for it, from what a map depends on."""
+        """Dask's token, made of everything that a map depends on."""
         return ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine)
 
 
@@ -56,24 +56,28 @@ def predict(
     block: int | None = None,
     engine: EngineName | Engine = "auto",
 ) -> xr.Dataset:
-    """Maps an image: lazily, one task a block, in windows that overlap as the layout says.
+    """Maps an image lazily with Dask, in overlapping windows.
 
     Args:
-        image: a `Mosaic` or `Raster`, or a (band, y, x) uint8 DataArray, in memory or on Dask, whose
-            bands are the recipe's. The view of a mosaic is read through the mosaic.
-        model: as `pipeline.model.load` gives it.
+        image: a `Mosaic` or `Raster`, or a uint8 DataArray (band, y, x) in memory or on Dask, with the bands of the
+            recipe. The unchanged view of a mosaic is read through its mosaic.
+        model: from `pipeline.model.load`.
         layout: core, halo and window; by default `Layout()` with the recipe's stride.
-        block: pixels a side of a block, a multiple of the core; by default twice the core.
-        engine: `auto`, `torch` or `openvino`, or an engine with its precision.
+        block: side of a block in pixels, a multiple of the core; by default twice the core.
+        engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.
 
     Returns:
-        Dataset (y, x) of `landcover` (uint8, 0 = no data, else FLAIR values 1..19) and `confidence`
-        (uint8, round(255 × max softmax over the live logits), 0 = no data), with the image's
-        coordinates. The windows' phase origin is the lattice for a mosaic, the image's own corner else.
+        Dataset (y, x) with the image's coordinates, of `landcover` (uint8: FLAIR values 1..19, 0 = nodata) and
+        `confidence` (uint8: round(255 × greatest softmax over the live logits), 0 = nodata). Windows are aligned to the
+        lattice for a mosaic, and to the image's corner otherwise.
 
     Raises:
-        ConfigError: sizes that do not fit each other.
-        EngineError: an unknown engine, or bands that are not the recipe's.
+        ConfigError: sizes do not fit each other.
+        EngineError: the engine is unknown, or the bands are not those of the recipe.
+
+    Example:
+        >>> maps = predict(mosaic, load("weights.pth"))  # doctest: +SKIP
+        >>> maps.landcover.rio.to_raster("landcover.tif")  # doctest: +SKIP
     """
     layout = layout or Layout(stride=model.recipe.stride)
     resolved = engine if isinstance(engine, Engine) else resolve_engine(engine)
@@ -89,21 +93,20 @@ def predict(
 
 
 def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
-    """The lazy stacked map of a window of a source.
+    """Maps a window of a source lazily.
 
     Args:
-        source: where blocks read; their halo may lie outside `window`, and past the source's edge it is
-            reflected.
+        source: the image. Halos are read outside `window` too, and reflected beyond the source's edge.
         method: the network and its windows.
-        window: the part to map, inside `source.window`; its blocks start at its north-west corner.
+        window: the part to map, inside `source.window`; blocks start at its north-west corner.
 
     Returns:
-        uint8 Dask array (layer, y, x), layers as `LAYERS`, one chunk a block.
+        Dask array (layer, y, x), uint8, with the layers of `LAYERS` and one chunk for each block.
     """
     chunks = ((len(LAYERS),), _chunks(window.height, method.block), _chunks(window.width, method.block))
     name = f"predict-{tokenize(source, method, window)}"
     stack: da.Array = da.map_blocks(
-        _predict_at, source=source, method=method, window=window, chunks=chunks, dtype=np.uint8, meta=_META, name=name
+        _map_at, source=source, method=method, window=window, chunks=chunks, dtype=np.uint8, meta=_META, name=name
     )
     return stack
 
@@ -112,22 +115,22 @@ _META = np.empty((0, 0, 0), np.uint8)
 
 
 def map_block(source: Source, block: Window, *, layout: Layout, predictor: Predictor) -> NDArray[np.uint8]:
-    """Maps one block: one read, then the forwards of its windows, then the halo goes.
+    """Maps one block: reads it once with its halo, maps its windows, and drops the halo.
 
     Args:
-        source: what is read; beyond its edge the image is reflected.
+        source: the image; beyond its edge it is reflected.
         block: inside `source.window`.
-        layout: how the block is cut into windows.
+        layout: cuts the block into windows.
         predictor: the engine.
 
     Returns:
-        uint8 (layer, y, x) of the block's shape; 0 in both layers where the source has no data.
+        uint8 (layer, y, x) of the block's shape; 0 in both layers where the source has nodata.
     """
     out = np.zeros((len(LAYERS), *block.shape), np.uint8)
     read = layout.read_of_block(block)
     pixels = read_reflected(source, read)
     inside = pixels.valid[block.slices_in(read)]
-    # A window whose core has no data at all costs no forward.
+    # A window needs no forward if its core is all nodata.
     jobs = [w for w in layout.windows_of(block) if pixels.valid[w[0].slices_in(read)].any()]
     for batch in _batches(jobs):
         _map_batch(batch, pixels, read=read, block=block, out=out, predictor=predictor)
@@ -137,14 +140,13 @@ def map_block(source: Source, block: Window, *, layout: Layout, predictor: Predi
 
 
 def read_reflected(source: Source, window: Window) -> Pixels:
-    """Reads a window that may pass the source's edge; what lies beyond is the image reflected about its edge pixels.
+    """Reads a window that may extend beyond the source, where the image is reflected about its edge pixels.
 
-    As `numpy.pad(mode="reflect")`: the edge pixel itself is not repeated, and a narrow image is reflected
-    again and again.
+    As in `numpy.pad(mode="reflect")`, the edge pixel is not repeated, and a narrow image is reflected several times.
 
     Args:
-        source: what is read.
-        window: meets the source.
+        source: the image.
+        window: overlaps the source.
     """
     rows = _reflected(window.row, window.bottom, source.window.row, source.window.bottom)
     cols = _reflected(window.col, window.right, source.window.col, source.window.right)
@@ -156,7 +158,7 @@ def read_reflected(source: Source, window: Window) -> Pixels:
     high, wide = read.slices_in(whole)
     rows = _reflected(whole.row, whole.bottom, source.window.row, source.window.bottom) - whole.row
     cols = _reflected(whole.col, whole.right, source.window.col, source.window.right) - whole.col
-    # In place and strip by strip: to pick all pixels anew takes a tenth of the time of decoding them.
+    # In place and only in the strips beyond the edge: copying all pixels would take a tenth of their decoding time.
     for array in (*pixels.bands, pixels.valid):
         for strip in (slice(0, high.start), slice(high.stop, None)):
             array[strip] = array[rows[strip]]
@@ -166,7 +168,7 @@ def read_reflected(source: Source, window: Window) -> Pixels:
 
 
 def _reflected(start: int, stop: int, low: int, high: int) -> NDArray[np.int64]:
-    """Positions start..stop folded into [low, high)."""
+    """Positions start..stop reflected into [low, high)."""
     last = high - low - 1
     if last == 0:
         return np.full(stop - start, low)
@@ -175,7 +177,7 @@ def _reflected(start: int, stop: int, low: int, high: int) -> NDArray[np.int64]:
 
 
 def _batches(jobs: Sequence[tuple[Window, Window]]) -> list[list[tuple[Window, Window]]]:
-    """(core, read) pairs in batches of one read shape, each within `BATCH_PIXELS` or alone."""
+    """Groups pairs (core, read) into batches of one read shape, of at most `BATCH_PIXELS` or a single window."""
     batches: list[list[tuple[Window, Window]]] = []
     for shape in dict.fromkeys(read.shape for _, read in jobs):
         alike = [job for job in jobs if job[1].shape == shape]
@@ -193,10 +195,10 @@ def _map_batch(
     out: NDArray[np.uint8],
     predictor: Predictor,
 ) -> None:
-    """Maps windows of one shape and puts their cores into `out` (layer, y, x) of the block."""
+    """Maps windows of one shape and writes their cores into `out`, (layer, y, x) of the block."""
     places = [window.slices_in(read) for _, window in batch]
     if len(places) == 1:
-        # A view: the engine makes its own copy of a large window anyway.
+        # A view is enough, because the engine copies a large window anyway.
         images, valid = pixels.bands[None, :, *places[0]], pixels.valid[None, *places[0]]
     else:
         images = np.stack([pixels.bands[:, rows, cols] for rows, cols in places])
@@ -205,8 +207,8 @@ def _map_batch(
         out[(slice(None), *core.slices_in(block))] = layers[(slice(None), *core.slices_in(window))]
 
 
-def _predict_at(*, source: Source, method: Method, window: Window, block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The task of one block, found by its place in the Dask array."""
+def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The task of one block, which finds the block by its position in the Dask array."""
     row, col = window.row + block_id[1] * method.block, window.col + block_id[2] * method.block
     block = Window(row, col, method.block, method.block).intersect(window)
     return map_block(source, block, layout=method.layout, predictor=predictor_for(method.model, method.engine))
@@ -218,16 +220,16 @@ def _chunks(size: int, block: int) -> tuple[int, ...]:
 
 def _check_bands(bands: Sequence[str], recipe: Recipe) -> None:
     if tuple(bands) != recipe.bands:
-        raise EngineError(f"recipe {recipe.name} wants the bands {', '.join(recipe.bands)}; got {', '.join(bands)}")
+        raise EngineError(f"recipe {recipe.name} needs the bands {', '.join(recipe.bands)}; got {', '.join(bands)}")
 
 
 def _predict_array(image: xr.DataArray, method: Method) -> xr.Dataset:
-    """Maps a DataArray: in memory through an `ArraySource`, on Dask by exchanging the halo between chunks."""
+    """Maps a DataArray: in memory through an `ArraySource`, on Dask by a halo that chunks exchange."""
     recipe = method.model.recipe
     if image.dims != ("band", "y", "x") or image.dtype != np.uint8:
         raise EngineError(f"expected a uint8 array (band, y, x); got {image.dtype} {image.dims}")
     if image.sizes["band"] != len(recipe.bands):
-        raise EngineError(f"recipe {recipe.name} wants {len(recipe.bands)} bands; got {image.sizes['band']}")
+        raise EngineError(f"recipe {recipe.name} needs {len(recipe.bands)} bands; got {image.sizes['band']}")
     if image.coords["band"].dtype.kind == "U":
         _check_bands([str(b) for b in image.coords["band"].values], recipe)
     window = Window(0, 0, image.sizes["y"], image.sizes["x"])
@@ -241,8 +243,8 @@ def _predict_array(image: xr.DataArray, method: Method) -> xr.Dataset:
 
 
 def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, method: Method) -> da.Array:
-    """`dask.array.overlap` with room for the widest read of any block, which starts where it would else."""
-    # A last block narrower than the halo cannot serve its neighbour: Dask's helper merges it, once, here.
+    """Maps a Dask array with `dask.array.overlap`, deep enough for the widest read of any block."""
+    # A last block narrower than the halo cannot give it to its neighbour, so Dask's helper merges it here.
     reach = method.layout.reach + method.layout.stride
     depth = {0: 0, 1: min(reach, window.height), 2: min(reach, window.width)}
     rows, cols = (
@@ -263,7 +265,7 @@ def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, 
 
 
 def _dataset(stack: da.Array, coords: Mapping[Hashable, xr.DataArray], recipe: Recipe) -> xr.Dataset:
-    """Names the layers of a stack and gives them `y`, `x` and `spatial_ref` where `coords` has them."""
+    """Makes a Dataset of a stack, with those of `y`, `x` and `spatial_ref` that `coords` has."""
     live = legend.classes(recipe.live)
     attributes: dict[str, dict[str, Any]] = {
         "landcover": {

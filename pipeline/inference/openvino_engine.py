@@ -1,4 +1,4 @@
-"""The OpenVINO engine: the same graph, compiled for this processor."""
+"""The OpenVINO engine: runs the graph, compiled for this processor."""
 
 import os
 import tempfile
@@ -22,15 +22,20 @@ from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.inference.torch_engine import check_finite
 from pipeline.model import Model
 
-_EXAMPLE = 64
-"""Pixels a side of the input that the graph is traced with; the graph does not depend on it."""
-
-_COMPILED = 4
-"""Window shapes kept compiled: a domain has one, a raster with ragged edges four."""
+_TRACED_SIDE = 64
+"""Side of the image with which the graph is traced, in pixels; the graph does not depend on it."""
+_KEPT_SHAPES = 4
+"""Window shapes that stay compiled: a domain has one, and a raster with ragged edges has four."""
 
 
 class OpenVinoPredictor:
-    """The graph compiled by OpenVINO for each shape of window; windows go one by one."""
+    """Runs the graph compiled by OpenVINO for each shape of window, one window after the other.
+
+    The same window gives the same bytes if processor, libraries and `threads` are the same, whatever the batch, the
+    order of windows, the threads that call, or a second compilation. On another processor, or with another number of
+    threads, OpenVINO may add products in another order, so the last bits of logits differ. In fp32 a few confidences
+    then differ by 1, and classes only where two logits are almost equal. In bf16 single pixels may differ by more.
+    """
 
     def __init__(
         self,
@@ -46,18 +51,18 @@ class OpenVinoPredictor:
         self._core = openvino.Core()
         self._graph = self._core.read_model(_graph_file(model, precision, quantized))
         self._options = {
-            # fp32 means fp32, also on processors that would rather take bf16; in int8 it is for what stays float.
+            # Without the hint OpenVINO computes fp32 in bf16 where that is faster. For int8 it covers float operations.
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision],
-            # One window at a time with all of the engine's threads.
+            # All threads work on one window at a time.
             "PERFORMANCE_HINT": "LATENCY",
             **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
         }
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-        self._held = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See `Predictor`."""
-        with self._held:
+        with self._lock:
             request = self._request(pixels.shape[1:])
             layers = np.empty((len(pixels), 2, *pixels.shape[2:]), np.uint8)
             for i in range(len(pixels)):
@@ -66,35 +71,38 @@ class OpenVinoPredictor:
         return layers
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """The compiled graph for windows (band, y, x): a fixed shape runs a third faster than an open one."""
+        """The graph compiled for windows (band, y, x); with a fixed shape it is a third faster than with any shape."""
         if shape not in self._requests:
             self._graph.reshape({0: [1, *shape], 1: [1, *shape[1:]]})
             compiled = self._core.compile_model(self._graph, "CPU", self._options)
             self._requests[shape] = compiled.create_infer_request()
-            while len(self._requests) > _COMPILED:
+            while len(self._requests) > _KEPT_SHAPES:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
         return self._requests[shape]
 
 
 def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None) -> Path:
-    """The XML to read: the model's own, or the one that was quantised from it."""
+    """The XML of the graph: converted from the model, or its int8 version."""
     if precision != "int8":
-        return converted(model)
+        return converted_graph(model)
     if quantized is None:
-        raise EngineError("precision int8 wants a quantised network: `landcover quantize` makes it")
+        raise EngineError("precision int8 needs a quantized network; make one with `landcover quantize`")
     quantized.check_fits(model)
     quantized.check_unchanged()
     return quantized.path
 
 
-def converted(model: Model) -> Path:
-    """The graph as OpenVINO's XML, its weights beside it; from the cache where it was converted before.
+def converted_graph(model: Model) -> Path:
+    """Converts the graph to OpenVINO's XML with its weights beside it, or finds it in the cache.
 
-    Conversion takes some ten seconds, which every worker of a cluster would spend again.
+    A conversion takes about ten seconds, and without the cache every worker would repeat it.
+
+    Returns:
+        path of the XML.
 
     Raises:
-        StorageError: the cache's folder cannot be written.
+        StorageError: the cache folder cannot be written.
     """
     import openvino
 
@@ -103,12 +111,12 @@ def converted(model: Model) -> Path:
     path = cache_folder() / f"{key}.xml"
     if not path.is_file():
         example = (
-            torch.zeros((1, len(model.recipe.bands), _EXAMPLE, _EXAMPLE), dtype=torch.uint8),
-            torch.ones((1, _EXAMPLE, _EXAMPLE), dtype=torch.uint8),
+            torch.zeros((1, len(model.recipe.bands), _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
+            torch.ones((1, _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
         )
         with warnings.catch_warnings(), without_telemetry():
-            # OpenVINO traces with torch.jit, whose deprecation is its makers' to mend; tracing says of constants
-            # such as shapes that it keeps them, which is what a fixed network wants.
+            # OpenVINO traces with the deprecated torch.jit. Tracing also warns that it keeps shapes as constants, which
+            # is right for this network.
             warnings.simplefilter("ignore")
             graph = openvino.convert_model(MapGraph(model).eval(), example_input=example)
         save_graph(graph, path)
@@ -117,7 +125,7 @@ def converted(model: Model) -> Path:
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """OpenVINO's converter and NNCF report their use to their makers unless they believe to run in CI."""
+    """Keeps OpenVINO's converter and NNCF from reporting their use, which they do unless they detect CI."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:
@@ -130,17 +138,17 @@ def without_telemetry() -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where converted graphs are kept."""
+    """The cache folder for converted graphs."""
     return user_cache() / "openvino"
 
 
-def save_graph(graph: Any, path: Path, *, remedy: str = "set LANDCOVER_CACHE to a folder that can be") -> None:
-    """Writes XML and weights, the XML last: where it stands, both are whole.
+def save_graph(graph: Any, path: Path, *, remedy: str = "set LANDCOVER_CACHE to a folder that can be written") -> None:
+    """Writes XML and weights; the XML comes last, so if it exists both are complete.
 
     Args:
         graph: an `openvino.Model`.
-        path: of the XML; the weights go beside it with suffix `.bin`.
-        remedy: what to do where it cannot be written, for the error's message.
+        path: of the XML; the weights go beside it, with suffix `.bin`.
+        remedy: what to do if it cannot be written, for the error message.
 
     Raises:
         StorageError: the folder cannot be written.

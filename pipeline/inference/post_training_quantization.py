@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import EngineError, StorageError
-from pipeline.inference.openvino_engine import converted, save_graph, without_telemetry
+from pipeline.inference.openvino_engine import converted_graph, save_graph, without_telemetry
 from pipeline.inference.quantized_model import QuantizedModel, describe, read_quantized
 from pipeline.model import Model
 from pipeline.sources.reading.mosaic import Pixels
@@ -45,7 +45,7 @@ SCHEMES = (
 )
 """In the order in which they are tried.
 
-Quantized with the left halves of five real patches, they agree with fp32 on 0.9949, 0.9943 and 0.984 of the right
+QuantizedModel with the left halves of five real patches, they agree with fp32 on 0.9949, 0.9943 and 0.984 of the right
 halves' pixels; on the demo's small network on 0.996, 0.995, 0.996. All run equally fast.
 """
 CONTROLLED = Scheme("minmax, accuracy control", "minmax", bias_correction=True, accuracy_control=True)
@@ -85,7 +85,7 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
     shapes = {w.bands.shape for w in windows}
     if len(shapes) != 1:
         raise EngineError(f"expected one or more quantization windows of one shape; got shapes {sorted(shapes)}")
-    graph = openvino.Core().read_model(converted(model))
+    graph = openvino.Core().read_model(converted_graph(model))
     _name_by_place(graph)
     open_shapes = [i.partial_shape for i in graph.inputs]
     # A fixed shape: NNCF compiles the graph several times, and runs an open one a third slower.
@@ -142,7 +142,7 @@ def _controlled(
     import nncf
     import openvino
 
-    fp32 = openvino.Core().compile_model(converted(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    fp32 = openvino.Core().compile_model(converted_graph(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     pairs = [(w, _classes(fp32, w)) for w in windows]
 
     def agreement(compiled: Any, chosen: Iterable[tuple[Pixels, NDArray[np.uint8]]]) -> tuple[float, list[float]]:

@@ -1,4 +1,4 @@
-"""What an engine is: uint8 goes in, uint8 comes out. And the one that stays resident in a process."""
+"""Engines: which one runs a network, and the predictor that a process keeps for it."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -19,21 +19,21 @@ from pipeline.model import Model
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs the network, resolved: part of every fingerprint."""
+    """The engine that runs the network, and its precision; part of every fingerprint."""
 
     name: Literal["torch", "openvino"] = "torch"
     precision: Precision = "fp32"
     quantized: QuantizedModel | None = None
-    """The network in int8; None for every other precision."""
+    """The int8 network; None for other precisions."""
     compiled: bool = False
-    """Torch's compiler fuses the graph."""
+    """True if `torch.compile` fuses the graph."""
 
     @property
     def content(self) -> dict[str, str]:
-        """What bytes depend on: of a quantised network its hash, not its place.
+        """The part of a fingerprint that belongs to the engine.
 
-        Fused operations round elsewhere, so compiling is part of it, as the engine is. What it is compiled with is
-        not: versions are provenance.
+        A quantized network counts by its hash, not by its path. Compilation counts, because fused operations round in
+        other places. The version of the compiler does not: versions are provenance.
         """
         own: dict[str, str] = {"name": self.name, "precision": self.precision}
         own |= {"quantized": self.quantized.sha256} if self.quantized else {}
@@ -44,27 +44,28 @@ TORCH = Engine()
 
 
 def on_gpu(engine: Engine) -> bool:
-    """True where this process would run the engine on a CUDA device."""
+    """True if this process runs the engine on a CUDA device."""
     return engine.name == "torch" and device().type == "cuda"
 
 
 class Predictor(Protocol):
-    """An engine with a model in it. Calls may come from several threads; one at a time holds the device."""
+    """An engine with a model. Several threads may call it; one at a time uses the device."""
 
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Maps a batch of windows.
 
         Args:
-            pixels: uint8 (n, band, y, x), 0..255; y and x multiples of the network's stride.
-            valid: bool (n, y, x); False enters the network as the channel mean.
+            pixels: uint8 (n, band, y, x), 0..255, with sides that are multiples of the network's stride.
+            valid: bool (n, y, x); where it is False, the network sees the channel mean.
 
         Returns:
             uint8 (n, layer, y, x): the FLAIR value of the most probable live class (never 0), and
-            round(255 × its softmax over the live logits). Invalid pixels get a value too: the
-            caller masks them.
+            round(255 × its softmax over the live logits). Invalid pixels have values too, and the caller masks them.
+            The same call gives the same bytes on the same processor, with the same libraries and threads of the
+            engine; `OpenVinoPredictor` and `TorchPredictor` say what else may change.
 
         Raises:
-            EngineError: logits that are not finite.
+            EngineError: a logit is not finite.
         """
         ...
 
@@ -77,26 +78,27 @@ def resolve_engine(
     model: Model | None = None,
     compiled: bool = False,
 ) -> Engine:
-    """The engine behind a campaign's `engine:`.
+    """The engine for a campaign's `engine:`.
 
-    `auto` is torch where there is a CUDA device, else OpenVINO where it is installed, else torch; in int8 it
-    is OpenVINO wherever it is installed.
+    `auto` is torch if there is a CUDA device, else OpenVINO if it is installed, else torch. With int8 it is OpenVINO.
 
     Args:
-        quantized: the XML that `landcover quantize` made; int8 needs it, the others do not look at it.
-        model: what it must have been made from; int8 needs it too.
-        compiled: through `torch.compile`.
+        name: `auto`, `torch` or `openvino`.
+        precision: arithmetic of the forward.
+        quantized: the XML that `landcover quantize` made, for int8 only.
+        model: the model that it must have been made from, for int8 only.
+        compiled: use `torch.compile`.
 
     Raises:
-        EngineError: no engine of this name, one that is not installed, a precision that it does not have, a
-            quantised network that is missing, damaged, or made from other weights or another recipe, or torch's
-            compiler with another engine.
+        EngineError: the engine is unknown or not installed, or does not have the precision; the quantized network is
+            missing, damaged, or made from other weights or another recipe; or `compiled` with another engine than
+            torch.
     """
     engine = _resolved(name, precision, quantized, model)
     if compiled and engine.name != "torch":
         raise EngineError(
-            f"torch_compile is of engine torch, and engine {name} in {precision} is {engine.name} here; take "
-            "torch_compile out, or say engine: torch"
+            f"torch_compile needs engine torch, and engine {name} in {precision} is {engine.name} here. Remove "
+            "torch_compile, or set engine: torch"
         )
     return replace(engine, compiled=compiled)
 
@@ -106,25 +108,29 @@ def _resolved(name: EngineName, precision: Precision, quantized: Path | None, mo
     if name not in get_args(EngineName):
         raise EngineError(f"unknown engine {name!r}: expected {', '.join(get_args(EngineName))}")
     if name == "openvino" and not installed:
-        raise EngineError("engine openvino is not installed: pip install 'landcover-pipeline[cpu]', or engine: torch")
+        raise EngineError(
+            "engine openvino is not installed: pip install 'landcover-pipeline[cpu]', or set engine: torch"
+        )
     if precision == "int8":
-        return _in_int8(name, quantized, model, installed=installed)
+        return _int8_engine(name, quantized, model, installed=installed)
     on_openvino = name == "openvino" or (name == "auto" and installed and device().type == "cpu")
     if on_openvino and precision == "fp16":
-        raise EngineError("OpenVINO's CPU engine has no fp16 here: use fp32 or bf16, or engine: torch on a CUDA device")
+        raise EngineError(
+            "engine openvino has no fp16 on processors; use fp32 or bf16, or engine: torch on a CUDA device"
+        )
     return Engine("openvino" if on_openvino else "torch", precision)
 
 
-def _in_int8(name: EngineName, quantized: Path | None, model: Model | None, *, installed: bool) -> Engine:
+def _int8_engine(name: EngineName, quantized: Path | None, model: Model | None, *, installed: bool) -> Engine:
     if name == "torch" or not installed:
         raise EngineError(
-            f"precision int8 wants engine openvino, got {name}"
-            + ("" if installed else " and OpenVINO is not installed: pip install 'landcover-pipeline[cpu]'")
+            f"precision int8 needs engine openvino, got {name}"
+            + ("" if installed else ", and OpenVINO is not installed: pip install 'landcover-pipeline[cpu]'")
         )
     if quantized is None or model is None:
         raise EngineError(
-            "precision int8 wants a quantised network (model.quantized in a campaign, --quantized on the command "
-            "line): `landcover quantize` makes it"
+            "precision int8 needs a quantized network (model.quantized in a campaign, --quantized on the command "
+            "line); make one with `landcover quantize`"
         )
     found = read_quantized(quantized)
     found.check_fits(model)
@@ -138,11 +144,13 @@ _RESIDENT_LOCK = threading.Lock()
 def predictor_for(
     model: Model, engine: Engine, *, threads: int | None = None, stand_in: Predictor | None = None
 ) -> Predictor:
-    """This process's predictor for a model: made once, then shared by all threads.
+    """The predictor of this process for a model and an engine, made once and shared by all threads.
 
     Args:
-        threads: of the engine, taken when the predictor is made; by default what the engine takes itself.
-        stand_in: kept in place of the engine's own when none was made yet.
+        model: the model to run.
+        engine: the engine that runs it.
+        threads: threads of the engine, which count when the predictor is made; by default the engine's own number.
+        stand_in: takes the place of the engine's predictor if there is none yet.
     """
     key = (model.weights_hash, model.recipe.model_dump_json(), engine)
     with _RESIDENT_LOCK:

@@ -1,4 +1,4 @@
-"""The torch engine, and the only module that knows CUDA."""
+"""The torch engine: runs the graph on the processor or a CUDA device. No other module uses CUDA."""
 
 import os
 import queue
@@ -21,11 +21,11 @@ from pipeline.model import Model
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LANES = 3
-"""Batches under way at once: one comes up to the device, one is mapped, one goes down."""
+"""Batches in flight at once: one is copied to the device, one is mapped, one is copied back."""
 
 
 def device() -> torch.device:
-    """The device of this process: the first visible CUDA device, else the CPU."""
+    """The device of this process: the first visible CUDA device, or else the CPU."""
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
@@ -35,57 +35,62 @@ def cuda_devices() -> tuple[str, ...]:
 
 
 def set_threads(count: int) -> None:
-    """Threads of torch's operators in this process, for all its predictors."""
+    """Sets the threads of torch's operators, for all predictors of this process."""
     torch.set_num_threads(count)
 
 
-_HELD = threading.Lock()
-"""The device, for the thread that has it; with CUDA for as long as its forward takes to be queued."""
+_DEVICE = threading.Lock()
+"""Held by the thread that uses the device; with CUDA only while it queues its forward."""
 
 
 class TorchPredictor:
-    """The graph on this process's device, channels last, in float32 or under autocast.
+    """Runs the graph on this process's device, channels last, in float32 or under autocast.
 
-    Threads that call it at once share the work as a pipeline does: while the forward of one runs, another's windows
-    come up and a third's layers go down, each on a stream of its own. On the CPU, torch's streams do nothing and the
-    same calls come one after the other.
+    Threads that call it at the same time work as a pipeline: during the forward of one batch, the next batch is copied
+    to the device and the layers of the previous one are copied back, each on its own stream. On the CPU torch's streams
+    do nothing, and the same calls run one after the other.
+
+    The same batch gives the same bytes if processor, libraries and threads are the same. On another processor, with
+    another number of threads or with the windows in other batches, torch may add products in another order, so the last
+    bits of logits differ. In fp32 a few confidences then differ by 1, and classes only where two logits are almost
+    equal. In bf16 single pixels may differ by more.
     """
 
     def __init__(self, model: Model, *, precision: str = "fp32", compiled: bool = False) -> None:
         self.precision = precision
         self._device = device()
         if precision == "fp16" and self._device.type == "cpu":
-            raise EngineError("fp16 wants a CUDA device, and this process sees none; use fp32 or bf16")
+            raise EngineError("fp16 needs a CUDA device, and this process finds none; use fp32 or bf16")
         graph = MapGraph(model).to(self._device)
-        self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
+        self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         if compiled:
             _check_compiler(self._device)
             self._graph = torch.compile(self._graph)
-        # The lane that came back last goes out first: a single thread pins the buffers of one.
+        # Last in, first out: a single thread always gets the same lane, and pins the buffers of one only.
         self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
         for _ in range(LANES):
             self._lanes.put(_Lane(self._device))
-        self._room = sys.maxsize
-        """Pixels of a batch that fit into the device's memory, as far as is known."""
+        self._batch_pixels = sys.maxsize
+        """Largest batch, in pixels, that may fit into the device's memory."""
 
     @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """See `Predictor`; windows that do not fit into the device's memory together go in smaller batches."""
+        """See `Predictor`; a batch that exceeds the device's memory is split."""
         count, (height, width) = len(pixels), pixels.shape[2:]
         layers = np.empty((count, len(LAYERS), height, width), np.uint8)
         start = 0
         while start < count:
-            size = min(count - start, max(1, self._room // (height * width)))
+            size = min(count - start, max(1, self._batch_pixels // (height * width)))
             part = slice(start, start + size)
             try:
                 self._map(pixels[part], valid[part].view(np.uint8), layers[part])
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise EngineError(
-                        f"a window of {height} × {width} px does not fit into the device's memory; use a smaller window"
+                        f"a window of {height} × {width} px exceeds the device's memory; use a smaller window"
                     ) from error
-                # Tried again only after this clause: until then the traceback keeps the forward's tensors alive.
-                self._room = min(self._room, size // 2 * height * width)
+                # The next try is after this clause: until its end the traceback keeps the forward's tensors alive.
+                self._batch_pixels = min(self._batch_pixels, size // 2 * height * width)
             else:
                 start += size
         check_finite(layers)
@@ -93,17 +98,17 @@ class TorchPredictor:
 
     @torch.inference_mode()
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The live logits of windows without no data, before any temperature, on the CPU.
+        """The live logits of windows in which all pixels are valid, before the temperature.
 
         Args:
-            pixels: uint8 (n, band, y, x), sides multiples of the stride.
+            pixels: uint8 (n, band, y, x), with sides that are multiples of the stride.
 
         Returns:
-            float32 (n, class, y, x), classes in the order of the recipe's `live`.
+            float32 (n, class, y, x) on the CPU, with classes in the order of the recipe's `live`.
         """
         images = torch.from_numpy(pixels).to(self._device)
         valid = torch.ones((len(pixels), *pixels.shape[2:]), dtype=torch.uint8, device=self._device)
-        with _HELD, self._arithmetic():
+        with _DEVICE, self._arithmetic():
             live: NDArray[np.float32] = self._graph.logits(images, valid).cpu().numpy()
         return live
 
@@ -111,13 +116,13 @@ class TorchPredictor:
         """Maps one batch into `out`."""
         lane = self._lanes.get()
         try:
-            images, mask = lane.up(pixels, valid)
-            with _HELD:
-                lane.let_device_wait()
+            images, mask = lane.upload(pixels, valid)
+            with _DEVICE:
+                lane.wait_for_upload()
                 layers = self._forward(images, mask)
-                lane.wait_for_device()
-            # `images`, `mask` and `layers` live until this returns, when all that the device does with them is done.
-            lane.down(layers, out)
+                lane.wait_for_forward()
+            # `images`, `mask` and `layers` stay alive until this returns, when the device no longer uses them.
+            lane.download(layers, out)
         finally:
             self._lanes.put(lane)
 
@@ -130,42 +135,42 @@ class TorchPredictor:
     def _arithmetic(self) -> Iterator[None]:
         lower = _AUTOCAST.get(self.precision)
         autocast = torch.autocast(self._device.type, dtype=lower) if lower else nullcontext()
-        # fp32 means fp32: by default cuDNN convolves it in TF32, which keeps ten bits. And one algorithm a shape, not
-        # the one that was fastest today: a tile does not depend on the run.
+        # By default cuDNN convolves fp32 in TF32, which keeps ten bits, and tries which algorithm is fastest: a tile
+        # would depend on the run.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with exact, autocast:
             yield
 
 
 class _Lane:
-    """A batch's way to the device and back: pinned buffers, and the stream on which both copies run."""
+    """Copies batches to the device and back: pinned buffers, and a stream for both copies."""
 
     def __init__(self, where: torch.device) -> None:
         self._where = where
         self._streams: Any = torch.get_device_module(where)
         self._stream = self._streams.Stream()
         self._pinned = where.type == "cuda"
-        # A thread that waits for the device sleeps: the core is wanted for decoding.
+        # A waiting thread sleeps, because decoding needs the core.
         self._ended = torch.cuda.Event(blocking=True) if self._pinned else self._streams.Event()
         self._buffers: dict[str, torch.Tensor] = {}
 
-    def up(self, pixels: NDArray[np.uint8], valid: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Begins to copy a batch to the device."""
+    def upload(self, pixels: NDArray[np.uint8], valid: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Starts copying a batch to the device."""
         staged = [self._staged(name, torch.from_numpy(array)) for name, array in (("pixels", pixels), ("valid", valid))]
         with self._streams.stream(self._stream):
             images, mask = (tensor.to(self._where, non_blocking=True) for tensor in staged)
         return images, mask
 
-    def let_device_wait(self) -> None:
-        """What is queued on the device from now on begins when the copy is there."""
+    def wait_for_upload(self) -> None:
+        """Makes work that is queued on the device from now on wait for this lane's upload."""
         self._streams.current_stream().wait_stream(self._stream)
 
-    def wait_for_device(self) -> None:
-        """What this lane does from now on begins when all that is queued on the device now is done."""
+    def wait_for_forward(self) -> None:
+        """Makes later work of this lane wait for all work that is queued on the device now."""
         self._stream.wait_stream(self._streams.current_stream())
 
-    def down(self, layers: torch.Tensor, out: NDArray[np.uint8]) -> None:
-        """Copies mapped layers into `out`, and returns when they are there."""
+    def download(self, layers: torch.Tensor, out: NDArray[np.uint8]) -> None:
+        """Copies layers into `out`, and returns when they are complete."""
         buffer = self._buffer("layers", layers.shape)
         with self._streams.stream(self._stream):
             buffer.copy_(layers, non_blocking=True)
@@ -177,7 +182,7 @@ class _Lane:
         return self._buffer(name, tensor.shape).copy_(tensor)
 
     def _buffer(self, name: str, shape: torch.Size) -> torch.Tensor:
-        """A kept uint8 buffer of this shape, in memory that the device reads and writes by itself."""
+        """A reused uint8 buffer of this shape, in pinned memory if there is a device."""
         size = shape.numel()
         if name not in self._buffers or self._buffers[name].numel() < size:
             self._buffers[name] = torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
@@ -185,16 +190,18 @@ class _Lane:
 
 
 def _check_compiler(where: torch.device) -> None:
-    """Raises EngineError where `torch.compile` would fail at the first window for want of a compiler."""
+    """Raises EngineError if `torch.compile` would fail at the first window because a compiler is missing."""
     compiler = os.environ.get("CC", "gcc") if where.type == "cuda" else os.environ.get("CXX", "g++")
-    lacks = [] if shutil.which(compiler) else [f"the compiler {compiler}"]
+    missing = [] if shutil.which(compiler) else [f"the compiler {compiler}"]
     if where.type == "cuda" and find_spec("triton") is None:
-        lacks.append("Triton (pip install triton)")
-    if lacks:
-        raise EngineError(f"torch_compile wants {' and '.join(lacks)} on each worker; install, or torch_compile: false")
+        missing.append("Triton (pip install triton)")
+    if missing:
+        raise EngineError(
+            f"torch_compile needs {' and '.join(missing)} on each worker; install it, or set torch_compile: false"
+        )
 
 
 def check_finite(layers: NDArray[np.uint8]) -> None:
-    """Raises EngineError where a logit was NaN or infinite: a failure is no pixel."""
+    """Raises EngineError if a logit was NaN or infinite."""
     if (layers[:, 1] == NOT_FINITE).any():
-        raise EngineError("the network gave logits that are not finite; the weights or the input are damaged")
+        raise EngineError("the network computed logits that are not finite; the weights or the input are damaged")

@@ -1,7 +1,7 @@
-"""The network, its weights and its recipe."""
+"""Networks and their weights: built from a recipe, loaded from a checkpoint, optimized for inference."""
 
-from pipeline.model.inference_network import lean
-from pipeline.model.network import build
+from pipeline.model.inference_network import optimize_for_inference
+from pipeline.model.network import build_network
 from pipeline.model.weights import Model, load
 
-__all__ = ["Model", "build", "lean", "load"]
+__all__ = ["Model", "build_network", "load", "optimize_for_inference"]

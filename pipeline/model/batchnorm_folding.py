@@ -1,8 +1,8 @@
-"""Batch normalisation folded into the convolution before it: the same network, fewer passes over its activations.
+"""Folds each batch normalisation into the convolution before it, so that a network takes fewer steps.
 
-In evaluation mode a batch normalisation is y = (x - mean) / √(var + eps) · scale + shift with constants a channel, so
-behind a convolution it is another weight and another bias. These are computed in float64 and rounded once to the
-weight's own type: a folded network differs from the network by rounding alone.
+In evaluation mode a batch normalisation is y = (x - mean) / √(var + eps) · scale + shift, with constants for each
+channel. After a convolution it is therefore the same as another weight and bias. These are computed in float64 and
+rounded once to the type of the weight, so a folded network differs from the original by rounding alone.
 """
 
 import copy
@@ -18,22 +18,22 @@ from torch.utils._pytree import tree_leaves
 from pipeline.config import Recipe
 
 
-def folded(network: nn.Module, recipe: Recipe) -> nn.Module:
-    """A copy of a network in which convolutions also do what the batch normalisation behind them did.
+def fold_batchnorms(network: nn.Module, recipe: Recipe) -> nn.Module:
+    """Copies a network and folds the batch normalisations of the copy into the convolutions before them.
 
-    Which follows which is seen in a forward of one small image, not guessed from names. A normalisation stays where
-    it reads anything but the output of one plain `nn.Conv2d`, where something else reads that output too, where
-    either is called more than once, and where its class does more than normalise (timm's, with an activation).
+    A forward of one small image shows which normalisation follows which convolution. A normalisation stays if its input
+    is not the output of one plain `nn.Conv2d`, if anything else reads that output, if either is called more than once,
+    or if its class does more than normalise, like timm's with an activation.
 
     Args:
         network: float32, in evaluation mode.
-        recipe: its bands and its stride give the small image's shape.
+        recipe: its bands and stride give the shape of the small image.
     """
     network = copy.deepcopy(network)
     modules = dict(network.named_modules())
     if not any(type(module) is nn.BatchNorm2d for module in modules.values()):
         return network
-    for before, after in _pairs(modules, recipe):
+    for before, after in _foldable_pairs(modules, recipe):
         _fold(modules[before], modules[after])
         parent, _, name = after.rpartition(".")
         setattr(modules[parent], name, nn.Identity())
@@ -41,7 +41,7 @@ def folded(network: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _fold(convolution: Any, normalisation: Any) -> None:
-    """Gives an `nn.Conv2d` the weight and bias that also do what an `nn.BatchNorm2d` does."""
+    """Gives an `nn.Conv2d` the weight and bias with which it also does the work of an `nn.BatchNorm2d`."""
     parts = (
         convolution.weight,
         convolution.bias,
@@ -57,13 +57,13 @@ def _fold(convolution: Any, normalisation: Any) -> None:
         setattr(convolution, name, nn.Parameter(tensor.to(dtype), requires_grad=False))
 
 
-class _Reads(TorchDispatchMode):
-    """Counts how many of torch's operations read each tensor, by `id`."""
+class _ReadCounter(TorchDispatchMode):
+    """Counts by `id` how many of torch's operations read each tensor."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.counts: Counter[int] = Counter()
-        # Alive to the end: the `id` of a tensor that is gone would be given to another.
+        # Keeps all tensors alive: another tensor could get the `id` of one that is gone.
         self._kept: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,22 +74,22 @@ class _Reads(TorchDispatchMode):
         return result
 
 
-def _pairs(modules: dict[str, nn.Module], recipe: Recipe) -> list[tuple[str, str]]:
-    """(convolution, batch normalisation) by name, the second being all that reads the first's output."""
-    made: list[tuple[str, torch.Tensor]] = []
-    taken: list[tuple[str, torch.Tensor]] = []
+def _foldable_pairs(modules: dict[str, nn.Module], recipe: Recipe) -> list[tuple[str, str]]:
+    """Names (convolution, batch normalisation) of pairs where nothing but the second reads the output of the first."""
+    outputs: list[tuple[str, torch.Tensor]] = []
+    inputs: list[tuple[str, torch.Tensor]] = []
     hooks = []
     for name, module in modules.items():
         if type(module) is nn.Conv2d:
-            hooks.append(module.register_forward_hook(lambda _m, _in, out, name=name: made.append((name, out))))
+            hooks.append(module.register_forward_hook(lambda _m, _in, out, name=name: outputs.append((name, out))))
         elif type(module) is nn.BatchNorm2d and module.running_mean is not None:
-            hooks.append(module.register_forward_pre_hook(lambda _m, given, name=name: taken.append((name, given[0]))))
-    reads = _Reads()
+            hooks.append(module.register_forward_pre_hook(lambda _m, given, name=name: inputs.append((name, given[0]))))
+    reads = _ReadCounter()
     with torch.inference_mode(), reads:
         result = modules[""](torch.zeros(1, len(recipe.bands), 2 * recipe.stride, 2 * recipe.stride))
     reads.counts[id(result)] += 1
     for hook in hooks:
         hook.remove()
-    calls = Counter(name for name, _ in (*made, *taken))
-    maker = {id(out): name for name, out in made if calls[name] == 1 and reads.counts[id(out)] == 1}
-    return [(maker[id(given)], name) for name, given in taken if calls[name] == 1 and id(given) in maker]
+    calls = Counter(name for name, _ in (*outputs, *inputs))
+    maker = {id(out): name for name, out in outputs if calls[name] == 1 and reads.counts[id(out)] == 1}
+    return [(maker[id(given)], name) for name, given in inputs if calls[name] == 1 and id(given) in maker]

@@ -1,4 +1,4 @@
-"""Reading a checkpoint's tensors without running what it holds, and checking that they fit a network."""
+"""Reads the tensors of a checkpoint without running its code, and loads them into a network that they fit."""
 
 import io
 import pickle
@@ -16,16 +16,17 @@ from torch import nn
 
 from pipeline.config import Recipe, config_folder, load_recipe
 from pipeline.errors import WeightsError
-from pipeline.model.network import build
+from pipeline.model.network import build_network
 
-PREFIX = "model.seg_model."
-"""Before each name of segmentation-models-pytorch in the FLAIR-INC files, as their Lightning module nests it."""
-IGNORED = "criterion."
-"""Before what belongs to the loss, not to the network: the class weights of the cross-entropy."""
+FLAIR_PREFIX = "model.seg_model."
+"""Prefix of the names of segmentation-models-pytorch in FLAIR-INC files, from their Lightning module."""
+LOSS_PREFIX = "criterion."
+"""Prefix of tensors that belong to the loss, such as the class weights of the cross-entropy."""
 HEAD = "segmentation_head.0.bias"
-"""Its length is the number of logits."""
+"""Bias of the head, whose length is the number of logits."""
 
-_NAMED = 10
+_MOST_NAMED = 10
+"""Names in an error message."""
 
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -40,29 +41,28 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-"""What the readers raise on bytes that are no checkpoint: torch's restricted unpickler interprets opcodes that
-may be anything, so a damaged file fails wherever the damage leads it (all but OverflowError seen by fuzzing)."""
+"""Errors of the readers on bytes that are not a checkpoint. Torch's restricted unpickler interprets opcodes, so a
+damaged file can fail in many places; fuzzing raised all of these except OverflowError."""
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint under the names of segmentation-models-pytorch, on the CPU, as stored.
+    """Reads the tensors of a checkpoint by the names of segmentation-models-pytorch, on the CPU.
 
-    `.safetensors` is read as such; every other name as what `torch.save` wrote: a state dict, or a
-    dict that holds one under `state_dict` as Lightning's do; what stands before the names of the network, such as
-    `model.seg_model.`, goes. `weights_only=True` always: an object that
-    is no tensor is refused and never run.
+    A `.safetensors` file is read as such, and any other file as the output of `torch.save`: a state dict, or a dict
+    with one under `state_dict`, as Lightning writes it. Prefixes of the names, such as `model.seg_model.`, are removed.
+    Pickled objects that are not tensors are refused and never run (`weights_only=True`).
 
     Raises:
-        WeightsError: no such file; empty, cut short or no checkpoint; pickled objects beside the tensors.
+        WeightsError: the file is missing, empty, truncated, not a checkpoint, or contains other pickled objects.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise WeightsError(
-            f"{path}: no such file; give a path to .pth, .ckpt or .safetensors, or hf://org/name"
+            f"{path}: no such file; expected a .pth, .ckpt or .safetensors file, or hf://org/name"
         ) from error
     except IsADirectoryError as error:
-        raise WeightsError(f"{path}: expected a checkpoint's file, got a folder") from error
+        raise WeightsError(f"{path}: expected a checkpoint file, got a folder") from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error}") from error
     if not content:
@@ -71,29 +71,28 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _parse(content: bytes, path: Path) -> Any:
-    """What the file holds. From memory, so that a failing disk is not taken for a damaged checkpoint."""
+    """The parsed content of the file; it is read before, so that a disk error is not reported as a damaged file."""
     try:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load(content)
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        raise _refusal(path, len(content), error) from error
+        raise _load_error(path, len(content), error) from error
 
 
-def _refusal(path: Path, size: int, error: BaseException) -> WeightsError:
-    """The error of a file that did not load: unsafe where torch names an object that it refuses, else damaged."""
+def _load_error(path: Path, size: int, error: BaseException) -> WeightsError:
+    """The error for a file that did not load: unsafe if torch names an object that it refuses, otherwise damaged."""
     objects = re.findall(r"(?i:unsupported global):? (?:GLOBAL )?(\S+) (?:was|whose)", str(error))
     if objects:
         return WeightsError(
-            f"{path}: holds the pickled object {objects[0]}, which is no tensor; refused, because loading it would run "
-            f"code from the file. Where the file is trusted, export its tensors with the program that wrote it: "
-            f"torch.save(module.state_dict(), 'weights.pth') or safetensors.torch.save_file(module.state_dict(), "
-            f"'weights.safetensors'), and give that file"
+            f"{path}: contains the pickled object {objects[0]}, which is not a tensor; it is refused, because loading "
+            f"it would run code from the file. If you trust the file, export its tensors with the program that wrote "
+            f"it: safetensors.torch.save_file(module.state_dict(), 'weights.safetensors')"
         )
     reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines() or [type(error).__name__]
     return WeightsError(
-        f"{path}: not a checkpoint, or cut short ({size} bytes: {reason[0][:200]}); expected what "
-        f"torch.save or safetensors writes: compare its size with the original's and copy it again"
+        f"{path}: not a checkpoint, or truncated ({size} bytes: {reason[0][:200]}). Expected a file from torch.save or "
+        f"safetensors; compare its size with the original's and copy it again"
     )
 
 
@@ -104,7 +103,7 @@ def _state_dict(loaded: Any, path: Path) -> Mapping[str, torch.Tensor]:
     odd = [f"{name!r} ({_kind(value)})" for name, value in state.items() if not _is_named_tensor(name, value)]
     if odd:
         raise WeightsError(
-            f"{path}: expected a dict of tensors by name (or one under 'state_dict'), got also {listed(odd)}"
+            f"{path}: expected a dict of tensors by name (or one under 'state_dict'), found also {_listed(odd)}"
         )
     return state
 
@@ -118,40 +117,45 @@ def _is_named_tensor(name: object, value: object) -> bool:
 
 
 def _plain_names(state: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    # Other modules nest the network as `model.` or, wrapped for several GPUs, as `module.model.seg_model.`.
-    prefix = next((n.removesuffix(HEAD) for n in state if n.endswith(f".{HEAD}")), PREFIX)
-    plain = {n.removeprefix(prefix): t.detach() for n, t in state.items() if not n.startswith(IGNORED)}
+    # Other modules use the prefix `model.` or, wrapped for several GPUs, `module.model.seg_model.`.
+    prefix = next((n.removesuffix(HEAD) for n in state if n.endswith(f".{HEAD}")), FLAIR_PREFIX)
+    plain = {n.removeprefix(prefix): t.detach() for n, t in state.items() if not n.startswith(LOSS_PREFIX)}
     twice = [n for n in plain if n in state and prefix + n in state]
     if twice:
-        raise WeightsError(f"{path}: tensors stand there both with and without {prefix!r}: {listed(twice)}")
+        raise WeightsError(f"{path}: contains tensors both with and without the prefix {prefix!r}: {_listed(twice)}")
     return plain
 
 
-def fit_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, recipe: Recipe, *, where: str) -> None:
-    """Puts `tensors` into `network` as float32 (counters keep their integers).
+def load_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, recipe: Recipe, *, source: str) -> None:
+    """Loads tensors into a network as float32; counters stay integers.
+
+    Args:
+        tensors: by name, as `read_tensors` gives them.
+        network: of the recipe.
+        recipe: to compare with in error messages.
+        source: names the file in error messages.
 
     Raises:
-        WeightsError: all that does not fit, in one message that begins with `where`: logits, input
-            channels, tensors that miss, that nobody expects or of another shape; then values that are
-            not finite.
+        WeightsError: tensors do not fit: another number of logits or input channels, tensors that are missing,
+            unexpected or of another shape, or values that are not finite. The message lists all of them.
     """
     wanted = network.state_dict()
-    faults = _misfits(tensors, wanted, network, recipe)
-    if named := _named_otherwise(where, recipe):
+    faults = _mismatches(tensors, wanted, network, recipe)
+    if named := _name_mismatch(source, recipe):
         faults.append(named)
     if faults:
-        raise WeightsError(f"{where}: does not fit recipe {recipe.name}: {'; '.join(faults)}")
+        raise WeightsError(f"{source}: does not fit recipe {recipe.name}: {'; '.join(faults)}")
     cast = {name: tensors[name].to(like.dtype) for name, like in wanted.items()}
     odd = [name for name, tensor in cast.items() if not torch.isfinite(tensor).all()]
     if odd:
         raise WeightsError(
-            f"{where}: NaN or infinite values in {listed(odd)}: the training diverged or the file is damaged; "
-            f"take another checkpoint"
+            f"{source}: NaN or infinite values in {_listed(odd)}; the training diverged or the file is damaged. Use "
+            f"another checkpoint"
         )
     network.load_state_dict(cast)
 
 
-def _misfits(
+def _mismatches(
     tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], network: nn.Module, recipe: Recipe
 ) -> list[str]:
     faults = []
@@ -164,22 +168,22 @@ def _misfits(
         faults.append(f"its input has {channels} channels, the recipe {len(recipe.bands)} ({', '.join(recipe.bands)})")
     heads = bool(faults)
     if missing := [name for name in wanted if name not in tensors]:
-        faults.append(f"missing tensors: {listed(missing)}")
+        faults.append(f"missing tensors: {_listed(missing)}")
     if unexpected := [name for name in tensors if name not in wanted]:
-        faults.append(f"unexpected tensors: {listed(unexpected)}")
+        faults.append(f"unexpected tensors: {_listed(unexpected)}")
     if bad:
         named = [f"{n} {_shown(tensors[n])} for {_shown(wanted[n])}" for n in shared if n in bad]
-        faults.append(f"tensors of another shape or type: {listed(named)}")
+        faults.append(f"tensors of another shape or type: {_listed(named)}")
     fitting = _fitting(tensors) if faults else []
     if fitting and recipe.name not in fitting:
-        faults.append(f"of the shipped recipes, {listed(fitting)} has just these tensors: set model.recipe to it")
+        faults.append(f"of the shipped recipes, {_listed(fitting)} has exactly these tensors: set model.recipe to it")
     elif heads:
         faults.append(_advice(logits or recipe.logits, channels or len(recipe.bands)))
     return faults
 
 
 def _fitting(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Shipped recipes whose network has tensors of just these names and shapes."""
+    """Shipped recipes whose network has exactly these names and shapes of tensors."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return [name for name, expected in _shapes_of_shipped() if expected == shapes]
 
@@ -188,9 +192,9 @@ def _fitting(tensors: Mapping[str, torch.Tensor]) -> list[str]:
 def _shapes_of_shipped() -> tuple[tuple[str, dict[str, tuple[int, ...]]], ...]:
     found = []
     for recipe in _shipped():
-        # Without storage: only names and shapes are wanted.
+        # On `meta`, tensors have no storage: only names and shapes are needed.
         with torch.device("meta"):
-            state = build(recipe).state_dict()
+            state = build_network(recipe).state_dict()
         found.append((recipe.name, {name: tuple(tensor.shape) for name, tensor in state.items()}))
     return tuple(found)
 
@@ -199,20 +203,19 @@ def _shipped() -> list[Recipe]:
     return [load_recipe(path.stem) for path in sorted((config_folder() / "models").glob("*.yaml"))]
 
 
-def _named_otherwise(where: str, recipe: Recipe) -> str | None:
-    """What the file's name says against a shipped recipe: 12cl and 15cl differ in no tensor, only in training."""
+def _name_mismatch(source: str, recipe: Recipe) -> str | None:
+    """A message if the file's name names another shipped recipe; 12cl and 15cl have the same tensors."""
     names = [r.name for r in _shipped()]
-    said = [n for n in names if re.search(rf"(?<![a-z]){re.escape(n)}(?![a-z])", where.lower())]
+    said = [n for n in names if re.search(rf"(?<![a-z]){re.escape(n)}(?![a-z])", source.lower())]
     if recipe.name not in names or not said or recipe.name in said:
         return None
     return (
-        f"its name says that it is of recipe {said[-1]}: set model.recipe to it, or give the file another name where "
-        "its name is wrong"
+        f"by its name it belongs to recipe {said[-1]}: set model.recipe to it, or rename the file if its name is wrong"
     )
 
 
 def _signature(tensor: torch.Tensor) -> tuple[tuple[int, ...], bool]:
-    """Shape, and whether it is floating: half and double become float32, integers never become weights."""
+    """Shape and whether it is floating-point: half and double become float32, but integers never become weights."""
     return tuple(tensor.shape), tensor.is_floating_point()
 
 
@@ -226,7 +229,7 @@ def _length(tensors: Mapping[str, torch.Tensor], name: str, axis: int) -> int | 
 
 
 def _first_convolution(network: nn.Module, recipe: Recipe) -> str:
-    """The name of the weight that meets the bands: (out, bands, height, width); encoders call it by many names."""
+    """The name of the weight (out, band, y, x) that reads the bands; encoders name it differently."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == len(recipe.bands):
             return f"{name}.weight"
@@ -236,11 +239,11 @@ def _first_convolution(network: nn.Module, recipe: Recipe) -> str:
 def _advice(logits: int, channels: int) -> str:
     fitting = [r.name for r in _shipped() if r.logits == logits and len(r.bands) == channels]
     if fitting:
-        return f"of the shipped recipes, {listed(fitting)} has {channels} bands and {logits} logits"
-    return f"no shipped recipe has {channels} bands and {logits} logits: write one and give its path"
+        return f"of the shipped recipes, {_listed(fitting)} has {channels} bands and {logits} logits"
+    return f"no shipped recipe has {channels} bands and {logits} logits: write a recipe and give its path"
 
 
-def listed(names: list[str]) -> str:
-    """At most ten names, then how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _listed(names: list[str]) -> str:
+    """The first ten names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

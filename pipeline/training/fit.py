@@ -1,12 +1,11 @@
-"""One training run: patches → split → network → Lightning → export. Killed, it is run again and goes on.
+"""A training run: patches → split → network → Lightning → export. The same call resumes a run that was killed.
 
-`checkpoints/last.ckpt` is written at each epoch's end and is all that a later call needs.
+Each epoch ends by writing `checkpoints/last.ckpt`, which is all that a later call needs.
 """
 
 import csv
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,15 @@ from pipeline.durable import replacing
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation import figures
 from pipeline.evaluation.evaluation_report import Evaluation
-from pipeline.model import build
-from pipeline.model.checkpoint import fit_tensors
+from pipeline.model import build_network
+from pipeline.model.checkpoint import load_tensors
 from pipeline.model.weights import read_weights
+from pipeline.progress import OnMessage
 from pipeline.sources.labels.patches import channel_statistics
-from pipeline.training.dataset import Dealt, Patches, Sample, Split, split_patches
-from pipeline.training.export import Exported, Trained, export
-from pipeline.training.lightning_module import Segmentation
-from pipeline.training.run_config import Training
+from pipeline.training.dataset import PatchDataset, PatchSampler, Sample, Split, split_patches
+from pipeline.training.export import ExportedFiles, TrainedNetwork, export
+from pipeline.training.lightning_module import SegmentationModule
+from pipeline.training.run_config import TrainingConfig
 
 _HEAD = "segmentation_head."
 _PANELS = {
@@ -41,24 +41,22 @@ _PANELS = {
     "learning rate": ("learning_rate",),
 }
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """What a run left."""
+class TrainingResult:
+    """The figures and files of a training run."""
 
-    trained: Trained
-    exported: Exported
+    trained: TrainedNetwork
+    files: ExportedFiles
     """Written by the first process."""
-    first: bool
-    """True in that process."""
+    first_process: bool
+    """True in the process that wrote the files."""
 
 
-class _Loaders(lightning.LightningDataModule):
-    """Made when processes know their rank."""
+class _PatchLoaders(lightning.LightningDataModule):
+    """Makes the data loaders, once processes know their rank."""
 
-    def __init__(self, split: Split, recipe: Recipe, config: Training) -> None:
+    def __init__(self, split: Split, recipe: Recipe, config: TrainingConfig) -> None:
         super().__init__()
         self.split, self.recipe, self.config = split, recipe, config
 
@@ -72,11 +70,11 @@ class _Loaders(lightning.LightningDataModule):
         patches = self.split.training if training else self.split.validation
         augment, seed = (self.config.augment if training else None), self.config.seed
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        dealt = Dealt(len(patches), seed=seed, shuffle=training, rank=rank, world=world)
+        sampler = PatchSampler(len(patches), seed=seed, shuffle=training, rank=rank, world=world)
         return DataLoader(
-            Patches(patches, self.recipe, augment=augment, seed=seed),
+            PatchDataset(patches, self.recipe, augment=augment, seed=seed),
             batch_size=self.config.batch,
-            sampler=dealt,
+            sampler=sampler,
             num_workers=self.config.loaders,
             persistent_workers=self.config.loaders > 0,
             pin_memory=torch.cuda.is_available(),
@@ -84,59 +82,65 @@ class _Loaders(lightning.LightningDataModule):
 
 
 def fit(
-    config: Training, out: Path, *, restart: bool = False, progress_bar: bool = True, say: Say = lambda _: None
-) -> Fitted:
-    """Trains, or goes on where an earlier call was killed, and exports the epoch with the lowest val_loss.
+    config: TrainingConfig,
+    out: Path,
+    *,
+    restart: bool = False,
+    progress_bar: bool = True,
+    on_message: OnMessage = lambda _: None,
+) -> TrainingResult:
+    """Trains a network, or resumes training from the last epoch, and exports the epoch with the lowest val_loss.
 
     Args:
-        config: all that the weights depend on.
-        out: folder of checkpoints, logs, figures and what is exported.
-        restart: begin anew although there is a checkpoint.
-        progress_bar: draw one.
-        say: told a line after each step.
+        config: everything that the weights depend on.
+        out: folder for checkpoints, logs, figures and exported files.
+        restart: start again even if there is a checkpoint.
+        progress_bar: show a progress bar.
+        on_message: called with a line after each step.
 
     Raises:
-        DeliveryError, SourceError: patches that are missing, cannot be read or are none.
-        WeightsError, ConfigError: weights to start from that cannot be had or do not fit; a run that cannot be.
+        DeliveryError, SourceError: patches are missing, or cannot be read.
+        WeightsError: the weights to start from cannot be loaded, or do not fit.
+        ConfigError: the configuration is not consistent.
         StorageError: `out` cannot be written.
     """
     for library in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)  # its tips are about its makers' services
-    say = rank_zero_only(say)
+        logging.getLogger(library).setLevel(logging.WARNING)  # hides advertisements for services
+    on_message = rank_zero_only(on_message)
     split = split_patches(config.data, seed=config.seed)
-    say(f"{len(split.training)} patches to train on, {len(split.validation)} to validate")
+    on_message(f"{len(split.training)} patches for training, {len(split.validation)} for validation")
     recipe = _recipe(config, split)
     last = out / "checkpoints" / "last.ckpt"
     resume = last.is_file() and not restart
     if resume:
-        say(f"goes on from {last}")
-    # The first epoch's random weights follow from the seed alone, on every process alike.
+        on_message(f"resuming from {last}")
+    # Random first weights follow from the seed, so they are the same in every process.
     torch.manual_seed(config.seed)
-    # What is restored from a checkpoint needs no weights to start from.
-    network = build(recipe) if resume else _started(recipe, config)
-    module, data = Segmentation(network, recipe, config), _Loaders(split, recipe, config)
+    # A checkpoint to resume from replaces the first weights.
+    network = build_network(recipe) if resume else _initial_network(recipe, config)
+    module, data = SegmentationModule(network, recipe, config), _PatchLoaders(split, recipe, config)
     each: dict[str, Any] = {
         "dirpath": out / "checkpoints",
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
     }
     best = ModelCheckpoint(filename="best", monitor="val_loss", **each)
-    # Not `save_last` of the other: that writes only when an epoch was the best.
+    # `save_last` of the other callback would write only after an epoch that is the best.
     newest = ModelCheckpoint(filename="last", **each)
     stop = EarlyStopping("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False)
     with warnings.catch_warnings():
-        _silence()
+        _ignore_lightning_advice()
         trainer = _trainer(config, out, callbacks=[stop, best, newest], progress_bar=progress_bar)
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=False)
         epochs = trainer.current_epoch
-        trained = _measured(trainer, module, data, best=best, split=split, epochs=epochs)
+        trained = _evaluate_best(trainer, module, data, best=best, split=split, epochs=epochs)
     if trainer.is_global_zero:
         _draw_curves(out)
         export(out, network, module.criterion.weight, trained, config=config)  # type: ignore[arg-type]  # a Tensor
-    return Fitted(trained, Exported.at(out, recipe.name), trainer.is_global_zero)
+    return TrainingResult(trained, ExportedFiles.at(out, recipe.name), trainer.is_global_zero)
 
 
-def _recipe(config: Training, split: Split) -> Recipe:
+def _recipe(config: TrainingConfig, split: Split) -> Recipe:
     recipe = load_recipe(config.recipe, base=config.base).model_copy(update={"name": config.name, "temperature": 1.0})
     if config.data.normalise == "recipe":
         return recipe
@@ -145,29 +149,29 @@ def _recipe(config: Training, split: Split) -> Recipe:
     return recipe.model_copy(update={"mean": mean, "std": tuple(round(max(s, 0.01), 2) for s in found.std)})
 
 
-def _started(recipe: Recipe, config: Training) -> nn.Module:
+def _initial_network(recipe: Recipe, config: TrainingConfig) -> nn.Module:
     """The network before the first step."""
     start = config.start_weights
-    network = build(recipe, imagenet=start == "imagenet")
+    network = build_network(recipe, imagenet=start == "imagenet")
     if start not in ("random", "imagenet"):
         tensors = read_weights(start)
         if config.start.head == "replace":
             own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(_HEAD)}
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEAD)} | own
-        fit_tensors(tensors, network, recipe, where=start)
+        load_tensors(tensors, network, recipe, source=start)
     return network
 
 
-def _trainer(config: Training, out: Path, *, callbacks: list[Callback], progress_bar: bool) -> lightning.Trainer:
+def _trainer(config: TrainingConfig, out: Path, *, callbacks: list[Callback], progress_bar: bool) -> lightning.Trainer:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
     many = config.devices * config.nodes > 1
     bar = [RichProgressBar(leave=True)] if progress_bar else []
-    # Each start has a folder of its own: a logger empties the one that it is given.
+    # Each start gets a new folder, because a logger empties its folder.
     start = f"start-{len(list(out.glob('logs/start-*'))):03d}"
-    # Our own script requeues a job; the checkpoint is there after every epoch.
+    # The job script requeues the job, and there is a checkpoint after every epoch.
     slurm: Any = SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
     return lightning.Trainer(
         accelerator="auto",
@@ -190,44 +194,44 @@ def _trainer(config: Training, out: Path, *, callbacks: list[Callback], progress
     )
 
 
-def _silence() -> None:
-    """Lightning's advice that does not fit here; within a `catch_warnings` block."""
+def _ignore_lightning_advice() -> None:
+    """Ignores warnings of Lightning that do not apply here; call it inside `catch_warnings`."""
     for advice in (
-        ".*srun. command is available.*",  # nor need it be used
-        ".*does not have many workers.*",  # the YAML says how many
-        ".*exists and is not empty.*",  # a run goes on
-        ".*sync_dist=True.*",  # figures are summed over processes before they are logged
-        ".*LeafSpec.*",  # of torch, its makers' to mend
+        ".*srun. command is available.*",  # and is not needed
+        ".*does not have many workers.*",  # their number is in the YAML
+        ".*exists and is not empty.*",  # the run is resumed
+        ".*sync_dist=True.*",  # figures are already summed over processes
+        ".*LeafSpec.*",  # a deprecation inside torch
     ):
         warnings.filterwarnings("ignore", advice)
 
 
-def _measured(
+def _evaluate_best(
     trainer: lightning.Trainer,
-    module: Segmentation,
-    data: _Loaders,
+    module: SegmentationModule,
+    data: _PatchLoaders,
     *,
     best: ModelCheckpoint,
     split: Split,
     epochs: int,
-) -> Trained:
-    """The best epoch's figures, measured again: they are of the very weights that are exported."""
+) -> TrainedNetwork:
+    """Loads the best epoch and measures its figures again, with the weights that are exported."""
     state: dict[str, Any] = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
-    # The logs tell of epochs, and this is none.
+    # The logs are by epoch, and this validation is not part of one.
     trainer.loggers = []
     (found,) = trainer.validate(module, data, verbose=False)
     recipe = module.recipe
     if not module.confusion.any():
-        raise ConfigError("no validation patch has a label of a live class: nothing could be measured")
+        raise ConfigError("no validation patch has a label of a live class, so nothing can be measured")
     evaluation = Evaluation(recipe.name, module.confusion, tuple(v - 1 for v in recipe.live), mode="present")
-    return Trained(
+    return TrainedNetwork(
         recipe, evaluation, found["val_loss"], int(state["epoch"]), epochs, len(split.training), len(split.validation)
     )
 
 
 def _draw_curves(out: Path) -> None:
-    """`curves.png` from the logged figures; an epoch that was begun twice counts as it was the last time."""
+    """Draws `curves.png` from the logged figures; of an epoch that was started twice, the last ones count."""
     history: dict[str, dict[float, float]] = {}
     for path in sorted(out.glob("logs/start-*/metrics.csv")):
         with path.open(encoding="utf-8", newline="") as file:

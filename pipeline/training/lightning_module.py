@@ -1,4 +1,4 @@
-"""The network while it learns: loss, optimiser, and a validation whose figures are those of `landcover evaluate`."""
+"""The Lightning module: loss, optimizer, and a validation with the figures of `landcover evaluate`."""
 
 from typing import Any, cast
 
@@ -13,14 +13,14 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from pipeline import legend
 from pipeline.config import Recipe
 from pipeline.evaluation import scores
-from pipeline.training.dataset import IGNORE, Sample
-from pipeline.training.run_config import Training
+from pipeline.training.dataset import IGNORED_LABEL, Sample
+from pipeline.training.run_config import TrainingConfig
 
 CLASSES = len(legend.FLAIR)
 
 
-class _Nested(nn.Module):
-    """Gives the network's tensors the names that FLAIR-INC files have: `model.seg_model.…`."""
+class _FlairNames(nn.Module):
+    """Gives the network's tensors the names in FLAIR-INC files: `model.seg_model.…`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -30,22 +30,22 @@ class _Nested(nn.Module):
         return cast(torch.Tensor, self.seg_model(images))
 
 
-class Segmentation(lightning.LightningModule):
-    """A network under training; takes uint8 patches and normalises them itself.
+class SegmentationModule(lightning.LightningModule):
+    """A network in training, which takes uint8 patches and normalises them.
 
-    The loss is that of the whole step: its sum is divided by the labels' weights over all processes, so that gradients
-    do not depend on how patches are dealt to processes.
+    The loss is the mean over the whole step: its sum is divided by the weights of the labels of all processes, so the
+    gradients do not depend on how patches are distributed.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, config: Training) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, config: TrainingConfig) -> None:
         super().__init__()
         self.recipe, self.config = recipe, config
-        # Convolutions are a third faster in it, and maps are computed in it too.
-        self.model = _Nested(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
+        # Convolutions are a third faster in this layout, which inference uses too.
+        self.model = _FlairNames(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
         weights = torch.zeros(recipe.logits)
         for value in recipe.live:
             weights[value - 1] = config.class_weights.get(value, 1.0)
-        self.criterion = nn.CrossEntropyLoss(weight=weights, ignore_index=IGNORE, reduction="sum")
+        self.criterion = nn.CrossEntropyLoss(weight=weights, ignore_index=IGNORED_LABEL, reduction="sum")
         self.register_buffer("mean", torch.tensor(recipe.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(recipe.std).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("live", torch.tensor([v - 1 for v in recipe.live]), persistent=False)
@@ -63,52 +63,52 @@ class Segmentation(lightning.LightningModule):
         return cast(torch.Tensor, self.model(images))
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(weighted sum of the cross-entropy, sum of the labels' weights), of this process."""
-        counted = labels[labels != IGNORE]
+        """Weighted sum of the cross-entropy, and sum of the labels' weights, in this process."""
+        counted = labels[labels != IGNORED_LABEL]
         return self.criterion(logits.float(), labels), cast(torch.Tensor, self.criterion.weight)[counted].sum()
 
     def on_train_epoch_start(self) -> None:
-        """Dropout, where there is any, follows from seed, epoch and process; batch normalisation stays frozen."""
+        """Seeds dropout by seed, epoch and process, and freezes batch normalisation again."""
         torch.manual_seed(
             int(np.random.SeedSequence((self.config.seed, self.current_epoch, self.global_rank)).generate_state(1)[0])
         )
         if self.config.freeze_batchnorm:
             for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # what all of them derive from
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # the base class of all batch normalisations
                     module.eval()
 
     def training_step(self, batch: Sample, _index: int) -> torch.Tensor:
-        """The step's loss: the mean over all processes' labels."""
+        """The loss of the step, averaged over the labels of all processes."""
         pixels, labels = batch
         total, weight = self._loss(self(pixels), labels)
-        everywhere = self._over_all(weight.detach()) / self.trainer.world_size
-        # A step without a label has nothing to learn from, and must not divide by 0.
+        everywhere = self._sum_over_processes(weight.detach()) / self.trainer.world_size
+        # In a step without labels the weight is 0.
         loss = total / everywhere.clamp(min=torch.finfo(torch.float32).tiny)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(pixels))
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Begins a new count."""
+        """Resets the confusion matrix and the sums of the loss."""
         self._confusion.zero_()
         self._sums.zero_()
 
     def validation_step(self, batch: Sample, _index: int) -> None:
-        """Adds to the confusion matrix and to the loss's sums; classes are of the live logits alone, as in maps."""
+        """Adds a batch to the confusion matrix and to the sums of the loss; only live logits count, as in maps."""
         pixels, labels = batch
         logits = self(pixels)
         total, weight = self._loss(logits, labels)
         self._sums += torch.stack([total, weight]).double()
         live = cast(torch.Tensor, self.live)
         predicted = live[logits.index_select(1, live).argmax(dim=1)]
-        counted = labels != IGNORE
+        counted = labels != IGNORED_LABEL
         pairs = labels[counted] * CLASSES + predicted[counted]
         self._confusion += torch.bincount(pairs, minlength=CLASSES**2).view(CLASSES, CLASSES)
 
     def on_validation_epoch_end(self) -> None:
-        """Figures over all processes; the learning rate follows the loss before the checkpoint is written."""
-        total, weight = self._over_all(self._sums)
+        """Logs the figures over all processes, and steps the learning rate before the checkpoint is written."""
+        total, weight = self._sum_over_processes(self._sums)
         loss = (total / weight.clamp(min=1e-12)).float()
-        self._confusion = self._over_all(self._confusion)
+        self._confusion = self._sum_over_processes(self._confusion)
         found = scores(self.confusion, live=[v - 1 for v in self.recipe.live], mode="present")
         self.log("val_loss", loss, prog_bar=True)
         self.log("val_miou", torch.tensor(found["miou"]), prog_bar=True)
@@ -119,23 +119,23 @@ class Segmentation(lightning.LightningModule):
                 self._schedule.step(float(loss))
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """One cycle goes by steps."""
+        """Steps the one-cycle schedule, which has a value for each step."""
         if isinstance(self._schedule, OneCycleLR):
             self._schedule.step()
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """Of the last validation: int64 (19, 19), rows truth."""
+        """Confusion matrix of the last validation: int64 (truth, prediction), 19 × 19."""
         matrix: NDArray[np.int64] = self._confusion.cpu().numpy()
         return matrix
 
-    def _over_all(self, values: torch.Tensor) -> torch.Tensor:
+    def _sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:
         if self.trainer.world_size == 1:
             return values
         return cast(torch.Tensor, self.trainer.strategy.reduce(values.clone(), reduce_op="sum"))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser; the schedule is stepped here and not by Lightning, which would step it after saving."""
+        """Makes the optimizer, and a schedule that Lightning must not step: it would step it after a checkpoint."""
         how, parameters = self.config.optimizer, [p for p in self.parameters() if p.requires_grad]
         optimizer: torch.optim.Optimizer
         if how.name == "sgd":
@@ -148,21 +148,21 @@ class Segmentation(lightning.LightningModule):
             rule = self.config.plateau.model_dump()
             self._schedule = ReduceLROnPlateau(optimizer, mode="min", **rule)
         else:
-            # One step more than there are: it is asked for the rate after the last one too.
+            # One more than there are, because the schedule is also stepped after the last step.
             steps = int(self.trainer.estimated_stepping_batches) + 1
             self._schedule = OneCycleLR(optimizer, max_lr=how.learning_rate, total_steps=steps, pct_start=0.2)
         return optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The schedule's state goes with the weights."""
+        """Saves the state of the schedule."""
         if self._schedule is not None:
             checkpoint["schedule"] = self._schedule.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Kept until there is a schedule again."""
+        """Keeps the saved state until the schedule exists."""
         self._restored = checkpoint.get("schedule")
 
     def on_fit_start(self) -> None:
-        """The optimisers are there now."""
+        """Restores the state of the schedule, which exists now."""
         if self._restored is not None and self._schedule is not None:
             self._schedule.load_state_dict(self._restored)

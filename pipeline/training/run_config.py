@@ -1,4 +1,4 @@
-"""A training run: one YAML in which stands everything that its weights depend on."""
+"""The YAML of a training run, which contains everything that the weights depend on."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -9,10 +9,10 @@ from pipeline.config import ConfigPath, Section, read_yaml
 
 
 class SplitSection(Section):
-    """Which patches train and which validate."""
+    """Which patches are for training and which for validation."""
 
     by: Literal["zone", "domain", "given"] = "zone"
-    """`zone`: a share of the zones, at random; `domain`: named domains validate; `given`: other places validate."""
+    """`zone`: a random share of the zones trains; `domain`: named domains validate; `given`: other places validate."""
     share: float = Field(default=0.8, gt=0, lt=1)
     """Share of the zones that train. Patches of one zone are neighbours, so a zone is never split."""
     domains: tuple[str, ...] = ()
@@ -23,7 +23,9 @@ class SplitSection(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.by == "domain") != bool(self.domains) or (self.by == "given") != bool(self.validation):
-            raise ValueError("split by domain wants domains, by given wants validation, and only these want them")
+            raise ValueError(
+                "split: `domains` goes with `by: domain`, and `validation` with `by: given`; each needs the other"
+            )
         return self
 
 
@@ -93,7 +95,7 @@ class StartSection(Section):
     """With a checkpoint: `keep` its segmentation head, or `replace` it by a new one for other classes."""
 
 
-class Training(Section):
+class TrainingConfig(Section):
     """What to train, on which data, and how."""
 
     name: str = Field(pattern=r"^[\w.\-]+$")
@@ -131,7 +133,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if any(w < 0 for w in self.class_weights.values()):
-            raise ValueError(f"class weights are at least 0; got {self.class_weights}")
+            raise ValueError(f"class weights must be at least 0; got {self.class_weights}")
         return self
 
     @property
@@ -142,11 +144,11 @@ class Training(Section):
         return given if plain else str(Path(self.base, Path(given).expanduser()).absolute())
 
 
-def load_training(path: Path) -> Training:
-    """Reads and checks a training run; its paths become absolute against the YAML's folder.
+def load_training_config(path: Path) -> TrainingConfig:
+    """Reads and checks a training run; relative paths start at the YAML's folder.
 
     Raises:
-        ConfigError: no such file, no YAML, an unknown key, or values that do not fit each other.
+        ConfigError: the file is missing or not YAML, has an unknown key, or values that do not fit each other.
     """
     base = path.absolute().parent
-    return read_yaml(Training, path, base=base)
+    return read_yaml(TrainingConfig, path, base=base)

@@ -1,5 +1,6 @@
-"""The parts that benches measure with: each against something known."""
+"""The tools of the benches, compared with known results."""
 
+import io
 from functools import partial
 from operator import mul
 
@@ -7,37 +8,42 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.bench.chart import Curve, bars, curves
+from pipeline.bench.chart import Line, bar_chart, line_chart
 from pipeline.bench.gemm import network_flops
 from pipeline.bench.imagery import mirrored
-from pipeline.bench.machine import isolated, measure
-from pipeline.bench.measurements.halo import _differing, _layout, _whole
-from pipeline.bench.measurements.quantize import held_out
+from pipeline.bench.machine import in_new_process, measure
+from pipeline.bench.measurements.halo import _differing, _whole_forward
+from pipeline.bench.measurements.quantize import right_halves
 from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.grid import Layout, Window
 from pipeline.inference import Engine, predictor_for
 from pipeline.model import Model
-from pipeline.model.network import build
+from pipeline.model.network import build_network
 from pipeline.runs.quantization.tradeoff import of_patches
 from tests.support.networks import exact_model
 
 
-def test_the_operations_of_a_patch_are_those_of_the_model_card_s_network() -> None:
+def test_a_patch_takes_the_known_number_of_operations() -> None:
     recipe = load_recipe(DEFAULT_RECIPE)
-    model = Model.in_memory(build(recipe), recipe)
+    model = Model.in_memory(build_network(recipe), recipe)
     assert network_flops(model, 512 * 512) / 1e9 == pytest.approx(64.7, abs=0.05)
     assert next(model.network.parameters()).device.type == "cpu"
 
 
-def test_a_network_that_fits_in_the_halo_differs_nowhere_but_where_windows_are_out_of_phase() -> None:
+def test_windows_differ_from_the_whole_only_if_unaligned_or_without_halo() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 96, 96), dtype=np.uint8)
     layout = Layout(core=30, halo=12, window=60, stride=4)
     predictor = predictor_for(exact_model(), Engine("torch"))
-    truth = _whole(pixels, layout, predictor)
+    truth = _whole_forward(pixels, layout, predictor)
     everywhere = Window(0, 0, 96, 96)
     differing = {
         (halo, shift): _differing(
-            pixels, truth, everywhere, layout=_layout(layout, halo), shift=shift, predictor=predictor
+            pixels,
+            truth,
+            everywhere,
+            layout=Layout.for_core(layout.core, halo, layout.stride),
+            shift=shift,
+            predictor=predictor,
         )
         for halo in (0, 12)
         for shift in (0, 2)
@@ -47,11 +53,11 @@ def test_a_network_that_fits_in_the_halo_differs_nowhere_but_where_windows_are_o
     assert differing[0, 0] > 0.01
 
 
-def test_what_int8_is_judged_by_in_the_mirrored_imagery_was_not_calibrated_on() -> None:
+def test_held_out_pixels_were_not_used_for_quantization() -> None:
     patches = np.full((2, 5, 64, 64), 7, np.uint8)
     patches[..., 32:] = 9
     everywhere = Window(0, 0, 300, 300)
-    unseen = mirrored(held_out(patches), everywhere)[0].view(np.bool_)
+    unseen = mirrored(right_halves(patches), everywhere)[0].view(np.bool_)
     assert 0.4 < unseen.mean() < 0.6
     np.testing.assert_array_equal(unseen, mirrored(patches, everywhere)[0] == 9)
     halves = of_patches(patches, exact_model())
@@ -59,26 +65,25 @@ def test_what_int8_is_judged_by_in_the_mirrored_imagery_was_not_calibrated_on() 
     assert all((w.pixels.bands == 9).all() for w in halves.held_out)
 
 
-@pytest.mark.parametrize("halo", [0, 31, 160, 256])
-def test_a_curve_s_windows_are_the_least_that_keep_their_halo(halo: int) -> None:
-    layout = _layout(Layout(), halo)
-    assert (layout.core, layout.halo, layout.window) == (2500, halo, layout.smallest_window)
-    assert _layout(Layout(), 160) == Layout()
-
-
 @pytest.mark.slow
-def test_a_process_s_peak_is_its_own() -> None:
-    """Whatever this process, with torch in it, takes."""
-    (_, small), (_, large) = (isolated(measure, partial(mul, b"x", size)) for size in (1, 100_000_000))
+def test_the_peak_memory_is_of_the_new_process_alone() -> None:
+    """It does not contain the memory of this process, which has imported torch."""
+    (_, small), (_, large) = (in_new_process(measure, partial(mul, b"x", size)) for size in (1, 100_000_000))
     assert 90e6 < large.own_peak_bytes - small.own_peak_bytes < 120e6
 
 
-def test_an_error_in_a_process_of_its_own_comes_back() -> None:
+def test_an_error_in_a_new_process_is_raised_here() -> None:
     with pytest.raises(TypeError, match="bytes"):
-        isolated(measure, partial(mul, b"x", b"x"))
+        in_new_process(measure, partial(mul, b"x", b"x"))
 
 
 def test_charts_take_zeros_and_single_points() -> None:
-    line = Curve("flat", ((0.0, 0.0), (10.0, 0.0)), ("left", "right"))
-    for picture in (bars("b", [("none", 0.0)], unit="x"), curves("c", [line], x_name="x", y_name="y")):
-        assert isinstance(picture, Image.Image)
+    line = Line("flat", ((0.0, 0.0), (10.0, 0.0)), ("left", "right"))
+    point = Line("point", ((5.0, 0.1),))
+    for chart in (
+        bar_chart("b", [("none", 0.0)], unit="x"),
+        line_chart("zeros", [line], x_label="x", y_label="y"),
+        line_chart("both", [line, point], x_label="x", y_label="y"),
+    ):
+        with Image.open(io.BytesIO(chart)) as picture:
+            assert min(picture.size) > 100

@@ -1,4 +1,4 @@
-"""The picture shows each panel untouched, and each class that it is told to name."""
+"""The figure shows each panel unchanged, and a legend of the given classes."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from pipeline import legend
-from pipeline.demo.comparison_figure import colours_of, side_by_side
+from pipeline.demo.comparison_figure import class_colours, side_by_side
 from pipeline.errors import ConfigError
 
 
-def test_panels_stand_side_by_side_over_a_legend_of_all_classes(tmp_path: Path) -> None:
+def test_panels_are_side_by_side_above_the_legend(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     panels = [(name, rng.integers(0, 255, (40, 400, 3)).astype(np.uint8)) for name in ("image", "truth")]
     side_by_side(tmp_path / "map.png", panels, legend_values=range(1, 13))
@@ -23,11 +23,11 @@ def test_panels_stand_side_by_side_over_a_legend_of_all_classes(tmp_path: Path) 
     assert {c.rgb for c in legend.classes(range(1, 13))} <= below
 
 
-def test_classes_have_the_legend_s_colours_and_no_data_is_white() -> None:
-    assert colours_of(np.array([[0, 5]], np.uint8)).tolist() == [[[255, 255, 255], list(legend.BY_VALUE[5].rgb)]]
+def test_classes_have_their_colours_and_nodata_is_white() -> None:
+    assert class_colours(np.array([[0, 5]], np.uint8)).tolist() == [[[255, 255, 255], list(legend.BY_VALUE[5].rgb)]]
 
 
-def test_panels_of_two_sizes_are_refused(tmp_path: Path) -> None:
+def test_panels_of_different_sizes_are_refused(tmp_path: Path) -> None:
     panels = [("a", np.zeros((4, 4, 3), np.uint8)), ("b", np.zeros((4, 5, 3), np.uint8))]
     with pytest.raises(ConfigError, match="one shape"):
         side_by_side(tmp_path / "map.png", panels, legend_values=[1])

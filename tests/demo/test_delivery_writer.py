@@ -1,4 +1,4 @@
-"""What is written is a delivery: our own reader takes it, and gives back what was photographed."""
+"""The written files are a delivery: the reader accepts them and returns the rendered images."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def country(tmp_path_factory: pytest.TempPathFactory) -> Country:
     return make_country(tmp_path_factory.mktemp("country"), rows=1, columns=3, tile_size=SIZE)
 
 
-def test_every_file_is_recognised_and_every_tile_has_its_four_kinds(country: Country) -> None:
+def test_every_file_is_recognised_and_every_tile_has_four_kinds(country: Country) -> None:
     for domain in country.domains:
         found = find_files([domain.delivery])
         assert not found.ignored
@@ -36,16 +36,16 @@ def test_every_file_is_recognised_and_every_tile_has_its_four_kinds(country: Cou
         assert kinds == {(t, k) for t in domain.tiles for k in ("rvb", "irc", "dsm", "dtm")}
 
 
-def test_the_reader_gives_back_what_was_photographed(country: Country, tmp_path: Path) -> None:
+def test_the_reader_returns_the_rendered_images(country: Country, tmp_path: Path) -> None:
     for domain, vintage in zip(country.domains, VINTAGES, strict=True):
         index([domain.delivery], domain=domain.name, catalog=tmp_path, tile_size=SIZE)
         inputs = open_domain(tmp_path, domain.name, tile_size=SIZE)
         mosaic = Mosaic.of(inputs, bands=("red", "green", "blue", "nir", "elevation"))
         window = Tile.named(domain.tiles[0], SIZE).window
-        scene, image = photograph(Landscape(2022, vintage.year), window, style=vintage.style)
+        scene, image = photograph(Landscape(2022, vintage.year), window, radiometry=vintage.radiometry)
         bands = mosaic.read(window).bands
         np.testing.assert_array_equal(domain.read_truth(window), scene.truth)
-        # Lossy at one byte of eight, yet far nearer than any other band.
+        # Compression is lossy, but each band is much closer to its own image than to another band.
         errors = np.abs(bands[:4].astype(int) - image).mean(axis=(1, 2))
         assert errors.max() < 6
         height = bands[4] * 0.2
@@ -66,7 +66,7 @@ def test_infrared_files_hold_near_infrared_red_and_green(country: Country) -> No
     assert files["irc", tile].stat().st_size < 1.2 * infrared.size / 8
 
 
-def test_elevation_has_what_ign_s_has(country: Country) -> None:
+def test_elevation_files_are_like_those_of_ign(country: Country) -> None:
     west, east = ({(f.kind, f.corner): f.path for f in find_files([d.delivery]).delivered} for d in country.domains)
     tile = country.domains[0].tiles[0]
     left, _, _, top = Tile.named(tile, SIZE).window.bounds
@@ -82,7 +82,7 @@ def test_elevation_has_what_ign_s_has(country: Country) -> None:
         assert lidar.read(1).min() > 0
 
 
-def test_the_border_runs_through_the_tiles_that_both_deliver(country: Country) -> None:
+def test_the_border_crosses_the_tiles_that_both_domains_deliver(country: Country) -> None:
     west, east = (_polygon(d.boundary) for d in country.domains)
     shared = set(country.domains[0].tiles) & set(country.domains[1].tiles)
     assert len(shared) == 1
@@ -95,7 +95,7 @@ def test_the_border_runs_through_the_tiles_that_both_deliver(country: Country) -
     assert all(west.contains(t) for t in own)
 
 
-def test_nothing_is_fitted_on_ground_that_is_tested(country: Country) -> None:
+def test_training_tiles_do_not_overlap_held_out_tiles(country: Country) -> None:
     fitted = {t for d in country.domains for t in d.training}
     tested = {t for d in country.domains for t in d.held_out}
     assert fitted
@@ -104,7 +104,7 @@ def test_nothing_is_fitted_on_ground_that_is_tested(country: Country) -> None:
     assert all(d.training and set(d.training) <= set(d.tiles) for d in country.domains)
 
 
-def test_checksums_hold(country: Country) -> None:
+def test_checksums_match_the_files(country: Country) -> None:
     lists = list(country.root.rglob("*.md5"))
     assert len(lists) == 8
     assert {p.suffix for p in country.root.rglob("*.*") if p.is_file()} == {".asc", ".geojson", ".jp2", ".md5", ".tif"}
@@ -114,7 +114,7 @@ def test_checksums_hold(country: Country) -> None:
             assert hashlib.md5((path.parent / name).read_bytes(), usedforsecurity=False).hexdigest() == digest
 
 
-def test_one_thread_or_three_write_the_same_bytes(tmp_path: Path) -> None:
+def test_the_number_of_threads_changes_no_byte(tmp_path: Path) -> None:
     for threads in (1, 3):
         make_country(tmp_path / str(threads), rows=1, columns=3, tile_size=100, threads=threads)
     one, three = (
@@ -124,16 +124,16 @@ def test_one_thread_or_three_write_the_same_bytes(tmp_path: Path) -> None:
     assert one == three
 
 
-def test_truth_beyond_the_tiles_is_no_data(country: Country) -> None:
+def test_truth_beyond_the_tiles_is_nodata(country: Country) -> None:
     truth = country.domains[0].read_truth(Window(ORIGIN[0] - 3, ORIGIN[1] - 2, 10, 10))
     assert not truth[:3].any()
     assert not truth[:, :2].any()
     assert truth[3:, 2:].all()
 
 
-def test_a_delivery_that_is_there_is_left_alone(country: Country) -> None:
+def test_an_existing_delivery_is_not_changed(country: Country) -> None:
     before = {p: p.stat().st_mtime_ns for p in country.root.rglob("*")}
-    with pytest.raises(DeliveryError, match=r"is there already.*remove it"):
+    with pytest.raises(DeliveryError, match=r"exists already.*remove the folder"):
         make_country(country.root, rows=1, columns=3, tile_size=SIZE)
     assert {p: p.stat().st_mtime_ns for p in country.root.rglob("*")} == before
 

@@ -1,11 +1,9 @@
 """One table between FLAIR, CoSIA and FLAIR-HUB."""
 
-from itertools import product
-
-import pytest
+from typing import get_args
 
 from pipeline import legend
-from pipeline.legend import NOMENCLATURES, Crosswalk, to_flair
+from pipeline.legend import Nomenclature, to_flair
 
 COSIA = {
     "Bâtiment": 1,
@@ -30,7 +28,7 @@ def test_named_classes_keep_their_names() -> None:
 
 
 def test_every_nomenclature_has_its_count_of_classes() -> None:
-    assert {n: len(to_flair(n)) for n in NOMENCLATURES} == {
+    assert {n: len(to_flair(n)) for n in get_args(Nomenclature)} == {
         "flair19": 19,
         "flair15": 15,
         "flair12": 12,
@@ -41,19 +39,7 @@ def test_every_nomenclature_has_its_count_of_classes() -> None:
     assert sorted(to_flair("flair-hub")) == list(range(19))
 
 
-@pytest.mark.parametrize(("source", "target"), list(product(NOMENCLATURES, NOMENCLATURES)))
-def test_there_and_back_is_the_same_and_what_is_lost_is_said(
-    source: legend.Nomenclature, target: legend.Nomenclature
-) -> None:
-    there, back = Crosswalk(source, target), Crosswalk(target, source)
-    assert {back.table[there.table[n]] for n in there.table} == set(there.table)
-    assert set(there.lost) | set(there.table) == set(to_flair(source))
-    assert there.lossy == (len(to_flair(source)) > len(there.table))
-
-
-def test_fifteen_classes_are_those_of_cosia_and_twelve_lose_three() -> None:
-    assert not Crosswalk("flair15", "cosia").lossy
-    assert not Crosswalk("cosia", "flair15").lossy
-    assert Crosswalk("cosia", "flair12").lost == (4, 7, 15)
-    assert Crosswalk("flair19", "cosia").lost == (15, 16, 17, 19)
-    assert not Crosswalk("flair19", "flair-hub").lossy
+def test_fifteen_classes_are_those_of_cosia_and_twelve_lack_three() -> None:
+    assert set(to_flair("cosia").values()) == set(to_flair("flair15").values())
+    kept = set(to_flair("flair12").values())
+    assert sorted(n for n, value in to_flair("cosia").items() if value not in kept) == [4, 7, 15]

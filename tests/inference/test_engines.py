@@ -1,4 +1,4 @@
-"""Engines run one graph: they agree, whatever the batch or the threads, and refuse what they cannot do."""
+"""Engines run one graph: they agree, repeat their bytes, and refuse what they cannot do."""
 
 import sys
 from pathlib import Path
@@ -14,9 +14,9 @@ from pipeline.errors import EngineError, StorageError
 from pipeline.inference import Engine, Predictor, resolve_engine
 from pipeline.inference import openvino_engine as ov
 from pipeline.inference import predictor as predictors
-from pipeline.inference.openvino_engine import OpenVinoPredictor, converted
+from pipeline.inference.openvino_engine import OpenVinoPredictor, converted_graph
 from pipeline.inference.torch_engine import TorchPredictor
-from pipeline.model import Model, build, load
+from pipeline.model import Model, build_network, load
 from tests.support.networks import Strided, exact_recipe
 
 pytest.importorskip("openvino", reason="the extra `cpu` is not installed")
@@ -44,7 +44,7 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(0)
-    return Model.in_memory(build(RECIPE), RECIPE)
+    return Model.in_memory(build_network(RECIPE), RECIPE)
 
 
 def windows(count: int = 2, size: int = 96) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -58,7 +58,7 @@ def agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float((a[:, 0] == b[:, 0]).mean())
 
 
-def test_openvino_agrees_with_torch_on_made_up_windows(model: Model) -> None:
+def test_openvino_agrees_with_torch_on_synthetic_windows(model: Model) -> None:
     pixels, valid = windows()
     ours, theirs = TorchPredictor(model)(pixels, valid), OpenVinoPredictor(model)(pixels, valid)
     assert agreement(ours, theirs) >= 0.9999
@@ -76,38 +76,51 @@ def test_openvino_agrees_with_torch_on_the_real_patches(shared_data: Path) -> No
     assert agreement(TorchPredictor(model)(pixels, valid), OpenVinoPredictor(model)(pixels, valid)) >= 0.9999
 
 
+def one_by_one(predictor: Predictor, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Maps windows alone, from the last to the first."""
+    maps = [predictor(pixels[i : i + 1], valid[i : i + 1]) for i in reversed(range(len(pixels)))]
+    return np.concatenate(maps[::-1])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_openvino_gives_the_same_bytes_in_any_batch_and_order(model: Model, precision: str) -> None:
+    pixels, valid = windows(4)
+    together, compiled_again = (OpenVinoPredictor(model, precision=precision, threads=2) for _ in range(2))
+    np.testing.assert_array_equal(together(pixels, valid), one_by_one(compiled_again, pixels, valid))
+
+
+def test_torch_gives_the_same_bytes_for_the_same_batch(model: Model) -> None:
+    pixels, valid = windows(4)
+    np.testing.assert_array_equal(TorchPredictor(model)(pixels, valid), TorchPredictor(model)(pixels, valid))
+
+
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
-def test_batch_and_threads_change_no_map(model: Model, engine: str) -> None:
+def test_other_threads_and_batches_change_only_the_rounding(model: Model, engine: str) -> None:
+    """Libraries choose kernels by the threads and the batch, and add products in another order."""
     pixels, valid = windows(4)
 
-    def made(threads: int) -> Predictor:
-        if engine == "openvino":
-            return OpenVinoPredictor(model, threads=threads)
+    def predictor(threads: int) -> Predictor:
         torch.set_num_threads(threads)
-        return TorchPredictor(model)
+        return OpenVinoPredictor(model, threads=threads) if engine == "openvino" else TorchPredictor(model)
 
     before = torch.get_num_threads()
     try:
-        together = made(1)(pixels, valid)
-        two = made(2)
-        apart = np.concatenate([two(pixels[i : i + 1], valid[i : i + 1]) for i in reversed(range(4))][::-1])
+        together = predictor(1)(pixels, valid)
+        apart = one_by_one(predictor(2), pixels, valid)
     finally:
         torch.set_num_threads(before)
-    if engine == "openvino":
-        np.testing.assert_array_equal(together, apart)
-    # oneDNN sums in another order in another batch: a last bit of a logit, where the network is as thin as this one.
     assert agreement(together, apart) >= 0.9999
     assert np.abs(together[:, 1].astype(int) - apart[:, 1]).max() <= 1
 
 
-def test_under_bf16_the_map_is_nearly_the_same(model: Model) -> None:
-    """The path that CUDA takes, on this processor: the same code under autocast."""
+def test_the_map_in_bf16_is_nearly_that_in_fp32(model: Model) -> None:
+    """On the processor, with the code under autocast that CUDA uses."""
     pixels, valid = windows()
     assert agreement(TorchPredictor(model)(pixels, valid), TorchPredictor(model, precision="bf16")(pixels, valid)) > 0.9
 
 
 @pytest.mark.parametrize("kind", [TorchPredictor, OpenVinoPredictor])
-def test_logits_that_are_not_finite_are_an_error_and_no_pixel(kind: type[Predictor]) -> None:
+def test_logits_that_are_not_finite_are_an_error(kind: type[Predictor]) -> None:
     class Broken(Strided):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) / (x[:, :1] - 7.0)
@@ -120,27 +133,27 @@ def test_logits_that_are_not_finite_are_an_error_and_no_pixel(kind: type[Predict
         predictor(pixels, valid)
 
 
-def test_a_conversion_is_kept_and_belongs_to_its_weights(model: Model, cache: Path) -> None:
-    path = converted(model)
+def test_a_converted_graph_is_cached_for_its_weights(model: Model, cache: Path) -> None:
+    path = converted_graph(model)
     assert path.is_relative_to(cache)
     before = path.stat().st_mtime_ns
-    assert converted(model) == path
+    assert converted_graph(model) == path
     assert path.stat().st_mtime_ns == before
     torch.manual_seed(1)
-    assert converted(Model.in_memory(build(RECIPE), RECIPE)) != path
+    assert converted_graph(Model.in_memory(build_network(RECIPE), RECIPE)) != path
     assert {p.suffix for p in path.parent.iterdir()} == {".xml", ".bin"}
 
 
-def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(
+def test_a_cache_that_cannot_be_written_is_named_with_a_remedy(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="LANDCOVER_CACHE"):
-        converted(model)
+        converted_graph(model)
 
 
-def test_auto_is_openvino_where_it_is_and_no_cuda_device_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_openvino_if_installed_and_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictors, "device", lambda: torch.device("cpu"))
     assert resolve_engine("auto") == Engine("openvino", "fp32")
     monkeypatch.setattr(predictors, "find_spec", lambda _: None)
@@ -152,13 +165,13 @@ def test_auto_is_openvino_where_it_is_and_no_cuda_device_is(monkeypatch: pytest.
     assert resolve_engine("auto", precision="fp16") == Engine("torch", "fp16")
 
 
-def test_what_no_engine_can_do_is_refused(model: Model) -> None:
+def test_unknown_engines_and_precisions_are_refused(model: Model) -> None:
     with pytest.raises(EngineError, match="expected auto, torch, openvino"):
         resolve_engine("tensorflow")  # type: ignore[arg-type]
     with pytest.raises(EngineError, match="no fp16"):
         resolve_engine("openvino", precision="fp16")
     if not torch.cuda.is_available():
-        with pytest.raises(EngineError, match="fp16 wants a CUDA device"):
+        with pytest.raises(EngineError, match="fp16 needs a CUDA device"):
             TorchPredictor(model, precision="fp16")
 
 

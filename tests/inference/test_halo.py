@@ -1,4 +1,4 @@
-"""The map does not depend on windows, blocks, chunks or threads, and no data stays no data."""
+"""The map does not depend on windows, blocks, chunks or threads, and nodata stays nodata."""
 
 import threading
 from dataclasses import dataclass, field
@@ -32,8 +32,8 @@ BANDS = ("red", "green", "blue", "nir", "elevation")
 
 
 @dataclass(frozen=True, eq=False)
-class Counted:
-    """A source in memory, anywhere on the lattice, that counts its reads."""
+class Recorded:
+    """A source in memory, anywhere on the lattice, that records its reads."""
 
     pixels: NDArray[np.uint8]
     valid: NDArray[np.bool_]
@@ -46,21 +46,21 @@ class Counted:
         return lattice_geobox(self.window, "EPSG:2154")
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
-        assert self.window.contains(window), "a read passed the source's edge"
+        assert self.window.contains(window), "a read extends beyond the source"
         self.reads.append(window)
         return ArraySource(self.pixels, self.valid, self.window, self.window).read(window, within=within)
 
 
-def image(rng: np.random.Generator, window: Window, *, holes: float = 0.0) -> Counted:
+def image(rng: np.random.Generator, window: Window, *, holes: float = 0.0) -> Recorded:
     pixels = rng.integers(0, 256, (5, *window.shape), dtype=np.uint8)
     valid = np.ones(window.shape, bool)
     if holes:
         valid[rng.random(window.shape) < holes] = False
-    return Counted(pixels, valid, window)
+    return Recorded(pixels, valid, window)
 
 
-def whole_forward(source: Counted, model: Model, *, halo: int) -> NDArray[np.uint8]:
-    """The network run once over the whole image, padded by reflection, aligned to the lattice."""
+def whole_forward(source: Recorded, model: Model, *, halo: int) -> NDArray[np.uint8]:
+    """One forward over the whole image, padded by reflection and aligned to the lattice."""
     w, s = source.window, STRIDE
     top, left = (w.row - halo) // s * s, (w.col - halo) // s * s
     height, width = (-(-(e + halo - t) // s) * s for e, t in ((w.bottom, top), (w.right, left)))
@@ -81,7 +81,7 @@ def whole_forward(source: Counted, model: Model, *, halo: int) -> NDArray[np.uin
 
 
 LAYOUT = Layout(core=10, halo=11, window=40, stride=STRIDE)
-assert LAYOUT.core % STRIDE, "cores start off the network's stride"
+assert LAYOUT.core % STRIDE, "cores must start off the stride"
 assert len({(r // STRIDE * STRIDE - r) for r in range(0, 40, 10)}) > 1
 
 MODEL = exact_model()
@@ -93,7 +93,7 @@ MODEL = exact_model()
     st.sampled_from([0.0, 0.3]),
     st.integers(0, 99),
 )
-def test_the_mapped_domain_equals_one_forward_of_the_whole_byte_for_byte(
+def test_a_mapped_domain_equals_one_forward_of_the_whole_image(
     window: Window, cores: int, holes: float, seed: int
 ) -> None:
     source = image(np.random.default_rng(seed), window, holes=holes)
@@ -101,7 +101,7 @@ def test_the_mapped_domain_equals_one_forward_of_the_whole_byte_for_byte(
     mapped = stack.compute(scheduler="sync")
     expected = whole_forward(source, MODEL, halo=LAYOUT.halo)
     np.testing.assert_array_equal(mapped[0], expected[0])
-    # NumPy's exp and torch's may differ in the last bit, so confidence may round to the next unit.
+    # The exp of NumPy and of torch may differ in the last bit, and a confidence may round differently.
     assert np.abs(mapped[1].astype(int) - expected[1]).max() <= 1
 
 
@@ -109,7 +109,7 @@ def test_the_mapped_domain_equals_one_forward_of_the_whole_byte_for_byte(
     st.builds(Window, st.integers(-40, 40), st.integers(-40, 40), st.integers(1, 30), st.integers(1, 30)),
     *(st.integers(-29, 60) for _ in range(4)),
 )
-def test_beyond_the_edge_the_image_is_reflected_as_numpy_does(
+def test_the_image_is_reflected_beyond_its_edge_as_in_numpy(
     extent: Window, above: int, left: int, below: int, right: int
 ) -> None:
     source = image(np.random.default_rng(0), extent)
@@ -127,21 +127,21 @@ def test_beyond_the_edge_the_image_is_reflected_as_numpy_does(
 
 
 @pytest.fixture
-def big() -> Counted:
+def big() -> Recorded:
     return image(np.random.default_rng(1), Window(-37, 13, 100, 100), holes=0.05)
 
 
-def lazily(source: Counted, model: Model = MODEL, *, block: int = 20) -> da.Array:
+def lazily(source: Recorded, model: Model = MODEL, *, block: int = 20) -> da.Array:
     return predict_stack(source, Method(model, LAYOUT, block), window=source.window)
 
 
-def test_25_blocks_are_25_tasks(big: Counted) -> None:
+def test_each_block_is_one_task(big: Recorded) -> None:
     (stack,) = dask.optimize(lazily(big))
     assert stack.numblocks == (1, 5, 5)
     assert len(dict(stack.__dask_graph__())) == 25
 
 
-def test_both_layers_together_read_and_infer_each_block_once(big: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_layers_need_one_read_and_one_forward_a_block(big: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     forwards = []
     call = TorchPredictor.__call__
 
@@ -151,7 +151,7 @@ def test_both_layers_together_read_and_infer_each_block_once(big: Counted, monke
 
     monkeypatch.setattr(TorchPredictor, "__call__", counted)
     dataset = pipeline.predict(big, MODEL, layout=LAYOUT, block=20, engine="torch")
-    assert not big.reads, "building the map read something"
+    assert not big.reads, "building the lazy map must not read"
     dask.compute(dataset["landcover"].data, dataset["confidence"].data, scheduler="threads")
     assert len(big.reads) == 25
     assert len(forwards) == 25
@@ -160,13 +160,13 @@ def test_both_layers_together_read_and_infer_each_block_once(big: Counted, monke
 
 @pytest.mark.parametrize("block", [10, 30, 100])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_blocks_and_threads_change_no_byte(big: Counted, block: int, threads: int) -> None:
+def test_blocks_and_threads_change_no_byte(big: Recorded, block: int, threads: int) -> None:
     expected = lazily(big).compute(scheduler="sync")
     stack = lazily(big, block=block)
     np.testing.assert_array_equal(stack.compute(scheduler="threads", num_workers=threads), expected)
 
 
-def test_a_part_is_mapped_as_within_the_whole(big: Counted) -> None:
+def test_a_part_is_mapped_as_in_the_whole(big: Recorded) -> None:
     part = Window(big.window.row + 20, big.window.col + 40, 40, 20)
     stack = predict_stack(big, Method(MODEL, LAYOUT, 20), window=part)
     rows, cols = part.slices_in(big.window)
@@ -174,7 +174,7 @@ def test_a_part_is_mapped_as_within_the_whole(big: Counted) -> None:
 
 
 @given(st.integers(1, 75), st.integers(1, 75), st.none() | st.tuples(st.integers(5, 80), st.integers(5, 80)))
-def test_an_array_in_memory_or_on_dask_gives_the_map_of_its_source(
+def test_an_array_in_memory_or_on_dask_is_mapped_like_a_source(
     height: int, width: int, chunks: tuple[int, int] | None
 ) -> None:
     source = image(np.random.default_rng(height), Window(0, 0, height, width))
@@ -199,7 +199,7 @@ def test_the_map_has_the_coordinates_of_the_image() -> None:
     assert dataset.landcover.rio.nodata == 0
 
 
-def test_a_logit_that_is_switched_off_never_appears_whatever_its_value() -> None:
+def test_a_logit_that_is_switched_off_never_appears() -> None:
     class Loud(Strided):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             logits = super().forward(x)
@@ -225,19 +225,19 @@ def test_masked_pixels_enter_the_network_as_the_channel_mean() -> None:
     np.testing.assert_array_equal(predictor(pixels, valid), predictor(at_mean, np.ones_like(valid)))
 
 
-def test_a_block_without_data_costs_no_forward_and_is_no_data() -> None:
+def test_a_block_of_nodata_needs_no_forward_and_stays_nodata() -> None:
     source = image(np.random.default_rng(5), Window(0, 0, 40, 40))
     source.valid[:] = False
 
     class Refuses:
         def __call__(self, *_: Any) -> Any:
-            raise AssertionError("a forward was run")
+            raise AssertionError("no forward must run")
 
     layers = map_block(source, Window(0, 0, 20, 20), layout=LAYOUT, predictor=Refuses())
     assert not layers.any()
 
 
-def test_logits_that_are_not_finite_are_an_error_and_no_pixel() -> None:
+def test_logits_that_are_not_finite_are_an_error() -> None:
     class Broken(Strided):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             logits = super().forward(x)
@@ -249,7 +249,7 @@ def test_logits_that_are_not_finite_are_an_error_and_no_pixel() -> None:
         predictor(np.zeros((1, 5, 8, 8), np.uint8), np.ones((1, 8, 8), bool))
 
 
-def test_threads_share_one_resident_predictor() -> None:
+def test_threads_share_one_predictor() -> None:
     found: list[Any] = []
     threads = [threading.Thread(target=lambda: found.append(predictor_for(MODEL, Engine()))) for _ in range(8)]
     for thread in threads:
@@ -259,12 +259,12 @@ def test_threads_share_one_resident_predictor() -> None:
     assert len(set(map(id, found))) == 1
 
 
-def test_bands_that_are_not_the_recipes_are_refused() -> None:
+def test_bands_other_than_those_of_the_recipe_are_refused() -> None:
     source = image(np.random.default_rng(6), Window(0, 0, 40, 40))
-    swapped = Counted(source.pixels, source.valid, source.window, bands=("nir", "red", "green", "blue", "elevation"))
-    with pytest.raises(EngineError, match="wants the bands red, green"):
+    swapped = Recorded(source.pixels, source.valid, source.window, bands=("nir", "red", "green", "blue", "elevation"))
+    with pytest.raises(EngineError, match="needs the bands red, green"):
         pipeline.predict(swapped, MODEL, layout=LAYOUT, engine="torch")
-    with pytest.raises(EngineError, match="wants 5 bands; got 3"):
+    with pytest.raises(EngineError, match="needs 5 bands; got 3"):
         pipeline.predict(xr.DataArray(source.pixels[:3], dims=("band", "y", "x")), MODEL, layout=LAYOUT, engine="torch")
     with pytest.raises(ConfigError, match="must divide the block"):
         pipeline.predict(source, MODEL, layout=LAYOUT, block=25)

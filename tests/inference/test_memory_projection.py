@@ -1,4 +1,4 @@
-"""What a worker will take is known before: never less than it takes, nor twice as much; over the budget is refused."""
+"""The projected memory is at least what a worker takes and less than twice as much, and a limit is enforced."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.grid import Layout
 from pipeline.inference import Engine
-from pipeline.inference.memory_projection import projected_memory, window_bytes
+from pipeline.inference.memory_projection import project_memory, window_bytes
 
 MAPPED_ALONE = """
 import json, resource, sys
@@ -18,12 +18,12 @@ import numpy as np
 from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.inference import Engine, predictor_for
 from pipeline.model import Model
-from pipeline.model.network import build
+from pipeline.model.network import build_network
 name, side = sys.argv[1], int(sys.argv[2])
 recipe = load_recipe(DEFAULT_RECIPE)
-predictor = predictor_for(Model.in_memory(build(recipe), recipe), Engine(name), threads=2)
+predictor = predictor_for(Model.in_memory(build_network(recipe), recipe), Engine(name), threads=2)
 predictor(np.full((1, 5, side, side), 90, np.uint8), np.ones((1, side, side), bool))
-# Of this process alone: the kernel's own maximum counts the parent's memory before the exec.
+# VmHWM is of this process alone; ru_maxrss starts at the memory of the parent.
 status = open("/proc/self/status").read().split("VmHWM:")[1]
 print(json.dumps(int(status.split()[0]) * 1024))
 """
@@ -31,7 +31,7 @@ print(json.dumps(int(status.split()[0]) * 1024))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "openvino"])
-def test_the_projection_holds_for_a_process_that_maps_one_window(
+def test_a_process_that_maps_one_window_stays_below_the_projection(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
@@ -44,32 +44,32 @@ def test_the_projection_holds_for_a_process_that_maps_one_window(
 HOW = {"bands": 5, "block": 5000, "tile": 25_000, "threads": 2, "tiles_in_flight": 2, "gdal_cache_mb": 512}
 
 
-def test_larger_windows_blocks_and_more_at_once_take_more() -> None:
-    small = projected_memory(Layout(), Engine("openvino"), **HOW)
-    assert projected_memory(Layout(5000, 160, 5376), Engine("openvino"), **HOW).engine > 3 * small.engine
+def test_larger_windows_and_blocks_and_more_threads_take_more() -> None:
+    small = project_memory(Layout(), Engine("openvino"), **HOW)
+    assert project_memory(Layout(5000, 160, 5376), Engine("openvino"), **HOW).engine > 3 * small.engine
     for key in ("block", "threads", "tiles_in_flight", "gdal_cache_mb", "tile"):
-        assert projected_memory(Layout(), Engine("openvino"), **HOW | {key: 2 * HOW[key]}).total > small.total
+        assert project_memory(Layout(), Engine("openvino"), **HOW | {key: 2 * HOW[key]}).total > small.total
     assert small.total == small.process + small.engine + small.reads + small.tiles + small.cache
 
 
-def test_torch_maps_small_windows_in_batches_and_is_counted_so() -> None:
+def test_batches_of_small_windows_count_for_torch() -> None:
     layout = Layout(core=250, halo=32, window=352)
-    one, many = (projected_memory(layout, Engine("torch"), **HOW | {"block": block}) for block in (250, 5000))
+    one, many = (project_memory(layout, Engine("torch"), **HOW | {"block": block}) for block in (250, 5000))
     assert many.engine > 30 * one.engine
-    batched, single = (projected_memory(layout, Engine(name), **HOW) for name in ("torch", "openvino"))
+    batched, single = (project_memory(layout, Engine(name), **HOW) for name in ("torch", "openvino"))
     assert batched.engine > 10 * single.engine
 
 
-def test_over_the_budget_the_numbers_are_in_the_refusal() -> None:
-    projection = projected_memory(Layout(), Engine("openvino"), **HOW)
+def test_an_exceeded_limit_is_refused_with_the_numbers() -> None:
+    projection = project_memory(Layout(), Engine("openvino"), **HOW)
     projection.check(None)
     projection.check(projection.total)
     with pytest.raises(ConfigError, match=r"up to \d+\.\d\d GB \(process 1.10, .*memory_bytes allows 2.00 GB"):
         projection.check(2_000_000_000)
 
 
-def test_on_a_gpu_the_forward_takes_the_device_s_memory_which_has_its_own_budget() -> None:
-    here, there = (projected_memory(Layout(), Engine("torch"), gpu=gpu, **HOW) for gpu in (False, True))
+def test_the_memory_of_a_gpu_has_its_own_limit() -> None:
+    here, there = (project_memory(Layout(), Engine("torch"), gpu=gpu, **HOW) for gpu in (False, True))
     assert here.device == 0
     assert "GPU" not in str(here)
     assert there.engine < here.engine / 10
@@ -83,6 +83,6 @@ def test_on_a_gpu_the_forward_takes_the_device_s_memory_which_has_its_own_budget
         there.check(2_000_000_000, there.device)
 
 
-def test_torch_s_own_copies_of_a_batch_are_counted_with_its_threads() -> None:
-    one, two = (projected_memory(Layout(), Engine("torch"), **HOW | {"threads": threads}) for threads in (1, 2))
+def test_each_thread_adds_torchs_copies_of_a_batch() -> None:
+    one, two = (project_memory(Layout(), Engine("torch"), **HOW | {"threads": threads}) for threads in (1, 2))
     assert two.engine - one.engine == 8 * 2848**2

@@ -1,4 +1,4 @@
-"""Every shipped recipe maps a domain, with no more of a delivery than its bands; a wrong one is refused by name."""
+"""Every shipped recipe maps a domain from the files that its bands need, and a wrong recipe is refused by name."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from pipeline.errors import WeightsError
 from pipeline.grid import Layout
 from pipeline.inference import predict
 from pipeline.model import load
-from pipeline.model.network import build
+from pipeline.model.network import build_network
 from pipeline.sources import Mosaic, index, open_domain
 from tests.support.deliveries import Delivery, make_delivery
 
 SIZE = 100
-"""Pixels of a tile's side: one window holds it with its halo."""
+"""Side of a tile in pixels; one window contains it with its halo."""
 CARD = {
     "red": (105.08, 52.17),
     "green": (110.87, 45.38),
@@ -27,7 +27,7 @@ CARD = {
     "nir": (106.38, 39.69),
     "elevation": (53.26, 79.30),
 }
-"""Band → mean and deviation, as the card of FLAIR-INC_rgbie_12cl_resnet34-unet has them."""
+"""Band → mean and deviation, from the card of FLAIR-INC_rgbie_12cl_resnet34-unet."""
 NAMES = sorted(path.stem for path in (config_folder() / "models").glob("*.yaml"))
 
 
@@ -38,7 +38,7 @@ def delivery(tmp_path_factory: pytest.TempPathFactory) -> Delivery:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Random weights as FLAIR-INC has them, half precision; 12 and 15 classes have the same tensors."""
+    """Random weights in half precision, as in FLAIR-INC files; 12 and 15 classes have the same tensors."""
     folder = tmp_path_factory.mktemp("weights")
 
     def written(name: str) -> Path:
@@ -46,14 +46,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         path = folder / f"{len(recipe.bands)}-{recipe.architecture}.pth"
         if not path.exists():
             torch.manual_seed(0)
-            state = {n: t.half() if t.is_floating_point() else t for n, t in build(recipe).state_dict().items()}
+            state = {n: t.half() if t.is_floating_point() else t for n, t in build_network(recipe).state_dict().items()}
             torch.save(OrderedDict((f"model.seg_model.{n}", t) for n, t in state.items()), path)
         return path
 
     return written
 
 
-def test_the_family_is_there() -> None:
+def test_the_shipped_recipes_are_those_of_the_model_cards() -> None:
     unets = {f"flair-inc_{b}_{c}cl_resnet34-unet" for b in ("rgb", "rgbi", "rgbie") for c in (12, 15)}
     assert set(NAMES) == unets | {f"flair-inc_rgbie_{c}cl_resnet34-fpn" for c in (12, 15)}
     for recipe in map(load_recipe, NAMES):
@@ -101,34 +101,34 @@ def test_a_domain_of_several_tiles_is_mapped_with_each_recipe(
         ("flair-inc_rgbie_15cl_resnet34-unet", "flair-inc_rgbie_15cl_resnet34-fpn", "missing tensors: decoder.p5"),
     ],
 )
-def test_weights_of_another_recipe_are_refused_with_the_one_that_fits(
+def test_weights_of_another_recipe_are_refused_with_its_name(
     weights: Callable[[str], Path], given: str, recipe: str, said: str
 ) -> None:
-    with pytest.raises(WeightsError, match=rf"{said}.*of the shipped recipes, .*{given}.* has just these tensors"):
+    with pytest.raises(WeightsError, match=rf"{said}.*of the shipped recipes, .*{given}.* has exactly these tensors"):
         load(weights(given), recipe)
 
 
-def test_twelve_and_fifteen_classes_differ_in_the_files_name_alone(
+def test_twelve_and_fifteen_classes_differ_only_in_the_file_name(
     tmp_path: Path, weights: Callable[[str], Path]
 ) -> None:
     path = tmp_path / "FLAIR-INC_rgbie_15cl_resnet34-unet_weights.pth"
     path.symlink_to(weights("flair-inc_rgbie_15cl_resnet34-unet"))
-    with pytest.raises(WeightsError, match="its name says that it is of recipe flair-inc_rgbie_15cl_resnet34-unet"):
+    with pytest.raises(WeightsError, match="by its name it belongs to recipe flair-inc_rgbie_15cl_resnet34-unet"):
         load(path, "flair-inc_rgbie_12cl_resnet34-unet")
     assert load(path, "flair-inc_rgbie_15cl_resnet34-unet").recipe.live[-1] == 18
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
-def test_what_is_said_of_a_decoder_is_what_it_does_with_a_change_far_away(architecture: Architecture) -> None:
+def test_only_decoders_that_pool_the_window_see_a_change_far_away(architecture: Architecture) -> None:
     recipe = Recipe(
         name="r", architecture=architecture, encoder="resnet18", bands=("red",), mean=(0,), std=(1,), live=(1, 2)
     )
     torch.manual_seed(0)
-    network = build(recipe).eval()
+    network = build_network(recipe).eval()
     image = torch.randn(1, 1, 128, 1024)
     changed = image.clone()
     changed[..., 960:] += 3
     with torch.inference_mode():
         here, there = (network(i)[..., :64] for i in (image, changed))
-    # Group norm is over the whole window too: the FPN's small part in it is documented, and its recipes are shipped.
+    # The FPN's group norm is over the whole window too. This small effect is documented.
     assert torch.equal(here, there) != (recipe.pools_whole_window or architecture == "fpn")

@@ -1,6 +1,6 @@
-"""The torch engine: batches that fit, threads that share the device, streams and compilers that change no byte.
+"""The torch engine: batches that fit into memory, threads that share a device, compilation, and GPUs.
 
-The same code runs on the CPU, where streams do nothing; what needs a GPU is marked so.
+The same code runs on the CPU, where streams do nothing. Tests that need a GPU are marked.
 """
 
 import threading
@@ -17,9 +17,9 @@ from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.errors import EngineError
 from pipeline.grid import Layout
 from pipeline.inference import Engine, on_gpu, resolve_engine, torch_engine
-from pipeline.inference.memory_projection import projected_memory
+from pipeline.inference.memory_projection import project_memory
 from pipeline.inference.torch_engine import LANES, TorchPredictor
-from pipeline.model import Model, build, load
+from pipeline.model import Model, build_network, load
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from tests.support.campaigns import make_campaign
@@ -32,7 +32,7 @@ DEVICES = ("cpu", pytest.param("cuda:0", marks=GPU))
 
 @pytest.fixture(params=DEVICES)
 def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The device that predictors take in this test."""
+    """The device that predictors use in this test."""
     on(request.param, monkeypatch)
     return str(request.param)
 
@@ -54,28 +54,28 @@ def greedy() -> Iterator[type[Greedy]]:
 
 
 @pytest.mark.usefixtures("where")
-def test_a_full_device_takes_smaller_batches_of_the_same_windows_in_order(greedy: type[Greedy]) -> None:
+def test_a_full_device_gets_smaller_batches_with_the_same_maps(greedy: type[Greedy]) -> None:
     pixels, valid = batch(7, 32)
     truth = TorchPredictor(exact_model())(pixels, valid)
-    assert len({layers.tobytes() for layers in truth}) == 7, "each window has a map of its own"
+    assert len({layers.tobytes() for layers in truth}) == 7, "all windows must have different maps"
     predictor = TorchPredictor(Model.in_memory(greedy(5, 5), exact_recipe()))
     greedy.room = 2
     np.testing.assert_array_equal(predictor(pixels, valid), truth)
     assert greedy.sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     greedy.sizes.clear()
     np.testing.assert_array_equal(predictor(pixels[:2], valid[:2]), truth[:2])
-    assert greedy.sizes == [1, 1], "what did not fit once is not tried again"
+    assert greedy.sizes == [1, 1], "a batch that was too large once is not tried again"
     predictor(*batch(4, 16))
-    assert greedy.sizes[2:] == [4, 2, 2], "four of a quarter of the pixels are"
+    assert greedy.sizes[2:] == [4, 2, 2], "four windows with a quarter of the pixels are tried"
 
 
 @pytest.mark.usefixtures("where")
-def test_a_window_that_alone_does_not_fit_is_an_error_that_says_what_to_do(greedy: type[Greedy]) -> None:
+def test_a_single_window_that_exceeds_the_memory_is_an_error(greedy: type[Greedy]) -> None:
     predictor = TorchPredictor(Model.in_memory(greedy(5, 5), exact_recipe()))
-    with pytest.raises(EngineError, match=r"a window of 32 × 32 px does not fit .* use a smaller window"):
+    with pytest.raises(EngineError, match=r"a window of 32 × 32 px exceeds the device's memory; use a smaller window"):
         predictor(*batch(2, 32))
     greedy.room = 1
-    assert predictor(*batch(1, 32)).shape == (1, 2, 32, 32), "and its lane is free again"
+    assert predictor(*batch(1, 32)).shape == (1, 2, 32, 32), "the lane is free again"
 
 
 @pytest.mark.usefixtures("where")
@@ -90,7 +90,7 @@ def test_threads_that_share_the_device_get_their_own_maps() -> None:
 
 
 def direct(predictor: TorchPredictor, given: Batch) -> NDArray[np.uint8]:
-    """The forward alone: no stream, no pinned buffer, nothing beside it."""
+    """The forward without streams, pinned buffers and other threads."""
     pixels, valid = (torch.from_numpy(array).to(predictor._device) for array in (given[0], given[1].view(np.uint8)))
     with torch.inference_mode():
         layers: NDArray[np.uint8] = predictor._forward(pixels, valid).cpu().numpy()
@@ -101,20 +101,20 @@ MEANWHILE = threading.Event()
 
 
 class Waiting(Strided):
-    """Its forward ends when the test says so."""
+    """Its forward ends when the test sets an event."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert MEANWHILE.wait(30), "nothing came up while the forward ran"
+        assert MEANWHILE.wait(30), "no batch was uploaded during the forward"
         return super().forward(x)
 
 
-def test_the_next_windows_come_up_while_a_forward_runs() -> None:
+def test_the_next_batch_is_uploaded_during_a_forward() -> None:
     predictor = TorchPredictor(Model.in_memory(Waiting(5, 5), exact_recipe()))
     MEANWHILE.clear()
     first, second = batch(1, 32, 1), batch(1, 32, 2)
     with ThreadPoolExecutor(2) as pool:
         mapped = [pool.submit(predictor, *given) for given in (first, second)]
-        # Neither forward ends before both batches are on their way.
+        # Neither forward ends before both batches have a lane.
         while predictor._lanes.qsize() > LANES - 2:
             assert not any(future.done() for future in mapped)
         MEANWHILE.set()
@@ -125,16 +125,16 @@ def test_the_next_windows_come_up_while_a_forward_runs() -> None:
         np.testing.assert_array_equal(layers, truth(*given))
 
 
-def test_compiled_means_the_same_classes_and_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_changes_the_fingerprint_and_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = resolve_engine("torch", compiled=True)
     assert compiled == Engine("torch", compiled=True)
     assert compiled.content != Engine("torch").content
-    assert "compiled" not in Engine("torch").content, "what is mapped already stays mapped"
-    with pytest.raises(EngineError, match="torch_compile is of engine torch, and engine openvino in fp32 is openvino"):
+    assert "compiled" not in Engine("torch").content, "fingerprints of existing products must not change"
+    with pytest.raises(EngineError, match="torch_compile needs engine torch, and engine openvino in fp32 is openvino"):
         resolve_engine("openvino", compiled=True)
     monkeypatch.setenv("CXX", "no-such-compiler")
     on("cpu", monkeypatch)
-    with pytest.raises(EngineError, match="wants the compiler no-such-compiler"):
+    with pytest.raises(EngineError, match="needs the compiler no-such-compiler"):
         TorchPredictor(exact_model(), compiled=True)
 
 
@@ -143,7 +143,7 @@ def agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def real(shared_data: Path) -> tuple[Model, Batch]:
-    """The shared weights, and corners of two of the patches."""
+    """The shared weights, and corners of two patches."""
     import rasterio
 
     images = []
@@ -164,7 +164,7 @@ def real(shared_data: Path) -> tuple[Model, Batch]:
         pytest.param("cuda:0", "bf16", 0.99, marks=GPU),
     ],
 )
-def test_each_device_and_precision_agrees_with_fp32_on_the_processor(
+def test_every_device_and_precision_agrees_with_fp32_on_the_processor(
     name: str, precision: str, least: float, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, given = real(shared_data)
@@ -175,10 +175,10 @@ def test_each_device_and_precision_agrees_with_fp32_on_the_processor(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler imports what torch deprecates
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler uses a deprecated module
 @pytest.mark.usefixtures("where")
-def test_a_compiled_graph_maps_as_the_plain_one() -> None:
-    # The classes: the network's arithmetic is exact, the softmax's is not.
+def test_a_compiled_graph_gives_the_same_classes() -> None:
+    # Only classes are equal: the network's arithmetic is exact, but that of the softmax is not.
     given = batch(2, 32)
     fused = TorchPredictor(exact_model(), compiled=True)
     assert agreement(fused(*given), TorchPredictor(exact_model())(*given)) == 1.0
@@ -186,12 +186,12 @@ def test_a_compiled_graph_maps_as_the_plain_one() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_s_memory_stays_under_its_projection() -> None:
+def test_the_memory_of_a_gpu_stays_below_the_projection() -> None:
     recipe = load_recipe(DEFAULT_RECIPE)
-    predictor = TorchPredictor(Model.in_memory(build(recipe), recipe))
+    predictor = TorchPredictor(Model.in_memory(build_network(recipe), recipe))
     layout = Layout()
     sizes = {"bands": 5, "block": 5_000, "tile": 25_000, "threads": LANES, "tiles_in_flight": 2, "gdal_cache_mb": 512}
-    projected = projected_memory(layout, Engine("torch"), gpu=True, **sizes)
+    projected = project_memory(layout, Engine("torch"), gpu=True, **sizes)
     torch.cuda.reset_peak_memory_stats()
     given = [batch(1, layout.window, seed) for seed in range(LANES)]
     with ThreadPoolExecutor(LANES) as pool:
@@ -201,7 +201,7 @@ def test_a_gpu_s_memory_stays_under_its_projection() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_domain_mapped_on_a_gpu_is_that_of_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_domain_mapped_on_a_gpu_is_as_on_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import rasterio
 
     maps = {}

@@ -1,4 +1,4 @@
-"""Folding a batch normalisation into a convolution changes how a network is computed, and not what."""
+"""Folding batch normalisations into convolutions does not change the output of a network."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from pipeline.config import Recipe
-from pipeline.model import build
-from pipeline.model.batchnorm_folding import folded
+from pipeline.model import build_network
+from pipeline.model.batchnorm_folding import fold_batchnorms
 
 
 def recipe(architecture: str = "unet", encoder: str = "resnet18") -> Recipe:
@@ -23,7 +23,7 @@ def recipe(architecture: str = "unet", encoder: str = "resnet18") -> Recipe:
 
 
 def trained(network: nn.Module) -> nn.Module:
-    """With statistics that are no longer 0 and 1, as training leaves them."""
+    """Gives the network statistics other than 0 and 1, as after training."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -43,15 +43,15 @@ def normalisations(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("architecture", ["unet", "fpn"])
-def test_a_network_loses_all_its_normalisations_and_nothing_else(architecture: str) -> None:
+def test_all_normalisations_are_folded_and_the_output_stays(architecture: str) -> None:
     rules = recipe(architecture)
     torch.manual_seed(0)
-    network = trained(build(rules))
+    network = trained(build_network(rules))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    short = folded(network, rules)
+    short = fold_batchnorms(network, rules)
     assert normalisations(network) >= 20
     assert normalisations(short) == 0
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()), "its own copy"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()), "it changed"
     image = torch.randn(1, 5, 96, 64)
     with torch.inference_mode():
         truth = network.double()(image.double())
@@ -75,21 +75,21 @@ def test_weights_are_folded_in_float64_and_rounded_once() -> None:
         )
     )
     factor = scale / np.sqrt(var + 1e-3)
-    short = folded(network, rules)
-    # Two ways to the same float64 may differ in its last bit: far below half a unit of float32, but for a tie.
+    short = fold_batchnorms(network, rules)
+    # Two ways to compute a float64 may differ in its last bit, which rarely changes the rounded float32.
     np.testing.assert_allclose(short[0].weight.numpy(), weight * factor[:, None, None, None], rtol=6e-8)
     np.testing.assert_allclose(short[0].bias.numpy(), (bias - mean) * factor + shift, rtol=6e-8, atol=1e-9)
 
 
 class WithActivation(nn.BatchNorm2d):
-    """As timm's."""
+    """Like timm's."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(super().forward(x))
 
 
 class Awkward(nn.Module):
-    """Each normalisation has a reason to stay."""
+    """Each of its normalisations has a reason not to be folded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,10 +109,10 @@ class Awkward(nn.Module):
         return out
 
 
-def test_a_normalisation_stays_where_folding_would_change_the_network() -> None:
+def test_a_normalisation_that_cannot_be_folded_stays() -> None:
     torch.manual_seed(0)
     network = trained(Awkward())
-    short = folded(network, recipe())
+    short = fold_batchnorms(network, recipe())
     assert normalisations(short) == normalisations(network) == 5
     image = torch.randn(1, 5, 32, 32)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The network as maps need it computes what the network computes, in fewer steps."""
+"""The network optimized for inference computes the same live logits in fewer steps."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.config import Recipe
-from pipeline.model import build, lean
-from pipeline.model.inference_network import _upsampling
-from pipeline.model.network import mend_torchvision
+from pipeline.model import build_network, optimize_for_inference
+from pipeline.model.inference_network import _upsampling_convolution
+from pipeline.model.network import make_torchvision_importable
 from tests.model.test_batchnorm_folding import normalisations, recipe, trained
 
 LIVE = (2, 3, 5, 7, 11)
@@ -28,34 +28,38 @@ def count(network: nn.Module, kind: type[nn.Module]) -> int:
 
 
 @given(sides=st.tuples(st.integers(1, 7), st.integers(1, 7)), seed=st.integers(0, 2**16))
-def test_upsampling_and_a_convolution_are_one_transposed_convolution(sides: tuple[int, int], seed: int) -> None:
+def test_upsampling_convolution_and_a_convolution_are_one_transposed_convolution(
+    sides: tuple[int, int], seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    # Small integers: sums are exact whatever their order.
+    # Sums of small integers are exact in any order.
     weight, image = (
         torch.randint(-8, 9, shape, generator=generator).float() for shape in ((3, 2, 3, 3), (1, 2, *sides))
     )
     bias = torch.tensor([1.0, -2.0, 3.0])
     larger = image.repeat_interleave(2, 2).repeat_interleave(2, 3)
     with torch.inference_mode():
-        assert torch.equal(_upsampling(weight, bias)(image), functional.conv2d(larger, weight, bias, padding=1))
+        assert torch.equal(
+            _upsampling_convolution(weight, bias)(image), functional.conv2d(larger, weight, bias, padding=1)
+        )
 
 
 @pytest.mark.parametrize(("encoder", "normalises"), [("resnet18", 0), ("tu-regnetx_002", 44)])
-def test_a_unet_neither_upsamples_nor_concatenates_and_gives_the_same_live_logits(
-    encoder: str, normalises: int
-) -> None:
-    """Timm's normalisations activate too, and stay."""
+def test_a_unet_without_upsampling_and_concatenation_has_the_same_logits(encoder: str, normalises: int) -> None:
+    """Timm's normalisations contain an activation and are not folded."""
     rules = some(recipe(encoder=encoder))
     torch.manual_seed(0)
-    network = trained(build(rules))
+    network = trained(build_network(rules))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    short = lean(network, rules)
+    short = optimize_for_inference(network, rules)
     assert normalisations(short) == normalises
     assert count(short, nn.ConvTranspose2d) == 5
     image = torch.randn(2, 5, 96, 64)
     with torch.inference_mode():
         logits = short(image)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()), "its own copy"
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()), (
+            "the original changed"
+        )
         truth = network.double()(image.double())[:, [value - 1 for value in LIVE]]
     assert logits.shape == truth.shape
     assert (logits - truth).abs().max() / truth.abs().max() < 1e-5
@@ -63,18 +67,18 @@ def test_a_unet_neither_upsamples_nor_concatenates_and_gives_the_same_live_logit
 
 def test_a_dead_logit_is_not_computed() -> None:
     rules = some(recipe())
-    network = trained(build(rules))
+    network = trained(build_network(rules))
     head: Any = network.segmentation_head
     dead = [i for i in range(rules.logits) if i + 1 not in LIVE]
     head[0].weight.data[dead] = float("nan")
     image = torch.randn(1, 5, 64, 64)
     with torch.inference_mode():
         assert network(image).isnan().any()
-        assert lean(network, rules)(image).isfinite().all()
+        assert optimize_for_inference(network, rules)(image).isfinite().all()
 
 
-def _unlike_ours(**options: Any) -> nn.Module:
-    mend_torchvision()
+def _other_unet(**options: Any) -> nn.Module:
+    make_torchvision_importable()
     import segmentation_models_pytorch as smp
 
     return trained(
@@ -92,19 +96,19 @@ def _unlike_ours(**options: Any) -> nn.Module:
 @pytest.mark.parametrize(
     "network",
     [
-        pytest.param(lambda: _unlike_ours(decoder_attention_type="scse"), id="attention"),
-        pytest.param(lambda: _unlike_ours(decoder_interpolation="bilinear"), id="bilinear"),
-        pytest.param(lambda: _unlike_ours(decoder_use_norm="identity"), id="no norm"),
-        pytest.param(lambda: _unlike_ours(activation="sigmoid"), id="an activation behind the head"),
-        pytest.param(lambda: trained(build(recipe("fpn"))), id="fpn"),
-        pytest.param(lambda: trained(nn.Sequential(nn.Conv2d(5, 19, 1), nn.BatchNorm2d(19))), id="no network of smp's"),
+        pytest.param(lambda: _other_unet(decoder_attention_type="scse"), id="attention"),
+        pytest.param(lambda: _other_unet(decoder_interpolation="bilinear"), id="bilinear"),
+        pytest.param(lambda: _other_unet(decoder_use_norm="identity"), id="no norm"),
+        pytest.param(lambda: _other_unet(activation="sigmoid"), id="an activation after the head"),
+        pytest.param(lambda: trained(build_network(recipe("fpn"))), id="fpn"),
+        pytest.param(lambda: trained(nn.Sequential(nn.Conv2d(5, 19, 1), nn.BatchNorm2d(19))), id="not from smp"),
     ],
 )
-def test_what_the_identities_do_not_hold_for_is_left_as_it_is(network: Any) -> None:
+def test_other_blocks_stay_and_the_logits_too(network: Any) -> None:
     torch.manual_seed(0)
     rules, given_network = some(recipe()), network()
     image = torch.randn(1, 5, 64, 96)
     with torch.inference_mode():
-        got = lean(given_network, rules)(image)
+        got = optimize_for_inference(given_network, rules)(image)
         truth = given_network.double()(image.double())[:, [value - 1 for value in LIVE]]
     assert (got - truth).abs().max() / truth.abs().max() < 1e-5

@@ -1,4 +1,4 @@
-"""Weights: every layout gives the same network, and what does not fit is refused by name."""
+"""Weights load from every layout of a checkpoint, and a file that does not fit is refused with the reason."""
 
 import copy
 import os
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from pipeline.config import DEFAULT_RECIPE, Recipe, load_recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.fingerprint import file_sha256
-from pipeline.model import Model, build, load
+from pipeline.model import Model, build_network, load
 
 LIGHT = Recipe(
     name="light",
@@ -39,7 +39,7 @@ State = OrderedDict[str, torch.Tensor]
 def state() -> State:
     """Random weights of the light network, float32."""
     torch.manual_seed(7)
-    return OrderedDict(build(LIGHT).state_dict())
+    return OrderedDict(build_network(LIGHT).state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ LAYOUTS = [as_pth, as_legacy_pth, as_lightning, as_safetensors, as_prefixed_safe
 
 
 def test_every_layout_gives_the_same_network(tmp_path: Path, state: State) -> None:
-    plain = build(LIGHT)
+    plain = build_network(LIGHT)
     plain.load_state_dict(state)
     expected = output(Model.in_memory(plain, LIGHT))
     for layout in LAYOUTS:
@@ -108,7 +108,7 @@ def test_every_layout_gives_the_same_network(tmp_path: Path, state: State) -> No
 
 
 @pytest.mark.parametrize("prefix", ["model.", "seg_model.", "module.model.seg_model."])
-def test_other_modules_prefixes_go_too(tmp_path: Path, state: State, prefix: str) -> None:
+def test_other_prefixes_are_removed(tmp_path: Path, state: State, prefix: str) -> None:
     path = tmp_path / "w.ckpt"
     torch.save({"state_dict": {prefix + name: tensor for name, tensor in state.items()}, "epoch": 3}, path)
     loaded = load(path, LIGHT).network.state_dict()
@@ -134,7 +134,7 @@ def test_any_floating_precision_becomes_float32(tmp_path: Path, state: State, dt
         assert torch.equal(tensor, narrow[name].to(state[name].dtype)), name
 
 
-def test_a_process_keeps_one_copy_and_notices_a_replaced_file(tmp_path: Path, state: State) -> None:
+def test_a_process_keeps_one_copy_until_the_file_is_replaced(tmp_path: Path, state: State) -> None:
     path = saved(tmp_path / "w.pth", state)
     first = load(path, LIGHT)
     assert load(str(path), LIGHT) is first
@@ -144,23 +144,23 @@ def test_a_process_keeps_one_copy_and_notices_a_replaced_file(tmp_path: Path, st
     assert second.weights_hash != first.weights_hash
 
 
-def test_a_loaded_model_travels_as_a_path(tmp_path: Path, state: State) -> None:
+def test_a_model_from_a_file_is_pickled_as_a_path(tmp_path: Path, state: State) -> None:
     model = load(saved(tmp_path / "w.pth", state), LIGHT)
     sent = pickle.dumps(model)
     assert len(sent) < 4_000
     assert pickle.loads(sent) is model
 
 
-def test_a_model_whose_file_changed_on_the_way_is_refused(tmp_path: Path, state: State) -> None:
+def test_a_pickled_model_whose_file_changed_is_refused(tmp_path: Path, state: State) -> None:
     path = saved(tmp_path / "w.pth", state)
     sent = pickle.dumps(load(path, LIGHT))
     saved(path, OrderedDict((n, t * 2) for n, t in state.items()))
-    with pytest.raises(WeightsError, match=r"expected the weights of SHA-256 .* changed after"):
+    with pytest.raises(WeightsError, match=r"expected weights of SHA-256 .* changed after"):
         pickle.loads(sent)
 
 
-def test_a_model_in_memory_travels_with_its_weights(state: State) -> None:
-    network = build(LIGHT)
+def test_a_model_in_memory_is_pickled_with_its_weights(state: State) -> None:
+    network = build_network(LIGHT)
     network.load_state_dict(state)
     model = Model.in_memory(network, LIGHT)
     arrived = pickle.loads(pickle.dumps(model))
@@ -172,7 +172,7 @@ def test_a_model_in_memory_travels_with_its_weights(state: State) -> None:
 
 
 def refused(path: Path | str, *parts: str, recipe: Recipe | str = LIGHT) -> str:
-    """Loading fails as WeightsError whose message holds the path's name and every part."""
+    """Loading raises WeightsError, whose message contains the file's name and every part."""
     with pytest.raises(WeightsError) as caught:
         load(path, recipe)
     message = str(caught.value)
@@ -181,23 +181,23 @@ def refused(path: Path | str, *parts: str, recipe: Recipe | str = LIGHT) -> str:
     return message
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere.pth", "no such file")
     refused(tmp_path, "got a folder")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".safetensors"])
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, suffix: str, state: State) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, suffix: str, state: State) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(b"")
     refused(path, "is empty")
     path.write_text("<html>not found</html>")
-    refused(path, "not a checkpoint, or cut short")
+    refused(path, "not a checkpoint, or truncated")
     layout = as_safetensors if suffix == ".safetensors" else as_pth
     whole = layout(tmp_path / "whole", state).read_bytes()
     for share in (0.0002, 0.001, 0.002, 0.3, 0.99):
         path.write_bytes(whole[: int(len(whole) * share)])
-        refused(path, "not a checkpoint, or cut short")
+        refused(path, "not a checkpoint, or truncated")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, torch.ones(3), {"state_dict": {}}, {"state_dict": {}, "epoch": 1}])
@@ -206,9 +206,9 @@ def test_a_checkpoint_without_named_tensors_is_refused(tmp_path: Path, content: 
     refused(tmp_path / "w.pth", "expected a dict of tensors by name")
 
 
-def test_values_beside_the_tensors_are_listed(tmp_path: Path, state: State) -> None:
+def test_other_values_among_the_tensors_are_listed(tmp_path: Path, state: State) -> None:
     torch.save({**state, "epoch": 3}, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", "got also 'epoch' (int)")
+    refused(tmp_path / "w.pth", "found also 'epoch' (int)")
 
 
 class Payload:
@@ -227,14 +227,14 @@ def test_a_malicious_pickle_does_not_run(tmp_path: Path, name: str, new_format: 
     mark = tmp_path / "ran"
     content = {"state_dict": prefixed(state), "callbacks": Payload(mark)}
     torch.save(content, tmp_path / name, _use_new_zipfile_serialization=new_format)
-    refused(tmp_path / name, "system", "is no tensor; refused", "safetensors.torch.save_file")
+    refused(tmp_path / name, "system", "is not a tensor; it is refused", "safetensors.torch.save_file")
     assert not mark.exists()
     (tmp_path / name).write_bytes(pickle.dumps(Payload(mark), protocol=2))
     refused(tmp_path / name)
     assert not mark.exists()
 
 
-def test_a_pickled_object_of_ours_is_refused_with_its_name(tmp_path: Path, state: State) -> None:
+def test_a_harmless_pickled_object_is_refused_with_its_name(tmp_path: Path, state: State) -> None:
     torch.save({"state_dict": prefixed(state), "hyper_parameters": Path("a")}, tmp_path / "w.ckpt")
     refused(tmp_path / "w.ckpt", "the pickled object pathlib.", "export its tensors")
 
@@ -250,7 +250,7 @@ def test_unexpected_tensors_are_listed(tmp_path: Path, state: State) -> None:
     refused(saved(tmp_path / "w.pth", extra), "unexpected tensors: decoder.extra.weight")
 
 
-def test_misshapen_tensors_are_listed_with_both_shapes(tmp_path: Path, state: State) -> None:
+def test_tensors_of_other_shapes_are_listed_with_both_shapes(tmp_path: Path, state: State) -> None:
     name = "decoder.blocks.0.conv1.0.weight"
     out, into, height, width = state[name].shape
     odd = OrderedDict(state, **{name: torch.zeros(out, into + 1, height, width)})
@@ -272,7 +272,7 @@ def test_a_double_that_overflows_float32_is_refused(tmp_path: Path, state: State
     refused(saved(tmp_path / "w.pth", OrderedDict(state, **{HEAD[1]: bias})), "NaN or infinite", HEAD[1])
 
 
-def test_a_head_of_other_classes_is_refused_with_the_recipe_that_fits(tmp_path: Path, state: State) -> None:
+def test_another_number_of_logits_is_refused_with_a_fitting_recipe(tmp_path: Path, state: State) -> None:
     head = {name: state[name][:13].clone() for name in HEAD}
     path = saved(tmp_path / "w.pth", OrderedDict(state, **head))
     refused(path, "its head has 13 logits, the recipe 19", "no shipped recipe has 5 bands and 13 logits")
@@ -280,24 +280,24 @@ def test_a_head_of_other_classes_is_refused_with_the_recipe_that_fits(tmp_path: 
     refused(saved(path, state), "its head has 19 logits, the recipe 13", DEFAULT_RECIPE, recipe=thirteen)
 
 
-def test_an_input_of_other_bands_is_refused(tmp_path: Path, state: State) -> None:
+def test_another_number_of_bands_is_refused(tmp_path: Path, state: State) -> None:
     path = saved(tmp_path / "w.pth", OrderedDict(state, **{FIRST: state[FIRST][:, :3].clone()}))
     refused(path, "its input has 3 channels, the recipe 5 (red, green, blue, nir, elevation)")
 
 
-def test_a_tensor_both_with_and_without_prefix_is_refused(tmp_path: Path, state: State) -> None:
+def test_a_tensor_with_and_without_prefix_is_refused(tmp_path: Path, state: State) -> None:
     torch.save(OrderedDict([*prefixed(state).items(), (FIRST, state[FIRST])]), tmp_path / "w.pth")
     refused(tmp_path / "w.pth", "both with and without")
 
 
-def test_a_recipe_of_an_unknown_encoder_or_a_wrong_stride_is_refused() -> None:
+def test_an_unknown_encoder_or_a_wrong_stride_is_refused() -> None:
     for encoder in ("resnet35", "tu-resnet35"):
         with pytest.raises(ConfigError, match="resnet35"):
-            build(LIGHT.model_copy(update={"encoder": encoder}))
+            build_network(LIGHT.model_copy(update={"encoder": encoder}))
     with pytest.raises(ConfigError, match=r"decoder channels \(8, 8\)"):
-        build(LIGHT.model_copy(update={"decoder_channels": (8, 8)}))
+        build_network(LIGHT.model_copy(update={"decoder_channels": (8, 8)}))
     with pytest.raises(ConfigError, match="set stride: 32"):
-        build(LIGHT.model_copy(update={"stride": 16}))
+        build_network(LIGHT.model_copy(update={"stride": 16}))
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def cached(hub: Path, repo: str, file: str, content: Path) -> Path:
     return Path(shutil.copy(content, target))
 
 
-def test_the_hubs_cache_is_enough(hub: Path, tmp_path: Path, state: State) -> None:
+def test_the_cache_of_the_hub_is_enough(hub: Path, tmp_path: Path, state: State) -> None:
     path = saved(tmp_path / "w.pth", state)
     expected = output(load(path, LIGHT))
     cached(hub, "org/light", "light_weights.pth", path)
@@ -337,13 +337,13 @@ def test_the_hubs_cache_is_enough(hub: Path, tmp_path: Path, state: State) -> No
         assert pickle.loads(pickle.dumps(model)).weights_hash == model.weights_hash
 
 
-def test_without_network_and_cache_the_command_for_a_login_node_is_given(hub: Path) -> None:
+def test_without_network_and_cache_the_error_gives_a_command(hub: Path) -> None:
     refused("hf://org/name", "login node", "hf download org/name name_weights.pth", "model.safetensors", str(hub))
     refused("hf://org/name/a.ckpt", "hf download org/name a.ckpt")
 
 
 @pytest.mark.parametrize("source", ["hf://org", "hf://", "hf://org/", "hf:///name"])
-def test_half_a_hub_address_is_refused(source: str) -> None:
+def test_an_incomplete_hub_address_is_refused(source: str) -> None:
     with pytest.raises(WeightsError, match=r"expected hf://org/name"):
         load(source, LIGHT)
 
@@ -356,7 +356,7 @@ def test_loading_a_file_opens_no_socket(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert load(path, LIGHT).weights_hash
-    assert build(load_recipe(DEFAULT_RECIPE))
+    assert build_network(load_recipe(DEFAULT_RECIPE))
 
 
 def test_a_worker_process_finds_the_cache_by_the_environment(tmp_path: Path, state: State) -> None:

@@ -12,7 +12,7 @@ from distributed import Client
 from nbmake.nb_run import NotebookRun
 
 from pipeline.config import Campaign
-from pipeline.demo.network import Effort
+from pipeline.demo.network import FitSettings
 from pipeline.demo.walkthrough import prepare
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.products.analysis.accessor import register_cover
@@ -24,7 +24,7 @@ from pipeline.runs.publishing.publish import publish
 from tests.support.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-EFFORT = Effort(steps=80, batch=2, crop=96, learning_rate=1e-2)
+FIT = FitSettings(steps=80, batch=2, crop=96, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Campa
     """A demo in seconds: both domains have two tiles of 100 m, one of which is the same ground."""
     folder = tmp_path_factory.mktemp("demo")
     small = {"rows": 1, "columns": 3, "tile_size": 500}
-    _, campaign = prepare(folder, say=lambda _: None, effort=EFFORT, threads=1, **small)
+    _, campaign = prepare(folder, on_message=lambda _: None, settings=FIT, threads=1, **small)
     run(make_plan(campaign), client=dask_client)
     publish(campaign, client=dask_client)
     return campaign

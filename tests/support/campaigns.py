@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from pipeline.config import Campaign, load_campaign, load_recipe
-from pipeline.model.network import build
+from pipeline.model.network import build_network
 from pipeline.sources.catalog.index import index
 from tests.support.deliveries import Delivery, make_delivery
 
@@ -36,7 +36,7 @@ SIX = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1))
 def write_weights(path: Path, recipe: Path, *, seed: int = 0) -> Path:
     """A random network in the layout of FLAIR-INC files."""
     torch.manual_seed(seed)
-    state = build(load_recipe(str(recipe))).state_dict()
+    state = build_network(load_recipe(str(recipe))).state_dict()
     torch.save(OrderedDict((f"model.seg_model.{k}", v) for k, v in state.items()), path)
     return path
 

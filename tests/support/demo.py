@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Campaign, load_campaign
-from pipeline.demo.network import Effort
+from pipeline.demo.network import FitSettings
 from pipeline.demo.walkthrough import prepare
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from tests.support.dask_client import in_process_client
 
-EFFORT = Effort(steps=20, batch=2, crop=128)
+FIT = FitSettings(steps=20, batch=2, crop=128)
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The campaign of one row of the country, mapped and published; tests put back what they change."""
     out = tmp_path_factory.mktemp("demo")
-    _, campaign = prepare(out, say=lambda _: None, rows=1, columns=3, effort=EFFORT)
+    _, campaign = prepare(out, on_message=lambda _: None, rows=1, columns=3, settings=FIT)
     with in_process_client() as client:
         run(make_plan(campaign), client=client)
         publish(campaign, client=client)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.training.run_config import Training, load_training
+from pipeline.training.run_config import TrainingConfig, load_training_config
 from tests.support.campaigns import RECIPE
 from tests.support.flair_dataset import random_set
 
@@ -31,8 +31,8 @@ def write_run(folder: Path, **changed: Any) -> Path:
     return path
 
 
-def a_run(folder: Path, **changed: Any) -> Training:
-    return load_training(write_run(folder, **changed))
+def a_run(folder: Path, **changed: Any) -> TrainingConfig:
+    return load_training_config(write_run(folder, **changed))
 
 
 def curve(out: Path, name: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""A training run: resumed, exported, mapped and judged, dealt to processes."""
+"""A training run: it resumes, exports, agrees with evaluation, and runs in several processes."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ from pipeline.runs.accuracy.temperature import calibrate
 from pipeline.runs.mapping.single_raster import predict_raster
 from pipeline.sources.labels.patches import read_mask
 from pipeline.training.dataset import split_patches
-from pipeline.training.fit import Fitted, _started, fit
-from pipeline.training.run_config import Training
+from pipeline.training.fit import TrainingResult, _initial_network, fit
+from pipeline.training.run_config import TrainingConfig
 from tests.support.paths import ROOT
 from tests.support.training_runs import a_run, curve, write_run
 
 FALLING = {"factor": 0.5, "patience": 0, "cooldown": 0, "min_lr": 0.0}
-"""A schedule that falls at each epoch that is no better."""
+"""A schedule that falls after each epoch without a better loss."""
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def config(folder: Path) -> Training:
+def config(folder: Path) -> TrainingConfig:
     return a_run(folder, epochs=4, plateau=FALLING, optimizer={"name": "sgd", "learning_rate": 0.5, "momentum": 0.9})
 
 
 @pytest.fixture(scope="module")
-def fitted(config: Training, folder: Path) -> Fitted:
+def done(config: TrainingConfig, folder: Path) -> TrainingResult:
     return fit(config, folder / "whole", progress_bar=False)
 
 
@@ -49,24 +49,24 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_resumed_at_an_epochs_end_equals_uninterrupted_bit_for_bit(
-    config: Training, fitted: Fitted, folder: Path
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    config: TrainingConfig, done: TrainingResult, folder: Path
 ) -> None:
     out = folder / "resumed"
     for epochs in (1, 3, 4):
         again = fit(config.model_copy(update={"epochs": epochs}), out, progress_bar=False)
     for name in ("train_loss", "val_loss", "learning_rate"):
         assert curve(out, name) == curve(folder / "whole", name)
-    assert len(set(curve(out, "learning_rate"))) > 1, "the schedule did nothing that could be forgotten"
+    assert len(set(curve(out, "learning_rate"))) > 1, "the schedule has to change the rate in this test"
     one, two = (state(folder / which / "checkpoints" / "last.ckpt") for which in ("whole", "resumed"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[k], two[k]) for k in one)
-    assert again.trained.epoch == fitted.trained.epoch
-    np.testing.assert_array_equal(again.trained.evaluation.matrix, fitted.trained.evaluation.matrix)
+    assert again.trained.epoch == done.trained.epoch
+    np.testing.assert_array_equal(again.trained.evaluation.matrix, done.trained.evaluation.matrix)
 
 
-def test_what_is_exported_is_loaded_as_a_flair_inc_file_is(fitted: Fitted, folder: Path) -> None:
-    files, recipe = fitted.exported, str(fitted.exported.recipe)
+def test_exported_files_load_like_flair_inc_files(done: TrainingResult, folder: Path) -> None:
+    files, recipe = done.files, str(done.files.recipe)
     raw = torch.load(files.weights, weights_only=True)
     assert all(k.startswith("model.seg_model.") for k in raw if k != "criterion.weight")
     assert raw["criterion.weight"].tolist() == [1.0] * 12 + [0.0] * 7
@@ -80,24 +80,24 @@ def test_what_is_exported_is_loaded_as_a_flair_inc_file_is(fitted: Fitted, folde
     header = yaml.safe_load(card.split("---")[1])
     (result,) = header["model-index"][0]["results"]
     values = {m["type"]: m["value"] for m in result["metrics"]}
-    assert values["miou"] == pytest.approx(100 * fitted.trained.evaluation.scored("present")["miou"], abs=1e-3)
+    assert values["miou"] == pytest.approx(100 * done.trained.evaluation.scored("present")["miou"], abs=1e-3)
     for picture in ("curves.png", "confusion-precision.png", "confusion-recall.png"):
         assert f"({picture})" in card
         assert (files.card.parent / picture).stat().st_size > 5_000
 
 
-def test_the_map_and_the_set_give_the_figures_of_lightnings_own_validation(
-    config: Training, fitted: Fitted, tmp_path: Path
+def test_map_and_evaluation_have_the_figures_of_the_validation(
+    config: TrainingConfig, done: TrainingResult, tmp_path: Path
 ) -> None:
     split = split_patches(config.data, seed=config.seed)
-    weights, recipe = str(fitted.exported.weights), str(fitted.exported.recipe)
-    expected = fitted.trained.evaluation.matrix
+    weights, recipe = str(done.files.weights), str(done.files.recipe)
+    expected = done.trained.evaluation.matrix
     (tmp_path / "v.csv").write_text("".join(f"{p.image},{p.mask}\n" for p in split.validation))
-    judged = evaluate_set([tmp_path / "v.csv"], weights=weights, recipe=recipe, out=tmp_path / "e", engine="torch")
-    np.testing.assert_array_equal(judged.evaluation.matrix, expected)
+    evaluated = evaluate_set([tmp_path / "v.csv"], weights=weights, recipe=recipe, out=tmp_path / "e", engine="torch")
+    np.testing.assert_array_equal(evaluated.evaluation.matrix, expected)
     mapped = np.zeros_like(expected)
     for patch in split.validation:
-        # A window as large as the patch and no halo: what the network saw when it was validated.
+        # The window is the whole patch without a halo, as in validation.
         done = predict_raster(
             patch.image, weights=weights, recipe=recipe, out=tmp_path / "maps", window=64, halo=0, engine="torch"
         )
@@ -106,15 +106,15 @@ def test_the_map_and_the_set_give_the_figures_of_lightnings_own_validation(
     np.testing.assert_array_equal(mapped, expected)
 
 
-def test_a_network_whose_logits_are_a_fifth_gets_a_fifth_of_the_temperature(
-    fitted: Fitted, folder: Path, tmp_path: Path
+def test_a_fifth_of_the_logits_gets_a_fifth_of_the_temperature(
+    done: TrainingResult, folder: Path, tmp_path: Path
 ) -> None:
-    recipe = str(fitted.exported.recipe)
-    raw = torch.load(fitted.exported.weights, weights_only=True)
+    recipe = str(done.files.recipe)
+    raw = torch.load(done.files.weights, weights_only=True)
     for part in ("weight", "bias"):
         raw[f"model.seg_model.segmentation_head.0.{part}"] *= 0.2
     torch.save(raw, tmp_path / "fifth.pth")
-    plain = calibrate([folder / "set"], weights=str(fitted.exported.weights), recipe=recipe, out=tmp_path / "a")
+    plain = calibrate([folder / "set"], weights=str(done.files.weights), recipe=recipe, out=tmp_path / "a")
     fifth = calibrate([folder / "set"], weights=str(tmp_path / "fifth.pth"), recipe=recipe, out=tmp_path / "b")
     assert fifth.temperature == pytest.approx(plain.temperature / 5, rel=1e-3)
     assert plain.after.ece < plain.before.ece
@@ -123,16 +123,16 @@ def test_a_network_whose_logits_are_a_fifth_gets_a_fifth_of_the_temperature(
     assert plain.figure.stat().st_size > 5_000
 
 
-def test_fine_tuning_keeps_the_head_or_replaces_it(fitted: Fitted, folder: Path, config: Training) -> None:
-    recipe = load_recipe(str(fitted.exported.recipe))
-    start = {"weights": str(fitted.exported.weights), "head": "keep"}
-    trained = load(fitted.exported.weights, recipe).network.state_dict()
-    kept = _started(recipe, a_run(folder, start=start)).state_dict()
+def test_fine_tuning_keeps_the_head_or_replaces_it(done: TrainingResult, folder: Path, config: TrainingConfig) -> None:
+    recipe = load_recipe(str(done.files.recipe))
+    start = {"weights": str(done.files.weights), "head": "keep"}
+    trained = load(done.files.weights, recipe).network.state_dict()
+    kept = _initial_network(recipe, a_run(folder, start=start)).state_dict()
     assert all(torch.equal(kept[k], trained[k]) for k in trained)
     fewer = recipe.model_copy(update={"logits": 12})
     with pytest.raises(WeightsError, match="its head has 19 logits, the recipe 12"):
-        _started(fewer, a_run(folder, start=start))
-    replaced = _started(fewer, a_run(folder, start=start | {"head": "replace"})).state_dict()
+        _initial_network(fewer, a_run(folder, start=start))
+    replaced = _initial_network(fewer, a_run(folder, start=start | {"head": "replace"})).state_dict()
     assert {k for k in trained if not torch.equal(replaced[k], trained[k])} == {
         "segmentation_head.0.weight",
         "segmentation_head.0.bias",
@@ -140,31 +140,31 @@ def test_fine_tuning_keeps_the_head_or_replaces_it(fitted: Fitted, folder: Path,
     assert config.start_weights == "random"
 
 
-def test_imagenet_weights_that_cannot_be_had_are_named(folder: Path) -> None:
+def test_missing_imagenet_weights_are_named(folder: Path) -> None:
     run = a_run(folder, start={"weights": "imagenet"})
-    with pytest.raises(WeightsError, match=r"ImageNet weights of encoder 'resnet18' could not be had.*random"):
-        _started(load_recipe("tiny.yaml", base=folder).model_copy(update={"encoder": "resnet18"}), run)
+    with pytest.raises(WeightsError, match=r"ImageNet weights of encoder 'resnet18' could not be loaded.*random"):
+        _initial_network(load_recipe("tiny.yaml", base=folder).model_copy(update={"encoder": "resnet18"}), run)
 
 
-def test_a_run_that_cannot_be_is_refused_before_it_starts(folder: Path) -> None:
+def test_an_inconsistent_configuration_is_refused(folder: Path) -> None:
     for change, said in (
         ({"batchsize": 3}, "unknown key|batchsize"),
-        ({"data": {"places": ["set"], "split": {"by": "domain"}}}, "split by domain wants domains"),
-        ({"class_weights": {1: -1.0}}, "class weights are at least 0"),
+        ({"data": {"places": ["set"], "split": {"by": "domain"}}}, "`domains` goes with `by: domain`"),
+        ({"class_weights": {1: -1.0}}, "class weights must be at least 0"),
     ):
         with pytest.raises(ConfigError, match=said):
             a_run(folder, **change)
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one_with_the_doubled_batch(tmp_path: Path) -> None:
-    # Batch normalisation that looks at its own process's batch would differ; frozen it does not.
+def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    # Batch normalisation would see another batch in each process, so it is frozen.
     how = {"freeze_batchnorm": True, "epochs": 3, "plateau": FALLING}
     fit(a_run(tmp_path, batch=4, **how), tmp_path / "one", progress_bar=False)
     script = tmp_path / "train.py"
     script.write_text("from pipeline.cli import main\nmain()\n")
     config = write_run(tmp_path, batch=2, devices=2, **how)
-    # Lightning starts the second process itself, by this very command.
+    # Lightning starts the second process by the same command.
     command = [sys.executable, str(script), "train", str(config), "--out", str(tmp_path / "two"), "--quiet"]
     repository = str(ROOT)
     environment = os.environ | {"PYTHONPATH": repository, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -176,7 +176,7 @@ def test_two_processes_learn_as_one_with_the_doubled_batch(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_cards_network_learns_on_the_five_real_patches(shared_data: Path, tmp_path: Path) -> None:
+def test_the_network_of_the_model_card_learns_on_real_patches(shared_data: Path, tmp_path: Path) -> None:
     shipped = yaml.safe_load((ROOT / "configs/training/flair-inc_rgbie_12cl.yaml").read_text())
     data = {
         "places": [str(shared_data / "flair_patches")],
@@ -185,11 +185,11 @@ def test_the_cards_network_learns_on_the_five_real_patches(shared_data: Path, tm
     }
     small = {"data": data, "epochs": 2, "batch": 1, "devices": 1, "nodes": 1, "loaders": 0, "start": {}}
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(shipped | small))
-    from pipeline.training.run_config import load_training
+    from pipeline.training.run_config import load_training_config
 
-    fitted = fit(load_training(tmp_path / "card.yaml"), tmp_path / "out", progress_bar=False)
+    card = fit(load_training_config(tmp_path / "card.yaml"), tmp_path / "out", progress_bar=False)
     first, second = curve(tmp_path / "out", "train_loss")
     assert second < first
-    assert fitted.trained.training_patches == 4
-    model = load(fitted.exported.weights, "flair-inc_rgbie_12cl_resnet34-unet")
+    assert card.trained.training_patches == 4
+    model = load(card.files.weights, "flair-inc_rgbie_12cl_resnet34-unet")
     assert sum(p.numel() for p in model.network.parameters()) > 24e6

@@ -1,4 +1,4 @@
-"""`slurm/train.sbatch` on two nodes: warned and requeued, it ends where one process with the doubled batch does."""
+"""`slurm/train.sbatch` on two nodes, requeued once, trains like one process with the doubled batch."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ EPOCHS = 12
 
 
 def landcover_on_path(folder: Path) -> str:
-    """A PATH on which this checkout's `landcover` stands first."""
+    """A PATH on which this checkout's `landcover` is first."""
     folder.mkdir()
     command = folder / "landcover"
     command.write_text(
@@ -30,8 +30,8 @@ def landcover_on_path(folder: Path) -> str:
     return os.pathsep.join((str(folder), os.environ["PATH"]))
 
 
-def test_two_nodes_warned_and_requeued_learn_as_one_process_with_the_doubled_batch(lab: Lab, tmp_path: Path) -> None:
-    # Batch normalisation that looks at its own process's batch would differ; frozen it does not.
+def test_two_requeued_nodes_train_like_one_process_with_the_doubled_batch(lab: Lab, tmp_path: Path) -> None:
+    # Batch normalisation would see another batch in each process, so it is frozen.
     how = {
         "freeze_batchnorm": True,
         "epochs": EPOCHS,
@@ -45,7 +45,7 @@ def test_two_nodes_warned_and_requeued_learn_as_one_process_with_the_doubled_bat
         "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",  # the lab's nodes are this machine, and no name server knows them
+        "MASTER_ADDR": "127.0.0.1",  # the nodes are on this machine, and no name server knows their names
         "TRAINING": str(config),
         "OUT": str(out),
     }
@@ -56,13 +56,13 @@ def test_two_nodes_warned_and_requeued_learn_as_one_process_with_the_doubled_bat
     while not (out / "checkpoints" / "last.ckpt").exists():
         assert time.monotonic() < end, log.read_text() if log.exists() else lab.jobs(job)
         time.sleep(0.05)
-    # What SLURM sends before the time limit, to the same process: its own clock looks every 30 s only.
+    # SLURM sends this signal before the time limit, but it checks the time only every 30 s.
     lab.tell("scancel", "--batch", "--signal=USR1", str(job))
     (ended,) = lab.ended(job, timeout=500)
-    told = log.read_text()
-    assert (ended.state, ended.restarts) == ("COMPLETED", 1), told
-    assert "requeued" in told
-    assert len(list(out.glob("logs/start-*"))) == 2, "it began again where it was, and not from the start"
+    output = log.read_text()
+    assert (ended.state, ended.restarts) == ("COMPLETED", 1), output
+    assert "requeued" in output
+    assert len(list(out.glob("logs/start-*"))) == 2, "the job resumed after its second start"
     for name in ("train_loss", "val_loss"):
         assert len(curve(out, name)) == EPOCHS
         assert curve(out, name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-4)

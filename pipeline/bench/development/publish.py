@@ -1,6 +1,6 @@
-"""`publish`: made-up products published at two sizes: Mpx/s, bytes and inodes, and whether memory grows with tiles.
+"""`publish`: synthetic products published at two sizes: speed, bytes, inodes, and whether memory grows with the tiles.
 
-All is what every publish does: ownership, shards, levels, class shares, and the commit. Only the maps are made up.
+Only the maps are synthetic. The rest is the code of every publish: ownership, shards, levels, class shares, the commit.
 """
 
 import tempfile
@@ -11,27 +11,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.bench.chart import bars
-from pipeline.bench.development.nation import sparse
-from pipeline.bench.development.rehearsal import FULL_TILE, campaign_of
-from pipeline.bench.development.synthetic_domains import FRANCE, Footprint, make_up
-from pipeline.bench.imagery import Imagery, Say
+from pipeline.bench.chart import bar_chart
+from pipeline.bench.development.nation import write_sparse_file
+from pipeline.bench.development.rehearsal import rehearsal_campaign
+from pipeline.bench.development.synthetic_domains import DELIVERED_TILE, Footprint, write_domains
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, usage_json
-from pipeline.bench.report import Report
+from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.grid import PIXELS_PER_M, Layout, Tile
 from pipeline.products.tile.seal import seal
 from pipeline.products.tile.stac_item import Provenance
+from pipeline.progress import OnMessage
 from pipeline.runs.publishing.publish import publish
 
 NAME = "publish"
-_ACROSS = (2, 4)
-"""Tiles a side of the two products."""
+_TILES_A_SIDE = (2, 4)
+"""Of the two products."""
 _TILE = 5_000
 _CLASSES = tuple(range(1, 13))
 _PATCH = 50
-"""Pixels a side of what has one class: 10 m."""
+"""Side of a patch of one class in pixels: 10 m."""
 _PROVENANCE = Provenance(
     campaign="bench",
     weights="none",
@@ -48,35 +49,36 @@ _PROVENANCE = Provenance(
 
 
 @dataclass(frozen=True)
-class Sized:
-    """A publish of so many tiles."""
+class PublishedProduct:
+    """The size of a published product, and the resources that publishing used."""
 
     tiles: int
     tile: int
+    """Side of a tile in pixels."""
     files: int
-    """Inodes of an edition's data, folders and metadata left out: they do not grow with the area."""
+    """Inodes of the edition's data, without folders and metadata, which do not grow with the area."""
     size: int
-    """Bytes of all its files."""
+    """Bytes of all files of the edition."""
     usage: Usage
 
     @property
     def mpx_per_s(self) -> float:
-        """From the start of the cluster to the commit."""
+        """Speed from the start of the cluster to the commit."""
         return self.tiles * self.tile**2 / 1e6 / self.usage.wall_s
 
     @property
     def bytes_per_km2(self) -> float:
-        """Of ground."""
+        """Bytes of all files for each km² of ground."""
         return self.size / (self.tiles * (self.tile / PIXELS_PER_M / 1000) ** 2)
 
     @property
     def inodes_per_km2(self) -> float:
-        """With tiles of 5 km: a tile has as many files whatever its size."""
-        return self.files / self.tiles / (FULL_TILE / PIXELS_PER_M / 1000) ** 2
+        """Inodes for each km² with tiles of 5 km: the number of files does not depend on a tile's size."""
+        return self.files / self.tiles / (DELIVERED_TILE / PIXELS_PER_M / 1000) ** 2
 
 
-def made_up_map(seed: int, side: int) -> NDArray[np.uint8]:
-    """Patches of classes and a confidence that varies a little: uint8 (layer, y, x)."""
+def synthetic_map(seed: int, side: int) -> NDArray[np.uint8]:
+    """A map of square patches of random classes, with noise as confidence: uint8 (layer, y, x)."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(1, 1 + len(_CLASSES), (-(-side // _PATCH),) * 2, np.uint8)
     stack = np.empty((2, side, side), np.uint8)
@@ -85,32 +87,32 @@ def made_up_map(seed: int, side: int) -> NDArray[np.uint8]:
     return stack
 
 
-def publish_once(campaign: Campaign, tiles: int) -> Sized:
-    """Publishes a campaign's sealed tiles; to be called in a fresh process, whose workers are counted."""
+def publish_once(campaign: Campaign, tiles: int) -> PublishedProduct:
+    """Publishes the sealed tiles of a campaign; call it in a new process, which has no other workers."""
     published, usage = measure(lambda: publish(campaign))
     files = [p for p in published.store.resolve().parent.rglob("*") if p.is_file() and not p.is_symlink()]
     data = [p for p in files if p.name.isdigit() and p.parent.name.isdigit()]
-    return Sized(tiles, campaign.grid.tile, len(data), sum(p.stat().st_size for p in files), usage)
+    return PublishedProduct(tiles, campaign.grid.tile, len(data), sum(p.stat().st_size for p in files), usage)
 
 
-def run(imagery: Imagery, *, say: Say) -> Report:
-    """Seals two made-up products, and publishes each in a process of its own."""
-    full = imagery.scale.departement_tile == FULL_TILE
-    tile = FULL_TILE if full else _TILE if imagery.scale.apart else imagery.scale.tile
-    return _report([_sized(imagery, across, tile, say) for across in _ACROSS])
+def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
+    """Seals two synthetic products, and publishes each in a new process."""
+    scale = imagery.scale
+    tile = DELIVERED_TILE if scale.full_size else scale.tile if scale.quick else _TILE
+    return _report([_seal_and_publish(imagery, across, tile, on_message) for across in _TILES_A_SIDE])
 
 
-def _sized(imagery: Imagery, across: int, tile: int, say: Say) -> Sized:
-    given = Footprint.oblong(1, (FRANCE.row, FRANCE.col), rows=across, cols=across, tile=tile)
+def _seal_and_publish(imagery: Imagery, across: int, tile: int, on_message: OnMessage) -> PublishedProduct:
+    footprint = Footprint.rectangle(1, rows=across, cols=across, tile=tile)
     with tempfile.TemporaryDirectory(prefix="publish-", dir=imagery.folder) as scratch:
-        catalog = make_up(Path(scratch), [given], write=sparse)
-        campaign = campaign_of(imagery, catalog, given)
+        catalog = write_domains(Path(scratch), [footprint], write=write_sparse_file)
+        campaign = rehearsal_campaign(imagery, catalog, footprint)
         output = campaign.output.model_copy(update={"national": Path(scratch, "national")})
         campaign = campaign.model_copy(update={"output": output})
-        for seed, made in enumerate(given.tiles):
-            _seal(campaign, given.domain, made, seed)
-        say(f"publish: {len(given.tiles)} tiles of {tile} px are sealed in {scratch}")
-        return imagery.measured(publish_once, campaign, len(given.tiles))
+        for seed, sealed in enumerate(footprint.tiles):
+            _seal(campaign, footprint.domain, sealed, seed)
+        on_message(f"publish: {len(footprint.tiles)} tiles of {tile} px are sealed in {scratch}")
+        return imagery.measured(publish_once, campaign, len(footprint.tiles))
 
 
 def _seal(campaign: Campaign, domain: Domain, tile: Tile, seed: int) -> None:
@@ -118,33 +120,30 @@ def _seal(campaign: Campaign, domain: Domain, tile: Tile, seed: int) -> None:
         campaign.product_folder(domain),
         domain=domain,
         tile=tile,
-        stack=made_up_map(seed, tile.window.height),
-        fingerprint="made up",
+        stack=synthetic_map(seed, tile.window.height),
+        fingerprint="synthetic",
         live=_CLASSES,
         provenance=_PROVENANCE,
         inputs=[],
     )
 
 
-def _report(sizes: list[Sized]) -> Report:
-    few, many = sizes
-    peaks = [s.usage.children_peak_bytes / 1e9 for s in sizes]
+def _report(products: list[PublishedProduct]) -> BenchReport:
+    few, many = products
+    peaks = {f"{p.tiles}_tiles": p.usage.children_peak_bytes / 1e9 for p in products}
     figures = {
         "publish.mpx_per_s": many.mpx_per_s,
         "publish.bytes_per_km2": many.bytes_per_km2,
         "publish.inodes_per_km2": many.inodes_per_km2,
-        f"publish.worker_peak_gb_{few.tiles}_tiles": peaks[0],
-        f"publish.worker_peak_gb_{many.tiles}_tiles": peaks[1],
+        **{f"publish.worker_peak_gb_{name}": peak for name, peak in peaks.items()},
         "publish.memory_ratio_4x": many.usage.children_peak_bytes / few.usage.children_peak_bytes,
     }
     raw: dict[str, Any] = {
-        f"{s.tiles}_tiles": {"tile": s.tile, "files": s.files, "bytes": s.size, **usage_json(s.usage)} for s in sizes
+        f"{p.tiles}_tiles": {"tile": p.tile, "files": p.files, "bytes": p.size, **usage_json(p.usage)} for p in products
     }
-    picture = bars(
-        "A worker's peak memory", [(f"{s.tiles} tiles", p) for s, p in zip(sizes, peaks, strict=True)], unit="GB"
-    )
+    values = [(name.replace("_", " "), peak) for name, peak in peaks.items()]
     notes = (
-        f"the maps are made up, patches of {_PATCH} px with noise for confidence; real ones take other bytes",
-        f"tiles have {many.tile} px a side; inodes are those of tiles of {FULL_TILE} px, which have as many files each",
+        f"the maps are synthetic, patches of {_PATCH} px with noise as confidence; real maps take other bytes",
+        f"tiles have {many.tile} px a side; inodes are for tiles of {DELIVERED_TILE} px, which have as many files",
     )
-    return Report(NAME, figures, raw, picture, notes)
+    return BenchReport(NAME, figures, raw, bar_chart("Peak memory of a worker", values, unit="GB"), notes)

@@ -1,9 +1,9 @@
-"""`rehearsal`: a whole département through scheduler, seal and catalogue, with a network that costs nothing.
+"""`rehearsal`: a whole département through scheduler, sealing and catalog, with a network that costs nothing.
 
-Free: the network (`feed.Free`) and decoding (rasters without a single block, whose pixels GDAL makes up). Real: all
-else, in the code of every run: the catalogue, the plan, Dask's scheduler and workers, the mosaic, windows and halos,
-COGs with their checks, items, the run's record. By default each tile has its 25 blocks and its 100 windows, but fewer
-pixels, because sealing hundreds of full-size tiles takes an hour; the driver sees no difference.
+Two things cost nothing: the network (`feed.ConstantPredictor`) and decoding (the rasters have no blocks, so GDAL only
+fills in their nodata value). The rest is the code of every run: catalog, plan, Dask's scheduler and workers, mosaic,
+windows and halos, COGs with their checks, items, and the run's record. Each tile has its 25 blocks and 100 windows, but
+by default fewer pixels, because sealing hundreds of full-size tiles takes an hour. The driver's work is the same.
 """
 
 import tempfile
@@ -14,15 +14,16 @@ from typing import Any
 
 import rasterio
 
-from pipeline.bench.chart import Curve, curves
-from pipeline.bench.development.synthetic_domains import FRANCE, Footprint, make_up
-from pipeline.bench.imagery import Imagery, Say
+from pipeline.bench.chart import Line, line_chart
+from pipeline.bench.development.synthetic_domains import DELIVERED_TILE, Footprint, synthetic_campaign, write_domains
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, resident_bytes, usage_json
-from pipeline.bench.measurements.feed import Free
-from pipeline.bench.report import Report
-from pipeline.config import Campaign, DomainSection, GridSection
+from pipeline.bench.measurements.feed import ConstantPredictor
+from pipeline.bench.report import BenchReport
+from pipeline.config import Campaign, GridSection
 from pipeline.errors import ProductError
 from pipeline.grid import CRS, Layout, Tile
+from pipeline.progress import OnMessage
 from pipeline.runs.mapping.events import RunStarted, TileEnded
 from pipeline.runs.mapping.run import run as run_plan
 from pipeline.runs.planning.plan import make_plan
@@ -30,39 +31,42 @@ from pipeline.runs.planning.totals import plan_totals
 from pipeline.sources.delivery.names import Kind
 
 NAME = "rehearsal"
-FULL_TILE = 25_000
-_BLOCKS = 5
-"""Blocks a side of a tile, as in the default grid; a block has two cores a side."""
+_TILES, _QUICK_TILES = (15, 20), (2, 4)
+"""Rows and columns of tiles."""
+_TILE, _QUICK_TILE = 1_000, 500
+"""Side of a tile in pixels."""
+_BLOCKS_A_SIDE = 5
+"""Blocks along a tile's side, as in the default grid; a block has two cores a side."""
 _VALUE = 100
-"""Of every pixel."""
+"""The value of every pixel."""
 
 
 @dataclass(frozen=True)
-class Rehearsed:
-    """What a département's run took."""
+class Rehearsal:
+    """The size of a département's run, and the resources that it used."""
 
     tiles: int
     blocks: int
     driver_bytes: tuple[int, ...]
-    """Resident memory of the driver, and of the scheduler within it, as each tile ended."""
+    """Resident memory of the driver and its scheduler as each tile ended."""
     driver_core_s: float
-    """Of the same, from the start of the cluster to the last tile."""
+    """Core-seconds of the driver and its scheduler from the start of the cluster to the last tile."""
     usage: Usage
 
     @property
     def tasks(self) -> int:
-        """One a block, and one a tile that seals."""
+        """One task for each block, and one for each tile that seals it."""
         return self.blocks + self.tiles
 
     @property
     def growth(self) -> float:
-        """Largest memory of the driver in the last quarter over that in the first."""
+        """Largest memory of the driver in the last quarter of the run over that in the first."""
         quarter = max(1, len(self.driver_bytes) // 4)
         return max(self.driver_bytes[-quarter:]) / max(self.driver_bytes[:quarter])
 
 
-def blank(path: Path, kind: Kind, tile: Tile) -> None:
-    """A raster of one value and no block: sparse, its no-data value is what GDAL gives for what is not there."""
+def write_empty_raster(path: Path, kind: Kind, tile: Tile) -> None:
+    """Writes a sparse raster without blocks, which GDAL reads as its nodata value everywhere."""
     height, width = tile.window.shape
     bands = {"rvb": 3, "irc": 3}.get(kind, 1)
     profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width, "crs": CRS}
@@ -72,73 +76,60 @@ def blank(path: Path, kind: Kind, tile: Tile) -> None:
         pass
 
 
-def rehearse(campaign: Campaign) -> Rehearsed:
-    """Plans and runs a campaign with a network that costs nothing; to be called in a fresh process.
+def rehearse(campaign: Campaign) -> Rehearsal:
+    """Plans and runs a campaign with a network that costs nothing; call it in a new process.
 
     Raises:
         ProductError: a tile was not sealed, though none failed.
     """
-    seen: list[int] = []
+    memory: list[int] = []
     clock: list[float] = []
 
     def listen(event: RunStarted | TileEnded) -> None:
         clock.append(time.process_time())
         if isinstance(event, TileEnded):
-            seen.append(resident_bytes())
+            memory.append(resident_bytes())
 
     def work() -> int:
         plan = make_plan(campaign)
-        plan = replace(plan, resolved=replace(plan.resolved, stand_in=Free()))
+        plan = replace(plan, resolved=replace(plan.resolved, stand_in=ConstantPredictor()))
         run_plan(plan, on_event=listen)
         return plan_totals(plan).blocks
 
     blocks, usage = measure(work)
     if left := make_plan(campaign).todo:
-        raise ProductError(f"{campaign.output.domains}: {left} tiles are not sealed after a run in which none failed")
-    return Rehearsed(len(seen), blocks, tuple(seen), clock[-1] - clock[0], usage)
+        raise ProductError(f"{campaign.output.domains}: {left} tiles are not sealed, though no tile failed in the run")
+    return Rehearsal(len(memory), blocks, tuple(memory), clock[-1] - clock[0], usage)
 
 
-def run(imagery: Imagery, *, say: Say) -> Report:
-    """Makes the département up, and runs it in a process of its own."""
-    rows, cols = imagery.scale.departement
-    tile = imagery.scale.departement_tile
-    given = Footprint.oblong(1, (FRANCE.row, FRANCE.col), rows=rows, cols=cols, tile=tile)
+def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
+    """Makes a département, and runs it in a new process."""
+    scale = imagery.scale
+    rows, cols = _QUICK_TILES if scale.quick else _TILES
+    tile = DELIVERED_TILE if scale.full_size else _QUICK_TILE if scale.quick else _TILE
+    footprint = Footprint.rectangle(1, rows=rows, cols=cols, tile=tile)
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=imagery.folder) as scratch:
-        say(f"rehearsal: {len(given.tiles)} tiles of {tile} px are made up in {scratch}")
-        catalog = make_up(Path(scratch), [given], write=blank)
-        done = imagery.measured(rehearse, campaign_of(imagery, catalog, given))
-    return report_of(done, tile)
+        on_message(f"rehearsal: {len(footprint.tiles)} synthetic tiles of {tile} px in {scratch}")
+        catalog = write_domains(Path(scratch), [footprint], write=write_empty_raster)
+        return report_of(imagery.measured(rehearse, rehearsal_campaign(imagery, catalog, footprint)), tile)
 
 
-def campaign_of(imagery: Imagery, catalog: Path, given: Footprint) -> Campaign:
-    """The bench's campaign over the made-up domain, whose products go beside its catalogue."""
-    campaign = imagery.campaign
-    tile = given.tiles[0].window.height
-    left, bottom, right, top = (edge / 1000 for edge in FRANCE.bounds)
-    output = {"domains": catalog.parent / "products", "extent_km": (left, bottom, right, top), "chunk": tile // 5}
-    return campaign.model_copy(
-        update={
-            "catalog": catalog,
-            "domains": (DomainSection(name=given.domain),),
-            "grid": grid_of(tile),
-            "output": campaign.output.model_copy(update=output),
-        }
-    )
+def rehearsal_campaign(imagery: Imagery, catalog: Path, footprint: Footprint) -> Campaign:
+    """The bench's campaign over a synthetic domain, with blocks and windows as for full-size tiles."""
+    return synthetic_campaign(imagery, catalog, [footprint], grid_of(footprint.tiles[0].window.height))
 
 
 def grid_of(tile: int) -> GridSection:
-    """The default grid, or one of as many blocks and windows for a smaller tile."""
-    if tile == FULL_TILE:
+    """The default grid, or for a smaller tile one with as many blocks and windows."""
+    if tile == DELIVERED_TILE:
         return GridSection()
-    core, halo = tile // _BLOCKS // 2, Layout().stride
-    # Any window from here on holds core and halo wherever they begin.
     stride = Layout().stride
-    window = -(-(core + 2 * halo + stride) // stride) * stride
-    return GridSection(tile=tile, block=2 * core, core=core, halo=halo, window=window)
+    layout = Layout.for_core(tile // _BLOCKS_A_SIDE // 2, halo=stride, stride=stride)
+    return GridSection(tile=tile, block=2 * layout.core, core=layout.core, halo=layout.halo, window=layout.window)
 
 
-def report_of(done: Rehearsed, tile: int) -> Report:
-    """Figures, and the driver's memory over the tiles of `tile` px."""
+def report_of(done: Rehearsal, tile: int) -> BenchReport:
+    """The figures, and a chart of the driver's memory over the tiles of `tile` px."""
     usage = done.usage
     figures = {
         "rehearsal.tasks": float(done.tasks),
@@ -155,10 +146,10 @@ def report_of(done: Rehearsed, tile: int) -> Report:
         **usage_json(usage),
     }
     points = tuple((float(i + 1), b / 1e9) for i, b in enumerate(done.driver_bytes))
-    picture = curves("The driver's memory", [Curve("driver", points)], x_name="tiles sealed", y_name="GB")
-    size = "" if tile == FULL_TILE else f"; tiles have {tile} px a side, not {FULL_TILE} (--full-size)"
+    chart = line_chart("Memory of the driver", [Line("driver", points)], x_label="tiles sealed", y_label="GB")
+    size = "" if tile == DELIVERED_TILE else f"; tiles have {tile} px a side, not {DELIVERED_TILE} (--full-size)"
     notes = (
-        "free are the network and the decoding of rasters that hold no block; all else is what every run does" + size,
-        "scheduler seconds are core-seconds of the driver, in whose process client and scheduler are, while tiles run",
+        "the network and the decoding cost nothing; everything else is the code of every run" + size,
+        "scheduler seconds are core-seconds of the driver, whose process holds client and scheduler, while tiles run",
     )
-    return Report(NAME, figures, raw, picture, notes)
+    return BenchReport(NAME, figures, raw, chart, notes)

@@ -1,9 +1,11 @@
-"""Domains that were never delivered: files of a delivery's names, and their catalogue as `index` writes it."""
+"""Synthetic domains: files with a delivery's names, and their catalog as `index` writes it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.bench.imagery import Imagery
+from pipeline.config import Campaign, DomainSection, GridSection
 from pipeline.domain import Domain
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
@@ -14,11 +16,13 @@ from pipeline.sources.delivery.names import Kind
 from pipeline.sources.domain_inputs import Asset, InputTile
 
 YEAR = 2021
+DELIVERED_TILE = 25_000
+"""Side of a BD ORTHO tile in pixels: 5 km."""
 FRANCE = Window.from_bounds((90_000.0, 6_040_000.0, 1_250_000.0, 7_120_000.0))
-"""Metropolitan France with Corsica, a campaign's default extent."""
+"""Metropolitan France with Corsica, the default extent of a campaign."""
 
-Write = Callable[[Path, Kind, Tile], None]
-"""Makes the file of a kind behind a tile."""
+WriteFile = Callable[[Path, Kind, Tile], None]
+"""Writes the file of a kind for a tile."""
 
 
 @dataclass(frozen=True)
@@ -29,37 +33,57 @@ class Footprint:
     tiles: tuple[Tile, ...]
 
     @classmethod
-    def oblong(cls, code: int, corner: tuple[int, int], *, rows: int, cols: int, tile: int) -> "Footprint":
-        """`rows` × `cols` tiles of `tile` px, from a north-west corner (row, col) on the lattice."""
+    def rectangle(
+        cls, code: int, *, rows: int, cols: int, tile: int, corner: tuple[int, int] = (FRANCE.row, FRANCE.col)
+    ) -> "Footprint":
+        """A domain of `rows` × `cols` tiles of `tile` px, from a north-west corner (row, col) on the lattice."""
         row, col = corner
         windows = Window(row, col, rows * tile, cols * tile).split(tile)
         return cls(Domain(f"D{code:03}_{YEAR}"), tuple(Tile.at(w.row, w.col, tile) for w in windows))
 
 
-def make_up(folder: Path, footprints: Sequence[Footprint], *, write: Write) -> Path:
-    """Writes an RVB, an IRC and a height file a tile below `folder`, and their catalogue; returns the catalogue.
+def write_domains(folder: Path, footprints: Sequence[Footprint], *, write: WriteFile) -> Path:
+    """Writes an RVB, an IRC and a height file for each tile below `folder`, and their catalog.
 
     Args:
-        write: makes one file; its content is never indexed, so its signature is its name's.
+        write: makes one file. Its content is not indexed, so its name serves as its signature.
+
+    Returns:
+        the catalog's folder.
 
     Raises:
-        StorageError: the catalogue cannot be written.
+        StorageError: the catalog cannot be written.
     """
     catalog = folder / "catalog"
     for footprint in footprints:
         below = folder / "deliveries" / footprint.domain
-        tiles = [InputTile(tile, _files(below, footprint.domain, tile, write)) for tile in footprint.tiles]
+        tiles = [InputTile(tile, _write_files(below, footprint.domain, tile, write)) for tile in footprint.tiles]
         about = DomainDescription(footprint.domain, YEAR, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
         write_domain(catalog, about, [TileDescription(tile, ()) for tile in tiles])
     return catalog
 
 
-def _files(folder: Path, domain: Domain, tile: Tile, write: Write) -> tuple[Asset, ...]:
+def synthetic_campaign(imagery: Imagery, catalog: Path, footprints: Sequence[Footprint], grid: GridSection) -> Campaign:
+    """The bench's campaign over synthetic domains on another grid, with its products beside the catalog."""
+    campaign = imagery.campaign
+    left, bottom, right, top = (edge / 1000 for edge in FRANCE.bounds)
+    output = {"domains": catalog.parent / "products", "extent_km": (left, bottom, right, top), "chunk": grid.tile // 5}
+    return campaign.model_copy(
+        update={
+            "catalog": catalog,
+            "domains": tuple(DomainSection(name=f.domain) for f in footprints),
+            "grid": grid,
+            "output": campaign.output.model_copy(update=output),
+        }
+    )
+
+
+def _write_files(folder: Path, domain: Domain, tile: Tile, write: WriteFile) -> tuple[Asset, ...]:
     departement, year = domain.departement, domain.year
     names: dict[Kind, Path] = {
         "height": Path(delivery.height_name(tile.name, departement=departement, year=year)),
-        "irc": _imagery(tile, departement, year, infrared=True),
-        "rvb": _imagery(tile, departement, year, infrared=False),
+        "irc": _imagery_path(tile, departement, year, infrared=True),
+        "rvb": _imagery_path(tile, departement, year, infrared=False),
     }
     assets = []
     for kind, name in names.items():
@@ -70,7 +94,7 @@ def _files(folder: Path, domain: Domain, tile: Tile, write: Write) -> tuple[Asse
     return tuple(assets)
 
 
-def _imagery(tile: Tile, departement: str, year: int, *, infrared: bool) -> Path:
+def _imagery_path(tile: Tile, departement: str, year: int, *, infrared: bool) -> Path:
     name = delivery.imagery_name(tile.name, departement=departement, year=year, infrared=infrared, suffix="tif")
     return delivery.imagery_folder(departement=departement, year=year, infrared=infrared) / name
 

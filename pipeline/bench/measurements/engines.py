@@ -1,51 +1,47 @@
-"""`engines`: the forward alone, per engine, precision and window, against what the machine multiplies at best."""
+"""`engines`: the speed of a forward by engine and window, compared with the machine's best matrix multiplication."""
 
-import time
 from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.bench.chart import bars
-from pipeline.bench.gemm import agreement, multiplications, network_flops
-from pipeline.bench.imagery import Imagery, Say, mirrored
+from pipeline.bench.chart import bar_chart
+from pipeline.bench.forward import agreement, class_maps, forward_seconds, window_image
+from pipeline.bench.gemm import cpu_gemms, network_flops
+from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import cores
-from pipeline.bench.report import Report
-from pipeline.grid import Window
-from pipeline.inference import Engine, Predictor, predictor_for
+from pipeline.bench.report import BenchReport
+from pipeline.inference import Engine, predictor_for
 from pipeline.inference.torch_engine import cuda_devices
+from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 
 NAME = "engines"
 ENGINES = (Engine("torch", "fp32"), Engine("openvino", "fp32"))
-"""int8 is `quantize`'s; bf16, at half the speed of fp32 where it was tried, is nobody's."""
+"""int8 is measured by `quantize`; bf16 took twice as long as fp32 where it was tried."""
 _PATCH_REPEATS = 5
-"""A small window takes a fraction of a second: it is timed several times where a large one is timed once."""
+"""How often a small window is timed for each time of a large one: it takes a fraction of a second."""
 
 
-def run(imagery: Imagery, *, say: Say) -> Report:
-    """Times forwards and multiplications in turns, so that a neighbour's noise falls on both."""
+def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
+    """Times forwards and multiplications in turns, so that other load on the machine slows both."""
     model, threads, scale = imagery.model, cores(), imagery.scale
     predictors = {_name(e): predictor_for(model, e, threads=threads) for e in ENGINES}
-    maps = {name: _mapped(p, imagery.patches) for name, p in predictors.items()}
-    gemms = multiplications(scale.gemm, threads=threads)
-    sides = (scale.patch, scale.layout.window)
-    images = {side: mirrored(imagery.patches, Window(0, 0, side, side))[None] for side in sides}
+    maps = {name: class_maps(predictor, imagery.patches) for name, predictor in predictors.items()}
+    gemms = cpu_gemms(scale.gemm, threads=threads)
+    images = {side: window_image(imagery, side) for side in (scale.patch, scale.layout.window)}
     gemm_rates: dict[str, list[float]] = {name: [] for name in gemms}
-    seconds: dict[tuple[str, int], list[float]] = {(name, side): [] for name in predictors for side in sides}
+    seconds: dict[tuple[str, int], list[float]] = {(name, side): [] for name in predictors for side in images}
     for name, side in seconds:
-        _timed(predictors[name], images[side])  # the first of a shape compiles
+        forward_seconds(predictors[name], images[side])  # compiles the graph for this window
     for turn in range(scale.repeats):
         for (name, side), times in seconds.items():
-            for _ in range(_PATCH_REPEATS if side == scale.patch and scale.apart else 1):
-                times.append(_timed(predictors[name], images[side]))
+            for _ in range(_PATCH_REPEATS if side == scale.patch and not scale.quick else 1):
+                times.append(forward_seconds(predictors[name], images[side]))
             for library, multiply in gemms.items():
                 gemm_rates[library].append(multiply())
-        say(f"engines: {turn + 1} of {scale.repeats} turns")
+        on_message(f"engines: turn {turn + 1} of {scale.repeats}")
     peak = max(max(rates) for rates in gemm_rates.values())
-    flops = {side: network_flops(model, side * side) for side in sides}
+    flops = {side: network_flops(model, side * side) for side in images}
     rates = [_rate(name, side, times, flops=flops[side], peak=peak) for (name, side), times in seconds.items()]
     agreements = {f"{a}, {b}": agreement(maps[a], maps[b]) for a, b in combinations(maps, 2)}
     return _report(imagery, rates, gemm_rates, agreements=agreements, threads=threads)
@@ -55,21 +51,8 @@ def _name(engine: Engine) -> str:
     return f"{engine.name} {engine.precision}"
 
 
-def _mapped(predictor: Predictor, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Classes (patch, y, x)."""
-    valid = np.ones((1, *patches.shape[2:]), np.bool_)
-    return np.stack([predictor(patch[None], valid)[0, 0] for patch in patches])
-
-
-def _timed(predictor: Predictor, image: NDArray[np.uint8]) -> float:
-    valid = np.ones((1, *image.shape[2:]), np.bool_)
-    start = time.perf_counter()
-    predictor(image, valid)
-    return time.perf_counter() - start
-
-
 def _rate(name: str, side: int, times: list[float], *, flops: float, peak: float) -> dict[str, Any]:
-    """The best time counts, as the best multiplication does."""
+    """The figures of an engine and window from its best time, as for multiplications."""
     best = min(times)
     return {
         "engine": name,
@@ -89,26 +72,23 @@ def _report(
     *,
     agreements: Mapping[str, float],
     threads: int,
-) -> Report:
+) -> BenchReport:
     window = imagery.scale.layout.window
     share = next(r["gemm_share"] for r in rates if r["engine"] == "openvino fp32" and r["window"] == window)
     peak = max(max(r) for r in gemm_rates.values())
     values = [(f"{r['engine']}, {r['window']} px", r["gflop_per_s"]) for r in rates]
-    return Report(
+    return BenchReport(
         NAME,
-        {
-            "engines.gemm_share_fp32": share,
-            "engines.agreement_fp32": min(agreements.values()),
-        },
+        {"engines.gemm_share_fp32": share, "engines.agreement_fp32": min(agreements.values())},
         {"threads": threads, "forwards": rates, "gemm_gflop_per_s": dict(gemm_rates), "agreement": dict(agreements)},
-        bars("Forward alone against the matrix-multiply peak", [("peak (fp32)", peak), *values], unit="GFLOP/s"),
-        imagery.told,
+        bar_chart("Forwards and the matrix-multiply peak", [("peak (fp32)", peak), *values], unit="GFLOP/s"),
+        imagery.notes,
         tuple(_measured(e, rates, threads=threads, imagery=imagery) for e in ENGINES),
     )
 
 
 def _measured(engine: Engine, rates: list[dict[str, Any]], *, threads: int, imagery: Imagery) -> MeasuredRate:
-    """The rate of the default window: of a core, or of the CUDA device that torch takes where there is one."""
+    """The rate at the default window: of a core, or of the CUDA device if torch has one."""
     window = imagery.scale.layout.window
     mpx_s = next(r["mpx_per_s"] for r in rates if r["engine"] == _name(engine) and r["window"] == window)
     devices = cuda_devices() if engine.name == "torch" else ()

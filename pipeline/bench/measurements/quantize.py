@@ -1,45 +1,45 @@
-"""`quantize`: agreement with fp32 against speed, on pixels that were not calibrated on.
+"""`quantize`: agreement of int8 with fp32 against speed, on pixels that were not used for quantization.
 
-Twice: on the right halves of the patches, calibrated on their left ones, and on the demo's country with its own
-network, on windows drawn as `landcover quantize` draws them.
+It is measured twice: on the right halves of the patches, after quantization on their left halves, and on the demo's
+country with its own network, on windows drawn as `landcover quantize` draws them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from pipeline.bench.chart import Curve, curves
-from pipeline.bench.imagery import Imagery, Patches, Say
+from pipeline.bench.chart import Line, line_chart
+from pipeline.bench.imagery import Imagery, PatchStack
 from pipeline.bench.machine import cores
-from pipeline.bench.report import Report
+from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign
 from pipeline.inference.post_training_quantization import SCHEMES, Scheme, quantize_graph, save_quantized
 from pipeline.inference.quantized_model import QuantizedModel
+from pipeline.progress import OnMessage
 from pipeline.runs.quantization.tradeoff import TradeoffPoint, as_figures, frontier, kept, of_campaign, of_patches
 
 NAME = "quantize"
 _DEMO_WINDOWS = 32
-"""To calibrate on, and as many to judge by."""
+"""Windows for quantization, and as many for the comparison."""
 
 
-def run(imagery: Imagery, *, say: Say) -> Report:
-    """Both frontiers, each measured in a process of its own."""
-    demo = imagery.demo(say)
-    # At the small scale the other schemes would only take time.
-    schemes, windows = (SCHEMES, _DEMO_WINDOWS) if imagery.scale.apart else (SCHEMES[:1], 2)
+def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
+    """Measures both curves of agreement and speed, each in a new process."""
+    demo = imagery.demo(on_message)
+    # At the quick scale the other schemes would only take time.
+    schemes, windows = (SCHEMES[:1], 2) if imagery.scale.quick else (SCHEMES, _DEMO_WINDOWS)
     works: dict[str, Callable[[], tuple[TradeoffPoint, ...]]] = {
-        "patches": lambda: imagery.measured(on_patches, imagery, schemes=schemes),
-        "demo": lambda: imagery.measured(on_demo, demo, schemes=schemes, windows=windows),
+        "patches": lambda: imagery.measured(patches_frontier, imagery, schemes=schemes),
+        "demo": lambda: imagery.measured(demo_frontier, demo, schemes=schemes, windows=windows),
     }
     frontiers = {}
     for where, work in works.items():
         frontiers[where] = work()
         for point in frontiers[where]:
-            say(f"quantize: {where}, {point.name}: {point.agreement:.5f} at {point.mpx_per_s:.2f} Mpx/s")
+            on_message(f"quantize: {where}, {point.name}: {point.agreement:.5f} at {point.mpx_per_s:.2f} Mpx/s")
     best = {where: kept(points) for where, points in frontiers.items()}
-    return Report(
+    return BenchReport(
         NAME,
         {"quantize.agreement": min(point.agreement for point in best.values())},
         {
@@ -47,41 +47,41 @@ def run(imagery: Imagery, *, say: Say) -> Report:
             "kept": {where: as_figures([point])[0] for where, point in best.items()},
             "speedup": {where: point.mpx_per_s / frontiers[where][0].mpx_per_s for where, point in best.items()},
         },
-        _picture(frontiers),
-        (*imagery.told, "the demo's country is mapped with its own network, which was fitted to it"),
+        _chart(frontiers),
+        (*imagery.notes, "the demo's country is mapped with the network that was fitted to it"),
     )
 
 
-def on_patches(imagery: Imagery, *, schemes: Sequence[Scheme]) -> tuple[TradeoffPoint, ...]:
-    """The frontier over the right halves of the patches."""
+def patches_frontier(imagery: Imagery, *, schemes: Sequence[Scheme]) -> tuple[TradeoffPoint, ...]:
+    """Agreement and speed on the right halves of the patches."""
     return frontier(imagery.model, of_patches(imagery.patches, imagery.model), threads=cores(), schemes=schemes)
 
 
-def on_demo(campaign: Campaign, *, schemes: Sequence[Scheme], windows: int) -> tuple[TradeoffPoint, ...]:
-    """The frontier over held-out windows of the demo's country."""
+def demo_frontier(campaign: Campaign, *, schemes: Sequence[Scheme], windows: int) -> tuple[TradeoffPoint, ...]:
+    """Agreement and speed on held-out windows of the demo's country."""
     model, samples = of_campaign(campaign, windows=windows)
     return frontier(model, samples, threads=cores(), schemes=schemes)
 
 
-def in_int8(imagery: Imagery, path: Path) -> QuantizedModel:
-    """The imagery's network in int8, calibrated on the left halves of the patches, as an XML at `path`."""
+def quantize_on_left_halves(imagery: Imagery, path: Path) -> QuantizedModel:
+    """Quantizes the imagery's network on the left halves of the patches, and writes it as an XML at `path`."""
     model = imagery.model
     windows = [w.pixels for w in of_patches(imagery.patches, model).quantization]
     return save_quantized(quantize_graph(model, windows, SCHEMES[0]), path)
 
 
-def held_out(patches: Patches) -> Patches:
-    """Which pixels `in_int8` was not calibrated on: like the patches, of one band, 1 there and else 0."""
+def right_halves(patches: PatchStack) -> PatchStack:
+    """Marks the pixels that `quantize_on_left_halves` does not use: uint8 (patch, 1, y, x), 1 there and 0 elsewhere."""
     marks = np.zeros_like(patches[:, :1])
     marks[..., patches.shape[-1] // 2 :] = 1
     return marks
 
 
-def _picture(frontiers: Mapping[str, Sequence[TradeoffPoint]]) -> Image.Image:
+def _chart(frontiers: Mapping[str, Sequence[TradeoffPoint]]) -> bytes:
     lines = []
     for where, points in frontiers.items():
         ordered = sorted(points, key=lambda p: p.mpx_per_s)
         places = tuple((round(p.mpx_per_s, 2), 100 * (1 - p.agreement)) for p in ordered)
-        lines.append(Curve(where, places, tuple(p.name for p in ordered)))
-    title = "What each precision costs in agreement and gives in speed"
-    return curves(title, lines, x_name="forward alone, Mpx/s", y_name="% of held-out pixels unlike fp32 (fp32: none)")
+        lines.append(Line(where, places, tuple(p.name for p in ordered)))
+    title = "Disagreement and speed by precision"
+    return line_chart(title, lines, x_label="forward alone, Mpx/s", y_label="held-out pixels unlike fp32, %")

@@ -1,4 +1,4 @@
-"""`run`: a campaign end to end against the loop of IGN's command, and against the sum of its own parts."""
+"""`run`: a campaign from start to end, compared with a loop like that of IGN's command and with its own stages."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bench.chart import bars
-from pipeline.bench.decode import decode, read_layer, seal_again
-from pipeline.bench.engine_choices import REFERENCE, Candidate
-from pipeline.bench.imagery import Imagery, Say, mirrored
+from pipeline.bench.chart import bar_chart
+from pipeline.bench.engine_choices import FP32, EngineChoice
+from pipeline.bench.forward import forward_seconds, window_image
+from pipeline.bench.imagery import Imagery, mirrored
 from pipeline.bench.machine import Usage, cores, measure, usage_json
-from pipeline.bench.measurements.feed import blocks_of, parts_of
-from pipeline.bench.measurements.quantize import held_out, in_int8
-from pipeline.bench.plain_loop import LOADERS, map_as_ign
-from pipeline.bench.report import Report
+from pipeline.bench.measurements.feed import all_blocks, decode_imagery
+from pipeline.bench.measurements.quantize import quantize_on_left_halves, right_halves
+from pipeline.bench.plain_loop import LOADERS, map_in_plain_loop
+from pipeline.bench.report import BenchReport
+from pipeline.bench.stages_alone import read_layer, seal_alone
 from pipeline.config import Campaign
 from pipeline.demo.delivery_writer import write_raster
-from pipeline.grid import Layout, Window
+from pipeline.grid import Window
 from pipeline.inference import Engine, predictor_for
+from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run as run_plan
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.planning.throughput import MeasuredRate
@@ -28,14 +30,14 @@ from pipeline.sources.domain_inputs import DomainInputs
 
 NAME = "run"
 MIN_AGREEMENT = 0.99
-"""Of a candidate with fp32: under it, speed counts nothing."""
+"""Least agreement with fp32 of a choice that may count as the fastest."""
 _FORWARDS = 4
 _ENGINE = Engine("openvino", "fp32")
 
 
 @dataclass(frozen=True)
-class Ran:
-    """A campaign's run."""
+class RunResult:
+    """The products of a run, and the resources that it used."""
 
     products: Path
     mpx: float
@@ -43,116 +45,124 @@ class Ran:
 
     @property
     def mpx_per_s(self) -> float:
-        """From the start of the cluster to the last sealed tile."""
+        """Speed from the start of the cluster to the last sealed tile."""
         return self.mpx / self.usage.wall_s
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A run, and the shares of pixels, 0..1, that have the class which fp32 gives them."""
+class ComparedRun:
+    """A run, and the shares of its pixels that have the class of fp32, 0..1."""
 
     name: str
-    ran: Ran
+    result: RunResult
     agreement: float
-    """Over the pixels that come from parts of the patches that int8 was not calibrated on."""
-    everywhere: float
+    """Over pixels from parts of the patches that were not used for quantization."""
+    agreement_everywhere: float
 
 
-def run(imagery: Imagery, *, say: Say) -> Report:
-    """Baseline, runs over one tile and over all, the parts alone, the baseline again: one after the other."""
+def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
+    """Measures the baseline, runs over one tile and over all, single stages, and the baseline again."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=imagery.folder) as scratch:
-        return _run(imagery, Path(scratch), say)
+        return _run(imagery, Path(scratch), on_message)
 
 
-def _run(imagery: Imagery, scratch: Path, say: Say) -> Report:
+def _run(imagery: Imagery, scratch: Path, on_message: OnMessage) -> BenchReport:
     inputs = imagery.mosaic.inputs
-    stack = _stack(imagery, scratch)
-    # First of all, because it leaves the converted graph in the cache, where every run finds it.
-    forward = imagery.measured(forwards, imagery, imagery.scale.layout)
+    stack = _write_stack(imagery, scratch)
+    # First, because it leaves the converted graph in the cache for all runs.
+    forward = imagery.measured(time_forwards, imagery)
     baselines = [_baseline(imagery, stack, scratch)]
-    say(f"run: baseline {baselines[0].mpx_per_s:.3f} Mpx/s")
-    fp32 = _mapped(imagery, scratch, REFERENCE, say=say)
-    quantized = imagery.measured(in_int8, imagery, scratch / "int8" / "model.xml")
-    candidate = Candidate("int8", quantized.path)
-    int8 = _mapped(imagery, scratch, candidate, say=say)
-    # Of one area there is one tile in flight, so there is of four: the smaller run must hold what the larger one holds.
-    in_turn = replace(candidate, tiles_in_flight=1)
-    one, four = (_mapped(imagery, scratch, in_turn, tiles=tiles, say=say) for tiles in (inputs.names[:1], ()))
-    parts = _parts(imagery, fp32, forward, scratch=scratch)
-    say("run: its parts are measured")
+    on_message(f"run: baseline {baselines[0].mpx_per_s:.3f} Mpx/s")
+    fp32 = _map(imagery, scratch, FP32, on_message=on_message)
+    quantized = imagery.measured(quantize_on_left_halves, imagery, scratch / "int8" / "model.xml")
+    choice = EngineChoice("int8", quantized.path)
+    int8 = _map(imagery, scratch, choice, on_message=on_message)
+    # One tile in flight in both: over a single tile there is no second one, and the larger run must not hold more.
+    in_turn = replace(choice, tiles_in_flight=1)
+    one, all_tiles = (_map(imagery, scratch, in_turn, tiles=t, on_message=on_message) for t in (inputs.names[:1], ()))
+    stages = _stages(imagery, fp32, forward, scratch=scratch)
+    on_message("run: single stages are measured")
     if imagery.scale.repeats > 1:
-        # Before and after: what else the machine does falls on both sides of the ratio.
+        # Before and after the runs, so that other load on the machine slows both sides of the ratio.
         baselines.append(_baseline(imagery, stack, scratch))
-    runs = (Judged("openvino fp32", fp32, 1.0, 1.0), Judged("openvino int8", int8, *_agreement(imagery, fp32, int8)))
-    return _report(imagery, runs, in_turn=(one, four), parts=parts, baselines=baselines)
+    runs = (
+        ComparedRun("openvino fp32", fp32, 1.0, 1.0),
+        ComparedRun("openvino int8", int8, *_agreement(imagery, fp32, int8)),
+    )
+    return _report(imagery, runs, in_turn=(one, all_tiles), stages=stages, baselines=baselines)
 
 
 def _report(
     imagery: Imagery,
-    runs: Sequence[Judged],
+    runs: Sequence[ComparedRun],
     *,
-    in_turn: tuple[Ran, Ran],
-    parts: Mapping[str, float],
-    baselines: Sequence[Ran],
-) -> Report:
-    """Figures of the runs, fp32 first; `in_turn` are those over one tile and over all, tile by tile."""
-    fp32 = runs[0].ran
-    best = max((j for j in runs if j.agreement >= MIN_AGREEMENT), key=lambda j: j.ran.mpx_per_s)
-    slow = sum(b.mpx for b in baselines) / sum(b.usage.wall_s for b in baselines)
+    in_turn: tuple[RunResult, RunResult],
+    stages: Mapping[str, float],
+    baselines: Sequence[RunResult],
+) -> BenchReport:
+    """The figures. `runs` begins with fp32; `in_turn` are the runs over one tile and over all, one in flight."""
+    fp32 = runs[0].result
+    best = max((r for r in runs if r.agreement >= MIN_AGREEMENT), key=lambda r: r.result.mpx_per_s)
+    baseline_rate = sum(b.mpx for b in baselines) / sum(b.usage.wall_s for b in baselines)
     figures = {
-        "run.speedup_fp32": fp32.mpx_per_s / slow,
-        "run.speedup_best": best.ran.mpx_per_s / slow,
+        "run.speedup_fp32": fp32.mpx_per_s / baseline_rate,
+        "run.speedup_best": best.result.mpx_per_s / baseline_rate,
         "run.agreement_best": best.agreement,
-        "run.core_seconds_share": sum(parts.values()) / fp32.usage.core_s,
+        "run.core_seconds_share": sum(stages.values()) / fp32.usage.core_s,
         "run.memory_ratio_4x": in_turn[1].usage.children_peak_bytes / in_turn[0].usage.children_peak_bytes,
     }
     raw: dict[str, Any] = {
         "runs": {
-            j.name: _json(j.ran) | {"agreement_held_out": j.agreement, "agreement_everywhere": j.everywhere}
-            for j in runs
+            r.name: _json(r.result)
+            | {"agreement_held_out": r.agreement, "agreement_everywhere": r.agreement_everywhere}
+            for r in runs
         },
         "best": best.name,
-        "tile_by_tile": [_json(ran) for ran in in_turn],
+        "tile_by_tile": [_json(result) for result in in_turn],
         "baselines": [_json(b) for b in baselines],
-        "parts_core_s": parts,
+        "parts_core_s": stages,
     }
-    rates = [("baseline", slow), *((j.name, j.ran.mpx_per_s) for j in runs)]
+    speeds = [("baseline", baseline_rate), *((r.name, r.result.mpx_per_s) for r in runs)]
     notes = (
-        *imagery.told,
-        f"the fastest that agrees with fp32 on {MIN_AGREEMENT:.0%} or more is {best.name}",
-        "int8 is calibrated on the left halves of the patches and judged on pixels of their right halves",
-        "runs count from the start of their cluster; the baseline neither loads its network nor decodes JPEG 2000",
+        *imagery.notes,
+        f"the fastest that agrees with fp32 on at least {MIN_AGREEMENT:.0%} of the pixels is {best.name}",
+        "int8 is quantized on the left halves of the patches and compared with fp32 on pixels of their right halves",
+        "the time of runs includes the start of their cluster; the baseline loads no network and decodes no JPEG 2000",
     )
-    return Report(NAME, figures, raw, bars("End to end, COGs written", rates, unit="Mpx/s"), notes, _rates(fp32, parts))
+    chart = bar_chart("Speed from start to end, COGs written", speeds, unit="Mpx/s")
+    return BenchReport(NAME, figures, raw, chart, notes, _rates(fp32, stages))
 
 
-def _rates(ran: Ran, parts: Mapping[str, float]) -> tuple[MeasuredRate, ...]:
-    """What sealing takes of a core, and its COGs of a disk."""
-    written = sum(path.stat().st_size for path in ran.products.rglob("*.tif"))
-    return MeasuredRate.here("seal", ran.mpx / parts["seal"]), MeasuredRate.here("written", written / ran.mpx / 1e6)
+def _rates(result: RunResult, stages: Mapping[str, float]) -> tuple[MeasuredRate, ...]:
+    """The rate at which a core seals, and the bytes a pixel that COGs take on disk."""
+    written = sum(path.stat().st_size for path in result.products.rglob("*.tif"))
+    sealed = MeasuredRate.here("seal", result.mpx / stages["seal"])
+    return sealed, MeasuredRate.here("written", written / result.mpx / 1e6)
 
 
-def _json(ran: Ran) -> dict[str, Any]:
-    return {"mpx": ran.mpx, "mpx_per_s": ran.mpx_per_s, **usage_json(ran.usage)}
+def _json(result: RunResult) -> dict[str, Any]:
+    return {"mpx": result.mpx, "mpx_per_s": result.mpx_per_s, **usage_json(result.usage)}
 
 
-def _mapped(imagery: Imagery, scratch: Path, candidate: Candidate, *, say: Say, tiles: Sequence[str] = ()) -> Ran:
-    """A run in a process of its own, into a folder of its own."""
+def _map(
+    imagery: Imagery, scratch: Path, choice: EngineChoice, *, on_message: OnMessage, tiles: Sequence[str] = ()
+) -> RunResult:
+    """Runs the campaign with an engine, in a new process and into a new folder."""
     products = Path(tempfile.mkdtemp(prefix="products-", dir=scratch))
-    ran = imagery.measured(map_campaign, candidate.of(imagery.campaign, products), tuple(tiles))
-    say(f"run: {candidate.name}, {ran.mpx:.1f} Mpx at {ran.mpx_per_s:.3f} Mpx/s")
-    return ran
+    result = imagery.measured(map_campaign, choice.apply(imagery.campaign, products), tuple(tiles))
+    on_message(f"run: {choice.name}, {result.mpx:.1f} Mpx at {result.mpx_per_s:.3f} Mpx/s")
+    return result
 
 
-def map_campaign(campaign: Campaign, tiles: Sequence[str]) -> Ran:
-    """Runs a campaign over some tiles, all when empty; to be called in a fresh process, whose workers are counted."""
+def map_campaign(campaign: Campaign, tiles: Sequence[str]) -> RunResult:
+    """Runs a campaign over some tiles, or over all if none are named; call it in a new process."""
     plan = make_plan(campaign, tiles=tiles)
     ended, usage = measure(lambda: run_plan(plan))
-    return Ran(campaign.output.domains, sum(e.pixels for e in ended) / 1e6, usage)
+    return RunResult(campaign.output.domains, sum(e.pixels for e in ended) / 1e6, usage)
 
 
-def _stack(imagery: Imagery, scratch: Path) -> Path:
-    """The baseline's input: a part of the imagery as one raster of five bands."""
+def _write_stack(imagery: Imagery, scratch: Path) -> Path:
+    """Writes the baseline's input: a part of the imagery as one raster of five bands."""
     mosaic, side = imagery.mosaic, imagery.scale.baseline
     window = Window(mosaic.window.row, mosaic.window.col, side, side)
     path = scratch / "stack.tif"
@@ -161,61 +171,54 @@ def _stack(imagery: Imagery, scratch: Path) -> Path:
     return path
 
 
-def _baseline(imagery: Imagery, stack: Path, scratch: Path) -> Ran:
-    # Forks want a process without threads: loaders of their own only where the measurement has one.
-    loaders = LOADERS if imagery.scale.apart else 0
+def _baseline(imagery: Imagery, stack: Path, scratch: Path) -> RunResult:
+    # At the quick scale this process does the work. It has threads, so it must not fork.
+    loaders = 0 if imagery.scale.quick else LOADERS
     out = scratch / "baseline.tif"
-    usage = imagery.measured(map_as_ign, imagery.model, stack, out, threads=cores(), loaders=loaders)
-    return Ran(scratch, imagery.scale.baseline**2 / 1e6, usage)
+    usage = imagery.measured(map_in_plain_loop, imagery.model, stack, out, threads=cores(), loaders=loaders)
+    return RunResult(scratch, imagery.scale.baseline**2 / 1e6, usage)
 
 
-def _parts(imagery: Imagery, ran: Ran, forward: Usage, *, scratch: Path) -> Mapping[str, float]:
-    """Core-seconds that decoding, the forwards and sealing of the fp32 run take when nothing else is done."""
-    campaign, inputs = REFERENCE.of(imagery.campaign, ran.products), imagery.mosaic.inputs
-    layout, cluster = imagery.scale.layout, campaign.cluster
-    blocks = blocks_of(inputs, campaign.grid.block)
-    bare = imagery.measured(
-        decode, parts_of(inputs, blocks, layout), threads=cluster.threads, cache_mb=cluster.gdal_cache_mb
-    )
-    windows = sum(len(layout.windows_of(block)) for block in blocks)
-    cogs = [_cogs(ran, inputs, name) for name in inputs.names]
-    live = imagery.model.recipe.live
-    sealed = imagery.measured(seal_again, cogs[0], scratch / "again", live=live)
+def _stages(imagery: Imagery, result: RunResult, forward: Usage, *, scratch: Path) -> Mapping[str, float]:
+    """Core-seconds for decoding, forwards and sealing of the fp32 run, each measured alone."""
+    campaign, inputs = FP32.apply(imagery.campaign, result.products), imagery.mosaic.inputs
+    blocks = all_blocks(inputs, campaign.grid.block)
+    windows = sum(len(imagery.scale.layout.windows_of(block)) for block in blocks)
+    cogs = [_cogs(result, inputs, name) for name in inputs.names]
+    sealed = imagery.measured(seal_alone, cogs[0], scratch / "again", live=imagery.model.recipe.live)
     return {
-        "decode": bare.core_s,
+        "decode": decode_imagery(imagery, blocks, campaign.cluster).core_s,
         "forward": forward.core_s / _FORWARDS * windows,
         "seal": sealed.core_s * len(cogs),
     }
 
 
-def forwards(imagery: Imagery, layout: Layout) -> Usage:
-    """Some forwards of the fp32 engine on a whole window, compiled before; to be called in a fresh process."""
+def time_forwards(imagery: Imagery) -> Usage:
+    """Measures some forwards of the fp32 engine on a whole window, after compilation; call it in a new process."""
     predictor = predictor_for(imagery.model, _ENGINE, threads=cores())
-    image = mirrored(imagery.patches, Window(0, 0, layout.window, layout.window))[None]
-    valid = np.ones((1, *image.shape[2:]), np.bool_)
-    predictor(image, valid)
+    image = window_image(imagery, imagery.scale.layout.window)
+    forward_seconds(predictor, image)
 
     def work() -> None:
         for _ in range(_FORWARDS):
-            predictor(image, valid)
+            forward_seconds(predictor, image)
 
     return measure(work)[1]
 
 
-def _cogs(ran: Ran, inputs: DomainInputs, tile: str) -> tuple[Path, Path]:
-    stem = ran.products / inputs.domain / f"{inputs.domain}-{tile}"
+def _cogs(result: RunResult, inputs: DomainInputs, tile: str) -> tuple[Path, Path]:
+    stem = result.products / inputs.domain / f"{inputs.domain}-{tile}"
     return Path(f"{stem}-landcover.tif"), Path(f"{stem}-confidence.tif")
 
 
-def _agreement(imagery: Imagery, a: Ran, b: Ran) -> tuple[float, float]:
-    """Shares of pixels that two runs give the same class: of those that int8 was not calibrated on, and of all."""
+def _agreement(imagery: Imagery, a: RunResult, b: RunResult) -> tuple[float, float]:
+    """Shares of pixels with the same class in two runs: of the pixels not used for quantization, and of all."""
     inputs = imagery.mosaic.inputs
-    marks, window = held_out(imagery.patches), inputs.window
-    counts = np.zeros((2, 2), np.int64)  # (not calibrated on, all) × (the same class, pixels)
+    marks, window = right_halves(imagery.patches), inputs.window
+    counts = np.zeros((2, 2), np.int64)  # (unused pixels, all pixels) × (with the same class, in total)
     for tile in (t.tile for t in inputs.tiles):
-        first, second = (read_layer(_cogs(ran, inputs, tile.name)[0]) for ran in (a, b))
-        own = tile.window
-        place = Window(own.row - window.row, own.col - window.col, *own.shape)
+        first, second = (read_layer(_cogs(result, inputs, tile.name)[0]) for result in (a, b))
+        place = Window(tile.window.row - window.row, tile.window.col - window.col, *tile.window.shape)
         unseen = mirrored(marks, place)[0].view(np.bool_)
         same = first == second
         counts += [[(same & unseen).sum(), unseen.sum()], [same.sum(), same.size]]

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy.special import softmax
 
 from pipeline.config import Recipe, load_recipe
-from pipeline.durable import write_bytes, write_json, write_text
+from pipeline.durable import write_bytes, write_json
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import figures
 from pipeline.evaluation.calibration import Reliability, fit_temperature
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model, load
+from pipeline.model.saving import save_recipe
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
 
@@ -120,5 +120,4 @@ def _write(done: TemperatureFit, model: Model) -> None:
         "expected_calibration_error": {"before": done.before.ece, "after": done.after.ece},
     }
     write_json(done.figure.with_name("calibration.json"), content)
-    recipe = model.recipe.model_copy(update={"temperature": done.temperature})
-    write_text(done.recipe, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    save_recipe(done.recipe, model.recipe.model_copy(update={"temperature": done.temperature}))

@@ -78,7 +78,7 @@ def predict_raster(
     if window is None and halo is None:
         layout = default
     else:
-        layout = Layout.fitted(window or default.window, default.halo if halo is None else halo, rules.stride)
+        layout = Layout.for_window(window or default.window, default.halo if halo is None else halo, rules.stride)
     source = Raster.open(raster, bands=rules.bands)
     model = load(weights, rules)
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)

@@ -8,7 +8,7 @@ from pipeline.cluster import engine_threads
 from pipeline.config import Campaign, Recipe
 from pipeline.grid import CRS, Layout, Tile, Window
 from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
-from pipeline.inference.memory_projection import Projection, projected_memory
+from pipeline.inference.memory_projection import MemoryProjection, project_memory
 from pipeline.model import Model, load
 from pipeline.sources.domain_inputs import DomainInputs
 
@@ -34,10 +34,10 @@ class ResolvedCampaign:
         return Method(self.model, self.layout, self.campaign.grid.block, self.engine)
 
     @property
-    def memory(self) -> Projection:
+    def memory(self) -> MemoryProjection:
         """The largest memory that a worker uses, on a machine with as many GPUs as this one."""
         grid, cluster = self.campaign.grid, self.campaign.cluster
-        return projected_memory(
+        return project_memory(
             self.layout,
             self.engine,
             bands=len(self.recipe.bands),
@@ -49,7 +49,7 @@ class ResolvedCampaign:
             gpu=on_gpu(self.engine),
         )
 
-    def check_memory(self) -> Projection:
+    def check_memory(self) -> MemoryProjection:
         """Compares `memory` with the limits of the campaign's cluster, and returns it.
 
         Raises:

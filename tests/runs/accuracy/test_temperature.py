@@ -11,7 +11,7 @@ from pipeline.config import Recipe, load_recipe
 from pipeline.fingerprint import digest
 from pipeline.inference import Engine, predictor_for
 from pipeline.inference.torch_engine import TorchPredictor
-from pipeline.model import Model, build
+from pipeline.model import Model, build_network
 from tests.support.campaigns import RECIPE
 
 BEFORE = "a4563956ec71101afbc10bf9a8c4e677"
@@ -34,7 +34,7 @@ def test_confidences_are_the_softmax_of_the_divided_logits_in_each_engine(
     monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
     torch.manual_seed(0)
     cold = Recipe(**RECIPE)  # type: ignore[arg-type]
-    network = build(cold)
+    network = build_network(cold)
     with torch.no_grad():
         network.segmentation_head[0].weight *= 20  # type: ignore[index, union-attr]
     pixels = np.random.default_rng(0).integers(0, 256, (1, 5, 64, 64), dtype=np.uint8)

@@ -16,7 +16,7 @@ def test_a_run_that_exceeds_memory_bytes_does_not_start(tmp_path: Path) -> None:
     made = make_campaign(tmp_path, at=((0, 0),))
     made.change(cluster={"memory_bytes": 500_000_000})
     plan = make_plan(made.campaign)
-    with pytest.raises(ConfigError, match=r"memory_bytes allows 0\.50 GB; use a smaller grid\.window"):
+    with pytest.raises(ConfigError, match=r"memory_bytes allows 0\.50 GB. Use a smaller grid\.window"):
         run(plan)
     assert not made.products.exists()
     printed = CliRunner().invoke(app, ["plan", str(made.config)])

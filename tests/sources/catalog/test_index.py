@@ -302,7 +302,7 @@ def test_a_broken_item_is_named(tmp_path: Path) -> None:
 
 def test_tile_names_that_do_not_fit_the_tile_size_are_refused(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0)])
-    with pytest.raises(DeliveryError, match="is no name of a tile of 5000 px"):
+    with pytest.raises(DeliveryError, match="is not a name of a tile of 5000 px"):
         index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=5000)
     assert Tile.named(delivery.tiles[0].name, SIZE) == delivery.tiles[0]
 

@@ -1,4 +1,4 @@
-"""The parts of a run, bare: decoding alone, and sealing alone."""
+"""Single stages of a run with nothing around them: decoding alone, and writing COGs alone."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +19,11 @@ from pipeline.products.tile.cog import write_cog
 from pipeline.sources.domain_inputs import Asset
 
 _BANDS = {"rvb": [1, 2, 3], "irc": [1]}
-"""What a map needs of each file."""
+"""The bands that a map needs from each kind of file."""
 
 
 @dataclass(frozen=True)
-class Part:
+class FileWindow:
     """A window of one JPEG 2000 file."""
 
     asset: Asset
@@ -31,33 +31,33 @@ class Part:
     """In the file's own pixels."""
 
     @classmethod
-    def of(cls, asset: Asset, read: Window) -> "Part":
-        """What a read of the lattice needs of a file."""
+    def of(cls, asset: Asset, read: Window) -> "FileWindow":
+        """The part of a file that a read window on the lattice covers."""
         own = Window.from_bounds(asset.bounds)
         rows, cols = read.intersect(own).slices_in(own)
         return cls(asset, Window.from_edges(rows.start, cols.start, rows.stop, cols.stop))
 
 
 class _Files(threading.local):
-    """One handle a thread and file, as the pipeline has them."""
+    """One handle for each thread and file, as in the pipeline."""
 
     def __init__(self) -> None:
         self.open: dict[Path, Any] = {}
 
 
-def decode(reads: list[list[Part]], *, threads: int, cache_mb: int) -> Usage:
-    """Decodes the parts of each read with OpenJPEG and does nothing with them; to be called in a fresh process.
+def decode_alone(reads: list[list[FileWindow]], *, threads: int, cache_mb: int) -> Usage:
+    """Decodes parts of JPEG 2000 files and does nothing with them; call it in a new process.
 
     Args:
-        reads: one list a block, which one thread decodes.
-        threads: readers side by side, each with one thread of GDAL's.
-        cache_mb: GDAL's cache.
+        reads: a list for each block, which one thread decodes.
+        threads: number of readers, each with one GDAL thread.
+        cache_mb: GDAL's block cache, in MiB.
     """
     set_gdal_cache(cache_mb)
     files = _Files()
 
-    def one(parts: list[Part]) -> None:
-        # Options of GDAL hold for a thread.
+    def read_parts(parts: list[FileWindow]) -> None:
+        # GDAL's options apply to the thread that sets them.
         with rasterio.Env(GDAL_NUM_THREADS=1, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             for part in parts:
                 path, w = part.asset.path, part.window
@@ -67,13 +67,13 @@ def decode(reads: list[list[Part]], *, threads: int, cache_mb: int) -> Usage:
 
     def work() -> None:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(one, reads))
+            list(pool.map(read_parts, reads))
 
     return measure(work)[1]
 
 
-def seal_again(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) -> Usage:
-    """Writes a tile's two layers once more into another folder: COGs, overviews and checksums, nothing else."""
+def seal_alone(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) -> Usage:
+    """Writes the COGs of a sealed tile again, with overviews and checksums and nothing else, into another folder."""
     layers = [read_layer(path) for path in cogs]
     with rasterio.open(cogs[0]) as file:
         geobox = GeoBox.from_rio(file)
@@ -87,7 +87,7 @@ def seal_again(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) 
 
 
 def read_layer(path: Path) -> NDArray[np.uint8]:
-    """A sealed layer, uint8 (y, x)."""
+    """Reads a sealed layer: uint8 (y, x)."""
     with rasterio.open(path) as file:
         pixels: NDArray[np.uint8] = file.read(1)
     return pixels

@@ -1,0 +1,42 @@
+"""Writes weights as FLAIR-INC files have them, and recipes."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import yaml
+
+from pipeline.config import Recipe
+from pipeline.durable import replacing
+from pipeline.model.checkpoint import FLAIR_PREFIX, LOSS_PREFIX
+
+
+def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], *, class_weights: torch.Tensor | None = None) -> None:
+    """Writes a `.pth` with the names of FLAIR-INC files, which `load` reads; the same tensors give the same bytes.
+
+    Args:
+        path: of the file.
+        tensors: a state dict with the names of segmentation-models-pytorch.
+        class_weights: float32 (logit), the class weights of the cross-entropy, which go into the file too.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    named = OrderedDict((FLAIR_PREFIX + name, tensor) for name, tensor in tensors.items())
+    if class_weights is not None:
+        named[f"{LOSS_PREFIX}weight"] = class_weights
+    # Into an open file: given a path, torch writes its name, here a random one, into the archive.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in named.items()), file)
+
+
+def save_recipe(path: Path, recipe: Recipe) -> None:
+    """Writes a recipe as YAML, which `load_recipe` reads.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
