@@ -1,7 +1,11 @@
-"""What all tests share: real data, Hypothesis profiles, few threads, no network."""
+"""What all tests share: real data, Hypothesis profiles, few threads, little memory, no network."""
 
+import ctypes
+import gc
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,10 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 # And a thread that waits for the others sleeps: test processes and their workers are more than the cores, and who spins
 # takes the core from the one that is waited for.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The processes of pytest-xdist start after this. They and their children keep freed memory in one heap or two, not in
+# one a thread, and no blocks of closed rasters: GDAL would take a twentieth of the machine's memory in each.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+os.environ.setdefault("GDAL_CACHEMAX", "64")
 # Before huggingface_hub reads it: a test that would ask the hub fails at once instead of waiting.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -20,9 +28,11 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.paths import SHARED_DATA
 
-pytest_plugins = ["tests.support.slurm.fixtures", "tests.support.demo"]
+pytest_plugins = ["tests.support.seeds", "tests.support.slurm.fixtures", "tests.support.demo"]
 
-settings.register_profile("dev", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "dev", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, max_examples=100)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
@@ -36,12 +46,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(shared))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Ends the session where pytest-xdist ignores the groups, as its 3.8 does with pytest 9.2: every process would then
+    make most fixtures, and a SLURM cluster, for itself."""
+    if node.config.getoption("dist") == "loadgroup" and ids and "@" not in ids[0]:
+        pytest.exit("pytest-xdist ignores the groups with this version of pytest; make install", returncode=4)
+
+
+def pytest_collection_finish() -> None:
+    """What imports and collection made stays: the garbage collections after each file need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real files beside the repository; its tests are skipped where it is absent."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_given_back() -> Iterator[None]:
+    """A file's networks, which stay resident in a process, and memory that was freed, go back to the system."""
+    yield
+    if predictors := sys.modules.get("pipeline.inference.predictor"):
+        predictors._RESIDENT.clear()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)

@@ -1,33 +1,36 @@
 """The demo's country, small: mapped and published once for all that looks at it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.config import Campaign, load_campaign
-from pipeline.demo.network import Effort
-from pipeline.demo.walkthrough import prepare
-from pipeline.runs.mapping import run as runs_domain
-from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.publishing import publish as runs_publish
-from tests.support.campaigns import threads_cluster
-
-EFFORT = Effort(steps=20, batch=2, crop=128)
+if TYPE_CHECKING:
+    from pipeline.config import Campaign
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The campaign of one row of the country, mapped and published; tests put back what they change."""
+    # Imported here, because pytest-xdist's own process loads this plugin and runs no test.
+    from pipeline.demo.network import Effort
+    from pipeline.demo.walkthrough import prepare
+    from pipeline.runs.mapping.run import run
+    from pipeline.runs.planning.plan import make_plan
+    from pipeline.runs.publishing.publish import publish
+    from tests.support.campaigns import quick_clusters
+
     out = tmp_path_factory.mktemp("demo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs_domain, "open_cluster", threads_cluster)
-        patch.setattr(runs_publish, "open_cluster", threads_cluster)
-        _, campaign = prepare(out, say=lambda _: None, rows=1, columns=3, effort=EFFORT)
-        runs_domain.run(make_plan(campaign))
-        runs_publish.publish(campaign)
+    effort = Effort(steps=20, batch=2, crop=128)
+    with quick_clusters():
+        _, campaign = prepare(out, say=lambda _: None, rows=1, columns=3, effort=effort)
+        run(make_plan(campaign))
+        publish(campaign)
     return out / "campaign.yaml"
 
 
 @pytest.fixture
-def campaign(demo: Path) -> Campaign:
+def campaign(demo: Path) -> "Campaign":
+    from pipeline.config import load_campaign
+
     return load_campaign(demo)
