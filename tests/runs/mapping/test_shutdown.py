@@ -14,6 +14,7 @@ from pipeline.runs.mapping.shutdown import Stop, stop_on_signals
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.tracking.status import status
 from tests.support.campaigns import cog_bytes, make_campaign, strays
+from tests.support.waiting import LONGEST_S
 
 ASKED_TWICE = """
 import os, signal, sys
@@ -37,7 +38,7 @@ assert signal.getsignal(number) is former
 def test_a_signal_is_a_request_and_the_second_interrupt_is_an_end(number: signal.Signals, said: str) -> None:
     # In a process of its own: where it fails, the signal ends the process.
     command = [sys.executable, "-c", ASKED_TWICE, str(int(number))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
