@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-fast test-slurm-slow torture lint format clean
+.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture lint format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,18 @@ demo: $(STAMP) ## Map a small made-up country from delivery to national Zarr, in
 bench: $(STAMP) ## Measure engines, feed, run, halo and int8 on this machine, into build/bench (some 20 minutes on 2 cores)
 	$(BIN)/landcover bench --out build/bench
 
-test: lint ## Lint, then all tests
+docs: $(STAMP) ## Build the documentation into build/site; fails on broken links and on names without documentation
+	$(BIN)/python -m docs.builder
+
+docs-gallery: $(STAMP) ## Execute the notebooks on the demo (make demo first), and draw the README's picture
+	rm -rf build/gallery
+	$(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/gallery notebooks/*.ipynb
+	$(BIN)/python -m docs.builder.demo_picture
+
+docs-serve: docs ## Show the documentation on http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
+
+test: lint docs ## Lint, build the documentation, then all tests
 	$(PYTEST)
 
 test-fast: $(STAMP) ## The tests that take no more than ten seconds each
@@ -45,7 +56,7 @@ format: $(STAMP) ## Put the code into its format
 	$(BIN)/ruff format .
 
 clean: ## Remove .venv, build/, dist/ and the tools' caches
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -56,5 +67,5 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing into $(VENV), once: some 3 GB'
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev,notebooks,train]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev,docs,notebooks,train]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""The repository keeps its own promises: constraints, shipped configuration, job script, README."""
+"""The repository keeps its own promises: constraints, shipped configuration, job scripts, README and documentation."""
 
 import os
 import re
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 from typer.testing import CliRunner
 
+import pipeline
+from docs.builder.commands import command_options
 from pipeline.cli import app
 from pipeline.config import config_folder, load_campaign, load_recipe
 from pipeline.training.run_config import load_training
@@ -19,6 +22,10 @@ from tests.support.paths import ROOT
 
 TRAIN = ROOT / "slurm" / "train.sbatch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "pipeline/DESIGN.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def canonical(name: str) -> str:
@@ -33,7 +40,9 @@ def test_constraints_are_names_and_versions_and_pin_what_is_installed_directly()
     assert len(versions) == len(pins)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + [r for name in ("cpu", "dev", "notebooks", "train") for r in extras[name]]
+    wanted = project["dependencies"] + [
+        r for name in ("cpu", "dev", "docs", "notebooks", "train") for r in extras[name]
+    ]
     assert {canonical(re.split(r"[\[<>=~]", r)[0]) for r in wanted} - versions.keys() == set()
     assert versions["dask"] == versions["distributed"] == "2026.7.1"  # the one release that dask-cuda 26.10 takes
 
@@ -53,10 +62,26 @@ def test_the_example_campaign_loads_and_its_sizes_fit() -> None:
     assert campaign.catalog == ROOT / "configs" / "catalog"
 
 
-def test_every_command_that_the_readme_names_is_there() -> None:
-    command = typer.main.get_command(app)
-    named = set(re.findall(r"\blandcover ([a-z]+)", README))
-    assert {"index", "plan", "run", "verify", "publish"} <= named <= set(getattr(command, "commands", ()))
+def shell_lines(page: str) -> list[str]:
+    """The `landcover` commands of a page, in blocks and in running text, each on one line."""
+    joined = page.replace("\\\n", " ")
+    found = re.findall(r"`(landcover [^`]+)`|^ *(landcover .+?)(?:  +#.*)?$", joined, re.MULTILINE)
+    return ["".join(pair) for pair in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
+    known = {name: {"--help"}.union(*(o.split("/") for o in options)) for name, options in command_options().items()}
+    for line in shell_lines(page.read_text(encoding="utf-8")):
+        name, *words = line.split()[1:]
+        if name.islower() and not name.startswith("-"):
+            assert name in known, line
+            assert {w for w in words if w.startswith("--")} - known[name] == set(), line
+
+
+def test_the_readme_is_short_and_names_the_steps_of_a_campaign() -> None:
+    assert len(README.encode()) <= 7_000
+    assert {"index", "plan", "run", "verify", "publish"} <= set(re.findall(r"\blandcover ([a-z]+)", README))
 
 
 COMMANDS = sorted(getattr(typer.main.get_command(app), "commands", ()))
@@ -70,10 +95,41 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
     assert "Example" in shown.output
 
 
-def test_every_file_that_the_readme_links_is_there() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_that_a_page_links_exists(page: Path) -> None:
+    # Notebooks become pages of the gallery when the site is built; `make docs` checks links to those, and anchors.
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = {link for link in links if not (page.parent / link).exists()}
+    assert {link for link in missing if not re.search(r"(^|gallery/)0\d-[\w-]+\.md$", link)} == set()
+
+
+def test_every_module_that_the_map_of_the_code_names_exists() -> None:
+    named = re.findall(r"`([a-z_/]+(?:/|\.py))`", (ROOT / "pipeline" / "DESIGN.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    assert [path for path in named if path != "pipeline/" and not (ROOT / "pipeline" / path).exists()] == []
+    tree = re.findall(
+        r"`((?:pipeline|tests|configs|slurm|docs)/[\w/.]*)`", (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    )
+    assert tree
+    assert [path for path in tree if not (ROOT / path).exists()] == []
+
+
+def test_version_citation_and_changelog_agree() -> None:
+    newest = re.search(
+        r"^## (\d+\.\d+\.\d+) — (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
+    )
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert newest is not None
+    assert newest.groups() == (citation["version"], citation["date-released"].isoformat())
+    assert citation["version"] == pipeline.__version__
+
+
+def test_every_environment_variable_of_ours_is_documented() -> None:
+    documented = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
+    sources = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "slurm").iterdir(), *(ROOT / "notebooks").glob("*.ipynb")]
+    used = {name for path in sources for name in re.findall(r"LANDCOVER_[A-Z_]+", path.read_text(encoding="utf-8"))}
+    assert "LANDCOVER_CACHE" in used
+    assert {name for name in used if f"`{name}`" not in documented} == set()
 
 
 def run_job(folder: Path, script: Path, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -46,39 +46,40 @@ _FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
 
 
 class Recipe(Section):
-    """How a network's numbers become classes: bands, normalisation, and which logits live.
+    """How a network's numbers become classes: bands, normalisation, and which logits are used.
 
-    Everything here changes bytes of a product, so the whole recipe is part of the fingerprint.
+    Every key changes the bytes of a product, so the whole recipe is part of the fingerprint.
     """
 
     name: str = Field(pattern=r"^[\w.\-]+$")
+    """Name of the recipe: letters, digits, `_`, `-` and `.`."""
     architecture: Architecture = "unet"
-    """A decoder of segmentation-models-pytorch."""
+    """Decoder of segmentation-models-pytorch."""
     encoder: str = "resnet34"
-    """An encoder's name in segmentation-models-pytorch."""
+    """Name of the encoder in segmentation-models-pytorch."""
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
-    """Channels of the U-Net's five decoder blocks; no other architecture reads it."""
+    """Channels of the U-Net's five decoder blocks. Other architectures ignore it."""
     stride: int = Field(default=32, ge=1)
-    """The network commutes only with shifts of this many pixels."""
+    """Stride of the network in pixels. Windows begin on its multiples, because the map depends on where they begin."""
     bands: tuple[Band, ...] = ("red", "green", "blue", "nir", "elevation")
-    """Input channels, in order."""
+    """Input channels, in the network's order."""
     mean: tuple[float, ...]
-    """Channel means in units of uint8, 0..255."""
+    """Mean of each channel, on the scale 0..255."""
     std: tuple[float, ...]
-    """Channel standard deviations in units of uint8, above 0."""
+    """Standard deviation of each channel, on the scale 0..255; above 0."""
     logits: int = Field(default=19, ge=2, le=19)
-    """Output channels of the network; logit i is FLAIR class i + 1."""
+    """Output channels of the network; logit i belongs to FLAIR class i + 1."""
     live: tuple[int, ...]
-    """FLAIR values 1..19 that may appear; every other logit is masked before the argmax."""
+    """FLAIR values 1..19 that may appear in a map. All other logits are masked before the argmax."""
     height_step_m: float = Field(default=0.2, gt=0)
-    """Metres of one unit of the elevation band, clipped to 0..255."""
+    """Metres of height for one unit of the elevation band, whose values are clipped to 0..255."""
     temperature: float = Field(default=1.0, gt=0)
-    """What logits are divided by before the softmax: above 1 the confidence sinks. `landcover calibrate` fits it; the
-    class of a pixel does not depend on it."""
+    """Logits are divided by this number before the softmax: a value above 1 lowers confidences. `landcover calibrate`
+    fits it. It changes no pixel's class."""
     licence: str = "etalab-2.0"
     """Licence of the weights (SPDX identifier in lower case)."""
     citation: str = ""
-    """How the weights want to be cited."""
+    """Citation of the weights, written into each product."""
     doi: str = ""
     """DOI of the citation."""
 
@@ -118,29 +119,36 @@ class ModelSection(Section):
     """Which weights under which recipe."""
 
     weights: str
-    """A path (relative to the campaign's folder) or `hf://org/name[/file]`."""
+    """Path of the checkpoint (relative to the campaign's folder), or `hf://org/name[/file]` on the Hugging Face hub."""
     recipe: str = DEFAULT_RECIPE
-    """A name under `configs/models/`, or the path of a recipe's YAML."""
+    """Name of a recipe under `configs/models/`, or the path of a recipe's YAML."""
     quantized: Located | None = None
-    """The XML that `landcover quantize` made of these weights; what precision int8 runs, read by no other."""
+    """The XML that `landcover quantize` made from these weights. Only `precision: int8` reads it."""
 
 
 class DomainSection(Section):
     """One département and vintage, and where its polygon is."""
 
     name: Domain
+    """Name of the domain, `D034_2021`: département 034, imagery of 2021."""
     boundary: Located | None = None
-    """GeoJSON polygon in EPSG:4326 or with a `crs` member; it decides the owner of pixels along borders."""
+    """GeoJSON polygon of the département, in EPSG:4326 or with a `crs` member. It decides who owns the pixels along
+    borders."""
 
 
 class GridSection(Section):
-    """Tile, block, core, halo and window in pixels; each divides the one before."""
+    """Sizes in pixels of 0.20 m: the core divides the block, and the block divides the tile."""
 
     tile: int = Field(default=25_000, ge=50, le=50_000)
+    """Side of a tile: the unit that is sealed and published. 25 000 px are 5 km."""
     block: int = Field(default=5_000, ge=1)
+    """Side of a block: one Dask task. It divides the tile."""
     core: int = Field(default=2_500, ge=1)
+    """Side of the part of a window that is kept. It divides the block."""
     halo: int = Field(default=160, ge=0)
+    """Pixels on each side of the core that the network sees and that are thrown away."""
     window: int = Field(default=2_848, ge=1)
+    """Side of what the network sees at once: at least the core and two halos, rounded up to the stride."""
 
     def layout(self, stride: int) -> Layout:
         """The windows' layout for a network of this stride.
@@ -154,59 +162,65 @@ class GridSection(Section):
 
 
 class OutputSection(Section):
-    """Where products go, and the national store's extent and chunks."""
+    """Where products are written, and the extent and chunks of the national store."""
 
     domains: Located = Field(default=Path("products"), validate_default=True)
-    """Folder of the domain products: one folder a domain."""
+    """Folder of the domain products, with one folder for each domain."""
     national: Located = Field(default=Path("national"), validate_default=True)
     """Folder of the national product."""
     extent_km: tuple[float, float, float, float] = _FRANCE_KM
-    """(left, bottom, right, top) of the national store in km of the lattice's CRS; whole tiles. By default France in
-    EPSG:2154; a territory overseas gives its own."""
+    """(left, bottom, right, top) of the national store in km of the lattice's CRS; a multiple of the tile. The default
+    is metropolitan France in EPSG:2154; a campaign overseas gives its own, which `landcover plan` proposes."""
     chunk: int = Field(default=1_000, ge=1)
-    """Inner chunk of the national store in pixels; divides the shard."""
+    """Side of the national store's inner chunks in pixels. It divides the shard."""
     shard: int | None = Field(default=None, ge=1)
-    """Shard in pixels: a whole part of a tile; by default the tile."""
+    """Side of the national store's shards in pixels. It divides the tile; by default it is the tile."""
     attribution: str = "IGN"
-    """Producer of the imagery, as its licence wants it named."""
+    """Producer of the imagery, named as its licence asks."""
 
 
 class LimitsSection(Section):
-    """Beyond which `landcover verify` fails, of each domain; None: it is only reported. No fingerprint knows them."""
+    """Limits for each domain: `landcover verify` fails where one is exceeded. None: the figure is only reported.
+
+    Limits are no part of a fingerprint, so changing them maps nothing again.
+    """
 
     missing_tiles: int = Field(default=0, ge=0)
-    """Tiles of the input catalogue that are not sealed, whatever the reason."""
+    """Tiles of the input catalog that are not sealed, for any reason."""
     no_data_share: float | None = Field(default=None, ge=0, le=1)
-    """Share of the sealed pixels that are no data."""
+    """Share of the sealed pixels that are nodata."""
     hole_share: float | None = Field(default=None, ge=0, le=1)
-    """Share of the tiles' area without elevation, of those whose holes `landcover stage` counted."""
+    """Share of the area without elevation, over the tiles whose holes `landcover stage` counted."""
     seam_ratio: float | None = Field(default=None, gt=0)
-    """Of window, block or tile edges each; passed where the ratio is above it by more than three standard errors."""
+    """Class changes across window, block or tile edges, divided by those beside them. The limit is exceeded where a
+    ratio is above it by more than three standard errors."""
 
 
 class Campaign(Section):
-    """What to map, with what, onto which grid, and where to put it."""
+    """What to map, with which network, on which grid, and where to write it."""
 
     name: str = Field(pattern=r"^[\w.\-]+$")
+    """Name of the campaign: letters, digits, `_`, `-` and `.`. It is written into each product."""
     catalog: Located
-    """The input catalogue's folder, as `landcover index` writes it."""
+    """Folder of the input catalog that `landcover index` writes."""
     model: ModelSection
     domains: tuple[DomainSection, ...] = Field(min_length=1)
     engine: EngineName = "auto"
-    """`auto` is resolved at submission and recorded."""
+    """What runs the network. `auto` is PyTorch where there is a CUDA device, else OpenVINO where it is installed, else
+    PyTorch; the choice is made when the run starts, and recorded."""
     precision: Precision = "fp32"
-    """Arithmetic of the forward; part of the fingerprint."""
+    """Arithmetic of the network; part of the fingerprint. `fp16` needs CUDA, `int8` needs OpenVINO."""
     engine_threads: int | None = Field(default=None, ge=1)
-    """Threads of the engine a worker; by default the machine's cores over its workers, recorded too."""
+    """Threads of the engine in each worker. By default the machine's cores divided by its workers, and recorded."""
     torch_compile: bool = False
-    """With engine torch: `torch.compile` fuses the graph, which takes minutes at a worker's start. Fused operations
-    round elsewhere, so it is part of the fingerprint."""
+    """With PyTorch: fuse the network with `torch.compile`, which takes minutes when a worker starts. Fused operations
+    round differently, so this is part of the fingerprint."""
     grid: GridSection = GridSection()
     output: OutputSection = Field(default_factory=lambda: cast("OutputSection", {}), validate_default=True)
     cluster: ClusterSection = ClusterSection()
     limits: LimitsSection = LimitsSection()
     accept_limits: tuple[LimitName, ...] = ()
-    """Limits of the model's card that this campaign passes knowingly; a domain indexed past others is refused."""
+    """Limits of the model's card that this campaign exceeds on purpose. A domain that exceeds others is refused."""
     base: Path = Field(default=Path(), exclude=True)
     """The YAML's folder; set on load."""
 

@@ -14,7 +14,7 @@ class SplitSection(Section):
     by: Literal["zone", "domain", "given"] = "zone"
     """`zone`: a share of the zones, at random; `domain`: named domains validate; `given`: other places validate."""
     share: float = Field(default=0.8, gt=0, lt=1)
-    """Of the zones that train. Patches of one zone are neighbours: they never stand on both sides."""
+    """Share of the zones that train. Patches of one zone are neighbours, so a zone is never split."""
     domains: tuple[str, ...] = ()
     """Domains that validate, with `by: domain`."""
     validation: tuple[Located, ...] = ()
@@ -31,87 +31,100 @@ class DataSection(Section):
     """Labelled patches."""
 
     places: tuple[Located, ...] = Field(min_length=1)
-    """Folders and CSV lists, as `landcover evaluate` takes them."""
+    """Folders and CSV lists of patches, as `landcover evaluate` takes them."""
     metadata: Located | None = None
-    """JSON that says domain and zone where paths do not."""
+    """JSON that gives domain and zone of each patch where paths do not."""
     split: SplitSection = SplitSection()
     normalise: Literal["recipe", "data"] = "recipe"
-    """Means and deviations: the recipe's, or those of the patches that train, which the exported recipe then has."""
+    """Means and standard deviations: those of the recipe, or those of the training patches, which the exported recipe
+    then contains."""
 
 
 class AugmentSection(Section):
-    """What is done to a patch at random, each with this probability; seeded by seed, epoch and index."""
+    """Random changes of a training patch, each with its probability. They follow from seed, epoch and index."""
 
     vertical_flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of turning the patch upside down."""
     horizontal_flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of mirroring the patch left to right."""
     rotate_90: float = Field(default=0.5, ge=0, le=1)
-    """A turn by 0, 90, 180 or 270 degrees."""
+    """Probability of a rotation by 0, 90, 180 or 270 degrees."""
     crop: int | None = Field(default=None, ge=32)
-    """Pixels a side of a random part of each patch; the whole patch by default."""
+    """Side in pixels of a random part of each patch. The whole patch by default."""
 
 
 class OptimizerSection(Section):
-    """Steps."""
+    """How the weights are changed at each step."""
 
     name: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer of PyTorch."""
     learning_rate: float = Field(default=0.02, gt=0)
+    """Learning rate at the start, or the highest one with `one_cycle`."""
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """SGD's."""
+    """Momentum of `sgd`; `adamw` ignores it."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay (L2)."""
     clip: float | None = Field(default=None, gt=0)
-    """Longest gradient; no limit by default."""
+    """Largest norm of the gradient. No limit by default."""
     schedule: Literal["plateau", "one_cycle"] = "plateau"
-    """`plateau`: as the section of this name says; `one_cycle`: up to the learning rate in a fifth of all steps, then
-    down to nothing (Smith and Topin 2017), for runs whose length is known."""
+    """`plateau`: as the section of this name. `one_cycle`: up to the learning rate in a fifth of all steps, then down
+    to zero (Smith and Topin 2017), for runs whose length is known."""
 
 
 class PlateauSection(Section):
-    """The learning rate falls where val_loss does not."""
+    """Lowers the learning rate when `val_loss` stops falling."""
 
     factor: float = Field(default=0.5, gt=0, lt=1)
+    """The learning rate is multiplied by this."""
     patience: int = Field(default=10, ge=0)
+    """Epochs without a better `val_loss` before the learning rate is lowered."""
     cooldown: int = Field(default=4, ge=0)
+    """Epochs after that before epochs are counted again."""
     min_lr: float = Field(default=1e-7, ge=0)
+    """The learning rate never falls below this."""
 
 
 class StartSection(Section):
-    """What the weights are before the first step."""
+    """The weights before the first step."""
 
     weights: str = "random"
-    """`random`, `imagenet` (the encoder), a checkpoint's path from the YAML's folder, or `hf://…`."""
+    """`random`, `imagenet` (encoder only), a checkpoint's path relative to the YAML's folder, or `hf://…`."""
     head: Literal["keep", "replace"] = "keep"
-    """Of a checkpoint: keep its segmentation head, or begin a new one, for other classes."""
+    """With a checkpoint: `keep` its segmentation head, or `replace` it by a new one for other classes."""
 
 
 class Training(Section):
-    """What to train, on what, and how."""
+    """What to train, on which data, and how."""
 
     name: str = Field(pattern=r"^[\w.\-]+$")
-    """Of the exported weights and recipe."""
+    """Name of the exported weights and recipe."""
     recipe: str
-    """The network, its bands and live classes: a name under `configs/models/`, or a path."""
+    """Network, bands and live classes: name of a recipe under `configs/models/`, or a path."""
     data: DataSection
     start: StartSection = StartSection()
     class_weights: dict[int, float] = Field(default_factory=dict)
-    """FLAIR value → weight in the cross-entropy where it is not 1. Classes that are not live always have 0."""
+    """FLAIR value → weight in the cross-entropy, where it is not 1. Classes that are not live always weigh 0."""
     augment: AugmentSection = AugmentSection()
     optimizer: OptimizerSection = OptimizerSection()
     plateau: PlateauSection = PlateauSection()
     early_stopping: int = Field(default=30, ge=1)
-    """Epochs without a better val_loss before it ends."""
+    """Epochs without a better `val_loss` after which training ends."""
     epochs: int = Field(default=200, ge=1)
-    """At most."""
+    """Most epochs of a run."""
     batch: int = Field(default=10, ge=1)
-    """Patches a process and step."""
+    """Patches for each process and step."""
     seed: int = Field(default=2022, ge=0)
+    """Seed of the split, the order of patches and the augmentation."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of the training, by Lightning's names."""
     freeze_batchnorm: bool = False
-    """Batch normalisation keeps its statistics: for fine-tuning, and for batches of few patches."""
+    """Keep the statistics of batch normalisation: for fine-tuning, and for batches of few patches."""
     devices: int = Field(default=1, ge=1)
-    """Processes a node: one a GPU."""
+    """Processes on each node: one for each GPU."""
     nodes: int = Field(default=1, ge=1)
+    """Nodes of the training job."""
     loaders: int = Field(default=2, ge=0)
-    """Processes that read patches, for each process that trains."""
+    """Processes that read patches, for each training process."""
     base: Path = Field(default=Path(), exclude=True)
     """The YAML's folder; set on load."""
 

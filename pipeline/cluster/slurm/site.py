@@ -15,45 +15,53 @@ _Place = Annotated[str, Field(pattern=r"^[\w.$/{}-]+$")]
 
 
 class Site(Section):
-    """One kind of node of one cluster."""
+    """One kind of node of one SLURM cluster: what a job may ask for there."""
 
     name: str = Field(pattern=r"^[\w.\-]+$")
+    """Name of this kind of node."""
     account_suffix: _Word | None = None
-    """What the site appends to a project's name, `@a100`; an account must then be given."""
+    """Suffix that the site adds to a project's name, such as `@a100`. With one, `--account` is required."""
     constraint: _Word | None = None
+    """Value of SLURM's `--constraint`."""
     partition: _Word | None = None
+    """Value of SLURM's `--partition`."""
     qos: dict[_Word, float] = Field(default_factory=dict)
-    """Hours that a job may take, by quality of service; the first is the default."""
+    """Longest time of a job in hours, for each quality of service. The first one is the default."""
     max_hours: float | None = Field(default=None, gt=0)
-    """Hours that a job may take where there is no QoS."""
+    """Longest time of a job in hours, where the site has no QoS."""
     gpu: _Word | None = None
-    """The GPU's model, `a100`: says how fast it is."""
+    """Model of the GPU, such as `a100`; predictions of time follow from it."""
     gpus_per_node: int = Field(default=0, ge=0)
+    """GPUs of a node."""
     cores_per_gpu: int = Field(default=1, ge=1)
-    """Cores that come with a GPU."""
+    """Cores that a job gets for each GPU."""
     cores_per_node: int = Field(ge=1)
+    """Cores of a node."""
     max_nodes: int = Field(default=1, ge=1)
-    """Nodes of one job."""
+    """Most nodes that one job may take."""
     modules: tuple[_Word, ...] = ()
-    """Loaded in this order, after `module purge`."""
+    """Environment modules that a job loads, in this order, after `module purge`."""
     hint: _Word | None = "nomultithread"
+    """Value of SLURM's `--hint`; none leaves it out."""
     disks: dict[_Word, _Place] = Field(default_factory=dict)
-    """What for → the variable that names the disk; a job does not start where one is not set."""
+    """Purpose → the environment variable that names the disk. A job does not start where one is not set."""
     caches: _Place | None = None
-    """Folder of the hub's, torch's, matplotlib's and our own caches; None leaves them in $HOME."""
+    """Folder for the caches of the Hugging Face hub, PyTorch, matplotlib and landcover. None leaves them in `$HOME`."""
     umask: str | None = Field(default=None, pattern=r"^0[0-7]{3}$")
+    """The jobs' umask, such as `0027`: who else may read what they write."""
     requeue: bool = True
-    """Whether a job may requeue itself; it submits itself anew where not."""
+    """Whether a job may requeue itself. Where it may not, it submits itself again."""
     internet: bool = True
     """Whether compute nodes reach the internet."""
     max_array: int = Field(default=1000, ge=1)
-    """Elements of an array; 1 000 is SLURM's own default."""
+    """Most elements of a job array; 1 000 is SLURM's own default."""
     throttle: int = Field(default=8, ge=1)
-    """Domains mapped at once."""
+    """Domains that are mapped at the same time."""
     lead_minutes: float = Field(default=10, gt=0)
-    """Minutes between the warning and the time limit, for the tiles in flight; at least a few times a tile's."""
+    """Minutes between the warning and the time limit, in which the tiles in flight are sealed. Give at least a few
+    times what one tile takes."""
     publish: str | None = None
-    """The site that publishes; None: this one."""
+    """Name of the cluster file whose nodes publish. None: this one."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -117,8 +117,8 @@ def test_borders_of_the_nation_are_counted_where_owners_change_and_only_there(tm
         Domain("D040_2021"): {tile_at(r, c): 50 + 10 * r + c for r in range(2) for c in (1, 2)},
     }
     domains = [
-        product(tmp_path, "D064_2021", own["D064_2021"], boundary=west),
-        product(tmp_path, "D040_2021", own["D040_2021"], boundary=east),
+        product(tmp_path, Domain("D064_2021"), own["D064_2021"], boundary=west),
+        product(tmp_path, Domain("D040_2021"), own["D040_2021"], boundary=east),
     ]
     publish(tmp_path / "national", domains)
     edition = current_edition(tmp_path / "national")

@@ -236,8 +236,8 @@ def test_elevation_that_two_departements_deliver_alike_counts_once(tmp_path: Pat
     assert indexed(delivery, tmp_path / "cat").files == 4
 
 
-@pytest.mark.parametrize("domain", ["D030_2021", "D034_2019"])
-def test_another_departement_or_vintage_is_named(tmp_path: Path, domain: str) -> None:
+@pytest.mark.parametrize("domain", [Domain("D030_2021"), Domain("D034_2019")])
+def test_another_departement_or_vintage_is_named(tmp_path: Path, domain: Domain) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0)])
     with pytest.raises(DeliveryError, match="is of département 34, vintage 2021; expected"):
         index([delivery.folder], domain=domain, catalog=tmp_path / "cat", tile_size=SIZE)
