@@ -1,6 +1,7 @@
 """What an engine is: uint8 goes in, uint8 comes out. And the one that stays resident in a process."""
 
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,14 +132,15 @@ def _in_int8(name: EngineName, quantized: Path | None, model: Model | None, *, i
     return Engine("openvino", "int8", found)
 
 
-_RESIDENT: dict[tuple[str, str, Engine], Predictor] = {}
+_KEPT_PREDICTORS = 2
+_RESIDENT: OrderedDict[tuple[str, str, Engine], Predictor] = OrderedDict()
 _RESIDENT_LOCK = threading.Lock()
 
 
 def predictor_for(
     model: Model, engine: Engine, *, threads: int | None = None, stand_in: Predictor | None = None
 ) -> Predictor:
-    """This process's predictor for a model: made once, then shared by all threads.
+    """This process's predictor for a model: made once, then shared by all threads; the last ones used are kept.
 
     Args:
         threads: of the engine, taken when the predictor is made; by default what the engine takes itself.
@@ -148,6 +150,9 @@ def predictor_for(
     with _RESIDENT_LOCK:
         if key not in _RESIDENT:
             _RESIDENT[key] = stand_in or _make(model, engine, threads)
+        _RESIDENT.move_to_end(key)
+        while len(_RESIDENT) > _KEPT_PREDICTORS:
+            _RESIDENT.popitem(last=False)
         return _RESIDENT[key]
 
 
