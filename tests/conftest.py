@@ -77,12 +77,17 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+_KEPT_IN_A_PROCESS = {"pipeline.inference.predictor": "_RESIDENT", "pipeline.model.weights": "_LOADED"}
+"""Module → what it keeps of networks until the process ends."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _memory_given_back() -> Iterator[None]:
-    """A file's networks, which stay resident in a process, and memory that was freed, go back to the system."""
+    """The networks that a file's tests loaded, and memory that was freed, go back to the system."""
     yield
-    if predictors := sys.modules.get("pipeline.inference.predictor"):
-        predictors._RESIDENT.clear()
+    for module, kept in _KEPT_IN_A_PROCESS.items():
+        if module in sys.modules:
+            getattr(sys.modules[module], kept).clear()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 
