@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,16 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file run in one process, which makes its fixtures once; so do those that share SLURM or the demo.
+    """Tests of one file run in one process, which makes its fixtures once; so do all files that want the SLURM lab.
 
     Groups with slow tests come first: at the end, no process waits long for another's.
     """
-    groups = {item: next((n for n in ("lab", "demo") if n in _fixtures(item)), str(item.path)) for item in items}
+    with_lab = {item.path for item in items if "lab" in getattr(item, "fixturenames", ())}
+    groups = {item: "lab" if item.path in with_lab else str(item.path) for item in items}
     slow = Counter(groups[item] for item in items if item.get_closest_marker("slow"))
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: -slow[groups[item]])
-
-
-def _fixtures(item: pytest.Item) -> Sequence[str]:
-    return getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(optionalhook=True)

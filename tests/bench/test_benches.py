@@ -64,7 +64,7 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, say=lambda _: None)
 
 
-SLOW = ("engines", "run", "train")
+SLOW = ("engines", "publish", "quantize", "run", "train")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES])

@@ -73,6 +73,7 @@ def test_a_process_s_peak_is_its_own() -> None:
     assert 90e6 < large.own_peak_bytes - small.own_peak_bytes < 120e6
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_of_its_own_comes_back() -> None:
     with pytest.raises(TypeError, match="bytes"):
         isolated(measure, partial(mul, b"x", b"x"))

@@ -50,6 +50,7 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_resumed_at_an_epochs_end_equals_uninterrupted_bit_for_bit(
     config: Training, fitted: Fitted, folder: Path
 ) -> None:

@@ -179,6 +179,7 @@ def fork(task: Callable[[], None], log: Path) -> int:
         os._exit(code)
 
 
+@pytest.mark.slow
 def test_killed_at_20_random_moments_the_edition_is_whole_and_the_next_the_same(
     two: Path, tmp_path: Path, seed: int
 ) -> None:

@@ -210,6 +210,7 @@ def test_force_and_tile_choose_what_is_mapped_again(copy: Made) -> None:
         todo(copy, domains=["D066_2020"])
 
 
+@pytest.mark.slow
 def test_an_input_that_breaks_fails_its_tiles_by_name_and_the_others_are_sealed(tmp_path: Path) -> None:
     made = make_campaign(tmp_path, at=[(0, 0), (0, 1), (0, 2), (0, 3)], suffix="jp2")
     broken = made.delivery.tiles[0]
