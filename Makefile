@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # Three processes test at once on two cores: much of a test is waiting for a worker or a job to start.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture lint format clean
@@ -36,7 +36,7 @@ docs-serve: docs ## Show the documentation on http://127.0.0.1:8000
 test: lint docs ## Lint, build the documentation, then all tests
 	$(PYTEST)
 
-test-fast: $(STAMP) ## The tests that take no more than ten seconds each
+test-fast: $(STAMP) ## All tests but the slow ones: within three minutes on 2 cores
 	$(PYTEST) -m "not slow and not slurm_slow"
 
 test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks, and training on two nodes

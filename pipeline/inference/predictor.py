@@ -1,6 +1,7 @@
 """Engines: which one runs a network, and the predictor that a process keeps for it."""
 
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -137,14 +138,16 @@ def _int8_engine(name: EngineName, quantized: Path | None, model: Model | None, 
     return Engine("openvino", "int8", found)
 
 
-_RESIDENT: dict[tuple[str, str, Engine], Predictor] = {}
+_KEPT_PREDICTORS = 2
+_RESIDENT: OrderedDict[tuple[str, str, Engine], Predictor] = OrderedDict()
 _RESIDENT_LOCK = threading.Lock()
 
 
 def predictor_for(
     model: Model, engine: Engine, *, threads: int | None = None, stand_in: Predictor | None = None
 ) -> Predictor:
-    """The predictor of this process for a model and an engine, made once and shared by all threads.
+    """The predictor of this process for a model and an engine, made once and shared by all threads. Only those used
+    last are kept.
 
     Args:
         model: the model to run.
@@ -156,6 +159,9 @@ def predictor_for(
     with _RESIDENT_LOCK:
         if key not in _RESIDENT:
             _RESIDENT[key] = stand_in or _make(model, engine, threads)
+        _RESIDENT.move_to_end(key)
+        while len(_RESIDENT) > _KEPT_PREDICTORS:
+            _RESIDENT.popitem(last=False)
         return _RESIDENT[key]
 
 

@@ -67,7 +67,7 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, on_message=lambda _: None)
 
 
-SLOW = ("engines", "run", "train")
+SLOW = ("engines", "publish", "quantize", "run", "train")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES])

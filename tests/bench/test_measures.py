@@ -72,6 +72,7 @@ def test_the_peak_memory_is_of_the_new_process_alone() -> None:
     assert 90e6 < large.own_peak_bytes - small.own_peak_bytes < 120e6
 
 
+@pytest.mark.slow
 def test_an_error_in_a_new_process_is_raised_here() -> None:
     with pytest.raises(TypeError, match="bytes"):
         in_new_process(measure, partial(mul, b"x", b"x"))

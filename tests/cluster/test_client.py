@@ -11,6 +11,7 @@ from pipeline.cluster import map_jobs, open_cluster, register_plugin, submit_bou
 from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
 from pipeline.errors import ClusterError
 from tests.support.dask_processes import scheduler, worker
+from tests.support.waiting import LONGEST_S
 
 
 def _campaign(folder: Path, **section: float) -> Campaign:
@@ -37,7 +38,7 @@ def _work(client: Client, *, lost_s: float, jobs: int = 200) -> None:
 
 
 def test_a_lost_scheduler_or_no_workers_end_the_work_with_an_error(tmp_path: Path) -> None:
-    campaign = _campaign(tmp_path, wait_s=180, lost_s=5)
+    campaign = _campaign(tmp_path, wait_s=LONGEST_S, lost_s=5)
     with scheduler(tmp_path) as (file, started):
         with worker(file) as only, open_cluster(campaign.on_cluster(scheduler=str(file))) as client:
             assert worker_count(client) == 1
@@ -68,7 +69,7 @@ class Deadly(WorkerPlugin):
 
 
 def test_a_worker_that_dies_while_it_sets_up_a_plugin_is_replaced(tmp_path: Path) -> None:
-    seen, campaign = tmp_path / "seen", _campaign(tmp_path, wait_s=180)
+    seen, campaign = tmp_path / "seen", _campaign(tmp_path, wait_s=LONGEST_S)
     seen.mkdir()
     with (
         scheduler(tmp_path) as (file, _),
@@ -76,7 +77,7 @@ def test_a_worker_that_dies_while_it_sets_up_a_plugin_is_replaced(tmp_path: Path
         worker(file),
         open_cluster(campaign.on_cluster(scheduler=str(file))) as client,
     ):
-        client.wait_for_workers(2, timeout=180)
+        client.wait_for_workers(2, timeout=LONGEST_S)
         register_plugin(client, Deadly(seen))
         assert worker_count(client) == 1
         assert len(list(seen.iterdir())) == 2

@@ -1,6 +1,8 @@
 """The map does not depend on windows, blocks, chunks or threads, and nodata stays nodata."""
 
+import gc
 import threading
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -257,6 +259,17 @@ def test_threads_share_one_predictor() -> None:
     for thread in threads:
         thread.join()
     assert len(set(map(id, found))) == 1
+
+
+def test_a_process_keeps_the_last_predictors_and_frees_others() -> None:
+    def made(number: int) -> "weakref.ref[Any]":
+        return weakref.ref(predictor_for(exact_model(seed=number), Engine()))
+
+    first, second = made(1), made(2)
+    made(1)
+    third = made(3)
+    gc.collect()
+    assert [ref() is not None for ref in (first, second, third)] == [True, False, True]
 
 
 def test_bands_other_than_those_of_the_recipe_are_refused() -> None:

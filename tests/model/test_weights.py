@@ -359,6 +359,7 @@ def test_loading_a_file_opens_no_socket(tmp_path: Path, monkeypatch: pytest.Monk
     assert build_network(load_recipe(DEFAULT_RECIPE))
 
 
+@pytest.mark.slow
 def test_a_worker_process_finds_the_cache_by_the_environment(tmp_path: Path, state: State) -> None:
     cached(tmp_path / "hub", "org/light", "light_weights.pth", saved(tmp_path / "w.pth", state))
     (tmp_path / "light.yaml").write_text(LIGHT.model_dump_json())

@@ -22,6 +22,7 @@ from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from tests.support.paths import ROOT
+from tests.support.waiting import LONGEST_S
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIT = FitSettings(steps=80, batch=2, crop=96, learning_rate=1e-2)
@@ -59,7 +60,7 @@ def test_a_notebook_runs_and_ends_in_a_figure(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    ended = NotebookRun(path, default_timeout=240).execute()
+    ended = NotebookRun(path, default_timeout=int(LONGEST_S)).execute()
     assert ended.error is None, ended.error
     (figure,) = (o for o in ended.nb.cells[-1].outputs if o.output_type == "display_data")
     assert "image/png" in figure.data

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import LONGEST_S
+
 _ASKING = {"src", "href", "srcset", "poster", "data", "action", "background"}
 
 
@@ -61,7 +63,7 @@ def screenshot(page: Path, picture: Path, *, work: Path, size: tuple[int, int]) 
         page.as_uri(),
     ]
     environment = {**os.environ, "HOME": str(work)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False)
     assert done.returncode == 0, done.stderr
     asked = re.findall(r'"initiator":"([^"]*)".*?"url":"((?:https?|wss?)://[^"]+)"', log.read_text())
     # Chromium asks its makers for the time and for updates, in vain: those requests have no page behind them.

@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
-from distributed import Client, LocalCluster
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 THREADS = 2
 """Threads of the worker."""
 
 
 @contextmanager
-def in_process_client(*, threads: int = THREADS) -> Iterator[Client]:
+def in_process_client(*, threads: int = THREADS) -> "Iterator[Client]":
     """A client with one worker. When the block ends, the tasks that are still running are awaited."""
+    # Imported here, because pytest-xdist's own process loads this plugin and runs no test.
+    from distributed import Client, LocalCluster
+
     with (
         LocalCluster(
             n_workers=1,
@@ -31,13 +37,13 @@ def in_process_client(*, threads: int = THREADS) -> Iterator[Client]:
 
 # Not of the session: Dask's threads use `random`, and Hypothesis refuses strategies during which its state changes.
 @pytest.fixture(scope="module")
-def dask_client() -> Iterator[Client]:
+def dask_client() -> "Iterator[Client]":
     """One client for the tests of a module."""
     with in_process_client() as client:
         yield client
 
 
 @pytest.fixture
-def scheduler_option(dask_client: Client) -> tuple[str, str]:
+def scheduler_option(dask_client: "Client") -> tuple[str, str]:
     """The option by which `landcover run` and `landcover publish` use the client's cluster."""
     return "--scheduler", dask_client.scheduler.address

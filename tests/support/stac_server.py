@@ -5,7 +5,6 @@ import platform
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import rustac
+
+from tests.support.waiting import wait_until
 
 _RUSTAC = Path(sys.executable).with_name("rustac")
 """Comes with the package."""
@@ -59,16 +60,17 @@ def stac_api(items: Path, *, home: Path | None = None) -> Iterator[str]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([_RUSTAC, *arguments], env=environment, **quiet)
     try:
-        for _ in range(600):
-            assert process.poll() is None, "rustac serve ended"
-            try:
-                urllib.request.urlopen(f"http://{address}/", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        else:
-            raise AssertionError("rustac serve does not answer")
+        wait_until(lambda: _answers(address, process))
         yield f"http://{address}/"
     finally:
         process.terminate()
         process.wait()
+
+
+def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
+    assert server.poll() is None, "rustac serve ended"
+    try:
+        urllib.request.urlopen(f"http://{address}/", timeout=5).close()
+    except OSError:
+        return False
+    return True

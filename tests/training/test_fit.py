@@ -24,6 +24,7 @@ from pipeline.training.fit import TrainingResult, _initial_network, fit
 from pipeline.training.run_config import TrainingConfig
 from tests.support.paths import ROOT
 from tests.support.training_runs import a_run, curve, write_run
+from tests.support.waiting import LONGEST_S
 
 FALLING = {"factor": 0.5, "patience": 0, "cooldown": 0, "min_lr": 0.0}
 """A schedule that falls after each epoch without a better loss."""
@@ -49,6 +50,7 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     config: TrainingConfig, done: TrainingResult, folder: Path
 ) -> None:
@@ -168,7 +170,7 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path: Path) -> 
     command = [sys.executable, str(script), "train", str(config), "--out", str(tmp_path / "two"), "--quiet"]
     repository = str(ROOT)
     environment = os.environ | {"PYTHONPATH": repository, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_S)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in ("train_loss", "val_loss"):
         assert curve(tmp_path / "two", name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-3)

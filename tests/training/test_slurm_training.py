@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,9 @@ from pipeline.training.fit import fit
 from tests.support.paths import ROOT
 from tests.support.slurm.lab import Lab
 from tests.support.training_runs import a_run, curve, write_run
+from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slurm_slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slurm_slow]
 
 EPOCHS = 12
 
@@ -52,13 +52,11 @@ def test_two_requeued_nodes_train_like_one_process_with_the_doubled_batch(lab: L
     export = ",".join(["ALL", *(f"{k}={v}" for k, v in variables.items())])
     options = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--time=30", f"--output={log}")
     job = lab.sbatch(*options, f"--export={export}", str(scripts_folder() / "train.sbatch"))
-    end = time.monotonic() + 300
-    while not (out / "checkpoints" / "last.ckpt").exists():
-        assert time.monotonic() < end, log.read_text() if log.exists() else lab.jobs(job)
-        time.sleep(0.05)
+    checkpoint = out / "checkpoints" / "last.ckpt"
+    wait_until(checkpoint.exists, lambda: log.read_text() if log.exists() else lab.jobs(job))
     # SLURM sends this signal before the time limit, but it checks the time only every 30 s.
     lab.tell("scancel", "--batch", "--signal=USR1", str(job))
-    (ended,) = lab.ended(job, timeout=500)
+    (ended,) = lab.ended(job)
     output = log.read_text()
     assert (ended.state, ended.restarts) == ("COMPLETED", 1), output
     assert "requeued" in output

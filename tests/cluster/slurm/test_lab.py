@@ -10,7 +10,9 @@ pytestmark = pytest.mark.slurm
 
 
 def test_jobs_on_one_node_get_different_gpus(lab: Lab, tmp_path: Path) -> None:
-    line = "echo $CUDA_VISIBLE_DEVICES; sleep 1"
+    # Each waits until both have begun.
+    both = f"[ $(ls {tmp_path}/begun-* | wc -l) = 2 ]"
+    line = f"echo $CUDA_VISIBLE_DEVICES; touch {tmp_path}/begun-$SLURM_JOB_ID; until {both}; do sleep 0.1; done"
     jobs = [lab.sbatch("--nodelist=n1", "--gres=gpu:2", f"--output={tmp_path}/%j", wrap=line) for _ in range(2)]
     for job in jobs:
         assert [j.state for j in lab.ended(job)] == ["COMPLETED"]
@@ -38,7 +40,7 @@ def test_the_lab_refuses_what_jean_zay_refuses(lab: Lab, options: list[str], mes
 
 def test_a_preempted_job_starts_again(lab: Lab) -> None:
     everything = ("--nodes=3", "--exclusive", "--output=/dev/null")
-    job = lab.sbatch(*everything, wrap="sleep 60")
+    job = lab.sbatch(*everything, wrap="sleep 86400")
     lab.until(job, lambda j: j.state == "RUNNING")
     (urgent,) = lab.ended(lab.sbatch("--partition=urgent", *everything, wrap="true"))
     assert urgent.state == "COMPLETED"
@@ -47,7 +49,7 @@ def test_a_preempted_job_starts_again(lab: Lab) -> None:
 
 @pytest.mark.slurm_slow
 def test_a_job_starts_again_when_its_node_is_lost(lab: Lab) -> None:
-    job = lab.sbatch("--nodelist=n2", "--output=/dev/null", wrap="sleep 300")
+    job = lab.sbatch("--nodelist=n2", "--output=/dev/null", wrap="sleep 86400")
     lab.until(job, lambda j: j.state == "RUNNING")
     assert len(lab.pids("n2")) > 1
     lab.crash("n2")

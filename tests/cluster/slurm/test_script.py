@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster.slurm.script import scripts_folder
+from tests.support.waiting import LONGEST_S
 
 # Says how it was called; a `run` waits for its warning and ends with 5, as the driver does.
 FAKE = """#!/bin/bash
@@ -31,7 +32,7 @@ def start(folder: Path, name: str, **variables: str) -> subprocess.Popen[str]:
 def test_an_element_of_an_array_maps_its_domain_offline(tmp_path: Path) -> None:
     domains = "D034_2021 D030_2021"
     job = start(tmp_path, "map.sbatch", CAMPAIGN="my campaign.yaml", DOMAINS=domains, SLURM_ARRAY_TASK_ID="1")
-    said, problems = job.communicate(timeout=120)
+    said, problems = job.communicate(timeout=LONGEST_S)
     assert job.returncode == 0, problems
     assert "[doctor][my campaign.yaml][--domain][D030_2021]" in said
     assert "[run][my campaign.yaml][--domain][D030_2021] offline=1 threads=1" in said
@@ -47,13 +48,13 @@ def test_a_warning_reaches_the_driver_and_its_exit_code_is_used(tmp_path: Path, 
     for _ in range(2):
         job.send_signal(number)
         time.sleep(0.05)
-    said, _ = job.communicate(timeout=120)
+    said, _ = job.communicate(timeout=LONGEST_S)
     assert "[requeue][c.yaml][--domain][D034_2021][--exit-code][5]" in said
 
 
 def test_publishing_ends_with_a_list_and_the_command_for_missing_tiles(tmp_path: Path) -> None:
     job = start(tmp_path, "publish.sbatch", CAMPAIGN="c.yaml", AGAIN="landcover submit c.yaml --only-missing")
-    said, _ = job.communicate(timeout=120)
+    said, _ = job.communicate(timeout=LONGEST_S)
     assert job.returncode == 0
     assert said.index("[publish][c.yaml]") < said.index("[status][c.yaml]") < said.index("--only-missing")
 
@@ -65,7 +66,7 @@ def test_a_job_names_a_missing_variable(tmp_path: Path, script: str, missing: st
     given = {"CAMPAIGN": "campaign.yaml", "DOMAINS": "D034_2021"}
     del given[missing]
     job = start(tmp_path, script, **given)
-    said, problems = job.communicate(timeout=120)
+    said, problems = job.communicate(timeout=LONGEST_S)
     assert job.returncode != 0
     assert f"{missing}: " in problems
     assert "[" not in said

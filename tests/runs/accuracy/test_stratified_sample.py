@@ -105,6 +105,7 @@ def test_an_interpreted_sample_gives_accuracy_and_areas(tmp_path: Path) -> None:
     assert "coniferous" in done.report.read_text()
 
 
+@pytest.mark.slow
 def test_a_zones_true_areas_lie_in_its_intervals_and_small_zones_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     shape = (600, 600)

@@ -27,6 +27,7 @@ def test_a_temperature_of_one_changes_no_fingerprint_and_another_does() -> None:
     assert '"temperature":1.5' in warm.model_dump_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_confidences_are_the_softmax_of_the_divided_logits_in_each_engine(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

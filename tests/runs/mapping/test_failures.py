@@ -424,7 +424,7 @@ def test_a_killed_scheduler_ends_the_run_and_the_next_one_resumes(
             time.sleep(0.05)
         started.append(
             subprocess.Popen(
-                [*worker, "--no-nanny", "--host", "127.0.0.1", "--scheduler-file", str(at), "--death-timeout", "5"],
+                [*worker, "--no-nanny", "--host", "127.0.0.1", "--scheduler-file", str(at), "--death-timeout", "300"],
                 stdout=log,
                 stderr=log,
             )

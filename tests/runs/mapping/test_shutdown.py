@@ -16,6 +16,7 @@ from pipeline.runs.mapping.shutdown import StopRequest, stop_on_signals
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.tracking.status import status
 from tests.support.campaigns import cog_bytes, make_campaign, strays
+from tests.support.waiting import LONGEST_S
 
 SIGNALLED_TWICE = """
 import os, signal, sys
@@ -39,7 +40,7 @@ assert signal.getsignal(number) is former
 def test_a_signal_requests_a_stop_and_a_second_interrupt_ends_at_once(number: signal.Signals, said: str) -> None:
     # In a process of its own: where it fails, the signal ends the process.
     command = [sys.executable, "-c", SIGNALLED_TWICE, str(int(number))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 

@@ -25,10 +25,9 @@ from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
 from tests.support.campaigns import Made, cog_bytes, kill_all, make_campaign, start, strays, workers_of
 from tests.support.dask_client import in_process_client
+from tests.support.waiting import LONGEST_S, wait_until
 
 REAL_EVERY = 5
-_LONGEST_S = 600
-"""Seconds: ten times the duration of a run on a busy machine."""
 
 
 def map_and_publish(made: Made) -> None:
@@ -80,9 +79,8 @@ def kill_one(made: Made, moment: random.Random, longest_s: float) -> bool:
 def kill_real(made: Made, moment: random.Random) -> bool:
     """Kills the driver or a worker of `landcover run`; False where it ended before without an error."""
     process = start(made, "--workers", "2")
-    before, step, deadline = _progress(made), moment.randrange(0, 4), time.monotonic() + _LONGEST_S
-    while process.poll() is None and _progress(made) < before + step and time.monotonic() < deadline:
-        time.sleep(0.005)
+    before, step = _progress(made), moment.randrange(0, 4)
+    wait_until(lambda: process.poll() is not None or _progress(made) >= before + step, lambda: _log(made))
     time.sleep(moment.random() * 0.2)
     if process.poll() is not None:
         return False
@@ -90,7 +88,7 @@ def kill_real(made: Made, moment: random.Random) -> bool:
     if workers and moment.random() < 0.5:
         os.kill(moment.choice(workers), signal.SIGKILL)
         try:
-            code = process.wait(timeout=_LONGEST_S)
+            code = process.wait(timeout=LONGEST_S)
         except subprocess.TimeoutExpired:
             kill_all(process)
             code = -signal.SIGKILL

@@ -186,6 +186,7 @@ def test_a_request_to_another_server_is_noticed(tmp_path: Path) -> None:
     assert screenshot(page, tmp_path / "page.png", work=tmp_path, size=(200, 200)) == {"http://example.org/a.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("which", [0, 2], ids=["domain", "nation"])
 def test_a_browser_draws_the_page_without_any_request(pages: tuple[Path, ...], tmp_path: Path, which: int) -> None:

@@ -18,6 +18,7 @@ from tests.support.campaigns import TILE, Made, cog_bytes, make_campaign, strays
 from tests.support.slurm import slow_seals
 from tests.support.slurm.campaigns import FIRST, write_site
 from tests.support.slurm.lab import Lab
+from tests.support.waiting import LONGEST_S, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slurm_slow]
 
@@ -45,7 +46,7 @@ def submit(lab: Lab, made: Made, *options: str, slow: str, **site: object) -> in
     """`landcover submit` of a job whose seals are so slow (see `slow_seals`); its number."""
     preload = f"DASK_DISTRIBUTED__WORKER__PRELOAD=['{slow_seals.__file__}']"
     arguments = ("--cluster", str(write_site(made.folder, **site)), "--no-publish", *options)
-    said = lab.tell("env", slow, preload, *COMMAND, "submit", str(made.config), *arguments, timeout=300)
+    said = lab.tell("env", slow, preload, *COMMAND, "submit", str(made.config), *arguments)
     (job,) = re.findall(r"^job (\d+):", said, re.MULTILINE)
     return int(job)
 
@@ -60,16 +61,9 @@ def sealed(made: Made) -> dict[str, int]:
     return {s.tile.name: s.item_path.stat().st_mtime_ns for s in list_sealed(folder, FIRST, TILE)}
 
 
-def until(what: Callable[[], object], made: Made, *, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, logs(made)
-        time.sleep(0.1)
-
-
-def assert_whole(lab: Lab, made: Made, undisturbed: Made, *, seconds: float) -> None:
+def assert_whole(lab: Lab, made: Made, undisturbed: Made, *, longest_s: float = LONGEST_S) -> None:
     """Waits for the last job, and compares with the campaign that nobody disturbed."""
-    until(lambda: lab.tell("squeue", "--noheader").strip() == "", made, seconds=seconds)
+    wait_until(lambda: lab.tell("squeue", "--noheader").strip() == "", lambda: logs(made), longest_s=longest_s)
     assert len(sealed(made)) == TILES, logs(made)
     assert cog_bytes(made.products) == cog_bytes(undisturbed.products), logs(made)
     assert strays(made.products) == []
@@ -83,10 +77,8 @@ def power_cut(lab: Lab, job: int) -> None:
     assert found, element.text
     lab.crash(found[1])
     try:
-        end = time.monotonic() + 300
-        while "down" not in lab.tell("sinfo", "--noheader", f"--nodes={found[1]}", "--format=%T", "--partition=main"):
-            assert time.monotonic() < end, lab.tell("sinfo", "-N", "-l")
-            time.sleep(0.5)
+        asked = ("sinfo", "--noheader", f"--nodes={found[1]}", "--format=%T", "--partition=main")
+        wait_until(lambda: "down" in lab.tell(*asked), lambda: lab.tell("sinfo", "-N", "-l"))
         lab.until(job, lambda j: j.restarts == 1)
     finally:
         lab.boot(found[1])
@@ -108,22 +100,21 @@ def terminated(lab: Lab, job: int) -> None:
     lab.tell("scancel", "--full", "--signal=TERM", str(job))
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("fault", [power_cut, preempted, requeued, terminated], ids=lambda fault: fault.__name__)
 def test_a_disturbed_job_starts_again_and_ends_with_the_same_bytes(
     lab: Lab, fresh: Made, undisturbed: Made, fault: Callable[[Lab, int], None]
 ) -> None:
     job = submit(lab, fresh, slow="SEAL_S=5")
-    until(lambda: len(sealed(fresh)) >= slow_seals.QUICK, fresh, seconds=300)
+    wait_until(lambda: len(sealed(fresh)) >= slow_seals.QUICK, lambda: logs(fresh))
     before = sealed(fresh)
     fault(lab, job)
-    assert_whole(lab, fresh, undisturbed, seconds=600)
+    assert_whole(lab, fresh, undisturbed)
     assert {tile: sealed(fresh)[tile] for tile in before} == before, "a tile was mapped twice"
     assert len(before) < TILES
     assert [j.restarts for j in lab.jobs(job)] == [1], logs(fresh)
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(6 * LONGEST_S)
 @pytest.mark.parametrize("allowed", [True, False], ids=["requeue", "resubmit"])
 def test_a_job_whose_time_is_up_continues_until_all_is_mapped(
     lab: Lab, fresh: Made, undisturbed: Made, allowed: bool
@@ -134,12 +125,12 @@ def test_a_job_whose_time_is_up_continues_until_all_is_mapped(
     imports take long, a start has longer to come to its first tile, and to put itself back.
     """
     began = time.monotonic()
-    lab.tell(*COMMAND, "doctor", str(fresh.config), timeout=300)
+    lab.tell(*COMMAND, "doctor", str(fresh.config))
     more = int((time.monotonic() - began) / 10)
     site = {"requeue": allowed, "lead_minutes": 1 + more / 2}
     slow = f"BEFORE_END_S={50 + 30 * more}"
     first = submit(lab, fresh, "--hours", str((3 + more) / 60), slow=slow, **site)
-    assert_whole(lab, fresh, undisturbed, seconds=3000)
+    assert_whole(lab, fresh, undisturbed, longest_s=5 * LONGEST_S)
     (job,) = lab.jobs(first)
     starts = logs(fresh).count(", attempt ")
     assert starts >= 3, logs(fresh)

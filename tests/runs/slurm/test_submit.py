@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from pipeline.runs.slurm.submit import JobOptions, prepare
 from tests.support.campaigns import Made, cog_bytes, strays
 from tests.support.slurm.campaigns import FIRST, SECOND, make_two_domains, write_site
 from tests.support.slurm.lab import Lab
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slurm
 
@@ -36,13 +36,13 @@ former = lock_owner(folder)
 with lock_folder(folder, what="it"):
     me = lock_owner(folder)
     (folder / f"start-{me.restarts}").write_text(f"{former.machine if former else ''}\\n{me.machine}")
-    time.sleep(0 if former else 300)
+    time.sleep(0 if former else 86_400)
 """
 
 
 def submit(lab: Lab, made: Made, *arguments: str) -> list[int]:
     """`landcover submit`; returns the jobs' numbers."""
-    done = lab.ask(*COMMAND, "submit", str(made.config), *arguments, timeout=280)
+    done = lab.ask(*COMMAND, "submit", str(made.config), *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return [int(line.split()[1].rstrip(":")) for line in done.stdout.splitlines() if line.startswith("job ")]
 
@@ -68,13 +68,12 @@ def fresh(local: Made, tmp_path: Path) -> Made:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_jobs_map_and_publish_two_domains_as_a_local_run_does(lab: Lab, fresh: Made, local: Made) -> None:
     site = write_site(fresh.folder)
     mapping, publishing = submit(lab, fresh, "--cluster", str(site))
     assert f"afterany:{mapping}" in lab.jobs(publishing)[0].text, logs(fresh)
     for job in (mapping, publishing):
-        assert {j.state for j in lab.ended(job, timeout=400)} == {"COMPLETED"}, logs(fresh)
+        assert {j.state for j in lab.ended(job)} == {"COMPLETED"}, logs(fresh)
     assert len(lab.jobs(mapping)) == 2
     assert cog_bytes(fresh.products) == cog_bytes(local.products)
     assert not strays(fresh.products)
@@ -82,7 +81,7 @@ def test_jobs_map_and_publish_two_domains_as_a_local_run_does(lab: Lab, fresh: M
 
 def test_a_refusal_of_the_site_reaches_the_user_in_its_words(lab: Lab, fresh: Made) -> None:
     site = write_site(fresh.folder, account_suffix="@v100", partition=None, constraint="a100")
-    refused = lab.ask(*COMMAND, "submit", str(fresh.config), "--cluster", str(site), "--account", "abc", timeout=280)
+    refused = lab.ask(*COMMAND, "submit", str(fresh.config), "--cluster", str(site), "--account", "abc")
     assert refused.returncode == 2
     assert "account abc@v100 has no hours on constraint a100" in refused.stderr
     assert lab.tell("squeue", "--noheader") == ""
@@ -153,10 +152,10 @@ def test_a_job_stops_after_two_starts_in_a_row_without_a_sealed_tile(fresh: Made
 
 def test_a_run_that_lost_its_cluster_requeues_its_job(lab: Lab, fresh: Made) -> None:
     """SIGTERM to a whole job ends workers and scheduler first; the driver then ends with this exit code."""
-    job = lab.sbatch("--requeue", "--output=/dev/null", wrap="sleep 300")
+    job = lab.sbatch("--requeue", "--output=/dev/null", wrap="sleep 86400")
     lab.until(job, lambda j: j.state == "RUNNING")
     command = ("requeue", str(fresh.config), "--domain", FIRST, "--exit-code", str(ClusterError.exit_code))
-    assert f"job {job} continues" in lab.tell("env", f"SLURM_JOB_ID={job}", *COMMAND, *command, timeout=280)
+    assert f"job {job} continues" in lab.tell("env", f"SLURM_JOB_ID={job}", *COMMAND, *command)
     lab.until(job, lambda j: j.restarts == 1)
 
 
@@ -169,10 +168,7 @@ def test_a_requeued_job_takes_over_the_lock_of_its_earlier_start(lab: Lab, tmp_p
     first, second = folder / "start-0", folder / "start-1"
 
     def seen(path: Path) -> None:
-        end = time.monotonic() + 180
-        while not path.exists() or not path.read_text():
-            assert time.monotonic() < end, (tmp_path / "log").read_text()
-            time.sleep(0.1)
+        wait_until(lambda: path.exists() and path.read_text(), (tmp_path / "log").read_text)
 
     seen(first)
     lab.tell("scontrol", "requeue", str(job))

@@ -14,12 +14,13 @@ import signal
 import socket
 import stat
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+from tests.support.waiting import LONGEST_S, wait_until
 
 _DAEMONS = "/usr/sbin"
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
@@ -68,15 +69,15 @@ class Lab:
         """What a process needs to speak with this cluster."""
         return os.environ | {"SLURM_CONF": str(self.folder / "etc/slurm.conf"), "PATH": _path()}
 
-    def ask(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def ask(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Runs a client's command; its exit code is the caller's business."""
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=LONGEST_S, check=False
         )
 
-    def tell(self, *command: str, timeout: float = 60) -> str:
+    def tell(self, *command: str) -> str:
         """Runs a client's command that must succeed; returns what it printed."""
-        done = self.ask(*command, timeout=timeout)
+        done = self.ask(*command)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
@@ -94,18 +95,22 @@ class Lab:
             if line.startswith("JobId=")
         )
 
-    def until(self, number: int, done: Callable[[Job], bool], *, timeout: float = 180) -> tuple[Job, ...]:
+    def until(self, number: int, done: Callable[[Job], bool]) -> tuple[Job, ...]:
         """Waits until all elements of a job are as `done` wants them."""
-        end = time.monotonic() + timeout
-        while not (jobs := self.jobs(number)) or not all(map(done, jobs)):
-            assert time.monotonic() < end, f"job {number} after {timeout} s: {[j.text for j in jobs]}"
-            time.sleep(0.1)
+        jobs: tuple[Job, ...] = ()
+
+        def there() -> bool:
+            nonlocal jobs
+            jobs = self.jobs(number)
+            return bool(jobs) and all(map(done, jobs))
+
+        wait_until(there, lambda: f"job {number}: {[j.text for j in jobs]}")
         return jobs
 
-    def ended(self, number: int, *, timeout: float = 180) -> tuple[Job, ...]:
+    def ended(self, number: int) -> tuple[Job, ...]:
         """Waits until a job, or all elements of an array, has ended; requeued ones have not."""
         going = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED", "PREEMPTED")
-        return self.until(number, lambda job: job.state not in going, timeout=timeout)
+        return self.until(number, lambda job: job.state not in going)
 
     def crash(self, node: str) -> None:
         """The node's power goes: its slurmd and all that runs below it, at once; without a message to anybody."""
@@ -127,13 +132,14 @@ class Lab:
         daemon = self._daemons[node]
         return (daemon.pid, *_below(daemon.pid))
 
-    def idle(self, *, timeout: float = 180) -> None:
+    def idle(self) -> None:
         """Cancels all jobs and waits until all nodes are idle: what a test leaves for the next one."""
         self.tell("scancel", "--user=root")
-        end = time.monotonic() + timeout
-        while self.tell("sinfo", "-h", "-p", "main", "-N", "-o", "%T").split() != ["idle"] * len(self.nodes):
-            assert time.monotonic() < end, self.tell("sinfo", "-N", "-l") + self.tell("squeue")
-            time.sleep(0.1)
+        wait_until(self._all_idle, lambda: self.tell("sinfo", "-N", "-l") + self.tell("squeue"))
+
+    def _all_idle(self) -> bool:
+        states = self.ask("sinfo", "-h", "-p", "main", "-N", "-o", "%T").stdout.split()
+        return states == ["idle"] * len(self.nodes)
 
     def _up(self) -> None:
         self._start(
@@ -146,11 +152,8 @@ class Lab:
         self._start("slurmctld", "slurmctld", "-D")
         for node in self.nodes:
             self.boot(node)
-        end = time.monotonic() + 180
-        while self.ask("sinfo", "-h", "-p", "main", "-N", "-o", "%T").stdout.split() != ["idle"] * len(self.nodes):
-            logs = "\n".join(p.read_text()[-2000:] for p in sorted((self.folder / "log").glob("*.out")))
-            assert time.monotonic() < end, f"the SLURM lab did not come up:\n{logs}"
-            time.sleep(0.1)
+        logs = self.folder / "log"
+        wait_until(self._all_idle, lambda: "\n".join(p.read_text()[-2000:] for p in sorted(logs.glob("*.out"))))
 
     def _down(self) -> None:
         if (controller := self._daemons.pop("slurmctld", None)) is not None:
@@ -178,11 +181,12 @@ class Lab:
 
 
 @contextmanager
-def slurm_lab(folder: Path, *, nodes: int = 3, cpus: int = 64, gpus: int = 8) -> Iterator[Lab]:
+def slurm_lab(folder: Path, *, lost_s: int, nodes: int = 3, cpus: int = 64, gpus: int = 8) -> Iterator[Lab]:
     """Starts a cluster in a new folder, and ends all of it afterwards.
 
     Args:
         folder: configuration, state and logs; made. Its path must be short: munge's socket lies in it.
+        lost_s: seconds without an answer after which SLURM takes a node for crashed.
         nodes: how many.
         cpus: that each node says it has; nothing binds jobs to any.
         gpus: that each node says it has.
@@ -200,7 +204,7 @@ def slurm_lab(folder: Path, *, nodes: int = 3, cpus: int = 64, gpus: int = 8) ->
     key.write_bytes(secrets.token_bytes(128))
     shutil.copy(_RULES, folder / "etc/job_submit.lua")
     (folder / "etc/gres.conf").write_text(f"Name=gpu File={folder}/gpu/nvidia[0-{gpus - 1}]\n")
-    (folder / "etc/slurm.conf").write_text(_configuration(lab, cpus=cpus, gpus=gpus))
+    (folder / "etc/slurm.conf").write_text(_configuration(lab, lost_s=lost_s, cpus=cpus, gpus=gpus))
     try:
         lab._up()
         yield lab
@@ -208,7 +212,7 @@ def slurm_lab(folder: Path, *, nodes: int = 3, cpus: int = 64, gpus: int = 8) ->
         lab._down()
 
 
-def _configuration(lab: Lab, *, cpus: int, gpus: int) -> str:
+def _configuration(lab: Lab, *, lost_s: int, cpus: int, gpus: int) -> str:
     """The lab's slurm.conf."""
     host = socket.gethostname().partition(".")[0]
     shape = f"CPUs={cpus} CoresPerSocket={cpus} RealMemory={cpus * 1000} Gres=gpu:{gpus}"
@@ -216,7 +220,8 @@ def _configuration(lab: Lab, *, cpus: int, gpus: int) -> str:
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.1.{i} Port={port} {shape} Feature={_FEATURES}"
         for i, (node, port) in enumerate(zip(lab.nodes, lab.ports[1:], strict=True), start=1)
     )
-    return _CONFIGURATION.read_text().format(host=host, port=lab.ports[0], folder=lab.folder, nodes=nodes)
+    given = {"host": host, "port": lab.ports[0], "folder": lab.folder, "nodes": nodes, "lost_s": lost_s}
+    return _CONFIGURATION.read_text().format(**given)
 
 
 def _value(line: str, key: str) -> str:

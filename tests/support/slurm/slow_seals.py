@@ -14,6 +14,7 @@ from typing import Any
 from distributed import Worker
 
 from pipeline.runs.mapping import run as run_module
+from tests.support.waiting import LONGEST_S
 
 QUICK = 1
 
@@ -35,6 +36,6 @@ def _seconds() -> float:
     if before_end is None:
         return float(os.environ["SEAL_S"])
     command = ["squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%e"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONGEST_S).stdout
     left = dt.datetime.fromisoformat(printed.strip()) - dt.datetime.now()  # noqa: DTZ005  (SLURM's is this machine's time)
     return max(0.0, left.total_seconds() - float(before_end))
