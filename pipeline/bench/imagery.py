@@ -28,9 +28,10 @@ from pipeline.demo.walkthrough import prepare
 from pipeline.durable import write_json
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import Tile, Window, union
-from pipeline.model import Model, load
+from pipeline.model import Model, load_model
 from pipeline.progress import OnMessage
-from pipeline.sources.catalog.index import index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery import names as delivery
 from pipeline.sources.reading.mosaic import Mosaic
 
@@ -69,12 +70,12 @@ class Imagery:
     def model(self) -> Model:
         """The campaign's network."""
         campaign = self.campaign
-        return load(campaign.weights, campaign.recipe())
+        return load_model(campaign.weights, campaign.recipe())
 
     @property
     def mosaic(self) -> Mosaic:
         """The whole imagery as a lazy mosaic."""
-        inputs = open_domain(self.campaign.catalog, _DOMAIN, tile_size=self.scale.tile)
+        inputs = read_domain(self.campaign.catalog, _DOMAIN, tile_size=self.scale.tile)
         return Mosaic.of(inputs, bands=self.model.recipe.bands)
 
     @property
@@ -160,7 +161,7 @@ def _demo_patches(campaign: Campaign) -> tuple[PatchStack, dict[str, str]]:
     base, size = campaign.base, campaign.grid.tile
     patches = []
     for section in campaign.domains:
-        inputs = open_domain(campaign.catalog, section.name, tile_size=size)
+        inputs = read_domain(campaign.catalog, section.name, tile_size=size)
         mosaic = Mosaic.of(inputs, bands=campaign.recipe().bands)
         patches += [mosaic.read(tile.tile.window).bands for tile in inputs.tiles]
     return np.stack(patches), {"weights": campaign.weights, "recipe": str(base / campaign.model.recipe)}
@@ -219,7 +220,7 @@ def _write_tile(folder: Path, tile: Tile, image: NDArray[np.uint8]) -> None:
 
 
 def _write_campaign(folder: Path, scale: BenchScale, model: dict[str, str]) -> None:
-    inputs = open_domain(folder / "catalog", _DOMAIN, tile_size=scale.tile)
+    inputs = read_domain(folder / "catalog", _DOMAIN, tile_size=scale.tile)
     layout = scale.layout
     content: dict[str, Any] = {
         "name": "bench",

@@ -122,7 +122,7 @@ def index(
     what the model's recipe expects.
     """
     from pipeline.runs.ingest.index import index_domain
-    from pipeline.sources.catalog.index import Query
+    from pipeline.sources.catalog.external_stac import Query
 
     query = Query(tuple(collections or ()), bbox, when)
     with progress_bar("index") as progress:

@@ -167,7 +167,7 @@ class Campaign(Section):
 
     @property
     def weights(self) -> str:
-        """The weights as `model.load` takes them: an absolute path, or `hf://…`."""
+        """The weights as `load_model` takes them: an absolute path, or `hf://…`."""
         given = self.model.weights
         return given if given.startswith("hf://") else str(Path(self.base, Path(given).expanduser()).absolute())
 

@@ -54,7 +54,7 @@ DEFAULT_FIT = FitSettings()
 
 @dataclass(frozen=True)
 class FittedNetwork:
-    """The files of a fitted network, for `pipeline.model.load(weights, str(recipe))`."""
+    """The files of a fitted network, for `pipeline.load_model(weights, str(recipe))`."""
 
     weights: Path
     """`<name>_weights.pth`: float32, with the keys of FLAIR-INC files."""

@@ -35,7 +35,8 @@ from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.quality_metrics import ratio_json
 from pipeline.runs.quality.verify import verify
 from pipeline.runs.quality.write_reports import write_reports
-from pipeline.sources.catalog.index import index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.reading.mosaic import Mosaic
 
 _GRID = {"tile": 1000, "block": 500, "core": 250, "halo": 96, "window": 480}
@@ -173,7 +174,7 @@ def _training_tiles(country: Country, catalog: Path) -> list[TrainingTile]:
 
 
 def _mosaic(catalog: Path, domain: DeliveredDomain, tile_size: int) -> Mosaic:
-    inputs = open_domain(catalog, domain.name, tile_size=tile_size)
+    inputs = read_domain(catalog, domain.name, tile_size=tile_size)
     return Mosaic.of(inputs, bands=("red", "green", "blue", "nir", "elevation"))
 
 

@@ -7,7 +7,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.grid import Window
-from pipeline.sources.reading.mosaic import Mosaic, Pixels
+from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.sources.reading.raster import Pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from pipeline.inference.array_source import ArraySource, mosaic_behind
 from pipeline.inference.predictor import TORCH, Engine, Predictor, predictor_for, resolve_engine
 from pipeline.legend import LAYERS
 from pipeline.model import Model
-from pipeline.sources.reading.mosaic import GeoSource, Pixels, Source
+from pipeline.sources.reading.raster import GeoSource, Pixels, Source
 
 BATCH_PIXELS = 2_848 * 2_848
 """Most pixels of small windows in one batch: it takes the memory of one large window."""
@@ -61,7 +61,7 @@ def predict(
     Args:
         image: a `Mosaic` or `Raster`, or a uint8 DataArray (band, y, x) in memory or on Dask, with the bands of the
             recipe. The unchanged view of a mosaic is read through its mosaic.
-        model: from `pipeline.model.load`.
+        model: from `pipeline.load_model`.
         layout: core, halo and window; by default `Layout()` with the recipe's stride.
         block: side of a block in pixels, a multiple of the core; by default twice the core.
         engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.

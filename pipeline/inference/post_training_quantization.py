@@ -19,7 +19,7 @@ from pipeline.errors import EngineError, StorageError
 from pipeline.inference.openvino_engine import converted_graph, save_graph, without_telemetry
 from pipeline.inference.quantized_model import QuantizedModel, describe, read_quantized
 from pipeline.model import Model
-from pipeline.sources.reading.mosaic import Pixels
+from pipeline.sources.reading.raster import Pixels
 
 _SEARCH_STEPS = 20
 """Operations that the accuracy control may return to float; each costs a pass over all its windows."""
@@ -67,7 +67,7 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
     """Quantizes the graph of a model.
 
     Args:
-        model: as `pipeline.model.load` gives it.
+        model: as `pipeline.load_model` gives it.
         windows: to quantize with, all of one shape, sides multiples of the network's stride.
         scheme: one of `SCHEMES`, or `CONTROLLED`.
         max_drop: the disagreement with fp32 that the accuracy control accepts, 0..1.

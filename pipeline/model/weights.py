@@ -59,7 +59,7 @@ class Model:
         return ("landcover-model", self.weights_hash, self.recipe.model_dump_json())
 
 
-def load(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Model:
+def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Model:
     """Loads the model of a checkpoint: FLAIR-INC `.pth`, Lightning `.ckpt` or `.safetensors`.
 
     A process keeps the last models that it loaded, so a second call with the same file and recipe returns the same
@@ -76,7 +76,7 @@ def load(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Model:
         ConfigError: there is no such recipe.
 
     Example:
-        >>> model = load("FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth")  # doctest: +SKIP
+        >>> model = load_model("FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth")  # doctest: +SKIP
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     text = str(weights)
@@ -110,7 +110,7 @@ def read_weights(weights: str | Path) -> dict[str, torch.Tensor]:
     """Reads the tensors of a checkpoint by name, whatever their network.
 
     Args:
-        weights: as for `load`.
+        weights: as for `load_model`.
 
     Raises:
         WeightsError: the file is missing, cannot be downloaded, is damaged or unsafe.
@@ -128,7 +128,7 @@ def _load_file(path: Path, recipe: Recipe, source: str) -> Model:
 
 def _load_again(source: str, recipe: Recipe, weights_hash: str) -> Model:
     """Loads a pickled model in another process; raises WeightsError if its file has changed."""
-    model = load(source, recipe)
+    model = load_model(source, recipe)
     if model.weights_hash != weights_hash:
         raise WeightsError(
             f"{source}: checksum mismatch: expected weights of SHA-256 {weights_hash[:12]}…, found "

@@ -8,7 +8,7 @@ from pipeline.errors import CatalogError, ConfigError
 from pipeline.grid import CRS, Tile
 from pipeline.products.tile.stac_item import Provenance
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-from pipeline.sources.catalog.index import read_description
+from pipeline.sources.catalog.reader import read_description
 from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.domain_inputs import DomainInputs
 

@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.progress import SILENT, Progress
-from pipeline.sources.catalog.index import open_domain
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.labels.patches import Patch, write_patch
 from pipeline.sources.labels.reference import Reference
 from pipeline.sources.reading.mosaic import Mosaic
@@ -49,7 +49,7 @@ def cut_patches(
         StorageError: `out` cannot be written.
     """
     rules = load_recipe(recipe)
-    inputs = open_domain(catalog, domain, tile_size=tile_m * PIXELS_PER_M)
+    inputs = read_domain(catalog, domain, tile_size=tile_m * PIXELS_PER_M)
     mosaic = Mosaic.of(inputs, bands=rules.bands, height_step_m=rules.height_step_m)
     patches: list[Patch] = []
     metadata = {}

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from distributed import Client, Worker, WorkerPlugin
 
-from pipeline.cluster import map_jobs, open_cluster, register_plugin, submit_bounded, worker_count
+from pipeline.cluster.bounded_submission import map_jobs, submit_bounded
+from pipeline.cluster.client import open_cluster, register_plugin
+from pipeline.cluster.liveness import worker_count
 from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
 from pipeline.errors import ClusterError
 from tests.support.dask_processes import scheduler, worker

@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 SEEN = """
 import json, os, sys
 from pathlib import Path
-from pipeline.cluster import open_cluster
+from pipeline.cluster.client import open_cluster
 from pipeline.config import load_campaign
 
 if __name__ == "__main__":

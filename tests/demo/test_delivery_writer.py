@@ -16,7 +16,8 @@ from pipeline.demo.landscape import Landscape
 from pipeline.demo.orthoimage import photograph
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.grid import Tile, Window
-from pipeline.sources.catalog.index import index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery.names import find_files
 from pipeline.sources.reading.mosaic import Mosaic
 
@@ -39,7 +40,7 @@ def test_every_file_is_recognised_and_every_tile_has_four_kinds(country: Country
 def test_the_reader_returns_the_rendered_images(country: Country, tmp_path: Path) -> None:
     for domain, vintage in zip(country.domains, VINTAGES, strict=True):
         index([domain.delivery], domain=domain.name, catalog=tmp_path, tile_size=SIZE)
-        inputs = open_domain(tmp_path, domain.name, tile_size=SIZE)
+        inputs = read_domain(tmp_path, domain.name, tile_size=SIZE)
         mosaic = Mosaic.of(inputs, bands=("red", "green", "blue", "nir", "elevation"))
         window = Tile.named(domain.tiles[0], SIZE).window
         scene, image = photograph(Landscape(2022, vintage.year), window, radiometry=vintage.radiometry)

@@ -9,7 +9,7 @@ import torch
 from pipeline.config import load_recipe
 from pipeline.demo.network import FitSettings, TrainingTile, fit
 from pipeline.errors import ConfigError
-from pipeline.model import load
+from pipeline.model import load_model
 from tests.support.progress import Recorder
 
 QUICK = FitSettings(steps=40, batch=2, crop=64, learning_rate=1e-2)
@@ -33,7 +33,7 @@ def test_a_short_fit_learns_an_easy_scene_and_the_model_loads(tmp_path: Path) ->
     assert torch.get_num_threads() == threads
     assert (progress.totals, progress.done) == ([40], 40)
 
-    model = load(fitted.weights, str(fitted.recipe))
+    model = load_model(fitted.weights, str(fitted.recipe))
     held_out = _tile(2)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (model.recipe.mean, model.recipe.std))
     with torch.inference_mode():

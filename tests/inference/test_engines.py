@@ -16,7 +16,7 @@ from pipeline.inference import openvino_engine as ov
 from pipeline.inference import predictor as predictors
 from pipeline.inference.openvino_engine import OpenVinoPredictor, converted_graph
 from pipeline.inference.torch_engine import TorchPredictor
-from pipeline.model import Model, build_network, load
+from pipeline.model import Model, build_network, load_model
 from tests.support.networks import Strided, exact_recipe
 
 pytest.importorskip("openvino", reason="the extra `cpu` is not installed")
@@ -66,7 +66,7 @@ def test_openvino_agrees_with_torch_on_synthetic_windows(model: Model) -> None:
 
 
 def test_openvino_agrees_with_torch_on_the_real_patches(shared_data: Path) -> None:
-    model = load(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
+    model = load_model(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
     images = []
     for path in sorted((shared_data / "flair_patches").glob("IMG_*.tif"))[:3]:
         with rasterio.open(path) as image:

@@ -27,7 +27,7 @@ from pipeline.inference.halo import map_block, read_reflected
 from pipeline.inference.predictor import predictor_for
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model
-from pipeline.sources.reading.mosaic import Pixels
+from pipeline.sources.reading.raster import Pixels
 from tests.support.networks import STRIDE, Strided, exact_model, exact_recipe
 
 BANDS = ("red", "green", "blue", "nir", "elevation")

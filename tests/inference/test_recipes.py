@@ -13,9 +13,11 @@ from pipeline.config import Architecture, Recipe, config_folder, load_recipe
 from pipeline.errors import WeightsError
 from pipeline.grid import Layout
 from pipeline.inference import predict
-from pipeline.model import load
+from pipeline.model import load_model
 from pipeline.model.network import build_network
-from pipeline.sources import Mosaic, index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.deliveries import Delivery, make_delivery
 
 SIZE = 100
@@ -71,13 +73,13 @@ def test_a_domain_of_several_tiles_is_mapped_with_each_recipe(
 ) -> None:
     recipe = load_recipe(name)
     index([delivery.folder], domain=delivery.domain, catalog=tmp_path / "cat", tile_size=SIZE, recipe=recipe)
-    inputs = open_domain(tmp_path / "cat", delivery.domain, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", delivery.domain, tile_size=SIZE)
     kinds = {a.kind for a in inputs.assets}
     assert ("irc" in kinds) == ("nir" in recipe.bands)
     assert ("dsm" in kinds) == ("elevation" in recipe.bands)
     mosaic = Mosaic.of(inputs, bands=recipe.bands)
     assert mosaic.read(mosaic.window).bands.shape[0] == len(recipe.bands)
-    model = load(weights(name), recipe)
+    model = load_model(weights(name), recipe)
     layout = Layout(core=SIZE, halo=16, window=160, stride=32)
     mapped = predict(mosaic, model, layout=layout, block=SIZE, engine="torch").compute(scheduler="synchronous")
     assert mapped.landcover.shape == mosaic.window.shape == (2 * SIZE, 2 * SIZE)
@@ -105,7 +107,7 @@ def test_weights_of_another_recipe_are_refused_with_its_name(
     weights: Callable[[str], Path], given: str, recipe: str, said: str
 ) -> None:
     with pytest.raises(WeightsError, match=rf"{said}.*of the shipped recipes, .*{given}.* has exactly these tensors"):
-        load(weights(given), recipe)
+        load_model(weights(given), recipe)
 
 
 def test_twelve_and_fifteen_classes_differ_only_in_the_file_name(
@@ -114,8 +116,8 @@ def test_twelve_and_fifteen_classes_differ_only_in_the_file_name(
     path = tmp_path / "FLAIR-INC_rgbie_15cl_resnet34-unet_weights.pth"
     path.symlink_to(weights("flair-inc_rgbie_15cl_resnet34-unet"))
     with pytest.raises(WeightsError, match="by its name it belongs to recipe flair-inc_rgbie_15cl_resnet34-unet"):
-        load(path, "flair-inc_rgbie_12cl_resnet34-unet")
-    assert load(path, "flair-inc_rgbie_15cl_resnet34-unet").recipe.live[-1] == 18
+        load_model(path, "flair-inc_rgbie_12cl_resnet34-unet")
+    assert load_model(path, "flair-inc_rgbie_15cl_resnet34-unet").recipe.live[-1] == 18
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))

@@ -19,7 +19,7 @@ from pipeline.grid import Layout
 from pipeline.inference import Engine, on_gpu, resolve_engine, torch_engine
 from pipeline.inference.memory_projection import project_memory
 from pipeline.inference.torch_engine import LANES, TorchPredictor
-from pipeline.model import Model, build_network, load
+from pipeline.model import Model, build_network, load_model
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from tests.support.campaigns import make_campaign
@@ -151,7 +151,7 @@ def real(shared_data: Path) -> tuple[Model, Batch]:
         with rasterio.open(path) as image:
             images.append(image.read()[:, :128, :128])
     pixels = np.stack(images)
-    model = load(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
+    model = load_model(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
     return model, (pixels, np.ones((len(pixels), *pixels.shape[2:]), bool))
 
 

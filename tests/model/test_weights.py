@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from pipeline.config import DEFAULT_RECIPE, Recipe, load_recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.fingerprint import file_sha256
-from pipeline.model import Model, build_network, load
+from pipeline.model import Model, build_network, load_model
 
 LIGHT = Recipe(
     name="light",
@@ -101,7 +101,7 @@ def test_every_layout_gives_the_same_network(tmp_path: Path, state: State) -> No
     plain.load_state_dict(state)
     expected = output(Model.in_memory(plain, LIGHT))
     for layout in LAYOUTS:
-        model = load(layout(tmp_path / layout.__name__, state), LIGHT)
+        model = load_model(layout(tmp_path / layout.__name__, state), LIGHT)
         np.testing.assert_array_equal(output(model), expected)
         assert not model.network.training
         assert not any(parameter.requires_grad for parameter in model.network.parameters())
@@ -111,12 +111,12 @@ def test_every_layout_gives_the_same_network(tmp_path: Path, state: State) -> No
 def test_other_prefixes_are_removed(tmp_path: Path, state: State, prefix: str) -> None:
     path = tmp_path / "w.ckpt"
     torch.save({"state_dict": {prefix + name: tensor for name, tensor in state.items()}, "epoch": 3}, path)
-    loaded = load(path, LIGHT).network.state_dict()
+    loaded = load_model(path, LIGHT).network.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
 
 def test_real_weights_load_as_float32_under_the_default_recipe(real: Path) -> None:
-    model = load(real)
+    model = load_model(real)
     assert model.recipe == load_recipe(DEFAULT_RECIPE)
     assert model.weights_hash == file_sha256(real)
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
@@ -129,23 +129,23 @@ def test_real_weights_load_as_float32_under_the_default_recipe(real: Path) -> No
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_any_floating_precision_becomes_float32(tmp_path: Path, state: State, dtype: torch.dtype) -> None:
     narrow = OrderedDict((n, t.to(dtype) if t.is_floating_point() else t) for n, t in state.items())
-    model = load(saved(tmp_path / "w.pth", narrow), LIGHT)
+    model = load_model(saved(tmp_path / "w.pth", narrow), LIGHT)
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(tensor, narrow[name].to(state[name].dtype)), name
 
 
 def test_a_process_keeps_one_copy_until_the_file_is_replaced(tmp_path: Path, state: State) -> None:
     path = saved(tmp_path / "w.pth", state)
-    first = load(path, LIGHT)
-    assert load(str(path), LIGHT) is first
+    first = load_model(path, LIGHT)
+    assert load_model(str(path), LIGHT) is first
     saved(tmp_path / "new.pth", OrderedDict((n, t * 2) for n, t in state.items())).replace(path)
-    second = load(path, LIGHT)
+    second = load_model(path, LIGHT)
     assert second is not first
     assert second.weights_hash != first.weights_hash
 
 
 def test_a_model_from_a_file_is_pickled_as_a_path(tmp_path: Path, state: State) -> None:
-    model = load(saved(tmp_path / "w.pth", state), LIGHT)
+    model = load_model(saved(tmp_path / "w.pth", state), LIGHT)
     sent = pickle.dumps(model)
     assert len(sent) < 4_000
     assert pickle.loads(sent) is model
@@ -153,7 +153,7 @@ def test_a_model_from_a_file_is_pickled_as_a_path(tmp_path: Path, state: State) 
 
 def test_a_pickled_model_whose_file_changed_is_refused(tmp_path: Path, state: State) -> None:
     path = saved(tmp_path / "w.pth", state)
-    sent = pickle.dumps(load(path, LIGHT))
+    sent = pickle.dumps(load_model(path, LIGHT))
     saved(path, OrderedDict((n, t * 2) for n, t in state.items()))
     with pytest.raises(WeightsError, match=r"expected weights of SHA-256 .* changed after"):
         pickle.loads(sent)
@@ -174,7 +174,7 @@ def test_a_model_in_memory_is_pickled_with_its_weights(state: State) -> None:
 def refused(path: Path | str, *parts: str, recipe: Recipe | str = LIGHT) -> str:
     """Loading raises WeightsError, whose message contains the file's name and every part."""
     with pytest.raises(WeightsError) as caught:
-        load(path, recipe)
+        load_model(path, recipe)
     message = str(caught.value)
     for part in (Path(path).name, *parts):
         assert part in message
@@ -321,7 +321,7 @@ def cached(hub: Path, repo: str, file: str, content: Path) -> Path:
 
 def test_the_cache_of_the_hub_is_enough(hub: Path, tmp_path: Path, state: State) -> None:
     path = saved(tmp_path / "w.pth", state)
-    expected = output(load(path, LIGHT))
+    expected = output(load_model(path, LIGHT))
     cached(hub, "org/light", "light_weights.pth", path)
     cached(hub, "org/light", "deep/other.pth", path)
     cached(hub, "org/safe", "model.safetensors", as_safetensors(tmp_path / "s", state))
@@ -331,7 +331,7 @@ def test_the_cache_of_the_hub_is_enough(hub: Path, tmp_path: Path, state: State)
         "hf://org/safe",
         "hf://org/safe/model.safetensors",
     ):
-        model = load(source, LIGHT)
+        model = load_model(source, LIGHT)
         assert model.source == source
         np.testing.assert_array_equal(output(model), expected)
         assert pickle.loads(pickle.dumps(model)).weights_hash == model.weights_hash
@@ -345,7 +345,7 @@ def test_without_network_and_cache_the_error_gives_a_command(hub: Path) -> None:
 @pytest.mark.parametrize("source", ["hf://org", "hf://", "hf://org/", "hf:///name"])
 def test_an_incomplete_hub_address_is_refused(source: str) -> None:
     with pytest.raises(WeightsError, match=r"expected hf://org/name"):
-        load(source, LIGHT)
+        load_model(source, LIGHT)
 
 
 def test_loading_a_file_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State) -> None:
@@ -355,7 +355,7 @@ def test_loading_a_file_opens_no_socket(tmp_path: Path, monkeypatch: pytest.Monk
     path = saved(tmp_path / "w.pth", state)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert load(path, LIGHT).weights_hash
+    assert load_model(path, LIGHT).weights_hash
     assert build_network(load_recipe(DEFAULT_RECIPE))
 
 
@@ -363,7 +363,9 @@ def test_loading_a_file_opens_no_socket(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_worker_process_finds_the_cache_by_the_environment(tmp_path: Path, state: State) -> None:
     cached(tmp_path / "hub", "org/light", "light_weights.pth", saved(tmp_path / "w.pth", state))
     (tmp_path / "light.yaml").write_text(LIGHT.model_dump_json())
-    code = "import sys; from pipeline.model import load; print(load('hf://org/light', sys.argv[1]).weights_hash)"
+    code = (
+        "import sys; from pipeline.model import load_model as f; print(f('hf://org/light', sys.argv[1]).weights_hash)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "light.yaml")],
         env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},

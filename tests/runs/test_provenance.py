@@ -17,7 +17,7 @@ from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import read_products
 from pipeline.runs.tracking.status import status
-from pipeline.sources import index
+from pipeline.sources.catalog.index import index
 from pipeline.stac_fields import providers
 from tests.runs.ingest.test_stage import run as stage
 from tests.support.archives import make_archives

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.grid import Tile, Window, union
-from pipeline.sources import DomainInputs, InputTile, open_domain
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.domain_inputs import DomainInputs, InputTile
 from tests.sources.catalog.test_index import DOMAIN, SIZE, indexed
 from tests.support.deliveries import make_delivery
 
@@ -36,7 +37,7 @@ def test_meeting_returns_the_tiles_that_share_a_pixel_with_the_window(
 
 def test_a_changed_file_behind_several_tiles_is_reported_once(tmp_path: Path) -> None:
     indexed(make_delivery(tmp_path / "in"), tmp_path / "cat")
-    inputs = open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     missing, other, touched = inputs.assets[:3]
     missing.path.unlink()
     other.path.write_bytes(bytes(other.size))

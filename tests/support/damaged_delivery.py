@@ -15,7 +15,7 @@ from affine import Affine
 from pipeline.domain import Domain
 from pipeline.errors import DeliveryError, LandcoverError
 from pipeline.grid import Tile
-from pipeline.sources import index
+from pipeline.sources.catalog.index import index
 from pipeline.sources.delivery.names import height_name
 from tests.support.deliveries import noise, write_raster
 

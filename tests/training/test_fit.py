@@ -13,7 +13,7 @@ import yaml
 from pipeline.config import load_recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.evaluation import confusion_matrix
-from pipeline.model import load
+from pipeline.model import load_model
 from pipeline.products.assessment.class_maps import find_maps
 from pipeline.runs.accuracy.evaluate import evaluate_set
 from pipeline.runs.accuracy.temperature import calibrate
@@ -73,7 +73,7 @@ def test_exported_files_load_like_flair_inc_files(done: TrainingResult, folder: 
     assert all(k.startswith("model.seg_model.") for k in raw if k != "criterion.weight")
     assert raw["criterion.weight"].tolist() == [1.0] * 12 + [0.0] * 7
     networks = [
-        load(path, recipe).network.state_dict()
+        load_model(path, recipe).network.state_dict()
         for path in (files.weights, files.safetensors, folder / "whole" / "checkpoints" / "best.ckpt")
     ]
     for other in networks[1:]:
@@ -128,7 +128,7 @@ def test_a_fifth_of_the_logits_gets_a_fifth_of_the_temperature(
 def test_fine_tuning_keeps_the_head_or_replaces_it(done: TrainingResult, folder: Path, config: TrainingConfig) -> None:
     recipe = load_recipe(str(done.files.recipe))
     start = {"weights": str(done.files.weights), "head": "keep"}
-    trained = load(done.files.weights, recipe).network.state_dict()
+    trained = load_model(done.files.weights, recipe).network.state_dict()
     kept = _initial_network(recipe, a_run(folder, start=start)).state_dict()
     assert all(torch.equal(kept[k], trained[k]) for k in trained)
     fewer = recipe.model_copy(update={"logits": 12})
@@ -193,5 +193,5 @@ def test_the_network_of_the_model_card_learns_on_real_patches(shared_data: Path,
     first, second = curve(tmp_path / "out", "train_loss")
     assert second < first
     assert card.trained.training_patches == 4
-    model = load(card.files.weights, "flair-inc_rgbie_12cl_resnet34-unet")
+    model = load_model(card.files.weights, "flair-inc_rgbie_12cl_resnet34-unet")
     assert sum(p.numel() for p in model.network.parameters()) > 24e6

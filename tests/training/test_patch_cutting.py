@@ -10,7 +10,7 @@ from affine import Affine
 
 from pipeline.errors import ConfigError
 from pipeline.grid import Window
-from pipeline.sources.catalog.index import open_domain
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.labels.patches import find_patches, read_image, read_mask
 from pipeline.sources.labels.reference import Reference
 from pipeline.sources.reading.mosaic import Mosaic
@@ -24,7 +24,7 @@ def test_cut_patches_are_found_and_equal_mosaic_and_reference(tmp_path: Path) ->
     made = make_campaign(tmp_path / "campaign", at=((0, 0), (0, 1)))
     made.index()
     domain = made.delivery.domain
-    inputs = open_domain(made.folder / "catalog", domain, tile_size=TILE)
+    inputs = read_domain(made.folder / "catalog", domain, tile_size=TILE)
     window = inputs.window
     truth = np.random.default_rng(0).integers(1, 16, window.shape, dtype=np.uint8)
     truth[:, 300:] = 0  # no labels in the east and in most of the second tile

@@ -13,7 +13,7 @@ from pipeline.errors import EvaluationError
 from pipeline.grid import Window
 from pipeline.inference import Engine, predictor_for, resolve_engine
 from pipeline.legend import Nomenclature
-from pipeline.model import Model, load
+from pipeline.model import Model, load_model
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.accuracy.scoring import (
@@ -66,7 +66,7 @@ def evaluate_set(
     """
     patches = find_patches(places, metadata=metadata)
     rules = load_recipe(recipe)
-    model = load(weights, rules)
+    model = load_model(weights, rules)
     resolved = resolve_engine(engine, precision=precision)
     zones = _by_zones(patches, options.units)
     progress.start(len(patches))

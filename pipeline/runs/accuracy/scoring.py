@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import legend
-from pipeline.cluster import parallel_map
+from pipeline.cluster.parallel_map import parallel_map
 from pipeline.durable import replacing, write_bytes, write_json, write_text
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import confusion_matrix, figures, scores

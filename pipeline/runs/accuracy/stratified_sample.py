@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pipeline import legend
-from pipeline.cluster import parallel_map
+from pipeline.cluster.parallel_map import parallel_map
 from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json, write_text
 from pipeline.errors import ProductError
@@ -28,7 +28,7 @@ from pipeline.products.assessment.reference_sample import (
     write_sample,
 )
 from pipeline.progress import SILENT, Progress
-from pipeline.sources.catalog.index import open_domain
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.reading.mosaic import Mosaic
 
 _CROP = 256
@@ -105,7 +105,7 @@ def _crop(points: Sequence[SamplePoint], folder: Path, catalog: Path) -> list[st
         if not domain:
             raise ProductError(f"{point.map.path}: its name says no domain, whose imagery is to be cropped")
         if domain not in mosaics:
-            inputs = open_domain(catalog, Domain(domain), tile_size=point.map.window.height)
+            inputs = read_domain(catalog, Domain(domain), tile_size=point.map.window.height)
             mosaics[domain] = Mosaic.of(inputs, bands=("red", "green", "blue"))
         mosaic = mosaics[domain]
         x, y = point.xy

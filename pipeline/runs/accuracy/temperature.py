@@ -14,7 +14,7 @@ from pipeline.errors import EvaluationError
 from pipeline.evaluation import figures
 from pipeline.evaluation.calibration import Reliability, fit_temperature
 from pipeline.inference.torch_engine import TorchPredictor
-from pipeline.model import Model, load
+from pipeline.model import Model, load_model
 from pipeline.model.saving import save_recipe
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
@@ -63,7 +63,7 @@ def calibrate(
         StorageError: `out` cannot be written.
     """
     rules = load_recipe(recipe)
-    model = load(weights, rules)
+    model = load_model(weights, rules)
     predictor = TorchPredictor(model)
     fitting, held_out = _halves(find_patches(places, metadata=metadata), seed)
     progress.start(len(fitting) + len(held_out))

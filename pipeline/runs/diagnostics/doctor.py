@@ -19,7 +19,7 @@ from pipeline.config import Campaign
 from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
-from pipeline.model import load
+from pipeline.model import load_model
 from pipeline.runs.diagnostics.filesystem import probe_folder, quota
 from pipeline.runs.provenance import software
 from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version
@@ -167,7 +167,7 @@ def _slurm() -> Check:
 def _network(campaign: Campaign) -> Iterator[Check]:
     """The weights, and the engine that would run them."""
     try:
-        model = load(campaign.weights, campaign.recipe())
+        model = load_model(campaign.weights, campaign.recipe())
     except LandcoverError as error:
         yield Check("weights", "fail", str(error), "without internet, run `landcover doctor` on a login node first")
         return

@@ -9,7 +9,8 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.progress import SILENT, Progress
-from pipeline.sources.catalog.index import IndexReport, Query, index
+from pipeline.sources.catalog.external_stac import Query
+from pipeline.sources.catalog.index import IndexReport, index
 
 
 def index_domain(

@@ -14,10 +14,10 @@ from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Layout
 from pipeline.inference import predict, resolve_engine
 from pipeline.legend import LAYERS
-from pipeline.model import load
+from pipeline.model import load_model
 from pipeline.products.tile.cog import write_cog
 from pipeline.progress import SILENT, Progress
-from pipeline.sources.reading.mosaic import Raster
+from pipeline.sources.reading.raster import Raster
 
 _BLOCK = 5_000
 
@@ -80,7 +80,7 @@ def predict_raster(
     else:
         layout = Layout.for_window(window or default.window, default.halo if halo is None else halo, rules.stride)
     source = Raster.open(raster, bands=rules.bands)
-    model = load(weights, rules)
+    model = load_model(weights, rules)
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from pipeline.runs.planning.resolved_campaign import ResolvedCampaign, resolve
 from pipeline.runs.planning.sealed_comparison import compare_with_sealed
 from pipeline.runs.provenance import campaign_crs
 from pipeline.runs.tracking.run_record import read_run_record
-from pipeline.sources.catalog.index import open_domain
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import Asset, DomainInputs
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.inspection.model_card_limits import check_windows
@@ -135,7 +135,7 @@ def make_plan(
 
 def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set[str], *, force: bool) -> DomainPlan:
     campaign = resolved.campaign
-    inputs = open_domain(campaign.catalog, section.name, tile_size=campaign.grid.tile)
+    inputs = read_domain(campaign.catalog, section.name, tile_size=campaign.grid.tile)
     _check_fits(campaign, section, inputs)
     folder = campaign.product_folder(section.name)
     fingerprints = {

@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline import fingerprint
-from pipeline.cluster import engine_threads
+from pipeline.cluster.worker_resources import engine_threads
 from pipeline.config import Campaign, Recipe
 from pipeline.grid import CRS, Layout, Tile, Window
 from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, project_memory
-from pipeline.model import Model, load
+from pipeline.model import Model, load_model
 from pipeline.sources.domain_inputs import DomainInputs
 
 
@@ -95,7 +95,7 @@ def resolve(campaign: Campaign) -> ResolvedCampaign:
     """
     recipe = campaign.recipe()
     layout = campaign.grid.layout(recipe.stride)
-    model = load(campaign.weights, recipe)
+    model = load_model(campaign.weights, recipe)
     engine = resolve_engine(
         campaign.engine,
         precision=campaign.precision,

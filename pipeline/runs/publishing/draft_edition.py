@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from distributed import Client
 
-from pipeline.cluster import map_jobs
+from pipeline.cluster.bounded_submission import map_jobs
 from pipeline.config import Campaign
 from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan

@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client
 
-from pipeline.cluster import open_cluster
+from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
@@ -27,7 +27,7 @@ from pipeline.runs.publishing.draft_edition import DraftEdition
 from pipeline.runs.publishing.editions import lock_national
 from pipeline.runs.publishing.sidecars import remove_leftovers, write_catalogs, write_gis_files, write_levels
 from pipeline.runs.tracking.status import DomainStatus, status
-from pipeline.sources.catalog.index import read_description
+from pipeline.sources.catalog.reader import read_description
 
 EXTRAS: tuple[Callable[[DraftEdition], None], ...] = (write_levels, write_catalogs, write_gis_files)
 """Writers of the files beside the store, called in this order before an edition becomes current. When the bytes of one

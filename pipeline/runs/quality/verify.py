@@ -27,7 +27,7 @@ from pipeline.runs.quality.quality_metrics import (
     ratio_json,
 )
 from pipeline.runs.tracking.status import DomainStatus, status
-from pipeline.sources.catalog.index import open_domain
+from pipeline.sources.catalog.reader import read_domain
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT)
         seams = domain_seams(whole, cuts=cuts_of(campaign), threads=threads, progress=progress)
         progress.advance(len(own) - len(whole))
         metrics = QualityMetrics.of(
-            state, open_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile), own, seams
+            state, read_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile), own, seams
         )
         domains.append(_verified(state, own, problems, metrics, campaign.limits))
     edition = current_edition(campaign.output.national)

@@ -34,7 +34,7 @@ from pipeline.runs.quality.quality_metrics import (
 from pipeline.runs.quality.quality_page import ProductPictures, QualityReport, quality_page
 from pipeline.runs.tracking.run_record import RunRecord, read_run_record
 from pipeline.runs.tracking.status import DomainStatus, status
-from pipeline.sources.catalog.index import open_domain
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import DomainInputs
 from pipeline.sources.inspection.lowest_level import BandSums
 from pipeline.sources.inspection.radiometry import cached_levels, levels
@@ -148,7 +148,7 @@ def _read_domains(
     parts = {}
     for state in status(campaign):
         name = state.domain
-        inputs = open_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
+        inputs = read_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
         counted = sealed[name] if name in wanted else ()
         seams = domain_seams(counted, cuts=cuts_of(campaign), threads=threads, progress=progress)
         parts[name] = _DomainFiles(

@@ -16,10 +16,10 @@ from pipeline.grid import Window
 from pipeline.inference import Engine, Predictor, predictor_for
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import SCHEMES, Scheme, quantize_graph, save_quantized
-from pipeline.model import Model, load
+from pipeline.model import Model, load_model
 from pipeline.runs.quantization.agreement import agree
 from pipeline.runs.quantization.windows import SampledWindow, WindowSplit, classes_of, draw_windows
-from pipeline.sources.reading.mosaic import Pixels
+from pipeline.sources.reading.raster import Pixels
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def frontier(
     """Measures fp32, bf16 and each scheme on the held-out windows.
 
     Args:
-        model: as `pipeline.model.load` gives it.
+        model: as `pipeline.load_model` gives it.
         windows: from `of_patches` or `of_campaign`.
         threads: of the engine; by default those that OpenVINO chooses.
         schemes: of quantization.
@@ -99,7 +99,7 @@ def of_patches(patches: NDArray[np.uint8], model: Model) -> WindowSplit:
 
 def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, WindowSplit]:
     """A campaign's network, and windows as `landcover quantize` draws them."""
-    model = load(campaign.weights, campaign.recipe())
+    model = load_model(campaign.weights, campaign.recipe())
     return model, draw_windows(campaign, model, windows=windows, seed=seed)
 
 

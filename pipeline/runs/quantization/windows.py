@@ -17,8 +17,9 @@ from pipeline.grid import Tile, Window
 from pipeline.inference import Engine, Predictor, predictor_for
 from pipeline.model import Model
 from pipeline.progress import SILENT, Progress
-from pipeline.sources.catalog.index import open_domain
-from pipeline.sources.reading.mosaic import Mosaic, Pixels
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.sources.reading.raster import Pixels
 
 _SIDE = 512
 """Pixels a side of a window: the size that FLAIR's networks were trained on."""
@@ -119,7 +120,7 @@ _Drawn = tuple[Domain, Tile, Window, Mosaic]
 
 def _of_domain(campaign: Campaign, recipe: Recipe, name: Domain, *, side: int, seed: int) -> Iterator[_Drawn]:
     """A domain's windows, its tiles in turns, each in a random order of its own."""
-    inputs = open_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
+    inputs = read_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
     mosaic = Mosaic.of(inputs, bands=recipe.bands, height_step_m=recipe.height_step_m)
 
     def of_tile(tile: Tile) -> Iterator[_Drawn]:

@@ -12,7 +12,7 @@ from pipeline.grid import Tile
 from pipeline.lock import Owner, lock_owner, why_stale
 from pipeline.products.tile.seal import matches, read_sealed
 from pipeline.runs.tracking.run_record import MappingSpeed, RunRecord, read_run_record
-from pipeline.sources.catalog.index import open_domain
+from pipeline.sources.catalog.reader import read_domain
 
 _TileState = Literal["sealed", "in flight", "failed", "suspect", "damaged", "missing"]
 
@@ -100,7 +100,7 @@ def _queued(campaign: Campaign) -> dict[str, QueuedJob]:
 def _domain_status(campaign: Campaign, name: Domain, owner: Owner | None, jobs: Mapping[str, JobState]) -> DomainStatus:
     record = read_run_record(campaign.product_folder(name))
     tiles: dict[_TileState, list[str]] = {}
-    for tile in sorted(t.tile for t in open_domain(campaign.catalog, name, tile_size=campaign.grid.tile).tiles):
+    for tile in sorted(t.tile for t in read_domain(campaign.catalog, name, tile_size=campaign.grid.tile).tiles):
         state = _tile_state(campaign, name, tile, record, alive=owner is not None)
         tiles.setdefault(state, []).append(tile.name)
     return DomainStatus(

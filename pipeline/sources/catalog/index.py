@@ -27,7 +27,6 @@ from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, union
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.external_stac import Query
-from pipeline.sources.catalog.reader import open_domain, read_description
 from pipeline.sources.catalog.source_files import SourceFiles, find_source_files
 from pipeline.sources.catalog.writer import TileDescription, write_domain
 from pipeline.sources.delivery.acquisition_dates import join_days
@@ -46,8 +45,6 @@ from pipeline.sources.inspection.scan_cache import CACHE_FILE, ScanCache
 from pipeline.sources.inspection.validation import pair_problems, validate
 from pipeline.sources.short_lists import first_lines
 from pipeline.sources.staging.height_record import HeightRecord, read_records
-
-__all__ = ["IndexReport", "Query", "index", "open_domain", "read_description"]
 
 _THREADS = min(8, os.cpu_count() or 1)
 """Threads that read headers and lowest levels."""

@@ -34,7 +34,7 @@ def read_description(catalog: Path, domain: Domain) -> DomainDescription:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
 
 
-def open_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInputs:
+def read_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInputs:
     """Reads a domain's tiles and files from the input catalog; opens no raster.
 
     Args:
@@ -46,7 +46,7 @@ def open_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInput
         CatalogError: no catalog, no such domain in it, or tiles of another size.
 
     Example:
-        >>> inputs = open_domain(Path("catalog"), Domain("D064_2021"), tile_size=25_000)
+        >>> inputs = read_domain(Path("catalog"), Domain("D064_2021"), tile_size=25_000)
     """
     path = _collection_path(catalog, domain)
     try:

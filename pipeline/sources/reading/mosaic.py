@@ -29,12 +29,10 @@ from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInpu
 from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, on_frame, read
 from pipeline.sources.reading.elevation import Elevation
-from pipeline.sources.reading.raster import GeoSource, Pixels, Raster, Source, check_inside
+from pipeline.sources.reading.raster import Pixels, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
 from pipeline.sources.reading.silent_failures import FileReadableAgain, check_not_silent
 from pipeline.sources.short_lists import first_names
-
-__all__ = ["BANDS", "GeoSource", "Mosaic", "Pixels", "Raster", "Source"]
 
 _FILL_TOLERANCE = 2
 """Lossy JPEG 2000 changes a uniform field by a level or two."""
@@ -65,7 +63,7 @@ class Mosaic:
         """The mosaic of a domain; opens no file.
 
         Args:
-            inputs: the domain, from `open_domain`.
+            inputs: the domain, from `read_domain`.
             bands: some of `BANDS`, in the network's order.
             height_step_m: metres of one unit of the elevation band.
 

@@ -19,7 +19,8 @@ INSIDE = """
 import dask, json, os, stat, sys, time
 from pathlib import Path
 from distributed import Client, Security
-from pipeline.cluster import dashboard, open_cluster, worker_count
+from pipeline.cluster.client import dashboard, open_cluster
+from pipeline.cluster.liveness import worker_count
 from pipeline.config import load_campaign
 
 def seen(dask_worker):

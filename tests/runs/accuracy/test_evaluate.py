@@ -25,7 +25,7 @@ from pipeline.evaluation import confusion_matrix, scores
 from pipeline.grid import union
 from pipeline.inference import Engine, predictor_for
 from pipeline.legend import to_flair
-from pipeline.model import load
+from pipeline.model import load_model
 from pipeline.products.tile.cog import write_cog
 from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
 from pipeline.runs.accuracy.scoring import EvaluationOptions, EvaluationResult
@@ -72,7 +72,7 @@ def test_a_set_is_compared_patch_by_patch_whatever_the_workers(
     net: Net, evaluated: EvaluatedSet, tmp_path: Path
 ) -> None:
     expected = np.zeros((19, 19), np.int64)
-    model = load(net.weights, net.recipe)
+    model = load_model(net.weights, net.recipe)
     for patch in find_patches([evaluated.data]):
         pixels = read_image(patch, bands=model.recipe.bands)
         classes = predictor_for(model, Engine("torch"))(pixels[None], np.ones((1, 64, 64), bool))[0, 0]
@@ -132,7 +132,7 @@ def test_the_command_for_the_published_weights_runs_on_the_real_layout(shared_da
     assert done.evaluation.matrix.sum() == 5 * 512 * 512
     assert len(done.evaluation.by_domain) == 5
     # The card's own way, step by step: normalise, forward, argmax over all logits that are switched on.
-    model = load(weights, recipe)
+    model = load_model(weights, recipe)
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (model.recipe.mean, model.recipe.std))
     expected = np.zeros((19, 19), np.int64)
     for patch in find_patches(places):

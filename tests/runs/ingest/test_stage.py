@@ -20,7 +20,9 @@ from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
 from pipeline.progress import SILENT
 from pipeline.runs.ingest.stage import StageReport, stage
-from pipeline.sources import Mosaic, index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.reading.mosaic import Mosaic
 from pipeline.sources.staging.height_record import Treatment, read_record
 from tests.support.archives import files_of, height_of, make_archives
 from tests.support.deliveries import Delivery
@@ -56,7 +58,7 @@ def run(given: list[Path], out: Path, *, treatment: Treatment = "leave", remove_
 
 def read(folder: Path, delivery: Delivery, catalog: Path) -> Mosaic:
     index([folder], domain=DOMAIN, catalog=catalog, tile_size=delivery.tile_size)
-    return Mosaic.of(open_domain(catalog, DOMAIN, tile_size=delivery.tile_size), bands=BANDS)
+    return Mosaic.of(read_domain(catalog, DOMAIN, tile_size=delivery.tile_size), bands=BANDS)
 
 
 @pytest.fixture(scope="module")

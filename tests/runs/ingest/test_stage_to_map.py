@@ -17,8 +17,11 @@ from pipeline.domain import Domain
 from pipeline.grid import Tile, Window
 from pipeline.inference import predict
 from pipeline.runs.planning.plan import resolve
-from pipeline.sources import BANDS, Mosaic, index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery.names import imagery_folder, imagery_name
+from pipeline.sources.domain_inputs import BANDS
+from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.archives import make_archives, pack
 from tests.support.campaigns import RECIPE, TILE, write_weights
 from tests.support.deliveries import write_raster
@@ -55,7 +58,7 @@ def unstaged_map(config: Path, folder: Path, catalog: Path) -> NDArray[np.uint8]
     settings = resolve(load_campaign(config))
     size = settings.campaign.grid.tile
     index([folder], domain=DOMAIN, catalog=catalog, tile_size=size)
-    mosaic = Mosaic.of(open_domain(catalog, DOMAIN, tile_size=size), bands=BANDS)
+    mosaic = Mosaic.of(read_domain(catalog, DOMAIN, tile_size=size), bands=BANDS)
     block = settings.campaign.grid.block
     mapped = predict(mosaic, settings.model, layout=settings.layout, block=block, engine="torch")
     classes: NDArray[np.uint8] = mapped.compute(scheduler="synchronous").landcover.values
@@ -146,7 +149,7 @@ def test_the_real_files_go_from_archives_to_a_verified_map(
 
     found = products(tmp_path / "products" / DOMAIN, (TILE_50_M,), TILE_50_M.window)
     np.testing.assert_array_equal(found, unstaged_map(config, below, tmp_path / "unstaged"))
-    mosaic = Mosaic.of(open_domain(tmp_path / "catalog", DOMAIN, tile_size=250), bands=BANDS)
+    mosaic = Mosaic.of(read_domain(tmp_path / "catalog", DOMAIN, tile_size=250), bands=BANDS)
     read = mosaic.read(TILE_50_M.window).bands
     np.testing.assert_array_equal(read[:4], levels[:4])
     with rasterio.open(shared_data / "bdortho_montpellier/DHM/test_data_77055_627760_LA93_IGN69_50CM_TIN.tif") as file:

@@ -20,7 +20,7 @@ from distributed.scheduler import KilledWorker
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.cluster import open_cluster
+from pipeline.cluster.client import open_cluster
 from pipeline.domain import Domain
 from pipeline.durable import check_room, out_of_space, replacing
 from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, StorageError, TransientReadError

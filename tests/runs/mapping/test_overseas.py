@@ -156,9 +156,11 @@ def test_staged_heights_overseas_lie_on_the_same_lattice(reunion: Path) -> None:
         accept=("territory", "radiometry"),
     )
     assert not any("CRS" in said and "expected" in said for _, said in indexed.notes)
-    from pipeline.sources import BANDS, Mosaic, open_domain
+    from pipeline.sources.catalog.reader import read_domain
+    from pipeline.sources.domain_inputs import BANDS
+    from pipeline.sources.reading.mosaic import Mosaic
 
-    after = open_domain(reunion / "catalog", DOMAIN, tile_size=TILE)
+    after = read_domain(reunion / "catalog", DOMAIN, tile_size=TILE)
     window = union([t.window for t in TILES])
     one, other = (Mosaic.of(inputs, bands=BANDS).read(window).bands for inputs in (before, after))
     np.testing.assert_array_equal(one, other)

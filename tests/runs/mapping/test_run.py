@@ -18,14 +18,14 @@ import pipeline
 from pipeline.cli import app
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, LandcoverError, RunFailed, StorageError
-from pipeline.model import load
+from pipeline.model import load_model
 from pipeline.runs.mapping.events import RunStarted, TileEnded
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
 from pipeline.runs.tracking.status import status
-from pipeline.sources.catalog.index import open_domain
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.campaigns import (
     Made,
@@ -76,8 +76,8 @@ def test_all_tiles_are_sealed_and_a_second_run_does_nothing(mapped: Made, dask_c
 
 def test_sealed_tiles_are_equal_to_predict_on_the_mosaic(mapped: Made) -> None:
     campaign = mapped.campaign
-    model = load(campaign.weights, str(mapped.folder / "tiny.yaml"))
-    inputs = open_domain(campaign.catalog, DOMAIN, tile_size=500)
+    model = load_model(campaign.weights, str(mapped.folder / "tiny.yaml"))
+    inputs = read_domain(campaign.catalog, DOMAIN, tile_size=500)
     mosaic = Mosaic.of(inputs, bands=model.recipe.bands)
     layout = campaign.grid.layout(32)
     for image in (mosaic, mosaic.to_xarray(250)):

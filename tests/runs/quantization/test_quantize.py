@@ -20,10 +20,10 @@ from pipeline.inference import Engine, resolve_engine
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import SCHEMES, quantize_graph, save_quantized
 from pipeline.inference.quantized_model import QuantizedModel, read_quantized
-from pipeline.model import Model, load
+from pipeline.model import Model, load_model
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.quantization.quantize import quantize
-from pipeline.sources.reading.mosaic import Pixels
+from pipeline.sources.reading.raster import Pixels
 from tests.support.campaigns import RECIPE, Made, make_campaign, write_weights
 from tests.support.deliveries import write_raster
 from tests.support.networks import exact_model
@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def write_balanced(path: Path, recipe: Path) -> None:
     """A random network whose classes all occur: as drawn, one would win everywhere, and all maps would agree."""
     write_weights(path, recipe)
-    network = load(path, load_recipe(str(recipe))).network
+    network = load_model(path, load_recipe(str(recipe))).network
     with torch.inference_mode():
         logits = network(torch.randn((2, 5, 96, 96), generator=torch.Generator().manual_seed(0)))
     state = torch.load(path, weights_only=True)
@@ -65,7 +65,7 @@ def write_balanced(path: Path, recipe: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model(made: Made) -> Model:
-    return load(made.campaign.weights, load_recipe(str(made.folder / "tiny.yaml")))
+    return load_model(made.campaign.weights, load_recipe(str(made.folder / "tiny.yaml")))
 
 
 @pytest.fixture(scope="module")

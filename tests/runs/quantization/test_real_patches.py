@@ -9,7 +9,7 @@ import rasterio
 from pipeline.errors import ConfigError
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import CONTROLLED, SCHEMES, quantize_graph, save_quantized
-from pipeline.model import Model, load
+from pipeline.model import Model, load_model
 from pipeline.runs.quantization.quantize import compare_with_fp32
 from pipeline.runs.quantization.tradeoff import as_figures, frontier, kept, of_patches
 from pipeline.runs.quantization.windows import WindowSplit, classes_of
@@ -26,7 +26,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_int8_agrees_with_fp32_on_unseen_halves_of_the_real_patches(shared_data: Path, tmp_path: Path) -> None:
-    model = load(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
+    model = load_model(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
     patches = []
     for path in sorted((shared_data / "flair_patches").glob("IMG_*.tif")):
         with rasterio.open(path) as file:

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.grid import Window
 from pipeline.runs.quantization.agreement import agree
 from pipeline.runs.quantization.windows import SampledWindow, aligned_windows, split
-from pipeline.sources.reading.mosaic import Pixels
+from pipeline.sources.reading.raster import Pixels
 
 _NOTHING = Pixels(np.zeros((1, 4, 4), np.uint8), np.ones((4, 4), bool))
 

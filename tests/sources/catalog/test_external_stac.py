@@ -13,9 +13,12 @@ import pytest
 
 from pipeline.domain import Domain
 from pipeline.errors import CatalogError
-from pipeline.sources import BANDS, DomainInputs, Mosaic, index, open_domain
 from pipeline.sources.catalog.external_stac import Query, read_catalog
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.domain_inputs import BANDS, DomainInputs
 from pipeline.sources.http_client import HEADERS_VARIABLE
+from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.deliveries import Delivery, make_delivery
 from tests.support.file_server import serving
 from tests.support.stac_server import stac_api
@@ -45,7 +48,7 @@ def indexed(
     *sources: str | Path, catalog: Path, query: Query | None = None, bands: tuple[str, ...] = BANDS
 ) -> DomainInputs:
     index(sources, domain=DOMAIN, catalog=catalog, tile_size=SIZE, query=query, bands=bands)
-    return open_domain(catalog, DOMAIN, tile_size=SIZE)
+    return read_domain(catalog, DOMAIN, tile_size=SIZE)
 
 
 def assert_same(one: DomainInputs, other: DomainInputs) -> None:
@@ -62,7 +65,7 @@ def items_of(origin: Path) -> list[dict[str, Any]]:
 
 
 def test_a_static_catalog_gives_the_pixels_of_its_folders(origin: Path, tmp_path: Path) -> None:
-    folders = open_domain(origin / "cat", DOMAIN, tile_size=SIZE)
+    folders = read_domain(origin / "cat", DOMAIN, tile_size=SIZE)
     assert_same(indexed(str(origin / "cat" / "catalog.json"), catalog=tmp_path / "cat"), folders)
 
 
@@ -72,7 +75,7 @@ def test_a_static_catalog_on_the_web_gives_the_same_pixels(
     found = indexed(f"{serve(origin)}/cat/catalog.json", catalog=tmp_path / "cat")
     assert all(a.href.startswith("http://127.0.0.1") for a in found.assets)
     assert found.changes(found.assets) == {}
-    assert_same(found, open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
+    assert_same(found, read_domain(origin / "cat", DOMAIN, tile_size=SIZE))
 
 
 def test_a_stac_api_gives_the_same_pixels(
@@ -91,7 +94,7 @@ def test_a_stac_api_gives_the_same_pixels(
         found = indexed(url, catalog=tmp_path / "cat", query=Query((DOMAIN,), (3.0, 43.0, 4.5, 44.0), "2021"))
         with pytest.raises(CatalogError, match="no items match"):
             indexed(url, catalog=tmp_path / "none", query=Query(datetime="2019-01-01/2019-12-31"))
-    assert_same(found, open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
+    assert_same(found, read_domain(origin / "cat", DOMAIN, tile_size=SIZE))
 
 
 def test_all_pages_of_a_stac_api_are_read(origin: Path, tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_credentials_of_the_environment_are_sent_to_their_own_host(
     with pytest.raises(CatalogError, match=r"cannot be read as a STAC catalog: .*set LANDCOVER_STAC_HEADERS"):
         indexed(source, catalog=tmp_path / "cat")
     monkeypatch.setenv(HEADERS_VARIABLE, f"X-Token: {WORD}\n")
-    assert_same(indexed(source, catalog=tmp_path / "cat"), open_domain(origin / "cat", DOMAIN, tile_size=SIZE))
+    assert_same(indexed(source, catalog=tmp_path / "cat"), read_domain(origin / "cat", DOMAIN, tile_size=SIZE))
     assert WORD not in "".join(p.read_text() for p in (tmp_path / "cat").rglob("*") if p.is_file())
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(origin / "cat", elsewhere / "cat")

@@ -11,7 +11,9 @@ import pytest
 from pipeline.domain import Domain
 from pipeline.errors import CatalogError, DeliveryError, StorageError
 from pipeline.grid import Tile
-from pipeline.sources import IndexReport, Mosaic, index, open_domain
+from pipeline.sources.catalog.index import IndexReport, index
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.deliveries import (
     Delivery,
     flat,
@@ -66,7 +68,7 @@ def test_a_domain_is_opened_without_its_rasters(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in")
     indexed(delivery, tmp_path / "cat")
     shutil.rmtree(delivery.folder)
-    inputs = open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     assert inputs.window == delivery.window
     assert tuple(t.tile for t in inputs.tiles) == delivery.tiles
     assert [a.kind for a in inputs.tile(inputs.names[0]).assets].count("rvb") == 1
@@ -77,7 +79,7 @@ def test_a_catalog_can_be_moved_with_its_delivery(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "here" / "in", at=[(0, 0)])
     indexed(delivery, tmp_path / "here" / "cat")
     (tmp_path / "here").rename(tmp_path / "there")
-    inputs = open_domain(tmp_path / "there" / "cat", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "there" / "cat", DOMAIN, tile_size=SIZE)
     assert inputs.changes(inputs.assets) == {}
     assert Mosaic.of(inputs, bands=("red",)).read(inputs.window).valid.all()
 
@@ -91,7 +93,7 @@ def test_indexing_a_domain_again_changes_no_other_domain(tmp_path: Path) -> None
     for path in files(first.folder, f"*{first.tiles[0].name}*"):
         path.unlink()
     indexed(first, tmp_path / "cat")
-    assert open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE).names == (first.tiles[1].name,)
+    assert read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE).names == (first.tiles[1].name,)
     assert len(files(tmp_path / "cat" / DOMAIN, f"{DOMAIN}-*.json")) == 1
     assert {p.name: p.read_bytes() for p in (tmp_path / "cat" / "D030_2020").iterdir()} == before
     links = json.loads((tmp_path / "cat" / "catalog.json").read_text())["links"]
@@ -105,21 +107,21 @@ def test_indexing_a_domain_again_changes_no_other_domain(tmp_path: Path) -> None
 def test_the_digest_depends_on_content_and_extent_not_on_paths_or_dates(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in")
     indexed(delivery, tmp_path / "cat")
-    inputs = open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     window = delivery.tiles[0].window
     shutil.copytree(delivery.folder, tmp_path / "copy")
     copy = Delivery(
         tmp_path / "copy", *(getattr(delivery, n) for n in ("domain", "tiles", "window", "imagery", "covered"))
     )
     indexed(copy, tmp_path / "cat2")
-    moved = open_domain(tmp_path / "cat2", DOMAIN, tile_size=SIZE)
+    moved = read_domain(tmp_path / "cat2", DOMAIN, tile_size=SIZE)
     assert moved.inputs_digest(window) == inputs.inputs_digest(window)
     assert moved.around(window).inputs_digest(window) == inputs.inputs_digest(window)
     assert inputs.inputs_digest(window.grow(1)) != inputs.inputs_digest(window)
     write_pair(copy.folder, delivery.tiles[0], noise(delivery.tiles[0], seed=1))
     assert len(moved.changes(moved.assets)) == 2
     indexed(copy, tmp_path / "cat2")
-    again = open_domain(tmp_path / "cat2", DOMAIN, tile_size=SIZE)
+    again = read_domain(tmp_path / "cat2", DOMAIN, tile_size=SIZE)
     assert again.inputs_digest(window) != inputs.inputs_digest(window)
     far = delivery.tiles[-1].window
     assert again.inputs_digest(far) == inputs.inputs_digest(far)
@@ -128,7 +130,7 @@ def test_the_digest_depends_on_content_and_extent_not_on_paths_or_dates(tmp_path
 def test_a_touched_file_has_not_changed(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0)])
     indexed(delivery, tmp_path / "cat")
-    inputs = open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     for asset in inputs.assets:
         asset.path.touch()
     assert inputs.changes(inputs.assets) == {}
@@ -167,7 +169,7 @@ def test_rgb_needs_neither_infrared_nor_elevation(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "in", at=[(0, 0)], surface=None, terrain=None)
     files(delivery.folder, "*-IRC-*")[0].unlink()
     indexed(delivery, tmp_path / "cat", bands=("red", "green", "blue"))
-    inputs = open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     assert Mosaic.of(inputs, bands=("red", "green", "blue")).read(inputs.window).valid.all()
     with pytest.raises(CatalogError, match="no irc file behind tiles 077050-627760"):
         Mosaic.of(inputs, bands=("red", "green", "blue", "nir"))
@@ -275,14 +277,14 @@ def test_an_empty_delivery_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_domain_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="not an input catalog"):
-        open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+        read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     indexed(make_delivery(tmp_path / "in", at=[(0, 0)]), tmp_path / "cat")
     with pytest.raises(CatalogError, match=": has no domain 'D099_2021'; it has D034_2021"):
-        open_domain(tmp_path / "cat", Domain("D099_2021"), tile_size=SIZE)
+        read_domain(tmp_path / "cat", Domain("D099_2021"), tile_size=SIZE)
     with pytest.raises(CatalogError, match=r"250 × 250 px; expected grid.tile = 500"):
-        open_domain(tmp_path / "cat", DOMAIN, tile_size=500)
+        read_domain(tmp_path / "cat", DOMAIN, tile_size=500)
     with pytest.raises(CatalogError, match="has no tile '0000-0000'; its 1 tiles are 077050-627760"):
-        open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE).tile("0000-0000")
+        read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE).tile("0000-0000")
 
 
 def test_an_unwritable_catalog_is_named(tmp_path: Path) -> None:
@@ -297,7 +299,7 @@ def test_a_broken_item_is_named(tmp_path: Path) -> None:
     item = files(tmp_path / "cat" / DOMAIN, f"{DOMAIN}-*.json")[0]
     item.write_text(item.read_text().replace("landcover:tile", "other:tile"))
     with pytest.raises(CatalogError, match=f"{item.name}: is not an item of an input tile"):
-        open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+        read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
 
 
 def test_tile_names_that_do_not_fit_the_tile_size_are_refused(tmp_path: Path) -> None:
@@ -313,4 +315,4 @@ def test_an_item_that_is_not_json_is_named(tmp_path: Path) -> None:
     for damage in ("{", "[]", "{}"):
         item.write_text(damage)
         with pytest.raises(CatalogError, match=f"{item.name}: cannot be read as a STAC item"):
-            open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+            read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.domain import Domain
-from pipeline.sources import IndexReport, index
 from pipeline.sources.catalog import index as catalog
+from pipeline.sources.catalog.index import IndexReport, index
 from pipeline.sources.inspection import inspected_files
 from tests.support.deliveries import Delivery, make_delivery, noise, write_pair
 from tests.support.progress import Recorder
@@ -86,7 +86,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from pipeline.domain import Domain
-from pipeline.sources import index
+from pipeline.sources.catalog.index import index
 index([Path(sys.argv[1])], domain=Domain("D034_2021"), catalog=Path(sys.argv[2]), tile_size=250)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

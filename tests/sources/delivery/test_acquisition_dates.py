@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.domain import Domain
-from pipeline.sources import index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery.acquisition_dates import read_acquisition_dates
 from tests.support.dbase import write_table
 from tests.support.deliveries import make_delivery
@@ -29,7 +30,7 @@ def test_a_mosaicking_graph_gives_the_days_of_the_domain(tmp_path: Path) -> None
 def test_without_tables_no_days_are_known(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path / "bare", at=[(0, 0)])
     index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=SIZE)
-    assert open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE).acquired is None
+    assert read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE).acquired is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.domain import Domain
-from pipeline.sources import index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery.attribution import Origin
 from tests.support.dbase import write_table
 from tests.support.deliveries import flat, make_delivery, noise, tile_at, write_pair, write_relief
@@ -22,7 +23,7 @@ def test_attribution_licence_and_days_reach_inputs_and_items(tmp_path: Path) -> 
     rows = [(names[0], "2021-06-14", "2023-01-01"), (names[0], "2021-06-17", ""), (names[1], "2020-07-01", "")]
     write_table(delivery.folder / "dalles.dbf", {"NOM": 60, "DATE_VOL": 10, "DATE_MAJ": 10}, rows)
     index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=SIZE)
-    inputs = open_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     assert (inputs.attribution, inputs.licence) == ("IGN, BD ORTHO 2021, LiDAR HD", "etalab-2.0")
     assert inputs.acquired == (dt.date(2020, 7, 1), dt.date(2021, 6, 17))
     item = json.loads((tmp_path / "cat" / DOMAIN / f"{DOMAIN}-{delivery.tiles[0].name}.json").read_text())
@@ -46,7 +47,7 @@ def test_provider_licence_and_citation_of_an_external_catalog_are_kept(tmp_path:
     }
     path.write_text(json.dumps(item))
     index([str(tmp_path / "cat" / "catalog.json")], domain=DOMAIN, catalog=tmp_path / "new", tile_size=SIZE)
-    inputs = open_domain(tmp_path / "new", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "new", DOMAIN, tile_size=SIZE)
     assert inputs.origin == Origin("A region", "cc-by-4.0", "Somebody, 2021", "10.1/x")
 
 

@@ -12,7 +12,9 @@ import rasterio
 from affine import Affine
 
 from pipeline.errors import SourceError
-from pipeline.sources import Mosaic, index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.damaged_delivery import (
     DOMAIN,
     SIZE,
@@ -227,7 +229,7 @@ def test_a_file_that_changes_after_indexing_is_named(
     damaged: DamagedDelivery, change: Callable[[Path], Any], message: str, read_error: str | None
 ) -> None:
     index([damaged.folder / "in"], domain=DOMAIN, catalog=damaged.folder / "cat", tile_size=SIZE)
-    inputs = open_domain(damaged.folder / "cat", DOMAIN, tile_size=SIZE)
+    inputs = read_domain(damaged.folder / "cat", DOMAIN, tile_size=SIZE)
     victim = damaged.file("rvb")
     change(victim)
     (sentence,) = inputs.changes(inputs.assets).values()

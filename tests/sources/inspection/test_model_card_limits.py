@@ -12,11 +12,14 @@ from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
 from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, Window
-from pipeline.sources import BANDS, Mosaic, index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery.names import imagery_folder, imagery_name
+from pipeline.sources.domain_inputs import BANDS
 from pipeline.sources.inspection.band_pairing import CORRELATION
 from pipeline.sources.inspection.lowest_level import BandSums, read_lowest_level
 from pipeline.sources.inspection.model_card_limits import REASONS, height_differences, radiometry, ready_heights
+from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.deliveries import MONTPELLIER, make_delivery, noise, tile_at, write_pair, write_raster
 
 SIZE = 500
@@ -64,7 +67,7 @@ def test_an_accepted_resolution_is_resampled_to_the_lattice(tmp_path: Path, step
     options = {"domain": Domain("D034_2021"), "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     report = index([tmp_path], accept=("resolution",), **options)  # type: ignore[arg-type]
     assert report.limits == ("resolution",)
-    inputs = open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE)
     assert inputs.limits == ("resolution",)
     mosaic = Mosaic.of(inputs, bands=IMAGERY)
     whole = mosaic.read(mosaic.window)
@@ -103,7 +106,7 @@ def test_accepted_sixteen_bits_are_read_over_their_whole_range(tmp_path: Path) -
     report = index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
     assert report.limits == ("bit_depth",)
     assert any("limit bit_depth accepted" in note for _, note in report.notes)
-    mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE), bands=IMAGERY)
+    mosaic = Mosaic.of(read_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE), bands=IMAGERY)
     # In integers: v · 255 / 65535 is v / 257, and 257 is odd, so no value lies exactly between two levels.
     expected = (samples[:4].astype(np.int64) + 128) // 257
     np.testing.assert_array_equal(mosaic.read(mosaic.window).bands, expected)
@@ -112,7 +115,7 @@ def test_accepted_sixteen_bits_are_read_over_their_whole_range(tmp_path: Path) -
     before = mosaic.inputs.inputs_digest(part)
     deepened(tmp_path, tiles[0], seed=7)
     index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
-    assert open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE).inputs_digest(part) != before
+    assert read_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE).inputs_digest(part) != before
 
 
 def test_twelve_bits_in_sixteen_become_dark_and_are_refused_as_radiometry(tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_black_in_sixteen_bits_is_not_taken_for_an_unreadable_file(tmp_path: Pat
         write_raster(tmp_path / name, samples[3:] if infrared else samples[:3], left, top)
     options = {"domain": Domain("D034_2021"), "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     index([tmp_path], accept=("bit_depth",), **options)  # type: ignore[arg-type]
-    mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE), bands=IMAGERY)
+    mosaic = Mosaic.of(read_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=SIZE), bands=IMAGERY)
     corner = Window(tile.window.row, tile.window.col, 100, 100)
     assert not mosaic.read(corner).bands.any()
     assert not mosaic.read(corner).valid.any(), "black that touches the delivery's edge"
@@ -154,7 +157,7 @@ def test_overseas_imagery_is_refused_or_read_on_its_own_lattice(tmp_path: Path) 
     assert REASONS["territory"] in message
     options = {"domain": Domain("D974_2022"), "catalog": tmp_path / "cat", "tile_size": SIZE, "bands": IMAGERY}
     index([tmp_path], accept=("territory",), **options)  # type: ignore[arg-type]
-    inputs = open_domain(tmp_path / "cat", Domain("D974_2022"), tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", Domain("D974_2022"), tile_size=SIZE)
     mosaic = Mosaic.of(inputs, bands=IMAGERY)
     assert (str(mosaic.geobox.crs), inputs.limits) == ("EPSG:2975", ("territory",)), "a lattice of its own"
     np.testing.assert_array_equal(mosaic.read(mosaic.window).bands, noise(tile)[:4])
@@ -245,6 +248,6 @@ def test_several_limits_are_noted_in_items_and_collection(tmp_path: Path) -> Non
     options = {"domain": delivery.domain, "catalog": tmp_path / "cat", "tile_size": SIZE}
     report = index([delivery.folder], accept=accept, **options)  # type: ignore[arg-type]
     assert report.limits == ("height_encoding",), "only the limit that is exceeded"
-    inputs = open_domain(tmp_path / "cat", delivery.domain, tile_size=SIZE)
+    inputs = read_domain(tmp_path / "cat", delivery.domain, tile_size=SIZE)
     assert inputs.limits == inputs.around(delivery.window).limits == ("height_encoding",)
     assert (Mosaic.of(inputs, bands=BANDS).read(inputs.window).bands[4] == 255).all()

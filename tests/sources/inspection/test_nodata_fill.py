@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline.domain import Domain
 from pipeline.grid import Tile
-from pipeline.sources import Mosaic, Pixels, index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.sources.reading.raster import Pixels
 from tests.support.deliveries import flat, make_delivery, noise, tile_at, write_pair, write_relief
 
 BANDS = ("red", "green", "blue", "nir")
@@ -23,7 +26,7 @@ def triangle(size: int) -> NDArray[np.bool_]:
 
 def read(folder: Path, size: int) -> Pixels:
     index([folder], domain=Domain("D034_2021"), catalog=folder / "cat", tile_size=size, bands=BANDS)
-    mosaic = Mosaic.of(open_domain(folder / "cat", Domain("D034_2021"), tile_size=size), bands=BANDS)
+    mosaic = Mosaic.of(read_domain(folder / "cat", Domain("D034_2021"), tile_size=size), bands=BANDS)
     return mosaic.read(mosaic.window)
 
 
@@ -148,5 +151,5 @@ def test_a_nodata_tag_that_is_a_possible_elevation_is_ignored(tmp_path: Path) ->
     report = index([tmp_path], domain=Domain("D034_2021"), catalog=tmp_path / "cat", tile_size=250)
     assert "dsm: nodata tag 110 of 1 files ignored: it is a possible elevation" in [note for _, note in report.notes]
     bands = (*BANDS, "elevation")
-    mosaic = Mosaic.of(open_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=250), bands=bands)
+    mosaic = Mosaic.of(read_domain(tmp_path / "cat", Domain("D034_2021"), tile_size=250), bands=bands)
     assert (mosaic.read(mosaic.window).bands[4] == 50).all()

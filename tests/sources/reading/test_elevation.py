@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from pipeline.domain import Domain
 from pipeline.grid import RESOLUTION_M, Window
-from pipeline.sources import Mosaic, index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.reading.elevation import height_units
+from pipeline.sources.reading.mosaic import Mosaic
 from pipeline.sources.reading.vrt import NODATA_M
 from tests.support.deliveries import Surface, flat, hills, make_delivery, roofs, tile_at, write_relief
 
@@ -39,7 +41,7 @@ INNER = (slice(5, -5), slice(5, -5))
 def read(folder: Path, window: Window = TILE.window) -> NDArray[np.uint8]:
     index([folder], domain=Domain("D034_2021"), catalog=folder / "cat", tile_size=SIZE)
     return (
-        Mosaic.of(open_domain(folder / "cat", Domain("D034_2021"), tile_size=SIZE), bands=BANDS).read(window).bands[1]
+        Mosaic.of(read_domain(folder / "cat", Domain("D034_2021"), tile_size=SIZE), bands=BANDS).read(window).bands[1]
     )
 
 

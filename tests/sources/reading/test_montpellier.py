@@ -11,9 +11,12 @@ from scipy.ndimage import map_coordinates
 
 from pipeline.domain import Domain
 from pipeline.grid import Tile, Window
-from pipeline.sources import BANDS, IndexReport, Mosaic, index, open_domain
+from pipeline.sources.catalog.index import IndexReport, index
+from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import imagery_folder, imagery_name
+from pipeline.sources.domain_inputs import BANDS
+from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.deliveries import write_raster
 
 TILE = Tile.named("0770-6278", 5000)
@@ -55,7 +58,7 @@ def placed(
     folder = tmp_path_factory.mktemp("montpellier")
     extract = place(folder / "in", shared_data / "bdortho_montpellier")
     report = index([folder / "in"], domain=DOMAIN, catalog=folder / "cat", tile_size=5000)
-    inputs = open_domain(folder / "cat", DOMAIN, tile_size=5000)
+    inputs = read_domain(folder / "cat", DOMAIN, tile_size=5000)
     return extract, report, Mosaic.of(inputs, bands=BANDS)
 
 

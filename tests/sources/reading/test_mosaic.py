@@ -13,8 +13,12 @@ from rasterio.env import get_gdal_config, set_gdal_config
 
 from pipeline.errors import CatalogError, SourceError
 from pipeline.grid import Window
-from pipeline.sources import BANDS, Mosaic, Pixels, Source, index, open_domain
+from pipeline.sources.catalog.index import index
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.domain_inputs import BANDS
 from pipeline.sources.reading.dataset_cache import _OPEN, DATASETS_PER_THREAD
+from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.sources.reading.raster import Pixels, Source
 from tests.support.deliveries import (
     Delivery,
     flat,
@@ -35,7 +39,7 @@ PLACES = [(0, 0), (0, 1), (1, 0)]
 
 def mosaic_of(delivery: Delivery, catalog: Path, *, bands: tuple[str, ...] = BANDS) -> Mosaic:
     index([delivery.folder], domain=delivery.domain, catalog=catalog, tile_size=delivery.tile_size)
-    return Mosaic.of(open_domain(catalog, delivery.domain, tile_size=delivery.tile_size), bands=bands)
+    return Mosaic.of(read_domain(catalog, delivery.domain, tile_size=delivery.tile_size), bands=bands)
 
 
 @pytest.fixture(scope="module")

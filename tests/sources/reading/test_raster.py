@@ -10,7 +10,8 @@ from odc.geo.geobox import GeoBox
 
 from pipeline.errors import SourceError
 from pipeline.grid import Window
-from pipeline.sources import BANDS, GeoSource, Raster
+from pipeline.sources.domain_inputs import BANDS
+from pipeline.sources.reading.raster import GeoSource, Raster
 from tests.support.deliveries import write_raster
 
 PIXELS = np.random.default_rng(0).integers(1, 255, (5, 60, 70), dtype=np.uint8)
