@@ -1,16 +1,10 @@
-"""Land cover of a whole country at 20 cm, from BD ORTHO deliveries to one national product."""
+"""Land cover of a whole country at 20 cm, from BD ORTHO deliveries to one national product.
 
-from importlib import import_module
-from typing import Any
+The public names are declared in `__init__.pyi`. Each is imported when it is first used, because torch takes seconds.
+"""
+
+import lazy_loader
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "open_product", "predict"]
 
-
-def __getattr__(name: str) -> Any:
-    """The public calls, imported when first asked for: torch alone takes seconds."""
-    if name == "predict":
-        return import_module("pipeline.inference").predict
-    if name == "open_product":
-        return import_module("pipeline.products.analysis.open_product").open_product
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,8 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from pipeline.runs.planning.provenance import software
 from pipeline.runs.planning.throughput import processor
-from pipeline.runs.provenance import software
 
 T = TypeVar("T")
 P = ParamSpec("P")

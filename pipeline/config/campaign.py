@@ -213,7 +213,7 @@ class Campaign(Section):
             raise ConfigError(str(error)) from error
 
 
-def load_campaign(path: Path) -> Campaign:
+def load_campaign(path: Path | str) -> Campaign:
     """Reads and checks a campaign. Relative paths in it start at the folder of the file.
 
     Args:
@@ -224,9 +224,9 @@ def load_campaign(path: Path) -> Campaign:
             names the file and each key.
 
     Example:
-        >>> campaign = load_campaign(Path("campaign.yaml"))  # doctest: +SKIP
-        >>> campaign.recipe().stride  # doctest: +SKIP
+        >>> campaign = load_campaign("build/demo/campaign.yaml")
+        >>> campaign.recipe().stride
         32
     """
-    base = path.absolute().parent
-    return read_yaml(Campaign, path, base=base)
+    path = Path(path)
+    return read_yaml(Campaign, path, base=path.absolute().parent)

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.grid import Window
-from pipeline.sources.reading.mosaic import Mosaic
 from pipeline.sources.reading.raster import Pixels
 
 
@@ -39,16 +37,3 @@ class ArraySource:
         part = whole.part(window, of=within)
         part.bands[:], part.valid[:] = own.bands, own.valid
         return whole
-
-
-def mosaic_behind(image: xr.DataArray) -> Mosaic | None:
-    """The mosaic that `image` is the unchanged view of; None for any other array.
-
-    The tasks of the view contain the mosaic. A slice or a changed view is an array of another name, and is mapped as a
-    plain array.
-    """
-    if image.chunks is None:
-        return None
-    task = image.data.dask.get((image.data.name, 0, 0, 0))
-    found = [part for part in task if isinstance(part, Mosaic)] if isinstance(task, tuple) else []
-    return found[0] if found else None

@@ -1,29 +1,25 @@
 """Maps images block by block: each block reads its cores and their halo from the source, so blocks are independent.
 
-A block is one task and gives one stacked array (layer, y, x). The variables of the Dataset are views of it.
+A block is one task and gives one stacked array (layer, y, x).
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import rioxarray  # noqa: F401  (registers the .rio accessor)
-import xarray as xr
 from dask.base import normalize_token, tokenize
 from numpy.typing import NDArray
-from odc.geo.xr import xr_coords
 
 from pipeline import legend
-from pipeline.config import EngineName, Recipe
-from pipeline.errors import ConfigError, EngineError
+from pipeline.errors import ConfigError
 from pipeline.grid import Layout, Window, union
-from pipeline.inference.array_source import ArraySource, mosaic_behind
-from pipeline.inference.predictor import TORCH, Engine, Predictor, predictor_for, resolve_engine
+from pipeline.inference.array_source import ArraySource
+from pipeline.inference.predictor import TORCH, Engine, Predictor, predictor_for
 from pipeline.legend import LAYERS
 from pipeline.model import Model
-from pipeline.sources.reading.raster import GeoSource, Pixels, Source
+from pipeline.sources.reading.raster import Pixels, Source
 
 BATCH_PIXELS = 2_848 * 2_848
 """Most pixels of small windows in one batch: it takes the memory of one large window."""
@@ -46,50 +42,6 @@ class Method:
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Dask's token, made of everything that a map depends on."""
         return ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine)
-
-
-def predict(
-    image: GeoSource | xr.DataArray,
-    model: Model,
-    *,
-    layout: Layout | None = None,
-    block: int | None = None,
-    engine: EngineName | Engine = "auto",
-) -> xr.Dataset:
-    """Maps an image lazily with Dask, in overlapping windows.
-
-    Args:
-        image: a `Mosaic` or `Raster`, or a uint8 DataArray (band, y, x) in memory or on Dask, with the bands of the
-            recipe. The unchanged view of a mosaic is read through its mosaic.
-        model: from `pipeline.load_model`.
-        layout: core, halo and window; by default `Layout()` with the recipe's stride.
-        block: side of a block in pixels, a multiple of the core; by default twice the core.
-        engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.
-
-    Returns:
-        Dataset (y, x) with the image's coordinates, of `landcover` (uint8: FLAIR values 1..19, 0 = nodata) and
-        `confidence` (uint8: round(255 × greatest softmax over the live logits), 0 = nodata). Windows are aligned to the
-        lattice for a mosaic, and to the image's corner otherwise.
-
-    Raises:
-        ConfigError: sizes do not fit each other.
-        EngineError: the engine is unknown, or the bands are not those of the recipe.
-
-    Example:
-        >>> maps = predict(mosaic, load("weights.pth"))  # doctest: +SKIP
-        >>> maps.landcover.rio.to_raster("landcover.tif")  # doctest: +SKIP
-    """
-    layout = layout or Layout(stride=model.recipe.stride)
-    resolved = engine if isinstance(engine, Engine) else resolve_engine(engine)
-    method = Method(model, layout, block or 2 * layout.core, resolved)
-    if isinstance(image, xr.DataArray):
-        source = mosaic_behind(image)
-        if source is None:
-            return _predict_array(image, method)
-        image = source
-    _check_bands(image.bands, model.recipe)
-    stack = predict_stack(image, method, window=image.window)
-    return _dataset(stack, xr_coords(image.geobox, dims=("y", "x")), model.recipe)
 
 
 def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
@@ -218,32 +170,9 @@ def _chunks(size: int, block: int) -> tuple[int, ...]:
     return tuple(min(block, size - start) for start in range(0, size, block))
 
 
-def _check_bands(bands: Sequence[str], recipe: Recipe) -> None:
-    if tuple(bands) != recipe.bands:
-        raise EngineError(f"recipe {recipe.name} needs the bands {', '.join(recipe.bands)}; got {', '.join(bands)}")
-
-
-def _predict_array(image: xr.DataArray, method: Method) -> xr.Dataset:
-    """Maps a DataArray: in memory through an `ArraySource`, on Dask by a halo that chunks exchange."""
-    recipe = method.model.recipe
-    if image.dims != ("band", "y", "x") or image.dtype != np.uint8:
-        raise EngineError(f"expected a uint8 array (band, y, x); got {image.dtype} {image.dims}")
-    if image.sizes["band"] != len(recipe.bands):
-        raise EngineError(f"recipe {recipe.name} needs {len(recipe.bands)} bands; got {image.sizes['band']}")
-    if image.coords["band"].dtype.kind == "U":
-        _check_bands([str(b) for b in image.coords["band"].values], recipe)
-    window = Window(0, 0, image.sizes["y"], image.sizes["x"])
-    nodata = image.rio.nodata
-    if image.chunks is None:
-        source = ArraySource.of(image.values, window, window=window, nodata=nodata)
-        stack = predict_stack(source, method, window=window)
-    else:
-        stack = _predict_overlapped(image.data, window, nodata, method)
-    return _dataset(stack, image.isel(band=0, drop=True).coords, recipe)
-
-
-def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, method: Method) -> da.Array:
-    """Maps a Dask array with `dask.array.overlap`, deep enough for the widest read of any block."""
+def predict_overlapped(pixels: da.Array, nodata: float | None, method: Method) -> da.Array:
+    """Maps a uint8 Dask array (band, y, x) with `dask.array.overlap`, deep enough for the widest read of any block."""
+    window = Window(0, 0, *pixels.shape[1:])
     # A last block narrower than the halo cannot give it to its neighbour, so Dask's helper merges it here.
     reach = method.layout.reach + method.layout.stride
     depth = {0: 0, 1: min(reach, window.height), 2: min(reach, window.width)}
@@ -262,22 +191,3 @@ def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, 
 
     stack: da.Array = overlapped.map_blocks(mapped, chunks=((len(LAYERS),), rows, cols), dtype=np.uint8, meta=_META)
     return stack
-
-
-def _dataset(stack: da.Array, coords: Mapping[Hashable, xr.DataArray], recipe: Recipe) -> xr.Dataset:
-    """Makes a Dataset of a stack, with those of `y`, `x` and `spatial_ref` that `coords` has."""
-    live = legend.classes(recipe.live)
-    attributes: dict[str, dict[str, Any]] = {
-        "landcover": {
-            "long_name": "land cover, FLAIR nomenclature",
-            "flag_values": [legend.NODATA, *(c.value for c in live)],
-            "flag_meanings": " ".join(["no_data", *(c.slug for c in live)]),
-        },
-        "confidence": {"long_name": "round(255 × greatest softmax over the live classes); 0 is no data"},
-    }
-    variables = {name: (("y", "x"), stack[i], attributes[name]) for i, name in enumerate(LAYERS)}
-    kept = {name: coords[name] for name in ("y", "x", "spatial_ref") if name in coords}
-    dataset = xr.Dataset(variables, coords=kept, attrs={"recipe": recipe.name})
-    for layer in LAYERS:
-        dataset[layer] = dataset[layer].rio.write_nodata(legend.NODATA)
-    return dataset

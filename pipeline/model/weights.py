@@ -76,7 +76,9 @@ def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Mo
         ConfigError: there is no such recipe.
 
     Example:
-        >>> model = load_model("FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth")  # doctest: +SKIP
+        >>> model = load_model("build/demo/model/demo_weights.pth", "build/demo/model/demo.yaml")
+        >>> model.recipe.bands
+        ('red', 'green', 'blue', 'nir', 'elevation')
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     text = str(weights)

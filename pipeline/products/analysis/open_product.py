@@ -68,7 +68,9 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
         ProductError: no product there, no such edition or level, or a file of it is lost.
 
     Example:
-        >>> open_product("build/demo/national", level=3).landcover  # 10 m
+        >>> level = open_product("build/demo/national", level=1)  # 1 m
+        >>> float(level.x[1] - level.x[0])
+        1.0
     """
     register_cover()
     folder = Path(path).absolute()

@@ -61,7 +61,9 @@ def search(
         ProductError: there is no catalog at `path`, or it cannot be read.
 
     Example:
-        >>> search("build/demo/national", min_share={"vineyard": 0.2}).items
+        >>> found = search("build/demo/national", domains=["D034_2021"], min_share={"vineyard": 0.0001})
+        >>> {item.properties["landcover:domain"] for item in found}
+        {'D034_2021'}
     """
     wanted = _Wanted.of(domains, bbox, datetime, min_share or {}, min_confidence)
     table = find_items(Path(path))

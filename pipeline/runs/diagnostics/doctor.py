@@ -21,7 +21,7 @@ from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
 from pipeline.model import load_model
 from pipeline.runs.diagnostics.filesystem import probe_folder, quota
-from pipeline.runs.provenance import software
+from pipeline.runs.planning.provenance import software
 from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version
 
 DOCTOR_FILE = "doctor.json"

@@ -17,8 +17,8 @@ from pipeline.runs.mapping.events import OnEvent, TileEnded
 from pipeline.runs.mapping.failures import FailureCause
 from pipeline.runs.mapping.shutdown import StopRequest
 from pipeline.runs.planning.plan import DomainPlan, PlannedTile, RunPlan
+from pipeline.runs.planning.provenance import software
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-from pipeline.runs.provenance import software
 from pipeline.runs.tracking.run_record import RUN_FILE, RunRecordWriter
 
 

@@ -38,8 +38,8 @@ from pipeline.runs.mapping.locked_domain import (
 )
 from pipeline.runs.mapping.shutdown import StopRequest, ignore_stop_signals
 from pipeline.runs.planning.plan import PlannedTile, RunPlan
+from pipeline.runs.planning.provenance import tile_provenance
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-from pipeline.runs.provenance import tile_provenance
 from pipeline.sources.reading.mosaic import Mosaic
 
 __all__ = ["RunStarted", "TileEnded", "run"]
@@ -86,7 +86,8 @@ def run(
         RunStopped: a stop was requested, and there are more tiles to map.
 
     Example:
-        >>> run(make_plan(campaign), workers=2)  # doctest: +SKIP
+        >>> run(make_plan(load_campaign("build/demo/campaign.yaml")), workers=2)  # no tile is left to map
+        ()
     """
     stop = stop or StopRequest()
     clean_idle_domains(plan)

@@ -12,11 +12,12 @@ from dask.callbacks import Callback
 from pipeline.config import EngineName, Precision, load_recipe
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Layout
-from pipeline.inference import predict, resolve_engine
+from pipeline.inference import resolve_engine
 from pipeline.legend import LAYERS
 from pipeline.model import load_model
 from pipeline.products.tile.cog import write_cog
 from pipeline.progress import SILENT, Progress
+from pipeline.runs.mapping.predict import predict
 from pipeline.sources.reading.raster import Raster
 
 _BLOCK = 5_000

@@ -16,7 +16,7 @@ from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile, list_sealed
 from pipeline.products.tile.verify import check
 from pipeline.progress import SILENT, Progress
-from pipeline.runs.provenance import campaign_crs
+from pipeline.runs.planning.provenance import campaign_crs
 from pipeline.runs.quality.quality_metrics import (
     ExceededLimit,
     QualityMetrics,

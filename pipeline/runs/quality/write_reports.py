@@ -23,7 +23,7 @@ from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile, list_sealed, matches
 from pipeline.progress import SILENT, Progress
-from pipeline.runs.provenance import product_origin
+from pipeline.runs.planning.provenance import product_origin
 from pipeline.runs.quality.quality_metrics import (
     QualityMetrics,
     cuts_of,

@@ -12,7 +12,7 @@ from pipeline.grid import CRS, union
 from pipeline.sources.catalog.stac_items import read_items, tile_of
 from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import DomainDescription, Origin
-from pipeline.sources.domain_inputs import DomainInputs
+from pipeline.sources.domain_inputs import DomainInputs, InputTile
 
 _UNREADABLE = (OSError, ValueError, KeyError, pystac.STACError, pystac.STACTypeError)
 
@@ -34,13 +34,13 @@ def read_description(catalog: Path, domain: Domain) -> DomainDescription:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
 
 
-def read_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInputs:
+def read_domain(catalog: Path, domain: Domain, *, tile_size: int | None = None) -> DomainInputs:
     """Reads a domain's tiles and files from the input catalog; opens no raster.
 
     Args:
         catalog: the catalog's folder.
         domain: such as `D064_2021`.
-        tile_size: side of the campaign's tiles in pixels.
+        tile_size: side of the campaign's tiles in pixels; by default that of the domain's first tile.
 
     Raises:
         CatalogError: no catalog, no such domain in it, or tiles of another size.
@@ -51,7 +51,10 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInput
     path = _collection_path(catalog, domain)
     try:
         collection = pystac.Collection.from_file(str(path))
-        tiles = [tile_of(item, tile_size=tile_size) for item in read_items(collection)]
+        tiles: list[InputTile] = []
+        for item in read_items(collection):
+            tiles.append(tile_of(item, tile_size=tile_size))
+            tile_size = tiles[-1].tile.window.height
         description = _description(collection, domain)
     except _UNREADABLE as error:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error

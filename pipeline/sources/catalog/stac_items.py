@@ -126,8 +126,12 @@ def _read_item(path: Path) -> pystac.Item:
         raise CatalogError(f"{path}: cannot be read as a STAC item: {error}; index the domain again") from error
 
 
-def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
+def tile_of(item: pystac.Item, *, tile_size: int | None) -> InputTile:
     """The tile that an item describes; opens no raster.
+
+    Args:
+        item: read from the input catalog.
+        tile_size: the expected side in pixels; None accepts the item's own.
 
     Raises:
         CatalogError: the item has another tile size, or was not written by `index`.
@@ -143,6 +147,7 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
         raise CatalogError(
             f"{where}: is not an item of an input tile: {type(error).__name__} {error}; index the domain again"
         ) from error
+    tile_size = tile_size or shape[0]
     if shape != (tile_size, tile_size):
         raise CatalogError(
             f"{where}: tile {name} has {shape[0]} × {shape[1]} px; expected grid.tile = {tile_size}: "

@@ -5,24 +5,16 @@ and resamples (see `vrt`); every thread has its own open datasets (see `dataset_
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-import dask.array as da
 import numpy as np
 import rasterio
-import rioxarray  # noqa: F401  registers the `rio` accessor
-import xarray as xr
 from affine import Affine
-from dask.highlevelgraph import HighLevelGraph
-from dask.typing import Key
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import wrap_xr
 from rasterio.errors import RasterioIOError
 from rasterio.features import rasterize
 
 from pipeline.errors import CatalogError, SourceError, TransientReadError
-from pipeline.fingerprint import digest
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import Window
 from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
@@ -253,42 +245,6 @@ class Mosaic:
         return TransientReadError(
             f"{where}: cannot be read: {error.__cause__ or error}, although each file can be read alone; run again"
         )
-
-    def to_xarray(self, block: int = 5000) -> xr.DataArray:
-        """The mosaic as a lazy uint8 array (band, y, x) with one Dask task per block.
-
-        Args:
-            block: side of a chunk in pixels, counted from the mosaic's north-west corner.
-
-        Returns:
-            An array with band names in `band`, pixel centres in `x` and `y`, and CRS and transform in `spatial_ref`, as
-            rioxarray and odc-geo have them.
-        """
-        array: xr.DataArray = wrap_xr(_blocks(self, block), self.geobox, dims=("band", "y", "x"), axis=1)
-        return array.assign_coords(band=list(self.bands)).rename(self.inputs.domain)
-
-
-def _blocks(mosaic: Mosaic, block: int) -> da.Array:
-    """A Dask array with one task per block, which reads it."""
-    window = mosaic.window
-    parts = {(w.row, w.col): w for w in window.split(block)}
-    rows, cols = range(window.row, window.bottom, block), range(window.col, window.right, block)
-    name = f"mosaic-{digest([mosaic.inputs.inputs_digest(window), mosaic.bands, mosaic.height_step_m, block])}"
-    graph: dict[Key, Any] = {
-        (name, 0, i, j): (_bands_of, mosaic, parts[row, col])
-        for i, row in enumerate(rows)
-        for j, col in enumerate(cols)
-    }
-    chunks = (
-        (len(mosaic.bands),),
-        tuple(min(block, window.bottom - row) for row in rows),
-        tuple(min(block, window.right - col) for col in cols),
-    )
-    return da.Array(HighLevelGraph.from_collections(name, graph), name, chunks, dtype=np.uint8)
-
-
-def _bands_of(mosaic: Mosaic, window: Window) -> NDArray[np.uint8]:
-    return mosaic.read(window).bands
 
 
 def _near(band: NDArray[np.uint8], value: int) -> NDArray[np.bool_]:

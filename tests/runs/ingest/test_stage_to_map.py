@@ -15,7 +15,7 @@ from pipeline.cli import app
 from pipeline.config import load_campaign
 from pipeline.domain import Domain
 from pipeline.grid import Tile, Window
-from pipeline.inference import predict
+from pipeline.runs.mapping.predict import predict
 from pipeline.runs.planning.plan import resolve
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain

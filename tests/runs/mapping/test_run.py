@@ -26,6 +26,7 @@ from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
 from pipeline.runs.tracking.status import status
 from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.lazy_image import to_xarray
 from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.campaigns import (
     Made,
@@ -80,7 +81,7 @@ def test_sealed_tiles_are_equal_to_predict_on_the_mosaic(mapped: Made) -> None:
     inputs = read_domain(campaign.catalog, DOMAIN, tile_size=500)
     mosaic = Mosaic.of(inputs, bands=model.recipe.bands)
     layout = campaign.grid.layout(32)
-    for image in (mosaic, mosaic.to_xarray(250)):
+    for image in (mosaic, to_xarray(mosaic, name="mosaic", block=250)):
         dataset = pipeline.predict(image, model, layout=layout, block=250, engine=campaign.engine).compute(
             scheduler="threads"
         )

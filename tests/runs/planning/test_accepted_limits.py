@@ -9,7 +9,7 @@ import yaml
 
 from pipeline.errors import ConfigError
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.provenance import tile_provenance
+from pipeline.runs.planning.provenance import tile_provenance
 from pipeline.sources.delivery.attribution import Origin
 from tests.support.campaigns import RECIPE, Made, make_campaign, write_weights
 

@@ -234,7 +234,7 @@ def test_a_network_of_other_weights_or_a_damaged_file_is_refused(model: Model, x
 
     refused("was made from weights of SHA-256", of=exact_model())
     other = model.recipe.model_copy(update={"height_step_m": 0.5})
-    refused("another recipe", of=Model(model.network, other, model.weights_hash))
+    refused("another version of recipe", of=Model(model.network, other, model.weights_hash))
     refused("needs a quantized network", given=None)
     refused(r"missing\.xml: a quantized network's file cannot be read", given=tmp_path / "missing.xml")
     shutil.copy(xml, tmp_path / "alone.xml")
@@ -243,7 +243,7 @@ def test_a_network_of_other_weights_or_a_damaged_file_is_refused(model: Model, x
     (tmp_path / "alone.xml").write_text("<net/>")
     refused("does not record the weights", given=tmp_path / "alone.xml")
     (tmp_path / "alone.xml").write_text("not at all")
-    refused("is no XML", given=tmp_path / "alone.xml")
+    refused("is not an XML", given=tmp_path / "alone.xml")
     with pytest.raises(EngineError, match="needs engine openvino, got torch"):
         resolve_engine("torch", precision="int8", quantized=xml, model=model)
 

@@ -16,6 +16,7 @@ from pipeline.grid import Window
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import BANDS
+from pipeline.sources.lazy_image import to_xarray
 from pipeline.sources.reading.dataset_cache import _OPEN, DATASETS_PER_THREAD
 from pipeline.sources.reading.mosaic import Mosaic
 from pipeline.sources.reading.raster import Pixels, Source
@@ -150,7 +151,7 @@ def test_a_thread_keeps_a_limited_number_of_datasets_open(mosaic: Mosaic) -> Non
 
 
 def test_the_xarray_is_lazy_and_has_coordinates_and_crs(mosaic: Mosaic, whole: Pixels) -> None:
-    array = mosaic.to_xarray(200)
+    array = to_xarray(mosaic, name="D064_2021", block=200)
     assert (array.dims, array.dtype, array.shape) == (("band", "y", "x"), np.uint8, (5, 500, 500))
     assert array.data.chunks == ((5,), (200, 200, 100), (200, 200, 100))
     assert len(dict(array.data.__dask_graph__())) == 9
@@ -169,7 +170,7 @@ def test_the_xarray_reads_files_only_when_it_is_computed(tmp_path: Path) -> None
     mosaic = mosaic_of(delivery, tmp_path / "cat")
     for path in delivery.folder.rglob("*.tif"):
         path.unlink()
-    array = mosaic.to_xarray()
+    array = to_xarray(mosaic, name="D064_2021")
     with pytest.raises(SourceError, match="it is missing"):
         array.compute()
 

@@ -1,0 +1,124 @@
+"""Images as lazy xarray arrays: a domain of the input catalog, or one raster. One Dask task reads one block."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import rioxarray  # noqa: F401  registers the `rio` accessor
+import xarray as xr
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from dask.typing import Key
+from numpy.typing import NDArray
+from odc.geo.xr import wrap_xr
+
+from pipeline.domain import Domain
+from pipeline.grid import Window
+from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.domain_inputs import BANDS
+from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.sources.reading.raster import GeoSource, Raster
+
+BLOCK = 5_000
+"""Pixels a side of a chunk: 1 km, and 125 MB with five bands."""
+
+
+def open_domain(
+    catalog: Path | str,
+    domain: str,
+    *,
+    bands: Sequence[str] = BANDS,
+    height_step_m: float = 0.2,
+    block: int = BLOCK,
+) -> xr.DataArray:
+    """Opens the imagery and elevation of a domain as one lazy mosaic; no raster is opened before it is computed.
+
+    Args:
+        catalog: folder of the input catalog, as `landcover index` writes it.
+        domain: name such as `D064_2021`: département and vintage.
+        bands: some of `red`, `green`, `blue`, `nir` and `elevation`, in the order of the network.
+        height_step_m: metres of one unit of the elevation band.
+        block: side of a chunk in pixels, counted from the mosaic's north-west corner.
+
+    Returns:
+        uint8 (band, y, x) on Dask at 0.20 m, with band names in `band`, pixel centres in `x` and `y`, and the CRS in
+        `spatial_ref`. Pixels outside all tiles are 0 in every band, which is the array's nodata.
+
+    Raises:
+        ConfigError: `domain` is not such a name.
+        CatalogError: there is no such catalog or domain, a band is unknown, or a tile has no file for a band.
+
+    Example:
+        >>> mosaic = open_domain("build/demo/catalog", "D034_2021")
+        >>> mosaic.dims, mosaic.dtype.name
+        (('band', 'y', 'x'), 'uint8')
+    """
+    inputs = read_domain(Path(catalog), Domain(domain))
+    return to_xarray(Mosaic.of(inputs, bands=tuple(bands), height_step_m=height_step_m), name=domain, block=block)
+
+
+def open_raster(path: Path | str, *, bands: Sequence[str] = BANDS, block: int = BLOCK) -> xr.DataArray:
+    """Opens a georeferenced uint8 raster as a lazy array.
+
+    Args:
+        path: of the file.
+        bands: names of its bands, in their order.
+        block: side of a chunk in pixels, counted from the raster's north-west corner.
+
+    Returns:
+        uint8 (band, y, x) on Dask, with band names in `band`, pixel centres in `x` and `y`, the CRS in `spatial_ref`,
+        and the file's nodata value.
+
+    Raises:
+        SourceError: the file cannot be opened, is not uint8, has no CRS or georeference, or another number of bands.
+
+    Example:
+        >>> path, *_ = Path("build/demo/products/D034_2021").glob("*-landcover.tif")
+        >>> image = open_raster(path, bands=["landcover"])
+        >>> int(image.rio.nodata)
+        0
+    """
+    raster = Raster.open(Path(path), bands=tuple(bands))
+    return to_xarray(raster, name=Path(path).stem, nodata=raster.nodata, block=block)
+
+
+def to_xarray(source: GeoSource, *, name: str, nodata: int | None = 0, block: int = BLOCK) -> xr.DataArray:
+    """A source as a lazy uint8 array (band, y, x), with coordinates as rioxarray and odc-geo have them."""
+    array: xr.DataArray = wrap_xr(_blocks(source, block), source.geobox, dims=("band", "y", "x"), axis=1)
+    array = array.assign_coords(band=list(source.bands)).rename(name)
+    return array if nodata is None else array.rio.write_nodata(nodata)
+
+
+def source_of(image: xr.DataArray) -> GeoSource | None:
+    """The source that `image` is the unchanged view of; None for any other array.
+
+    The tasks of the view contain the source. A slice or a changed view is an array of another name.
+    """
+    if image.chunks is None:
+        return None
+    task = image.data.dask.get((image.data.name, 0, 0, 0))
+    found = [part for part in task if isinstance(part, Mosaic | Raster)] if isinstance(task, tuple) else []
+    return found[0] if found else None
+
+
+def _blocks(source: GeoSource, block: int) -> da.Array:
+    window = source.window
+    rows, cols = range(window.row, window.bottom, block), range(window.col, window.right, block)
+    name = f"image-{tokenize(source, block)}"
+    graph: dict[Key, Any] = {
+        (name, 0, i, j): (_read_bands, source, Window(row, col, block, block).intersect(window))
+        for i, row in enumerate(rows)
+        for j, col in enumerate(cols)
+    }
+    chunks = (
+        (len(source.bands),),
+        tuple(min(block, window.bottom - row) for row in rows),
+        tuple(min(block, window.right - col) for col in cols),
+    )
+    return da.Array(HighLevelGraph.from_collections(name, graph), name, chunks, dtype=np.uint8)
+
+
+def _read_bands(source: GeoSource, window: Window) -> NDArray[np.uint8]:
+    return source.read(window).bands
