@@ -46,7 +46,7 @@ def test_the_temperature_by_which_labels_were_drawn_is_found(temperature: float)
     assert fit_temperature(logits, truth) == pytest.approx(temperature, rel=0.03)
 
 
-def test_the_fitted_temperature_lowers_the_error_on_labels_that_it_was_not_fitted_on() -> None:
+def test_the_fitted_temperature_lowers_the_error_on_other_labels() -> None:
     logits, truth = drawn(2.5)
     half = len(logits) // 2
     temperature = fit_temperature(logits[:half], truth[:half])

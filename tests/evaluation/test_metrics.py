@@ -61,7 +61,7 @@ def test_parts_add_up_to_the_whole_whatever_is_counted_at_once(
         np.testing.assert_array_equal(confusion_matrix(truth, prediction, 7), whole)
 
 
-def test_no_data_minus_one_is_ignored_in_both_its_types_whatever_was_predicted_there() -> None:
+def test_nodata_minus_one_is_ignored_in_both_types_whatever_was_predicted() -> None:
     mask = np.array([0, 1, 2, 0], np.uint8)
     for truth in (mask - np.uint8(1), mask.astype(np.int16) - 1):
         matrix = confusion_matrix(truth, np.array([200, 0, 0, 77]), 2)

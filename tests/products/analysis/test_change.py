@@ -21,7 +21,7 @@ def made_up(classes: NDArray[np.uint8], confidence: int | NDArray[np.uint8] = 25
     return product
 
 
-def test_the_matrix_counts_hectares_from_class_to_class_and_small_patches_are_uncertain() -> None:
+def test_the_matrix_has_hectares_by_class_and_small_patches_are_uncertain() -> None:
     before = np.ones((10, 12), np.uint8)
     after = before.copy()
     after[:4, :5] = 7  # 20 px

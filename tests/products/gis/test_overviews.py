@@ -57,7 +57,7 @@ def test_a_picture_is_counted_from_the_coarsest_level_that_is_fine_enough(
     np.testing.assert_array_equal(seen, plainly(cells, step, layer))
 
 
-def test_a_picture_of_a_part_or_of_more_than_there_is_has_the_same_pixels_and_no_data_around(national: Path) -> None:
+def test_a_picture_of_a_part_or_beyond_the_edge_has_the_same_pixels(national: Path) -> None:
     whole = edition_overview(national / "current", GRID, "landcover", within=GRID.extent, side=300)
     part = edition_overview(
         national / "current", GRID, "landcover", within=Window(NORTH + TILE, WEST, TILE, 2 * TILE), side=200

@@ -214,7 +214,7 @@ def inodes(national: Path) -> dict[tuple[str, int, int], int]:
 
 
 @pytest.mark.parametrize("name", [A, B])
-def test_publishing_a_domain_again_touches_only_shards_that_it_owns_a_pixel_of_before_or_after(
+def test_publishing_a_domain_again_touches_only_shards_where_it_owns_pixels(
     tmp_path: Path, published: Path, domains: list[DomainProduct], name: str
 ) -> None:
     national = Path(shutil.copytree(published, tmp_path / "national", symlinks=True))
@@ -237,7 +237,7 @@ def test_publishing_a_domain_again_touches_only_shards_that_it_owns_a_pixel_of_b
     assert len(plan.write) + len(plan.link) == len(edition.tallies)
 
 
-def test_a_shard_that_a_neighbour_could_have_filled_and_did_not_stays_the_file_that_it_was(tmp_path: Path) -> None:
+def test_a_shard_that_a_neighbour_did_not_fill_stays_the_same_file(tmp_path: Path) -> None:
     west, east = (shapely.box(*Window(NORTH, WEST + TILE + col, TILE, 100).bounds) for col in (0, 100))
     # Neither has imagery of the tile's northernmost rows.
     a, b = (product(tmp_path, n, {tile_at(0, 1): s}, boundary=p) for n, s, p in ((A, 1, west), (B, 2, east)))

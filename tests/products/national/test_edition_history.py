@@ -141,7 +141,7 @@ def killed(_self: Path, _target: Path) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_dropped_edition_takes_nothing_from_the_others_and_its_number_is_not_given_again(folder: Path) -> None:
+def test_dropping_an_edition_leaves_the_others_and_its_number_stays_unused(folder: Path) -> None:
     national = folder / "national"
     kept = files_of(national / "editions" / "000001")
     with pytest.raises(ProductError, match="is the current edition"):
