@@ -13,7 +13,6 @@ import shapely
 import torch
 import yaml
 from affine import Affine
-from distributed import LocalCluster
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from typer.testing import CliRunner
@@ -32,6 +31,7 @@ from pipeline.runs.accuracy.scoring import EvaluationOptions, EvaluationResult
 from pipeline.sources.labels.patches import find_patches, read_image, read_mask
 from pipeline.sources.labels.reference import Reference
 from tests.support.campaigns import RECIPE, write_weights
+from tests.support.dask_client import in_process_client
 from tests.support.flair_dataset import random_set, real_layout
 from tests.support.products import product, publish, stack_of, tile_at
 
@@ -87,10 +87,10 @@ def test_a_set_is_compared_patch_by_patch_whatever_the_workers(
 
 def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, evaluated: EvaluatedSet, tmp_path: Path) -> None:
     given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        options = EvaluationOptions(scheduler=cluster.scheduler_address)
+    with in_process_client(threads=1) as client:
+        options = EvaluationOptions(scheduler=client.scheduler.address)
         done = evaluate_set([evaluated.data], out=tmp_path / "out", options=options, **given)
-        assert len(cluster.workers) == 1
+        assert len(client.scheduler_info()["workers"]) == 1
     np.testing.assert_array_equal(done.evaluation.matrix, evaluated.done.evaluation.matrix)
     with pytest.raises(ClusterError, match="neither an address"):
         evaluate_set([evaluated.data], out=tmp_path / "none", options=EvaluationOptions(scheduler="nobody"), **given)
