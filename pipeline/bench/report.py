@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bench.machine import machine_facts
-from pipeline.durable import replacing, write_json
+from pipeline.durable import write_bytes, write_json
 from pipeline.runs.planning.throughput import MeasuredRate
 
 
@@ -35,8 +35,7 @@ class BenchReport:
         Raises:
             StorageError: `out` cannot be written.
         """
-        with replacing(out / f"{self.name}.png") as temporary:
-            temporary.write_bytes(self.chart)
+        write_bytes(out / f"{self.name}.png", self.chart)
         path = out / f"{self.name}.json"
         content = {
             "bench": self.name,

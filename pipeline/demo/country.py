@@ -8,6 +8,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,10 +164,8 @@ def make_country(
             tiles=tuple(sorted(tile.name for tile in own)),
             training=tuple(sorted(tile.name for tile in own if tile.name in fitting)),
         )
-        options = {"driver": "GTiff", "COMPRESS": "DEFLATE", "TILED": "YES"}
-        write_raster(
-            domain.truth, truth[None], transform=window.transform, palette=True, nodata=legend.NODATA, **options
-        )
+        options: dict[str, Any] = {"driver": "GTiff", "nodata": legend.NODATA, "COMPRESS": "DEFLATE", "TILED": "YES"}
+        write_raster(domain.truth, truth[None], transform=window.transform, palette=True, **options)
         _write_boundary(domain.boundary, name, polygon(window, line, west=own is west))
         domains.append(domain)
     return Country(root, tile_size, tuple(domains))

@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline import legend
 from pipeline.config import Recipe
-from pipeline.durable import replacing, write_json
+from pipeline.durable import write_bytes, write_json, write_text
 from pipeline.evaluation import figures
 from pipeline.evaluation.evaluation_report import Evaluation
 from pipeline.evaluation.metrics import BY_CLASS, MEANS, as_ign
@@ -73,15 +73,12 @@ def export(
     files = ExportedFiles.at(out, recipe.name)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     save_weights(files.weights, tensors, class_weights=class_weights)
-    with replacing(files.safetensors) as temporary:
-        temporary.write_bytes(safetensors.torch.save(tensors))
+    write_bytes(files.safetensors, safetensors.torch.save(tensors))
     save_recipe(files.recipe, recipe)
-    for by in ("precision", "recall"):
-        with replacing(out / f"confusion-{by}.png") as temporary:
-            temporary.write_bytes(figures.confusion(evaluation.kept, evaluation.names, by=by))
+    for by in figures.BY:
+        write_bytes(out / f"confusion-{by}.png", figures.confusion(evaluation.kept, evaluation.names, by=by))
     write_json(out / "metrics.json", as_ign(evaluation.scored(evaluation.mode), live=evaluation.live))
-    with replacing(files.card) as temporary:
-        temporary.write_text(model_card(trained, config=config), encoding="utf-8")
+    write_text(files.card, model_card(trained, config=config))
     return files
 
 

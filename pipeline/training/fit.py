@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pipeline.config import Recipe, load_recipe
-from pipeline.durable import replacing
+from pipeline.durable import write_bytes
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation import figures
 from pipeline.evaluation.evaluation_report import Evaluation
@@ -240,5 +240,4 @@ def _draw_curves(out: Path) -> None:
                     if value and name not in ("epoch", "step"):
                         history.setdefault(name, {})[float(row["epoch"])] = float(value)
     points = {name: sorted(values.items()) for name, values in history.items()}
-    with replacing(out / "curves.png") as temporary:
-        temporary.write_bytes(figures.curves(points, _PANELS))
+    write_bytes(out / "curves.png", figures.curves(points, _PANELS))
