@@ -24,7 +24,6 @@ from pipeline.training.fit import fit
 from pipeline.training.patch_cutting import cut_patches
 from pipeline.training.run_config import DataSection, OptimizerSection, SplitSection, TrainingConfig
 
-NAME = "train"
 _FULL = (3, 5, 1000, 192, 18)
 _QUICK = (2, 3, 500, 128, 1)
 """Rows and columns of tiles, pixels of a tile, pixels of a patch, epochs."""
@@ -47,7 +46,6 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     calibrated = calibrate(held_out, weights=weights, recipe=recipe, out=scratch / "calibrated")
     scores = evaluated.evaluation.scored("present")
     report = BenchReport(
-        NAME,
         {
             "train.oa_held_out": scores["oa"],
             "train.minutes": minutes,

@@ -11,7 +11,7 @@ from pipeline.bench.chart import bar_chart
 from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, set_gdal_cache, usage_json
 from pipeline.bench.report import BenchReport
-from pipeline.bench.stages_alone import FileWindow, decode_alone
+from pipeline.bench.stages_alone import decode_alone, file_part
 from pipeline.config import ClusterSection
 from pipeline.grid import Layout, Window
 from pipeline.inference.halo import map_block
@@ -19,8 +19,6 @@ from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 from pipeline.sources.domain_inputs import DomainInputs
 from pipeline.sources.reading.mosaic import Mosaic
-
-NAME = "feed"
 
 
 class ConstantPredictor:
@@ -37,16 +35,15 @@ def all_blocks(inputs: DomainInputs, size: int) -> list[Window]:
     return [block for tile in sorted(t.tile for t in inputs.tiles) for block in tile.window.split(size)]
 
 
-def imagery_reads(inputs: DomainInputs, blocks: list[Window], layout: Layout) -> list[list[FileWindow]]:
-    """The parts of RVB and IRC files that each block reads; pixels that are only reflected are not read twice."""
-    reads = [layout.read_of_block(block).intersect(inputs.window) for block in blocks]
-    return [[FileWindow.of(a, read) for a in inputs.behind(read) if a.kind in ("rvb", "irc")] for read in reads]
-
-
 def decode_imagery(imagery: Imagery, blocks: list[Window], cluster: ClusterSection) -> Usage:
-    """Decodes what the blocks read, with the threads and the cache of a cluster; measured in a new process."""
-    reads = imagery_reads(imagery.mosaic.inputs, blocks, imagery.scale.layout)
-    return imagery.measured(decode_alone, reads, threads=cluster.threads, cache_mb=cluster.gdal_cache_mb)
+    """Decodes what the blocks read of RVB and IRC files, with the threads and the cache of a cluster.
+
+    Measured in a new process. Pixels that are only reflected are not read twice.
+    """
+    inputs, layout = imagery.mosaic.inputs, imagery.scale.layout
+    reads = [layout.read_of_block(block).intersect(inputs.window) for block in blocks]
+    parts = [[file_part(a, read) for a in inputs.behind(read) if a.kind in ("rvb", "irc")] for read in reads]
+    return imagery.measured(decode_alone, parts, threads=cluster.threads, cache_mb=cluster.gdal_cache_mb)
 
 
 def feed(mosaic: Mosaic, blocks: list[Window], *, layout: Layout, threads: int, cache_mb: int) -> Usage:
@@ -90,7 +87,6 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         "share_of_decode_in_wall_s": alone_wall / whole_wall,
     }
     return BenchReport(
-        NAME,
         {"feed.share_of_decode": whole / alone},
         raw,
         bar_chart(
