@@ -65,15 +65,16 @@ def build_network(recipe: Recipe, *, imagenet: bool = False) -> nn.Module:
         WeightsError: the ImageNet weights cannot be loaded.
     """
     smp = _import_smp()
-    common = {
-        "encoder_name": recipe.encoder,
-        "encoder_weights": "imagenet" if imagenet else None,
-        "in_channels": len(recipe.bands),
-        "classes": recipe.logits,
-    }
+    own = {"decoder_channels": recipe.decoder_channels} if recipe.architecture == "unet" else {}
     try:
-        own = {"decoder_channels": recipe.decoder_channels} if recipe.architecture == "unet" else {}
-        network: Any = smp.create_model(recipe.architecture, **common, **own)
+        network: Any = smp.create_model(
+            recipe.architecture,
+            recipe.encoder,
+            encoder_weights="imagenet" if imagenet else None,
+            in_channels=len(recipe.bands),
+            classes=recipe.logits,
+            **own,
+        )
     except (OSError, errors.HTTPError) as error:
         raise WeightsError(
             f"recipe {recipe.name}: ImageNet weights of encoder {recipe.encoder!r} could not be loaded from the hub "
