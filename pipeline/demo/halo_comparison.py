@@ -11,22 +11,10 @@ from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.quality.quality_metrics import cuts_of, domain_seams
 
 
-def without_halo(campaign: Campaign, folder: Path) -> Campaign:
-    """The campaign with windows that have no halo, only what alignment adds, and with another folder.
-
-    Args:
-        campaign: its core and block are kept.
-        folder: for the domain products.
-    """
-    stride = campaign.recipe().stride
-    layout = Layout.for_core(campaign.grid.core, halo=0, stride=stride)
-    grid = campaign.grid.model_copy(update={"halo": 0, "window": layout.window})
-    output = campaign.output.model_copy(update={"domains": folder})
-    return campaign.model_copy(update={"grid": grid, "output": output})
-
-
 def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
     """Maps a campaign without a halo, and counts class changes across the edges in all its domains.
+
+    Core and block are kept. The windows have no halo, only what alignment adds.
 
     Args:
         campaign: as it was mapped with its halo.
@@ -35,7 +23,10 @@ def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
     Raises:
         LandcoverError: as `run` does.
     """
-    bare = without_halo(campaign, folder)
+    layout = Layout.for_core(campaign.grid.core, halo=0, stride=campaign.recipe().stride)
+    grid = campaign.grid.model_copy(update={"halo": 0, "window": layout.window})
+    output = campaign.output.model_copy(update={"domains": folder})
+    bare = campaign.model_copy(update={"grid": grid, "output": output})
     run(make_plan(bare))
     cuts, tile = cuts_of(bare), bare.grid.tile
     found = (domain_seams(list_sealed(folder / d.name, d.name, tile), cuts=cuts) for d in bare.domains)

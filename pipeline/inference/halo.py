@@ -256,8 +256,8 @@ def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, 
     def mapped(part: NDArray[np.uint8], block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
         _, i, j = block_id
         at = Window.from_edges(int(row_edges[i]), int(col_edges[j]), int(row_edges[i + 1]), int(col_edges[j + 1]))
-        held = at.grow(depth[1], depth[2]).intersect(window)
-        source = ArraySource.of(part, held, window=window, nodata=nodata)
+        with_halo = at.grow(depth[1], depth[2]).intersect(window)
+        source = ArraySource.of(part, with_halo, window=window, nodata=nodata)
         return map_block(source, at, layout=method.layout, predictor=predictor_for(method.model, method.engine))
 
     stack: da.Array = overlapped.map_blocks(mapped, chunks=((len(LAYERS),), rows, cols), dtype=np.uint8, meta=_META)

@@ -108,7 +108,7 @@ def converted_graph(model: Model) -> Path:
 
     recipe = model.recipe.model_dump(mode="json")
     key = digest([PRODUCT_VERSION, openvino.__version__, torch.__version__, model.weights_hash, recipe])
-    path = cache_folder() / f"{key}.xml"
+    path = user_cache() / "openvino" / f"{key}.xml"
     if not path.is_file():
         example = (
             torch.zeros((1, len(model.recipe.bands), _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
@@ -135,11 +135,6 @@ def without_telemetry() -> Iterator[None]:
             del os.environ["CI"]
         else:
             os.environ["CI"] = before
-
-
-def cache_folder() -> Path:
-    """The cache folder for converted graphs."""
-    return user_cache() / "openvino"
 
 
 def save_graph(graph: Any, path: Path, *, remedy: str = "set LANDCOVER_CACHE to a folder that can be written") -> None:
