@@ -12,20 +12,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.warp import transform
 
 from pipeline import legend
 from pipeline.demo.delivery_writer import Vintage, write_checksums, write_raster, write_tile
-from pipeline.demo.domain_borders import border, polygon
 from pipeline.demo.landscape import Landscape
 from pipeline.demo.orthoimage import Radiometry, photograph
 from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, DeliveryError
-from pipeline.grid import PIXELS_PER_M, Tile, Window, union
+from pipeline.grid import CRS, PIXELS_PER_M, Tile, Window, union
 from pipeline.products.tile.cog import open_cog
 
 ORIGIN = (-6_285_000 * PIXELS_PER_M, 785_000 * PIXELS_PER_M)
 """(row, col) of the country's north-west corner, near the Vidourle where Hérault and Gard meet."""
+
+_BEYOND_M = 100.0
+"""A domain's polygon extends this far beyond its tiles, except along the border."""
 
 VINTAGES = (
     Vintage(
@@ -140,7 +143,7 @@ def make_country(
         for c in range(columns)
     }
     middle = columns // 2
-    line = border(union([tile.window for (_, c), tile in at.items() if c == middle]))
+    line = _border(union([tile.window for (_, c), tile in at.items() if c == middle]))
     # Both domains cover the middle column, so its tiles are not for fitting. Of the others every second one is, as on
     # a chessboard.
     fitting = {tile.name for (r, c), tile in at.items() if c != middle and (r + c) % 2 == 0}
@@ -166,7 +169,7 @@ def make_country(
         )
         options: dict[str, Any] = {"driver": "GTiff", "nodata": legend.NODATA, "COMPRESS": "DEFLATE", "TILED": "YES"}
         write_raster(domain.truth, truth[None], transform=window.transform, palette=True, **options)
-        _write_boundary(domain.boundary, name, polygon(window, line, west=own is west))
+        _write_boundary(domain.boundary, name, _polygon(window, line, west=own is west))
         domains.append(domain)
     return Country(root, tile_size, tuple(domains))
 
@@ -189,6 +192,33 @@ def _deliver(folder: Path, tiles: list[Tile], vintage: Vintage, *, seed: int, th
         list(pool.map(deliver, tiles))
     write_checksums(folder)
     return truth
+
+
+def _border(middle: Window) -> list[tuple[float, float]]:
+    """The winding border through the window `middle`, from north to south, as (x, y) in metres of EPSG:2154."""
+    left, bottom, right, top = middle.bounds
+    reach = (right - left) / 2
+    y = np.linspace(top + _BEYOND_M, bottom - _BEYOND_M, 200)
+    s = (top - y) / reach
+    x = (left + right) / 2 + reach * (0.45 * np.sin(2.1 * s + 0.4) + 0.16 * np.sin(5.3 * s))
+    return list(zip(x.tolist(), y.tolist(), strict=True))
+
+
+def _polygon(window: Window, line: list[tuple[float, float]], *, west: bool) -> list[tuple[float, float]]:
+    """The ring of a domain on one side of the border, closed and counter-clockwise, as (longitude, latitude).
+
+    Both domains share the vertices of the border, so they neither overlap nor leave a gap.
+    """
+    left, bottom, right, top = window.bounds
+    south, north = bottom - _BEYOND_M, top + _BEYOND_M
+    if west:
+        far = left - _BEYOND_M
+        ring = [(far, north), (far, south), *reversed(line), (far, north)]
+    else:
+        far = right + _BEYOND_M
+        ring = [*line, (far, south), (far, north), line[0]]
+    longitudes, latitudes = transform(CRS, "EPSG:4326", *zip(*ring, strict=True))
+    return list(zip(longitudes, latitudes, strict=True))
 
 
 def _write_boundary(path: Path, name: str, ring: list[tuple[float, float]]) -> None:

@@ -18,22 +18,22 @@ from pipeline import legend
 from pipeline.config import Campaign, load_campaign
 from pipeline.demo.comparison_figure import side_by_side
 from pipeline.demo.country import Country, DeliveredDomain, make_country
-from pipeline.demo.halo_comparison import seams_without_halo
 from pipeline.demo.network import DEFAULT_FIT, FitSettings, FittedNetwork, TrainingTile, fit
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, VerifyFailed
 from pipeline.evaluation import confusion_matrix, scores
 from pipeline.evaluation.seams import total
-from pipeline.grid import Tile
+from pipeline.grid import Layout, Tile
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.assessment.edge_changes import Seams
 from pipeline.products.gis.overviews import class_colours
 from pipeline.products.tile.cog import read_cog
+from pipeline.products.tile.seal import list_sealed
 from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
-from pipeline.runs.quality.quality_metrics import ratio_json
+from pipeline.runs.quality.quality_metrics import cuts_of, domain_seams, ratio_json
 from pipeline.runs.quality.verify import verify
 from pipeline.runs.quality.write_reports import write_reports
 from pipeline.sources.catalog.index import index
@@ -210,6 +210,28 @@ def _compare_seams(campaign: Campaign, seams: Seams, folder: Path, on_message: O
         name: {kind: ratio_json(ratio) for kind, ratio in found.items()}
         for name, found in zip(("halo", "no_halo"), ratios, strict=True)
     }
+
+
+def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
+    """Maps a campaign without a halo, and counts class changes across the edges in all its domains.
+
+    Core and block are kept. The windows have no halo, only what alignment adds.
+
+    Args:
+        campaign: as it was mapped with its halo.
+        folder: for the tiles without a halo.
+
+    Raises:
+        LandcoverError: as `run` does.
+    """
+    layout = Layout.for_core(campaign.grid.core, halo=0, stride=campaign.recipe().stride)
+    grid = campaign.grid.model_copy(update={"halo": 0, "window": layout.window})
+    output = campaign.output.model_copy(update={"domains": folder})
+    bare = campaign.model_copy(update={"grid": grid, "output": output})
+    run(make_plan(bare))
+    cuts, tile = cuts_of(bare), bare.grid.tile
+    found = (domain_seams(list_sealed(folder / d.name, d.name, tile), cuts=cuts) for d in bare.domains)
+    return sum(found, Seams())
 
 
 def _draw_preview(path: Path, campaign: Campaign, country: Country) -> Path:
