@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
 
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.forward import forward_seconds, window_image
@@ -17,12 +19,12 @@ from pipeline.bench.measurements.feed import all_blocks, decode_imagery
 from pipeline.bench.measurements.quantize import quantize_on_left_halves, right_halves
 from pipeline.bench.plain_loop import LOADERS, map_in_plain_loop
 from pipeline.bench.report import BenchReport
-from pipeline.bench.stages_alone import seal_alone
 from pipeline.config import Campaign
 from pipeline.demo.delivery_writer import write_raster
 from pipeline.grid import Window
 from pipeline.inference import Engine, predictor_for
-from pipeline.products.tile.cog import read_cog
+from pipeline.legend import LAYERS
+from pipeline.products.tile.cog import read_cog, write_cog
 from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run as run_plan
 from pipeline.runs.planning.plan import make_plan
@@ -215,6 +217,20 @@ def _stages(imagery: Imagery, result: RunResult, forward: Usage, *, scratch: Pat
         "forward": forward.core_s / _FORWARDS * windows,
         "seal": sealed.core_s * len(cogs),
     }
+
+
+def seal_alone(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) -> Usage:
+    """Writes the COGs of a sealed tile again, with overviews and checksums and nothing else, into another folder."""
+    layers = [read_cog(path) for path in cogs]
+    with rasterio.open(cogs[0]) as file:
+        geobox = GeoBox.from_rio(file)
+
+    def work() -> None:
+        for name, pixels in zip(LAYERS, layers, strict=True):
+            path = folder / f"{name}.tif"
+            write_cog(path, pixels, layer=name, geobox=geobox, live=live, tags={})
+
+    return measure(work)[1]
 
 
 def time_forwards(imagery: Imagery) -> Usage:
