@@ -37,15 +37,8 @@ class BenchReport:
         Raises:
             StorageError: `out` cannot be written.
         """
-        write_bytes(out / f"{name}.png", self.chart)
+        content = asdict(self)
+        write_bytes(out / f"{name}.png", content.pop("chart"))
         path = out / f"{name}.json"
-        content = {
-            "bench": name,
-            "figures": dict(self.figures),
-            "notes": list(self.notes),
-            "raw": dict(self.raw),
-            "rates": [asdict(rate) for rate in self.rates],
-            "machine": dict(self.machine),
-        }
-        write_json(path, content)
+        write_json(path, {"bench": name, **content})
         return path

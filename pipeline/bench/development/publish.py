@@ -41,8 +41,6 @@ _PROVENANCE = Provenance(
     engine_threads=1,
     layout=Layout(),
     software=(),
-    citation="",
-    doi="",
 )
 
 
