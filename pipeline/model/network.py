@@ -22,7 +22,10 @@ def make_torchvision_importable() -> None:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        _declare_missing_operators()
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)
 
 
 def _import_smp() -> Any:
@@ -36,13 +39,6 @@ def unet_blocks(network: nn.Module) -> dict[str, nn.Module]:
     """The decoder blocks of an smp U-Net by name; empty for other networks."""
     kind = _import_smp().decoders.unet.decoder.UnetDecoderBlock
     return {name: module for name, module in network.named_modules() if type(module) is kind}
-
-
-def _declare_missing_operators() -> None:
-    library: Any = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _DECLARED.append(library)
 
 
 _DECLARED: list[torch.library.Library] = []
