@@ -149,19 +149,19 @@ def make_country(
     fitting = {tile.name for (r, c), tile in at.items() if c != middle and (r + c) % 2 == 0}
     west = [tile for (_, c), tile in sorted(at.items()) if c <= middle]
     east = [tile for (_, c), tile in sorted(at.items()) if c >= middle]
-    for vintage in VINTAGES:
-        folder = _delivery_folder(root, vintage)
+    folders = [root / "deliveries" / vintage.domain for vintage in VINTAGES]
+    for folder in folders:
         if folder.exists():
             raise DeliveryError(
                 f"{folder}: a delivery exists already, and files of two countries must not mix; remove the folder"
             )
     domains = []
-    for vintage, own in zip(VINTAGES, (west, east), strict=True):
+    for vintage, folder, own in zip(VINTAGES, folders, (west, east), strict=True):
         name, window = vintage.domain, union([tile.window for tile in own])
-        truth = _deliver(_delivery_folder(root, vintage), own, vintage, seed=seed, threads=threads)
+        truth = _deliver(folder, own, vintage, seed=seed, threads=threads)
         domain = DeliveredDomain(
             name,
-            delivery=_delivery_folder(root, vintage),
+            delivery=folder,
             boundary=root / "boundaries" / f"{name}.geojson",
             truth=root / "truth" / f"{name}.tif",
             tiles=tuple(sorted(tile.name for tile in own)),
@@ -172,10 +172,6 @@ def make_country(
         _write_boundary(domain.boundary, name, _polygon(window, line, west=own is west))
         domains.append(domain)
     return Country(root, tile_size, tuple(domains))
-
-
-def _delivery_folder(root: Path, vintage: Vintage) -> Path:
-    return root / "deliveries" / vintage.domain
 
 
 def _deliver(folder: Path, tiles: list[Tile], vintage: Vintage, *, seed: int, threads: int) -> NDArray[np.uint8]:
