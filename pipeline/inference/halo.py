@@ -103,7 +103,7 @@ def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array
     Returns:
         Dask array (layer, y, x), uint8, with the layers of `LAYERS` and one chunk for each block.
     """
-    chunks = ((len(LAYERS),), _chunks(window.height, method.block), _chunks(window.width, method.block))
+    chunks = da.core.normalize_chunks((len(LAYERS), method.block, method.block), (len(LAYERS), *window.shape))
     name = f"predict-{tokenize(source, method, window)}"
     stack: da.Array = da.map_blocks(
         _map_at, source=source, method=method, window=window, chunks=chunks, dtype=np.uint8, meta=_META, name=name
@@ -214,10 +214,6 @@ def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[i
     return map_block(source, block, layout=method.layout, predictor=predictor_for(method.model, method.engine))
 
 
-def _chunks(size: int, block: int) -> tuple[int, ...]:
-    return tuple(min(block, size - start) for start in range(0, size, block))
-
-
 def _check_bands(bands: Sequence[str], recipe: Recipe) -> None:
     if tuple(bands) != recipe.bands:
         raise EngineError(f"recipe {recipe.name} needs the bands {', '.join(recipe.bands)}; got {', '.join(bands)}")
@@ -247,9 +243,8 @@ def _predict_overlapped(pixels: da.Array, window: Window, nodata: float | None, 
     # A last block narrower than the halo cannot give it to its neighbour, so Dask's helper merges it here.
     reach = method.layout.reach + method.layout.stride
     depth = {0: 0, 1: min(reach, window.height), 2: min(reach, window.width)}
-    rows, cols = (
-        da.overlap.ensure_minimum_chunksize(depth[axis], _chunks(pixels.shape[axis], method.block)) for axis in (1, 2)
-    )
+    _, *blocks = da.core.normalize_chunks((len(pixels), method.block, method.block), pixels.shape)
+    rows, cols = (da.overlap.ensure_minimum_chunksize(depth[axis], blocks[axis - 1]) for axis in (1, 2))
     row_edges, col_edges = np.cumsum((0, *rows)), np.cumsum((0, *cols))
     overlapped = da.overlap.overlap(pixels.rechunk((pixels.shape[0], rows, cols)), depth=depth, boundary="none")
 
