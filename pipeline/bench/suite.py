@@ -35,7 +35,7 @@ def available_benches() -> Mapping[str, Callable[..., BenchReport]]:
 
 def run_benches(
     names: Sequence[str], *, out: Path, data: Path, quick: bool, on_message: OnMessage, full_size: bool = False
-) -> list[BenchReport]:
+) -> None:
     """Makes the imagery if it is missing, then runs the benches one after the other and writes their reports.
 
     Args:
@@ -58,7 +58,6 @@ def run_benches(
     small = quick or (bool(names) and _WITHOUT_IMAGERY.issuperset(names))
     scale = replace(QUICK if small else FULL, quick=quick, full_size=full_size)
     imagery = make_imagery(out, data=data, scale=scale, on_message=on_message)
-    reports = []
     for name in names or DEFAULT:
         report = benches[name](imagery, on_message=on_message)
         path = report.write(out, name)
@@ -67,8 +66,6 @@ def run_benches(
         on_message(f"{name}: {path}")
         if report.rates and not scale.quick:
             on_message(f"{name}: {len(report.rates)} rates kept in {save_rates(report.rates)}")
-        reports.append(report)
-    return reports
 
 
 def _check_names(names: Sequence[str], benches: Mapping[str, object]) -> None:

@@ -4,15 +4,14 @@ The footprints are those of the départements, with one staged height for each t
 and sizes but are sparse, so they take inodes and no space. Nothing that a plan reads differs from a real delivery.
 """
 
-import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import geopandas
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
-from rasterio.warp import transform_geom
 
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.development.synthetic_domains import (
@@ -47,14 +46,9 @@ def departement_footprints(data: Path) -> tuple[Footprint, ...]:
     path = data / _DEPARTEMENTS
     if not path.is_file():
         return square_footprints(96, across=15)
-    features = json.loads(path.read_text(encoding="utf-8"))["features"]
-    return tuple(
-        Footprint(
-            Domain(f"D{feature['properties']['code']:0>3}_{YEAR}"),
-            _tiles_inside(transform_geom("EPSG:4326", CRS, feature["geometry"])),
-        )
-        for feature in features
-    )
+    borders = geopandas.read_file(path).to_crs(CRS)
+    shapes = zip(borders["code"], borders.geometry, strict=True)
+    return tuple(Footprint(Domain(f"D{code:0>3}_{YEAR}"), _tiles_inside(shape)) for code, shape in shapes)
 
 
 def square_footprints(domains: int, *, across: int) -> tuple[Footprint, ...]:
