@@ -69,7 +69,7 @@ def _run(imagery: Imagery, scratch: Path, on_message: OnMessage) -> BenchReport:
     fp32 = _map(imagery, scratch, on_message=on_message)
     quantized = imagery.measured(quantize_on_left_halves, imagery, scratch / "int8" / "model.xml")
     int8 = _map(imagery, scratch, quantized=quantized.path, on_message=on_message)
-    # One tile in flight in both: over a single tile there is no second one, and the larger run must not hold more.
+    # One tile in flight in both: over a single tile there is no second one, and the larger run must not have more.
     in_turn = partial(_map, imagery, scratch, quantized=quantized.path, tiles_in_flight=1, on_message=on_message)
     one, all_tiles = in_turn(tiles=inputs.names[:1]), in_turn()
     stages = _stages(imagery, fp32, forward, scratch=scratch)
