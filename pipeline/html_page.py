@@ -2,6 +2,7 @@
 
 `templates/base.html` is the frame of every page, `templates/parts.html` has what several pages need (tables, pictures,
 classes with their colour), and each page has a template of its own. Python prepares values; templates lay them out.
+`templates/model_card.md`, the card of a trained network, is the only one in Markdown and escapes nothing.
 """
 
 import base64
@@ -16,7 +17,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: its file name, such as `evaluation.html`.
-        values: what it shows, `title` among them; every text is escaped.
+        values: what it shows, in pages `title` among them; in HTML every text is escaped.
 
     Returns:
         A whole page, which asks no other file and no server for anything.

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,20 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-_KEPT_IN_A_PROCESS = {"pipeline.inference.predictor": "_RESIDENT", "pipeline.model.weights": "_LOADED"}
-"""Module → what it keeps of networks until the process ends."""
+_KEPT_IN_A_PROCESS = {
+    "pipeline.inference.predictor": "_RESIDENT.clear",
+    "pipeline.model.weights": "_load_file.cache_clear",
+}
+"""Module → what empties the networks that it keeps until the process ends."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _memory_given_back() -> Iterator[None]:
     """The networks that a file's tests loaded, and memory that was freed, go back to the system."""
     yield
-    for module, kept in _KEPT_IN_A_PROCESS.items():
+    for module, clear in _KEPT_IN_A_PROCESS.items():
         if module in sys.modules:
-            getattr(sys.modules[module], kept).clear()
+            attrgetter(clear)(sys.modules[module])()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 

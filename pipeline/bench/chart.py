@@ -1,24 +1,12 @@
 """The benches' charts, as PNG: bars, and lines over a logarithmic axis."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from pipeline.evaluation.figures import as_png
 
 _DPI = 110
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a chart."""
-
-    name: str
-    points: tuple[tuple[float, float], ...]
-    """(x, y) with ascending x and y of at least 0."""
-    labels: tuple[str, ...] = ()
-    """One for each point, or none."""
 
 
 def bar_chart(title: str, values: Sequence[tuple[str, float]], *, unit: str) -> bytes:
@@ -40,16 +28,25 @@ def bar_chart(title: str, values: Sequence[tuple[str, float]], *, unit: str) -> 
     return as_png(figure)
 
 
-def line_chart(title: str, lines: Sequence[Line], *, x_label: str, y_label: str) -> bytes:
-    """Draws lines over a logarithmic y axis; points at y = 0 lie on its lower end."""
+def line_chart(
+    title: str, lines: Mapping[str, Sequence[tuple[float, float, str]]], *, x_label: str, y_label: str
+) -> bytes:
+    """Draws lines over a logarithmic y axis; points at y = 0 lie on its lower end.
+
+    Args:
+        title: above the lines.
+        lines: name → (x, y, label) of its points, with ascending x, y of at least 0, and an empty label for none.
+        x_label: below the x axis.
+        y_label: beside the y axis.
+    """
     figure = Figure(figsize=(8.2, 4.4), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot(title=title, xlabel=x_label, ylabel=y_label)
-    if any(y > 0 for line in lines for _, y in line.points):
+    if any(y > 0 for points in lines.values() for _, y, _ in points):
         axes.set_yscale("log", nonpositive="clip")
-    for line in lines:
-        axes.plot(*zip(*line.points, strict=True), marker="o", label=line.name)
-        for point, label in zip(line.points, line.labels, strict=False):
-            axes.annotate(label, point, (0, 6), textcoords="offset points", ha="center")
+    for name, points in lines.items():
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o", label=name)
+        for x, y, label in points:
+            axes.annotate(label, (x, y), (0, 6), textcoords="offset points", ha="center")
     axes.grid(color="0.9")
     axes.legend()
     return as_png(figure)

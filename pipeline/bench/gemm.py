@@ -33,21 +33,16 @@ def network_flops(model: Model, pixels: int) -> float:
 def cpu_gemms(size: int, *, threads: int) -> Mapping[str, Callable[[], float]]:
     """Functions that each multiply two float32 matrices of `size`² once and return GFLOP/s, by library.
 
-    The peak is the best of them, since neither library always reaches what the machine can do.
+    The peak is the best of them, since neither library always reaches what the machine can do. `threads` are those of
+    all operators of torch in this process from now on.
     """
+    torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((size, size), np.float32) for _ in range(2))
     request = _openvino_matmul(size, threads)
     left, right = torch.from_numpy(a), torch.from_numpy(b)
-
-    def by_torch() -> None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        torch.mm(left, right)
-        torch.set_num_threads(before)
-
-    flops = 2.0 * size**3
-    return {"openvino": _rate_of(lambda: request.infer([a, b]), flops), "torch": _rate_of(by_torch, flops)}
+    calls = {"openvino": lambda: request.infer([a, b]), "torch": lambda: torch.mm(left, right)}
+    return {library: _rate_of(multiply, 2.0 * size**3) for library, multiply in calls.items()}
 
 
 def device_gemm(size: int, precision: str) -> Callable[[], float]:

@@ -12,14 +12,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 import rasterio
 import yaml
 from numpy.typing import NDArray
 
-from pipeline.bench.machine import in_new_process
+from pipeline.bench.machine import P, T, in_new_process
 from pipeline.bench.scale import BenchScale
 from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign
 from pipeline.demo.country import VINTAGES
@@ -35,8 +35,6 @@ from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery import names as delivery
 from pipeline.sources.reading.mosaic import Mosaic
 
-T = TypeVar("T")
-P = ParamSpec("P")
 PatchStack = NDArray[np.uint8]
 """uint8 (patch, band, y, x): red, green, blue, near infrared, height in units of 0.2 m."""
 
@@ -85,8 +83,22 @@ class Imagery:
         return patches
 
     def demo(self, on_message: OnMessage) -> Campaign:
-        """The campaign over the demo's country with its own network; made first if missing, which takes minutes."""
-        return _demo_campaign(self.folder, self.scale, on_message)
+        """The campaign over the demo's country with its own network.
+
+        Made first if it is missing or incomplete, which takes minutes.
+        """
+        root = self.folder / "demo"
+        path = root / "campaign.yaml"
+        # The campaign is written last, so it shows that the rest is complete.
+        if path.is_file():
+            return load_campaign(path)
+        shutil.rmtree(root, ignore_errors=True)
+        rows, columns = self.scale.country
+        size = min(self.scale.tile, 1000)
+        on_message("imagery: making the demo's country and its network")
+        return prepare(
+            root, on_message=on_message, rows=rows, columns=columns, tile_size=size, settings=self.scale.fit
+        )[1]
 
     def measured(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a measuring function: in a new process, or in this one at the quick scale."""
@@ -122,7 +134,7 @@ def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMess
             patches, model = _read_patches(files), {"weights": str(weights.absolute()), "recipe": DEFAULT_RECIPE}
             note = f"made from the {len(files)} real patches of {data}, mirrored; weights {weights}"
         else:
-            patches, model = _demo_patches(_demo_campaign(folder, scale, on_message))
+            patches, model = _demo_patches(Imagery(folder, scale, (), data).demo(on_message))
             note = f"{data} has no real patches and weights: made from the demo's country, mirrored, with its network"
         np.save(folder / "patches.npy", patches[:, :, : scale.patch, : scale.patch])
         _deliver(folder, patches, scale)
@@ -132,20 +144,6 @@ def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMess
     for note in imagery.notes:
         on_message(f"imagery: {note}")
     return imagery
-
-
-def _demo_campaign(folder: Path, scale: BenchScale, on_message: OnMessage) -> Campaign:
-    """The demo's campaign below a folder; made first if it is missing or incomplete."""
-    root = folder / "demo"
-    path = root / "campaign.yaml"
-    # The campaign is written last, so it shows that the rest is complete.
-    if path.is_file():
-        return load_campaign(path)
-    shutil.rmtree(root, ignore_errors=True)
-    rows, columns = scale.country
-    size = min(scale.tile, 1000)
-    on_message("imagery: making the demo's country and its network")
-    return prepare(root, on_message=on_message, rows=rows, columns=columns, tile_size=size, settings=scale.fit)[1]
 
 
 def _read_patches(files: Sequence[Path]) -> PatchStack:

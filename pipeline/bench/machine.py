@@ -6,12 +6,14 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+
+import psutil
 
 from pipeline.runs.planning.provenance import software
 from pipeline.runs.planning.throughput import processor
@@ -31,25 +33,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def available_memory() -> int:
-    """Bytes that a new process can take without swapping (`MemAvailable`)."""
-    return int(_field(Path("/proc/meminfo"), "MemAvailable").split()[0]) * _KIB
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process now (`VmRSS`)."""
-    return int(_field(Path("/proc/self/status"), "VmRSS").split()[0]) * _KIB
-
-
 def machine_facts() -> dict[str, Any]:
     """Processor, cores, memory, load and versions, so that a figure can be understood later."""
-    flags = _field(Path("/proc/cpuinfo"), "flags").split()
+    flags, memory = _field(Path("/proc/cpuinfo"), "flags").split(), psutil.virtual_memory()
     return {
         "processor": processor(),
         "flags": [flag for flag in _VECTOR_FLAGS if flag in flags],
         "cores": cores(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "available_bytes": available_memory(),
+        "memory_bytes": memory.total,
+        "available_bytes": memory.available,
         "load_average": list(os.getloadavg()),
         "system": platform.platform(),
         "software": software() | {name: version(name) for name in _ENGINE_PACKAGES if find_spec(name)},
@@ -112,10 +104,4 @@ def set_gdal_cache(mb: int) -> None:
 
 def usage_json(usage: Usage) -> Mapping[str, float]:
     """The resources for a report's JSON, rounded."""
-    return {
-        "wall_s": round(usage.wall_s, 3),
-        "own_core_s": round(usage.own_core_s, 3),
-        "children_core_s": round(usage.children_core_s, 3),
-        "own_peak_bytes": usage.own_peak_bytes,
-        "children_peak_bytes": usage.children_peak_bytes,
-    }
+    return {name: round(value, 3) for name, value in asdict(usage).items()}

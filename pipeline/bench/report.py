@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bench.machine import machine_facts
-from pipeline.durable import replacing, write_json
+from pipeline.durable import write_bytes, write_json
 from pipeline.runs.planning.throughput import MeasuredRate
 
 
@@ -14,10 +14,8 @@ from pipeline.runs.planning.throughput import MeasuredRate
 class BenchReport:
     """The outcome of one bench."""
 
-    name: str
-    """The bench's name: stem of the files and prefix of the figures."""
     figures: Mapping[str, float]
-    """`<name>.<figure>` → a plain number, mostly a ratio."""
+    """`<name of the bench>.<figure>` → a plain number, mostly a ratio."""
     raw: Mapping[str, Any]
     """Everything that was measured, as JSON, with units in the names."""
     chart: bytes
@@ -29,22 +27,18 @@ class BenchReport:
     machine: Mapping[str, Any] = field(default_factory=machine_facts)
     """Facts about the machine at the end of the measurement."""
 
-    def write(self, out: Path) -> Path:
+    def write(self, out: Path, name: str) -> Path:
         """Writes the chart, then the JSON, and returns the path of the JSON.
+
+        Args:
+            out: folder.
+            name: the bench's name, which is the stem of both files.
 
         Raises:
             StorageError: `out` cannot be written.
         """
-        with replacing(out / f"{self.name}.png") as temporary:
-            temporary.write_bytes(self.chart)
-        path = out / f"{self.name}.json"
-        content = {
-            "bench": self.name,
-            "figures": dict(self.figures),
-            "notes": list(self.notes),
-            "raw": dict(self.raw),
-            "rates": [asdict(rate) for rate in self.rates],
-            "machine": dict(self.machine),
-        }
-        write_json(path, content)
+        content = asdict(self)
+        write_bytes(out / f"{name}.png", content.pop("chart"))
+        path = out / f"{name}.json"
+        write_json(path, {"bench": name, **content})
         return path

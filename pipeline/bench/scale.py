@@ -8,30 +8,30 @@ from pipeline.grid import Layout
 
 @dataclass(frozen=True)
 class BenchScale:
-    """Sizes of the measurements; the code is the same at every scale."""
+    """Sizes of the measurements; the code is the same at every scale. The defaults are the full scale."""
 
-    tile: int
+    tile: int = 5_000
     """Side of a tile, in pixels."""
-    tiles_a_side: int
+    tiles_a_side: int = 2
     """The imagery is a square of this many tiles a side."""
-    block: int
+    block: int = 5_000
     """Side of a block, in pixels."""
-    layout: Layout
-    patch: int
+    layout: Layout = Layout()
+    patch: int = 512
     """Side of a small window, in pixels: the network's patch."""
-    gemm: int
+    gemm: int = 4_096
     """Rows and columns of the matrices that are multiplied."""
-    repeats: int
+    repeats: int = 3
     """How often a short measurement is repeated."""
-    baseline: int
+    baseline: int = 2_560
     """Side of the square that the plain loop maps, in pixels."""
-    whole_image: int
+    whole_image: int = 5_024
     """Side of the image that the network sees in one forward, in pixels."""
-    halos: tuple[int, ...]
+    halos: tuple[int, ...] = (0, 32, 64, 96, 128, 160, 208, 256)
     """Halos of the curve that `halo` draws, in pixels."""
-    country: tuple[int, int]
+    country: tuple[int, int] = (3, 5)
     """(rows, columns) of the demo country's tiles."""
-    fit: FitSettings
+    fit: FitSettings = DEFAULT_FIT
     """For the demo country's network."""
     quick: bool = False
     """Runs everything in this process and keeps no rates: the figures mean nothing."""
@@ -39,24 +39,10 @@ class BenchScale:
     """Gives `rehearsal` and `publish` tiles of 25 000 px, the size that IGN delivers."""
 
 
-FULL = BenchScale(
-    tile=5_000,
-    tiles_a_side=2,
-    block=5_000,
-    layout=Layout(),
-    patch=512,
-    gemm=4_096,
-    repeats=3,
-    baseline=2_560,
-    whole_image=5_024,
-    halos=(0, 32, 64, 96, 128, 160, 208, 256),
-    country=(3, 5),
-    fit=DEFAULT_FIT,
-)
+FULL = BenchScale()
 """100 Mpx, the default windows and the country of `landcover demo`: each bench takes minutes on two cores."""
 QUICK = BenchScale(
     tile=500,
-    tiles_a_side=2,
     block=500,
     layout=Layout(core=250, halo=32, window=352),
     patch=128,

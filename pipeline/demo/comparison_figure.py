@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import legend
 from pipeline.durable import replacing
-from pipeline.errors import ConfigError
 
 _MARGIN, _TITLE, _LINE, _SWATCH = 16, 34, 26, 18
 _COLUMN = 210
@@ -17,29 +16,17 @@ _COLUMN = 210
 _TEXT = (30, 30, 30)
 
 
-def class_colours(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colours a class map: FLAIR values (y, x) → RGB, uint8 (y, x, 3), with nodata in white."""
-    table = np.full((256, 3), 255, np.uint8)
-    for c in legend.FLAIR:
-        table[c.value] = c.rgb
-    return table[classes]
-
-
 def side_by_side(path: Path, panels: Sequence[tuple[str, NDArray[np.uint8]]], legend_values: Sequence[int]) -> None:
     """Writes a PNG of panels in a row, with titles above and a legend below.
 
     Args:
-        panels: (title, RGB as uint8 (y, x, 3)), all of one shape.
+        panels: (title, RGB as uint8 (y, x, 3)), at least one and all of one shape.
         legend_values: FLAIR values in the legend, in this order.
 
     Raises:
-        ConfigError: no panels, or panels of different shapes.
         StorageError: `path` cannot be written.
     """
-    shapes = {rgb.shape for _, rgb in panels}
-    if len(shapes) != 1:
-        raise ConfigError(f"{path}: the panels must have one shape; got {sorted(shapes)}")
-    height, width, _ = shapes.pop()
+    height, width, _ = panels[0][1].shape
     total = _MARGIN + len(panels) * (width + _MARGIN)
     across = max(1, (total - 2 * _MARGIN) // _COLUMN)
     lines = -(-len(legend_values) // across)

@@ -8,25 +8,27 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.warp import transform
 
 from pipeline import legend
 from pipeline.demo.delivery_writer import Vintage, write_checksums, write_raster, write_tile
-from pipeline.demo.domain_borders import Points, border, polygon
 from pipeline.demo.landscape import Landscape
 from pipeline.demo.orthoimage import Radiometry, photograph
 from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, DeliveryError
-from pipeline.grid import PIXELS_PER_M, Tile, Window, union
+from pipeline.grid import CRS, PIXELS_PER_M, Tile, Window, union
 from pipeline.products.tile.cog import open_cog
-from pipeline.progress import SILENT, Progress
 
 ORIGIN = (-6_285_000 * PIXELS_PER_M, 785_000 * PIXELS_PER_M)
 """(row, col) of the country's north-west corner, near the Vidourle where Hérault and Gard meet."""
+
+_BEYOND_M = 100.0
+"""A domain's polygon extends this far beyond its tiles, except along the border."""
 
 VINTAGES = (
     Vintage(
@@ -110,14 +112,7 @@ class Country:
 
 
 def make_country(
-    root: Path,
-    *,
-    seed: int = 2022,
-    rows: int = 3,
-    columns: int = 5,
-    tile_size: int = 1000,
-    threads: int = 2,
-    progress: Progress = SILENT,
+    root: Path, *, seed: int = 2022, rows: int = 3, columns: int = 5, tile_size: int = 1000, threads: int = 2
 ) -> Country:
     """Makes the country: writes its deliveries, boundaries and truth below `root`.
 
@@ -131,7 +126,6 @@ def make_country(
         columns: number of columns, odd and at least 3.
         tile_size: side of a tile in pixels, a multiple of 50.
         threads: number of tiles made at once.
-        progress: counts tiles.
 
     Raises:
         ConfigError: `rows` or `columns` is not as above.
@@ -143,86 +137,84 @@ def make_country(
         raise ConfigError(
             f"the country needs at least one row and an odd number of columns from 3; got {rows} × {columns}"
         )
-    plans = [_DomainPlan.of(root, side, rows=rows, columns=columns, tile_size=tile_size) for side in (0, 1)]
-    for plan in plans:
-        if plan.folder.exists():
+    at = {
+        (r, c): Tile.at(ORIGIN[0] + r * tile_size, ORIGIN[1] + c * tile_size, tile_size)
+        for r in range(rows)
+        for c in range(columns)
+    }
+    middle = columns // 2
+    line = _border(union([tile.window for (_, c), tile in at.items() if c == middle]))
+    # Both domains cover the middle column, so its tiles are not for fitting. Of the others every second one is, as on
+    # a chessboard.
+    fitting = {tile.name for (r, c), tile in at.items() if c != middle and (r + c) % 2 == 0}
+    west = [tile for (_, c), tile in sorted(at.items()) if c <= middle]
+    east = [tile for (_, c), tile in sorted(at.items()) if c >= middle]
+    folders = [root / "deliveries" / vintage.domain for vintage in VINTAGES]
+    for folder in folders:
+        if folder.exists():
             raise DeliveryError(
-                f"{plan.folder}: a delivery exists already, and files of two countries must not mix; remove the folder"
+                f"{folder}: a delivery exists already, and files of two countries must not mix; remove the folder"
             )
-    line = border(union([t.window for t in plans[0].tiles]).intersect(union([t.window for t in plans[1].tiles])))
-    progress.start(sum(len(p.tiles) for p in plans))
-    return Country(root, tile_size, tuple(_write(p, seed, line, threads=threads, progress=progress) for p in plans))
+    domains = []
+    for vintage, folder, own in zip(VINTAGES, folders, (west, east), strict=True):
+        name, window = vintage.domain, union([tile.window for tile in own])
+        truth = _deliver(folder, own, vintage, seed=seed, threads=threads)
+        domain = DeliveredDomain(
+            name,
+            delivery=folder,
+            boundary=root / "boundaries" / f"{name}.geojson",
+            truth=root / "truth" / f"{name}.tif",
+            tiles=tuple(sorted(tile.name for tile in own)),
+            training=tuple(sorted(tile.name for tile in own if tile.name in fitting)),
+        )
+        options: dict[str, Any] = {"driver": "GTiff", "nodata": legend.NODATA, "COMPRESS": "DEFLATE", "TILED": "YES"}
+        write_raster(domain.truth, truth[None], transform=window.transform, palette=True, **options)
+        _write_boundary(domain.boundary, name, _polygon(window, line, west=own is west))
+        domains.append(domain)
+    return Country(root, tile_size, tuple(domains))
 
 
-@dataclass(frozen=True)
-class _DomainPlan:
-    """The tiles of the domain on one side of the border."""
-
-    root: Path
-    side: int
-    """0 is west of the border, 1 is east."""
-    tiles: tuple[Tile, ...]
-    training: tuple[Tile, ...]
-
-    @classmethod
-    def of(cls, root: Path, side: int, *, rows: int, columns: int, tile_size: int) -> Self:
-        """Takes the columns up to the middle one, or from it; every second tile is for fitting, as on a chessboard."""
-        middle = columns // 2
-        own = range(middle + 1) if side == 0 else range(middle, columns)
-        at = {
-            (r, c): Tile.at(ORIGIN[0] + r * tile_size, ORIGIN[1] + c * tile_size, tile_size)
-            for r in range(rows)
-            for c in own
-        }
-        # Both domains cover the middle column, so its tiles are not for fitting.
-        training = [t for (r, c), t in at.items() if c != middle and (r + c) % 2 == 0]
-        return cls(root, side, tuple(sorted(at.values())), tuple(sorted(training)))
-
-    @property
-    def vintage(self) -> Vintage:
-        return VINTAGES[self.side]
-
-    @property
-    def folder(self) -> Path:
-        return self.root / "deliveries" / self.vintage.domain
-
-
-def _write(plan: _DomainPlan, seed: int, line: Points, *, threads: int, progress: Progress) -> DeliveredDomain:
-    """Writes one domain's delivery, boundary and truth."""
-    name, window = plan.vintage.domain, union([t.window for t in plan.tiles])
-    boundary = plan.root / "boundaries" / f"{name}.geojson"
-    truth = plan.root / "truth" / f"{name}.tif"
-    classes = _deliver(plan, Landscape(seed, plan.vintage.year), threads=threads, progress=progress)
-    write_raster(
-        truth,
-        classes[None],
-        transform=window.transform,
-        palette=True,
-        driver="GTiff",
-        nodata=legend.NODATA,
-        COMPRESS="DEFLATE",
-        TILED="YES",
-    )
-    _write_boundary(boundary, name, polygon(window, line, west=plan.side == 0))
-    tiles, training = (tuple(t.name for t in some) for some in (plan.tiles, plan.training))
-    return DeliveredDomain(name, plan.folder, boundary, truth, tiles, training)
-
-
-def _deliver(plan: _DomainPlan, landscape: Landscape, *, threads: int, progress: Progress) -> NDArray[np.uint8]:
+def _deliver(folder: Path, tiles: list[Tile], vintage: Vintage, *, seed: int, threads: int) -> NDArray[np.uint8]:
     """Writes all files of a domain's delivery, and returns the truth (y, x) over all tiles."""
-    window = union([t.window for t in plan.tiles])
+    landscape, window = Landscape(seed, vintage.year), union([tile.window for tile in tiles])
     truth = np.zeros(window.shape, np.uint8)
 
     def deliver(tile: Tile) -> None:
-        scene, image = photograph(landscape, tile.window, radiometry=plan.vintage.radiometry)
+        scene, image = photograph(landscape, tile.window, radiometry=vintage.radiometry)
         truth[tile.window.slices_in(window)] = scene.truth
-        write_tile(plan.folder, tile, vintage=plan.vintage, landscape=landscape, scene=scene, image=image)
-        progress.advance()
+        write_tile(folder, tile, vintage=vintage, landscape=landscape, scene=scene, image=image)
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(deliver, plan.tiles))
-    write_checksums(plan.folder)
+        list(pool.map(deliver, tiles))
+    write_checksums(folder)
     return truth
+
+
+def _border(middle: Window) -> list[tuple[float, float]]:
+    """The winding border through the window `middle`, from north to south, as (x, y) in metres of EPSG:2154."""
+    left, bottom, right, top = middle.bounds
+    reach = (right - left) / 2
+    y = np.linspace(top + _BEYOND_M, bottom - _BEYOND_M, 200)
+    s = (top - y) / reach
+    x = (left + right) / 2 + reach * (0.45 * np.sin(2.1 * s + 0.4) + 0.16 * np.sin(5.3 * s))
+    return list(zip(x.tolist(), y.tolist(), strict=True))
+
+
+def _polygon(window: Window, line: list[tuple[float, float]], *, west: bool) -> list[tuple[float, float]]:
+    """The ring of a domain on one side of the border, closed and counter-clockwise, as (longitude, latitude).
+
+    Both domains share the vertices of the border, so they neither overlap nor leave a gap.
+    """
+    left, bottom, right, top = window.bounds
+    south, north = bottom - _BEYOND_M, top + _BEYOND_M
+    if west:
+        far = left - _BEYOND_M
+        ring = [(far, north), (far, south), *reversed(line), (far, north)]
+    else:
+        far = right + _BEYOND_M
+        ring = [*line, (far, south), (far, north), line[0]]
+    longitudes, latitudes = transform(CRS, "EPSG:4326", *zip(*ring, strict=True))
+    return list(zip(longitudes, latitudes, strict=True))
 
 
 def _write_boundary(path: Path, name: str, ring: list[tuple[float, float]]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.demo.landscape import Landscape, Scene
 from pipeline.demo.noise import Float, Mask
 from pipeline.demo.orthoimage import Radiometry
 from pipeline.domain import Domain
-from pipeline.durable import replacing
+from pipeline.durable import replacing, write_text
 from pipeline.grid import CRS, Affine6, Tile
 from pipeline.sources.delivery import names as delivery
 
@@ -70,15 +71,10 @@ def write_checksums(folder: Path) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.suffix != ".md5")
-    for below in sorted({f.parent for f in files}):
-        lines = [
-            f"{hashlib.md5(f.read_bytes(), usedforsecurity=False).hexdigest()}  {f.name}\n"
-            for f in files
-            if f.parent == below
-        ]
-        with replacing(below / f"{below.name}.md5") as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
+    files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: (f.parent, f.name))
+    for below, inside in groupby(files, key=lambda f: f.parent):
+        sums = [(hashlib.md5(f.read_bytes(), usedforsecurity=False).hexdigest(), f.name) for f in inside]
+        write_text(below / f"{below.name}.md5", "".join(f"{checksum}  {name}\n" for checksum, name in sums))
 
 
 def write_raster(
@@ -178,8 +174,7 @@ def _write_rge_alti(folder: Path, tile: Tile, landscape: Landscape) -> None:
         f"cellsize     1.000000000000\nNODATA_value  {_RGE_ALTI_NODATA_M:.2f}\n"
     )
     body = "".join(" " + " ".join(f"{v:.2f}" for v in row) + "\n" for row in grid)
-    with replacing(folder / delivery.terrain_name(tile.name)) as temporary:
-        temporary.write_text(head + body, encoding="ascii")
+    write_text(folder / delivery.terrain_name(tile.name), head + body)
 
 
 def to_half_metres(values: Float) -> Float:

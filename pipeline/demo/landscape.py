@@ -152,19 +152,9 @@ class Landscape:
         village = np.diagonal(smooth(y, x, cell=85.0, seed=self.seed + 52))
         dry = (np.diagonal(self._to_river(y, x)) > 32) & (np.diagonal(self._pond(y, x)) < -0.3)
         keep = (roads.edge > 11) & (roads.edge < 28) & (village > 0.12) & dry & (np.diagonal(self._wood(y, x)) < 0)
-        long, wide, draw = (uniform(i, j, seed=self.seed + k) for k in (53, 54, 55))
-        return [
-            _Site(
-                float(y[k]),
-                float(x[k]),
-                float(roads.normal[k]),
-                4.0 + 3.5 * float(wide[k]),
-                5.0 + 5.5 * float(long[k]),
-                3.0 + 12.0 * float(draw[k]) ** 2,
-                float(draw[k]),
-            )
-            for k in np.flatnonzero(keep)
-        ]
+        long, wide, draw = (uniform(i, j, seed=self.seed + k).astype(np.float64) for k in (53, 54, 55))
+        sites = np.stack([y, x, roads.normal, 4.0 + 3.5 * wide, 5.0 + 5.5 * long, 3.0 + 12.0 * draw**2, draw], axis=-1)
+        return [_Site(*site) for site in sites[keep].tolist()]
 
     def _draw_lone_trees(self, canvas: "_Canvas") -> None:
         spacing = 13.0

@@ -6,6 +6,7 @@ It has a light encoder and starts from random weights, without a hub. It shows h
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from pipeline.demo.landscape import CLASSES
 from pipeline.errors import ConfigError
 from pipeline.model.network import build_network
 from pipeline.model.saving import save_recipe, save_weights
-from pipeline.progress import SILENT, Progress
 
 ENCODER = "tu-regnetx_002"
 """2.7 million parameters with the U-Net. It has no squeeze-and-excitation, whose mean over the whole window would make
@@ -57,20 +57,18 @@ class FittedNetwork:
     """The files of a fitted network, for `pipeline.load_model(weights, str(recipe))`."""
 
     weights: Path
-    """`<name>_weights.pth`: float32, with the keys of FLAIR-INC files."""
+    """`demo_weights.pth`: float32, with the keys of FLAIR-INC files."""
     recipe: Path
-    """`<name>.yaml`: a `pipeline.config.Recipe`."""
+    """`demo.yaml`: a `pipeline.config.Recipe`."""
 
 
 def fit(
     tiles: Sequence[TrainingTile],
     folder: Path,
     *,
-    name: str = "demo",
     seed: int = 2022,
     settings: FitSettings = DEFAULT_FIT,
     threads: int | None = None,
-    progress: Progress = SILENT,
 ) -> FittedNetwork:
     """Fits a U-Net with a light encoder to tiles, and writes its weights and recipe.
 
@@ -79,22 +77,20 @@ def fit(
     Args:
         tiles: images with labels.
         folder: for weights and recipe.
-        name: of the recipe.
         seed: decides the first weights and the crops.
         settings: length and size of the fit.
         threads: threads of torch during the fit; by default as many as torch has now.
-        progress: counts steps.
 
     Raises:
         ConfigError: no tiles, pixels and labels of different shapes, or a tile smaller than a crop.
         StorageError: `folder` cannot be written.
     """
     _check(tiles, settings)
-    recipe = _recipe(tiles, name)
+    recipe = _recipe(tiles)
     with _seeded_torch(seed, threads):
         network = build_network(recipe)
-        _train(network, tiles, recipe, seed=seed, settings=settings, progress=progress)
-    fitted = FittedNetwork(folder / f"{name}_weights.pth", folder / f"{name}.yaml")
+        _train(network, tiles, recipe, seed=seed, settings=settings)
+    fitted = FittedNetwork(folder / "demo_weights.pth", folder / "demo.yaml")
     save_weights(fitted.weights, network.state_dict())
     save_recipe(fitted.recipe, recipe)
     return fitted
@@ -112,11 +108,11 @@ def _check(tiles: Sequence[TrainingTile], settings: FitSettings) -> None:
             )
 
 
-def _recipe(tiles: Sequence[TrainingTile], name: str) -> Recipe:
+def _recipe(tiles: Sequence[TrainingTile]) -> Recipe:
     """A recipe with the means and deviations of the tiles' pixels."""
     pixels = np.concatenate([tile.pixels.reshape(5, -1) for tile in tiles], axis=1)
     return Recipe(
-        name=name,
+        name="demo",
         encoder=ENCODER,
         decoder_channels=DECODER_CHANNELS,
         mean=tuple(round(float(m), 2) for m in pixels.mean(axis=1)),
@@ -134,7 +130,6 @@ def _train(
     *,
     seed: int,
     settings: FitSettings,
-    progress: Progress,
 ) -> None:
     """Minimizes cross-entropy over the live logits; the others keep random weights, and inference must mask them."""
     live = torch.tensor([value - 1 for value in recipe.live])
@@ -149,9 +144,7 @@ def _train(
     # Convolutions are a third faster in this layout. Torch's type stubs lack this form of `to`.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crops = _crops(tiles, settings, np.random.default_rng(seed))
-    progress.start(settings.steps)
-    for _ in progress.track(range(settings.steps)):
-        pixels, truth = next(crops)
+    for pixels, truth in islice(crops, settings.steps):
         images = ((torch.from_numpy(pixels) - mean) / std).to(memory_format=torch.channels_last)
         logits = network(images)[:, live]
         loss = nn.functional.cross_entropy(logits, target_of[torch.from_numpy(truth).long()], ignore_index=-1)

@@ -93,24 +93,17 @@ def jittered(low: Metres, high: Metres, *, jitter: float, seed: int) -> tuple[In
 
 def voronoi(v: Metres, u: Metres, *, jitter: float, seed: int) -> VoronoiCells:
     """The Voronoi cells of a jittered unit grid at the places (v, u), arrays of one shape in units of the grid."""
-    places = np.stack([v.ravel(), u.ravel()], axis=-1)
-    i, j, points = jittered(places.min(axis=0) - 3, places.max(axis=0) + 3, jitter=jitter, seed=seed)
-    distance, nearest = cKDTree(points).query(places, k=2)
-    first, second = nearest[:, 0], nearest[:, 1]
+    low, high = (np.array([limit(v), limit(u)]) for limit in (np.min, np.max))
+    i, j, points = jittered(low - 3, high + 3, jitter=jitter, seed=seed)
+    distance, nearest = cKDTree(points).query(np.stack([v, u], axis=-1), k=2)
+    first, second = nearest[..., 0], nearest[..., 1]
     apart = points[second] - points[first]
-    edge = (distance[:, 1] ** 2 - distance[:, 0] ** 2) / (2 * np.hypot(apart[:, 0], apart[:, 1]))
+    edge = (distance[..., 1] ** 2 - distance[..., 0] ** 2) / (2 * np.hypot(apart[..., 0], apart[..., 1]))
     # Sums and squared differences are the same from both sides of an edge.
     pair = uniform(
         (i[first] + i[second]) * 3 + (i[first] - i[second]) ** 2,
         (j[first] + j[second]) * 3 + (j[first] - j[second]) ** 2,
         seed=seed + 2,
     )
-    normal = np.arctan2(apart[:, 0], apart[:, 1])
-    shape = v.shape
-    return VoronoiCells(
-        i[first].reshape(shape),
-        j[first].reshape(shape),
-        edge.astype(np.float32).reshape(shape),
-        pair.reshape(shape),
-        normal.astype(np.float32).reshape(shape),
-    )
+    normal = np.arctan2(apart[..., 0], apart[..., 1])
+    return VoronoiCells(i[first], j[first], edge.astype(np.float32), pair, normal.astype(np.float32))

@@ -136,22 +136,15 @@ def _light(scene: Scene, radiometry: Radiometry) -> Float:
     slope_y, slope_x = np.gradient(height + scene.ground, 1 / PIXELS_PER_M)
     shade = np.clip(1 - 0.22 * (slope_y * south + slope_x * east), 0.6, 1.25)
     blocked = np.zeros(height.shape, np.bool_)
+    reach = radiometry.margin
+    padded = np.pad(height, reach)
     for away in np.arange(_RAY_STEP_M, _TALLEST_M / rise, _RAY_STEP_M):
         # An object this far towards the sun casts its shadow here if it is higher than the ray.
-        shifted = _shift(height, round(away * south * PIXELS_PER_M), round(away * east * PIXELS_PER_M))
-        blocked |= shifted > height + np.float32(away * rise)
+        rows, cols = round(away * south * PIXELS_PER_M), round(away * east * PIXELS_PER_M)
+        towards_sun = padded[Window(reach + rows, reach + cols, *height.shape).slices]
+        blocked |= towards_sun > height + np.float32(away * rise)
     light: Float = (shade * np.where(blocked, 0.55, 1.0)).astype(np.float32)
     return light
-
-
-def _shift(field: Float, rows: int, cols: int) -> Float:
-    """The values `rows` further south and `cols` further east, 0 beyond the edge."""
-    shifted = np.zeros_like(field)
-    h, w = field.shape
-    from_y, to_y = slice(max(rows, 0), min(h + rows, h)), slice(max(-rows, 0), min(h - rows, h))
-    from_x, to_x = slice(max(cols, 0), min(w + cols, w)), slice(max(-cols, 0), min(w - cols, w))
-    shifted[to_y, to_x] = field[from_y, from_x]
-    return shifted
 
 
 def _white_noise(window: Window, seed: int) -> Float:

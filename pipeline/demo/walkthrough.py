@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,25 @@ import numpy as np
 import yaml
 
 from pipeline import legend
-from pipeline.config import Campaign, Recipe, load_campaign
-from pipeline.demo.comparison_figure import class_colours, side_by_side
+from pipeline.config import Campaign, load_campaign
+from pipeline.demo.comparison_figure import side_by_side
 from pipeline.demo.country import Country, DeliveredDomain, make_country
-from pipeline.demo.halo_comparison import seams_without_halo
 from pipeline.demo.network import DEFAULT_FIT, FitSettings, FittedNetwork, TrainingTile, fit
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, VerifyFailed
 from pipeline.evaluation import confusion_matrix, scores
 from pipeline.evaluation.seams import total
-from pipeline.grid import Tile
+from pipeline.grid import Layout, Tile
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.assessment.edge_changes import Seams
+from pipeline.products.gis.overviews import class_colours
 from pipeline.products.tile.cog import read_cog
+from pipeline.products.tile.seal import list_sealed
 from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
-from pipeline.runs.quality.quality_metrics import ratio_json
+from pipeline.runs.quality.quality_metrics import cuts_of, domain_seams, ratio_json
 from pipeline.runs.quality.verify import verify
 from pipeline.runs.quality.write_reports import write_reports
 from pipeline.sources.catalog.index import index
@@ -45,35 +46,14 @@ _PREVIEW_STEP = 4
 """The preview shows every fourth pixel."""
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """Figures and files of a demo, as in its `summary.json`."""
+def run_demo(out: Path, *, on_message: OnMessage) -> None:
+    """Makes a country below `out`, maps it, compares the map with the truth, and writes `summary.json`.
 
-    accuracy: float
-    """Share of pixels whose class is the true one, 0..1, over the tiles that were not for fitting."""
-    class_accuracy: dict[str, float]
-    """Recall by class, 0..1, over the same tiles."""
-    class_shares: dict[str, float]
-    """Share of the mapped area by class, in the national product."""
-    seconds: float
-    mpx_per_s: float
-    """Speed of `landcover run`, with the start of its workers."""
-    tiles: int
-    domains: tuple[str, ...]
-    seams: dict[str, Any]
-    """Seam ratio and its error by kind of edge: `halo` as the campaign has it, and `no_halo` without."""
-    campaign: Path
-    product: Path
-    preview: Path
-
-
-def run_demo(out: Path, *, on_message: OnMessage, seed: int = 2022) -> DemoResult:
-    """Makes a country below `out`, maps it, and compares the map with the truth.
+    The accuracy, and the recall of each class, are over the tiles that were not for fitting.
 
     Args:
         out: a new folder, or the folder of an earlier demo, which is replaced.
         on_message: called with a line after each step.
-        seed: decides the country and the fit.
 
     Raises:
         ConfigError: `out` holds files that are not from a demo.
@@ -82,7 +62,7 @@ def run_demo(out: Path, *, on_message: OnMessage, seed: int = 2022) -> DemoResul
     started = time.monotonic()
     out = out.absolute()
     _empty(out)
-    country, campaign = prepare(out, on_message=on_message, seed=seed)
+    country, campaign = prepare(out, on_message=on_message)
     mapping = time.monotonic()
     ended = run(make_plan(campaign))
     rate = sum(e.pixels for e in ended) / 1e6 / (time.monotonic() - mapping)
@@ -94,30 +74,26 @@ def run_demo(out: Path, *, on_message: OnMessage, seed: int = 2022) -> DemoResul
         raise VerifyFailed(f"the demo's product does not verify: {json.dumps(verified.as_json())}")
     on_message(f"verified: {sum(d.files for d in verified.domains)} files and the national store")
     on_message(f"reported: {', '.join(str(path) for path in write_reports(campaign))}")
-    recipe = campaign.recipe()
-    accuracy, class_accuracy = _accuracy(campaign, country, recipe)
-    result = DemoResult(
-        accuracy=accuracy,
-        class_accuracy=class_accuracy,
-        class_shares=_class_shares(campaign, recipe),
-        seconds=round(time.monotonic() - started, 1),
-        mpx_per_s=round(rate, 3),
-        tiles=len(ended),
-        domains=tuple(d.name for d in country.domains),
-        seams=_compare_seams(campaign, verified.metrics.seams, out / "without-halo", on_message),
-        campaign=out / "campaign.yaml",
-        product=published.store,
-        preview=_draw_preview(out / "preview.png", campaign, country, recipe),
-    )
-    _summarize(result, out, on_message)
-    return result
+    summary = {
+        **_compare_with_truth(campaign, country),
+        "class_shares": _class_shares(campaign),
+        "seconds": round(time.monotonic() - started, 1),
+        "mpx_per_s": round(rate, 3),
+        "tiles": len(ended),
+        "domains": [d.name for d in country.domains],
+        "seams": _compare_seams(campaign, verified.metrics.seams, out / "without-halo", on_message),
+        "campaign": str(out / "campaign.yaml"),
+        "product": str(published.store),
+        "preview": str(_draw_preview(out / "preview.png", campaign, country)),
+    }
+    _report(summary, on_message)
+    write_json(out / "summary.json", summary)
 
 
 def prepare(
     out: Path,
     *,
     on_message: OnMessage,
-    seed: int = 2022,
     rows: int = 3,
     columns: int = 5,
     tile_size: int = 1000,
@@ -129,7 +105,6 @@ def prepare(
     Args:
         out: absolute; holds no country yet.
         on_message: called with a line after each step.
-        seed: decides the country and the fit.
         rows, columns, tile_size: of the country, see `make_country`.
         settings: of the fit.
         threads: threads of torch during the fit; by default one for each core. On a busy machine a single one is
@@ -139,7 +114,7 @@ def prepare(
         DeliveryError: a country exists already.
         StorageError: `out` cannot be written.
     """
-    country = make_country(out / "country", seed=seed, rows=rows, columns=columns, tile_size=tile_size)
+    country = make_country(out / "country", rows=rows, columns=columns, tile_size=tile_size)
     on_message(f"delivered: {len(country.domains)} domains in {country.root}")
     catalog = out / "catalog"
     for domain in country.domains:
@@ -147,7 +122,7 @@ def prepare(
         on_message(f"indexed: {domain.name}, {len(indexed.tiles)} tiles, {indexed.size_bytes / 1e6:.0f} MB")
     tiles = _training_tiles(country, catalog)
     threads = threads or len(os.sched_getaffinity(0))
-    fitted = fit(tiles, out / "model", seed=seed, settings=settings, threads=threads)
+    fitted = fit(tiles, out / "model", settings=settings, threads=threads)
     on_message(f"fitted: {fitted.weights}")
     return country, load_campaign(_write_campaign(out, country, fitted))
 
@@ -203,26 +178,26 @@ def _write_campaign(out: Path, country: Country, fitted: FittedNetwork) -> Path:
     return path
 
 
-def _accuracy(campaign: Campaign, country: Country, recipe: Recipe) -> tuple[float, dict[str, float]]:
-    """Overall accuracy and recall by class over the held-out tiles of all domains, without nodata."""
-    classes = len(legend.FLAIR)
-    confusion = np.zeros((classes, classes), np.int64)
+def _compare_with_truth(campaign: Campaign, country: Country) -> dict[str, Any]:
+    """Overall accuracy, and recall by class, over the held-out tiles of all domains, without nodata."""
+    confusion = np.zeros((len(legend.FLAIR),) * 2, np.int64)
     for domain in country.domains:
         for name in domain.held_out:
             mapped = read_cog(campaign.product_folder(domain.name) / f"{domain.name}-{name}-landcover.tif")
             truth = domain.read_truth(Tile.named(name, country.tile_size).window)
             truth[mapped == legend.NODATA] = legend.NODATA
-            confusion += confusion_matrix(truth - 1, mapped - 1, classes)
-    found = scores(confusion, live=[value - 1 for value in recipe.live])
-    names = [c.name for c in legend.classes(recipe.live)]
-    return found["oa"], dict(zip(names, found["recall"].tolist(), strict=True))
+            confusion += confusion_matrix(truth - 1, mapped - 1, len(legend.FLAIR))
+    live = campaign.recipe().live
+    found = scores(confusion, live=[value - 1 for value in live])
+    recall = zip(legend.classes(live), found["recall"].tolist(), strict=True)
+    return {"accuracy": found["oa"], "class_accuracy": {c.name: share for c, share in recall}}
 
 
-def _class_shares(campaign: Campaign, recipe: Recipe) -> dict[str, float]:
+def _class_shares(campaign: Campaign) -> dict[str, float]:
     """Share of each class in the mapped area of the national product."""
     landcover = open_product(campaign.output.national)["landcover"].values
     counts = np.bincount(landcover.ravel(), minlength=20)
-    return {c.name: float(counts[c.value] / counts[1:].sum()) for c in legend.classes(recipe.live)}
+    return {c.name: float(counts[c.value] / counts[1:].sum()) for c in legend.classes(campaign.recipe().live)}
 
 
 def _compare_seams(campaign: Campaign, seams: Seams, folder: Path, on_message: OnMessage) -> dict[str, Any]:
@@ -237,7 +212,29 @@ def _compare_seams(campaign: Campaign, seams: Seams, folder: Path, on_message: O
     }
 
 
-def _draw_preview(path: Path, campaign: Campaign, country: Country, recipe: Recipe) -> Path:
+def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
+    """Maps a campaign without a halo, and counts class changes across the edges in all its domains.
+
+    Core and block are kept. The windows have no halo, only what alignment adds.
+
+    Args:
+        campaign: as it was mapped with its halo.
+        folder: for the tiles without a halo.
+
+    Raises:
+        LandcoverError: as `run` does.
+    """
+    layout = Layout.for_core(campaign.grid.core, halo=0, stride=campaign.recipe().stride)
+    grid = campaign.grid.model_copy(update={"halo": 0, "window": layout.window})
+    output = campaign.output.model_copy(update={"domains": folder})
+    bare = campaign.model_copy(update={"grid": grid, "output": output})
+    run(make_plan(bare))
+    cuts, tile = cuts_of(bare), bare.grid.tile
+    found = (domain_seams(list_sealed(folder / d.name, d.name, tile), cuts=cuts) for d in bare.domains)
+    return sum(found, Seams())
+
+
+def _draw_preview(path: Path, campaign: Campaign, country: Country) -> Path:
     """Draws image, truth and map side by side, each pixel from the domain that owns it."""
     national = open_product(campaign.output.national)
     step, window = _PREVIEW_STEP, country.window
@@ -258,16 +255,13 @@ def _draw_preview(path: Path, campaign: Campaign, country: Country, recipe: Reci
         ("truth", class_colours(truth)),
         ("map", class_colours(national["landcover"].values[::step, ::step])),
     ]
-    side_by_side(path, panels, recipe.live)
+    side_by_side(path, panels, campaign.recipe().live)
     return path
 
 
-def _summarize(result: DemoResult, out: Path, on_message: OnMessage) -> None:
-    """Reports the result, and writes `summary.json`."""
-    for name, share in result.class_shares.items():
-        on_message(f"  {name:24s} {share:6.1%} of the map, recall {result.class_accuracy[name]:6.1%}")
-    on_message(f"accuracy on tiles that were not for fitting: {result.accuracy:.3f}")
-    on_message(f"{result.mpx_per_s:.2f} Mpx/s; {result.seconds:.0f} s in all")
-    on_message(f"product  {result.product}\npreview  {result.preview}\ncampaign {result.campaign}")
-    content = {k: str(v) if isinstance(v, Path) else v for k, v in vars(result).items()}
-    write_json(out / "summary.json", content)
+def _report(summary: Mapping[str, Any], on_message: OnMessage) -> None:
+    for name, share in summary["class_shares"].items():
+        on_message(f"  {name:24s} {share:6.1%} of the map, recall {summary['class_accuracy'][name]:6.1%}")
+    on_message(f"accuracy on tiles that were not for fitting: {summary['accuracy']:.3f}")
+    on_message(f"{summary['mpx_per_s']:.2f} Mpx/s; {summary['seconds']:.0f} s in all")
+    on_message("\n".join(f"{what:8s} {summary[what]}" for what in ("product", "preview", "campaign")))

@@ -55,7 +55,7 @@ def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array
     Returns:
         Dask array (layer, y, x), uint8, with the layers of `LAYERS` and one chunk for each block.
     """
-    chunks = ((len(LAYERS),), _chunks(window.height, method.block), _chunks(window.width, method.block))
+    chunks = da.core.normalize_chunks((len(LAYERS), method.block, method.block), (len(LAYERS), *window.shape))
     name = f"predict-{tokenize(source, method, window)}"
     stack: da.Array = da.map_blocks(
         _map_at, source=source, method=method, window=window, chunks=chunks, dtype=np.uint8, meta=_META, name=name
@@ -166,27 +166,22 @@ def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[i
     return map_block(source, block, layout=method.layout, predictor=predictor_for(method.model, method.engine))
 
 
-def _chunks(size: int, block: int) -> tuple[int, ...]:
-    return tuple(min(block, size - start) for start in range(0, size, block))
-
-
 def predict_overlapped(pixels: da.Array, nodata: float | None, method: Method) -> da.Array:
     """Maps a uint8 Dask array (band, y, x) with `dask.array.overlap`, deep enough for the widest read of any block."""
     window = Window(0, 0, *pixels.shape[1:])
     # A last block narrower than the halo cannot give it to its neighbour, so Dask's helper merges it here.
     reach = method.layout.reach + method.layout.stride
     depth = {0: 0, 1: min(reach, window.height), 2: min(reach, window.width)}
-    rows, cols = (
-        da.overlap.ensure_minimum_chunksize(depth[axis], _chunks(pixels.shape[axis], method.block)) for axis in (1, 2)
-    )
+    _, *blocks = da.core.normalize_chunks((len(pixels), method.block, method.block), pixels.shape)
+    rows, cols = (da.overlap.ensure_minimum_chunksize(depth[axis], blocks[axis - 1]) for axis in (1, 2))
     row_edges, col_edges = np.cumsum((0, *rows)), np.cumsum((0, *cols))
     overlapped = da.overlap.overlap(pixels.rechunk((pixels.shape[0], rows, cols)), depth=depth, boundary="none")
 
     def mapped(part: NDArray[np.uint8], block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
         _, i, j = block_id
         at = Window.from_edges(int(row_edges[i]), int(col_edges[j]), int(row_edges[i + 1]), int(col_edges[j + 1]))
-        held = at.grow(depth[1], depth[2]).intersect(window)
-        source = ArraySource.of(part, held, window=window, nodata=nodata)
+        with_halo = at.grow(depth[1], depth[2]).intersect(window)
+        source = ArraySource.of(part, with_halo, window=window, nodata=nodata)
         return map_block(source, at, layout=method.layout, predictor=predictor_for(method.model, method.engine))
 
     stack: da.Array = overlapped.map_blocks(mapped, chunks=((len(LAYERS),), rows, cols), dtype=np.uint8, meta=_META)

@@ -4,11 +4,12 @@ import os
 import tempfile
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -48,16 +49,16 @@ class OpenVinoPredictor:
         import openvino
 
         self.precision = precision
-        self._core = openvino.Core()
-        self._graph = self._core.read_model(_graph_file(model, precision, quantized))
-        self._options = {
+        core = openvino.Core()
+        graph = core.read_model(_graph_file(model, precision, quantized))
+        options = {
             # Without the hint OpenVINO computes fp32 in bf16 where that is faster. For int8 it covers float operations.
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision],
             # All threads work on one window at a time.
             "PERFORMANCE_HINT": "LATENCY",
             **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
         }
-        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._request = lru_cache(maxsize=_KEPT_SHAPES)(partial(_compiled, core, graph, options))
         self._lock = threading.Lock()
 
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -70,16 +71,11 @@ class OpenVinoPredictor:
         check_finite(layers)
         return layers
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        """The graph compiled for windows (band, y, x); with a fixed shape it is a third faster than with any shape."""
-        if shape not in self._requests:
-            self._graph.reshape({0: [1, *shape], 1: [1, *shape[1:]]})
-            compiled = self._core.compile_model(self._graph, "CPU", self._options)
-            self._requests[shape] = compiled.create_infer_request()
-            while len(self._requests) > _KEPT_SHAPES:
-                self._requests.popitem(last=False)
-        self._requests.move_to_end(shape)
-        return self._requests[shape]
+
+def _compiled(core: Any, graph: Any, options: dict[str, Any], shape: tuple[int, ...]) -> Any:
+    """The graph compiled for windows (band, y, x); with a fixed shape it is a third faster than with any shape."""
+    graph.reshape({0: [1, *shape], 1: [1, *shape[1:]]})
+    return core.compile_model(graph, "CPU", options).create_infer_request()
 
 
 def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None) -> Path:
@@ -108,38 +104,29 @@ def converted_graph(model: Model) -> Path:
 
     recipe = model.recipe.model_dump(mode="json")
     key = digest([PRODUCT_VERSION, openvino.__version__, torch.__version__, model.weights_hash, recipe])
-    path = cache_folder() / f"{key}.xml"
+    path = user_cache() / "openvino" / f"{key}.xml"
     if not path.is_file():
         example = (
             torch.zeros((1, len(model.recipe.bands), _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
             torch.ones((1, _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
         )
-        with warnings.catch_warnings(), without_telemetry():
-            # OpenVINO traces with the deprecated torch.jit. Tracing also warns that it keeps shapes as constants, which
-            # is right for this network.
-            warnings.simplefilter("ignore")
+        # OpenVINO traces with the deprecated torch.jit. Tracing also warns that it keeps shapes as constants, which is
+        # right for this network.
+        with quiet():
             graph = openvino.convert_model(MapGraph(model).eval(), example_input=example)
         save_graph(graph, path)
     return path
 
 
 @contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Keeps OpenVINO's converter and NNCF from reporting their use, which they do unless they detect CI."""
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
+def quiet() -> Iterator[None]:
+    """Silences warnings of OpenVINO's converter and of NNCF, and keeps them from reporting their use.
+
+    They report it unless they detect CI. The warnings are about deprecations and versions, which users cannot fix.
+    """
+    with warnings.catch_warnings(), patch.dict(os.environ, CI="true"):
+        warnings.simplefilter("ignore")
         yield
-    finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
-
-
-def cache_folder() -> Path:
-    """The cache folder for converted graphs."""
-    return user_cache() / "openvino"
 
 
 def save_graph(graph: Any, path: Path, *, remedy: str = "set LANDCOVER_CACHE to a folder that can be written") -> None:

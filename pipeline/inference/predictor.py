@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.config import EngineName, Precision
 from pipeline.errors import EngineError
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.quantized_model import QuantizedModel, read_quantized
-from pipeline.inference.torch_engine import TorchPredictor, device, set_threads
+from pipeline.inference.torch_engine import TorchPredictor, device
 from pipeline.model import Model
 
 
@@ -169,5 +170,5 @@ def _make(model: Model, engine: Engine, threads: int | None) -> Predictor:
     if engine.name == "openvino":
         return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)
     if threads is not None:
-        set_threads(threads)
+        torch.set_num_threads(threads)  # for all predictors of this process
     return TorchPredictor(model, precision=engine.precision, compiled=engine.compiled)

@@ -34,11 +34,6 @@ def cuda_devices() -> tuple[str, ...]:
     return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
-def set_threads(count: int) -> None:
-    """Sets the threads of torch's operators, for all predictors of this process."""
-    torch.set_num_threads(count)
-
-
 _DEVICE = threading.Lock()
 """Held by the thread that uses the device; with CUDA only while it queues its forward."""
 
@@ -117,19 +112,14 @@ class TorchPredictor:
         lane = self._lanes.get()
         try:
             images, mask = lane.upload(pixels, valid)
-            with _DEVICE:
+            with _DEVICE, self._arithmetic():
                 lane.wait_for_upload()
-                layers = self._forward(images, mask)
+                layers: torch.Tensor = self._graph(images.contiguous(memory_format=torch.channels_last), mask)
                 lane.wait_for_forward()
             # `images`, `mask` and `layers` stay alive until this returns, when the device no longer uses them.
             lane.download(layers, out)
         finally:
             self._lanes.put(lane)
-
-    def _forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        with self._arithmetic():
-            layers: torch.Tensor = self._graph(images.contiguous(memory_format=torch.channels_last), mask)
-        return layers
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -156,7 +146,8 @@ class _Lane:
 
     def upload(self, pixels: NDArray[np.uint8], valid: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         """Starts copying a batch to the device."""
-        staged = [self._staged(name, torch.from_numpy(array)) for name, array in (("pixels", pixels), ("valid", valid))]
+        batch = {"pixels": torch.from_numpy(pixels), "valid": torch.from_numpy(valid)}
+        staged = [self._buffer(name, tensor.shape).copy_(tensor) for name, tensor in batch.items()]
         with self._streams.stream(self._stream):
             images, mask = (tensor.to(self._where, non_blocking=True) for tensor in staged)
         return images, mask
@@ -177,9 +168,6 @@ class _Lane:
             self._ended.record(self._stream)
         self._ended.synchronize()
         out[...] = buffer.numpy()
-
-    def _staged(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return self._buffer(name, tensor.shape).copy_(tensor)
 
     def _buffer(self, name: str, shape: torch.Size) -> torch.Tensor:
         """A reused uint8 buffer of this shape, in pinned memory if there is a device."""

@@ -138,8 +138,7 @@ def _merge_upsampling(network: nn.Module, recipe: Recipe) -> None:
         block = network.get_submodule(name)
         doubles = (height, width) == tuple(2 * side for side in feature_map.shape[2:])
         if doubles and _is_plain(block):
-            parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, _MergedBlock(block, inputs=feature_map.shape[1]))
+            network.set_submodule(name, _MergedBlock(block, inputs=feature_map.shape[1]))
 
 
 def _is_plain(block: Any) -> bool:

@@ -22,7 +22,10 @@ def make_torchvision_importable() -> None:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        _declare_missing_operators()
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)
 
 
 def _import_smp() -> Any:
@@ -36,13 +39,6 @@ def unet_blocks(network: nn.Module) -> dict[str, nn.Module]:
     """The decoder blocks of an smp U-Net by name; empty for other networks."""
     kind = _import_smp().decoders.unet.decoder.UnetDecoderBlock
     return {name: module for name, module in network.named_modules() if type(module) is kind}
-
-
-def _declare_missing_operators() -> None:
-    library: Any = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _DECLARED.append(library)
 
 
 _DECLARED: list[torch.library.Library] = []
@@ -65,15 +61,16 @@ def build_network(recipe: Recipe, *, imagenet: bool = False) -> nn.Module:
         WeightsError: the ImageNet weights cannot be loaded.
     """
     smp = _import_smp()
-    common = {
-        "encoder_name": recipe.encoder,
-        "encoder_weights": "imagenet" if imagenet else None,
-        "in_channels": len(recipe.bands),
-        "classes": recipe.logits,
-    }
+    own = {"decoder_channels": recipe.decoder_channels} if recipe.architecture == "unet" else {}
     try:
-        own = {"decoder_channels": recipe.decoder_channels} if recipe.architecture == "unet" else {}
-        network: Any = smp.create_model(recipe.architecture, **common, **own)
+        network: Any = smp.create_model(
+            recipe.architecture,
+            recipe.encoder,
+            encoder_weights="imagenet" if imagenet else None,
+            in_channels=len(recipe.bands),
+            classes=recipe.logits,
+            **own,
+        )
     except (OSError, errors.HTTPError) as error:
         raise WeightsError(
             f"recipe {recipe.name}: ImageNet weights of encoder {recipe.encoder!r} could not be loaded from the hub "

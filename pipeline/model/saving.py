@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from pipeline.config import Recipe
-from pipeline.durable import replacing
+from pipeline.durable import replacing, write_text
 from pipeline.model.checkpoint import FLAIR_PREFIX, LOSS_PREFIX
 
 
@@ -38,5 +38,4 @@ def save_recipe(path: Path, recipe: Recipe) -> None:
         StorageError: the folder cannot be written.
     """
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)

@@ -2,9 +2,9 @@
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from pipeline.model import checkpoint
 from pipeline.model.network import build_network
 
 HUB = "hf://"
-_KEPT_MODELS = 2
 _TransportError: type[Exception] = errors.HTTPError
 """A broken connection, under the only name that does not depend on the HTTP library of the hub's client."""
 
@@ -67,8 +66,7 @@ def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Mo
 
     Args:
         weights: a path, or `hf://org/name[/file]`. Without a file, `<name>_weights.pth` and then `model.safetensors`
-        are
-            tried. Without a network, the hub's cache is used.
+            are tried. Without a network, the hub's cache is used.
         recipe: a recipe, a name under `configs/models/`, or the path of a recipe's YAML.
 
     Raises:
@@ -85,16 +83,9 @@ def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Mo
     source = text if text.startswith(HUB) else str(Path(weights).expanduser().absolute())
     path = _from_hub(source) if source.startswith(HUB) else Path(source)
     with _LOCK:
-        key = (source, recipe, _file_identity(path))
-        if key not in _LOADED:
-            _LOADED[key] = _load_file(path, recipe, source)
-        _LOADED.move_to_end(key)
-        while len(_LOADED) > _KEPT_MODELS:
-            _LOADED.popitem(last=False)
-        return _LOADED[key]
+        return _load_file(path, recipe, source, _file_identity(path))
 
 
-_LOADED: OrderedDict[tuple[str, Recipe, tuple[int, ...]], Model] = OrderedDict()
 _LOCK = threading.Lock()
 """Keeps two threads from loading the same model."""
 
@@ -121,7 +112,9 @@ def read_weights(weights: str | Path) -> dict[str, torch.Tensor]:
     return checkpoint.read_tensors(_from_hub(text) if text.startswith(HUB) else Path(weights).expanduser().absolute())
 
 
-def _load_file(path: Path, recipe: Recipe, source: str) -> Model:
+@lru_cache(maxsize=2)
+def _load_file(path: Path, recipe: Recipe, source: str, _identity: tuple[int, ...]) -> Model:
+    """Loads a model; the process keeps the last two, each as long as its file has this identity."""
     tensors = checkpoint.read_tensors(path)
     network = build_network(recipe)
     checkpoint.load_tensors(tensors, network, recipe, source=source)

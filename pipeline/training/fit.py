@@ -3,7 +3,6 @@
 Each epoch ends by writing `checkpoints/last.ckpt`, which is all that a later call needs.
 """
 
-import csv
 import logging
 import warnings
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pipeline.config import Recipe, load_recipe
-from pipeline.durable import replacing
+from pipeline.durable import write_bytes
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation import figures
 from pipeline.evaluation.evaluation_report import Evaluation
@@ -232,13 +232,8 @@ def _evaluate_best(
 
 def _draw_curves(out: Path) -> None:
     """Draws `curves.png` from the logged figures; of an epoch that was started twice, the last ones count."""
-    history: dict[str, dict[float, float]] = {}
-    for path in sorted(out.glob("logs/start-*/metrics.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        history.setdefault(name, {})[float(row["epoch"])] = float(value)
-    points = {name: sorted(values.items()) for name, values in history.items()}
-    with replacing(out / "curves.png") as temporary:
-        temporary.write_bytes(figures.curves(points, _PANELS))
+    # A start that was killed before its first epoch ended leaves an empty file.
+    logs = [pd.read_csv(path) for path in sorted(out.glob("logs/start-*/metrics.csv")) if path.stat().st_size]
+    by_epoch = pd.concat(logs).groupby("epoch").last()
+    points = {name: list(by_epoch[name].dropna().items()) for name in by_epoch}
+    write_bytes(out / "curves.png", figures.curves(points, _PANELS))

@@ -1,5 +1,6 @@
 """The Lightning module: loss, optimizer, and a validation with the figures of `landcover evaluate`."""
 
+from collections import OrderedDict
 from typing import Any, cast
 
 import lightning.pytorch as lightning
@@ -19,17 +20,6 @@ from pipeline.training.run_config import TrainingConfig
 CLASSES = len(legend.FLAIR)
 
 
-class _FlairNames(nn.Module):
-    """Gives the network's tensors the names in FLAIR-INC files: `model.seg_model.…`."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.seg_model = network
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return cast(torch.Tensor, self.seg_model(images))
-
-
 class SegmentationModule(lightning.LightningModule):
     """A network in training, which takes uint8 patches and normalises them.
 
@@ -40,8 +30,9 @@ class SegmentationModule(lightning.LightningModule):
     def __init__(self, network: nn.Module, recipe: Recipe, config: TrainingConfig) -> None:
         super().__init__()
         self.recipe, self.config = recipe, config
-        # Convolutions are a third faster in this layout, which inference uses too.
-        self.model = _FlairNames(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
+        # Tensors get the names in FLAIR-INC files: `model.seg_model.…`. Convolutions are a third faster in this layout,
+        # which inference uses too.
+        self.model = nn.Sequential(OrderedDict(seg_model=network)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
         weights = torch.zeros(recipe.logits)
         for value in recipe.live:
             weights[value - 1] = config.class_weights.get(value, 1.0)
@@ -130,8 +121,6 @@ class SegmentationModule(lightning.LightningModule):
         return matrix
 
     def _sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:
-        if self.trainer.world_size == 1:
-            return values
         return cast(torch.Tensor, self.trainer.strategy.reduce(values.clone(), reduce_op="sum"))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -7,7 +7,7 @@ from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError
 from pipeline.geobox import lattice_geobox
-from pipeline.grid import PIXELS_PER_M, Window
+from pipeline.grid import PIXELS_PER_M
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.labels.patches import Patch, write_patch
@@ -65,7 +65,9 @@ def cut_patches(
             if not pixels.valid.all():
                 continue
             patches.append(write_patch(out, (domain, tile.name, len(patches)), pixels.bands, mask, geobox=geobox))
-            metadata[patches[-1].name] = _metadata(domain, tile.name, window)
+            left, bottom, right, top = window.bounds
+            centre = {"patch_centroid_x": (left + right) / 2, "patch_centroid_y": (bottom + top) / 2}
+            metadata[patches[-1].name] = {"domain": domain, "zone": tile.name} | centre
     if not patches:
         raise ConfigError(
             f"{reference.path}: no patch of {size} px in {domain} has imagery everywhere and {least:.0%} of labels; "
@@ -73,9 +75,3 @@ def cut_patches(
         )
     write_json(out / "metadata.json", metadata)
     return tuple(patches)
-
-
-def _metadata(domain: Domain, zone: str, window: Window) -> dict[str, str | float]:
-    left, bottom, right, top = window.bounds
-    centre = {"patch_centroid_x": (left + right) / 2, "patch_centroid_y": (bottom + top) / 2}
-    return {"domain": domain, "zone": zone} | centre

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.bench.chart import Line, bar_chart, line_chart
+from pipeline.bench.chart import bar_chart, line_chart
 from pipeline.bench.gemm import network_flops
 from pipeline.bench.imagery import mirrored
 from pipeline.bench.machine import in_new_process, measure
@@ -79,12 +79,12 @@ def test_an_error_in_a_new_process_is_raised_here() -> None:
 
 
 def test_charts_take_zeros_and_single_points() -> None:
-    line = Line("flat", ((0.0, 0.0), (10.0, 0.0)), ("left", "right"))
-    point = Line("point", ((5.0, 0.1),))
+    line = {"flat": [(0.0, 0.0, "left"), (10.0, 0.0, "right")]}
+    point = {"point": [(5.0, 0.1, "")]}
     for chart in (
         bar_chart("b", [("none", 0.0)], unit="x"),
-        line_chart("zeros", [line], x_label="x", y_label="y"),
-        line_chart("both", [line, point], x_label="x", y_label="y"),
+        line_chart("zeros", line, x_label="x", y_label="y"),
+        line_chart("both", line | point, x_label="x", y_label="y"),
     ):
         with Image.open(io.BytesIO(chart)) as picture:
             assert min(picture.size) > 100

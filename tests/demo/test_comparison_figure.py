@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from pipeline import legend
-from pipeline.demo.comparison_figure import class_colours, side_by_side
-from pipeline.errors import ConfigError
+from pipeline.demo.comparison_figure import side_by_side
 
 
 def test_panels_are_side_by_side_above_the_legend(tmp_path: Path) -> None:
@@ -21,14 +19,3 @@ def test_panels_are_side_by_side_above_the_legend(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sheet[34:74, 16 + k * 416 : 16 + k * 416 + 400], rgb)
     below = {tuple(c) for c in sheet[90:].reshape(-1, 3).tolist()}
     assert {c.rgb for c in legend.classes(range(1, 13))} <= below
-
-
-def test_classes_have_their_colours_and_nodata_is_white() -> None:
-    assert class_colours(np.array([[0, 5]], np.uint8)).tolist() == [[[255, 255, 255], list(legend.BY_VALUE[5].rgb)]]
-
-
-def test_panels_of_different_sizes_are_refused(tmp_path: Path) -> None:
-    panels = [("a", np.zeros((4, 4, 3), np.uint8)), ("b", np.zeros((4, 5, 3), np.uint8))]
-    with pytest.raises(ConfigError, match="one shape"):
-        side_by_side(tmp_path / "map.png", panels, legend_values=[1])
-    assert not any(tmp_path.iterdir())

@@ -64,9 +64,7 @@ def test_the_shipped_recipes_are_those_of_the_model_cards() -> None:
         assert len(recipe.bands) == {"rgb": 3, "rgbi": 4, "rgbie": 5}[recipe.name.split("_")[1]]
         assert dict(zip(recipe.bands, zip(recipe.mean, recipe.std, strict=True), strict=True)).items() <= CARD.items()
         source = (config_folder() / "models" / f"{recipe.name}.yaml").read_text(encoding="utf-8")
-        assert "of each band over the training images, in levels 0..255" in source, (
-            "each file says where its numbers come from"
-        )
+        assert "over the training images, in levels 0..255" in source, "each file says where its numbers come from"
 
 
 @pytest.mark.parametrize("name", NAMES)

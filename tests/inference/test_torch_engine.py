@@ -92,8 +92,9 @@ def test_threads_that_share_the_device_get_their_own_maps() -> None:
 def direct(predictor: TorchPredictor, given: Batch) -> NDArray[np.uint8]:
     """The forward without streams, pinned buffers and other threads."""
     pixels, valid = (torch.from_numpy(array).to(predictor._device) for array in (given[0], given[1].view(np.uint8)))
-    with torch.inference_mode():
-        layers: NDArray[np.uint8] = predictor._forward(pixels, valid).cpu().numpy()
+    with torch.inference_mode(), predictor._arithmetic():
+        images = pixels.contiguous(memory_format=torch.channels_last)
+        layers: NDArray[np.uint8] = predictor._graph(images, valid).cpu().numpy()
     return layers
 
 

@@ -4,16 +4,14 @@ The footprints are those of the départements, with one staged height for each t
 and sizes but are sparse, so they take inodes and no space. Nothing that a plan reads differs from a real delivery.
 """
 
-import json
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import geopandas
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
-from rasterio.warp import transform_geom
 
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.development.synthetic_domains import (
@@ -25,29 +23,19 @@ from pipeline.bench.development.synthetic_domains import (
     write_domains,
 )
 from pipeline.bench.imagery import Imagery
-from pipeline.bench.machine import Usage, measure, usage_json
+from pipeline.bench.machine import measure, usage_json
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign, GridSection
 from pipeline.domain import Domain
 from pipeline.grid import CRS, PIXELS_PER_M, Tile
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.plan import make_plan
-from pipeline.runs.planning.totals import Totals, plan_totals
+from pipeline.runs.planning.totals import plan_totals
 from pipeline.sources.delivery.names import Kind
 
-NAME = "nation"
 _DEPARTEMENTS = Path("admin_france", "departements-version-simplifiee.geojson")
 _SIZES: dict[Kind, int] = {"rvb": 234_000_000, "irc": 234_000_000, "height": 60_000_000}
 """Bytes of a tile's files: E080 keeps one byte in eight, and a height takes about a tenth of its pixels."""
-
-
-@dataclass(frozen=True)
-class NationPlan:
-    """The size of a plan, and the resources that planning used."""
-
-    domains: int
-    totals: Totals
-    usage: Usage
 
 
 def departement_footprints(data: Path) -> tuple[Footprint, ...]:
@@ -58,14 +46,9 @@ def departement_footprints(data: Path) -> tuple[Footprint, ...]:
     path = data / _DEPARTEMENTS
     if not path.is_file():
         return square_footprints(96, across=15)
-    features = json.loads(path.read_text(encoding="utf-8"))["features"]
-    return tuple(
-        Footprint(
-            Domain(f"D{feature['properties']['code']:0>3}_{YEAR}"),
-            _tiles_inside(transform_geom("EPSG:4326", CRS, feature["geometry"])),
-        )
-        for feature in features
-    )
+    borders = geopandas.read_file(path).to_crs(CRS)
+    shapes = zip(borders["code"], borders.geometry, strict=True)
+    return tuple(Footprint(Domain(f"D{code:0>3}_{YEAR}"), _tiles_inside(shape)) for code, shape in shapes)
 
 
 def square_footprints(domains: int, *, across: int) -> tuple[Footprint, ...]:
@@ -96,10 +79,17 @@ def write_sparse_file(path: Path, kind: Kind, tile: Tile) -> None:  # noqa: ARG0
     os.truncate(path, _SIZES[kind])
 
 
-def plan_nation(campaign: Campaign) -> NationPlan:
+def plan_nation(campaign: Campaign) -> BenchReport:
     """Plans all domains of a campaign; call it in a new process."""
     plan, usage = measure(lambda: make_plan(campaign))
-    return NationPlan(len(plan.domains), plan_totals(plan), usage)
+    totals, peak_gb = plan_totals(plan), usage.own_peak_bytes / 1e9
+    figures = {"nation.tiles": float(totals.tiles), "nation.seconds": usage.wall_s, "nation.peak_memory_gb": peak_gb}
+    raw = {"domains": len(plan.domains), "input_files": totals.input_files, **usage_json(usage)}
+    chart = bar_chart(
+        f"Planning {totals.tiles} tiles", [("seconds", usage.wall_s), ("peak memory, GB", peak_gb)], unit=""
+    )
+    notes = ("the time includes loading the network; the files are sparse and lie on a disk of this machine",)
+    return BenchReport(figures, raw, chart, notes)
 
 
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
@@ -109,17 +99,4 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         on_message(f"nation: {len(footprints)} synthetic domains in {scratch}")
         catalog = write_domains(Path(scratch), footprints, write=write_sparse_file)
         campaign = synthetic_campaign(imagery, catalog, footprints, GridSection())
-        return _report(imagery.measured(plan_nation, campaign))
-
-
-def _report(plan: NationPlan) -> BenchReport:
-    totals, usage = plan.totals, plan.usage
-    figures = {
-        "nation.tiles": float(totals.tiles),
-        "nation.seconds": usage.wall_s,
-        "nation.peak_memory_gb": usage.own_peak_bytes / 1e9,
-    }
-    raw: dict[str, Any] = {"domains": plan.domains, "input_files": totals.input_files, **usage_json(usage)}
-    values = [("seconds", usage.wall_s), ("peak memory, GB", usage.own_peak_bytes / 1e9)]
-    notes = ("the time includes loading the network; the files are sparse and lie on a disk of this machine",)
-    return BenchReport(NAME, figures, raw, bar_chart(f"Planning {totals.tiles} tiles", values, unit=""), notes)
+        return imagery.measured(plan_nation, campaign)

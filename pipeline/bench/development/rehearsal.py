@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import rasterio
 
-from pipeline.bench.chart import Line, line_chart
+from pipeline.bench.chart import line_chart
 from pipeline.bench.development.synthetic_domains import DELIVERED_TILE, Footprint, synthetic_campaign, write_domains
 from pipeline.bench.imagery import Imagery
-from pipeline.bench.machine import Usage, measure, resident_bytes, usage_json
+from pipeline.bench.machine import Usage, measure, usage_json
 from pipeline.bench.measurements.feed import ConstantPredictor
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign, GridSection
@@ -30,7 +31,6 @@ from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.planning.totals import plan_totals
 from pipeline.sources.delivery.names import Kind
 
-NAME = "rehearsal"
 _TILES, _QUICK_TILES = (15, 20), (2, 4)
 """Rows and columns of tiles."""
 _TILE, _QUICK_TILE = 1_000, 500
@@ -52,17 +52,6 @@ class Rehearsal:
     driver_core_s: float
     """Core-seconds of the driver and its scheduler from the start of the cluster to the last tile."""
     usage: Usage
-
-    @property
-    def tasks(self) -> int:
-        """One task for each block, and one for each tile that seals it."""
-        return self.blocks + self.tiles
-
-    @property
-    def growth(self) -> float:
-        """Largest memory of the driver in the last quarter of the run over that in the first."""
-        quarter = max(1, len(self.driver_bytes) // 4)
-        return max(self.driver_bytes[-quarter:]) / max(self.driver_bytes[:quarter])
 
 
 def write_empty_raster(path: Path, kind: Kind, tile: Tile) -> None:
@@ -88,7 +77,7 @@ def rehearse(campaign: Campaign) -> Rehearsal:
     def listen(event: RunStarted | TileEnded) -> None:
         clock.append(time.process_time())
         if isinstance(event, TileEnded):
-            memory.append(resident_bytes())
+            memory.append(psutil.Process().memory_info().rss)
 
     def work() -> int:
         plan = make_plan(campaign)
@@ -131,11 +120,14 @@ def grid_of(tile: int) -> GridSection:
 def report_of(done: Rehearsal, tile: int) -> BenchReport:
     """The figures, and a chart of the driver's memory over the tiles of `tile` px."""
     usage = done.usage
+    quarter = max(1, len(done.driver_bytes) // 4)
     figures = {
-        "rehearsal.tasks": float(done.tasks),
+        # One task for each block, and one for each tile that seals it.
+        "rehearsal.tasks": float(done.blocks + done.tiles),
         "rehearsal.scheduler_seconds_per_tile": done.driver_core_s / done.tiles,
         "rehearsal.driver_peak_gb": usage.own_peak_bytes / 1e9,
-        "rehearsal.driver_growth": done.growth,
+        # Largest memory of the driver in the last quarter of the run over that in the first.
+        "rehearsal.driver_growth": max(done.driver_bytes[-quarter:]) / max(done.driver_bytes[:quarter]),
         "rehearsal.wall_s": usage.wall_s,
     }
     raw: dict[str, Any] = {
@@ -145,11 +137,11 @@ def report_of(done: Rehearsal, tile: int) -> BenchReport:
         "driver_bytes": list(done.driver_bytes),
         **usage_json(usage),
     }
-    points = tuple((float(i + 1), b / 1e9) for i, b in enumerate(done.driver_bytes))
-    chart = line_chart("Memory of the driver", [Line("driver", points)], x_label="tiles sealed", y_label="GB")
+    points = [(float(sealed), b / 1e9, "") for sealed, b in enumerate(done.driver_bytes, start=1)]
+    chart = line_chart("Memory of the driver", {"driver": points}, x_label="tiles sealed", y_label="GB")
     size = "" if tile == DELIVERED_TILE else f"; tiles have {tile} px a side, not {DELIVERED_TILE} (--full-size)"
     notes = (
         "the network and the decoding cost nothing; everything else is the code of every run" + size,
         "scheduler seconds are core-seconds of the driver, whose process holds client and scheduler, while tiles run",
     )
-    return BenchReport(NAME, figures, raw, chart, notes)
+    return BenchReport(figures, raw, chart, notes)

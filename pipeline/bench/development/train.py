@@ -1,12 +1,12 @@
 """`train`: a light network trained on patches of the demo's country, then evaluated and calibrated on other tiles."""
 
-import shutil
-import time
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.bench.imagery import Imagery
+from pipeline.bench.machine import measure
 from pipeline.bench.report import BenchReport
 from pipeline.config import Recipe
 from pipeline.demo.country import Country, DeliveredDomain, make_country
@@ -24,7 +24,6 @@ from pipeline.training.fit import fit
 from pipeline.training.patch_cutting import cut_patches
 from pipeline.training.run_config import DataSection, OptimizerSection, SplitSection, TrainingConfig
 
-NAME = "train"
 _FULL = (3, 5, 1000, 192, 18)
 _QUICK = (2, 3, 500, 128, 1)
 """Rows and columns of tiles, pixels of a tile, pixels of a patch, epochs."""
@@ -33,24 +32,22 @@ _QUICK = (2, 3, 500, 128, 1)
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     """Trains with the code of `landcover train`; the tiles that choose the best epoch are not used for evaluation."""
     rows, columns, tile, size, epochs = _QUICK if imagery.scale.quick else _FULL
-    scratch = imagery.folder / "run-train"
-    shutil.rmtree(scratch, ignore_errors=True)
-    country = make_country(scratch / "country", rows=rows, columns=columns, tile_size=tile)
-    on_message(f"train: {sum(len(d.tiles) for d in country.domains)} tiles delivered")
-    config = _config(scratch, country, size=size, epochs=epochs)
-    started = time.perf_counter()
-    result = fit(config, scratch / "out", progress_bar=False, on_message=on_message)
-    minutes = (time.perf_counter() - started) / 60
-    weights, recipe = str(result.files.weights), str(result.files.recipe)
-    held_out = [scratch / "held_out.csv"]
-    evaluated = evaluate_set(held_out, weights=weights, recipe=recipe, out=scratch / "evaluated", engine="torch")
-    calibrated = calibrate(held_out, weights=weights, recipe=recipe, out=scratch / "calibrated")
+    with tempfile.TemporaryDirectory(prefix="train-", dir=imagery.folder) as folder:
+        scratch = Path(folder)
+        country = make_country(scratch / "country", rows=rows, columns=columns, tile_size=tile)
+        on_message(f"train: {sum(len(d.tiles) for d in country.domains)} tiles delivered")
+        config = _config(scratch, country, size=size, epochs=epochs)
+        result, usage = measure(lambda: fit(config, scratch / "out", progress_bar=False, on_message=on_message))
+        weights, recipe = str(result.files.weights), str(result.files.recipe)
+        held_out = [scratch / "held_out.csv"]
+        evaluated = evaluate_set(held_out, weights=weights, recipe=recipe, out=scratch / "evaluated", engine="torch")
+        calibrated = calibrate(held_out, weights=weights, recipe=recipe, out=scratch / "calibrated")
+        chart = (scratch / "out" / "curves.png").read_bytes()
     scores = evaluated.evaluation.scored("present")
-    report = BenchReport(
-        NAME,
+    return BenchReport(
         {
             "train.oa_held_out": scores["oa"],
-            "train.minutes": minutes,
+            "train.minutes": usage.wall_s / 60,
             "train.ece_before": calibrated.before.ece,
             "train.ece_after": calibrated.after.ece,
         },
@@ -63,11 +60,9 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
             "held_out_pixels": int(evaluated.evaluation.matrix.sum()),
             "temperature": calibrated.temperature,
         },
-        (scratch / "out" / "curves.png").read_bytes(),
+        chart,
         ("the demo's country: synthetic imagery that says nothing about France",),
     )
-    shutil.rmtree(scratch)
-    return report
 
 
 def _config(scratch: Path, country: Country, *, size: int, epochs: int) -> TrainingConfig:

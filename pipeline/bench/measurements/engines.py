@@ -15,7 +15,6 @@ from pipeline.inference.torch_engine import cuda_devices
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 
-NAME = "engines"
 ENGINES = (Engine("torch", "fp32"), Engine("openvino", "fp32"))
 """int8 is measured by `quantize`; bf16 took twice as long as fp32 where it was tried."""
 _PATCH_REPEATS = 5
@@ -78,7 +77,6 @@ def _report(
     peak = max(max(r) for r in gemm_rates.values())
     values = [(f"{r['engine']}, {r['window']} px", r["gflop_per_s"]) for r in rates]
     return BenchReport(
-        NAME,
         {"engines.gemm_share_fp32": share, "engines.agreement_fp32": min(agreements.values())},
         {"threads": threads, "forwards": rates, "gemm_gflop_per_s": dict(gemm_rates), "agreement": dict(agreements)},
         bar_chart("Forwards and the matrix-multiply peak", [("peak (fp32)", peak), *values], unit="GFLOP/s"),

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
-from pipeline.bench.chart import Line, line_chart
+from pipeline.bench.chart import line_chart
 from pipeline.bench.imagery import Imagery, mirrored
-from pipeline.bench.machine import available_memory, cores
+from pipeline.bench.machine import cores
 from pipeline.bench.report import BenchReport
 from pipeline.errors import ConfigError
 from pipeline.grid import Layout, Window
@@ -24,7 +25,6 @@ from pipeline.inference.halo import map_block, read_reflected
 from pipeline.inference.memory_projection import window_bytes
 from pipeline.progress import OnMessage
 
-NAME = "halo"
 _ENGINE = Engine("openvino", "fp32")
 
 
@@ -66,13 +66,13 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         "default": defaults,
         "middle_core": curve,
     }
-    return BenchReport(NAME, figures, raw, _chart(curve, default), (*imagery.notes, *notes))
+    return BenchReport(figures, raw, _chart(curve, default), (*imagery.notes, *notes))
 
 
 def _side(imagery: Imagery) -> tuple[int, tuple[str, ...]]:
     """Side of the image in pixels: the scale's, or the largest multiple of the stride that fits into memory."""
     wanted, layout = imagery.scale.whole_image, imagery.scale.layout
-    available = available_memory()
+    available = psutil.virtual_memory().available
     side = wanted
     while side > layout.core and window_bytes(side + 2 * _padding(layout), _ENGINE) > available:
         side -= layout.stride
@@ -121,9 +121,7 @@ def _differing(
 
 
 def _chart(curve: Sequence[dict[str, Any]], default: Layout) -> bytes:
-    lines = [
-        Line(f"{name} to the stride", tuple((p["halo"], 100 * p[name]) for p in curve))
-        for name in ("aligned", "unaligned")
-    ]
+    shifts = ("aligned", "unaligned")
+    lines = {f"{name} to the stride": [(p["halo"], 100 * p[name], "") for p in curve] for name in shifts}
     title = f"Difference from one forward of the whole image, core {default.core} px (default halo {default.halo} px)"
     return line_chart(title, lines, x_label="halo, px", y_label="differing pixels, %")

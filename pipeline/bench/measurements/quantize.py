@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.bench.chart import Line, line_chart
+from pipeline.bench.chart import line_chart
 from pipeline.bench.imagery import Imagery, PatchStack
 from pipeline.bench.machine import cores
 from pipeline.bench.report import BenchReport
@@ -19,7 +19,6 @@ from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.progress import OnMessage
 from pipeline.runs.quantization.tradeoff import TradeoffPoint, as_figures, frontier, kept, of_campaign, of_patches
 
-NAME = "quantize"
 _DEMO_WINDOWS = 32
 """Windows for quantization, and as many for the comparison."""
 
@@ -40,7 +39,6 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
             on_message(f"quantize: {where}, {point.name}: {point.agreement:.5f} at {point.mpx_per_s:.2f} Mpx/s")
     best = {where: kept(points) for where, points in frontiers.items()}
     return BenchReport(
-        NAME,
         {"quantize.agreement": min(point.agreement for point in best.values())},
         {
             "frontiers": {where: as_figures(points) for where, points in frontiers.items()},
@@ -78,10 +76,9 @@ def right_halves(patches: PatchStack) -> PatchStack:
 
 
 def _chart(frontiers: Mapping[str, Sequence[TradeoffPoint]]) -> bytes:
-    lines = []
-    for where, points in frontiers.items():
-        ordered = sorted(points, key=lambda p: p.mpx_per_s)
-        places = tuple((round(p.mpx_per_s, 2), 100 * (1 - p.agreement)) for p in ordered)
-        lines.append(Line(where, places, tuple(p.name for p in ordered)))
+    lines = {
+        where: sorted((round(p.mpx_per_s, 2), 100 * (1 - p.agreement), p.name) for p in points)
+        for where, points in frontiers.items()
+    }
     title = "Disagreement and speed by precision"
     return line_chart(title, lines, x_label="forward alone, Mpx/s", y_label="held-out pixels unlike fp32, %")

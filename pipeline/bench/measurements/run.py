@@ -2,14 +2,16 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
 
 from pipeline.bench.chart import bar_chart
-from pipeline.bench.engine_choices import FP32, EngineChoice
 from pipeline.bench.forward import forward_seconds, window_image
 from pipeline.bench.imagery import Imagery, mirrored
 from pipeline.bench.machine import Usage, cores, measure, usage_json
@@ -17,22 +19,24 @@ from pipeline.bench.measurements.feed import all_blocks, decode_imagery
 from pipeline.bench.measurements.quantize import quantize_on_left_halves, right_halves
 from pipeline.bench.plain_loop import LOADERS, map_in_plain_loop
 from pipeline.bench.report import BenchReport
-from pipeline.bench.stages_alone import read_layer, seal_alone
 from pipeline.config import Campaign
 from pipeline.demo.delivery_writer import write_raster
 from pipeline.grid import Window
 from pipeline.inference import Engine, predictor_for
+from pipeline.legend import LAYERS
+from pipeline.products.tile.cog import read_cog, write_cog
 from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run as run_plan
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.planning.throughput import MeasuredRate
 from pipeline.sources.domain_inputs import DomainInputs
 
-NAME = "run"
 MIN_AGREEMENT = 0.99
 """Least agreement with fp32 of a choice that may count as the fastest."""
 _FORWARDS = 4
 _ENGINE = Engine("openvino", "fp32")
+_CACHE_MB = 192
+"""Less than the 225 MB of pixels in a tile of 1 km, so that one tile fills the cache."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,6 @@ class RunResult:
         return self.mpx / self.usage.wall_s
 
 
-@dataclass(frozen=True)
-class ComparedRun:
-    """A run, and the shares of its pixels that have the class of fp32, 0..1."""
-
-    name: str
-    result: RunResult
-    agreement: float
-    """Over pixels from parts of the patches that were not used for quantization."""
-    agreement_everywhere: float
-
-
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     """Measures the baseline, runs over one tile and over all, single stages, and the baseline again."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=imagery.folder) as scratch:
@@ -73,64 +66,67 @@ def _run(imagery: Imagery, scratch: Path, on_message: OnMessage) -> BenchReport:
     forward = imagery.measured(time_forwards, imagery)
     baselines = [_baseline(imagery, stack, scratch)]
     on_message(f"run: baseline {baselines[0].mpx_per_s:.3f} Mpx/s")
-    fp32 = _map(imagery, scratch, FP32, on_message=on_message)
+    fp32 = _map(imagery, scratch, on_message=on_message)
     quantized = imagery.measured(quantize_on_left_halves, imagery, scratch / "int8" / "model.xml")
-    choice = EngineChoice("int8", quantized.path)
-    int8 = _map(imagery, scratch, choice, on_message=on_message)
-    # One tile in flight in both: over a single tile there is no second one, and the larger run must not hold more.
-    in_turn = replace(choice, tiles_in_flight=1)
-    one, all_tiles = (_map(imagery, scratch, in_turn, tiles=t, on_message=on_message) for t in (inputs.names[:1], ()))
+    int8 = _map(imagery, scratch, quantized=quantized.path, on_message=on_message)
+    # One tile in flight in both: over a single tile there is no second one, and the larger run must not have more.
+    in_turn = partial(_map, imagery, scratch, quantized=quantized.path, tiles_in_flight=1, on_message=on_message)
+    one, all_tiles = in_turn(tiles=inputs.names[:1]), in_turn()
     stages = _stages(imagery, fp32, forward, scratch=scratch)
     on_message("run: single stages are measured")
     if imagery.scale.repeats > 1:
         # Before and after the runs, so that other load on the machine slows both sides of the ratio.
         baselines.append(_baseline(imagery, stack, scratch))
-    runs = (
-        ComparedRun("openvino fp32", fp32, 1.0, 1.0),
-        ComparedRun("openvino int8", int8, *_agreement(imagery, fp32, int8)),
-    )
+    runs = {"openvino fp32": (fp32, 1.0, 1.0), "openvino int8": (int8, *_agreement(imagery, fp32, int8))}
     return _report(imagery, runs, in_turn=(one, all_tiles), stages=stages, baselines=baselines)
 
 
 def _report(
     imagery: Imagery,
-    runs: Sequence[ComparedRun],
+    runs: Mapping[str, tuple[RunResult, float, float]],
     *,
     in_turn: tuple[RunResult, RunResult],
     stages: Mapping[str, float],
     baselines: Sequence[RunResult],
 ) -> BenchReport:
-    """The figures. `runs` begins with fp32; `in_turn` are the runs over one tile and over all, one in flight."""
-    fp32 = runs[0].result
-    best = max((r for r in runs if r.agreement >= MIN_AGREEMENT), key=lambda r: r.result.mpx_per_s)
+    """The figures.
+
+    Args:
+        imagery: the input.
+        runs: name → run and what `_agreement` gives of it; fp32 first.
+        in_turn: the runs over one tile and over all, with one tile in flight.
+        stages: from `_stages`.
+        baselines: one or two runs of the plain loop.
+    """
+    (fp32, *_), *_ = runs.values()
+    best = max((n for n, (_, share, _) in runs.items() if share >= MIN_AGREEMENT), key=lambda n: runs[n][0].mpx_per_s)
     baseline_rate = sum(b.mpx for b in baselines) / sum(b.usage.wall_s for b in baselines)
     figures = {
         "run.speedup_fp32": fp32.mpx_per_s / baseline_rate,
-        "run.speedup_best": best.result.mpx_per_s / baseline_rate,
-        "run.agreement_best": best.agreement,
+        "run.speedup_best": runs[best][0].mpx_per_s / baseline_rate,
+        "run.agreement_best": runs[best][1],
         "run.core_seconds_share": sum(stages.values()) / fp32.usage.core_s,
         "run.memory_ratio_4x": in_turn[1].usage.children_peak_bytes / in_turn[0].usage.children_peak_bytes,
     }
     raw: dict[str, Any] = {
         "runs": {
-            r.name: _json(r.result)
-            | {"agreement_held_out": r.agreement, "agreement_everywhere": r.agreement_everywhere}
-            for r in runs
+            name: _json(result) | {"agreement_held_out": held_out, "agreement_everywhere": everywhere}
+            for name, (result, held_out, everywhere) in runs.items()
         },
-        "best": best.name,
+        "best": best,
         "tile_by_tile": [_json(result) for result in in_turn],
         "baselines": [_json(b) for b in baselines],
         "parts_core_s": stages,
     }
-    speeds = [("baseline", baseline_rate), *((r.name, r.result.mpx_per_s) for r in runs)]
+    speeds = [("baseline", baseline_rate), *((name, result.mpx_per_s) for name, (result, *_) in runs.items())]
     notes = (
         *imagery.notes,
-        f"the fastest that agrees with fp32 on at least {MIN_AGREEMENT:.0%} of the pixels is {best.name}",
+        f"the fastest that agrees with fp32 on at least {MIN_AGREEMENT:.0%} of the pixels is {best}",
         "int8 is quantized on the left halves of the patches and compared with fp32 on pixels of their right halves",
         "the time of runs includes the start of their cluster; the baseline loads no network and decodes no JPEG 2000",
     )
     chart = bar_chart("Speed from start to end, COGs written", speeds, unit="Mpx/s")
-    return BenchReport(NAME, figures, raw, chart, notes, _rates(fp32, stages))
+    return BenchReport(figures, raw, chart, notes, _rates(fp32, stages))
 
 
 def _rates(result: RunResult, stages: Mapping[str, float]) -> tuple[MeasuredRate, ...]:
@@ -145,12 +141,42 @@ def _json(result: RunResult) -> dict[str, Any]:
 
 
 def _map(
-    imagery: Imagery, scratch: Path, choice: EngineChoice, *, on_message: OnMessage, tiles: Sequence[str] = ()
+    imagery: Imagery,
+    scratch: Path,
+    *,
+    on_message: OnMessage,
+    quantized: Path | None = None,
+    tiles_in_flight: int | None = None,
+    tiles: Sequence[str] = (),
 ) -> RunResult:
-    """Runs the campaign with an engine, in a new process and into a new folder."""
+    """Runs the campaign on OpenVINO, in a new process and into a new folder.
+
+    A block has the size of a core here. A tile of 1 km would otherwise be one block, and the next block can be read
+    during inference only if there are several. A single tile fills GDAL's cache, so that memory can be compared
+    between areas.
+
+    Args:
+        imagery: the input.
+        scratch: the folder is made below it.
+        on_message: gets a line at the end.
+        quantized: the int8 network; by default the run is in fp32.
+        tiles_in_flight: replaces the campaign's number.
+        tiles: names of tiles; all by default.
+    """
+    campaign, precision = imagery.campaign, "int8" if quantized else "fp32"
     products = Path(tempfile.mkdtemp(prefix="products-", dir=scratch))
-    result = imagery.measured(map_campaign, choice.apply(imagery.campaign, products), tuple(tiles))
-    on_message(f"run: {choice.name}, {result.mpx:.1f} Mpx at {result.mpx_per_s:.3f} Mpx/s")
+    in_flight = tiles_in_flight or campaign.cluster.tiles_in_flight
+    changed = {
+        "engine": "openvino",
+        "precision": precision,
+        "engine_threads": cores(),
+        "model": campaign.model.model_copy(update={"quantized": quantized}),
+        "grid": campaign.grid.model_copy(update={"block": campaign.grid.core}),
+        "cluster": campaign.cluster.model_copy(update={"gdal_cache_mb": _CACHE_MB, "tiles_in_flight": in_flight}),
+        "output": campaign.output.model_copy(update={"domains": products}),
+    }
+    result = imagery.measured(map_campaign, campaign.model_copy(update=changed), tuple(tiles))
+    on_message(f"run: openvino {precision}, {result.mpx:.1f} Mpx at {result.mpx_per_s:.3f} Mpx/s")
     return result
 
 
@@ -181,16 +207,30 @@ def _baseline(imagery: Imagery, stack: Path, scratch: Path) -> RunResult:
 
 def _stages(imagery: Imagery, result: RunResult, forward: Usage, *, scratch: Path) -> Mapping[str, float]:
     """Core-seconds for decoding, forwards and sealing of the fp32 run, each measured alone."""
-    campaign, inputs = FP32.apply(imagery.campaign, result.products), imagery.mosaic.inputs
-    blocks = all_blocks(inputs, campaign.grid.block)
+    inputs, cluster = imagery.mosaic.inputs, imagery.campaign.cluster
+    blocks = all_blocks(inputs, imagery.scale.layout.core)
     windows = sum(len(imagery.scale.layout.windows_of(block)) for block in blocks)
     cogs = [_cogs(result, inputs, name) for name in inputs.names]
     sealed = imagery.measured(seal_alone, cogs[0], scratch / "again", live=imagery.model.recipe.live)
     return {
-        "decode": decode_imagery(imagery, blocks, campaign.cluster).core_s,
+        "decode": decode_imagery(imagery, blocks, cluster.model_copy(update={"gdal_cache_mb": _CACHE_MB})).core_s,
         "forward": forward.core_s / _FORWARDS * windows,
         "seal": sealed.core_s * len(cogs),
     }
+
+
+def seal_alone(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) -> Usage:
+    """Writes the COGs of a sealed tile again, with overviews and checksums and nothing else, into another folder."""
+    layers = [read_cog(path) for path in cogs]
+    with rasterio.open(cogs[0]) as file:
+        geobox = GeoBox.from_rio(file)
+
+    def work() -> None:
+        for name, pixels in zip(LAYERS, layers, strict=True):
+            path = folder / f"{name}.tif"
+            write_cog(path, pixels, layer=name, geobox=geobox, live=live, tags={})
+
+    return measure(work)[1]
 
 
 def time_forwards(imagery: Imagery) -> Usage:
@@ -217,7 +257,7 @@ def _agreement(imagery: Imagery, a: RunResult, b: RunResult) -> tuple[float, flo
     marks, window = right_halves(imagery.patches), inputs.window
     counts = np.zeros((2, 2), np.int64)  # (unused pixels, all pixels) × (with the same class, in total)
     for tile in (t.tile for t in inputs.tiles):
-        first, second = (read_layer(_cogs(result, inputs, tile.name)[0]) for result in (a, b))
+        first, second = (read_cog(_cogs(result, inputs, tile.name)[0]) for result in (a, b))
         place = Window(tile.window.row - window.row, tile.window.col - window.col, *tile.window.shape)
         unseen = mirrored(marks, place)[0].view(np.bool_)
         same = first == second

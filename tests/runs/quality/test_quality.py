@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pipeline import legend
 from pipeline.cli import app
 from pipeline.config import Campaign, load_campaign
-from pipeline.demo.halo_comparison import seams_without_halo
+from pipeline.demo.walkthrough import seams_without_halo
 from pipeline.domain import Domain
 from pipeline.errors import ProductError, VerifyFailed
 from pipeline.evaluation.seams import total
