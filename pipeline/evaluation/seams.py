@@ -138,32 +138,20 @@ def changes_across(before: NDArray[np.uint8], after: NDArray[np.uint8], *, segme
     return counted
 
 
-def lines_for(edges: Sequence[int], beside: Sequence[int]) -> list[int]:
-    """Positions of all lines that are wanted for these edges, ascending.
-
-    A line at position p lies between pixels p − 1 and p.
-    """
-    return sorted({edge + d for edge in edges for d in (0, *beside, *(-b for b in beside))})
-
-
-def crossings(
-    counted: NDArray[np.int64], positions: Sequence[int], edges: Sequence[int], *, beside: Sequence[int]
-) -> Crossings:
-    """Pairs each edge with the lines beside it.
+def edge_crossings(pixels: NDArray[np.uint8], *, beside: Sequence[int], segment: int) -> Crossings:
+    """Changes across one edge and across the lines beside it, segment by segment.
 
     Args:
-        counted: int64 (line, segment, 2), as `changes_across` gives it.
-        positions: of its lines.
-        edges: positions of the edges, each with all its lines among `positions`.
-        beside: distances of these lines, on both sides.
+        pixels: uint8 (across, along), 0 is no data; the edge lies in the middle of the first axis.
+        beside: distances of the lines beside it, on both sides, inside `pixels`; empty to count nothing.
+        segment: pixels of a segment.
     """
-    at = {position: i for i, position in enumerate(positions)}
-    rows = [
-        np.concatenate([counted[at[e]], sum(counted[at[e + d]] + counted[at[e - d]] for d in beside)], axis=1)
-        for e in edges
-        if beside
-    ]
-    return Crossings.of(np.concatenate(rows)) if rows else Crossings()
+    if not beside:
+        return Crossings()
+    edge = len(pixels) // 2
+    lines = np.array([edge, *(edge + d for d in beside), *(edge - d for d in beside)])
+    counted = changes_across(pixels[lines - 1], pixels[lines], segment=segment)
+    return Crossings.of(np.concatenate([counted[0], counted[1:].sum(axis=0)], axis=1))
 
 
 def border_crossings(

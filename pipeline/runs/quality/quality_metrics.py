@@ -180,12 +180,12 @@ def cuts_of(campaign: Campaign) -> Cuts:
 
 
 def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, progress: Progress = SILENT) -> Seams:
-    """Counts changes across all edges of a domain's sealed tiles; every pixel of their land cover is read.
+    """Counts changes across all edges of a domain's sealed tiles.
 
     Args:
         sealed: whole tiles of one domain.
         cuts: where they were cut.
-        threads: tiles side by side; each takes a strip of a tile and the pixels beside its lines.
+        threads: tiles side by side; each takes the pixels beside one edge of a tile.
         progress: counts tiles; its total is the caller's.
 
     Raises:
