@@ -48,8 +48,6 @@ class Claim:
 
     domain: Domain
     """`D064_2021`."""
-    year: int
-    """The vintage."""
     boundary: BaseGeometry | None
     """The département's polygon in the lattice's CRS, or None where none was given."""
     windows: tuple[Window, ...]
@@ -64,10 +62,10 @@ class Claim:
         if not windows:
             return None
         if self.boundary is None:
-            return Claim(self.domain, self.year, None, windows)
+            return Claim(self.domain, None, windows)
         box = shapely.box(*window.grow(_CLIP_MARGIN).bounds)
         part = self.boundary.intersection(box)
-        cut = Claim(self.domain, self.year, part.normalize(), windows)
+        cut = Claim(self.domain, part.normalize(), windows)
         return None if cut.area.area == 0 else cut
 
     @property
@@ -82,7 +80,7 @@ class Claim:
     @property
     def rank(self) -> tuple[bool, int, str]:
         """Sort key: claims of smaller rank come first."""
-        return (self.boundary is None, -self.year, self.domain)
+        return (self.boundary is None, -self.domain.year, self.domain)
 
 
 def owners(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint16]:

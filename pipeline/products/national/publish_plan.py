@@ -47,8 +47,6 @@ class DomainProduct:
 
     name: Domain
     """`D064_2021`."""
-    year: int
-    """The vintage."""
     boundary: BaseGeometry | None
     """The département's polygon in the lattice's CRS; None if none was given."""
     sealed: tuple[SealedTile, ...]
@@ -72,10 +70,6 @@ class ShardCandidate:
     """A domain that was delivered with a shard's tile: its claim on the shard, and its sealed tile."""
 
     domain: Domain
-    code: int
-    """Its number in the `domain` layer."""
-    year: int
-    """The vintage."""
     claim: Claim | None
     """Cut to the shard; None where its polygon lies elsewhere. It can still fill gaps in the imagery of owners."""
     owns: bool
@@ -102,7 +96,7 @@ class ShardPlan:
             boundary = claim and claim.boundary
             candidates.append(
                 {
-                    "code": candidate.code,
+                    "code": candidate.domain.code,
                     # In millimetres, so that another GEOS, whose last digits differ, rewrites nothing.
                     "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
                     "windows": [[w.row, w.col, w.height, w.width] for w in (claim.windows if claim else ())],
@@ -228,7 +222,7 @@ def _undelivered(domain: DomainProduct, grid: NationalGrid) -> float:
 
 
 def _row(domain: DomainProduct) -> dict[str, Any]:
-    return {**domain.about, "code": domain.name.code, "name": domain.name, "year": domain.year}
+    return {**domain.about, "code": domain.name.code, "name": domain.name, "year": domain.name.year}
 
 
 def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[GridIndex, list[tuple[Tile, DomainProduct]]]:
@@ -250,16 +244,13 @@ def _plan_tile(
     which files must exist.
     """
     tile = here[0][0]
-    claims = {d.name: Claim(d.name, d.year, d.boundary, (tile.window,)).within(tile.window) for _, d in here}
+    claims = {d.name: Claim(d.name, d.boundary, (tile.window,)).within(tile.window) for _, d in here}
     owning = possible_owners(tile.window, [c for c in claims.values() if c])
     if not owning:
         return OUTSIDE, []
     usable = {d.name: _usable(d, tile, grid.crs) for _, d in here}
     state = max((usable[c.domain][1] for c in owning), key=_WORST_LAST.index)
-    candidates = [
-        ShardCandidate(d.name, d.name.code, d.year, claims[d.name], owns=False, sealed=usable[d.name][0])
-        for _, d in here
-    ]
+    candidates = [ShardCandidate(d.name, claims[d.name], owns=False, sealed=usable[d.name][0]) for _, d in here]
     return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(index)]
 
 
@@ -277,7 +268,7 @@ def _plan_shard(grid: NationalGrid, index: GridIndex, of_tile: Sequence[ShardCan
 
 
 def _place(candidate: ShardCandidate) -> tuple[Any, ...]:
-    rank = candidate.claim.rank if candidate.claim else (False, -candidate.year, candidate.domain)
+    rank = candidate.claim.rank if candidate.claim else (False, -candidate.domain.year, candidate.domain)
     return (not candidate.owns, candidate.claim is None, *rank)
 
 

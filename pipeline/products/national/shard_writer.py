@@ -170,7 +170,7 @@ def _fill_order(shard: ShardPlan) -> list[tuple[int, Claim | None]]:
     numbered = list(enumerate(shard.candidates, start=1))
     claiming = sorted(((n, c.claim) for n, c in numbered if c.claim), key=lambda pair: pair[1].rank)
     bounded = [(number, c) for number, c in numbered if c.claim is None or c.claim.boundary is not None]
-    elsewhere = sorted(bounded, key=lambda pair: (-pair[1].year, pair[1].domain))
+    elsewhere = sorted(bounded, key=lambda pair: (-pair[1].domain.year, pair[1].domain))
     return [*claiming, *((number, None) for number, _ in elsewhere)]
 
 
@@ -221,7 +221,7 @@ def _read_where(
 
 def _codes(shard: ShardPlan, shown: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """uint16 (y, x): the code of each pixel's domain, 0 for nobody."""
-    codes = np.array([NOBODY, *(c.code for c in shard.candidates)], np.uint16)
+    codes = np.array([NOBODY, *(c.domain.code for c in shard.candidates)], np.uint16)
     pixels: NDArray[np.uint16] = np.empty(shown.shape, np.uint16)
     for strip in shard.window.strips(_STRIP_ROWS):
         part = strip.slices_in(shard.window)
