@@ -152,7 +152,9 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        polygons = [p for g in _geometries(content) for p in _polygons(shape(g))]
+        features = content["features"] if content["type"] == "FeatureCollection" else [content]
+        geometries = [f["geometry"] if f["type"] == "Feature" else f for f in features]
+        polygons = [p for g in geometries if g for p in _polygons(shape(g))]
         own = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ShapelyError, ProjError) as error:
         raise ProductError(f"{path}: expected a boundary as GeoJSON polygons: {error}") from error
@@ -167,16 +169,6 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     if moved.is_empty or not np.isfinite(moved.bounds).all():
         raise ProductError(f"{path}: the boundary, in {own.to_string()}, lies outside the area of {crs}")
     return shapely.make_valid(moved)
-
-
-def _geometries(content: Any) -> list[Any]:
-    """The geometry objects of any GeoJSON object."""
-    kind = content["type"]
-    if kind == "FeatureCollection":
-        return [g for feature in content["features"] for g in _geometries(feature)]
-    if kind == "Feature":
-        return [content["geometry"]] if content["geometry"] else []
-    return [content]
 
 
 def _polygons(geometry: BaseGeometry) -> list[BaseGeometry]:
