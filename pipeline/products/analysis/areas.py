@@ -14,7 +14,7 @@ from pipeline.errors import ProductError
 from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.analysis.zonal import Counted, ZoneAreas, count_zones
-from pipeline.products.assessment.reference_sample import InterpretedPoints, read_points
+from pipeline.products.assessment.reference_sample import InterpretedSample, read_sample
 from pipeline.progress import SILENT, Progress
 
 _M2_PER_HA = 10_000
@@ -75,7 +75,7 @@ def area_by_class(
     answered = zones.assign(**table)
     if sample is None:
         return answered
-    points = read_points(Path(sample))
+    points = read_sample(Path(sample))
     rows = [_adjusted(g, found.plane_m2[k], points, columns) for k, g in enumerate(zones.geometry)]
     return answered.join(pd.DataFrame(rows, index=zones.index))
 
@@ -113,7 +113,7 @@ class _Unsupported:
 
 
 def _adjusted(
-    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedPoints, columns: Mapping[str, list[int]]
+    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedSample, columns: Mapping[str, list[int]]
 ) -> dict[str, float | str]:
     """The added columns of one zone.
 
@@ -136,7 +136,7 @@ def _adjusted(
 
 
 def _supported(
-    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedPoints
+    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedSample
 ) -> tuple[tuple[int, ...], np.ndarray[tuple[int, ...], np.dtype[np.int64]], list[float]] | _Unsupported:
     """Classes, counts and mapped areas of a zone, or why there are too few points."""
     classes = tuple(sorted({*points.classes, *np.flatnonzero(plane_m2).tolist()} - {legend.NODATA}))

@@ -123,19 +123,7 @@ def write_sample(
 
 
 @dataclass(frozen=True, eq=False)
-class Interpreted:
-    """An interpreted sample, counted."""
-
-    classes: tuple[int, ...]
-    """FLAIR values on the map or in the reference, ascending."""
-    counts: NDArray[np.int64]
-    """int64 (map class, reference class)."""
-    mapped_m2: tuple[float, ...]
-    """Area of each class on the map; 0 for classes that are not mapped."""
-
-
-@dataclass(frozen=True, eq=False)
-class InterpretedPoints:
+class InterpretedSample:
     """The points of an interpreted sample."""
 
     xy: NDArray[np.float64]
@@ -147,7 +135,7 @@ class InterpretedPoints:
     mapped_m2: Mapping[int, float]
     """FLAIR value → its area on the whole map that was sampled."""
 
-    def counts(self, classes: Sequence[int], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def counts(self, classes: Sequence[int], chosen: NDArray[np.bool_] | slice = slice(None)) -> NDArray[np.int64]:
         """int64 (map class, reference class) of the chosen points; `classes` ascending, with all that occur."""
         counts = np.zeros((len(classes), len(classes)), np.int64)
         rows, columns = (np.searchsorted(classes, v[chosen]) for v in (self.mapped, self.reference))
@@ -160,19 +148,7 @@ class InterpretedPoints:
         return tuple(sorted({*self.mapped.tolist(), *self.reference.tolist()}))
 
 
-def read_sample(path: Path) -> Interpreted:
-    """An interpreted sample.
-
-    Raises:
-        ProductError: see `read_points`.
-    """
-    points = read_points(path)
-    classes = points.classes
-    counts = points.counts(classes, np.ones(len(points.xy), bool))
-    return Interpreted(classes, counts, tuple(points.mapped_m2.get(v, 0.0) for v in classes))
-
-
-def read_points(path: Path) -> InterpretedPoints:
+def read_sample(path: Path) -> InterpretedSample:
     """The points of an interpreted sample.
 
     Raises:
@@ -193,4 +169,4 @@ def read_points(path: Path) -> InterpretedPoints:
         )
     areas = {int(v): float(a) for v, a in zip(mapped, area, strict=True)}
     xy = shapely.get_coordinates(shapely.from_wkb(places))
-    return InterpretedPoints(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)
+    return InterpretedSample(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)
