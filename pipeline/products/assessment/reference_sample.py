@@ -8,10 +8,10 @@ import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError, FieldError
+from pyogrio.errors import DataLayerError, DataSourceError
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
 from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
 from pipeline.products.gis.geopackage import write_geopackage
@@ -154,10 +154,8 @@ def read_sample(path: Path) -> InterpretedSample:
     Raises:
         ProductError: it cannot be read, is not from `landcover sample`, or has points without a reference.
     """
-    try:
+    with product_error(f"{path}: cannot be read as a sample of `landcover sample`", DataSourceError, DataLayerError):
         _, _, places, columns = pyogrio.raw.read(path, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
-    except (DataSourceError, DataLayerError, FieldError) as error:
-        raise ProductError(f"{path}: cannot be read as a sample of `landcover sample`: {error}") from error
     if len(columns) != 3:
         raise ProductError(f"{path}: expected attributes mapped, mapped_m2 and reference, as `landcover sample` writes")
     mapped, area, reference = (np.nan_to_num(np.asarray(c, np.float64)) for c in columns)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.durable import sync, write_text
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
 from pipeline.products.national.edition_record import (
     HIGHEST,
     Edition,
@@ -67,13 +67,11 @@ def restore(national: Path, number: int) -> Edition:
     check_whole(edition)
     # Another name than a commit's pointer has: `remove_abandoned` removes the edition that a commit's pointer names.
     pointer = national / f".restored.{number:06d}.tmp"
-    try:
+    with product_error(f"{edition.path}: cannot be made current"):
         pointer.unlink(missing_ok=True)
         pointer.symlink_to(Path("editions", edition.path.name))
         pointer.replace(national / "current")
         sync(national)
-    except OSError as error:
-        raise ProductError(f"{edition.path}: cannot be made current: {error.strerror or error}") from error
     return edition
 
 
@@ -93,10 +91,8 @@ def drop(national: Path, number: int) -> None:
     if next_number(national) == number + 1:
         write_text(national / "editions" / HIGHEST, f"{number}\n")
     going = edition.path.with_name(f".{edition.path.name}.tmp")
-    try:
+    with product_error(f"{edition.path}: cannot be removed"):
         # The name goes first, so that nobody opens half an edition.
         edition.path.rename(going)
         sync(going.parent)
         shutil.rmtree(going)
-    except OSError as error:
-        raise ProductError(f"{edition.path}: cannot be removed: {error.strerror or error}") from error

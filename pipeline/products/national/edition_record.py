@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import ProductError
+from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.products.national.grid import GridIndex, NationalGrid
 
 STORE_LAYERS = ("landcover", "confidence", "domain")
@@ -129,7 +129,7 @@ def read_edition(folder: Path) -> Edition:
         ProductError: its record cannot be read.
     """
     path = folder / "edition.json"
-    try:
+    with product_error(f"{path}: the edition's record cannot be read", *MALFORMED):
         content = json.loads(path.read_bytes())
         return Edition(
             path=folder,
@@ -143,8 +143,6 @@ def read_edition(folder: Path) -> Edition:
             tally=Tally(**content.get("tally", {})),
             undelivered_km2=dict(content.get("undelivered_km2", {})),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProductError(f"{path}: the edition's record cannot be read: {error}") from error
 
 
 def _parse_index(text: str) -> GridIndex:
@@ -163,9 +161,5 @@ def next_number(national: Path) -> int:
 
 def _highest_dropped(national: Path) -> int:
     path = national / "editions" / HIGHEST
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: expected a file with the highest number of a dropped edition: {error}") from error
+    with product_error(f"{path}: expected a file with the highest number of a dropped edition", ValueError):
+        return int(path.read_text(encoding="ascii")) if path.exists() else 0

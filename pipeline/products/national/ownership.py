@@ -27,7 +27,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.domain import Domain
-from pipeline.errors import ProductError
+from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.grid import CRS, Window
 
 NOBODY = 0
@@ -150,14 +150,12 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     Raises:
         ProductError: the file cannot be read, has no polygon, or names an unknown CRS.
     """
-    try:
+    with product_error(f"{path}: expected a boundary as GeoJSON polygons", *MALFORMED, ShapelyError, ProjError):
         content = json.loads(path.read_text(encoding="utf-8"))
         features = content["features"] if content["type"] == "FeatureCollection" else [content]
         geometries = [f["geometry"] if f["type"] == "Feature" else f for f in features]
         polygons = [p for g in geometries if g for p in _polygons(shape(g))]
         own = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ShapelyError, ProjError) as error:
-        raise ProductError(f"{path}: expected a boundary as GeoJSON polygons: {error}") from error
     if not polygons:
         raise ProductError(f"{path}: expected a boundary as GeoJSON polygons; it has no polygon")
     joined = shapely.union_all([shapely.make_valid(p) for p in polygons])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.durable import sync
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
 from pipeline.legend import NODATA, Layer
@@ -62,7 +62,7 @@ def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
     """
     for candidate in shard.candidates:
         _check_source(candidate)
-    try:
+    with product_error(f"{target.store}: shard {shard.index} cannot be written"):
         shown = _owner_map(shard)
         owned = _count(shard, shown)
         landcover = _from_tiles(shard, shown, "landcover")
@@ -73,8 +73,6 @@ def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
         files.append(_write(target, shard, "confidence", _from_tiles(shard, shown, "confidence")))
         files.append(_write(target, shard, "domain", _codes(shard, shown)))
         several = _claimed_by_several(shard)
-    except OSError as error:
-        raise ProductError(f"{target.store}: shard {shard.index} cannot be written: {error}") from error
     nobody = shard.window.pixels - sum(owned.values())
     changed = not all(linked for _, linked in files)
     return ShardFacts(shard.index, sum(size for size, _ in files), changed, Tally(owned, filled, several, nobody))

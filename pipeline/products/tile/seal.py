@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline import legend
 from pipeline.domain import Domain
 from pipeline.durable import sync, write_json
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import CRS, Tile, Window
 from pipeline.legend import LAYERS, Layer
@@ -125,14 +125,12 @@ def seal(
 def _unseal(item_path: Path, name: str) -> None:
     """Creates the folder, and removes the tile's old item and what a killed run left of it."""
     folder = item_path.parent
-    try:
+    with product_error(f"{folder}: tile {name} cannot be sealed there"):
         folder.mkdir(parents=True, exist_ok=True)
         remove_stray(folder, name)
         if item_path.exists():
             item_path.unlink()
             sync(folder)
-    except OSError as error:
-        raise ProductError(f"{folder}: tile {name} cannot be sealed there: {error.strerror or error}") from error
 
 
 def remove_unfinished(folder: Path, domain: Domain) -> tuple[Path, ...]:

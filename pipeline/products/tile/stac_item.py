@@ -13,7 +13,7 @@ from pystac.errors import STACValidationError
 
 from pipeline import legend
 from pipeline.domain import Domain
-from pipeline.errors import ProductError
+from pipeline.errors import MALFORMED, ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import RESOLUTION_M, Layout, Tile
 from pipeline.legend import LAYERS, Layer
@@ -95,7 +95,7 @@ def reading_item(path: Path) -> Iterator[None]:
     """Turns what a damaged item raises inside the block into a ProductError that names it."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise ProductError(
             f"{path}: damaged item ({type(error).__name__}: {error}); remove it and run the tile again"
         ) from error

@@ -23,7 +23,7 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.errors import product_error
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.publish_plan import Target
@@ -69,7 +69,7 @@ def begin_pyramid(
     path, grid = pyramid_of(target.store.parent), target.grid
     wanted, parent = set(tiles), _usable(former, grid)
     same = set() if parent is None else set.intersection(wanted - set(changed), *_parts(parent, grid))
-    try:
+    with product_error(f"{path}: cannot be written"):
         _create(path, target, parent)
         for array in _arrays(grid):
             for row in {tile[0] for tile in wanted}:
@@ -77,8 +77,6 @@ def begin_pyramid(
             if parent is not None:
                 for row, col in same:
                     os.link(parent / array / str(row) / str(col), path / array / str(row) / str(col))
-    except OSError as error:
-        raise ProductError(f"{path}: cannot be written: {error.strerror or error}") from error
     return tuple(sorted(wanted - same))
 
 

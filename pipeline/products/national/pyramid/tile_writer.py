@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.errors import ProductError
+from pipeline.errors import product_error
 from pipeline.grid import Window
 from pipeline.legend import LAYERS
 from pipeline.products.national.grid import GridIndex
@@ -33,15 +33,13 @@ def write_tile(target: Target, tile: GridIndex) -> None:
         ProductError: level 0 cannot be read or has a value that is not a class, or a file cannot be written.
     """
     path, grid = pyramid_of(target.store.parent), target.grid
-    try:
+    with product_error(f"{path}: tile {tile} (row, column) cannot be written", ValueError):
         for group, pixels in _levels_of(target, tile).items():
             side = grid.tile // FACTORS[group]
             place = tuple(slice(i * side, (i + 1) * side) for i in tile)
             for name, values in pixels.items():
                 array: Any = zarr.open_array(path / group / name, mode="r+", zarr_format=3)
                 array.with_config({"write_empty_chunks": True})[..., *place] = values
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: tile {tile} (row, column) cannot be written: {error}") from error
 
 
 def _levels_of(target: Target, tile: GridIndex) -> dict[str, dict[str, NDArray[Any]]]:
