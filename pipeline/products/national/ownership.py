@@ -44,38 +44,38 @@ _CLIP_MARGIN = 2
 
 @dataclass(frozen=True)
 class Claim:
-    """The area that a domain may own."""
+    """The area that a domain may own in one of its tiles."""
 
     domain: Domain
     """`D064_2021`."""
     boundary: BaseGeometry | None
     """The département's polygon in the lattice's CRS, or None where none was given."""
-    windows: tuple[Window, ...]
-    """The tiles that the domain was delivered with, sealed or not."""
+    window: Window
+    """A tile that the domain was delivered with, sealed or not, or a part of one."""
 
     def within(self, window: Window) -> "Claim | None":
         """The claim cut to a window; None where nothing of it lies there.
 
         The result depends only on what lies in the window and two pixels around it.
         """
-        windows = tuple(w for w in (w.intersect(window) for w in self.windows) if w.pixels)
-        if not windows:
+        inside = self.window.intersect(window)
+        if not inside.pixels:
             return None
         if self.boundary is None:
-            return Claim(self.domain, None, windows)
+            return Claim(self.domain, None, inside)
         box = shapely.box(*window.grow(_CLIP_MARGIN).bounds)
         part = self.boundary.intersection(box)
-        cut = Claim(self.domain, part.normalize(), windows)
+        cut = Claim(self.domain, part.normalize(), inside)
         return None if cut.area.area == 0 else cut
 
     @property
     def area(self) -> BaseGeometry:
-        """The claimed area: the polygon inside the tiles. No edge of a tile passes through a pixel's centre."""
-        tiles: BaseGeometry = shapely.union_all([shapely.box(*w.bounds) for w in self.windows])
+        """The claimed area: the polygon inside the tile. No edge of a tile passes through a pixel's centre."""
+        tile: BaseGeometry = shapely.box(*self.window.bounds)
         if self.boundary is None:
-            return tiles
+            return tile
         # The intersection has lines where a polygon only touches a tile, and GDAL would burn them.
-        return shapely.union_all(_polygons(tiles.intersection(self.boundary)))
+        return shapely.union_all(_polygons(tile.intersection(self.boundary)))
 
     @property
     def rank(self) -> tuple[bool, int, str]:

@@ -4,7 +4,7 @@ Nothing is written here, and no pixel is read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,11 @@ class ShardPlan:
                     "code": candidate.domain.code,
                     # In millimetres, so that another GEOS, whose last digits differ, rewrites nothing.
                     "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
-                    "windows": [[w.row, w.col, w.height, w.width] for w in (claim.windows if claim else ())],
+                    "windows": [astuple(claim.window)] if claim else [],
                     "files": candidate.sealed and [f.sha256 for f in candidate.sealed.files],
                 }
             )
-        w = self.window
-        window = [w.row, w.col, w.height, w.width]
-        return digest({"version": STORE_VERSION, "window": window, "candidates": candidates})
+        return digest({"version": STORE_VERSION, "window": astuple(self.window), "candidates": candidates})
 
 
 @dataclass(frozen=True)
@@ -244,7 +242,7 @@ def _plan_tile(
     which files must exist.
     """
     tile = here[0][0]
-    claims = {d.name: Claim(d.name, d.boundary, (tile.window,)).within(tile.window) for _, d in here}
+    claims = {d.name: Claim(d.name, d.boundary, tile.window).within(tile.window) for _, d in here}
     owning = possible_owners(tile.window, [c for c in claims.values() if c])
     if not owning:
         return OUTSIDE, []
