@@ -25,12 +25,12 @@ from pipeline.errors import ProductError
 from pipeline.grid import Tile, Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.analysis.accessor import register_cover
-from pipeline.products.national.edition_record import Edition, read_edition
+from pipeline.products.national.edition_record import Edition, current_edition, edition_of, read_edition
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_metadata import Frame
-from pipeline.products.national.zarr_store import check_whole, find_edition, layer_attributes, refuse
+from pipeline.products.national.zarr_store import check_whole, layer_attributes, refuse
 from pipeline.products.tile.cog import read_cog
 from pipeline.products.tile.seal import SealedTile, list_sealed
 from pipeline.products.tile.stac_item import reading_item
@@ -90,7 +90,9 @@ def _edition(folder: Path, number: int | None) -> Edition | None:
                 f"{folder}: is edition {found.number}, not {number}; open the national product's folder instead"
             )
         return found
-    return find_edition(folder, number) if (folder / "current").is_symlink() else None
+    if not (folder / "current").is_symlink():
+        return None
+    return current_edition(folder) if number is None else edition_of(folder, number)
 
 
 def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:

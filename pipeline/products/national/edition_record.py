@@ -42,13 +42,10 @@ class Tally:
     @classmethod
     def total(cls, tallies: Iterable["Tally"]) -> "Tally":
         """The sum of tallies; domains in order of name."""
-        owned: Counter[str] = Counter()
-        filled: Counter[str] = Counter()
-        several = nobody = 0
-        for tally in tallies:
-            owned.update(tally.owned)
-            filled.update(tally.filled)
-            several, nobody = several + tally.several, nobody + tally.nobody
+        parts = list(tallies)
+        owned = sum((Counter(t.owned) for t in parts), Counter[str]())
+        filled = sum((Counter(t.filled) for t in parts), Counter[str]())
+        several, nobody = sum(t.several for t in parts), sum(t.nobody for t in parts)
         return cls(dict(sorted(owned.items())), dict(sorted(filled.items())), several, nobody)
 
 

@@ -23,6 +23,21 @@ def present_files(chunks: Path) -> set[GridIndex]:
     }
 
 
+def lost_files(arrays: Iterable[Path], wanted: Iterable[GridIndex]) -> list[str]:
+    """Problems: files of shards that are lost. Empty if there are none. Zarr itself reads a lost file as no data.
+
+    Args:
+        arrays: folders of the chunks of Zarr arrays.
+        wanted: the shards that each must have.
+    """
+    shards = set(wanted)
+    return [
+        f"{array / str(row) / str(col)}: shard is lost; publish again to write it"
+        for array in arrays
+        for row, col in sorted(shards - present_files(array))
+    ]
+
+
 @dataclass(frozen=True)
 class NationalGrid:
     """The national store's extent, and the sides of its tiles, shards and chunks, in pixels of one lattice."""

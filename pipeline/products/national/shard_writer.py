@@ -7,18 +7,17 @@ nobody owns the pixel, land cover and confidence are 0. The `domain` layer names
 where nobody has data.
 """
 
+import filecmp
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.durable import sync
 from pipeline.errors import ProductError, product_error
-from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
 from pipeline.legend import NODATA, Layer
 from pipeline.products.national.edition_record import Tally
@@ -235,15 +234,10 @@ def _write(
     file = write_layer(target.store, layer, shard.index, shard=target.grid.shard, pixels=pixels)
     size = file.stat().st_size
     former = target.former and target.former / file.relative_to(target.store)
-    if former is None or not _same(file, former):
+    if former is None or not former.is_file() or not filecmp.cmp(file, former, shallow=False):
         sync(file)
         return size, False
     temporary = file.with_name(f".{file.name}.tmp")
     os.link(former, temporary)
     temporary.replace(file)
     return size, True
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Whether two files have the same bytes; False if `other` is missing."""
-    return other.is_file() and one.stat().st_size == other.stat().st_size and file_sha256(one) == file_sha256(other)

@@ -20,14 +20,8 @@ from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import Window
-from pipeline.products.national.edition_record import (
-    OUTSIDE,
-    STORE_LAYERS,
-    Edition,
-    current_edition,
-    edition_of,
-)
-from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
+from pipeline.products.national.edition_record import OUTSIDE, STORE_LAYERS, Edition
+from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files
 from pipeline.products.national.zarr_metadata import Frame, count_chunks, create_frame, lost_coordinates
 
 ZSTD_LEVEL = 5
@@ -67,11 +61,10 @@ def create_store(
             attributes=layer_attributes(layer, domains),
         )
     create_frame(root, path, frame, linked_from=coordinates_from)
-    tiles = root.create_array(
+    root.create_array(
         "coverage",
-        shape=grid.tiles_shape,
+        data=coverage,
         chunks=grid.tiles_shape,
-        dtype="uint8",
         fill_value=OUTSIDE,
         dimension_names=("tile_y", "tile_x"),
         attributes={
@@ -81,7 +74,6 @@ def create_store(
         },
         config={"write_empty_chunks": True},
     )
-    tiles[:] = coverage
     consolidate(path)
 
 
@@ -191,23 +183,7 @@ def check_shards(edition: Edition, *, crs: str | None = None) -> list[str]:
     coverage: Any = zarr.open_array(edition.store / "coverage", mode="r", zarr_format=3)
     tiles = [(int(i), int(j)) for i, j in np.argwhere(coverage[:] != OUTSIDE)]
     promised = {shard for tile in tiles for shard in edition.grid.shards_of(tile)} | edition.digests.keys()
-    return [
-        f"{edition.store / layer / 'c' / str(row) / str(col)}: shard is lost; publish again to write it"
-        for layer in STORE_LAYERS
-        for row, col in sorted(promised - present_files(edition.store / layer / "c"))
-    ]
-
-
-def find_edition(national: Path, edition: int | None = None) -> Edition:
-    """The edition of a number, or the current one.
-
-    Raises:
-        ProductError: nothing was published there, or there is no such edition.
-    """
-    found = current_edition(national) if edition is None else edition_of(national, edition)
-    if found is None:
-        raise ProductError(f"{national}: nothing was published there; run `landcover publish`")
-    return found
+    return lost_files((edition.store / layer / "c" for layer in STORE_LAYERS), promised)
 
 
 def check_whole(edition: Edition) -> None:

@@ -25,7 +25,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 from pipeline import legend
 from pipeline.errors import product_error
 from pipeline.products.national.edition_record import Edition
-from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
+from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files, present_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import SHARES, groups, pyramid_of
@@ -68,7 +68,8 @@ def begin_pyramid(
     """
     path, grid = pyramid_of(target.store.parent), target.grid
     wanted, parent = set(tiles), _usable(former, grid)
-    same = set() if parent is None else set.intersection(wanted - set(changed), *_parts(parent, grid))
+    there = [present_files(parent / array) for array in _arrays(grid)] if parent else [set()]
+    same = (wanted - set(changed)).intersection(*there)
     with product_error(f"{path}: cannot be written"):
         _create(path, target, parent)
         for array in _arrays(grid):
@@ -85,11 +86,6 @@ def _usable(former: Path | None, grid: NationalGrid) -> Path | None:
     if former is None or _version(pyramid_of(former)) != PYRAMID_VERSION or lost_parts(pyramid_of(former), grid, ()):
         return None
     return pyramid_of(former)
-
-
-def _parts(path: Path, grid: NationalGrid) -> list[set[GridIndex]]:
-    """The tiles that each array has."""
-    return [present_files(path / array) for array in _arrays(grid)]
 
 
 def _version(path: Path) -> int | None:
@@ -177,16 +173,14 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
             "coordinates": "spatial_ref",
         },
     )
-    values = group.create_array(
+    group.create_array(
         "class",
-        shape=(CLASSES,),
+        data=np.arange(CLASSES, dtype=np.uint8),
         chunks=(CLASSES,),
-        dtype="uint8",
         fill_value=legend.NODATA,
         dimension_names=("class",),
         attributes={"long_name": "land cover", "flag_values": list(range(CLASSES)), "flag_meanings": meanings},
     )
-    values[:] = np.arange(CLASSES, dtype=np.uint8)
 
 
 def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> list[str]:
@@ -200,12 +194,7 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> li
     if _version(path) is None or not (path / "0" / "zarr.json").is_file():
         return [f"{path}: is missing or damaged; publish again to write it"]
     problems = [p for name, frame in groups(grid).items() for p in lost_coordinates(path / name, frame)]
-    wanted = set(tiles)
-    return problems + [
-        f"{path / array / str(row) / str(col)}: shard is lost; publish again to write it"
-        for array in _arrays(grid)
-        for row, col in sorted(wanted - present_files(path / array))
-    ]
+    return problems + lost_files((path / array for array in _arrays(grid)), tiles)
 
 
 def check_pyramid(edition: Edition) -> list[str]:
