@@ -15,7 +15,7 @@ from pipeline import legend
 from pipeline.grid import Tile, Window
 from pipeline.legend import Layer
 from pipeline.products.national.grid import NationalGrid
-from pipeline.products.national.pyramid.downsample import mean_of, mode_of
+from pipeline.products.national.pyramid.downsample import count_cells
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_store import read_zarr
 from pipeline.products.tile.cog import BLOCK, open_cog, read_cog
@@ -102,7 +102,8 @@ def edition_overview(
         cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
         cells[there.slices_in(wanted)] = read_zarr(path, there)
         has_data = (cells != legend.NODATA).view(np.uint8)
-        picture[strip.slices] = mode_of(cells, step) if layer == "landcover" else mean_of(cells, has_data, step)
+        counted = count_cells(has_data if layer == "confidence" else cells, cells, factor=step)
+        picture[strip.slices] = counted.mode if layer == "landcover" else counted.mean
     return picture
 
 
