@@ -1,7 +1,6 @@
 """`area_by_class`: hectares of each class by zone, and, from a reference sample, estimates of the true areas."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
@@ -105,13 +104,6 @@ def _columns(classes: Classes, found: ZoneAreas) -> dict[str, list[int]]:
     return {n.lower().replace(" ", "_"): list(legend.members(c)) for n, c in zip(names, classes, strict=True)}
 
 
-@dataclass(frozen=True)
-class _Unsupported:
-    """Why a sample cannot be used for a zone."""
-
-    reason: str
-
-
 def _adjusted(
     zone: shapely.Geometry, plane_m2: Floats, points: InterpretedSample, columns: Mapping[str, list[int]]
 ) -> dict[str, float | str]:
@@ -123,7 +115,7 @@ def _adjusted(
     row: dict[str, float | str] = {}
     supported = _supported(zone, plane_m2, points)
     for slug, values in columns.items():
-        if isinstance(supported, _Unsupported):
+        if isinstance(supported, str):
             estimate = Estimate(float("nan"), float("nan"))
         else:
             classes, counts, mapped = supported
@@ -131,13 +123,13 @@ def _adjusted(
         low, high = estimate.interval
         row[f"{slug}_adjusted_ha"] = estimate.value / _M2_PER_HA
         row[f"{slug}_low_ha"], row[f"{slug}_high_ha"] = low / _M2_PER_HA, high / _M2_PER_HA
-    row["not_adjusted"] = supported.reason if isinstance(supported, _Unsupported) else ""
+    row["not_adjusted"] = supported if isinstance(supported, str) else ""
     return row
 
 
 def _supported(
     zone: shapely.Geometry, plane_m2: Floats, points: InterpretedSample
-) -> tuple[tuple[int, ...], np.ndarray[tuple[int, ...], np.dtype[np.int64]], list[float]] | _Unsupported:
+) -> tuple[tuple[int, ...], np.ndarray[tuple[int, ...], np.dtype[np.int64]], list[float]] | str:
     """Classes, counts and mapped areas of a zone, or why there are too few points."""
     classes = tuple(sorted({*points.classes, *np.flatnonzero(plane_m2).tolist()} - {legend.NODATA}))
     counts = points.counts(classes, shapely.contains_xy(zone, points.xy))
@@ -148,5 +140,5 @@ def _supported(
         least = _LEAST if area > _TRACE * whole else 2
         if area and n < least:
             name = legend.BY_VALUE[value].name
-            return _Unsupported(f"{n} sampled points in {name}, mapped on {area / _M2_PER_HA:.4g} ha; needs {least}")
-    return (classes, counts, mapped) if whole else _Unsupported("nothing is mapped here")
+            return f"{n} sampled points in {name}, mapped on {area / _M2_PER_HA:.4g} ha; needs {least}"
+    return (classes, counts, mapped) if whole else "nothing is mapped here"
