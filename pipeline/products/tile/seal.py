@@ -94,8 +94,8 @@ def seal(
     item_path = folder / f"{name}.json"
     _unseal(item_path, name)
     tags = provenance.tags() | {"domain": domain, "tile": tile.name, "fingerprint": fingerprint}
-    files = {
-        layer: write_cog(
+    files = tuple(
+        write_cog(
             folder / f"{name}-{layer}.tif",
             stack[index],
             layer=layer,
@@ -104,22 +104,12 @@ def seal(
             tags=tags,
         )
         for index, layer in enumerate(LAYERS)
-    }
-    content = build_item(
-        domain=domain,
-        tile=tile,
-        crs=crs,
-        fingerprint=fingerprint,
-        files=files,
-        class_pixels=class_pixels,
-        confidence_sum=confidence_sum,
-        live=live,
-        provenance=provenance,
-        inputs=inputs,
     )
-    write_json(item_path, content)
     depends_on = dict(provenance.depends_on)
-    return SealedTile(domain, tile, fingerprint, tuple(files.values()), class_pixels, item_path, crs, depends_on)
+    sealed = SealedTile(domain, tile, fingerprint, files, class_pixels, item_path, crs, depends_on)
+    item = build_item(sealed, confidence_sum=confidence_sum, live=live, provenance=provenance, inputs=inputs)
+    write_json(item_path, item)
+    return sealed
 
 
 def _unseal(item_path: Path, name: str) -> None:
