@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pyogrio
 import shapely
@@ -119,7 +120,8 @@ def write_sample(
         "crop": list(crops),
     }
     places = [shapely.Point(p.xy) for p in points]
-    write_geopackage(path, places, columns, layer=LAYER, crs=str(points[0].map.geobox.crs))
+    sample = gpd.GeoDataFrame(columns, geometry=places, crs=str(points[0].map.geobox.crs))
+    write_geopackage(path, sample, layer=LAYER)
 
 
 @dataclass(frozen=True, eq=False)

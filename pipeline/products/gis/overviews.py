@@ -18,7 +18,7 @@ from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.pyramid.downsample import count_cells
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_store import read_zarr
-from pipeline.products.tile.cog import BLOCK, open_cog, read_cog
+from pipeline.products.tile.cog import BLOCK, open_cog
 from pipeline.products.tile.seal import SealedTile, count_values
 
 _SIDE = 1_000
@@ -66,8 +66,8 @@ def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side
 
 def _read_small(layer: Layer, tile: SealedTile, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """uint8 (y, x) of this shape, at least one pixel a side."""
-    shape = (max(1, shape[0]), max(1, shape[1]))
-    return read_cog(tile.file(layer).path, shape=shape, resampling=_RESAMPLING[layer])
+    with open_cog(tile.file(layer).path) as cog:
+        return cog.read(shape=(max(1, shape[0]), max(1, shape[1])), resampling=_RESAMPLING[layer])
 
 
 def edition_overview(
