@@ -21,7 +21,7 @@ from pipeline.errors import ProductError, product_error
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import CRS, Tile, Window
 from pipeline.legend import LAYERS, Layer
-from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
+from pipeline.products.tile.cog import FileFacts, write_cog
 from pipeline.products.tile.stac_item import Provenance, build_item, reading_item
 from pipeline.stac_fields import sha256_of
 
@@ -92,7 +92,7 @@ def seal(
     name = stem(domain, tile)
     class_pixels, confidence_sum = _checked_counts(stack, name=name, tile=tile, live=live)
     item_path = folder / f"{name}.json"
-    _unseal(item_path, name)
+    _unseal(item_path, domain, tile)
     tags = provenance.tags() | {"domain": domain, "tile": tile.name, "fingerprint": fingerprint}
     files = tuple(
         write_cog(
@@ -112,30 +112,32 @@ def seal(
     return sealed
 
 
-def _unseal(item_path: Path, name: str) -> None:
+def _unseal(item_path: Path, domain: Domain, tile: Tile) -> None:
     """Creates the folder, and removes the tile's old item and what a killed run left of it."""
     folder = item_path.parent
-    with product_error(f"{folder}: tile {name} cannot be sealed there"):
+    with product_error(f"{folder}: tile {tile.name} of {domain} cannot be sealed there"):
         folder.mkdir(parents=True, exist_ok=True)
-        remove_stray(folder, name)
+        remove_unfinished(folder, domain, tile)
         if item_path.exists():
             item_path.unlink()
             sync(folder)
 
 
-def remove_unfinished(folder: Path, domain: Domain) -> tuple[Path, ...]:
-    """Removes the temporary files that killed runs left of a domain's tiles.
+def remove_unfinished(folder: Path, domain: Domain, tile: Tile | None = None) -> tuple[Path, ...]:
+    """Removes the temporary files that killed runs left of one tile of a domain, or of all.
 
     Other temporary files stay: a publish, which may be running, writes index, style and catalog to the same folder.
 
     Args:
         folder: of the domain's products; the caller owns its lock.
         domain: `D064_2021`.
+        tile: of the domain; None for all.
 
     Returns:
         The files removed.
     """
-    of_a_tile = re.compile(rf"\.{re.escape(domain)}-\d+-\d+[-.].*\.tmp")
+    name = r"\d+-\d+" if tile is None else tile.name
+    of_a_tile = re.compile(rf"\.{re.escape(domain)}-{name}[-.].*\.tmp")
     found = tuple(sorted(p for p in folder.glob(f".{domain}-*") if of_a_tile.fullmatch(p.name)))
     for path in found:
         path.unlink(missing_ok=True)
