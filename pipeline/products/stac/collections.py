@@ -85,7 +85,11 @@ def write_domain(folder: Path, sealed: Sequence[SealedTile], *, recipe: Recipe) 
         StorageError: the folder cannot be written.
     """
     items = [read_item(s) for s in sealed]
-    models = {i["properties"]["landcover:weights_sha256"]: i for i in items if _made_by(i, recipe)}
+    models = {
+        i["properties"]["landcover:weights_sha256"]: i
+        for i in items
+        if i["properties"]["landcover:recipe"] == recipe.name
+    }
     for weights, item in sorted(models.items()):
         write_json(folder / model_file(weights), model_item(recipe, sealed=item))
     collection = _collection(sealed[0].domain, items)
@@ -108,10 +112,6 @@ def _add_gis_files(collection: pystac.Collection, prefix: str, *, quick_look: st
         collection.add_asset(Path(href).name, pystac.Asset(href, media_type=media, roles=[role]))
 
 
-def _made_by(item: Mapping[str, Any], recipe: Recipe) -> bool:
-    return bool(item["properties"]["landcover:recipe"] == recipe.name)
-
-
 def write_edition(
     folder: Path, domains: Mapping[Domain, tuple[pystac.Collection, Sequence[SealedTile]]], *, number: int
 ) -> None:
@@ -126,17 +126,16 @@ def write_edition(
         ProductError: an item cannot be read.
         StorageError: the folder cannot be written.
     """
-    items, children = [], []
+    items = []
     for name, (collection, sealed) in sorted(domains.items()):
         home = sealed[0].item_path.parent
         content = with_absolute_hrefs(collection.to_dict(include_self_link=False, transform_hrefs=False), home)
         content["links"] = [link for link in content["links"] if link["rel"] not in ("root", "parent")]
         content["links"].append({"rel": "parent", "href": "../collection.json", "type": pystac.MediaType.JSON})
         write_json(folder / name / "collection.json", content)
-        children.append(name)
         items += [_published(s, folder) for s in sealed]
     nation = _collection("landcover", items, edition=number)
-    for name in children:
+    for name in sorted(domains):
         nation.add_link(pystac.Link("child", f"./{name}/collection.json", media_type=pystac.MediaType.JSON, title=name))
     mirror = pystac.Asset(f"./{ITEMS}", media_type="application/vnd.apache.parquet", roles=["collection-mirror"])
     nation.add_asset(ITEMS, mirror)

@@ -155,7 +155,7 @@ def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
 
 
 def _create_counts(group: Any, frame: Frame, side: int) -> None:
-    meanings = " ".join(["no_data", *(c.slug for c in legend.FLAIR)])
+    flags = layer_attributes("landcover")
     group.create_array(
         "count",
         shape=(CLASSES, *frame.geobox.shape),
@@ -179,7 +179,7 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
         chunks=(CLASSES,),
         fill_value=legend.NODATA,
         dimension_names=("class",),
-        attributes={"long_name": "land cover", "flag_values": list(range(CLASSES)), "flag_meanings": meanings},
+        attributes={key: flags[key] for key in ("long_name", "flag_values", "flag_meanings")},
     )
 
 
