@@ -8,7 +8,6 @@ from typing import TypeAlias, cast
 import geopandas as gpd
 import matplotlib.pyplot as plt
 import numpy as np
-import shapely
 import xarray as xr
 from affine import Affine
 from matplotlib.axes import Axes
@@ -183,8 +182,6 @@ def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
 def _inside(block: xr.DataArray, *, outline: BaseGeometry, pixel: float) -> xr.DataArray:
     """bool (y, x): True where a pixel's centre lies in the outline; one Dask chunk."""
     left, top = float(block["x"][0]) - pixel / 2, float(block["y"][0]) + pixel / 2
-    if shapely.is_empty(outline):
-        return xr.zeros_like(block, dtype=bool)
     mask: NDArray[np.bool_] = geometry_mask(
         [outline], block.shape, Affine(pixel, 0.0, left, 0.0, -pixel, top), invert=True
     )

@@ -22,7 +22,7 @@ from odc.geo.xr import xr_coords
 
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.grid import Tile, Window, union
+from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.national.edition_record import Edition, current_edition, edition_of, read_edition
@@ -32,7 +32,7 @@ from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, layer_attributes, refuse
 from pipeline.products.tile.cog import read_cog
-from pipeline.products.tile.seal import SealedTile, list_sealed
+from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.stac_item import reading_item
 
 Level = int | Literal["shares"]
@@ -157,13 +157,12 @@ def _open_domain(folder: Path) -> xr.Dataset:
     window = union([s.tile.window for s in sealed])
     block = next(b for b in range(min(BLOCK, size), 0, -1) if size % b == 0)
     chunks = tuple((block,) * (length // block) for length in window.shape)
-    paths = {s.tile: s for s in sealed}
-    read = partial(_read_block, window=window, block=block, size=size)
+    files = {layer: {(s.tile.window.row, s.tile.window.col): s.file(layer).path for s in sealed} for layer in LAYERS}
     layers = {
         layer: (
             ("y", "x"),
             da.map_blocks(
-                partial(read, files=_files(paths, layer)),
+                partial(_read_block, window=window, block=block, size=size, files=files[layer]),
                 chunks=chunks,
                 dtype=np.uint8,
                 meta=np.empty((0, 0), np.uint8),
@@ -192,14 +191,6 @@ def _sealed_as(folder: Path) -> tuple[str, int]:
             f"`edition.json`) or the sealed tiles of one domain; domains found: {named}"
         )
     return found.pop()
-
-
-def _files(sealed: Mapping[Tile, SealedTile], layer: str) -> dict[tuple[int, int], Path]:
-    """(row, column) of a tile's corner on the lattice → its COG of a layer."""
-    return {
-        (tile.window.row, tile.window.col): next(f.path for f in one.files if f.path.stem.endswith(layer))
-        for tile, one in sealed.items()
-    }
 
 
 def _read_block(
