@@ -50,18 +50,14 @@ class SeamRatio:
         return f"{self.ratio:.3f} ± {error}"
 
 
-def _zeros(*shape: int) -> NDArray[np.float64]:
-    return np.zeros(shape, np.float64)
-
-
 @dataclass(frozen=True, eq=False)
 class Crossings:
     """What was counted across edges of one kind, and beside them; adds up over tiles in any order."""
 
     segments: int = 0
-    sums: NDArray[np.float64] = field(default_factory=lambda: _zeros(4))
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
     """(4,): changes and pairs across edges, changes and pairs across the lines beside them."""
-    products: NDArray[np.float64] = field(default_factory=lambda: _zeros(4, 4))
+    products: NDArray[np.float64] = field(default_factory=lambda: np.zeros((4, 4)))
     """(4, 4): sums over segments of products of these four. Counts are exact in float64 up to 2⁵³."""
 
     @classmethod

@@ -28,13 +28,13 @@ class Cuts:
     block: int
     core: int
     """Divides the block."""
-    beside: tuple[int, ...]
-    """Distances from an edge of the lines that it is compared with."""
+    stride: int
+    """Of the network."""
 
-    @classmethod
-    def of(cls, *, block: int, core: int, stride: int) -> "Cuts":
-        """The cuts of a grid, for a network of this stride."""
-        return cls(block, core, distances(core, stride))
+    @property
+    def beside(self) -> tuple[int, ...]:
+        """Distances from an edge of the lines that it is compared with."""
+        return distances(self.core, self.stride)
 
     @property
     def reach(self) -> int:

@@ -176,7 +176,7 @@ def ratio_json(ratio: SeamRatio | None) -> dict[str, float | None] | None:
 def cuts_of(campaign: Campaign) -> Cuts:
     """Positions at which the campaign cuts its tiles."""
     recipe = campaign.recipe()
-    return Cuts.of(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
+    return Cuts(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
 
 
 def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, progress: Progress = SILENT) -> Seams:

@@ -16,7 +16,7 @@ from pipeline.products.national.edition_record import current_edition
 from pipeline.products.tile.seal import SealedTile, seal
 from tests.support.products import GRID, LIVE, NORTH, PROVENANCE, TILE, WEST, product, publish, tile_at
 
-CUTS = Cuts.of(block=100, core=50, stride=8)
+CUTS = Cuts(block=100, core=50, stride=8)
 
 
 def sealed_with(folder: Path, tile: Tile, classes: NDArray[np.uint8]) -> SealedTile:
@@ -95,7 +95,7 @@ def test_a_seam_shows_in_its_own_kind_and_in_no_other(tmp_path: Path, kind: str,
 
 def test_where_core_block_and_tile_are_one_there_are_edges_between_tiles_alone(tmp_path: Path) -> None:
     tiles = four(tmp_path, country())
-    cuts = Cuts.of(block=TILE, core=TILE, stride=8)
+    cuts = Cuts(block=TILE, core=TILE, stride=8)
     assert tile_seams(tiles[0], cuts=cuts).ratios == dict.fromkeys(("window", "block", "tile"))
     assert between_tiles(tiles[0], tiles[1], cuts=cuts).tile.segments == 1
 
