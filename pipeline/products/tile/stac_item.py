@@ -37,6 +37,7 @@ MAPPED = "landcover:mapped"
 CONFIDENCE = "landcover:confidence"
 _RECORDED = ("campaign", "recipe", "weights", "weights_sha256", "engine", "precision", "engine_threads")
 """Fields of `Provenance` that are item properties of the same name."""
+_ORIGIN = ("licence", "attribution", "citation", "doi")
 _TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
 
 
@@ -79,14 +80,7 @@ class Provenance:
 
     def tags(self) -> dict[str, str]:
         """Tags of the COGs: campaign, licence, attribution, citation, days of acquisition, weights."""
-        given = {
-            "campaign": self.campaign,
-            "recipe": self.recipe,
-            "weights_sha256": self.weights_sha256,
-            "licence": self.licence,
-            "attribution": self.attribution,
-            "citation": self.citation,
-            "doi": self.doi,
+        given = {name: getattr(self, name) for name in ("campaign", "recipe", "weights_sha256", *_ORIGIN)} | {
             "acquired": "/".join(day.isoformat() for day in self.acquired or ()),
             "TIFFTAG_COPYRIGHT": f"{self.attribution}, {self.licence}",
         }
@@ -188,12 +182,7 @@ def model_file(weights_sha256: str) -> str:
 
 
 def _processing(provenance: Provenance) -> dict[str, Any]:
-    origin = origin_fields(
-        licence=provenance.licence,
-        attribution=provenance.attribution,
-        citation=provenance.citation,
-        doi=provenance.doi,
-    )
+    origin = origin_fields(**{name: getattr(provenance, name) for name in _ORIGIN})
     return origin | {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "gsd": RESOLUTION_M,
