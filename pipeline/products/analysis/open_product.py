@@ -30,7 +30,7 @@ from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_metadata import Frame
-from pipeline.products.national.zarr_store import check_whole, layer_attributes, refuse
+from pipeline.products.national.zarr_store import check_whole, flags_of, refuse
 from pipeline.products.tile.cog import read_cog
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.stac_item import reading_item
@@ -137,15 +137,9 @@ def _named(product: xr.Dataset, title: str, *, shares: Path | None) -> xr.Datase
     named = product.assign_attrs(product.attrs | {"opened": title})
     if "landcover" in named:
         # A level has the same class names and colours as level 0.
-        named["landcover"].attrs = _flags("landcover") | named["landcover"].attrs
+        named["landcover"].attrs = flags_of("landcover") | named["landcover"].attrs
     named.cover.counted_in(shares)
     return named
-
-
-def _flags(layer: str) -> dict[str, Any]:
-    """A layer's attributes as in the national store, without those that name the CRS's variable."""
-    given = layer_attributes(layer)
-    return {k: v for k, v in given.items() if k not in ("grid_mapping", "coordinates")}
 
 
 def _open_domain(folder: Path) -> xr.Dataset:
@@ -167,7 +161,7 @@ def _open_domain(folder: Path) -> xr.Dataset:
                 dtype=np.uint8,
                 meta=np.empty((0, 0), np.uint8),
             ),
-            _flags(layer),
+            flags_of(layer),
         )
         for layer in LAYERS
     }
@@ -179,18 +173,15 @@ def _open_domain(folder: Path) -> xr.Dataset:
 
 def _sealed_as(folder: Path) -> tuple[str, int]:
     """Domain and tile size from the folder's items."""
-    found: set[tuple[str, int]] = set()
-    for path in folder.glob("*_*-*-*.json"):
-        with reading_item(path):
-            properties = json.loads(path.read_bytes())["properties"]
-            found.add((str(properties["landcover:domain"]), int(properties["proj:shape"][0])))
-    if len(found) != 1:
-        named = ", ".join(sorted(domain for domain, _ in found)) or "none"
+    items = sorted(folder.glob("*_*-*-*.json"))
+    domains = sorted({path.name.partition("-")[0] for path in items})
+    if len(domains) != 1:
         raise ProductError(
             f"{folder}: expected a national product (with `current`, from `landcover publish`), an edition (with "
-            f"`edition.json`) or the sealed tiles of one domain; domains found: {named}"
+            f"`edition.json`) or the sealed tiles of one domain; domains found: {', '.join(domains) or 'none'}"
         )
-    return found.pop()
+    with reading_item(items[0]):
+        return domains[0], int(json.loads(items[0].read_bytes())["properties"]["proj:shape"][0])
 
 
 def _read_block(

@@ -43,15 +43,9 @@ def history(national: Path) -> tuple[EditionState, ...]:
 
 def _sizes(folder: Path) -> tuple[int, int]:
     """Bytes of the files with one hard link, and of those with several; symbolic links are not followed."""
-    own = shared = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            stat = Path(parent, name).lstat()
-            if stat.st_nlink > 1:
-                shared += stat.st_size
-            else:
-                own += stat.st_size
-    return own, shared
+    files = [Path(parent, name).lstat() for parent, _, names in os.walk(folder) for name in names]
+    own = sum(stat.st_size for stat in files if stat.st_nlink == 1)
+    return own, sum(stat.st_size for stat in files) - own
 
 
 def restore(national: Path, number: int) -> Edition:

@@ -1,7 +1,7 @@
 """The grid of the national product: its extent in whole tiles, and how tiles are cut into shards and chunks."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +98,9 @@ class NationalGrid:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able content, as in `edition.json`."""
-        e = self.extent
-        return {
-            "extent": [e.row, e.col, e.height, e.width],
-            "tile": self.tile,
-            "shard": self.shard,
-            "chunk": self.chunk,
-            "crs": self.crs,
-        }
+        return asdict(self) | {"extent": list(astuple(self.extent))}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "NationalGrid":
         """The grid of `to_json`'s content."""
-        extent, crs = Window(*content["extent"]), content.get("crs", CRS)
-        return cls(extent, content["tile"], content["shard"], content["chunk"], crs)
+        return cls(**{**content, "extent": Window(*content["extent"])})

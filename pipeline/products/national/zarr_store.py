@@ -26,6 +26,8 @@ from pipeline.products.national.zarr_metadata import Frame, count_chunks, create
 
 ZSTD_LEVEL = 5
 """On real maps and confidences, level 9 saves 4..8 % more in 2.4 times the time, and level 1 saves little time."""
+PLACE = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
+"""Attributes that name the CRS's variable; by `coordinates`, plain xarray attaches it to each layer for rioxarray."""
 _DTYPES = {"landcover": "uint8", "confidence": "uint8", "domain": "uint16"}
 
 
@@ -58,7 +60,7 @@ def create_store(
             fill_value=0,
             compressors=[ZstdCodec(level=ZSTD_LEVEL)],
             dimension_names=("y", "x"),
-            attributes=layer_attributes(layer, domains),
+            attributes=PLACE | flags_of(layer, domains),
         )
     create_frame(root, path, frame, linked_from=coordinates_from)
     root.create_array(
@@ -101,28 +103,24 @@ def _group_attributes(domains: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def layer_attributes(layer: str, domains: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Attributes of a layer's array; `domains` is the table of the `domain` layer only."""
-    # `coordinates` makes plain xarray attach the CRS to each layer, where rioxarray looks for it.
-    place = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
+def flags_of(layer: str, domains: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Names and flags of a layer, as attributes of its array; `domains` is the table of the `domain` layer only."""
     if layer == "landcover":
-        flags = {
+        return {
             "long_name": "land cover",
             "flag_values": [legend.NODATA, *(c.value for c in legend.FLAIR)],
             "flag_meanings": " ".join(["no_data", *(c.slug for c in legend.FLAIR)]),
             "flag_colors": " ".join(["#000000", *(c.colour for c in legend.FLAIR)]),
             "nodata": legend.NODATA,
         }
-    elif layer == "confidence":
-        flags = {"long_name": "255 × probability of the class; 0 is no data", "nodata": 0}
-    else:
-        flags = {
-            "long_name": "domain that owns the pixel; see the group's table `domains`",
-            "flag_values": [0, *(int(d["code"]) for d in domains)],
-            "flag_meanings": " ".join(["nobody", *(str(d["name"]) for d in domains)]),
-            "nodata": 0,
-        }
-    return place | flags
+    if layer == "confidence":
+        return {"long_name": "255 × probability of the class; 0 is no data", "nodata": 0}
+    return {
+        "long_name": "domain that owns the pixel; see the group's table `domains`",
+        "flag_values": [0, *(int(d["code"]) for d in domains)],
+        "flag_meanings": " ".join(["nobody", *(str(d["name"]) for d in domains)]),
+        "nodata": 0,
+    }
 
 
 def write_layer(path: Path, layer: str, index: GridIndex, *, shard: int, pixels: NDArray[Any] | int) -> Path:

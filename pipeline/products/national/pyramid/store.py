@@ -30,11 +30,7 @@ from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
-from pipeline.products.national.zarr_store import (
-    ZSTD_LEVEL,
-    consolidate,
-    layer_attributes,
-)
+from pipeline.products.national.zarr_store import PLACE, ZSTD_LEVEL, consolidate, flags_of
 
 PYRAMID_VERSION = 1
 """Raised by hand, with `EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then written again."""
@@ -150,12 +146,12 @@ def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
             fill_value=legend.NODATA,
             compressors=[ZstdCodec(level=ZSTD_LEVEL)],
             dimension_names=("y", "x"),
-            attributes=layer_attributes(layer) | {"cell_methods": methods[layer]},
+            attributes=PLACE | flags_of(layer) | {"cell_methods": methods[layer]},
         )
 
 
 def _create_counts(group: Any, frame: Frame, side: int) -> None:
-    flags = layer_attributes("landcover")
+    flags = flags_of("landcover")
     group.create_array(
         "count",
         shape=(CLASSES, *frame.geobox.shape),
@@ -169,8 +165,7 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
             "units": "1",
             "cell_methods": "area: sum",
             "pixels_per_cell": frame.factor**2,
-            "grid_mapping": "spatial_ref",
-            "coordinates": "spatial_ref",
+            **PLACE,
         },
     )
     group.create_array(
