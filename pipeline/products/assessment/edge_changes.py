@@ -94,14 +94,15 @@ def between_tiles(first: SealedTile, second: SealedTile, *, cuts: Cuts) -> Seams
     Raises:
         ProductError: a land cover cannot be read.
     """
-    a, b, reach = first.tile.window, second.tile.window, cuts.reach
-    beside = a.right == b.col
-    if beside:
-        near = Window(0, a.width - reach, a.height, reach), Window(0, 0, b.height, reach)
+    own, reach = second.tile.window, cuts.reach
+    east = first.tile.window.right == own.col
+    if east:
+        band = Window(own.row, own.col - reach, own.height, 2 * reach)
     else:
-        near = Window(a.height - reach, 0, reach, a.width), Window(0, 0, reach, b.width)
-    read = [read_cog(s.file("landcover").path, w) for s, w in zip((first, second), near, strict=True)]
-    return Seams(tile=cuts.crossings(np.concatenate([p.T if beside else p for p in read])))
+        band = Window(own.row - reach, own.col, 2 * reach, own.width)
+    windows = [(s, s.tile.window) for s in (first, second)]
+    read = [read_cog(s.file("landcover").path, w.intersect(band).within(w)) for s, w in windows]
+    return Seams(tile=cuts.crossings(np.concatenate([p.T if east else p for p in read])))
 
 
 def neighbours(sealed: Sequence[SealedTile]) -> list[tuple[SealedTile, SealedTile]]:
