@@ -73,7 +73,11 @@ class Cover:
             ProductError: the product is too large for Dask; clip it first.
         """
         wanted = [value for name in classes for value in legend.members(name)]
-        return self._masked(self._on_dask(), self._on_dask()["landcover"].isin(wanted))
+        if not self._landcover.chunks:
+            raise ProductError(
+                f"{self._landcover.shape} pixels are too many for a Dask graph; clip them, or open a coarser level"
+            )
+        return self._masked(self._product, self._landcover.isin(wanted))
 
     def clip(self, geometry: Geometries) -> xr.Dataset:
         """The product cut to a geometry: pixels whose centres lie outside become no data; on Dask.
@@ -154,13 +158,6 @@ class Cover:
     ) -> Change:
         """Changes from this product to another, later one; see `pipeline.products.analysis.change.change`."""
         return change(self._product, other, min_confidence=min_confidence, min_area_m2=min_area_m2, errors=errors)
-
-    def _on_dask(self) -> xr.Dataset:
-        if not self._landcover.chunks:
-            raise ProductError(
-                f"{self._landcover.shape} pixels are too many for a Dask graph; clip them, or open a coarser level"
-            )
-        return self._product
 
     @staticmethod
     def _masked(product: xr.Dataset, keep: xr.DataArray) -> xr.Dataset:
