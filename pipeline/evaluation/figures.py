@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -32,8 +33,7 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str], *, by: By, title:
     whole = matrix.sum(axis=axis, keepdims=True)
     shares = np.divide(matrix, whole, out=np.zeros(matrix.shape), where=whole > 0)
     side = 2.6 + 0.62 * len(names)
-    figure = Figure(figsize=(side, side * 0.94), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = panel(side, side * 0.94)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
@@ -85,6 +85,12 @@ def curves(history: Mapping[str, Sequence[tuple[float, float]]], panels: Mapping
         if axes.lines:
             axes.legend()
     return as_png(figure)
+
+
+def panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one panel; width and height in inches."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def as_png(figure: Figure) -> bytes:

@@ -63,13 +63,11 @@ def bootstrap(
     for _ in range(draws):
         counts = rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64)
         found.append(scores((counts @ flat).reshape(n, n), live=live, mode=mode))
-    means = {name: _interval(np.array([f[name] for f in found])) for name in MEANS}
-    by_class = {}
+    values = {name: np.stack([f[name] for f in found]) for name in (*MEANS, *BY_CLASS)}
     present = np.stack([f["present"] for f in found])
-    for name in BY_CLASS:
-        values = np.stack([f[name] for f in found])
-        # A draw without the class says nothing of it, and must not pull its interval down to 0.
-        by_class[name] = tuple(_interval(values[present[:, k], k]) for k in range(len(live)))
+    means = {name: _interval(values[name]) for name in MEANS}
+    # A draw without the class says nothing of it, and must not pull its interval down to 0.
+    by_class = {name: tuple(_interval(values[name][present[:, k], k]) for k in range(len(live))) for name in BY_CLASS}
     return Intervals(units, means, by_class)
 
 
