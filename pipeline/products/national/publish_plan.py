@@ -188,9 +188,8 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
     coverage: NDArray[np.uint8] = np.full(grid.tiles_shape, OUTSIDE, np.uint8)
     shards: list[ShardPlan] = []
     tiles = _by_tile(grid, domains)
-    for index, here in sorted(tiles.items()):
-        state, planned = _plan_tile(grid, index, here)
-        coverage[index] = state
+    for tile in sorted(tiles, key=grid.tile_index):
+        coverage[grid.tile_index(tile)], planned = _plan_tile(grid, tile, tiles[tile])
         shards += planned
     digests = {s.index: s.digest for s in shards}
     parent = current_edition(national)
@@ -200,9 +199,12 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
         grid=grid,
         number=next_number(national),
         parent=parent,
-        domains=tuple(sorted((_row(d) for d in domains), key=lambda row: int(row["code"]))),
+        domains=tuple(
+            {**d.about, "code": d.name.code, "name": d.name, "year": d.name.year}
+            for d in sorted(domains, key=lambda d: d.name.code)
+        ),
         coverage=coverage,
-        unclaimed=sum(bool(coverage[index] == OUTSIDE) for index in tiles),
+        unclaimed=sum(bool(coverage[grid.tile_index(tile)] == OUTSIDE) for tile in tiles),
         undelivered_km2={d.name: km2 for d in sorted(domains, key=lambda d: d.name) if (km2 := _undelivered(d, grid))},
         write=tuple(s for s in shards if s.index not in kept),
         link=tuple(sorted(kept)),
@@ -219,37 +221,31 @@ def _undelivered(domain: DomainProduct, grid: NationalGrid) -> float:
     return float(round(domain.boundary.difference(delivered).area / 1e6, 2))
 
 
-def _row(domain: DomainProduct) -> dict[str, Any]:
-    return {**domain.about, "code": domain.name.code, "name": domain.name, "year": domain.name.year}
-
-
-def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[GridIndex, list[tuple[Tile, DomainProduct]]]:
-    found: dict[GridIndex, list[tuple[Tile, DomainProduct]]] = {}
+def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Tile, list[DomainProduct]]:
+    """The domains that were delivered with each tile."""
+    found: dict[Tile, list[DomainProduct]] = {}
     for domain in domains:
         if domain.boundary is not None:
             shapely.prepare(domain.boundary)
-        for tile in (Tile.named(name, grid.tile) for name in sorted(set(domain.expected))):
-            found.setdefault(grid.tile_index(tile), []).append((tile, domain))
+        for name in sorted(set(domain.expected)):
+            found.setdefault(Tile.named(name, grid.tile), []).append(domain)
     return found
 
 
-def _plan_tile(
-    grid: NationalGrid, index: GridIndex, here: Sequence[tuple[Tile, DomainProduct]]
-) -> tuple[int, list[ShardPlan]]:
+def _plan_tile(grid: NationalGrid, tile: Tile, here: Sequence[DomainProduct]) -> tuple[int, list[ShardPlan]]:
     """Coverage of a tile, and its shards; no shards where no domain's polygon covers any of the tile.
 
     All shards of a covered tile are planned, also those in which nobody owns a pixel, so that coverage alone decides
     which files must exist.
     """
-    tile = here[0][0]
-    claims = {d.name: Claim(d.name, d.boundary, tile.window).within(tile.window) for _, d in here}
+    claims = {d.name: Claim(d.name, d.boundary, tile.window).within(tile.window) for d in here}
     owning = possible_owners(tile.window, [c for c in claims.values() if c])
     if not owning:
         return OUTSIDE, []
-    usable = {d.name: _usable(d, tile, grid.crs) for _, d in here}
+    usable = {d.name: _usable(d, tile, grid.crs) for d in here}
     state = max((usable[c.domain][1] for c in owning), key=_WORST_LAST.index)
-    candidates = [ShardCandidate(d.name, claims[d.name], owns=False, sealed=usable[d.name][0]) for _, d in here]
-    return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(index)]
+    candidates = [ShardCandidate(d.name, claims[d.name], owns=False, sealed=usable[d.name][0]) for d in here]
+    return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(grid.tile_index(tile))]
 
 
 def _plan_shard(grid: NationalGrid, index: GridIndex, of_tile: Sequence[ShardCandidate]) -> ShardPlan:
