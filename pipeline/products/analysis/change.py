@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from pipeline import legend
 from pipeline.errors import EvaluationError, ProductError
+from pipeline.evaluation.metrics import confusion_matrix
 from pipeline.products.analysis.dataset_geobox import geobox_of
 from pipeline.progress import SHORT_S, progress_bar
 
@@ -218,8 +219,7 @@ def _small(differ: NDArray[np.bool_], least_pixels: float) -> NDArray[np.bool_]:
 
 
 def _matrix(before: NDArray[np.uint8], after: NDArray[np.uint8], pixel_ha: float) -> pd.DataFrame:
-    size = len(legend.FLAIR) + 1
-    pairs = np.bincount(before.astype(np.int64) * size + after, minlength=size * size).reshape(size, size)
+    pairs = confusion_matrix(before, after, len(legend.FLAIR) + 1)
     values = [v for v in legend.BY_VALUE if pairs[v].any() or pairs[:, v].any()]
     names = [legend.BY_VALUE[v].name for v in values]
     hectares = pairs[np.ix_(values, values)] * pixel_ha
