@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,6 @@ from pipeline.products.tile.cog import FileFacts
 from pipeline.stac_fields import checksum, extension_schemas, footprint, origin_fields, projection, time_span
 
 if TYPE_CHECKING:
-    from pystac.validation.stac_validator import JsonSchemaSTACValidator
-
     from pipeline.products.tile.seal import SealedTile
 
 _EXTENSIONS = extension_schemas(
@@ -251,19 +248,14 @@ def invalid(content: Mapping[str, Any]) -> str | None:
 
     The schemas of extensions would have to be downloaded, so they are not used.
     """
+    # Importing jsonschema takes seconds where its optional format checkers are installed, and workers never validate.
+    from pystac.validation import validate_dict
+
     version = str(content.get("stac_version", ""))
     if version != pystac.get_stac_version():
         return f"expected STAC {pystac.get_stac_version()}, got {version!r}"
     try:
-        _validator().validate_core(dict(content), pystac.STACObjectType.ITEM, version)
+        validate_dict(dict(content), pystac.STACObjectType.ITEM, version, extensions=[])
     except STACValidationError as error:
         return str(error).partition("\n\n")[0].replace("\n", ": ")
     return None
-
-
-@cache
-def _validator() -> "JsonSchemaSTACValidator":
-    # Importing jsonschema takes seconds where its optional format checkers are installed, and workers never validate.
-    from pystac.validation.stac_validator import JsonSchemaSTACValidator
-
-    return JsonSchemaSTACValidator()
