@@ -20,10 +20,11 @@ from shapely.geometry.base import BaseGeometry
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.grid import Window
-from pipeline.products.analysis.areas import Classes, area_by_class
+from pipeline.products.analysis.areas import Classes, adjusted, class_columns, in_crs, measured, read_zones
 from pipeline.products.analysis.change import Change, FalseChange, change
 from pipeline.products.analysis.dataset_geobox import geobox_of, window_touched
-from pipeline.products.analysis.zonal import Counted
+from pipeline.products.analysis.zonal import Counted, count_zones
+from pipeline.products.assessment.reference_sample import read_sample
 from pipeline.progress import SHORT_S, progress_bar
 
 _CHUNK = 5_000
@@ -139,14 +140,35 @@ class Cover:
         classes: Classes = None,
         sample: Path | str | None = None,
     ) -> gpd.GeoDataFrame:
-        """Hectares of each class in zones; see `pipeline.products.analysis.areas.area_by_class`.
+        """Hectares of each class in each zone. A progress bar appears after two seconds.
 
-        A progress bar appears after two seconds.
+        Args:
+            geometries: polygons with a CRS, or a file of them that GDAL reads. Their vertices are transformed; lines
+                between them are straight on the map.
+            by: an attribute; polygons with the same value are one zone, whose overlaps count once.
+            classes: names of groups and classes, slugs or FLAIR values; by default all classes that occur.
+            sample: an interpreted sample of `landcover sample`: adds the estimated true areas with 95 % intervals, for
+                zones with enough points.
+
+        Returns:
+            One row a zone, indexed by `by`, in the product's CRS: the zones' attributes (of its first polygon),
+            `area_ha`, `mapped_ha`, `no_data_ha`, `outside_ha`, and for each class or group `<slug>_ha` on the map's
+            plane and `<slug>_ellipsoid_ha` on the ellipsoid. With a sample also `<slug>_adjusted_ha`, `…_low_ha`,
+            `…_high_ha`, which are NaN in zones with too few points, with the reason in `not_adjusted`.
+
+        Raises:
+            ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`, or the product
+                cannot be read.
+            ConfigError: an unknown class or group.
         """
         untouched = self._counted is not None and self._product.variables.get("landcover") is self._counted
         counted = Counted.of(self._product.assign(landcover=self._landcover), self._shares if untouched else None)
+        zones = read_zones(geometries, by, str(counted.geobox.crs))
         with progress_bar("area by class", after_s=SHORT_S) as progress:
-            return area_by_class(counted, geometries, by=by, classes=classes, sample=sample, progress=progress)
+            found = count_zones(counted, zones.geometry.to_numpy(), progress=progress)
+        columns = class_columns(classes, found)
+        table = measured(zones, found, columns)
+        return table if sample is None else table.join(adjusted(zones, found, read_sample(Path(sample)), columns))
 
     def change(
         self,
@@ -171,9 +193,7 @@ class Cover:
 def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
     if isinstance(geometry, BaseGeometry):
         return geometry
-    if geometry.crs is None:
-        raise ProductError("the geometries have no CRS; set it with .set_crs(…)")
-    return cast("BaseGeometry", geometry.to_crs(crs).union_all())
+    return cast("BaseGeometry", in_crs(geometry, crs).union_all())
 
 
 def _inside(block: xr.DataArray, *, outline: BaseGeometry, pixel: float) -> xr.DataArray:
