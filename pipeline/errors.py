@@ -107,4 +107,4 @@ def product_error(problem: str, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except caught as error:
-        raise ProductError(f"{problem}: {error}") from error
+        raise ProductError(f"{problem}: {type(error).__name__}: {error}") from error

@@ -17,7 +17,7 @@ from zarr.codecs import ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import Window
 from pipeline.products.national.edition_record import OUTSIDE, STORE_LAYERS, Edition
@@ -149,7 +149,7 @@ def read_zarr(path: Path, window: Window) -> NDArray[Any]:
     Raises:
         ProductError: it cannot be opened or read.
     """
-    try:
+    with product_error(f"{path}: cannot be read; run `landcover verify`", ValueError):
         array: Any = zarr.open_array(path, mode="r", zarr_format=3)
         inside = window.intersect(Window(0, 0, *array.shape))
         if inside == window:
@@ -157,9 +157,7 @@ def read_zarr(path: Path, window: Window) -> NDArray[Any]:
         pixels: NDArray[Any] = np.zeros(window.shape, array.dtype)
         if inside.pixels:
             pixels[inside.slices_in(window)] = array[inside.slices]
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: cannot be read: {error}; run `landcover verify`") from error
-    return pixels
+        return pixels
 
 
 def check_shards(edition: Edition, *, crs: str | None = None) -> list[str]:

@@ -14,7 +14,6 @@ under two paths (`current` and `editions/<number>`) of different depth. Only `la
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,13 @@ from pipeline import legend
 from pipeline.config import Recipe
 from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json
-from pipeline.errors import ProductError
+from pipeline.errors import product_error
 from pipeline.fingerprint import PRODUCT_VERSION
+from pipeline.legend import LAYERS
 from pipeline.products.stac.hrefs import absolute_href, relative_href
 from pipeline.products.stac.model_item import TASK, model_item
 from pipeline.products.tile.seal import SealedTile
-from pipeline.products.tile.stac_item import MAPPED, classes_of, model_file, reading_item, shares
+from pipeline.products.tile.stac_item import MAPPED, TITLES, classes_of, model_file, reading_item, shares
 from pipeline.stac_fields import extension_schemas, providers
 
 ITEMS = "items.parquet"
@@ -164,17 +164,19 @@ def write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
         {**item, "properties": {key: value for key, value in item["properties"].items() if value != {}}}
         for item in sorted(items, key=lambda i: str(i["id"]))
     ]
-    try:
-        with replacing(path) as temporary:
-            rustac.write_sync(str(temporary), table, format="parquet")
-    except rustac.RustacError as error:
-        raise ProductError(f"{path}: the items cannot be written as stac-geoparquet: {error}") from error
+    with (
+        product_error(f"{path}: the items cannot be written as stac-geoparquet", rustac.RustacError),
+        replacing(path) as temporary,
+    ):
+        rustac.write_sync(str(temporary), table, format="parquet")
 
 
 def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int | None = None) -> pystac.Collection:
     """A collection of these items, without links and assets."""
     properties = [i["properties"] for i in items]
     bounds = list(zip(*(i["bbox"] for i in items), strict=True))
+    start = min(str_to_datetime(p["start_datetime"]) for p in properties)
+    end = max(str_to_datetime(p["end_datetime"]) for p in properties)
     licences = sorted({str(p["license"]) for p in properties})
     first = {key: properties[0][key] for key in ("sci:citation", "sci:doi") if key in properties[0]}
     collection = pystac.Collection(
@@ -183,7 +185,7 @@ def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int |
         description=_DESCRIPTION,
         extent=pystac.Extent(
             pystac.SpatialExtent([[min(bounds[0]), min(bounds[1]), max(bounds[2]), max(bounds[3])]]),
-            pystac.TemporalExtent([[_day(properties, "start_datetime", min), _day(properties, "end_datetime", max)]]),
+            pystac.TemporalExtent([[start, end]]),
         ),
         license=licences[0] if len(licences) == 1 else "other",
         providers=[
@@ -202,29 +204,16 @@ def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int |
         ),
     )
     live = sorted({int(c["value"]) for i in items for c in i["assets"]["landcover"]["classification:classes"]})
-    collection.item_assets = {
-        "landcover": pystac.ItemAssetDefinition(
-            {
-                "type": pystac.MediaType.COG,
-                "roles": ["data"],
-                "title": "Land cover, FLAIR values",
-                "classification:classes": classes_of(legend.classes(v for v in live if v != legend.NODATA)),
-            }
-        ),
-        "confidence": pystac.ItemAssetDefinition(
-            {"type": pystac.MediaType.COG, "roles": ["data"], "title": "Confidence, 0..255"}
-        ),
+    assets: dict[str, dict[str, Any]] = {
+        layer: {"type": pystac.MediaType.COG, "roles": ["data"], "title": TITLES[layer]} for layer in LAYERS
     }
+    assets["landcover"]["classification:classes"] = classes_of(legend.classes(v for v in live if v != legend.NODATA))
+    collection.item_assets = {layer: pystac.ItemAssetDefinition(fields) for layer, fields in assets.items()}
     return collection
 
 
 def _once(properties: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     return sorted({p[key] for p in properties if key in p})
-
-
-def _day(properties: Sequence[Mapping[str, Any]], key: str, choose: Any) -> datetime:
-    found: datetime = choose(str_to_datetime(p[key]) for p in properties)
-    return found
 
 
 def _write(path: Path, collection: pystac.Collection) -> None:

@@ -21,7 +21,7 @@ from pystac.utils import str_to_datetime
 from pystac_client.item_search import ItemSearch
 
 from pipeline import legend
-from pipeline.errors import ConfigError, ProductError
+from pipeline.errors import ConfigError, ProductError, product_error
 from pipeline.products.stac.collections import ITEM, ITEMS
 from pipeline.products.stac.hrefs import absolute_href
 from pipeline.products.tile.stac_item import CONFIDENCE, share_name
@@ -78,7 +78,8 @@ def _read(table: Path, conditions: list[pc.Expression], least: Mapping[str, floa
         conditions: on its columns.
         least: item property → lowest value.
     """
-    try:
+    kinds = (pa.ArrowException, rustac.RustacError, KeyError)
+    with product_error(f"{table}: cannot be read as stac-geoparquet; publish again", *kinds):
         columns = set(pq.read_schema(table).names)
         if ITEM not in columns:
             raise ProductError(f"{table}: has no column {ITEM} with the paths of the items; publish again")
@@ -87,9 +88,7 @@ def _read(table: Path, conditions: list[pc.Expression], least: Mapping[str, floa
         wanted = [*conditions, *(pc.field(name) >= value for name, value in least.items())]
         rows = pq.read_table(table, filters=reduce(and_, wanted) if wanted else None)
         items: list[dict[str, Any]] = rustac.from_arrow(rows)["features"] if rows.num_rows else []
-    except (pa.ArrowException, rustac.RustacError, OSError, KeyError) as error:
-        raise ProductError(f"{table}: cannot be read as stac-geoparquet: {error}; publish again") from error
-    return items
+        return items
 
 
 def find_items(path: Path) -> Path:

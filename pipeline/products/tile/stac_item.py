@@ -1,7 +1,7 @@
 """The STAC item of a sealed tile: its place, files, classes and provenance."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ import pystac
 from pystac.errors import STACValidationError
 
 from pipeline import legend
-from pipeline.errors import MALFORMED, ProductError
+from pipeline.errors import MALFORMED, product_error
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import RESOLUTION_M, Layout
 from pipeline.legend import LAYERS, Layer
@@ -35,7 +35,7 @@ CONFIDENCE = "landcover:confidence"
 _RECORDED = ("campaign", "recipe", "weights", "weights_sha256", "engine", "precision", "engine_threads")
 """Fields of `Provenance` that are item properties of the same name."""
 _ORIGIN = ("licence", "attribution", "citation", "doi")
-_TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
+TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,9 @@ class Provenance:
         return {key: value for key, value in given.items() if value}
 
 
-@contextmanager
-def reading_item(path: Path) -> Iterator[None]:
+def reading_item(path: Path) -> AbstractContextManager[None]:
     """Turns what a damaged item raises inside the block into a ProductError that names it."""
-    try:
-        yield
-    except (OSError, *MALFORMED) as error:
-        raise ProductError(
-            f"{path}: damaged item ({type(error).__name__}: {error}); remove it and run the tile again"
-        ) from error
+    return product_error(f"{path}: damaged item; remove it and run the tile again", *MALFORMED)
 
 
 def build_item(
@@ -213,9 +207,8 @@ def _ours(sealed: "SealedTile", provenance: Provenance) -> dict[str, Any]:
 
 
 def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
-    band: dict[str, Any] = {"name": layer, "data_type": "uint8", "nodata": legend.NODATA}
     fields: dict[str, Any] = {
-        "bands": [band],
+        "bands": [{"name": layer, "data_type": "uint8", "nodata": legend.NODATA}],
         "raster:spatial_resolution": RESOLUTION_M,
         "raster:sampling": "area",
         "file:size": facts.size,
@@ -228,7 +221,7 @@ def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
         fields["raster:scale"] = 1 / 255
     return pystac.Asset(
         f"./{facts.path.name}",
-        title=_TITLES[layer],
+        title=TITLES[layer],
         media_type=pystac.MediaType.COG,
         roles=["data"],
         extra_fields=fields,
