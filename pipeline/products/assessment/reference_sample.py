@@ -13,6 +13,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from pipeline import legend
 from pipeline.errors import ProductError, product_error
+from pipeline.evaluation.metrics import confusion_matrix
 from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
 from pipeline.products.gis.geopackage import write_geopackage
@@ -139,10 +140,8 @@ class InterpretedSample:
 
     def counts(self, classes: Sequence[int], chosen: NDArray[np.bool_] | slice = slice(None)) -> NDArray[np.int64]:
         """int64 (map class, reference class) of the chosen points; `classes` ascending, with all that occur."""
-        counts = np.zeros((len(classes), len(classes)), np.int64)
         rows, columns = (np.searchsorted(classes, v[chosen]) for v in (self.mapped, self.reference))
-        np.add.at(counts, (rows, columns), 1)
-        return counts
+        return confusion_matrix(rows, columns, len(classes))
 
     @property
     def classes(self) -> tuple[int, ...]:

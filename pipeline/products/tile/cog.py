@@ -35,10 +35,7 @@ _CREATION = {
     "BIGTIFF": "IF_SAFER",
     "GEOTIFF_VERSION": "1.1",
 }
-_LAYER_CREATION: dict[Layer, dict[str, str]] = {
-    "landcover": {"OVERVIEW_RESAMPLING": "MODE"},
-    "confidence": {"OVERVIEW_RESAMPLING": "AVERAGE"},
-}
+_OVERVIEWS: dict[Layer, str] = {"landcover": "MODE", "confidence": "AVERAGE"}
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,9 @@ def write_cog(
             _describe(source, layer=layer, live=live, tags=tags)
             problem = ""
             try:
-                rasterio.shutil.copy(source, temporary, driver="COG", **_CREATION, **_LAYER_CREATION[layer])
+                rasterio.shutil.copy(
+                    source, temporary, driver="COG", OVERVIEW_RESAMPLING=_OVERVIEWS[layer], **_CREATION
+                )
             except (RasterioError, CPLE_BaseError) as error:
                 problem = str(error)
             # Outside of the handler, as in `Cog.read`.

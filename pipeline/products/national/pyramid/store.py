@@ -118,13 +118,11 @@ def _root_attributes(grid: NationalGrid) -> dict[str, Any]:
         place = {key: own[key] for key in ("spatial:shape", "spatial:transform")}
         transform = {"scale": [scale, scale], "translation": [0.0, 0.0]}
         layout.append({"asset": name, **derived, "transform": transform, **place})
-    of_all = {
-        k: v for k, v in frames["0"].attributes.items() if k in ("proj:code", "spatial:dimensions", "spatial:bbox")
-    }
+    of_all = frames["0"].attributes
     return {
         "zarr_conventions": conventions(("multiscales", "proj", "spatial")),
         "multiscales": {"layout": layout, "resampling_method": "mode"},
-        **of_all,
+        **{key: of_all[key] for key in ("proj:code", "spatial:dimensions", "spatial:bbox")},
         "title": "Land cover in levels, and class shares in cells of 100 m",
         "pyramid_version": PYRAMID_VERSION,
     }
