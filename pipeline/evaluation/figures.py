@@ -20,14 +20,13 @@ By = Literal["precision", "recall"]
 BY: tuple[By, By] = ("precision", "recall")
 
 
-def confusion(matrix: NDArray[np.int64], names: Sequence[str], *, by: By, title: str = "") -> bytes:
+def confusion(matrix: NDArray[np.int64], names: Sequence[str], *, by: By) -> bytes:
     """A confusion matrix in percent as PNG, as the model cards show it twice.
 
     Args:
         matrix: int64 (class, class), rows truth, columns prediction.
         names: of the classes.
         by: `precision`: columns sum to 100 % and the diagonal is precision; `recall`: rows do, and it is recall.
-        title: above the figure; says by default which of the two it is.
     """
     axis = 0 if by == "precision" else 1
     whole = matrix.sum(axis=axis, keepdims=True)
@@ -37,10 +36,8 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str], *, by: By, title:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
     line = "columns sum to 100 %" if by == "precision" else "rows sum to 100 %"
-    axes.set_title(title or f"Confusion, {line}: {by} on the diagonal, %")
+    axes.set(xlabel="predicted", ylabel="true", title=f"Confusion, {line}: {by} on the diagonal, %")
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.0005:
             colour = "white" if share > _DARK else "black"
