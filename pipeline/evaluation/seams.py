@@ -19,10 +19,8 @@ where Σ (g · xᵢ) = 0, so sums and sums of products are all that is kept of a
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,11 +93,6 @@ class Crossings:
         squares = float(gradient @ self.products @ gradient)
         # Rounding can leave a sum of squares a little below 0.
         return SeamRatio(ratio, math.sqrt(self.segments / (self.segments - 1) * max(0.0, squares)))
-
-
-def total(parts: Iterable[Crossings]) -> Crossings:
-    """The sum, also of nothing."""
-    return reduce(add, parts, Crossings())
 
 
 def distances(core: int, stride: int) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ from pipeline.evaluation.seams import (
     changes_across,
     distances,
     edge_crossings,
-    total,
 )
 
 
@@ -69,7 +68,7 @@ def test_counts_add_up_in_any_order_and_grouping() -> None:
     segments = random_segments(np.random.default_rng(1), 60)
     whole = Crossings.of(segments)
     parts = [Crossings.of(part) for part in np.array_split(segments[::-1], 7)]
-    added = total([total(parts[:3]), *reversed(parts[3:])])
+    added = sum(reversed(parts[3:]), sum(parts[:3], Crossings()))
     assert added.segments == whole.segments
     np.testing.assert_array_equal(added.sums, whole.sums)
     np.testing.assert_array_equal(added.products, whole.products)
@@ -99,7 +98,7 @@ def test_a_period_of_two_pixels_is_no_seam() -> None:
     pixels = np.random.default_rng(0).integers(1, 4, (400, 200), np.uint8).repeat(2, axis=1).T
     beside = distances(100, 32)
     parts = [edge_crossings(pixels[edge - 50 : edge + 50], beside=beside, segment=100) for edge in (100, 200, 300)]
-    ratio = total(parts).seam_ratio
+    ratio = sum(parts, Crossings()).seam_ratio
     assert ratio is not None
     assert ratio.ratio == pytest.approx(1, abs=0.1)
 

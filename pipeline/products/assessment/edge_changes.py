@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.domain import Domain
-from pipeline.evaluation.seams import Crossings, SeamRatio, border_crossings, distances, edge_crossings, total
+from pipeline.evaluation.seams import Crossings, SeamRatio, border_crossings, distances, edge_crossings
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.zarr_store import read_zarr
@@ -137,7 +137,7 @@ def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cu
             size = edition.grid.tile
             window = Window(row * size, col * size, size, size)
             found += [_border(edition, part, cuts) for part in window.split(min(_BORDER_SIDE, size))]
-    return total(found)
+    return sum(found, Crossings())
 
 
 def _border(edition: Edition, part: Window, cuts: Cuts) -> Crossings:
