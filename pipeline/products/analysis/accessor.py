@@ -185,9 +185,7 @@ class Cover:
     def _masked(product: xr.Dataset, keep: xr.DataArray) -> xr.Dataset:
         """The (y, x) layers with 0 where `keep` is False; coverage, which no longer fits, is dropped."""
         layers = {name: a.where(keep, a.dtype.type(0)) for name, a in product.items() if a.dims == ("y", "x")}
-        return xr.Dataset(
-            {name: a.assign_attrs(product[name].attrs) for name, a in layers.items()}, attrs=product.attrs
-        )
+        return xr.Dataset(layers, attrs=product.attrs)
 
 
 def _outline(geometry: Geometries, crs: str) -> BaseGeometry:

@@ -110,13 +110,7 @@ def edition_overview(
 def _scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:
     """(shape, slices) of a window in a picture of `within`; neighbouring windows meet without a gap."""
     factor = max(1.0, max(within.shape) / side)
-    rows, cols = (
-        (round((start - first) / factor), round((stop - first) / factor))
-        for start, stop, first in (
-            (window.row, window.bottom, within.row),
-            (window.col, window.right, within.col),
-        )
-    )
+    rows, cols = ((round(s.start / factor), round(s.stop / factor)) for s in window.slices_in(within))
     return (rows[1] - rows[0], cols[1] - cols[0]), (slice(*rows), slice(*cols))
 
 

@@ -221,8 +221,7 @@ def list_sealed(folder: Path, domain: Domain, tile_size: int) -> tuple[SealedTil
         ProductError: a damaged item, or one of another tile size.
         GridError: an item's name is not that of a tile of `tile_size` pixels.
     """
-    name = re.compile(rf"{re.escape(domain)}-(\d+-\d+)\.json")
-    found = sorted(m[1] for m in (name.fullmatch(p.name) for p in folder.glob(f"{domain}-*.json")) if m)
+    found = sorted(p.stem.removeprefix(f"{domain}-") for p in folder.glob(f"{domain}-[0-9]*-[0-9]*.json"))
     sealed = (read_sealed(folder, domain, Tile.named(n, tile_size)) for n in found)
     return tuple(s for s in sealed if s is not None)
 
