@@ -77,6 +77,18 @@ class ShardCandidate:
     sealed: SealedTile | None
     """Its tile around the shard; None where that failed or is missing, and where nothing of it can be shown."""
 
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a shard's bytes depend on, as JSON-able content."""
+        boundary = self.claim and self.claim.boundary
+        return {
+            "code": self.domain.code,
+            # In millimetres, so that another GEOS, whose last digits differ, rewrites nothing.
+            "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
+            "windows": [astuple(self.claim.window)] if self.claim else [],
+            "files": self.sealed and [f.sha256 for f in self.sealed.files],
+        }
+
 
 @dataclass(frozen=True)
 class ShardPlan:
@@ -90,19 +102,7 @@ class ShardPlan:
     @property
     def digest(self) -> str:
         """Hash of all that the shard's bytes and tally depend on."""
-        candidates = []
-        for candidate in self.candidates:
-            claim = candidate.claim
-            boundary = claim and claim.boundary
-            candidates.append(
-                {
-                    "code": candidate.domain.code,
-                    # In millimetres, so that another GEOS, whose last digits differ, rewrites nothing.
-                    "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
-                    "windows": [astuple(claim.window)] if claim else [],
-                    "files": candidate.sealed and [f.sha256 for f in candidate.sealed.files],
-                }
-            )
+        candidates = [candidate.inputs for candidate in self.candidates]
         return digest({"version": STORE_VERSION, "window": astuple(self.window), "candidates": candidates})
 
 

@@ -25,8 +25,8 @@ _CONVENTIONS = {
     "proj": ("f17cb550-5864-4468-aeb7-f3180cfb622f", "Coordinate reference system information for geospatial data"),
     "spatial": ("689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
 }
-"""Name → (UUID, description) of https://github.com/zarr-conventions, each at its version `_CONVENTION_TAG`."""
-_CONVENTION_TAG = "v0.1"
+"""Name → (UUID, description) of https://github.com/zarr-conventions, each at its version `_TAG`."""
+_TAG = "v0.1"
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,17 @@ class Frame:
 
 def conventions(names: Sequence[str]) -> list[dict[str, str]]:
     """The entries of `zarr_conventions`, which name the conventions that a group follows."""
-    entries = []
-    for name in names:
-        uuid, description = _CONVENTIONS[name]
-        base = f"zarr-conventions/{name}"
-        entries.append(
-            {
-                "uuid": uuid,
-                "schema_url": f"https://raw.githubusercontent.com/{base}/refs/tags/{_CONVENTION_TAG}/schema.json",
-                "spec_url": f"https://github.com/{base}/blob/{_CONVENTION_TAG}/README.md",
-                "name": name,
-                "description": description,
-            }
-        )
-    return entries
+    return [
+        {
+            "uuid": uuid,
+            "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/{_TAG}/schema.json",
+            "spec_url": f"https://github.com/zarr-conventions/{name}/blob/{_TAG}/README.md",
+            "name": name,
+            "description": description,
+        }
+        for name, (uuid, description) in _CONVENTIONS.items()
+        if name in names
+    ]
 
 
 def create_frame(group: Any, path: Path, frame: Frame, *, linked_from: Path | None) -> None:
