@@ -40,8 +40,6 @@ class Estimate:
 class AreaEstimates:
     """Accuracy and areas from a sample; tuples in the order of the sample's classes."""
 
-    proportions: NDArray[np.float64]
-    """float64 (map class, reference class): estimated shares of the whole area (eq. 4)."""
     overall: Estimate
     """Share of the area that is mapped correctly."""
     users: tuple[Estimate, ...]
@@ -71,6 +69,7 @@ def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimate
         raise EvaluationError(f"strata {thin} have area and fewer than two sampled units; sample them, or merge strata")
     weights = area / area.sum()
     shares = counts / np.maximum(per_stratum, 1)[:, None]
+    # Estimated shares of the whole area (eq. 4).
     proportions = weights[:, None] * shares
     # n − 1 of a stratum without area is never 0 in what counts: its weight is 0.
     spare = np.maximum(per_stratum - 1, 1)
@@ -83,7 +82,6 @@ def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimate
     elsewhere = column_variance - weights**2 * users_variance
     producers_variance = (weights**2 * (1 - producers) ** 2 * users_variance + producers**2 * elsewhere) / truth**2
     return AreaEstimates(
-        proportions,
         overall=_estimates([np.trace(proportions)], [(weights**2 * users_variance).sum()])[0],
         users=_estimates(users, users_variance),
         producers=_estimates(producers, producers_variance),
