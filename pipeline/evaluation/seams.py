@@ -95,19 +95,6 @@ class Crossings:
         return SeamRatio(ratio, math.sqrt(self.segments / (self.segments - 1) * max(0.0, squares)))
 
 
-def distances(core: int, stride: int) -> tuple[int, ...]:
-    """Pixels from an edge to the lines beside it, on either side; all nearer than half a core.
-
-    Multiples of the stride: networks, and labels of 2 × 2 px, change class more often at some phases of the stride than
-    at others, and a line in another phase than the edge would be no like for like. Where the core is too small for
-    that, of half the stride, and so on.
-    """
-    step = stride
-    while step > 1 and 2 * step >= core:
-        step //= 2
-    return tuple(d for d in (step * k for k in _MULTIPLES) if 2 * d < core)
-
-
 def changes_across(before: NDArray[np.uint8], after: NDArray[np.uint8], *, segment: int) -> NDArray[np.int64]:
     """Changes and pairs across lines, by segment.
 
@@ -127,20 +114,47 @@ def changes_across(before: NDArray[np.uint8], after: NDArray[np.uint8], *, segme
     return counted
 
 
-def edge_crossings(pixels: NDArray[np.uint8], *, beside: Sequence[int], segment: int) -> Crossings:
-    """Changes across one edge and across the lines beside it, segment by segment.
+@dataclass(frozen=True)
+class Cuts:
+    """Edges of blocks and windows in a tile, in pixels."""
 
-    Args:
-        pixels: uint8 (across, along), 0 is no data; the edge lies in the middle of the first axis.
-        beside: distances of the lines beside it, on both sides, inside `pixels`; empty to count nothing.
-        segment: pixels of a segment.
-    """
-    if not beside:
-        return Crossings()
-    edge = len(pixels) // 2
-    lines = np.array([edge, *(edge + d for d in beside), *(edge - d for d in beside)])
-    counted = changes_across(pixels[lines - 1], pixels[lines], segment=segment)
-    return Crossings.of(np.concatenate([counted[0], counted[1:].sum(axis=0)], axis=1))
+    block: int
+    core: int
+    """Divides the block."""
+    stride: int
+    """Of the network."""
+
+    @property
+    def beside(self) -> tuple[int, ...]:
+        """Distances from an edge to the lines beside it, on either side; all nearer than half a core.
+
+        Multiples of the stride: networks, and labels of 2 × 2 px, change class more often at some phases of the stride
+        than at others, and a line in another phase than the edge would be no like for like. Where the core is too small
+        for that, of half the stride, and so on.
+        """
+        step = self.stride
+        while step > 1 and 2 * step >= self.core:
+            step //= 2
+        return tuple(d for d in (step * k for k in _MULTIPLES) if 2 * d < self.core)
+
+    @property
+    def reach(self) -> int:
+        """Pixels on either side of an edge that are read."""
+        return max(self.beside, default=0) + 1
+
+    def crossings(self, pixels: NDArray[np.uint8]) -> Crossings:
+        """Changes across one edge and across the lines beside it, in segments of a block's length.
+
+        Args:
+            pixels: uint8 (across, along), 0 is no data; the edge lies in the middle of the first axis, with at least
+                `reach` pixels on either side.
+        """
+        beside, edge = self.beside, len(pixels) // 2
+        if not beside:
+            return Crossings()
+        lines = np.array([edge, *(edge + d for d in beside), *(edge - d for d in beside)])
+        counted = changes_across(pixels[lines - 1], pixels[lines], segment=self.block)
+        return Crossings.of(np.concatenate([counted[0], counted[1:].sum(axis=0)], axis=1))
 
 
 def border_crossings(

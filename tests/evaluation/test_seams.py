@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation.seams import (
     Crossings,
+    Cuts,
     border_crossings,
     changes_across,
-    distances,
-    edge_crossings,
 )
 
 
@@ -86,7 +85,7 @@ def test_without_an_edge_or_without_a_change_beside_one_there_is_no_ratio() -> N
 
 @pytest.mark.parametrize(("core", "stride"), [(2500, 32), (250, 32), (125, 32), (30, 4), (64, 32), (5, 32)])
 def test_lines_beside_an_edge_are_in_its_phase_and_nearer_to_it_than_to_the_next(core: int, stride: int) -> None:
-    found = distances(core, stride)
+    found = Cuts(block=core, core=core, stride=stride).beside
     assert found
     assert all(0 < 2 * d < core for d in found)
     if core > 2 * stride:
@@ -96,8 +95,8 @@ def test_lines_beside_an_edge_are_in_its_phase_and_nearer_to_it_than_to_the_next
 def test_a_period_of_two_pixels_is_no_seam() -> None:
     """Labels of 2 × 2 px: all changes lie between an odd column and an even one, where every edge lies too."""
     pixels = np.random.default_rng(0).integers(1, 4, (400, 200), np.uint8).repeat(2, axis=1).T
-    beside = distances(100, 32)
-    parts = [edge_crossings(pixels[edge - 50 : edge + 50], beside=beside, segment=100) for edge in (100, 200, 300)]
+    cuts = Cuts(block=100, core=100, stride=32)
+    parts = [cuts.crossings(pixels[edge - 50 : edge + 50]) for edge in (100, 200, 300)]
     ratio = sum(parts, Crossings()).seam_ratio
     assert ratio is not None
     assert ratio.ratio == pytest.approx(1, abs=0.1)

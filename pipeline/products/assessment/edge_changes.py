@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.domain import Domain
-from pipeline.evaluation.seams import Crossings, SeamRatio, border_crossings, distances, edge_crossings
+from pipeline.evaluation.seams import Crossings, Cuts, SeamRatio, border_crossings
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.zarr_store import read_zarr
@@ -19,31 +18,6 @@ from pipeline.products.tile.seal import SealedTile
 
 _BORDER_SIDE = 2_000
 """Pixels a side of the parts in which the national store is searched for borders."""
-
-
-@dataclass(frozen=True)
-class Cuts:
-    """Edges of blocks and windows in a tile, in pixels."""
-
-    block: int
-    core: int
-    """Divides the block."""
-    stride: int
-    """Of the network."""
-
-    @property
-    def beside(self) -> tuple[int, ...]:
-        """Distances from an edge of the lines that it is compared with."""
-        return distances(self.core, self.stride)
-
-    @property
-    def reach(self) -> int:
-        """Pixels on either side of an edge that are read."""
-        return max(self.beside, default=0) + 1
-
-    def crossings(self, pixels: NDArray[np.uint8]) -> Crossings:
-        """Changes across an edge in the middle of `pixels`, uint8 (across, along), and beside it."""
-        return edge_crossings(pixels, beside=self.beside, segment=self.block)
 
 
 @dataclass(frozen=True, eq=False)

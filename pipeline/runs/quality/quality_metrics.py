@@ -8,8 +8,8 @@ from typing import Any
 from pipeline import legend
 from pipeline.config import Campaign, LimitsSection
 from pipeline.domain import Domain
-from pipeline.evaluation.seams import Crossings, SeamRatio
-from pipeline.products.assessment.edge_changes import Cuts, Seams, between_tiles, border_seams, neighbours, tile_seams
+from pipeline.evaluation.seams import Crossings, Cuts, SeamRatio
+from pipeline.products.assessment.edge_changes import Seams, between_tiles, border_seams, neighbours, tile_seams
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.tile.seal import SealedTile
 from pipeline.progress import SILENT, Progress

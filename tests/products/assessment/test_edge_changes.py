@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.evaluation.seams import distances
+from pipeline.evaluation.seams import Cuts
 from pipeline.grid import Tile
-from pipeline.products.assessment.edge_changes import Cuts, Seams, between_tiles, border_seams, neighbours, tile_seams
+from pipeline.products.assessment.edge_changes import Seams, between_tiles, border_seams, neighbours, tile_seams
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.tile.seal import SealedTile, seal
 from tests.support.products import GRID, LIVE, NORTH, PROVENANCE, TILE, WEST, product, publish, tile_at
@@ -59,7 +59,7 @@ def counted(tiles: list[SealedTile]) -> Seams:
 def plain(classes: NDArray[np.uint8], edge: int, *, size: int) -> tuple[int, int, int, int]:
     """(changes, pairs) across columns at `edge`, and beside it, of one tile or two, pixel by pixel."""
     found = [0, 0, 0, 0]
-    for column in [edge] + [edge + s * d for d in distances(50, 8) for s in (-1, 1)]:
+    for column in [edge] + [edge + s * d for d in CUTS.beside for s in (-1, 1)]:
         at = 0 if column == edge else 2
         for row in range(size):
             a, b = int(classes[row, column - 1]), int(classes[row, column])
