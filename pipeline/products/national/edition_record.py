@@ -94,7 +94,7 @@ def editions(national: Path) -> tuple[Edition, ...]:
     Raises:
         ProductError: an edition's record is damaged.
     """
-    return tuple(read_edition(national / "editions" / _folder(number)) for number in _numbers(national))
+    return tuple(read_edition(national / "editions" / f"{number:06d}") for number in _numbers(national))
 
 
 def edition_of(national: Path, number: int) -> Edition:
@@ -108,11 +108,7 @@ def edition_of(national: Path, number: int) -> Edition:
         raise ProductError(
             f"{national}: there is no edition {number}; there is {', '.join(map(str, numbers)) or 'none'}"
         )
-    return read_edition(national / "editions" / _folder(number))
-
-
-def _folder(number: int) -> str:
-    return f"{number:06d}"
+    return read_edition(national / "editions" / f"{number:06d}")
 
 
 def _numbers(national: Path) -> list[int]:

@@ -9,6 +9,7 @@ where nobody has data.
 
 import filecmp
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -110,8 +111,7 @@ def _count(shard: ShardPlan, numbers: NDArray[np.uint8]) -> dict[str, int]:
     """Domain → pixels with its number, if there are any; in order of name."""
     strips = (strip.slices_in(shard.window) for strip in shard.window.strips(_STRIP_ROWS))
     counts = sum((count_values(numbers[strip]) for strip in strips), np.zeros(256, np.int64))
-    named = {c.domain: int(counts[i]) for i, c in enumerate(shard.candidates, start=1) if counts[i]}
-    return dict(sorted(named.items()))
+    return dict(sorted((c.domain, int(counts[i])) for i, c in enumerate(shard.candidates, start=1) if counts[i]))
 
 
 def _claimed_by_several(shard: ShardPlan) -> int:
@@ -143,7 +143,7 @@ def _fill(shard: ShardPlan, landcover: NDArray[np.uint8], shown: NDArray[np.uint
         for number, c in enumerate(shard.candidates, start=1)
         if c.owns and c.sealed and c.sealed.class_pixels.get(NODATA, 0)
     ]
-    filled: dict[str, int] = {}
+    filled: Counter[str] = Counter()
     for number, within in _fill_order(shard):
         sealed = shard.candidates[number - 1].sealed
         gaps = [n for n in lacking if n != number]
@@ -154,9 +154,8 @@ def _fill(shard: ShardPlan, landcover: NDArray[np.uint8], shown: NDArray[np.uint
             here, has = part.slices_in(shard.window), mask & (values != NODATA)
             np.copyto(landcover[here], values, where=has)
             shown[here][has] = number
-            if count := int(np.count_nonzero(has)):
-                filled[sealed.domain] = filled.get(sealed.domain, 0) + count
-    return dict(sorted(filled.items()))
+            filled[sealed.domain] += int(np.count_nonzero(has))
+    return dict(sorted((+filled).items()))
 
 
 def _fill_order(shard: ShardPlan) -> list[tuple[int, Claim | None]]:

@@ -37,11 +37,6 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
         | origin_fields(licence=recipe.licence, citation=recipe.citation, doi=recipe.doi),
         stac_extensions=list(_EXTENSIONS),
     )
-    weights: dict[str, Any] = {
-        "bands": [{"name": band, "data_type": "uint8"} for band in recipe.bands],
-        "mlm:artifact_type": "torch.save",
-        "file:checksum": checksum(tile["landcover:weights_sha256"]),
-    }
     item.add_asset(
         "weights",
         pystac.Asset(
@@ -49,7 +44,11 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
             title=f"Weights of {recipe.name}",
             media_type="application/octet-stream; framework=pytorch",
             roles=["mlm:model", "mlm:weights"],
-            extra_fields=weights,
+            extra_fields={
+                "bands": [{"name": band, "data_type": "uint8"} for band in recipe.bands],
+                "mlm:artifact_type": "torch.save",
+                "file:checksum": checksum(tile["landcover:weights_sha256"]),
+            },
         ),
     )
     return item.to_dict(include_self_link=False, transform_hrefs=False)
