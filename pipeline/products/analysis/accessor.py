@@ -90,7 +90,8 @@ class Cover:
             ProductError: the geometry lies outside the product, or has no CRS.
         """
         geobox = geobox_of(self._product)
-        outline = _outline(geometry, str(geobox.crs))
+        placed = geometry if isinstance(geometry, BaseGeometry) else in_crs(geometry, str(geobox.crs)).union_all()
+        outline = cast("BaseGeometry", placed)
         window = window_touched(geobox, outline.bounds) if not outline.is_empty else Window(0, 0, 0, 0)
         if not window.pixels:
             raise ProductError(f"the geometry, {outline.bounds}, lies outside the product: {geobox.boundingbox.bbox}")
@@ -186,12 +187,6 @@ class Cover:
         """The (y, x) layers with 0 where `keep` is False; coverage, which no longer fits, is dropped."""
         layers = {name: a.where(keep, a.dtype.type(0)) for name, a in product.items() if a.dims == ("y", "x")}
         return xr.Dataset(layers, attrs=product.attrs)
-
-
-def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
-    if isinstance(geometry, BaseGeometry):
-        return geometry
-    return cast("BaseGeometry", in_crs(geometry, crs).union_all())
 
 
 def _inside(block: xr.DataArray, *, outline: BaseGeometry, pixel: float) -> xr.DataArray:

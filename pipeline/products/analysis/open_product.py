@@ -134,7 +134,7 @@ def _open_shares(pyramid: Path, *, side: int) -> xr.Dataset:
 
 
 def _named(product: xr.Dataset, title: str, *, shares: Path | None) -> xr.Dataset:
-    named = product.assign_attrs(product.attrs | {"opened": title})
+    named = product.assign_attrs(opened=title)
     if "landcover" in named:
         # A level has the same class names and colours as level 0.
         named["landcover"].attrs = flags_of("landcover") | named["landcover"].attrs

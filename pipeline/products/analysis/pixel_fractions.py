@@ -27,8 +27,6 @@ def fractions(polygon: BaseGeometry, shape: tuple[int, int]) -> Floats:
     height, width = shape
     parts: Floats = np.zeros((height, width + 1))
     starts, ends = _edges(polygon)
-    if not len(starts):
-        return parts[:, :-1]
     edge, begin, end = _pieces(starts, ends)
     move = ends - starts
     dy = (end - begin) * move[edge, 1]
