@@ -92,7 +92,7 @@ def panel(width: float, height: float) -> tuple[Figure, Axes]:
 
 def as_png(figure: Figure) -> bytes:
     """A figure as PNG."""
-    # Without pyplot: it keeps every figure until it is closed, and asks for a screen.
+    # Without pyplot, which keeps every figure until it is closed and may need a screen.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

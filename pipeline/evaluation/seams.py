@@ -8,8 +8,8 @@ country changes as often, so a map without seams has a ratio of 1:
 with E changes among M pairs of pixels across edges, and K among L across the lines beside them. Pairs with no data on
 either side are left out.
 
-Changes along one line hang together (a field's border, a row of houses), so pairs are not counted as independent
-observations, but segments are: the unit is an edge's segment of a block's length together with the same segment of
+Changes along one line are correlated (a field's border, a row of houses), so not pairs but segments count as
+independent observations: the unit is an edge's segment of a block's length together with the same segment of
 the lines beside it. With xᵢ = (eᵢ, mᵢ, kᵢ, lᵢ) of segment i of n, linearised at the sums (the delta method for
 ratios of totals of clusters: Cochran, Sampling Techniques, 3rd ed., §6.3 and §9A; Särndal, Swensson & Wretman, §5.5):
 
@@ -128,9 +128,9 @@ class Cuts:
     def beside(self) -> tuple[int, ...]:
         """Distances from an edge to the lines beside it, on either side; all nearer than half a core.
 
-        Multiples of the stride: networks, and labels of 2 × 2 px, change class more often at some phases of the stride
-        than at others, and a line in another phase than the edge would be no like for like. Where the core is too small
-        for that, of half the stride, and so on.
+        They are multiples of the stride, because networks, and labels of 2 × 2 px, change class more often at some
+        phases of the stride than at others: edge and lines must have the same phase. Where the core is too small for
+        that, they are multiples of half the stride, and so on.
         """
         step = self.stride
         while step > 1 and 2 * step >= self.core:

@@ -65,7 +65,7 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
         it: over the classes, no data (0) among them, a cell's shares sum to 1; where no tile was delivered all are 0.
 
     Raises:
-        ProductError: no product there, no such edition or level, or a file of it is lost.
+        ProductError: there is no product, edition or level, or one of its files is lost.
 
     Example:
         >>> open_product("build/demo/national", level=3).landcover  # 10 m

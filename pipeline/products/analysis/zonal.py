@@ -122,7 +122,7 @@ class _Read:
 def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progress = SILENT) -> ZoneAreas:
     """Counts all zones in one pass over the product.
 
-    It holds one block in memory, whatever the number of zones, besides the zones and 40 numbers for each.
+    Memory: one block, the zones, and 40 numbers for each zone.
 
     Args:
         zones: valid polygons of the product's CRS; they may overlap.

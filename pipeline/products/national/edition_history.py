@@ -55,7 +55,7 @@ def restore(national: Path, number: int) -> Edition:
     publish compares with the restored edition.
 
     Raises:
-        ProductError: there is no such edition, a file of it is lost, or `current` cannot be written; it is unchanged.
+        ProductError: the edition does not exist or lost a file, or `current` cannot be written and stays as it is.
     """
     edition = edition_of(national, number)
     check_whole(edition)

@@ -90,10 +90,10 @@ def consolidate(path: Path) -> None:
 def _group_attributes(domains: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Attributes of the root group: source, references and licence of all domains under CF's names, and their table."""
 
-    def said(key: str) -> str:
+    def joined(key: str) -> str:
         return "; ".join(dict.fromkeys(str(d[key]) for d in domains if d.get(key)))
 
-    given = {"source": said("attribution"), "references": said("citation"), "license": said("licence")}
+    given = {"source": joined("attribution"), "references": joined("citation"), "license": joined("licence")}
     return {
         "Conventions": "CF-1.11",
         "title": "Land cover at 0.20 m",
@@ -124,7 +124,7 @@ def flags_of(layer: str, domains: Sequence[Mapping[str, Any]] = ()) -> dict[str,
 
 
 def write_layer(path: Path, layer: str, index: GridIndex, *, shard: int, pixels: NDArray[Any] | int) -> Path:
-    """Writes one whole shard, even if all of it is 0; returns its file.
+    """Writes one whole shard, also where all its pixels are 0; returns its file.
 
     Args:
         path: the Zarr.

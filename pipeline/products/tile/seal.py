@@ -113,7 +113,7 @@ def seal(
 
 
 def _unseal(item_path: Path, domain: Domain, tile: Tile) -> None:
-    """Creates the folder, and removes the tile's old item and what a killed run left of it."""
+    """Creates the folder, and removes the tile's old item and unfinished files."""
     folder = item_path.parent
     with product_error(f"{folder}: tile {tile.name} of {domain} cannot be sealed there"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ def build_item(
     item.add_link(pystac.Link("collection", "./collection.json", media_type=pystac.MediaType.JSON))
     for href in inputs:
         item.add_link(pystac.Link("derived_from", href))
-    # The MLM extension asks products for this link. The model's fields are in the model's item and the collection,
+    # The MLM extension recommends this link. The model's fields are in the model's item and in the collection,
     # because an item that declares the extension must have all of them.
     model, media = f"./{model_file(provenance.weights_sha256)}", pystac.MediaType.GEOJSON
     name = {"mlm:name": provenance.recipe}
