@@ -5,6 +5,9 @@ exception is a defect of this package and keeps its traceback. A message says wh
 found, where, and how to fix it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class LandcoverError(Exception):
     """An error that a user can cause or fix."""
@@ -91,3 +94,17 @@ class MachineError(LandcoverError):
 
 class EvaluationError(LandcoverError):
     """A reference and a map cannot be compared, or there is too little data."""
+
+
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
+"""Raised where JSON, or its content, is not as expected."""
+
+
+@contextmanager
+def product_error(problem: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Raises a ProductError with this problem and its cause where the block raises an OSError or one of `kinds`."""
+    caught: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except caught as error:
+        raise ProductError(f"{problem}: {type(error).__name__}: {error}") from error

@@ -20,7 +20,7 @@ def render(template: str, **values: Any) -> str:
         values: what it shows, in pages `title` among them; in HTML every text is escaped.
 
     Returns:
-        A whole page, which asks no other file and no server for anything.
+        A whole page, which loads no other file.
     """
     return _TEMPLATES.get_template(template).render(values)
 

@@ -22,7 +22,6 @@ from pipeline.demo.network import DEFAULT_FIT, FitSettings, FittedNetwork, Train
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, VerifyFailed
 from pipeline.evaluation import confusion_matrix, scores
-from pipeline.evaluation.seams import total
 from pipeline.grid import Layout, Tile
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.assessment.edge_changes import Seams
@@ -203,7 +202,7 @@ def _class_shares(campaign: Campaign) -> dict[str, float]:
 def _compare_seams(campaign: Campaign, seams: Seams, folder: Path, on_message: OnMessage) -> dict[str, Any]:
     """Maps the country again without a halo, and gives the seam ratios of both maps by kind of edge and for `all`."""
     without = seams_without_halo(campaign, folder)
-    ratios = [s.ratios | {"all": total([s.window, s.block, s.tile]).seam_ratio} for s in (seams, without)]
+    ratios = [s.ratios | {"all": (s.window + s.block + s.tile).seam_ratio} for s in (seams, without)]
     for kind in ratios[0]:
         on_message(f"seam ratio at {kind} edges: {ratios[0][kind]}, without a halo {ratios[1][kind]} (1 is seamless)")
     return {

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import EvaluationError
 
@@ -40,8 +40,6 @@ class Estimate:
 class AreaEstimates:
     """Accuracy and areas from a sample; tuples in the order of the sample's classes."""
 
-    proportions: NDArray[np.float64]
-    """float64 (map class, reference class): estimated shares of the whole area (eq. 4)."""
     overall: Estimate
     """Share of the area that is mapped correctly."""
     users: tuple[Estimate, ...]
@@ -71,23 +69,29 @@ def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimate
         raise EvaluationError(f"strata {thin} have area and fewer than two sampled units; sample them, or merge strata")
     weights = area / area.sum()
     shares = counts / np.maximum(per_stratum, 1)[:, None]
+    # Estimated shares of the whole area (eq. 4).
     proportions = weights[:, None] * shares
     # n − 1 of a stratum without area is never 0 in what counts: its weight is 0.
     spare = np.maximum(per_stratum - 1, 1)
-    users = np.diag(shares)
-    overall = Estimate(float(np.trace(proportions)), _half(float((weights**2 * users * (1 - users) / spare).sum())))
-    column = proportions.sum(axis=0)
-    column_variance = (weights[:, None] ** 2 * shares * (1 - shares) / spare[:, None]).sum(axis=0)
+    users, uncertain = np.diag(shares), shares * (1 - shares) / spare[:, None]
+    users_variance = np.diag(uncertain)
+    column, column_variance = proportions.sum(axis=0), (weights[:, None] ** 2 * uncertain).sum(axis=0)
+    # Producer's accuracy and its variance (eq. 7); without a reference of the class both are NaN.
+    truth = np.where(column > 0, column, np.nan)
+    producers = np.diag(proportions) / truth
+    elsewhere = column_variance - weights**2 * users_variance
+    producers_variance = (weights**2 * (1 - producers) ** 2 * users_variance + producers**2 * elsewhere) / truth**2
     return AreaEstimates(
-        proportions,
-        overall,
-        users=tuple(Estimate(float(u), _half(float(u * (1 - u) / s))) for u, s in zip(users, spare, strict=True)),
-        producers=tuple(_producers(area, shares, spare, k) for k in range(len(area))),
-        areas=tuple(
-            Estimate(float(p), _half(float(v))) * float(area.sum())
-            for p, v in zip(column, column_variance, strict=True)
-        ),
+        overall=_estimates([np.trace(proportions)], [(weights**2 * users_variance).sum()])[0],
+        users=_estimates(users, users_variance),
+        producers=_estimates(producers, producers_variance),
+        areas=_estimates(column * area.sum(), column_variance * area.sum() ** 2),
     )
+
+
+def _estimates(values: ArrayLike, variances: ArrayLike) -> tuple[Estimate, ...]:
+    half_widths = Z_95 * np.sqrt(np.maximum(variances, 0))
+    return tuple(Estimate(float(v), float(h)) for v, h in zip(np.asarray(values), half_widths, strict=True))
 
 
 def area_of(counts: NDArray[np.int64], mapped: Sequence[float], members: Sequence[int]) -> Estimate:
@@ -105,23 +109,6 @@ def area_of(counts: NDArray[np.int64], mapped: Sequence[float], members: Sequenc
     merged[:, 0] = np.asarray(counts)[:, list(members)].sum(axis=1)
     merged[:, -1] += np.asarray(counts).sum(axis=1) - merged[:, 0]
     return estimate(merged, mapped).areas[0]
-
-
-def _producers(area: NDArray[np.float64], shares: NDArray[np.float64], spare: NDArray[np.int64], k: int) -> Estimate:
-    """Producer's accuracy of class k and its variance (eq. 7)."""
-    reference = float((area * shares[:, k]).sum())
-    if reference == 0:
-        return Estimate(float("nan"), float("nan"))
-    own, right = area[k], shares[k, k]
-    accuracy = float(own * right / reference)
-    elsewhere = area**2 * shares[:, k] * (1 - shares[:, k]) / spare
-    elsewhere[k] = 0
-    variance = own**2 * (1 - accuracy) ** 2 * right * (1 - right) / spare[k] + accuracy**2 * elsewhere.sum()
-    return Estimate(accuracy, _half(float(variance) / reference**2))
-
-
-def _half(variance: float) -> float:
-    return Z_95 * math.sqrt(variance)
 
 
 def allocate(mapped: Mapping[int, float], size: int, *, least: int = 50) -> dict[int, int]:

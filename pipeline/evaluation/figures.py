@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -19,28 +20,24 @@ By = Literal["precision", "recall"]
 BY: tuple[By, By] = ("precision", "recall")
 
 
-def confusion(matrix: NDArray[np.int64], names: Sequence[str], *, by: By, title: str = "") -> bytes:
+def confusion(matrix: NDArray[np.int64], names: Sequence[str], *, by: By) -> bytes:
     """A confusion matrix in percent as PNG, as the model cards show it twice.
 
     Args:
         matrix: int64 (class, class), rows truth, columns prediction.
         names: of the classes.
         by: `precision`: columns sum to 100 % and the diagonal is precision; `recall`: rows do, and it is recall.
-        title: above the figure; says by default which of the two it is.
     """
     axis = 0 if by == "precision" else 1
     whole = matrix.sum(axis=axis, keepdims=True)
     shares = np.divide(matrix, whole, out=np.zeros(matrix.shape), where=whole > 0)
     side = 2.6 + 0.62 * len(names)
-    figure = Figure(figsize=(side, side * 0.94), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = panel(side, side * 0.94)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
     line = "columns sum to 100 %" if by == "precision" else "rows sum to 100 %"
-    axes.set_title(title or f"Confusion, {line}: {by} on the diagonal, %")
+    axes.set(xlabel="predicted", ylabel="true", title=f"Confusion, {line}: {by} on the diagonal, %")
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.0005:
             colour = "white" if share > _DARK else "black"
@@ -87,9 +84,15 @@ def curves(history: Mapping[str, Sequence[tuple[float, float]]], panels: Mapping
     return as_png(figure)
 
 
+def panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one panel; width and height in inches."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    return figure, figure.add_subplot()
+
+
 def as_png(figure: Figure) -> bytes:
     """A figure as PNG."""
-    # Without pyplot: it keeps every figure until it is closed, and asks for a screen.
+    # Without pyplot, which keeps every figure until it is closed and may need a screen.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -49,7 +49,7 @@ def bootstrap(
         seed: of the draws; the same gives the same intervals.
 
     Raises:
-        EvaluationError: fewer than two units, of which nothing can be said.
+        EvaluationError: there are fewer than two units.
     """
     if matrices.ndim != 3 or len(matrices) < 2:
         raise EvaluationError(
@@ -63,13 +63,11 @@ def bootstrap(
     for _ in range(draws):
         counts = rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64)
         found.append(scores((counts @ flat).reshape(n, n), live=live, mode=mode))
-    means = {name: _interval(np.array([f[name] for f in found])) for name in MEANS}
-    by_class = {}
+    values = {name: np.stack([f[name] for f in found]) for name in (*MEANS, *BY_CLASS)}
     present = np.stack([f["present"] for f in found])
-    for name in BY_CLASS:
-        values = np.stack([f[name] for f in found])
-        # A draw without the class says nothing of it, and must not pull its interval down to 0.
-        by_class[name] = tuple(_interval(values[present[:, k], k]) for k in range(len(live)))
+    means = {name: _interval(values[name]) for name in MEANS}
+    # Draws in which a class does not occur are left out, so that they do not pull its interval down to 0.
+    by_class = {name: tuple(_interval(values[name][present[:, k], k]) for k in range(len(live))) for name in BY_CLASS}
     return Intervals(units, means, by_class)
 
 

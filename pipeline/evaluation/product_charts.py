@@ -5,14 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import legend
-from pipeline.evaluation.figures import as_png
-
-_DPI = 110
+from pipeline.evaluation.figures import as_png, panel
 
 
 def class_bars(shares: Mapping[str, Mapping[int, float]], values: Sequence[int]) -> bytes:
@@ -22,8 +19,7 @@ def class_bars(shares: Mapping[str, Mapping[int, float]], values: Sequence[int])
         shares: name → FLAIR value → share, 0..1.
         values: the FLAIR values to show, in this order.
     """
-    figure = Figure(figsize=(9.5, 3.4), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = panel(9.5, 3.4)
     width, at = 0.8 / len(shares), np.arange(len(values))
     hatches = ("", "///", "...", "xxx", "\\\\\\", "+++")
     for k, (name, own) in enumerate(shares.items()):
@@ -44,8 +40,7 @@ def confidence_bars(counts: NDArray[np.int64]) -> bytes:
     Args:
         counts: int64 (256,): how often each value was seen; 0 is no data and left out.
     """
-    figure = Figure(figsize=(6, 2.9), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = panel(6, 2.9)
     # 255 values in 51 bins of five.
     binned = counts[1:].reshape(51, 5).sum(axis=1) / max(1, counts[1:].sum())
     centres = (np.arange(51) * 5 + 3) / 255
@@ -61,8 +56,7 @@ def tile_dots(offs: Mapping[str, Sequence[float]], *, limit: float) -> bytes:
         offs: band → training deviations, one a tile.
         limit: beyond which a tile is outlying.
     """
-    figure = Figure(figsize=(7, 0.9 + 0.5 * len(offs)), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = panel(7, 0.9 + 0.5 * len(offs))
     axes.axvspan(-limit, limit, color="0.92")
     axes.axvline(0, color="0.6", linewidth=1)
     for row, values in enumerate(offs.values()):
@@ -78,8 +72,7 @@ def tile_dots(offs: Mapping[str, Sequence[float]], *, limit: float) -> bytes:
 
 def tile_speeds(speeds: Sequence[float]) -> bytes:
     """Mpx/s of each tile, in the order in which they were sealed."""
-    figure = Figure(figsize=(7, 2.6), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = panel(7, 2.6)
     axes.plot(range(1, len(speeds) + 1), speeds, marker=".", linewidth=1, color="#3b6ea5")
     axes.set(xlabel="tiles, in the order of sealing", ylabel="Mpx/s a tile")
     axes.set_ylim(bottom=0)

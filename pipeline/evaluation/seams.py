@@ -8,8 +8,8 @@ country changes as often, so a map without seams has a ratio of 1:
 with E changes among M pairs of pixels across edges, and K among L across the lines beside them. Pairs with no data on
 either side are left out.
 
-Changes along one line hang together (a field's border, a row of houses), so pairs are not counted as independent
-observations, but segments are: the unit is an edge's segment of a block's length together with the same segment of
+Changes along one line are correlated (a field's border, a row of houses), so not pairs but segments count as
+independent observations: the unit is an edge's segment of a block's length together with the same segment of
 the lines beside it. With xᵢ = (eᵢ, mᵢ, kᵢ, lᵢ) of segment i of n, linearised at the sums (the delta method for
 ratios of totals of clusters: Cochran, Sampling Techniques, 3rd ed., §6.3 and §9A; Särndal, Swensson & Wretman, §5.5):
 
@@ -19,10 +19,8 @@ where Σ (g · xᵢ) = 0, so sums and sums of products are all that is kept of a
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,18 +48,14 @@ class SeamRatio:
         return f"{self.ratio:.3f} ± {error}"
 
 
-def _zeros(*shape: int) -> NDArray[np.float64]:
-    return np.zeros(shape, np.float64)
-
-
 @dataclass(frozen=True, eq=False)
 class Crossings:
     """What was counted across edges of one kind, and beside them; adds up over tiles in any order."""
 
     segments: int = 0
-    sums: NDArray[np.float64] = field(default_factory=lambda: _zeros(4))
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
     """(4,): changes and pairs across edges, changes and pairs across the lines beside them."""
-    products: NDArray[np.float64] = field(default_factory=lambda: _zeros(4, 4))
+    products: NDArray[np.float64] = field(default_factory=lambda: np.zeros((4, 4)))
     """(4, 4): sums over segments of products of these four. Counts are exact in float64 up to 2⁵³."""
 
     @classmethod
@@ -101,24 +95,6 @@ class Crossings:
         return SeamRatio(ratio, math.sqrt(self.segments / (self.segments - 1) * max(0.0, squares)))
 
 
-def total(parts: Iterable[Crossings]) -> Crossings:
-    """The sum, also of nothing."""
-    return reduce(add, parts, Crossings())
-
-
-def distances(core: int, stride: int) -> tuple[int, ...]:
-    """Pixels from an edge to the lines beside it, on either side; all nearer than half a core.
-
-    Multiples of the stride: networks, and labels of 2 × 2 px, change class more often at some phases of the stride than
-    at others, and a line in another phase than the edge would be no like for like. Where the core is too small for
-    that, of half the stride, and so on.
-    """
-    step = stride
-    while step > 1 and 2 * step >= core:
-        step //= 2
-    return tuple(d for d in (step * k for k in _MULTIPLES) if 2 * d < core)
-
-
 def changes_across(before: NDArray[np.uint8], after: NDArray[np.uint8], *, segment: int) -> NDArray[np.int64]:
     """Changes and pairs across lines, by segment.
 
@@ -138,32 +114,47 @@ def changes_across(before: NDArray[np.uint8], after: NDArray[np.uint8], *, segme
     return counted
 
 
-def lines_for(edges: Sequence[int], beside: Sequence[int]) -> list[int]:
-    """Positions of all lines that are wanted for these edges, ascending.
+@dataclass(frozen=True)
+class Cuts:
+    """Edges of blocks and windows in a tile, in pixels."""
 
-    A line at position p lies between pixels p − 1 and p.
-    """
-    return sorted({edge + d for edge in edges for d in (0, *beside, *(-b for b in beside))})
+    block: int
+    core: int
+    """Divides the block."""
+    stride: int
+    """Of the network."""
 
+    @property
+    def beside(self) -> tuple[int, ...]:
+        """Distances from an edge to the lines beside it, on either side; all nearer than half a core.
 
-def crossings(
-    counted: NDArray[np.int64], positions: Sequence[int], edges: Sequence[int], *, beside: Sequence[int]
-) -> Crossings:
-    """Pairs each edge with the lines beside it.
+        They are multiples of the stride, because networks, and labels of 2 × 2 px, change class more often at some
+        phases of the stride than at others: edge and lines must have the same phase. Where the core is too small for
+        that, they are multiples of half the stride, and so on.
+        """
+        step = self.stride
+        while step > 1 and 2 * step >= self.core:
+            step //= 2
+        return tuple(d for d in (step * k for k in _MULTIPLES) if 2 * d < self.core)
 
-    Args:
-        counted: int64 (line, segment, 2), as `changes_across` gives it.
-        positions: of its lines.
-        edges: positions of the edges, each with all its lines among `positions`.
-        beside: distances of these lines, on both sides.
-    """
-    at = {position: i for i, position in enumerate(positions)}
-    rows = [
-        np.concatenate([counted[at[e]], sum(counted[at[e + d]] + counted[at[e - d]] for d in beside)], axis=1)
-        for e in edges
-        if beside
-    ]
-    return Crossings.of(np.concatenate(rows)) if rows else Crossings()
+    @property
+    def reach(self) -> int:
+        """Pixels on either side of an edge that are read."""
+        return max(self.beside, default=0) + 1
+
+    def crossings(self, pixels: NDArray[np.uint8]) -> Crossings:
+        """Changes across one edge and across the lines beside it, in segments of a block's length.
+
+        Args:
+            pixels: uint8 (across, along), 0 is no data; the edge lies in the middle of the first axis, with at least
+                `reach` pixels on either side.
+        """
+        beside, edge = self.beside, len(pixels) // 2
+        if not beside:
+            return Crossings()
+        lines = np.array([edge, *(edge + d for d in beside), *(edge - d for d in beside)])
+        counted = changes_across(pixels[lines - 1], pixels[lines], segment=self.block)
+        return Crossings.of(np.concatenate([counted[0], counted[1:].sum(axis=0)], axis=1))
 
 
 def border_crossings(

@@ -7,12 +7,9 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation.seams import (
     Crossings,
+    Cuts,
     border_crossings,
     changes_across,
-    crossings,
-    distances,
-    lines_for,
-    total,
 )
 
 
@@ -70,7 +67,7 @@ def test_counts_add_up_in_any_order_and_grouping() -> None:
     segments = random_segments(np.random.default_rng(1), 60)
     whole = Crossings.of(segments)
     parts = [Crossings.of(part) for part in np.array_split(segments[::-1], 7)]
-    added = total([total(parts[:3]), *reversed(parts[3:])])
+    added = sum(reversed(parts[3:]), sum(parts[:3], Crossings()))
     assert added.segments == whole.segments
     np.testing.assert_array_equal(added.sums, whole.sums)
     np.testing.assert_array_equal(added.products, whole.products)
@@ -88,23 +85,19 @@ def test_without_an_edge_or_without_a_change_beside_one_there_is_no_ratio() -> N
 
 @pytest.mark.parametrize(("core", "stride"), [(2500, 32), (250, 32), (125, 32), (30, 4), (64, 32), (5, 32)])
 def test_lines_beside_an_edge_are_in_its_phase_and_nearer_to_it_than_to_the_next(core: int, stride: int) -> None:
-    found = distances(core, stride)
+    found = Cuts(block=core, core=core, stride=stride).beside
     assert found
     assert all(0 < 2 * d < core for d in found)
     if core > 2 * stride:
         assert all(d % stride == 0 for d in found)
-    edges = list(range(core, 10 * core, core))
-    assert len(lines_for(edges, found)) == len(edges) * (1 + 2 * len(found))
 
 
 def test_a_period_of_two_pixels_is_no_seam() -> None:
     """Labels of 2 × 2 px: all changes lie between an odd column and an even one, where every edge lies too."""
     pixels = np.random.default_rng(0).integers(1, 4, (400, 200), np.uint8).repeat(2, axis=1).T
-    edges, beside = [100, 200, 300], distances(100, 32)
-    positions = lines_for(edges, beside)
-    at = np.array(positions)
-    counted = changes_across(pixels[at - 1], pixels[at], segment=100)
-    ratio = crossings(counted, positions, edges, beside=beside).seam_ratio
+    cuts = Cuts(block=100, core=100, stride=32)
+    parts = [cuts.crossings(pixels[edge - 50 : edge + 50]) for edge in (100, 200, 300)]
+    ratio = sum(parts, Crossings()).seam_ratio
     assert ratio is not None
     assert ratio.ratio == pytest.approx(1, abs=0.1)
 

@@ -78,7 +78,6 @@ def product(
     sealed = tuple(sealed_at(folder / name, t, domain=domain, seed=s) for t, s in tiles.items() if s is not None)
     return DomainProduct(
         name=domain,
-        year=domain.year,
         boundary=boundary,
         sealed=sealed,
         expected=tuple(t.name for t in tiles),

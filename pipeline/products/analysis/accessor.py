@@ -8,7 +8,6 @@ from typing import TypeAlias, cast
 import geopandas as gpd
 import matplotlib.pyplot as plt
 import numpy as np
-import shapely
 import xarray as xr
 from affine import Affine
 from matplotlib.axes import Axes
@@ -21,10 +20,11 @@ from shapely.geometry.base import BaseGeometry
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.grid import Window
-from pipeline.products.analysis.areas import Classes, area_by_class
+from pipeline.products.analysis.areas import Classes, adjusted, class_columns, in_crs, measured, read_zones
 from pipeline.products.analysis.change import Change, FalseChange, change
 from pipeline.products.analysis.dataset_geobox import geobox_of, window_touched
-from pipeline.products.analysis.zonal import Counted
+from pipeline.products.analysis.zonal import Counted, count_zones
+from pipeline.products.assessment.reference_sample import read_sample
 from pipeline.progress import SHORT_S, progress_bar
 
 _CHUNK = 5_000
@@ -74,7 +74,11 @@ class Cover:
             ProductError: the product is too large for Dask; clip it first.
         """
         wanted = [value for name in classes for value in legend.members(name)]
-        return self._masked(self._on_dask(), self._on_dask()["landcover"].isin(wanted))
+        if not self._landcover.chunks:
+            raise ProductError(
+                f"{self._landcover.shape} pixels are too many for a Dask graph; clip them, or open a coarser level"
+            )
+        return self._masked(self._product, self._landcover.isin(wanted))
 
     def clip(self, geometry: Geometries) -> xr.Dataset:
         """The product cut to a geometry: pixels whose centres lie outside become no data; on Dask.
@@ -86,7 +90,8 @@ class Cover:
             ProductError: the geometry lies outside the product, or has no CRS.
         """
         geobox = geobox_of(self._product)
-        outline = _outline(geometry, str(geobox.crs))
+        placed = geometry if isinstance(geometry, BaseGeometry) else in_crs(geometry, str(geobox.crs)).union_all()
+        outline = cast("BaseGeometry", placed)
         window = window_touched(geobox, outline.bounds) if not outline.is_empty else Window(0, 0, 0, 0)
         if not window.pixels:
             raise ProductError(f"the geometry, {outline.bounds}, lies outside the product: {geobox.boundingbox.bbox}")
@@ -136,14 +141,35 @@ class Cover:
         classes: Classes = None,
         sample: Path | str | None = None,
     ) -> gpd.GeoDataFrame:
-        """Hectares of each class in zones; see `pipeline.products.analysis.areas.area_by_class`.
+        """Hectares of each class in each zone. A progress bar appears after two seconds.
 
-        A progress bar appears after two seconds.
+        Args:
+            geometries: polygons with a CRS, or a file of them that GDAL reads. Their vertices are transformed; lines
+                between them are straight on the map.
+            by: an attribute; polygons with the same value are one zone, whose overlaps count once.
+            classes: names of groups and classes, slugs or FLAIR values; by default all classes that occur.
+            sample: an interpreted sample of `landcover sample`: adds the estimated true areas with 95 % intervals, for
+                zones with enough points.
+
+        Returns:
+            One row a zone, indexed by `by`, in the product's CRS: the zones' attributes (of its first polygon),
+            `area_ha`, `mapped_ha`, `no_data_ha`, `outside_ha`, and for each class or group `<slug>_ha` on the map's
+            plane and `<slug>_ellipsoid_ha` on the ellipsoid. With a sample also `<slug>_adjusted_ha`, `…_low_ha`,
+            `…_high_ha`, which are NaN in zones with too few points, with the reason in `not_adjusted`.
+
+        Raises:
+            ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`, or the product
+                cannot be read.
+            ConfigError: an unknown class or group.
         """
         untouched = self._counted is not None and self._product.variables.get("landcover") is self._counted
         counted = Counted.of(self._product.assign(landcover=self._landcover), self._shares if untouched else None)
+        zones = read_zones(geometries, by, str(counted.geobox.crs))
         with progress_bar("area by class", after_s=SHORT_S) as progress:
-            return area_by_class(counted, geometries, by=by, classes=classes, sample=sample, progress=progress)
+            found = count_zones(counted, zones.geometry.to_numpy(), progress=progress)
+        columns = class_columns(classes, found)
+        table = measured(zones, found, columns)
+        return table if sample is None else table.join(adjusted(zones, found, read_sample(Path(sample)), columns))
 
     def change(
         self,
@@ -156,35 +182,16 @@ class Cover:
         """Changes from this product to another, later one; see `pipeline.products.analysis.change.change`."""
         return change(self._product, other, min_confidence=min_confidence, min_area_m2=min_area_m2, errors=errors)
 
-    def _on_dask(self) -> xr.Dataset:
-        if not self._landcover.chunks:
-            raise ProductError(
-                f"{self._landcover.shape} pixels are too many for a Dask graph; clip them, or open a coarser level"
-            )
-        return self._product
-
     @staticmethod
     def _masked(product: xr.Dataset, keep: xr.DataArray) -> xr.Dataset:
         """The (y, x) layers with 0 where `keep` is False; coverage, which no longer fits, is dropped."""
         layers = {name: a.where(keep, a.dtype.type(0)) for name, a in product.items() if a.dims == ("y", "x")}
-        return xr.Dataset(
-            {name: a.assign_attrs(product[name].attrs) for name, a in layers.items()}, attrs=product.attrs
-        )
-
-
-def _outline(geometry: Geometries, crs: str) -> BaseGeometry:
-    if isinstance(geometry, BaseGeometry):
-        return geometry
-    if geometry.crs is None:
-        raise ProductError("the geometries have no CRS; set it with .set_crs(…)")
-    return cast("BaseGeometry", geometry.to_crs(crs).union_all())
+        return xr.Dataset(layers, attrs=product.attrs)
 
 
 def _inside(block: xr.DataArray, *, outline: BaseGeometry, pixel: float) -> xr.DataArray:
     """bool (y, x): True where a pixel's centre lies in the outline; one Dask chunk."""
     left, top = float(block["x"][0]) - pixel / 2, float(block["y"][0]) + pixel / 2
-    if shapely.is_empty(outline):
-        return xr.zeros_like(block, dtype=bool)
     mask: NDArray[np.bool_] = geometry_mask(
         [outline], block.shape, Affine(pixel, 0.0, left, 0.0, -pixel, top), invert=True
     )

@@ -1,7 +1,6 @@
-"""`area_by_class`: hectares of each class by zone, and, from a reference sample, estimates of the true areas."""
+"""The table of `cover.area_by_class`: hectares of each class by zone, and estimates of true areas from a sample."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,9 +12,8 @@ from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.pixel_fractions import Floats
-from pipeline.products.analysis.zonal import Counted, ZoneAreas, count_zones
-from pipeline.products.assessment.reference_sample import InterpretedPoints, read_points
-from pipeline.progress import SILENT, Progress
+from pipeline.products.analysis.zonal import ZoneAreas
+from pipeline.products.assessment.reference_sample import InterpretedSample
 
 _M2_PER_HA = 10_000
 _LEAST = 20
@@ -27,41 +25,50 @@ Classes = Sequence[str | int] | None
 """Names of groups and classes, slugs or FLAIR values; None for all classes that occur."""
 
 
-def area_by_class(
-    counted: Counted,
-    geometries: gpd.GeoDataFrame | Path | str,
-    *,
-    by: str | None = None,
-    classes: Classes = None,
-    sample: Path | str | None = None,
-    progress: Progress = SILENT,
-) -> gpd.GeoDataFrame:
-    """Hectares of each class in each zone.
-
-    Args:
-        counted: the product.
-        geometries: polygons with a CRS, or a file of them that GDAL reads. Their vertices are transformed; lines
-            between them are straight on the map.
-        by: an attribute; polygons with the same value are one zone, whose overlaps count once.
-        classes: names of groups and classes, slugs or FLAIR values; by default all classes that occur.
-        sample: an interpreted sample of `landcover sample`: adds the estimated true areas with 95 % intervals, for
-            zones with enough points.
-        progress: counts rows of blocks.
-
-    Returns:
-        One row a zone, indexed by `by`, in the product's CRS: the zones' attributes (of its first polygon), `area_ha`,
-        `mapped_ha`, `no_data_ha`, `outside_ha`, and for each class or group `<slug>_ha` on the map's plane and
-        `<slug>_ellipsoid_ha` on the ellipsoid. With a sample also `<slug>_adjusted_ha`, `…_low_ha`, `…_high_ha`, which
-        are NaN in zones with too few points, with the reason in `not_adjusted`.
+def in_crs(geometries: gpd.GeoDataFrame | gpd.GeoSeries, crs: str) -> gpd.GeoDataFrame | gpd.GeoSeries:
+    """Geometries in the product's CRS.
 
     Raises:
-        ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`, or the product cannot
-            be read.
+        ProductError: they have no CRS.
+    """
+    if geometries.crs is None:
+        raise ProductError("the geometries have no CRS; set it with .set_crs(…)")
+    return geometries.to_crs(crs)
+
+
+def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: str) -> gpd.GeoDataFrame:
+    """Valid polygons in the product's CRS, one row a zone.
+
+    Raises:
+        ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`.
+    """
+    given = geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(geometries)
+    if by is not None and by not in given.columns:
+        raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
+    kinds = set(given.geom_type) - {"Polygon", "MultiPolygon"}
+    if kinds or given.empty:
+        raise ProductError(
+            f"expected polygons; got {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"
+        )
+    placed = in_crs(given, crs)
+    placed = placed.set_geometry(shapely.make_valid(placed.geometry.to_numpy()), crs=crs)
+    return placed if by is None else placed.dissolve(by=by)
+
+
+def class_columns(classes: Classes, found: ZoneAreas) -> dict[str, list[int]]:
+    """Column name → FLAIR values.
+
+    Raises:
         ConfigError: an unknown class or group.
     """
-    zones = _zones(geometries, by, str(counted.geobox.crs))
-    found = count_zones(counted, zones.geometry.to_numpy(), progress=progress)
-    columns = _columns(classes, found)
+    if classes is None:
+        classes = [c.value for c in legend.FLAIR if found.plane_m2[:, c.value].any()]
+    names = [legend.BY_VALUE[c].slug if isinstance(c, int) and c in legend.BY_VALUE else str(c) for c in classes]
+    return {n.lower().replace(" ", "_"): list(legend.members(c)) for n, c in zip(names, classes, strict=True)}
+
+
+def measured(zones: gpd.GeoDataFrame, found: ZoneAreas, columns: Mapping[str, list[int]]) -> gpd.GeoDataFrame:
+    """The zones with their hectares: whole, mapped, without data, outside the product, and of each column."""
     table = {
         "area_ha": zones.area.to_numpy() / _M2_PER_HA,
         "mapped_ha": found.plane_m2[:, 1:].sum(axis=1) / _M2_PER_HA,
@@ -72,48 +79,19 @@ def area_by_class(
     for slug, values in columns.items():
         table[f"{slug}_ha"] = found.plane_m2[:, values].sum(axis=1) / _M2_PER_HA
         table[f"{slug}_ellipsoid_ha"] = found.ellipsoid_m2[:, values].sum(axis=1) / _M2_PER_HA
-    answered = zones.assign(**table)
-    if sample is None:
-        return answered
-    points = read_points(Path(sample))
+    return zones.assign(**table)
+
+
+def adjusted(
+    zones: gpd.GeoDataFrame, found: ZoneAreas, points: InterpretedSample, columns: Mapping[str, list[int]]
+) -> pd.DataFrame:
+    """Estimates of the zones' true areas from a sample, as further columns."""
     rows = [_adjusted(g, found.plane_m2[k], points, columns) for k, g in enumerate(zones.geometry)]
-    return answered.join(pd.DataFrame(rows, index=zones.index))
-
-
-def _zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: str) -> gpd.GeoDataFrame:
-    """Valid polygons in the product's CRS, one row a zone."""
-    given = geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(geometries)
-    if given.crs is None:
-        raise ProductError("the geometries have no CRS; set it with .set_crs(…)")
-    if by is not None and by not in given.columns:
-        raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
-    kinds = set(given.geom_type) - {"Polygon", "MultiPolygon"}
-    if kinds or given.empty:
-        raise ProductError(
-            f"expected polygons; got {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"
-        )
-    placed = given.to_crs(crs)
-    placed = placed.set_geometry(shapely.make_valid(placed.geometry.to_numpy()), crs=crs)
-    return placed if by is None else placed.dissolve(by=by)
-
-
-def _columns(classes: Classes, found: ZoneAreas) -> dict[str, list[int]]:
-    """Column name → FLAIR values."""
-    if classes is None:
-        classes = [c.value for c in legend.FLAIR if found.plane_m2[:, c.value].any()]
-    names = [legend.BY_VALUE[c].slug if isinstance(c, int) and c in legend.BY_VALUE else str(c) for c in classes]
-    return {n.lower().replace(" ", "_"): list(legend.members(c)) for n, c in zip(names, classes, strict=True)}
-
-
-@dataclass(frozen=True)
-class _Unsupported:
-    """Why a sample cannot be used for a zone."""
-
-    reason: str
+    return pd.DataFrame(rows, index=zones.index)
 
 
 def _adjusted(
-    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedPoints, columns: Mapping[str, list[int]]
+    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedSample, columns: Mapping[str, list[int]]
 ) -> dict[str, float | str]:
     """The added columns of one zone.
 
@@ -123,7 +101,7 @@ def _adjusted(
     row: dict[str, float | str] = {}
     supported = _supported(zone, plane_m2, points)
     for slug, values in columns.items():
-        if isinstance(supported, _Unsupported):
+        if isinstance(supported, str):
             estimate = Estimate(float("nan"), float("nan"))
         else:
             classes, counts, mapped = supported
@@ -131,13 +109,13 @@ def _adjusted(
         low, high = estimate.interval
         row[f"{slug}_adjusted_ha"] = estimate.value / _M2_PER_HA
         row[f"{slug}_low_ha"], row[f"{slug}_high_ha"] = low / _M2_PER_HA, high / _M2_PER_HA
-    row["not_adjusted"] = supported.reason if isinstance(supported, _Unsupported) else ""
+    row["not_adjusted"] = supported if isinstance(supported, str) else ""
     return row
 
 
 def _supported(
-    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedPoints
-) -> tuple[tuple[int, ...], np.ndarray[tuple[int, ...], np.dtype[np.int64]], list[float]] | _Unsupported:
+    zone: shapely.Geometry, plane_m2: Floats, points: InterpretedSample
+) -> tuple[tuple[int, ...], np.ndarray[tuple[int, ...], np.dtype[np.int64]], list[float]] | str:
     """Classes, counts and mapped areas of a zone, or why there are too few points."""
     classes = tuple(sorted({*points.classes, *np.flatnonzero(plane_m2).tolist()} - {legend.NODATA}))
     counts = points.counts(classes, shapely.contains_xy(zone, points.xy))
@@ -148,5 +126,5 @@ def _supported(
         least = _LEAST if area > _TRACE * whole else 2
         if area and n < least:
             name = legend.BY_VALUE[value].name
-            return _Unsupported(f"{n} sampled points in {name}, mapped on {area / _M2_PER_HA:.4g} ha; needs {least}")
-    return (classes, counts, mapped) if whole else _Unsupported("nothing is mapped here")
+            return f"{n} sampled points in {name}, mapped on {area / _M2_PER_HA:.4g} ha; needs {least}"
+    return (classes, counts, mapped) if whole else "nothing is mapped here"

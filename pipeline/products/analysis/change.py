@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from pipeline import legend
 from pipeline.errors import EvaluationError, ProductError
+from pipeline.evaluation.metrics import confusion_matrix
 from pipeline.products.analysis.dataset_geobox import geobox_of
 from pipeline.progress import SHORT_S, progress_bar
 
@@ -42,8 +43,6 @@ UNSEEN = (
 _BINS = 32
 _MOST_PIXELS = 250_000_000
 """10 km² at 0.20 m; each takes about 10 bytes of memory."""
-_STRIPE = 5_000
-"""Rows that are read at once: the height of a Dask chunk of `open_product`."""
 _OFF_PX = 1e-3
 """How far two maps' pixels may lie from each other."""
 _M2_PER_HA = 10_000
@@ -202,15 +201,10 @@ def _aligned(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Data
 
 
 def _read(layers: list[xr.DataArray]) -> list[NDArray[np.uint8]]:
-    """Reads layers of one shape into memory, stripe by stripe, with a progress bar."""
-    read = [np.empty(layer.shape, layer.dtype) for layer in layers]
-    stripes = [slice(top, top + _STRIPE) for top in range(0, layers[0].shape[0], _STRIPE)]
-    parts = [(k, rows) for k in range(len(layers)) for rows in stripes]
+    """Reads layers into memory, with a progress bar."""
     with progress_bar("reading both maps", after_s=SHORT_S) as progress:
-        progress.start(len(parts))
-        for k, rows in progress.track(parts):
-            read[k][rows] = layers[k][rows].to_numpy()
-    return read
+        progress.start(len(layers))
+        return [layer.to_numpy() for layer in progress.track(layers)]
 
 
 def _small(differ: NDArray[np.bool_], least_pixels: float) -> NDArray[np.bool_]:
@@ -225,8 +219,7 @@ def _small(differ: NDArray[np.bool_], least_pixels: float) -> NDArray[np.bool_]:
 
 
 def _matrix(before: NDArray[np.uint8], after: NDArray[np.uint8], pixel_ha: float) -> pd.DataFrame:
-    size = len(legend.FLAIR) + 1
-    pairs = np.bincount(before.astype(np.int64) * size + after, minlength=size * size).reshape(size, size)
+    pairs = confusion_matrix(before, after, len(legend.FLAIR) + 1)
     values = [v for v in legend.BY_VALUE if pairs[v].any() or pairs[:, v].any()]
     names = [legend.BY_VALUE[v].name for v in values]
     hectares = pairs[np.ix_(values, values)] * pixel_ha

@@ -22,17 +22,17 @@ from odc.geo.xr import xr_coords
 
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.grid import Tile, Window, union
+from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.analysis.accessor import register_cover
-from pipeline.products.national.edition_record import Edition, read_edition
+from pipeline.products.national.edition_record import Edition, current_edition, edition_of, read_edition
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_metadata import Frame
-from pipeline.products.national.zarr_store import check_whole, find_edition, layer_attributes, refuse
+from pipeline.products.national.zarr_store import check_whole, flags_of, refuse
 from pipeline.products.tile.cog import read_cog
-from pipeline.products.tile.seal import SealedTile, list_sealed
+from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.stac_item import reading_item
 
 Level = int | Literal["shares"]
@@ -65,7 +65,7 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
         it: over the classes, no data (0) among them, a cell's shares sum to 1; where no tile was delivered all are 0.
 
     Raises:
-        ProductError: no product there, no such edition or level, or a file of it is lost.
+        ProductError: there is no product, edition or level, or one of its files is lost.
 
     Example:
         >>> level = open_product("build/demo/national", level=1)  # 1 m
@@ -92,7 +92,9 @@ def _edition(folder: Path, number: int | None) -> Edition | None:
                 f"{folder}: is edition {found.number}, not {number}; open the national product's folder instead"
             )
         return found
-    return find_edition(folder, number) if (folder / "current").is_symlink() else None
+    if not (folder / "current").is_symlink():
+        return None
+    return current_edition(folder) if number is None else edition_of(folder, number)
 
 
 def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
@@ -134,18 +136,12 @@ def _open_shares(pyramid: Path, *, side: int) -> xr.Dataset:
 
 
 def _named(product: xr.Dataset, title: str, *, shares: Path | None) -> xr.Dataset:
-    named = product.assign_attrs(product.attrs | {"opened": title})
+    named = product.assign_attrs(opened=title)
     if "landcover" in named:
         # A level has the same class names and colours as level 0.
-        named["landcover"].attrs = _flags("landcover") | named["landcover"].attrs
+        named["landcover"].attrs = flags_of("landcover") | named["landcover"].attrs
     named.cover.counted_in(shares)
     return named
-
-
-def _flags(layer: str) -> dict[str, Any]:
-    """A layer's attributes as in the national store, without those that name the CRS's variable."""
-    given = layer_attributes(layer)
-    return {k: v for k, v in given.items() if k not in ("grid_mapping", "coordinates")}
 
 
 def _open_domain(folder: Path) -> xr.Dataset:
@@ -157,18 +153,17 @@ def _open_domain(folder: Path) -> xr.Dataset:
     window = union([s.tile.window for s in sealed])
     block = next(b for b in range(min(BLOCK, size), 0, -1) if size % b == 0)
     chunks = tuple((block,) * (length // block) for length in window.shape)
-    paths = {s.tile: s for s in sealed}
-    read = partial(_read_block, window=window, block=block, size=size)
+    files = {layer: {(s.tile.window.row, s.tile.window.col): s.file(layer).path for s in sealed} for layer in LAYERS}
     layers = {
         layer: (
             ("y", "x"),
             da.map_blocks(
-                partial(read, files=_files(paths, layer)),
+                partial(_read_block, window=window, block=block, size=size, files=files[layer]),
                 chunks=chunks,
                 dtype=np.uint8,
                 meta=np.empty((0, 0), np.uint8),
             ),
-            _flags(layer),
+            flags_of(layer),
         )
         for layer in LAYERS
     }
@@ -180,26 +175,15 @@ def _open_domain(folder: Path) -> xr.Dataset:
 
 def _sealed_as(folder: Path) -> tuple[str, int]:
     """Domain and tile size from the folder's items."""
-    found: set[tuple[str, int]] = set()
-    for path in folder.glob("*_*-*-*.json"):
-        with reading_item(path):
-            properties = json.loads(path.read_bytes())["properties"]
-            found.add((str(properties["landcover:domain"]), int(properties["proj:shape"][0])))
-    if len(found) != 1:
-        named = ", ".join(sorted(domain for domain, _ in found)) or "none"
+    items = sorted(folder.glob("*_*-*-*.json"))
+    domains = sorted({path.name.partition("-")[0] for path in items})
+    if len(domains) != 1:
         raise ProductError(
             f"{folder}: expected a national product (with `current`, from `landcover publish`), an edition (with "
-            f"`edition.json`) or the sealed tiles of one domain; domains found: {named}"
+            f"`edition.json`) or the sealed tiles of one domain; domains found: {', '.join(domains) or 'none'}"
         )
-    return found.pop()
-
-
-def _files(sealed: Mapping[Tile, SealedTile], layer: str) -> dict[tuple[int, int], Path]:
-    """(row, column) of a tile's corner on the lattice → its COG of a layer."""
-    return {
-        (tile.window.row, tile.window.col): next(f.path for f in one.files if f.path.stem.endswith(layer))
-        for tile, one in sealed.items()
-    }
+    with reading_item(items[0]):
+        return domains[0], int(json.loads(items[0].read_bytes())["properties"]["proj:shape"][0])
 
 
 def _read_block(

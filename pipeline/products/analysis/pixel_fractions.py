@@ -26,12 +26,10 @@ def fractions(polygon: BaseGeometry, shape: tuple[int, int]) -> Floats:
     """
     height, width = shape
     parts: Floats = np.zeros((height, width + 1))
-    starts, ends, signs = _edges(polygon)
-    if not len(starts):
-        return parts[:, :-1]
+    starts, ends = _edges(polygon)
     edge, begin, end = _pieces(starts, ends)
     move = ends - starts
-    dy = (end - begin) * move[edge, 1] * signs[edge]
+    dy = (end - begin) * move[edge, 1]
     middle = starts[edge] + ((begin + end) / 2)[:, None] * move[edge]
     row = np.floor(middle[:, 1]).astype(np.int64)
     x = np.maximum(middle[:, 0], 0)
@@ -44,22 +42,13 @@ def fractions(polygon: BaseGeometry, shape: tuple[int, int]) -> Floats:
     return covered
 
 
-def _edges(polygon: BaseGeometry) -> tuple[Floats, Floats, Floats]:
-    """(edge, x y) of starts and ends, and a sign that makes shells count positive and holes negative."""
+def _edges(polygon: BaseGeometry) -> tuple[Floats, Floats]:
+    """(edge, x y) of starts and ends: around shells one way, around holes the other, which so count negative."""
     polygons = [p for p in shapely.get_parts(shapely.get_parts([polygon])) if shapely.get_dimensions(p) == 2]
-    rings, owner = shapely.get_rings(polygons, return_index=True)
+    rings = shapely.get_rings(shapely.orient_polygons(np.array(polygons, object)))
     points, ring = shapely.get_coordinates(rings, return_index=True)
     inside = ring[1:] == ring[:-1]
-    starts, ends, ring = points[:-1][inside], points[1:][inside], ring[1:][inside]
-    # From the ring's own first point: of coordinates near it no digits are lost.
-    first = points[np.searchsorted(ring, np.arange(len(rings)))] if len(rings) else points
-    own = first[ring] if len(rings) else points[:0]
-    turn = np.zeros(len(rings))
-    np.add.at(turn, ring, (starts[:, 0] - own[:, 0]) * (ends[:, 1] - starts[:, 1]))
-    np.add.at(turn, ring, (ends[:, 0] - starts[:, 0]) * (ends[:, 1] - starts[:, 1]) / 2)
-    shell = np.ones(len(rings), bool)
-    shell[1:] = owner[1:] != owner[:-1]
-    return starts, ends, (np.sign(turn) * np.where(shell, 1.0, -1.0))[ring]
+    return points[:-1][inside], points[1:][inside]
 
 
 def _pieces(starts: Floats, ends: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:

@@ -22,13 +22,12 @@ from pipeline.grid import Window, union
 from pipeline.products.analysis.dataset_geobox import geobox_of, in_pixels, true_area, window_boxes, window_touched
 from pipeline.products.analysis.pixel_fractions import Floats, fractions
 from pipeline.products.national.edition_record import OUTSIDE
+from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.progress import SILENT, Progress
 
 CELL = 500
 """Pixels a side of a cell: the 100 m of the share cube at level 0."""
 _BLOCK = 10 * CELL
-VALUES = len(legend.FLAIR) + 1
-"""Number of product values, 0..19: the length of every class axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ class Counted:
         corners = [(g.affine.c, g.affine.f) for g in (cells, geobox)]
         if [n * CELL for n in cells.shape] != list(geobox.shape) or corners[0] != corners[1]:
             raise ProductError(f"{shares}: its cells, {cells}, do not lie on the product's pixels, {geobox}")
-        counts = cube["count"].reindex({"class": np.arange(VALUES)}, fill_value=0)
+        counts = cube["count"].reindex({"class": np.arange(CLASSES)}, fill_value=0)
         return cls(product["landcover"], geobox, counts, product["coverage"].to_numpy() == OUTSIDE)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -79,8 +78,8 @@ class Counted:
         """
         rows, cols = window.slices
         classes: NDArray[np.uint8] = self.landcover.isel(y=rows, x=cols).to_numpy()
-        if classes.size and classes.max() >= VALUES:
-            raise ProductError(f"land cover has the value {classes.max()} in {window}; expected 0..{VALUES - 1}")
+        if classes.size and classes.max() >= CLASSES:
+            raise ProductError(f"land cover has the value {classes.max()} in {window}; expected 0..{CLASSES - 1}")
         return classes
 
     def cells(self, block: Window, wanted: NDArray[np.bool_]) -> Floats:
@@ -92,7 +91,7 @@ class Counted:
         if self.cube is None or self.outside is None:
             raise ProductError("the product has no share cube")
         rows, cols = (slice(s.start // CELL, s.stop // CELL) for s in block.slices)
-        counts = self.cube.isel(y=rows, x=cols).to_numpy().reshape(VALUES, -1).T.astype(np.float64)
+        counts = self.cube.isel(y=rows, x=cols).to_numpy().reshape(CLASSES, -1).T.astype(np.float64)
         lacking = wanted & (counts.sum(axis=1) != CELL * CELL)
         if lacking.any():
             tile = self.geobox.shape[0] // len(self.outside)
@@ -116,14 +115,14 @@ class _Read:
     def count(self, window: Window, weights: Floats | None = None) -> Floats:
         """float64 (class,): pixels of a window inside, each counted as its weight (y, x)."""
         chosen = self.classes[window.slices_in(self.window)].ravel()
-        counts = np.bincount(chosen, None if weights is None else weights.ravel(), minlength=VALUES)
+        counts = np.bincount(chosen, None if weights is None else weights.ravel(), minlength=CLASSES)
         return counts.astype(np.float64)
 
 
 def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progress = SILENT) -> ZoneAreas:
     """Counts all zones in one pass over the product.
 
-    It holds one block in memory, whatever the number of zones, besides the zones and 40 numbers for each.
+    Memory: one block, the zones, and 40 numbers for each zone.
 
     Args:
         zones: valid polygons of the product's CRS; they may overlap.
@@ -132,7 +131,7 @@ def count_zones(counted: Counted, zones: NDArray[np.object_], *, progress: Progr
     Raises:
         ProductError: the product cannot be read, or its CRS is not projected.
     """
-    found = ZoneAreas(np.zeros((len(zones), VALUES)), np.zeros((len(zones), VALUES)))
+    found = ZoneAreas(np.zeros((len(zones), CLASSES)), np.zeros((len(zones), CLASSES)))
     tree = shapely.STRtree(zones)
     reach = window_touched(counted.geobox, tuple(shapely.total_bounds(zones))) if len(zones) else Window(0, 0, 0, 0)
     stripes = list(_stripes(Window(0, 0, *counted.geobox.shape), reach))
@@ -185,7 +184,7 @@ def _cell_counts(counted: Counted, block: Window, inside: NDArray[np.bool_], pix
     """float64 (cell, class): counts of the cells in `inside`, from the cube or from the pixels."""
     if counted.cube is not None and inside.any():
         return counted.cells(block, inside)
-    counts = np.zeros((len(inside), VALUES))
+    counts = np.zeros((len(inside), CLASSES))
     for k, cell in enumerate(block.split(CELL)):
         if inside[k]:
             counts[k] = pixels.count(cell)
@@ -195,6 +194,6 @@ def _cell_counts(counted: Counted, block: Window, inside: NDArray[np.bool_], pix
 def _cut_cell(geobox: GeoBox, part: BaseGeometry, cell: Window, pixels: _Read) -> Floats:
     """float64 (class,): pixels of a cell inside a part of a polygon, in fractions of a pixel."""
     if part.is_empty:
-        return np.zeros(VALUES)
+        return np.zeros(CLASSES)
     window = window_touched(geobox, part.bounds).intersect(cell)
     return pixels.count(window, fractions(in_pixels(geobox[window.slices], part), window.shape))

@@ -1,53 +1,23 @@
 """Counts class changes across the edges of windows, blocks, tiles and domains, beside lines in sealed products.
 
-Tiles are read strip by strip, and only pixels beside the lines are kept.
+Only the pixels beside the edges are read.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.domain import Domain
-from pipeline.evaluation.seams import (
-    Crossings,
-    SeamRatio,
-    border_crossings,
-    changes_across,
-    crossings,
-    distances,
-    lines_for,
-    total,
-)
+from pipeline.evaluation.seams import Crossings, Cuts, SeamRatio, border_crossings
 from pipeline.grid import Tile, Window
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.zarr_store import read_zarr
 from pipeline.products.tile.cog import open_cog, read_cog
-from pipeline.products.tile.seal import STRIP_ROWS, SealedTile
+from pipeline.products.tile.seal import SealedTile
 
 _BORDER_SIDE = 2_000
 """Pixels a side of the parts in which the national store is searched for borders."""
-
-
-@dataclass(frozen=True)
-class Cuts:
-    """Edges of blocks and windows in a tile, in pixels."""
-
-    block: int
-    core: int
-    beside: tuple[int, ...]
-    """Distances from an edge of the lines that it is compared with."""
-
-    @classmethod
-    def of(cls, *, block: int, core: int, stride: int) -> "Cuts":
-        """The cuts of a grid, for a network of this stride."""
-        return cls(block, core, distances(core, stride))
-
-    @property
-    def reach(self) -> int:
-        """Pixels on either side of an edge that are read."""
-        return max(self.beside, default=0) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,48 +46,16 @@ def tile_seams(sealed: SealedTile, *, cuts: Cuts) -> Seams:
     Raises:
         ProductError: its land cover cannot be read.
     """
-    size = sealed.tile.window.height
-    blocks = list(range(cuts.block, size, cuts.block))
-    cores = [p for p in range(cuts.core, size, cuts.core) if p % cuts.block]
-    if not cuts.beside or not (blocks or cores):
-        return Seams()
-    positions = lines_for([*blocks, *cores], cuts.beside)
-    found = [
-        _counted(before, after, positions, blocks=blocks, cores=cores, cuts=cuts)
-        for before, after in _along(sealed, positions)
-    ]
-    return found[0] + found[1]
-
-
-def _counted(
-    before: NDArray[np.uint8],
-    after: NDArray[np.uint8],
-    positions: Sequence[int],
-    *,
-    blocks: Sequence[int],
-    cores: Sequence[int],
-    cuts: Cuts,
-) -> Seams:
-    counted = changes_across(before, after, segment=cuts.block)
-    return Seams(
-        window=crossings(counted, positions, cores, beside=cuts.beside),
-        block=crossings(counted, positions, blocks, beside=cuts.beside),
-    )
-
-
-def _along(sealed: SealedTile, positions: Sequence[int]) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """The pixels before and after each line of a tile, uint8 (line, along): of columns, then of rows."""
-    size, lines = sealed.tile.window.height, np.asarray(positions)
-    across = [np.empty((len(lines), size), np.uint8) for _ in range(2)]
-    down = [np.empty((len(lines), size), np.uint8) for _ in range(2)]
+    size, reach, found = sealed.tile.window.height, cuts.reach, Seams()
+    if not cuts.beside:
+        return found
     with open_cog(sealed.file("landcover").path) as cog:
-        for strip in Window(0, 0, size, size).strips(STRIP_ROWS):
-            pixels = cog.read(strip)
-            for side, shift in enumerate((1, 0)):
-                across[side][:, strip.slices[0]] = pixels[:, lines - shift].T
-                here = (lines - shift >= strip.row) & (lines - shift < strip.bottom)
-                down[side][here] = pixels[lines[here] - shift - strip.row]
-    return [(across[0], across[1]), (down[0], down[1])]
+        for edge in range(cuts.core, size, cuts.core):
+            columns = cog.read(Window(0, edge - reach, size, 2 * reach)).T
+            rows = cog.read(Window(edge - reach, 0, 2 * reach, size))
+            changes = cuts.crossings(columns) + cuts.crossings(rows)
+            found += Seams(window=changes) if edge % cuts.block else Seams(block=changes)
+    return found
 
 
 def between_tiles(first: SealedTile, second: SealedTile, *, cuts: Cuts) -> Seams:
@@ -130,20 +68,15 @@ def between_tiles(first: SealedTile, second: SealedTile, *, cuts: Cuts) -> Seams
     Raises:
         ProductError: a land cover cannot be read.
     """
-    if not cuts.beside:
-        return Seams()
-    a, b, reach = first.tile.window, second.tile.window, cuts.reach
-    beside = a.right == b.col
-    if beside:
-        near = Window(0, a.width - reach, a.height, reach), Window(0, 0, b.height, reach)
+    own, reach = second.tile.window, cuts.reach
+    east = first.tile.window.right == own.col
+    if east:
+        band = Window(own.row, own.col - reach, own.height, 2 * reach)
     else:
-        near = Window(a.height - reach, 0, reach, a.width), Window(0, 0, reach, b.width)
-    read = [read_cog(s.file("landcover").path, w) for s, w in zip((first, second), near, strict=True)]
-    pixels = np.concatenate(read, axis=1).T if beside else np.concatenate(read, axis=0)
-    positions = lines_for([reach], cuts.beside)
-    lines = np.asarray(positions)
-    counted = changes_across(pixels[lines - 1], pixels[lines], segment=cuts.block)
-    return Seams(tile=crossings(counted, positions, [reach], beside=cuts.beside))
+        band = Window(own.row - reach, own.col, 2 * reach, own.width)
+    windows = [(s, s.tile.window) for s in (first, second)]
+    read = [read_cog(s.file("landcover").path, w.intersect(band).within(w)) for s, w in windows]
+    return Seams(tile=cuts.crossings(np.concatenate([p.T if east else p for p in read])))
 
 
 def neighbours(sealed: Sequence[SealedTile]) -> list[tuple[SealedTile, SealedTile]]:
@@ -178,7 +111,7 @@ def border_seams(edition: Edition, tiles: Mapping[Domain, Sequence[Tile]], *, cu
             size = edition.grid.tile
             window = Window(row * size, col * size, size, size)
             found += [_border(edition, part, cuts) for part in window.split(min(_BORDER_SIDE, size))]
-    return total(found)
+    return sum(found, Crossings())
 
 
 def _border(edition: Edition, part: Window, cuts: Cuts) -> Crossings:

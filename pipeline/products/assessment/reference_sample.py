@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError, FieldError
+from pyogrio.errors import DataLayerError, DataSourceError
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
+from pipeline.evaluation.metrics import confusion_matrix
 from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
 from pipeline.products.gis.geopackage import write_geopackage
@@ -119,23 +121,12 @@ def write_sample(
         "crop": list(crops),
     }
     places = [shapely.Point(p.xy) for p in points]
-    write_geopackage(path, places, columns, layer=LAYER, crs=str(points[0].map.geobox.crs))
+    sample = gpd.GeoDataFrame(columns, geometry=places, crs=str(points[0].map.geobox.crs))
+    write_geopackage(path, sample, layer=LAYER)
 
 
 @dataclass(frozen=True, eq=False)
-class Interpreted:
-    """An interpreted sample, counted."""
-
-    classes: tuple[int, ...]
-    """FLAIR values on the map or in the reference, ascending."""
-    counts: NDArray[np.int64]
-    """int64 (map class, reference class)."""
-    mapped_m2: tuple[float, ...]
-    """Area of each class on the map; 0 for classes that are not mapped."""
-
-
-@dataclass(frozen=True, eq=False)
-class InterpretedPoints:
+class InterpretedSample:
     """The points of an interpreted sample."""
 
     xy: NDArray[np.float64]
@@ -147,12 +138,10 @@ class InterpretedPoints:
     mapped_m2: Mapping[int, float]
     """FLAIR value → its area on the whole map that was sampled."""
 
-    def counts(self, classes: Sequence[int], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def counts(self, classes: Sequence[int], chosen: NDArray[np.bool_] | slice = slice(None)) -> NDArray[np.int64]:
         """int64 (map class, reference class) of the chosen points; `classes` ascending, with all that occur."""
-        counts = np.zeros((len(classes), len(classes)), np.int64)
         rows, columns = (np.searchsorted(classes, v[chosen]) for v in (self.mapped, self.reference))
-        np.add.at(counts, (rows, columns), 1)
-        return counts
+        return confusion_matrix(rows, columns, len(classes))
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -160,28 +149,14 @@ class InterpretedPoints:
         return tuple(sorted({*self.mapped.tolist(), *self.reference.tolist()}))
 
 
-def read_sample(path: Path) -> Interpreted:
-    """An interpreted sample.
-
-    Raises:
-        ProductError: see `read_points`.
-    """
-    points = read_points(path)
-    classes = points.classes
-    counts = points.counts(classes, np.ones(len(points.xy), bool))
-    return Interpreted(classes, counts, tuple(points.mapped_m2.get(v, 0.0) for v in classes))
-
-
-def read_points(path: Path) -> InterpretedPoints:
+def read_sample(path: Path) -> InterpretedSample:
     """The points of an interpreted sample.
 
     Raises:
         ProductError: it cannot be read, is not from `landcover sample`, or has points without a reference.
     """
-    try:
+    with product_error(f"{path}: cannot be read as a sample of `landcover sample`", DataSourceError, DataLayerError):
         _, _, places, columns = pyogrio.raw.read(path, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
-    except (DataSourceError, DataLayerError, FieldError) as error:
-        raise ProductError(f"{path}: cannot be read as a sample of `landcover sample`: {error}") from error
     if len(columns) != 3:
         raise ProductError(f"{path}: expected attributes mapped, mapped_m2 and reference, as `landcover sample` writes")
     mapped, area, reference = (np.nan_to_num(np.asarray(c, np.float64)) for c in columns)
@@ -193,4 +168,4 @@ def read_points(path: Path) -> InterpretedPoints:
         )
     areas = {int(v): float(a) for v, a in zip(mapped, area, strict=True)}
     xy = shapely.get_coordinates(shapely.from_wkb(places))
-    return InterpretedPoints(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)
+    return InterpretedSample(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -76,9 +77,10 @@ def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> No
         "tile": [s.tile.name for s in drawn],
         "z": np.arange(len(drawn), dtype=np.int32),
     }
-    step = repr(RESOLUTION_M)
-    metadata = {"RESX": step, "RESY": step, "MINX": left, "MINY": bottom, "MAXX": right, "MAXY": top, "SORT_FIELD": "z"}
-    write_geopackage(path, boxes, columns, layer=layer, crs=drawn[0].crs, metadata=metadata)
+    place = {"MINX": left, "MINY": bottom, "MAXX": right, "MAXY": top, "RESX": RESOLUTION_M, "RESY": RESOLUTION_M}
+    metadata = {key: repr(value) for key, value in place.items()} | {"SORT_FIELD": "z"}
+    index = gpd.GeoDataFrame(columns, geometry=boxes, crs=drawn[0].crs)
+    write_geopackage(path, index, layer=layer, metadata=metadata)
 
 
 def write_style(path: Path) -> None:

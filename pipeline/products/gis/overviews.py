@@ -15,10 +15,10 @@ from pipeline import legend
 from pipeline.grid import Tile, Window
 from pipeline.legend import Layer
 from pipeline.products.national.grid import NationalGrid
-from pipeline.products.national.pyramid.downsample import mean_of, mode_of
+from pipeline.products.national.pyramid.downsample import count_cells
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_store import read_zarr
-from pipeline.products.tile.cog import BLOCK, open_cog, read_cog
+from pipeline.products.tile.cog import BLOCK, open_cog
 from pipeline.products.tile.seal import SealedTile, count_values
 
 _SIDE = 1_000
@@ -66,8 +66,8 @@ def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side
 
 def _read_small(layer: Layer, tile: SealedTile, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """uint8 (y, x) of this shape, at least one pixel a side."""
-    shape = (max(1, shape[0]), max(1, shape[1]))
-    return read_cog(tile.file(layer).path, shape=shape, resampling=_RESAMPLING[layer])
+    with open_cog(tile.file(layer).path) as cog:
+        return cog.read(shape=(max(1, shape[0]), max(1, shape[1])), resampling=_RESAMPLING[layer])
 
 
 def edition_overview(
@@ -102,20 +102,15 @@ def edition_overview(
         cells: NDArray[np.uint8] = np.full(wanted.shape, legend.NODATA, np.uint8)
         cells[there.slices_in(wanted)] = read_zarr(path, there)
         has_data = (cells != legend.NODATA).view(np.uint8)
-        picture[strip.slices] = mode_of(cells, step) if layer == "landcover" else mean_of(cells, has_data, step)
+        counted = count_cells(has_data if layer == "confidence" else cells, cells, factor=step)
+        picture[strip.slices] = counted.mode if layer == "landcover" else counted.mean
     return picture
 
 
 def _scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:
     """(shape, slices) of a window in a picture of `within`; neighbouring windows meet without a gap."""
     factor = max(1.0, max(within.shape) / side)
-    rows, cols = (
-        (round((start - first) / factor), round((stop - first) / factor))
-        for start, stop, first in (
-            (window.row, window.bottom, within.row),
-            (window.col, window.right, within.col),
-        )
-    )
+    rows, cols = ((round(s.start / factor), round(s.stop / factor)) for s in window.slices_in(within))
     return (rows[1] - rows[0], cols[1] - cols[0]), (slice(*rows), slice(*cols))
 
 

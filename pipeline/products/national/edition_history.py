@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.durable import sync, write_text
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
 from pipeline.products.national.edition_record import (
     HIGHEST,
     Edition,
@@ -43,15 +43,9 @@ def history(national: Path) -> tuple[EditionState, ...]:
 
 def _sizes(folder: Path) -> tuple[int, int]:
     """Bytes of the files with one hard link, and of those with several; symbolic links are not followed."""
-    own = shared = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            stat = Path(parent, name).lstat()
-            if stat.st_nlink > 1:
-                shared += stat.st_size
-            else:
-                own += stat.st_size
-    return own, shared
+    files = [Path(parent, name).lstat() for parent, _, names in os.walk(folder) for name in names]
+    own = sum(stat.st_size for stat in files if stat.st_nlink == 1)
+    return own, sum(stat.st_size for stat in files) - own
 
 
 def restore(national: Path, number: int) -> Edition:
@@ -61,19 +55,17 @@ def restore(national: Path, number: int) -> Edition:
     publish compares with the restored edition.
 
     Raises:
-        ProductError: there is no such edition, a file of it is lost, or `current` cannot be written; it is unchanged.
+        ProductError: the edition does not exist or lost a file, or `current` cannot be written and stays as it is.
     """
     edition = edition_of(national, number)
     check_whole(edition)
     # Another name than a commit's pointer has: `remove_abandoned` removes the edition that a commit's pointer names.
     pointer = national / f".restored.{number:06d}.tmp"
-    try:
+    with product_error(f"{edition.path}: cannot be made current"):
         pointer.unlink(missing_ok=True)
         pointer.symlink_to(Path("editions", edition.path.name))
         pointer.replace(national / "current")
         sync(national)
-    except OSError as error:
-        raise ProductError(f"{edition.path}: cannot be made current: {error.strerror or error}") from error
     return edition
 
 
@@ -93,10 +85,8 @@ def drop(national: Path, number: int) -> None:
     if next_number(national) == number + 1:
         write_text(national / "editions" / HIGHEST, f"{number}\n")
     going = edition.path.with_name(f".{edition.path.name}.tmp")
-    try:
+    with product_error(f"{edition.path}: cannot be removed"):
         # The name goes first, so that nobody opens half an edition.
         edition.path.rename(going)
         sync(going.parent)
         shutil.rmtree(going)
-    except OSError as error:
-        raise ProductError(f"{edition.path}: cannot be removed: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import ProductError
+from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.products.national.grid import GridIndex, NationalGrid
 
 STORE_LAYERS = ("landcover", "confidence", "domain")
@@ -42,13 +42,10 @@ class Tally:
     @classmethod
     def total(cls, tallies: Iterable["Tally"]) -> "Tally":
         """The sum of tallies; domains in order of name."""
-        owned: Counter[str] = Counter()
-        filled: Counter[str] = Counter()
-        several = nobody = 0
-        for tally in tallies:
-            owned.update(tally.owned)
-            filled.update(tally.filled)
-            several, nobody = several + tally.several, nobody + tally.nobody
+        parts = list(tallies)
+        owned = sum((Counter(t.owned) for t in parts), Counter[str]())
+        filled = sum((Counter(t.filled) for t in parts), Counter[str]())
+        several, nobody = sum(t.several for t in parts), sum(t.nobody for t in parts)
         return cls(dict(sorted(owned.items())), dict(sorted(filled.items())), several, nobody)
 
 
@@ -97,7 +94,7 @@ def editions(national: Path) -> tuple[Edition, ...]:
     Raises:
         ProductError: an edition's record is damaged.
     """
-    return tuple(read_edition(national / "editions" / _folder(number)) for number in _numbers(national))
+    return tuple(read_edition(national / "editions" / f"{number:06d}") for number in _numbers(national))
 
 
 def edition_of(national: Path, number: int) -> Edition:
@@ -111,11 +108,7 @@ def edition_of(national: Path, number: int) -> Edition:
         raise ProductError(
             f"{national}: there is no edition {number}; there is {', '.join(map(str, numbers)) or 'none'}"
         )
-    return read_edition(national / "editions" / _folder(number))
-
-
-def _folder(number: int) -> str:
-    return f"{number:06d}"
+    return read_edition(national / "editions" / f"{number:06d}")
 
 
 def _numbers(national: Path) -> list[int]:
@@ -129,7 +122,7 @@ def read_edition(folder: Path) -> Edition:
         ProductError: its record cannot be read.
     """
     path = folder / "edition.json"
-    try:
+    with product_error(f"{path}: the edition's record cannot be read", *MALFORMED):
         content = json.loads(path.read_bytes())
         return Edition(
             path=folder,
@@ -143,8 +136,6 @@ def read_edition(folder: Path) -> Edition:
             tally=Tally(**content.get("tally", {})),
             undelivered_km2=dict(content.get("undelivered_km2", {})),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProductError(f"{path}: the edition's record cannot be read: {error}") from error
 
 
 def _parse_index(text: str) -> GridIndex:
@@ -163,9 +154,5 @@ def next_number(national: Path) -> int:
 
 def _highest_dropped(national: Path) -> int:
     path = national / "editions" / HIGHEST
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: expected a file with the highest number of a dropped edition: {error}") from error
+    with product_error(f"{path}: expected a file with the highest number of a dropped edition", ValueError):
+        return int(path.read_text(encoding="ascii")) if path.exists() else 0

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.durable import sync, write_json
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
 from pipeline.products.national.edition_record import STORE_LAYERS, Tally, current_edition
 from pipeline.products.national.grid import GridIndex, present_files
 from pipeline.products.national.publish_plan import EditionPlan
@@ -36,7 +36,7 @@ def remove_abandoned(national: Path) -> tuple[Path, ...]:
     finished = [national / p.readlink() for p in pointers]
     left = [*(national / "editions").glob(".*.tmp"), *(p for p in finished if p.is_dir())]
     restored = tuple(national.glob(".restored.*.tmp"))
-    try:
+    with product_error(f"{national}: what a killed publish left cannot be removed"):
         for path in left:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -44,8 +44,6 @@ def remove_abandoned(national: Path) -> tuple[Path, ...]:
                 path.unlink()
         for pointer in (*pointers, *restored):
             pointer.unlink()
-    except OSError as error:
-        raise ProductError(f"{national}: what a killed publish left cannot be removed: {error}") from error
     return (*left, *pointers, *restored)
 
 
@@ -108,7 +106,7 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
         raise ProductError(f"{plan.target.store}: {len(uncounted)} shards were not written: {uncounted[:5]}")
     final = plan.staging.with_name(f"{plan.number:06d}")
     pointer = plan.national / f".current.{plan.number:06d}.tmp"
-    try:
+    with product_error(f"{final}: cannot be made current"):
         write_json(plan.staging / "edition.json", _record(plan, tallies), indent=None)
         _sync_tree(plan.staging)
         # The pointer comes before the folder's final name, so that `remove_abandoned` finds what a kill in between
@@ -118,8 +116,6 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
         sync(final.parent)
         pointer.replace(plan.national / "current")
         sync(plan.national)
-    except OSError as error:
-        raise ProductError(f"{final}: cannot be made current: {error.strerror or error}") from error
     return final
 
 

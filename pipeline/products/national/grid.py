@@ -1,7 +1,7 @@
 """The grid of the national product: its extent in whole tiles, and how tiles are cut into shards and chunks."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,21 @@ def present_files(chunks: Path) -> set[GridIndex]:
         for file in row.iterdir()
         if file.name.isdigit()
     }
+
+
+def lost_files(arrays: Iterable[Path], wanted: Iterable[GridIndex]) -> list[str]:
+    """Problems: files of shards that are lost. Empty if there are none. Zarr itself reads a lost file as no data.
+
+    Args:
+        arrays: folders of the chunks of Zarr arrays.
+        wanted: the shards that each must have.
+    """
+    shards = set(wanted)
+    return [
+        f"{array / str(row) / str(col)}: shard is lost; publish again to write it"
+        for array in arrays
+        for row, col in sorted(shards - present_files(array))
+    ]
 
 
 @dataclass(frozen=True)
@@ -83,17 +98,9 @@ class NationalGrid:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able content, as in `edition.json`."""
-        e = self.extent
-        return {
-            "extent": [e.row, e.col, e.height, e.width],
-            "tile": self.tile,
-            "shard": self.shard,
-            "chunk": self.chunk,
-            "crs": self.crs,
-        }
+        return asdict(self) | {"extent": list(astuple(self.extent))}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "NationalGrid":
         """The grid of `to_json`'s content."""
-        extent, crs = Window(*content["extent"]), content.get("crs", CRS)
-        return cls(extent, content["tile"], content["shard"], content["chunk"], crs)
+        return cls(**{**content, "extent": Window(*content["extent"])})

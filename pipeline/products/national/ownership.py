@@ -27,7 +27,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.domain import Domain
-from pipeline.errors import ProductError
+from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.grid import CRS, Window
 
 NOBODY = 0
@@ -44,45 +44,43 @@ _CLIP_MARGIN = 2
 
 @dataclass(frozen=True)
 class Claim:
-    """The area that a domain may own."""
+    """The area that a domain may own in one of its tiles."""
 
     domain: Domain
     """`D064_2021`."""
-    year: int
-    """The vintage."""
     boundary: BaseGeometry | None
     """The département's polygon in the lattice's CRS, or None where none was given."""
-    windows: tuple[Window, ...]
-    """The tiles that the domain was delivered with, sealed or not."""
+    window: Window
+    """A tile that the domain was delivered with, sealed or not, or a part of one."""
 
     def within(self, window: Window) -> "Claim | None":
         """The claim cut to a window; None where nothing of it lies there.
 
         The result depends only on what lies in the window and two pixels around it.
         """
-        windows = tuple(w for w in (w.intersect(window) for w in self.windows) if w.pixels)
-        if not windows:
+        inside = self.window.intersect(window)
+        if not inside.pixels:
             return None
         if self.boundary is None:
-            return Claim(self.domain, self.year, None, windows)
+            return Claim(self.domain, None, inside)
         box = shapely.box(*window.grow(_CLIP_MARGIN).bounds)
         part = self.boundary.intersection(box)
-        cut = Claim(self.domain, self.year, part.normalize(), windows)
+        cut = Claim(self.domain, part.normalize(), inside)
         return None if cut.area.area == 0 else cut
 
     @property
     def area(self) -> BaseGeometry:
-        """The claimed area: the polygon inside the tiles. No edge of a tile passes through a pixel's centre."""
-        tiles: BaseGeometry = shapely.union_all([shapely.box(*w.bounds) for w in self.windows])
+        """The claimed area: the polygon inside the tile. No edge of a tile passes through a pixel's centre."""
+        tile: BaseGeometry = shapely.box(*self.window.bounds)
         if self.boundary is None:
-            return tiles
+            return tile
         # The intersection has lines where a polygon only touches a tile, and GDAL would burn them.
-        return shapely.union_all(_polygons(tiles.intersection(self.boundary)))
+        return shapely.union_all(_polygons(tile.intersection(self.boundary)))
 
     @property
     def rank(self) -> tuple[bool, int, str]:
         """Sort key: claims of smaller rank come first."""
-        return (self.boundary is None, -self.year, self.domain)
+        return (self.boundary is None, -self.domain.year, self.domain)
 
 
 def owners(window: Window, claims: Sequence[Claim]) -> NDArray[np.uint16]:
@@ -152,12 +150,12 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     Raises:
         ProductError: the file cannot be read, has no polygon, or names an unknown CRS.
     """
-    try:
+    with product_error(f"{path}: expected a boundary as GeoJSON polygons", *MALFORMED, ShapelyError, ProjError):
         content = json.loads(path.read_text(encoding="utf-8"))
-        polygons = [p for g in _geometries(content) for p in _polygons(shape(g))]
+        features = content["features"] if content["type"] == "FeatureCollection" else [content]
+        geometries = [f["geometry"] if f["type"] == "Feature" else f for f in features]
+        polygons = [p for g in geometries if g for p in _polygons(shape(g))]
         own = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ShapelyError, ProjError) as error:
-        raise ProductError(f"{path}: expected a boundary as GeoJSON polygons: {error}") from error
     if not polygons:
         raise ProductError(f"{path}: expected a boundary as GeoJSON polygons; it has no polygon")
     joined = shapely.union_all([shapely.make_valid(p) for p in polygons])
@@ -169,16 +167,6 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     if moved.is_empty or not np.isfinite(moved.bounds).all():
         raise ProductError(f"{path}: the boundary, in {own.to_string()}, lies outside the area of {crs}")
     return shapely.make_valid(moved)
-
-
-def _geometries(content: Any) -> list[Any]:
-    """The geometry objects of any GeoJSON object."""
-    kind = content["type"]
-    if kind == "FeatureCollection":
-        return [g for feature in content["features"] for g in _geometries(feature)]
-    if kind == "Feature":
-        return [content["geometry"]] if content["geometry"] else []
-    return [content]
 
 
 def _polygons(geometry: BaseGeometry) -> list[BaseGeometry]:

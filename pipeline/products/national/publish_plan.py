@@ -4,7 +4,7 @@ Nothing is written here, and no pixel is read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,6 @@ class DomainProduct:
 
     name: Domain
     """`D064_2021`."""
-    year: int
-    """The vintage."""
     boundary: BaseGeometry | None
     """The département's polygon in the lattice's CRS; None if none was given."""
     sealed: tuple[SealedTile, ...]
@@ -72,16 +70,24 @@ class ShardCandidate:
     """A domain that was delivered with a shard's tile: its claim on the shard, and its sealed tile."""
 
     domain: Domain
-    code: int
-    """Its number in the `domain` layer."""
-    year: int
-    """The vintage."""
     claim: Claim | None
     """Cut to the shard; None where its polygon lies elsewhere. It can still fill gaps in the imagery of owners."""
     owns: bool
     """False where claims of smaller rank cover its whole claim."""
     sealed: SealedTile | None
     """Its tile around the shard; None where that failed or is missing, and where nothing of it can be shown."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a shard's bytes depend on, as JSON-able content."""
+        boundary = self.claim and self.claim.boundary
+        return {
+            "code": self.domain.code,
+            # In millimetres, so that another GEOS, whose last digits differ, rewrites nothing.
+            "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
+            "windows": [astuple(self.claim.window)] if self.claim else [],
+            "files": self.sealed and [f.sha256 for f in self.sealed.files],
+        }
 
 
 @dataclass(frozen=True)
@@ -96,22 +102,8 @@ class ShardPlan:
     @property
     def digest(self) -> str:
         """Hash of all that the shard's bytes and tally depend on."""
-        candidates = []
-        for candidate in self.candidates:
-            claim = candidate.claim
-            boundary = claim and claim.boundary
-            candidates.append(
-                {
-                    "code": candidate.code,
-                    # In millimetres, so that another GEOS, whose last digits differ, rewrites nothing.
-                    "boundary": None if boundary is None else shapely.to_wkt(boundary, rounding_precision=3),
-                    "windows": [[w.row, w.col, w.height, w.width] for w in (claim.windows if claim else ())],
-                    "files": candidate.sealed and [f.sha256 for f in candidate.sealed.files],
-                }
-            )
-        w = self.window
-        window = [w.row, w.col, w.height, w.width]
-        return digest({"version": STORE_VERSION, "window": window, "candidates": candidates})
+        candidates = [candidate.inputs for candidate in self.candidates]
+        return digest({"version": STORE_VERSION, "window": astuple(self.window), "candidates": candidates})
 
 
 @dataclass(frozen=True)
@@ -196,9 +188,8 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
     coverage: NDArray[np.uint8] = np.full(grid.tiles_shape, OUTSIDE, np.uint8)
     shards: list[ShardPlan] = []
     tiles = _by_tile(grid, domains)
-    for index, here in sorted(tiles.items()):
-        state, planned = _plan_tile(grid, index, here)
-        coverage[index] = state
+    for tile in sorted(tiles, key=grid.tile_index):
+        coverage[grid.tile_index(tile)], planned = _plan_tile(grid, tile, tiles[tile])
         shards += planned
     digests = {s.index: s.digest for s in shards}
     parent = current_edition(national)
@@ -208,9 +199,12 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
         grid=grid,
         number=next_number(national),
         parent=parent,
-        domains=tuple(sorted((_row(d) for d in domains), key=lambda row: int(row["code"]))),
+        domains=tuple(
+            {**d.about, "code": d.name.code, "name": d.name, "year": d.name.year}
+            for d in sorted(domains, key=lambda d: d.name.code)
+        ),
         coverage=coverage,
-        unclaimed=sum(bool(coverage[index] == OUTSIDE) for index in tiles),
+        unclaimed=sum(bool(coverage[grid.tile_index(tile)] == OUTSIDE) for tile in tiles),
         undelivered_km2={d.name: km2 for d in sorted(domains, key=lambda d: d.name) if (km2 := _undelivered(d, grid))},
         write=tuple(s for s in shards if s.index not in kept),
         link=tuple(sorted(kept)),
@@ -227,40 +221,31 @@ def _undelivered(domain: DomainProduct, grid: NationalGrid) -> float:
     return float(round(domain.boundary.difference(delivered).area / 1e6, 2))
 
 
-def _row(domain: DomainProduct) -> dict[str, Any]:
-    return {**domain.about, "code": domain.name.code, "name": domain.name, "year": domain.year}
-
-
-def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[GridIndex, list[tuple[Tile, DomainProduct]]]:
-    found: dict[GridIndex, list[tuple[Tile, DomainProduct]]] = {}
+def _by_tile(grid: NationalGrid, domains: Sequence[DomainProduct]) -> dict[Tile, list[DomainProduct]]:
+    """The domains that were delivered with each tile."""
+    found: dict[Tile, list[DomainProduct]] = {}
     for domain in domains:
         if domain.boundary is not None:
             shapely.prepare(domain.boundary)
-        for tile in (Tile.named(name, grid.tile) for name in sorted(set(domain.expected))):
-            found.setdefault(grid.tile_index(tile), []).append((tile, domain))
+        for name in sorted(set(domain.expected)):
+            found.setdefault(Tile.named(name, grid.tile), []).append(domain)
     return found
 
 
-def _plan_tile(
-    grid: NationalGrid, index: GridIndex, here: Sequence[tuple[Tile, DomainProduct]]
-) -> tuple[int, list[ShardPlan]]:
+def _plan_tile(grid: NationalGrid, tile: Tile, here: Sequence[DomainProduct]) -> tuple[int, list[ShardPlan]]:
     """Coverage of a tile, and its shards; no shards where no domain's polygon covers any of the tile.
 
     All shards of a covered tile are planned, also those in which nobody owns a pixel, so that coverage alone decides
     which files must exist.
     """
-    tile = here[0][0]
-    claims = {d.name: Claim(d.name, d.year, d.boundary, (tile.window,)).within(tile.window) for _, d in here}
+    claims = {d.name: Claim(d.name, d.boundary, tile.window).within(tile.window) for d in here}
     owning = possible_owners(tile.window, [c for c in claims.values() if c])
     if not owning:
         return OUTSIDE, []
-    usable = {d.name: _usable(d, tile, grid.crs) for _, d in here}
+    usable = {d.name: _usable(d, tile, grid.crs) for d in here}
     state = max((usable[c.domain][1] for c in owning), key=_WORST_LAST.index)
-    candidates = [
-        ShardCandidate(d.name, d.name.code, d.year, claims[d.name], owns=False, sealed=usable[d.name][0])
-        for _, d in here
-    ]
-    return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(index)]
+    candidates = [ShardCandidate(d.name, claims[d.name], owns=False, sealed=usable[d.name][0]) for d in here]
+    return state, [_plan_shard(grid, shard, candidates) for shard in grid.shards_of(grid.tile_index(tile))]
 
 
 def _plan_shard(grid: NationalGrid, index: GridIndex, of_tile: Sequence[ShardCandidate]) -> ShardPlan:
@@ -277,7 +262,7 @@ def _plan_shard(grid: NationalGrid, index: GridIndex, of_tile: Sequence[ShardCan
 
 
 def _place(candidate: ShardCandidate) -> tuple[Any, ...]:
-    rank = candidate.claim.rank if candidate.claim else (False, -candidate.year, candidate.domain)
+    rank = candidate.claim.rank if candidate.claim else (False, -candidate.domain.year, candidate.domain)
     return (not candidate.owns, candidate.claim is None, *rank)
 
 

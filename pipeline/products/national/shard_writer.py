@@ -7,18 +7,18 @@ nobody owns the pixel, land cover and confidence are 0. The `domain` layer names
 where nobody has data.
 """
 
+import filecmp
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.durable import sync
-from pipeline.errors import ProductError
-from pipeline.fingerprint import file_sha256
+from pipeline.errors import ProductError, product_error
 from pipeline.grid import Window
 from pipeline.legend import NODATA, Layer
 from pipeline.products.national.edition_record import Tally
@@ -62,7 +62,7 @@ def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
     """
     for candidate in shard.candidates:
         _check_source(candidate)
-    try:
+    with product_error(f"{target.store}: shard {shard.index} cannot be written"):
         shown = _owner_map(shard)
         owned = _count(shard, shown)
         landcover = _from_tiles(shard, shown, "landcover")
@@ -73,8 +73,6 @@ def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
         files.append(_write(target, shard, "confidence", _from_tiles(shard, shown, "confidence")))
         files.append(_write(target, shard, "domain", _codes(shard, shown)))
         several = _claimed_by_several(shard)
-    except OSError as error:
-        raise ProductError(f"{target.store}: shard {shard.index} cannot be written: {error}") from error
     nobody = shard.window.pixels - sum(owned.values())
     changed = not all(linked for _, linked in files)
     return ShardFacts(shard.index, sum(size for size, _ in files), changed, Tally(owned, filled, several, nobody))
@@ -113,8 +111,7 @@ def _count(shard: ShardPlan, numbers: NDArray[np.uint8]) -> dict[str, int]:
     """Domain → pixels with its number, if there are any; in order of name."""
     strips = (strip.slices_in(shard.window) for strip in shard.window.strips(_STRIP_ROWS))
     counts = sum((count_values(numbers[strip]) for strip in strips), np.zeros(256, np.int64))
-    named = {c.domain: int(counts[i]) for i, c in enumerate(shard.candidates, start=1) if counts[i]}
-    return dict(sorted(named.items()))
+    return dict(sorted((c.domain, int(counts[i])) for i, c in enumerate(shard.candidates, start=1) if counts[i]))
 
 
 def _claimed_by_several(shard: ShardPlan) -> int:
@@ -146,7 +143,7 @@ def _fill(shard: ShardPlan, landcover: NDArray[np.uint8], shown: NDArray[np.uint
         for number, c in enumerate(shard.candidates, start=1)
         if c.owns and c.sealed and c.sealed.class_pixels.get(NODATA, 0)
     ]
-    filled: dict[str, int] = {}
+    filled: Counter[str] = Counter()
     for number, within in _fill_order(shard):
         sealed = shard.candidates[number - 1].sealed
         gaps = [n for n in lacking if n != number]
@@ -157,9 +154,8 @@ def _fill(shard: ShardPlan, landcover: NDArray[np.uint8], shown: NDArray[np.uint
             here, has = part.slices_in(shard.window), mask & (values != NODATA)
             np.copyto(landcover[here], values, where=has)
             shown[here][has] = number
-            if count := int(np.count_nonzero(has)):
-                filled[sealed.domain] = filled.get(sealed.domain, 0) + count
-    return dict(sorted(filled.items()))
+            filled[sealed.domain] += int(np.count_nonzero(has))
+    return dict(sorted((+filled).items()))
 
 
 def _fill_order(shard: ShardPlan) -> list[tuple[int, Claim | None]]:
@@ -170,7 +166,7 @@ def _fill_order(shard: ShardPlan) -> list[tuple[int, Claim | None]]:
     numbered = list(enumerate(shard.candidates, start=1))
     claiming = sorted(((n, c.claim) for n, c in numbered if c.claim), key=lambda pair: pair[1].rank)
     bounded = [(number, c) for number, c in numbered if c.claim is None or c.claim.boundary is not None]
-    elsewhere = sorted(bounded, key=lambda pair: (-pair[1].year, pair[1].domain))
+    elsewhere = sorted(bounded, key=lambda pair: (-pair[1].domain.year, pair[1].domain))
     return [*claiming, *((number, None) for number, _ in elsewhere)]
 
 
@@ -221,7 +217,7 @@ def _read_where(
 
 def _codes(shard: ShardPlan, shown: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """uint16 (y, x): the code of each pixel's domain, 0 for nobody."""
-    codes = np.array([NOBODY, *(c.code for c in shard.candidates)], np.uint16)
+    codes = np.array([NOBODY, *(c.domain.code for c in shard.candidates)], np.uint16)
     pixels: NDArray[np.uint16] = np.empty(shown.shape, np.uint16)
     for strip in shard.window.strips(_STRIP_ROWS):
         part = strip.slices_in(shard.window)
@@ -237,15 +233,10 @@ def _write(
     file = write_layer(target.store, layer, shard.index, shard=target.grid.shard, pixels=pixels)
     size = file.stat().st_size
     former = target.former and target.former / file.relative_to(target.store)
-    if former is None or not _same(file, former):
+    if former is None or not former.is_file() or not filecmp.cmp(file, former, shallow=False):
         sync(file)
         return size, False
     temporary = file.with_name(f".{file.name}.tmp")
     os.link(former, temporary)
     temporary.replace(file)
     return size, True
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Whether two files have the same bytes; False if `other` is missing."""
-    return other.is_file() and one.stat().st_size == other.stat().st_size and file_sha256(one) == file_sha256(other)

@@ -25,8 +25,8 @@ _CONVENTIONS = {
     "proj": ("f17cb550-5864-4468-aeb7-f3180cfb622f", "Coordinate reference system information for geospatial data"),
     "spatial": ("689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
 }
-"""Name → (UUID, description) of https://github.com/zarr-conventions, each at its version `_CONVENTION_TAG`."""
-_CONVENTION_TAG = "v0.1"
+"""Name → (UUID, description) of https://github.com/zarr-conventions, each at its version `_TAG`."""
+_TAG = "v0.1"
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,6 @@ class Frame:
             "x": (np.arange(e.col, e.right, self.factor) + half) / PIXELS_PER_M,
         }
 
-    def coordinate_chunks(self, axis: int) -> int:
-        """Files of `y` (axis 0) or `x` (axis 1)."""
-        files: int = -(-self.geobox.shape[axis] // _COORDINATE_CHUNK)
-        return files
-
     @property
     def attributes(self) -> dict[str, Any]:
         """A group's attributes by the conventions `proj` and `spatial`."""
@@ -74,20 +69,17 @@ class Frame:
 
 def conventions(names: Sequence[str]) -> list[dict[str, str]]:
     """The entries of `zarr_conventions`, which name the conventions that a group follows."""
-    entries = []
-    for name in names:
-        uuid, description = _CONVENTIONS[name]
-        base = f"zarr-conventions/{name}"
-        entries.append(
-            {
-                "uuid": uuid,
-                "schema_url": f"https://raw.githubusercontent.com/{base}/refs/tags/{_CONVENTION_TAG}/schema.json",
-                "spec_url": f"https://github.com/{base}/blob/{_CONVENTION_TAG}/README.md",
-                "name": name,
-                "description": description,
-            }
-        )
-    return entries
+    return [
+        {
+            "uuid": uuid,
+            "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/{_TAG}/schema.json",
+            "spec_url": f"https://github.com/zarr-conventions/{name}/blob/{_TAG}/README.md",
+            "name": name,
+            "description": description,
+        }
+        for name, (uuid, description) in _CONVENTIONS.items()
+        if name in names
+    ]
 
 
 def create_frame(group: Any, path: Path, frame: Frame, *, linked_from: Path | None) -> None:
@@ -102,49 +94,41 @@ def create_frame(group: Any, path: Path, frame: Frame, *, linked_from: Path | No
         linked_from: folder of a group with the same frame, to whose coordinates this one links; None to write them.
     """
     for name, values in frame.centres.items():
-        array = group.create_array(
+        group.create_array(
             name,
-            shape=values.shape,
+            data=values,
+            write_data=linked_from is None,
             chunks=(min(len(values), _COORDINATE_CHUNK),),
-            dtype="float64",
             fill_value=float("nan"),
             compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=8)],
             dimension_names=(name,),
             attributes={"standard_name": f"projection_{name}_coordinate", "units": "metre", "axis": name.upper()},
         )
-        if linked_from is None:
-            array[:] = values
-            continue
-        (path / name / "c").mkdir()
-        for chunk in (linked_from / name / "c").iterdir():
-            os.link(chunk, path / name / "c" / chunk.name)
-    _create_scalar(group, frame)
-
-
-def _create_scalar(group: Any, frame: Frame) -> None:
+        if linked_from is not None:
+            (path / name / "c").mkdir()
+            for chunk in (linked_from / name / "c").iterdir():
+                os.link(chunk, path / name / "c" / chunk.name)
     crs = pyproj.CRS.from_user_input(frame.crs)
     attributes = dict(crs.to_cf()) | {
         "spatial_ref": crs.to_wkt(),
         "GeoTransform": " ".join(repr(v) for v in frame.geobox.affine.to_gdal()),
     }
-    scalar = group.create_array(
+    group.create_array(
         "spatial_ref",
-        shape=(),
-        dtype="int64",
+        data=np.array(crs.to_epsg(), np.int64),
         fill_value=0,
         dimension_names=(),
         attributes=attributes,
         config={"write_empty_chunks": True},
     )
-    scalar[...] = crs.to_epsg()
 
 
 def lost_coordinates(path: Path, frame: Frame) -> list[str]:
     """Problems: coordinates of a group whose files are lost. Empty if there are none."""
     return [
         f"{path / name}: {there} of {chunks} chunks are there"
-        for axis, name in enumerate(("y", "x"))
-        if (there := count_chunks(path / name)) != (chunks := frame.coordinate_chunks(axis))
+        for name, length in zip("yx", frame.geobox.shape, strict=True)
+        if (there := count_chunks(path / name)) != (chunks := -(-length // _COORDINATE_CHUNK))
     ]
 
 

@@ -14,7 +14,6 @@ under two paths (`current` and `editions/<number>`) of different depth. Only `la
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,13 @@ from pipeline import legend
 from pipeline.config import Recipe
 from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json
-from pipeline.errors import ProductError
+from pipeline.errors import product_error
 from pipeline.fingerprint import PRODUCT_VERSION
+from pipeline.legend import LAYERS
 from pipeline.products.stac.hrefs import absolute_href, relative_href
 from pipeline.products.stac.model_item import TASK, model_item
 from pipeline.products.tile.seal import SealedTile
-from pipeline.products.tile.stac_item import MAPPED, classes_of, model_file, reading_item, shares
+from pipeline.products.tile.stac_item import MAPPED, TITLES, classes_of, model_file, reading_item, shares
 from pipeline.stac_fields import extension_schemas, providers
 
 ITEMS = "items.parquet"
@@ -85,7 +85,11 @@ def write_domain(folder: Path, sealed: Sequence[SealedTile], *, recipe: Recipe) 
         StorageError: the folder cannot be written.
     """
     items = [read_item(s) for s in sealed]
-    models = {i["properties"]["landcover:weights_sha256"]: i for i in items if _made_by(i, recipe)}
+    models = {
+        i["properties"]["landcover:weights_sha256"]: i
+        for i in items
+        if i["properties"]["landcover:recipe"] == recipe.name
+    }
     for weights, item in sorted(models.items()):
         write_json(folder / model_file(weights), model_item(recipe, sealed=item))
     collection = _collection(sealed[0].domain, items)
@@ -108,10 +112,6 @@ def _add_gis_files(collection: pystac.Collection, prefix: str, *, quick_look: st
         collection.add_asset(Path(href).name, pystac.Asset(href, media_type=media, roles=[role]))
 
 
-def _made_by(item: Mapping[str, Any], recipe: Recipe) -> bool:
-    return bool(item["properties"]["landcover:recipe"] == recipe.name)
-
-
 def write_edition(
     folder: Path, domains: Mapping[Domain, tuple[pystac.Collection, Sequence[SealedTile]]], *, number: int
 ) -> None:
@@ -126,17 +126,16 @@ def write_edition(
         ProductError: an item cannot be read.
         StorageError: the folder cannot be written.
     """
-    items, children = [], []
+    items = []
     for name, (collection, sealed) in sorted(domains.items()):
         home = sealed[0].item_path.parent
         content = with_absolute_hrefs(collection.to_dict(include_self_link=False, transform_hrefs=False), home)
         content["links"] = [link for link in content["links"] if link["rel"] not in ("root", "parent")]
         content["links"].append({"rel": "parent", "href": "../collection.json", "type": pystac.MediaType.JSON})
         write_json(folder / name / "collection.json", content)
-        children.append(name)
         items += [_published(s, folder) for s in sealed]
     nation = _collection("landcover", items, edition=number)
-    for name in children:
+    for name in sorted(domains):
         nation.add_link(pystac.Link("child", f"./{name}/collection.json", media_type=pystac.MediaType.JSON, title=name))
     mirror = pystac.Asset(f"./{ITEMS}", media_type="application/vnd.apache.parquet", roles=["collection-mirror"])
     nation.add_asset(ITEMS, mirror)
@@ -165,17 +164,19 @@ def write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
         {**item, "properties": {key: value for key, value in item["properties"].items() if value != {}}}
         for item in sorted(items, key=lambda i: str(i["id"]))
     ]
-    try:
-        with replacing(path) as temporary:
-            rustac.write_sync(str(temporary), table, format="parquet")
-    except rustac.RustacError as error:
-        raise ProductError(f"{path}: the items cannot be written as stac-geoparquet: {error}") from error
+    with (
+        product_error(f"{path}: the items cannot be written as stac-geoparquet", rustac.RustacError),
+        replacing(path) as temporary,
+    ):
+        rustac.write_sync(str(temporary), table, format="parquet")
 
 
 def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int | None = None) -> pystac.Collection:
     """A collection of these items, without links and assets."""
     properties = [i["properties"] for i in items]
     bounds = list(zip(*(i["bbox"] for i in items), strict=True))
+    start = min(str_to_datetime(p["start_datetime"]) for p in properties)
+    end = max(str_to_datetime(p["end_datetime"]) for p in properties)
     licences = sorted({str(p["license"]) for p in properties})
     first = {key: properties[0][key] for key in ("sci:citation", "sci:doi") if key in properties[0]}
     collection = pystac.Collection(
@@ -184,7 +185,7 @@ def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int |
         description=_DESCRIPTION,
         extent=pystac.Extent(
             pystac.SpatialExtent([[min(bounds[0]), min(bounds[1]), max(bounds[2]), max(bounds[3])]]),
-            pystac.TemporalExtent([[_day(properties, "start_datetime", min), _day(properties, "end_datetime", max)]]),
+            pystac.TemporalExtent([[start, end]]),
         ),
         license=licences[0] if len(licences) == 1 else "other",
         providers=[
@@ -203,29 +204,16 @@ def _collection(name: str, items: Sequence[Mapping[str, Any]], *, edition: int |
         ),
     )
     live = sorted({int(c["value"]) for i in items for c in i["assets"]["landcover"]["classification:classes"]})
-    collection.item_assets = {
-        "landcover": pystac.ItemAssetDefinition(
-            {
-                "type": pystac.MediaType.COG,
-                "roles": ["data"],
-                "title": "Land cover, FLAIR values",
-                "classification:classes": classes_of(legend.classes(v for v in live if v != legend.NODATA)),
-            }
-        ),
-        "confidence": pystac.ItemAssetDefinition(
-            {"type": pystac.MediaType.COG, "roles": ["data"], "title": "Confidence, 0..255"}
-        ),
+    assets: dict[str, dict[str, Any]] = {
+        layer: {"type": pystac.MediaType.COG, "roles": ["data"], "title": TITLES[layer]} for layer in LAYERS
     }
+    assets["landcover"]["classification:classes"] = classes_of(legend.classes(v for v in live if v != legend.NODATA))
+    collection.item_assets = {layer: pystac.ItemAssetDefinition(fields) for layer, fields in assets.items()}
     return collection
 
 
 def _once(properties: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     return sorted({p[key] for p in properties if key in p})
-
-
-def _day(properties: Sequence[Mapping[str, Any]], key: str, choose: Any) -> datetime:
-    found: datetime = choose(str_to_datetime(p[key]) for p in properties)
-    return found
 
 
 def _write(path: Path, collection: pystac.Collection) -> None:

@@ -37,11 +37,6 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
         | origin_fields(licence=recipe.licence, citation=recipe.citation, doi=recipe.doi),
         stac_extensions=list(_EXTENSIONS),
     )
-    weights: dict[str, Any] = {
-        "bands": [{"name": band, "data_type": "uint8"} for band in recipe.bands],
-        "mlm:artifact_type": "torch.save",
-        "file:checksum": checksum(tile["landcover:weights_sha256"]),
-    }
     item.add_asset(
         "weights",
         pystac.Asset(
@@ -49,7 +44,11 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
             title=f"Weights of {recipe.name}",
             media_type="application/octet-stream; framework=pytorch",
             roles=["mlm:model", "mlm:weights"],
-            extra_fields=weights,
+            extra_fields={
+                "bands": [{"name": band, "data_type": "uint8"} for band in recipe.bands],
+                "mlm:artifact_type": "torch.save",
+                "file:checksum": checksum(tile["landcover:weights_sha256"]),
+            },
         ),
     )
     return item.to_dict(include_self_link=False, transform_hrefs=False)
@@ -62,7 +61,6 @@ def architecture(recipe: Recipe) -> str:
 
 def _fields(recipe: Recipe, window: int) -> dict[str, Any]:
     """Inputs with their normalisation, outputs and hyperparameters, as the MLM extension describes them."""
-    size = [window, window]
     return {
         "mlm:name": recipe.name,
         "mlm:architecture": architecture(recipe),
@@ -72,11 +70,7 @@ def _fields(recipe: Recipe, window: int) -> dict[str, Any]:
             {
                 "name": "imagery and heights",
                 "bands": list(recipe.bands),
-                "input": {
-                    "shape": [-1, len(recipe.bands), *size],
-                    "dim_order": ["batch", "channel", "height", "width"],
-                    "data_type": "float32",
-                },
+                "input": _array("channel", len(recipe.bands), window),
                 "value_scaling": [
                     {"type": "z-score", "mean": mean, "stddev": std}
                     for mean, std in zip(recipe.mean, recipe.std, strict=True)
@@ -89,13 +83,15 @@ def _fields(recipe: Recipe, window: int) -> dict[str, Any]:
                 "name": "logits",
                 "tasks": [TASK],
                 "description": "logit i is FLAIR class i + 1; those of other classes than these are masked",
-                "result": {
-                    "shape": [-1, recipe.logits, *size],
-                    "dim_order": ["batch", "class", "height", "width"],
-                    "data_type": "float32",
-                },
+                "result": _array("class", recipe.logits, window),
                 "classification:classes": classes_of(legend.classes(recipe.live)),
             }
         ],
         "mlm:hyperparameters": {"temperature": recipe.temperature},
     }
+
+
+def _array(axis: str, length: int, window: int) -> dict[str, Any]:
+    """Shape, axes and type of a batch of windows."""
+    shape, axes = [-1, length, window, window], ["batch", axis, "height", "width"]
+    return {"shape": shape, "dim_order": axes, "data_type": "float32"}

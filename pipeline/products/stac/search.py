@@ -7,7 +7,6 @@ the nation into JSON would take most of the time.
 import datetime as dt
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 from pathlib import Path
@@ -22,7 +21,7 @@ from pystac.utils import str_to_datetime
 from pystac_client.item_search import ItemSearch
 
 from pipeline import legend
-from pipeline.errors import ConfigError, ProductError
+from pipeline.errors import ConfigError, ProductError, product_error
 from pipeline.products.stac.collections import ITEM, ITEMS
 from pipeline.products.stac.hrefs import absolute_href
 from pipeline.products.tile.stac_item import CONFIDENCE, share_name
@@ -65,24 +64,33 @@ def search(
         >>> {item.properties["landcover:domain"] for item in found}
         {'D034_2021'}
     """
-    wanted = _Wanted.of(domains, bbox, datetime, min_share or {}, min_confidence)
+    conditions = [*_of_place(bbox), *_of_time(datetime)]
+    if domains is not None:
+        conditions.append(pc.field("collection").isin(pa.array(sorted(domains), pa.string())))
+    least = _least(min_share or {}, min_confidence)
     table = find_items(Path(path))
-    return pystac.ItemCollection([_opened(item, table.parent) for item in _read(table, wanted)])
+    return pystac.ItemCollection([_opened(item, table.parent) for item in _read(table, conditions, least)])
 
 
-def _read(table: Path, wanted: "_Wanted") -> list[dict[str, Any]]:
-    """The matching items of a table, in the table's order, which is that of their ids."""
-    try:
+def _read(table: Path, conditions: list[pc.Expression], least: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The items of a table that match all conditions, in order of their ids; a missing value does not match.
+
+    Args:
+        table: stac-geoparquet.
+        conditions: on its columns.
+        least: item property → lowest value.
+    """
+    kinds = (pa.ArrowException, rustac.RustacError, KeyError)
+    with product_error(f"{table}: cannot be read as stac-geoparquet; publish again", *kinds):
         columns = set(pq.read_schema(table).names)
         if ITEM not in columns:
             raise ProductError(f"{table}: has no column {ITEM} with the paths of the items; publish again")
-        if wanted.least.keys() - columns:
+        if least.keys() - columns:
             return []  # no item has the class, or a mean confidence
-        rows = pq.read_table(table, filters=wanted.expression)
+        wanted = [*conditions, *(pc.field(name) >= value for name, value in least.items())]
+        rows = pq.read_table(table, filters=reduce(and_, wanted) if wanted else None)
         items: list[dict[str, Any]] = rustac.from_arrow(rows)["features"] if rows.num_rows else []
-    except (pa.ArrowException, rustac.RustacError, OSError, KeyError) as error:
-        raise ProductError(f"{table}: cannot be read as stac-geoparquet: {error}; publish again") from error
-    return items
+        return items
 
 
 def find_items(path: Path) -> Path:
@@ -101,51 +109,24 @@ def find_items(path: Path) -> Path:
     )
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """Checked conditions on the properties of items."""
-
-    domains: frozenset[str] | None
-    bbox: Box | None
-    start: dt.datetime | None
-    end: dt.datetime | None
-    least: Mapping[str, float]
+def _least(min_share: Mapping[str, float], min_confidence: float | None) -> dict[str, float]:
     """Item property → lowest value."""
+    least = {share_name(_class_value(name)): share for name, share in min_share.items()}
+    if min_confidence is not None:
+        least[CONFIDENCE] = min_confidence
+    for name, value in least.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name.removeprefix('landcover:')} of at least {value}: expected a share of 0..1")
+    return least
 
-    @classmethod
-    def of(
-        cls,
-        domains: Collection[str] | None,
-        bbox: Box | None,
-        datetime: str | None,
-        min_share: Mapping[str, float],
-        min_confidence: float | None,
-    ) -> "_Wanted":
-        if bbox and (bbox[0] > bbox[2] or bbox[1] > bbox[3]):
-            raise ConfigError(f"bbox {bbox}: expected (west, south, east, north) in degrees, from west to east and up")
-        least = {share_name(_class_value(name)): share for name, share in min_share.items()}
-        if min_confidence is not None:
-            least[CONFIDENCE] = min_confidence
-        for name, value in least.items():
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name.removeprefix('landcover:')} of at least {value}: expected a share of 0..1")
-        start, end = _interval(datetime)
-        return cls(None if domains is None else frozenset(domains), bbox, start, end, least)
 
-    @property
-    def expression(self) -> pc.Expression | None:
-        """True for rows that match all conditions; a missing value does not match. None without conditions."""
-        west, south, east, north = (pc.field("bbox", side) for side in ("xmin", "ymin", "xmax", "ymax"))
-        conditions = [pc.field(name) >= value for name, value in self.least.items()]
-        if self.domains is not None:
-            conditions.append(pc.field("collection").isin(pa.array(sorted(self.domains), pa.string())))
-        if b := self.bbox:
-            conditions += [west <= b[2], east >= b[0], south <= b[3], north >= b[1]]
-        if self.start:
-            conditions.append(pc.field("end_datetime") >= self.start)
-        if self.end:
-            conditions.append(pc.field("start_datetime") <= self.end)
-        return reduce(and_, conditions) if conditions else None
+def _of_place(bbox: Box | None) -> list[pc.Expression]:
+    if not bbox:
+        return []
+    if bbox[0] > bbox[2] or bbox[1] > bbox[3]:
+        raise ConfigError(f"bbox {bbox}: expected (west, south, east, north) in degrees, from west to east and up")
+    west, south, east, north = (pc.field("bbox", side) for side in ("xmin", "ymin", "xmax", "ymax"))
+    return [west <= bbox[2], east >= bbox[0], south <= bbox[3], north >= bbox[1]]
 
 
 def _class_value(name: str) -> int:
@@ -156,9 +137,9 @@ def _class_value(name: str) -> int:
     raise ConfigError(f"unknown class {name!r}; expected one of {', '.join(c.slug for c in legend.FLAIR)}")
 
 
-def _interval(datetime: str | None) -> tuple[dt.datetime | None, dt.datetime | None]:
+def _of_time(datetime: str | None) -> list[pc.Expression]:
     if not datetime:
-        return None, None
+        return []
     if not all(_MOMENT.fullmatch(part) for part in datetime.split("/")) or datetime.count("/") > 1:
         raise ConfigError(f"datetime {datetime!r}: expected a day, a month, a year or START/END, as 2021-06/2021-08")
     try:
@@ -168,7 +149,9 @@ def _interval(datetime: str | None) -> tuple[dt.datetime | None, dt.datetime | N
         parts = [None if p in ("", "..") else str_to_datetime(p).astimezone(dt.UTC) for p in text.split("/")]
     except ValueError as error:
         raise ConfigError(f"datetime {datetime!r}: not a valid date: {error}") from error
-    return parts[0], parts[-1]
+    start, end = parts[0], parts[-1]
+    from_start = [pc.field("end_datetime") >= start] if start else []
+    return from_start + ([pc.field("start_datetime") <= end] if end else [])
 
 
 def _opened(item: dict[str, Any], folder: Path) -> pystac.Item:

@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from pipeline import legend
-from pipeline.durable import check_room, remove_temporaries, replacing
+from pipeline.durable import check_room, replacing
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
@@ -35,10 +35,7 @@ _CREATION = {
     "BIGTIFF": "IF_SAFER",
     "GEOTIFF_VERSION": "1.1",
 }
-_LAYER_CREATION: dict[Layer, dict[str, str]] = {
-    "landcover": {"OVERVIEW_RESAMPLING": "MODE"},
-    "confidence": {"OVERVIEW_RESAMPLING": "AVERAGE"},
-}
+_OVERVIEWS: dict[Layer, str] = {"landcover": "MODE", "confidence": "AVERAGE"}
 
 
 @dataclass(frozen=True)
@@ -50,15 +47,6 @@ class FileFacts:
     """Bytes."""
     sha256: str
     """In hexadecimal."""
-
-    @classmethod
-    def of(cls, path: Path) -> "FileFacts":
-        """Size and checksum of a file as it is now.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        return cls(path, path.stat().st_size, file_sha256(path))
 
 
 @dataclass(frozen=True)
@@ -115,14 +103,8 @@ def open_cog(path: Path) -> Iterator[Cog]:
         yield Cog(path, dataset)
 
 
-def read_cog(
-    path: Path,
-    window: Window | None = None,
-    *,
-    shape: tuple[int, int] | None = None,
-    resampling: Resampling = Resampling.nearest,
-) -> NDArray[np.uint8]:
-    """The pixels of one window of a raster, as `Cog.read` gives them.
+def read_cog(path: Path, window: Window | None = None) -> NDArray[np.uint8]:
+    """The pixels of one window of a raster, or of all of it: uint8 (y, x).
 
     Raises:
         ProductError: it cannot be opened or read.
@@ -131,7 +113,7 @@ def read_cog(
         >>> read_cog(Path("products/D064_2021/D064_2021-0595-6890-landcover.tif"), Window(0, 0, 512, 512))
     """
     with open_cog(path) as cog:
-        return cog.read(window, shape=shape, resampling=resampling)
+        return cog.read(window)
 
 
 def _unreadable(path: Path, cause: str) -> ProductError:
@@ -177,7 +159,9 @@ def write_cog(
             _describe(source, layer=layer, live=live, tags=tags)
             problem = ""
             try:
-                rasterio.shutil.copy(source, temporary, driver="COG", **_CREATION, **_LAYER_CREATION[layer])
+                rasterio.shutil.copy(
+                    source, temporary, driver="COG", OVERVIEW_RESAMPLING=_OVERVIEWS[layer], **_CREATION
+                )
             except (RasterioError, CPLE_BaseError) as error:
                 problem = str(error)
             # Outside of the handler, as in `Cog.read`.
@@ -233,16 +217,3 @@ def _describe(dataset: Any, *, layer: Layer, live: tuple[int, ...], tags: Mappin
     else:
         dataset.colorinterp = [ColorInterp.gray]
         dataset.update_tags(1, scale="1/255 of the probability of the class")
-
-
-def remove_stray(folder: Path, stem: str) -> tuple[Path, ...]:
-    """Removes the temporary files that a killed run left of one tile.
-
-    Args:
-        folder: of the domain's products.
-        stem: `<domain>-<xxxx>-<yyyy>`.
-
-    Returns:
-        The files removed.
-    """
-    return remove_temporaries(folder, f".{stem}-") + remove_temporaries(folder, f".{stem}.")

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pipeline import legend
 from pipeline.domain import Domain
 from pipeline.durable import sync, write_json
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, product_error
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import CRS, Tile, Window
 from pipeline.legend import LAYERS, Layer
-from pipeline.products.tile.cog import FileFacts, remove_stray, write_cog
+from pipeline.products.tile.cog import FileFacts, write_cog
 from pipeline.products.tile.stac_item import Provenance, build_item, reading_item
 from pipeline.stac_fields import sha256_of
 
@@ -92,10 +92,10 @@ def seal(
     name = stem(domain, tile)
     class_pixels, confidence_sum = _checked_counts(stack, name=name, tile=tile, live=live)
     item_path = folder / f"{name}.json"
-    _unseal(item_path, name)
+    _unseal(item_path, domain, tile)
     tags = provenance.tags() | {"domain": domain, "tile": tile.name, "fingerprint": fingerprint}
-    files = {
-        layer: write_cog(
+    files = tuple(
+        write_cog(
             folder / f"{name}-{layer}.tif",
             stack[index],
             layer=layer,
@@ -104,50 +104,40 @@ def seal(
             tags=tags,
         )
         for index, layer in enumerate(LAYERS)
-    }
-    content = build_item(
-        domain=domain,
-        tile=tile,
-        crs=crs,
-        fingerprint=fingerprint,
-        files=files,
-        class_pixels=class_pixels,
-        confidence_sum=confidence_sum,
-        live=live,
-        provenance=provenance,
-        inputs=inputs,
     )
-    write_json(item_path, content)
     depends_on = dict(provenance.depends_on)
-    return SealedTile(domain, tile, fingerprint, tuple(files.values()), class_pixels, item_path, crs, depends_on)
+    sealed = SealedTile(domain, tile, fingerprint, files, class_pixels, item_path, crs, depends_on)
+    item = build_item(sealed, confidence_sum=confidence_sum, live=live, provenance=provenance, inputs=inputs)
+    write_json(item_path, item)
+    return sealed
 
 
-def _unseal(item_path: Path, name: str) -> None:
-    """Creates the folder, and removes the tile's old item and what a killed run left of it."""
+def _unseal(item_path: Path, domain: Domain, tile: Tile) -> None:
+    """Creates the folder, and removes the tile's old item and unfinished files."""
     folder = item_path.parent
-    try:
+    with product_error(f"{folder}: tile {tile.name} of {domain} cannot be sealed there"):
         folder.mkdir(parents=True, exist_ok=True)
-        remove_stray(folder, name)
+        remove_unfinished(folder, domain, tile)
         if item_path.exists():
             item_path.unlink()
             sync(folder)
-    except OSError as error:
-        raise ProductError(f"{folder}: tile {name} cannot be sealed there: {error.strerror or error}") from error
 
 
-def remove_unfinished(folder: Path, domain: Domain) -> tuple[Path, ...]:
-    """Removes the temporary files that killed runs left of a domain's tiles.
+def remove_unfinished(folder: Path, domain: Domain, tile: Tile | None = None) -> tuple[Path, ...]:
+    """Removes the temporary files that killed runs left of one tile of a domain, or of all.
 
     Other temporary files stay: a publish, which may be running, writes index, style and catalog to the same folder.
 
     Args:
         folder: of the domain's products; the caller owns its lock.
         domain: `D064_2021`.
+        tile: of the domain; None for all.
 
     Returns:
         The files removed.
     """
-    of_a_tile = re.compile(rf"\.{re.escape(domain)}-\d+-\d+[-.].*\.tmp")
+    name = r"\d+-\d+" if tile is None else tile.name
+    of_a_tile = re.compile(rf"\.{re.escape(domain)}-{name}[-.].*\.tmp")
     found = tuple(sorted(p for p in folder.glob(f".{domain}-*") if of_a_tile.fullmatch(p.name)))
     for path in found:
         path.unlink(missing_ok=True)
@@ -231,8 +221,7 @@ def list_sealed(folder: Path, domain: Domain, tile_size: int) -> tuple[SealedTil
         ProductError: a damaged item, or one of another tile size.
         GridError: an item's name is not that of a tile of `tile_size` pixels.
     """
-    name = re.compile(rf"{re.escape(domain)}-(\d+-\d+)\.json")
-    found = sorted(m[1] for m in (name.fullmatch(p.name) for p in folder.glob(f"{domain}-*.json")) if m)
+    found = sorted(p.stem.removeprefix(f"{domain}-") for p in folder.glob(f"{domain}-[0-9]*-[0-9]*.json"))
     sealed = (read_sealed(folder, domain, Tile.named(n, tile_size)) for n in found)
     return tuple(s for s in sealed if s is not None)
 

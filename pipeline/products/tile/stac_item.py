@@ -1,10 +1,9 @@
 """The STAC item of a sealed tile: its place, files, classes and provenance."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +11,15 @@ import pystac
 from pystac.errors import STACValidationError
 
 from pipeline import legend
-from pipeline.domain import Domain
-from pipeline.errors import ProductError
+from pipeline.errors import MALFORMED, product_error
 from pipeline.fingerprint import PRODUCT_VERSION
-from pipeline.grid import RESOLUTION_M, Layout, Tile
+from pipeline.grid import RESOLUTION_M, Layout
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts
 from pipeline.stac_fields import checksum, extension_schemas, footprint, origin_fields, projection, time_span
 
 if TYPE_CHECKING:
-    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+    from pipeline.products.tile.seal import SealedTile
 
 _EXTENSIONS = extension_schemas(
     "projection/v2.0.0",
@@ -34,7 +32,10 @@ _EXTENSIONS = extension_schemas(
 )
 MAPPED = "landcover:mapped"
 CONFIDENCE = "landcover:confidence"
-_TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
+_RECORDED = ("campaign", "recipe", "weights", "weights_sha256", "engine", "precision", "engine_threads")
+"""Fields of `Provenance` that are item properties of the same name."""
+_ORIGIN = ("licence", "attribution", "citation", "doi")
+TITLES: dict[Layer, str] = {"landcover": "Land cover, FLAIR values", "confidence": "Confidence, 0..255"}
 
 
 @dataclass(frozen=True)
@@ -76,39 +77,21 @@ class Provenance:
 
     def tags(self) -> dict[str, str]:
         """Tags of the COGs: campaign, licence, attribution, citation, days of acquisition, weights."""
-        given = {
-            "campaign": self.campaign,
-            "recipe": self.recipe,
-            "weights_sha256": self.weights_sha256,
-            "licence": self.licence,
-            "attribution": self.attribution,
-            "citation": self.citation,
-            "doi": self.doi,
+        given = {name: getattr(self, name) for name in ("campaign", "recipe", "weights_sha256", *_ORIGIN)} | {
             "acquired": "/".join(day.isoformat() for day in self.acquired or ()),
             "TIFFTAG_COPYRIGHT": f"{self.attribution}, {self.licence}",
         }
         return {key: value for key, value in given.items() if value}
 
 
-@contextmanager
-def reading_item(path: Path) -> Iterator[None]:
+def reading_item(path: Path) -> AbstractContextManager[None]:
     """Turns what a damaged item raises inside the block into a ProductError that names it."""
-    try:
-        yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ProductError(
-            f"{path}: damaged item ({type(error).__name__}: {error}); remove it and run the tile again"
-        ) from error
+    return product_error(f"{path}: damaged item; remove it and run the tile again", *MALFORMED)
 
 
 def build_item(
+    sealed: "SealedTile",
     *,
-    domain: Domain,
-    tile: Tile,
-    crs: str,
-    fingerprint: str,
-    files: Mapping[Layer, FileFacts],
-    class_pixels: Mapping[int, int],
     confidence_sum: int,
     live: Sequence[int],
     provenance: Provenance,
@@ -118,40 +101,41 @@ def build_item(
     scientific and version fields, links to inputs and model, and ours under `landcover:`.
 
     Args:
-        domain: `D064_2021`; its year is the time span where `provenance` has no days.
-        tile: name and window.
-        crs: `EPSG:…` of the lattice.
-        fingerprint: hash of all that the tile's bytes depend on.
-        files: the COG of each layer; hrefs are relative to the item.
-        class_pixels: FLAIR value → pixels, 0 (no data) included.
+        sealed: the tile with its COGs, to which hrefs are relative; the domain's year is the time span where
+            `provenance` has no days.
         confidence_sum: of all pixels, each 0..255.
         live: FLAIR values that can occur.
         provenance: how the tile was mapped.
         inputs: hrefs of the input items.
     """
-    geometry, bbox = footprint(tile.window, crs)
-    start, middle, end = time_span(provenance.acquired, year=domain.year)
+    window, crs = sealed.tile.window, sealed.crs
+    geometry, bbox = footprint(window, crs)
+    start, middle, end = time_span(provenance.acquired, year=sealed.domain.year)
     item = pystac.Item(
-        id=f"{domain}-{tile.name}",
+        id=f"{sealed.domain}-{sealed.tile.name}",
         geometry=geometry,
         bbox=bbox,
         datetime=middle,
         start_datetime=start,
         end_datetime=end,
-        properties=projection(tile.window, crs)
+        properties=projection(window, crs)
         | _processing(provenance)
-        | _ours(domain, tile, fingerprint, class_pixels, provenance)
-        | shares(class_pixels, live)
-        | mean_confidence(class_pixels, confidence_sum),
+        | _ours(sealed, provenance)
+        | shares(sealed.class_pixels, live)
+        | mean_confidence(sealed.class_pixels, confidence_sum),
         stac_extensions=list(_EXTENSIONS),
-        collection=domain,
+        collection=sealed.domain,
     )
     for layer in LAYERS:
-        item.add_asset(layer, _asset(layer, files[layer], live))
+        item.add_asset(layer, _asset(layer, sealed.file(layer), live))
     item.add_link(pystac.Link("collection", "./collection.json", media_type=pystac.MediaType.JSON))
     for href in inputs:
         item.add_link(pystac.Link("derived_from", href))
-    item.add_link(_model_link(provenance.recipe, provenance.weights_sha256))
+    # The MLM extension recommends this link. The model's fields are in the model's item and in the collection,
+    # because an item that declares the extension must have all of them.
+    model, media = f"./{model_file(provenance.weights_sha256)}", pystac.MediaType.GEOJSON
+    name = {"mlm:name": provenance.recipe}
+    item.add_link(pystac.Link("derived_from", model, media_type=media, extra_fields=name))
     if provenance.doi:
         item.add_link(pystac.Link("cite-as", f"https://doi.org/{provenance.doi}"))
     return item.to_dict(include_self_link=False, transform_hrefs=False)
@@ -188,20 +172,8 @@ def model_file(weights_sha256: str) -> str:
     return f"model-{weights_sha256[:12]}.json"
 
 
-def _model_link(recipe: str, weights_sha256: str) -> pystac.Link:
-    # The MLM extension asks products for this link. The model's fields are in the model's item and the collection,
-    # because an item that declares the extension must have all of them.
-    href, media = f"./{model_file(weights_sha256)}", pystac.MediaType.GEOJSON
-    return pystac.Link("derived_from", href, media_type=media, extra_fields={"mlm:name": recipe})
-
-
 def _processing(provenance: Provenance) -> dict[str, Any]:
-    origin = origin_fields(
-        licence=provenance.licence,
-        attribution=provenance.attribution,
-        citation=provenance.citation,
-        doi=provenance.doi,
-    )
+    origin = origin_fields(**{name: getattr(provenance, name) for name in _ORIGIN})
     return origin | {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "gsd": RESOLUTION_M,
@@ -215,39 +187,28 @@ def _processing(provenance: Provenance) -> dict[str, Any]:
     }
 
 
-def _ours(
-    domain: Domain, tile: Tile, fingerprint: str, class_pixels: Mapping[int, int], provenance: Provenance
-) -> dict[str, Any]:
-    return {
-        "landcover:domain": domain,
-        "landcover:tile": tile.name,
-        "landcover:fingerprint": fingerprint,
+def _ours(sealed: "SealedTile", provenance: Provenance) -> dict[str, Any]:
+    given = {
+        "landcover:domain": sealed.domain,
+        "landcover:tile": sealed.tile.name,
+        "landcover:fingerprint": sealed.fingerprint,
         "landcover:product_version": PRODUCT_VERSION,
         "version": str(PRODUCT_VERSION),
-        "landcover:class_pixels": {str(value): count for value, count in sorted(class_pixels.items())},
+        "landcover:class_pixels": {str(value): count for value, count in sorted(sealed.class_pixels.items())},
         "landcover:acquired": provenance.acquired is not None,
-        "landcover:campaign": provenance.campaign,
-        "landcover:recipe": provenance.recipe,
-        "landcover:weights": provenance.weights,
-        "landcover:weights_sha256": provenance.weights_sha256,
-        "landcover:engine": provenance.engine,
-        "landcover:precision": provenance.precision,
-        "landcover:engine_threads": provenance.engine_threads,
+        **{f"landcover:{name}": getattr(provenance, name) for name in _RECORDED},
         "landcover:layout": asdict(provenance.layout),
-    } | {
-        key: value
-        for key, value in (
-            ("landcover:quantized_sha256", provenance.quantized_sha256),
-            ("landcover:depends_on", dict(provenance.depends_on)),
-        )
-        if value
     }
+    optional = {
+        "landcover:quantized_sha256": provenance.quantized_sha256,
+        "landcover:depends_on": dict(sealed.depends_on),
+    }
+    return given | {key: value for key, value in optional.items() if value}
 
 
 def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
-    band: dict[str, Any] = {"name": layer, "data_type": "uint8", "nodata": legend.NODATA}
     fields: dict[str, Any] = {
-        "bands": [band],
+        "bands": [{"name": layer, "data_type": "uint8", "nodata": legend.NODATA}],
         "raster:spatial_resolution": RESOLUTION_M,
         "raster:sampling": "area",
         "file:size": facts.size,
@@ -260,7 +221,7 @@ def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:
         fields["raster:scale"] = 1 / 255
     return pystac.Asset(
         f"./{facts.path.name}",
-        title=_TITLES[layer],
+        title=TITLES[layer],
         media_type=pystac.MediaType.COG,
         roles=["data"],
         extra_fields=fields,
@@ -280,19 +241,14 @@ def invalid(content: Mapping[str, Any]) -> str | None:
 
     The schemas of extensions would have to be downloaded, so they are not used.
     """
+    # Importing jsonschema takes seconds where its optional format checkers are installed, and workers never validate.
+    from pystac.validation import validate_dict
+
     version = str(content.get("stac_version", ""))
     if version != pystac.get_stac_version():
         return f"expected STAC {pystac.get_stac_version()}, got {version!r}"
     try:
-        _validator().validate_core(dict(content), pystac.STACObjectType.ITEM, version)
+        validate_dict(dict(content), pystac.STACObjectType.ITEM, version, extensions=[])
     except STACValidationError as error:
         return str(error).partition("\n\n")[0].replace("\n", ": ")
     return None
-
-
-@cache
-def _validator() -> "JsonSchemaSTACValidator":
-    # Importing jsonschema takes seconds where its optional format checkers are installed, and workers never validate.
-    from pystac.validation.stac_validator import JsonSchemaSTACValidator
-
-    return JsonSchemaSTACValidator()

@@ -19,7 +19,7 @@ from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.html_page import render
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.products.assessment.reference_sample import (
-    Interpreted,
+    InterpretedSample,
     SamplePoint,
     blocks_of,
     count,
@@ -163,7 +163,8 @@ def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
         StorageError: `out` cannot be written.
     """
     sample = read_sample(path)
-    found = estimate(sample.counts, sample.mapped_m2)
+    counts = sample.counts(sample.classes)
+    found = estimate(counts, [sample.mapped_m2.get(value, 0.0) for value in sample.classes])
     classes = _by_class(sample, found)
     write_json(
         out / "area.json",
@@ -180,7 +181,7 @@ def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
                 }
                 for c in classes
             ],
-            "points": sample.counts.tolist(),
+            "points": counts.tolist(),
             "method": "Olofsson et al. 2014, doi 10.1016/j.rse.2014.02.015; half widths of 95 % intervals",
         },
     )
@@ -189,7 +190,7 @@ def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
         "area.html",
         title="Accuracy from a sample",
         sample=path.name,
-        points=int(sample.counts.sum()),
+        points=len(sample.mapped),
         overall=found.overall,
         classes=classes,
     )
@@ -197,12 +198,12 @@ def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
     return SampleAccuracy(found.overall, classes, report)
 
 
-def _by_class(sample: Interpreted, found: AreaEstimates) -> tuple[ClassAccuracy, ...]:
+def _by_class(sample: InterpretedSample, found: AreaEstimates) -> tuple[ClassAccuracy, ...]:
     return tuple(
         ClassAccuracy(
             legend.BY_VALUE[value],
-            int(sample.counts[k].sum()),
-            sample.mapped_m2[k] / _M2_PER_HA,
+            int((sample.mapped == value).sum()),
+            sample.mapped_m2.get(value, 0.0) / _M2_PER_HA,
             Estimate(found.areas[k].value / _M2_PER_HA, found.areas[k].half_width / _M2_PER_HA),
             found.users[k],
             found.producers[k],

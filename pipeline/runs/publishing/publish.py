@@ -143,7 +143,6 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
     failed = frozenset(name for name, _ in (*state.failed, *state.suspect))
     return DomainProduct(
         name=state.domain,
-        year=state.domain.year,
         boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
         sealed=list_sealed(campaign.product_folder(state.domain), state.domain, campaign.grid.tile),
         expected=(*state.sealed, *state.damaged, *state.in_flight, *failed, *state.missing),

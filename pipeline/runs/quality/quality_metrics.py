@@ -8,8 +8,8 @@ from typing import Any
 from pipeline import legend
 from pipeline.config import Campaign, LimitsSection
 from pipeline.domain import Domain
-from pipeline.evaluation.seams import Crossings, SeamRatio
-from pipeline.products.assessment.edge_changes import Cuts, Seams, between_tiles, border_seams, neighbours, tile_seams
+from pipeline.evaluation.seams import Crossings, Cuts, SeamRatio
+from pipeline.products.assessment.edge_changes import Seams, between_tiles, border_seams, neighbours, tile_seams
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.tile.seal import SealedTile
 from pipeline.progress import SILENT, Progress
@@ -176,16 +176,16 @@ def ratio_json(ratio: SeamRatio | None) -> dict[str, float | None] | None:
 def cuts_of(campaign: Campaign) -> Cuts:
     """Positions at which the campaign cuts its tiles."""
     recipe = campaign.recipe()
-    return Cuts.of(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
+    return Cuts(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
 
 
 def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, progress: Progress = SILENT) -> Seams:
-    """Counts changes across all edges of a domain's sealed tiles; every pixel of their land cover is read.
+    """Counts changes across all edges of a domain's sealed tiles.
 
     Args:
         sealed: whole tiles of one domain.
         cuts: where they were cut.
-        threads: tiles side by side; each takes a strip of a tile and the pixels beside its lines.
+        threads: tiles side by side; each takes the pixels beside one edge of a tile.
         progress: counts tiles; its total is the caller's.
 
     Raises:

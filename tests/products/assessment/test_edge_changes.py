@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.evaluation.seams import distances
+from pipeline.evaluation.seams import Cuts
 from pipeline.grid import Tile
-from pipeline.products.assessment.edge_changes import Cuts, Seams, between_tiles, border_seams, neighbours, tile_seams
+from pipeline.products.assessment.edge_changes import Seams, between_tiles, border_seams, neighbours, tile_seams
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.tile.seal import SealedTile, seal
 from tests.support.products import GRID, LIVE, NORTH, PROVENANCE, TILE, WEST, product, publish, tile_at
 
-CUTS = Cuts.of(block=100, core=50, stride=8)
+CUTS = Cuts(block=100, core=50, stride=8)
 
 
 def sealed_with(folder: Path, tile: Tile, classes: NDArray[np.uint8]) -> SealedTile:
@@ -59,7 +59,7 @@ def counted(tiles: list[SealedTile]) -> Seams:
 def plain(classes: NDArray[np.uint8], edge: int, *, size: int) -> tuple[int, int, int, int]:
     """(changes, pairs) across columns at `edge`, and beside it, of one tile or two, pixel by pixel."""
     found = [0, 0, 0, 0]
-    for column in [edge] + [edge + s * d for d in distances(50, 8) for s in (-1, 1)]:
+    for column in [edge] + [edge + s * d for d in CUTS.beside for s in (-1, 1)]:
         at = 0 if column == edge else 2
         for row in range(size):
             a, b = int(classes[row, column - 1]), int(classes[row, column])
@@ -95,7 +95,7 @@ def test_a_seam_shows_in_its_own_kind_and_in_no_other(tmp_path: Path, kind: str,
 
 def test_where_core_block_and_tile_are_one_there_are_edges_between_tiles_alone(tmp_path: Path) -> None:
     tiles = four(tmp_path, country())
-    cuts = Cuts.of(block=TILE, core=TILE, stride=8)
+    cuts = Cuts(block=TILE, core=TILE, stride=8)
     assert tile_seams(tiles[0], cuts=cuts).ratios == dict.fromkeys(("window", "block", "tile"))
     assert between_tiles(tiles[0], tiles[1], cuts=cuts).tile.segments == 1
 

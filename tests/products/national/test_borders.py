@@ -65,7 +65,6 @@ def domain(folder: Path, name: str, *, seeds: dict[tuple[str, tuple[int, int]], 
     ]
     return DomainProduct(
         name=name,
-        year=int(name[-4:]),
         boundary=BOUNDARIES[name],
         sealed=tuple(sealed),
         expected=tuple(tile_at(*tile).name for tile in TILES[name]),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.products.national.ownership import Claim, owners, possible_owners, read_boundary
@@ -24,10 +25,8 @@ WINDOW = Window(NORTH, WEST, SIZE, SIZE)
 def expected_owner(window: Window, claims: list[Claim], row: int, col: int) -> set[int]:
     """Who may own a pixel: one number, or two where its centre lies on an edge."""
     x, y = (window.col + col + 0.5) / 5, -(window.row + row + 0.5) / 5
-    order = sorted(range(len(claims)), key=lambda i: (-claims[i].year, claims[i].domain))
-    here = [
-        i for i in order if any(w.contains(Window(window.row + row, window.col + col, 1, 1)) for w in claims[i].windows)
-    ]
+    order = sorted(range(len(claims)), key=lambda i: (-claims[i].domain.year, claims[i].domain))
+    here = [i for i in order if claims[i].window.contains(Window(window.row + row, window.col + col, 1, 1))]
     possible = set()
     for i in here:
         boundary = claims[i].boundary
@@ -56,7 +55,7 @@ claim_lists = st.lists(
     min_size=1,
     max_size=4,
     unique_by=lambda t: t[:2],
-).map(lambda found: [Claim(f"{d}_{year}", year, boundary, (tile,)) for d, year, boundary, tile in found])
+).map(lambda found: [Claim(Domain(f"{d}_{year}"), boundary, tile) for d, year, boundary, tile in found])
 
 
 def assert_as_expected(found: NDArray[np.uint16], claims: list[Claim]) -> None:
@@ -94,26 +93,26 @@ def test_possible_owners_are_all_that_own_and_decide_alike(claims: list[Claim]) 
 
 def test_polygon_then_vintage_then_name() -> None:
     left = shapely.box(*Window(NORTH, WEST, SIZE, SIZE // 2).bounds)
-    old, new = Claim("D064_2018", 2018, left, (WINDOW,)), Claim("D064_2021", 2021, left, (WINDOW,))
-    free, newest = Claim("D040_2021", 2021, None, (WINDOW,)), Claim("D065_2024", 2024, None, (WINDOW,))
+    old, new = Claim(Domain("D064_2018"), left, WINDOW), Claim(Domain("D064_2021"), left, WINDOW)
+    free, newest = Claim(Domain("D040_2021"), None, WINDOW), Claim(Domain("D065_2024"), None, WINDOW)
     found = owners(WINDOW, [old, new, free, newest])
     assert np.unique(found[:, : SIZE // 2]) == [2]
     assert np.unique(found[:, SIZE // 2 :]) == [4]
     assert [c.domain for c in possible_owners(WINDOW, [old, new, free, newest])] == ["D064_2021", "D065_2024"]
-    same_year = [Claim(name, 2021, None, (WINDOW,)) for name in ("D065_2021", "D040_2021")]
+    same_year = [Claim(Domain(name), None, WINDOW) for name in ("D065_2021", "D040_2021")]
     assert np.unique(owners(WINDOW, same_year)) == [2]
 
 
 def test_an_older_vintage_keeps_what_the_newest_was_not_delivered_with() -> None:
     half = Window(NORTH, WEST, SIZE, SIZE // 2)
-    found = owners(WINDOW, [Claim("D064_2018", 2018, None, (WINDOW,)), Claim("D064_2021", 2021, None, (half,))])
+    found = owners(WINDOW, [Claim(Domain("D064_2018"), None, WINDOW), Claim(Domain("D064_2021"), None, half)])
     assert np.unique(found[:, : SIZE // 2]) == [2]
     assert np.unique(found[:, SIZE // 2 :]) == [1]
 
 
 def test_a_polygon_that_only_touches_a_tile_owns_nothing() -> None:
     beside = shapely.box(*Window(NORTH, WEST + SIZE, SIZE, SIZE).bounds)
-    claim = Claim("D064_2021", 2021, beside, (WINDOW,))
+    claim = Claim(Domain("D064_2021"), beside, WINDOW)
     assert not owners(WINDOW, [claim]).any()
     assert possible_owners(WINDOW, [claim]) == ()
 

@@ -22,7 +22,7 @@ from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Tile
 from pipeline.products.tile import seal as item
-from pipeline.products.tile.seal import list_sealed, matches, read_sealed, seal
+from pipeline.products.tile.seal import list_sealed, matches, read_sealed, remove_unfinished, seal
 from pipeline.products.tile.verify import check
 from tests.support.products import LIVE, PROVENANCE, TILE, sealed_at, stack_of, tile_at
 
@@ -255,3 +255,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ProductError, match="cannot be sealed there"):
         sealed_at(tmp_path / "file" / "D064_2021", tile_at(0, 0))
+
+
+def test_what_a_killed_run_left_of_a_tile_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    mine = [".D064_2021-0595-6890-landcover.tif.1f.tmp", ".D064_2021-0595-6890-landcover.tif.1f.tmp.ovr.tmp"]
+    mine.append(".D064_2021-0595-6890.json.2a.tmp")
+    others = [".D064_2021-0600-6890-landcover.tif.1f.tmp", "D064_2021-0595-6890-landcover.tif"]
+    for name in mine + others:
+        (tmp_path / name).touch()
+    removed = remove_unfinished(tmp_path, Domain("D064_2021"), Tile.named("0595-6890", 25_000))
+    assert sorted(p.name for p in removed) == sorted(mine)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)

@@ -17,7 +17,6 @@ from pipeline.config import Campaign, load_campaign
 from pipeline.demo.walkthrough import seams_without_halo
 from pipeline.domain import Domain
 from pipeline.errors import ProductError, VerifyFailed
-from pipeline.evaluation.seams import total
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.gis.overviews import overview
 from pipeline.products.national.grid import NationalGrid
@@ -47,7 +46,7 @@ def test_with_its_halo_the_demo_has_no_seams_and_without_one_it_has(
     for kind, found in figures["seam_ratio"].items():  # type: ignore[attr-defined]
         assert abs(found["ratio"] - 1) <= max(0.03, 3 * found["standard_error"]), kind
     bare = seams_without_halo(campaign.on_cluster(scheduler=dask_client.scheduler.address), tmp_path / "bare")
-    everywhere = total([bare.window, bare.block, bare.tile]).seam_ratio
+    everywhere = (bare.window + bare.block + bare.tile).seam_ratio
     assert everywhere is not None
     assert everywhere.exceeds(1.0)
 

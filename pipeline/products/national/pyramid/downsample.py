@@ -91,27 +91,6 @@ def count_cells(classes: NDArray[np.uint8], confidence: NDArray[np.uint8], *, fa
     )
 
 
-def mode_of(classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The most frequent class of each cell: see `CellCounts.mode`.
-
-    Args:
-        classes: uint8 (y, x), 0..19; 0 is no data and is not counted where any pixel has data.
-        factor: pixels a side of a cell; divides both sides.
-    """
-    return count_cells(classes, classes, factor=factor).mode
-
-
-def mean_of(confidence: NDArray[np.uint8], classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The mean confidence of each cell's pixels with data: see `CellCounts.mean`.
-
-    Args:
-        confidence: uint8 (y, x).
-        classes: uint8 (y, x); 0 is no data.
-        factor: pixels a side of a cell; divides both sides.
-    """
-    return count_cells(classes, confidence, factor=factor).mean
-
-
 def _block_sums(
     array: NDArray[np.unsignedinteger], side: int, *, largest: int | None = None
 ) -> NDArray[np.unsignedinteger]:

@@ -1,4 +1,4 @@
-"""The levels of a pyramid, their cells, and the groups of the Zarr that holds them."""
+"""The levels of a pyramid, their cells, and the groups of their Zarr."""
 
 from pathlib import Path
 

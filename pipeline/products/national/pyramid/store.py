@@ -23,18 +23,14 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.errors import product_error
 from pipeline.products.national.edition_record import Edition
-from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
+from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files, present_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
-from pipeline.products.national.zarr_store import (
-    ZSTD_LEVEL,
-    consolidate,
-    layer_attributes,
-)
+from pipeline.products.national.zarr_store import PLACE, ZSTD_LEVEL, consolidate, flags_of
 
 PYRAMID_VERSION = 1
 """Raised by hand, with `EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then written again."""
@@ -68,8 +64,9 @@ def begin_pyramid(
     """
     path, grid = pyramid_of(target.store.parent), target.grid
     wanted, parent = set(tiles), _usable(former, grid)
-    same = set() if parent is None else set.intersection(wanted - set(changed), *_parts(parent, grid))
-    try:
+    there = [present_files(parent / array) for array in _arrays(grid)] if parent else [set()]
+    same = (wanted - set(changed)).intersection(*there)
+    with product_error(f"{path}: cannot be written"):
         _create(path, target, parent)
         for array in _arrays(grid):
             for row in {tile[0] for tile in wanted}:
@@ -77,8 +74,6 @@ def begin_pyramid(
             if parent is not None:
                 for row, col in same:
                     os.link(parent / array / str(row) / str(col), path / array / str(row) / str(col))
-    except OSError as error:
-        raise ProductError(f"{path}: cannot be written: {error.strerror or error}") from error
     return tuple(sorted(wanted - same))
 
 
@@ -87,11 +82,6 @@ def _usable(former: Path | None, grid: NationalGrid) -> Path | None:
     if former is None or _version(pyramid_of(former)) != PYRAMID_VERSION or lost_parts(pyramid_of(former), grid, ()):
         return None
     return pyramid_of(former)
-
-
-def _parts(path: Path, grid: NationalGrid) -> list[set[GridIndex]]:
-    """The tiles that each array has."""
-    return [present_files(path / array) for array in _arrays(grid)]
 
 
 def _version(path: Path) -> int | None:
@@ -128,13 +118,11 @@ def _root_attributes(grid: NationalGrid) -> dict[str, Any]:
         place = {key: own[key] for key in ("spatial:shape", "spatial:transform")}
         transform = {"scale": [scale, scale], "translation": [0.0, 0.0]}
         layout.append({"asset": name, **derived, "transform": transform, **place})
-    of_all = {
-        k: v for k, v in frames["0"].attributes.items() if k in ("proj:code", "spatial:dimensions", "spatial:bbox")
-    }
+    of_all = frames["0"].attributes
     return {
         "zarr_conventions": conventions(("multiscales", "proj", "spatial")),
         "multiscales": {"layout": layout, "resampling_method": "mode"},
-        **of_all,
+        **{key: of_all[key] for key in ("proj:code", "spatial:dimensions", "spatial:bbox")},
         "title": "Land cover in levels, and class shares in cells of 100 m",
         "pyramid_version": PYRAMID_VERSION,
     }
@@ -156,12 +144,12 @@ def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
             fill_value=legend.NODATA,
             compressors=[ZstdCodec(level=ZSTD_LEVEL)],
             dimension_names=("y", "x"),
-            attributes=layer_attributes(layer) | {"cell_methods": methods[layer]},
+            attributes=PLACE | flags_of(layer) | {"cell_methods": methods[layer]},
         )
 
 
 def _create_counts(group: Any, frame: Frame, side: int) -> None:
-    meanings = " ".join(["no_data", *(c.slug for c in legend.FLAIR)])
+    flags = flags_of("landcover")
     group.create_array(
         "count",
         shape=(CLASSES, *frame.geobox.shape),
@@ -175,20 +163,17 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
             "units": "1",
             "cell_methods": "area: sum",
             "pixels_per_cell": frame.factor**2,
-            "grid_mapping": "spatial_ref",
-            "coordinates": "spatial_ref",
+            **PLACE,
         },
     )
-    values = group.create_array(
+    group.create_array(
         "class",
-        shape=(CLASSES,),
+        data=np.arange(CLASSES, dtype=np.uint8),
         chunks=(CLASSES,),
-        dtype="uint8",
         fill_value=legend.NODATA,
         dimension_names=("class",),
-        attributes={"long_name": "land cover", "flag_values": list(range(CLASSES)), "flag_meanings": meanings},
+        attributes={key: flags[key] for key in ("long_name", "flag_values", "flag_meanings")},
     )
-    values[:] = np.arange(CLASSES, dtype=np.uint8)
 
 
 def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> list[str]:
@@ -202,12 +187,7 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> li
     if _version(path) is None or not (path / "0" / "zarr.json").is_file():
         return [f"{path}: is missing or damaged; publish again to write it"]
     problems = [p for name, frame in groups(grid).items() for p in lost_coordinates(path / name, frame)]
-    wanted = set(tiles)
-    return problems + [
-        f"{path / array / str(row) / str(col)}: shard is lost; publish again to write it"
-        for array in _arrays(grid)
-        for row, col in sorted(wanted - present_files(path / array))
-    ]
+    return problems + lost_files((path / array for array in _arrays(grid)), tiles)
 
 
 def check_pyramid(edition: Edition) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.errors import ProductError
+from pipeline.errors import product_error
 from pipeline.grid import Window
 from pipeline.legend import LAYERS
 from pipeline.products.national.grid import GridIndex
@@ -32,40 +32,37 @@ def write_tile(target: Target, tile: GridIndex) -> None:
     Raises:
         ProductError: level 0 cannot be read or has a value that is not a class, or a file cannot be written.
     """
-    path, grid = pyramid_of(target.store.parent), target.grid
-    try:
-        for group, pixels in _levels_of(target, tile).items():
-            side = grid.tile // FACTORS[group]
+    path = pyramid_of(target.store.parent)
+    with product_error(f"{path}: tile {tile} (row, column) cannot be written", ValueError):
+        for name, values in _levels_of(target, tile).items():
+            side = values.shape[-1]
             place = tuple(slice(i * side, (i + 1) * side) for i in tile)
-            for name, values in pixels.items():
-                array: Any = zarr.open_array(path / group / name, mode="r+", zarr_format=3)
-                array.with_config({"write_empty_chunks": True})[..., *place] = values
-    except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: tile {tile} (row, column) cannot be written: {error}") from error
+            array: Any = zarr.open_array(path / name, mode="r+", zarr_format=3)
+            array.with_config({"write_empty_chunks": True})[..., *place] = values
 
 
-def _levels_of(target: Target, tile: GridIndex) -> dict[str, dict[str, NDArray[Any]]]:
-    """Group → array → a tile's values, counted piece by piece."""
+def _levels_of(target: Target, tile: GridIndex) -> dict[str, NDArray[Any]]:
+    """Path of an array in the pyramid → a tile's values, counted piece by piece."""
     grid = target.grid
     names = list(groups(grid))
-    made: dict[str, dict[str, NDArray[Any]]] = {}
+    made: dict[str, NDArray[Any]] = {}
     for name in names:
-        shape = (grid.tile // FACTORS[name],) * 2
+        side = grid.tile // FACTORS[name]
         if name == SHARES:
-            made[name] = {"count": np.zeros((CLASSES, *shape), np.uint32)}
+            made[f"{name}/count"] = np.zeros((CLASSES, side, side), np.uint32)
         else:
-            made[name] = {layer: np.zeros(shape, np.uint8) for layer in LAYERS}
+            made |= {f"{name}/{layer}": np.zeros((side, side), np.uint8) for layer in LAYERS}
+    finest = FACTORS[names[0]]
     for window, classes, confidence in _pieces(target, tile, step=FACTORS[names[-1]]):
-        finest = FACTORS[names[0]]
         cells, factor = count_cells(classes, confidence, factor=finest), finest
         for name in names:
             cells, factor = cells.coarser(FACTORS[name] // factor), FACTORS[name]
             place = tuple(slice(s.start // factor, s.stop // factor) for s in window)
             if name == SHARES:
-                made[name]["count"][:, *place] = cells.dense
+                made[f"{name}/count"][:, *place] = cells.dense
             else:
-                made[name]["landcover"][place] = cells.mode
-                made[name]["confidence"][place] = cells.mean
+                made[f"{name}/landcover"][place] = cells.mode
+                made[f"{name}/confidence"][place] = cells.mean
     return made
 
 

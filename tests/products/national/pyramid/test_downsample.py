@@ -11,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.products.national.pyramid.downsample import CLASSES, CellCounts, count_cells, mean_of, mode_of
+from pipeline.products.national.pyramid.downsample import CLASSES, CellCounts, count_cells
 
 Map = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def mode_of(classes: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return count_cells(classes, classes, factor=side).mode
+
+
+def mean_of(confidence: NDArray[np.uint8], classes: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return count_cells(classes, confidence, factor=side).mean
 
 
 @st.composite

@@ -190,7 +190,7 @@ def test_a_level_that_does_not_divide_the_tile_is_left_out(tmp_path: Path) -> No
 def test_only_tiles_that_changed_are_counted_again(tmp_path: Path, national: Path, domain: DomainProduct) -> None:
     before = inodes(pyramid(national))
     new = sealed_at(tmp_path / A, tile_at(0, 1), domain=A, seed=7)
-    again = DomainProduct(A, 2021, None, (domain.sealed[0], new), domain.expected, about=domain.about)
+    again = DomainProduct(A, None, (domain.sealed[0], new), domain.expected, about=domain.about)
     _, left = publish(national, [again])
     assert left == ((0, 1),)
     now = inodes(pyramid(national))
