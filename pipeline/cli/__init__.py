@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from pipeline import __version__
-from pipeline.cli import (
+from pipeline.cli import (  # noqa: F401  (their functions become commands when they are imported)
     demo_bench_doctor,
     evaluate_sample_calibrate,
     patches_train,
@@ -24,44 +24,11 @@ from pipeline.cli import (
     submit_requeue,
     verify_report,
 )
-from pipeline.cli.help import CommandGroups
+from pipeline.cli.help import app
 from pipeline.cli.options import say
 from pipeline.errors import LandcoverError
 
-_EXIT_CODES = """Exit codes:
-  0  success
-  1  a bug in this program; please report it with its traceback
-  2  an option, a file, a campaign or this machine has to be fixed
-  3  some tiles failed; all others are sealed
-  4  a product is damaged or incomplete
-  5  stopped on request with tiles left: run the same command again
-  6  the Dask cluster was lost: run the same command again"""
-
-app = typer.Typer(
-    name="landcover",
-    cls=CommandGroups,
-    help="Map the land cover of a whole country at 20 cm: BD ORTHO deliveries → COGs → one national Zarr.\n\n"
-    "A campaign is a YAML file that names imagery, model and outputs (see configs/campaign-example.yaml). "
-    "A domain is one département in one vintage, such as D034_2021.",
-    epilog=_EXIT_CODES,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for module in (
-    stage_index,
-    plan,
-    run_status,
-    submit_requeue,
-    verify_report,
-    publish_editions_search,
-    evaluate_sample_calibrate,
-    patches_train,
-    predict_quantize,
-    demo_bench_doctor,
-):
-    app.add_typer(module.app)
+__all__ = ["app", "main"]
 
 
 class _LogLines(logging.Handler):

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -15,14 +14,10 @@ from pipeline.errors import MachineError
 if TYPE_CHECKING:
     from pipeline.runs.diagnostics.doctor import Check
 
-app = typer.Typer()
-
 
 @command(
-    app,
     "landcover doctor",
     "landcover doctor campaign.yaml --json doctor.json",
-    group="Try out and measure this machine",
 )
 def doctor(
     config: Annotated[Path | None, argument("CONFIG", "A campaign's YAML file.")] = None,
@@ -62,11 +57,7 @@ def _table(checks: "tuple[Check, ...]") -> Table:
     return table
 
 
-@command(
-    app,
-    "landcover bench engines halo --out build/bench",
-    group="Try out and measure this machine",
-)
+@command("landcover bench engines halo --out build/bench")
 def bench(
     names: Annotated[
         list[str] | None,
@@ -97,7 +88,7 @@ def bench(
     run_benches(names or (), out=out, data=data, quick=quick, on_message=say, full_size=full_size)
 
 
-@command(app, "landcover demo --out build/demo", group="Try out and measure this machine")
+@command("landcover demo --out build/demo")
 def demo(
     out: Annotated[Path, option("--out FOLDER", "A new folder, or an earlier demo's, which is replaced.")] = Path(
         "build/demo"

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich.table import Table
 
 from pipeline.cli.help import argument, command, option
@@ -32,8 +31,6 @@ from pipeline.legend import BY_VALUE, Nomenclature
 
 if TYPE_CHECKING:
     from pipeline.runs.accuracy.scoring import EvaluationResult
-
-app = typer.Typer()
 
 PlacesArgument = Annotated[
     list[Path] | None,
@@ -68,13 +65,11 @@ AddressOption = Annotated[
 
 
 @command(
-    app,
     "landcover evaluate flair_1_aerial_test flair_1_labels_test --out evaluation \\\n"
     "    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
     "landcover evaluate products/D034_2021 --out evaluation \\\n"
     "    --reference CoSIA_D034_2021.gpkg --field numero --reference-as cosia",
     "landcover evaluate --sample sample.gpkg --out accuracy",
-    group="Measure accuracy",
 )
 def evaluate(
     out: EvaluationOutOption,
@@ -160,11 +155,7 @@ def _evaluate_sample(sample: Path, out: Path) -> None:
     say(f"report: {shown(done.report)}")
 
 
-@command(
-    app,
-    "landcover sample products/D034_2021 --out sample.gpkg --catalog catalog",
-    group="Measure accuracy",
-)
+@command("landcover sample products/D034_2021 --out sample.gpkg --catalog catalog")
 def sample(
     place: Annotated[
         Path, argument("MAP", "A GeoTIFF, a folder of COGs or the national product's folder.", exists=True)
@@ -196,9 +187,7 @@ def sample(
 
 
 @command(
-    app,
     "landcover calibrate validation --out calibrated \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
-    group="Measure accuracy",
 )
 def calibrate(
     places: DataArgument,

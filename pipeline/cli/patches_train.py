@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import (
     BD_ORTHO_TILE_M,
@@ -21,14 +19,10 @@ from pipeline.cli.options import (
 )
 from pipeline.config import DEFAULT_RECIPE
 
-app = typer.Typer()
-
 
 @command(
-    app,
     "landcover patches CoSIA_D034_2021.gpkg --field numero --reference-as cosia \\\n"
     "    --catalog catalog --domain D034_2021 --out patches",
-    group="Train and apply networks",
 )
 def patches(
     reference: Annotated[Path, argument("REFERENCE", "Raster or polygons of classes.", exists=True)],
@@ -66,11 +60,7 @@ def patches(
     say(f"{len(done)} patches written in {shown(out)}")
 
 
-@command(
-    app,
-    "landcover train configs/training/flair-inc_rgbie_12cl.yaml --out trained",
-    group="Train and apply networks",
-)
+@command("landcover train configs/training/flair-inc_rgbie_12cl.yaml --out trained")
 def train(
     config: Annotated[Path, argument("CONFIG", "The training run's YAML file.", exists=True)],
     out: Annotated[Path, option("--out FOLDER", "Where checkpoints, logs, figures and weights go.")],

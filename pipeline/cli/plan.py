@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from pipeline.cli.help import command, option
 from pipeline.cli.options import (
     ConfigArgument,
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from pipeline.runs.planning.plan import RunPlan
     from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 
-app = typer.Typer()
-
 TilesOption = Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")]
 NodesOption = Annotated[int, option("--nodes N", "Predict for this many nodes.", min=1)]
 CoresOption = Annotated[int | None, option("--cores N", "Cores per node. By default this machine's.", min=1)]
@@ -37,10 +33,8 @@ GpuOption = Annotated[str | None, option("--gpu NAME", "Model of the GPUs, such 
 
 
 @command(
-    app,
     "landcover plan campaign.yaml --domain D034_2021",
     "landcover plan campaign.yaml --nodes 4 --cores 64 --gpus 8 --gpu a100",
-    group="Map",
 )
 def plan(
     config: ConfigArgument,

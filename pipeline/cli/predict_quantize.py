@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import (
     ConfigArgument,
@@ -22,8 +20,6 @@ from pipeline.cli.options import (
 )
 from pipeline.config import DEFAULT_RECIPE
 
-app = typer.Typer()
-
 RasterArgument = Annotated[
     Path, argument("IN.tif", "Georeferenced raster: uint8, with the recipe's bands in their order.", exists=True)
 ]
@@ -40,11 +36,7 @@ AgreementOption = Annotated[
 SlowOption = Annotated[bool, option("--slow", "If the agreement is too low, return operations to float one by one.")]
 
 
-@command(
-    app,
-    "landcover predict patch.tif --out maps \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
-    group="Train and apply networks",
-)
+@command("landcover predict patch.tif --out maps \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth")
 def predict(
     raster: RasterArgument,
     weights: WeightsOption,
@@ -80,11 +72,7 @@ def predict(
     say(f"confidence: {shown(done.confidence)}")
 
 
-@command(
-    app,
-    "landcover quantize campaign.yaml --domain D034_2021 --out int8/model.xml",
-    group="Train and apply networks",
-)
+@command("landcover quantize campaign.yaml --domain D034_2021 --out int8/model.xml")
 def quantize(
     config: ConfigArgument,
     out: ModelOutOption,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 
 from pipeline.cli.help import argument, command, option
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 _YAML = (".yaml", ".yml")
 
-app = typer.Typer()
-
 CatalogArgument = Annotated[
     Path, argument("CONFIG|FOLDER", "A campaign's YAML file, the national product's folder, or one edition's.")
 ]
@@ -50,7 +47,7 @@ ConfidenceOption = Annotated[
 ]
 
 
-@command(app, "landcover publish campaign.yaml", group="Check, publish and search")
+@command("landcover publish campaign.yaml")
 def publish(
     config: ConfigArgument,
     workers: WorkersOption = None,
@@ -94,10 +91,8 @@ def _area(pixels: int) -> str:
 
 
 @command(
-    app,
     "landcover editions campaign.yaml",
     "landcover editions campaign.yaml --restore 2",
-    group="Check, publish and search",
 )
 def editions(
     config: ConfigArgument,
@@ -149,10 +144,8 @@ def _as_json(state: "EditionState") -> dict[str, object]:
 
 
 @command(
-    app,
     "landcover search campaign.yaml --min-share vineyard=0.3 --datetime 2021",
     "landcover search national --bbox 3.7 43.5 4.0 43.7 --out found.json",
-    group="Check, publish and search",
 )
 def search(
     where: CatalogArgument,

@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -43,14 +42,10 @@ if TYPE_CHECKING:
 
 _REFRESH_S = 5.0
 
-app = typer.Typer()
-
 
 @command(
-    app,
     "landcover run campaign.yaml --domain D034_2021 --workers 2",
     "landcover run campaign.yaml --failed",
-    group="Map",
 )
 def run(
     config: ConfigArgument,
@@ -116,7 +111,7 @@ def _log_events(progress: Progress) -> "OnEvent":
     return on_event
 
 
-@command(app, "landcover status campaign.yaml --watch", group="Map")
+@command("landcover status campaign.yaml --watch")
 def status(
     config: ConfigArgument,
     watch: Annotated[bool, option("--watch", "Refresh the table every few seconds until no run is active.")] = False,

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.options import (
     BD_ORTHO_TILE_M,
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 _MOST_NAMED = 5
 """Ignored files that are named: RGE ALTI has two rasters of sources and distances beside each of its thousands."""
 
-app = typer.Typer()
-
 ArchivesArgument = Annotated[
     list[Path], argument("ARCHIVE", "7z archives (one volume of each is enough), or folders that are already unpacked.")
 ]
@@ -53,11 +49,7 @@ CollectionOption = Annotated[
 ]
 
 
-@command(
-    app,
-    "landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ \\\n    --domain D034_2021 --out staged",
-    group="Prepare the imagery",
-)
+@command("landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ \\\n    --domain D034_2021 --out staged")
 def stage(
     given: ArchivesArgument,
     domain: OneDomainOption,
@@ -100,11 +92,7 @@ def _show_staged(done: "StageReport", domain: str) -> None:
     say(f"{domain}: {heights} written in {shown(done.heights.folder)}, {done.removed} elevation files removed")
 
 
-@command(
-    app,
-    "landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog",
-    group="Prepare the imagery",
-)
+@command("landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog")
 def index(
     sources: SourcesArgument,
     domain: OneDomainOption,

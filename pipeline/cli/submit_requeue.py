@@ -24,8 +24,6 @@ from pipeline.domain import Domain
 if TYPE_CHECKING:
     from pipeline.runs.slurm.submit import Submission
 
-app = typer.Typer()
-
 SiteOption = Annotated[str, option("--cluster NAME|FILE", "A name under configs/clusters, or such a YAML file.")]
 AccountOption = Annotated[str | None, option("--account NAME", "The project whose hours are charged.")]
 QosOption = Annotated[str | None, option("--qos NAME", "One of the QoS that the cluster's file lists.")]
@@ -38,10 +36,8 @@ DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without
 
 
 @command(
-    app,
     "landcover submit campaign.yaml --cluster generic --dry-run",
     "landcover submit campaign.yaml --cluster jean-zay-a100 --account xxx",
-    group="Map",
 )
 def submit(
     config: ConfigArgument,
@@ -101,7 +97,7 @@ def _show_scripts(prepared: "Submission") -> None:
     say("dry run: nothing was submitted")
 
 
-@command(app, "landcover requeue campaign.yaml --domain D034_2021 --exit-code 5", group="Map")
+@command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5")
 def requeue(
     config: ConfigArgument,
     domain: OneDomainOption,

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from pipeline.cli.help import command
 from pipeline.cli.options import (
     ConfigArgument,
@@ -22,10 +20,8 @@ from pipeline.errors import VerifyFailed
 if TYPE_CHECKING:
     from pipeline.runs.quality.verify import Verification
 
-app = typer.Typer()
 
-
-@command(app, "landcover verify campaign.yaml --json verify.json", group="Check, publish and search")
+@command("landcover verify campaign.yaml --json verify.json")
 def verify(config: ConfigArgument, json_file: JsonOption = None) -> None:
     """Read all tiles and the national store again and check them.
 
@@ -70,7 +66,7 @@ def _problems(verified: "Verification") -> list[str]:
     return [*problems, *(verified.national or ())]
 
 
-@command(app, "landcover report campaign.yaml --domain D034_2021", group="Check, publish and search")
+@command("landcover report campaign.yaml --domain D034_2021")
 def report(config: ConfigArgument, domain: DomainOption = None) -> None:
     """Write an HTML report for each domain and for the current edition.
 
