@@ -1,7 +1,8 @@
 """The `landcover` command: its options, its subcommands by module, and its exit codes.
 
-Modules are named after the commands they hold. The work is done elsewhere: nothing here loops over data, and commands
-import what they run when they run it, so that `--help` and a wrong option are answered at once.
+Modules are named after the commands they hold; `networks` has those that make or apply networks. The work is done
+elsewhere: nothing here loops over data, and commands import what they run when they run it, so that `--help` and a
+wrong option are answered at once.
 """
 
 import importlib.metadata
@@ -15,9 +16,8 @@ from pipeline import __version__
 from pipeline.cli import (  # noqa: F401  (their functions become commands when they are imported)
     demo_bench_doctor,
     evaluate_sample_calibrate,
-    patches_train,
+    networks,
     plan,
-    predict_quantize,
     publish_editions_search,
     run_status,
     stage_index,
@@ -25,7 +25,7 @@ from pipeline.cli import (  # noqa: F401  (their functions become commands when 
     verify_report,
 )
 from pipeline.cli.help import app
-from pipeline.cli.options import say
+from pipeline.cli.output import say
 from pipeline.errors import LandcoverError
 
 __all__ = ["app", "main"]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.options import JsonOption, console, count, open_campaign, save_json, say
+from pipeline.cli.output import console, count, save_json, say
 from pipeline.durable import write_json
 from pipeline.errors import MachineError
 
@@ -24,14 +25,14 @@ def doctor(
     domain: Annotated[
         str | None, option("--domain NAME", "Also write doctor.json into this domain's product folder.")
     ] = None,
-    json_file: JsonOption = None,
+    json_file: options.JsonFile = None,
 ) -> None:
     """Check packages, GDAL, GPUs and SLURM, and what a campaign needs.
 
     With a campaign, its weights, engine and disks are checked too. On a login node this also downloads weights from a
     hub into the cache that compute nodes read.
     """
-    campaign = open_campaign(config, [domain] if domain else None) if config else None
+    campaign = options.open_campaign(config, [domain] if domain else None) if config else None
     from pipeline.runs.diagnostics.doctor import DOCTOR_FILE, diagnose
 
     findings = diagnose(campaign)

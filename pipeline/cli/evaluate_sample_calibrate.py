@@ -7,24 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.table import Table
 
+from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.options import (
-    DataArgument,
-    EngineOption,
-    FieldOption,
-    MetadataOption,
-    NomenclatureOption,
-    PrecisionOption,
-    RecipeOption,
-    WeightsOption,
-    console,
-    count,
-    log,
-    progress_bar,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import console, count, log, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE
 from pipeline.errors import ConfigError
 from pipeline.legend import BY_VALUE, Nomenclature
@@ -77,15 +62,15 @@ def evaluate(
     weights: EvaluatedWeightsOption = None,
     reference: ReferenceOption = None,
     sample: SampleOption = None,
-    recipe: RecipeOption = DEFAULT_RECIPE,
-    metadata: MetadataOption = None,
-    reference_as: NomenclatureOption = "flair19",
-    field: FieldOption = "",
+    recipe: options.Recipe = DEFAULT_RECIPE,
+    metadata: options.Metadata = None,
+    reference_as: options.ReferenceLegend = "flair19",
+    field: options.Field = "",
     classes: ClassesOption = "flair12",
     mode: ModeOption = "legacy",
     units: UnitsOption = "auto",
-    engine: EngineOption = "auto",
-    precision: PrecisionOption = "fp32",
+    engine: options.Engine = "auto",
+    precision: options.Arithmetic = "fp32",
     workers: ProcessesOption = 1,
     scheduler: AddressOption = None,
 ) -> None:
@@ -103,12 +88,12 @@ def evaluate(
 
     network = partial(evaluate_set, recipe=recipe, metadata=metadata, engine=engine, precision=precision)
     comparison = partial(evaluate_map, nomenclature=reference_as, field=field, classes=classes)
-    options = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler)
+    scoring = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler)
     with progress_bar("evaluate") as progress:
         if weights is not None:
-            done = network(places or (), weights=weights, out=out, options=options, progress=progress)
+            done = network(places or (), weights=weights, out=out, options=scoring, progress=progress)
         elif reference is not None:
-            done = comparison(_one_map(places or ()), reference, out=out, options=options, progress=progress)
+            done = comparison(_one_map(places or ()), reference, out=out, options=scoring, progress=progress)
     _show_scores(done)
 
 
@@ -190,11 +175,11 @@ def sample(
     "landcover calibrate validation --out calibrated \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
 )
 def calibrate(
-    places: DataArgument,
-    weights: WeightsOption,
+    places: options.Patches,
+    weights: options.Weights,
     out: Annotated[Path, option("--out FOLDER", "Where the new recipe, a figure and its numbers go.")],
-    recipe: RecipeOption = DEFAULT_RECIPE,
-    metadata: MetadataOption = None,
+    recipe: options.Recipe = DEFAULT_RECIPE,
+    metadata: options.Metadata = None,
 ) -> None:
     """Fit the temperature that makes confidences match accuracies.
 

@@ -2,23 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated
 
+from pipeline.cli import options
 from pipeline.cli.help import command, option
-from pipeline.cli.options import (
-    ConfigArgument,
-    DomainOption,
-    FailedOption,
-    ForceOption,
-    JsonOption,
-    MissingOption,
-    TileOption,
-    console,
-    number_table,
-    open_campaign,
-    same_choice,
-    save_json,
-    say,
-    say_next,
-)
+from pipeline.cli.output import console, number_table, save_json, say, say_next
 
 if TYPE_CHECKING:
     from pipeline.runs.planning.forecast import Forecast
@@ -37,25 +23,25 @@ GpuOption = Annotated[str | None, option("--gpu NAME", "Model of the GPUs, such 
     "landcover plan campaign.yaml --nodes 4 --cores 64 --gpus 8 --gpu a100",
 )
 def plan(
-    config: ConfigArgument,
-    domain: DomainOption = None,
-    tile: TileOption = None,
-    force: ForceOption = False,
-    failed: FailedOption = False,
-    only_missing: MissingOption = False,
+    config: options.Config,
+    domain: options.Domains = None,
+    tile: options.Tiles = None,
+    force: options.Force = False,
+    failed: options.Failed = False,
+    only_missing: options.OnlyMissing = False,
     all_tiles: TilesOption = False,
     nodes: NodesOption = 1,
     cores: CoresOption = None,
     gpus: GpusOption = None,
     gpu: GpuOption = None,
-    json_file: JsonOption = None,
+    json_file: options.JsonFile = None,
 ) -> None:
     """Show what a run would map, why, and how long it would take.
 
     Nothing is computed. The speeds come from `landcover bench` if it was run on this machine, otherwise from built-in
     values; each line says which.
     """
-    campaign = open_campaign(config, domain, tile)
+    campaign = options.open_campaign(config, domain, tile)
     from pipeline.runs.planning.forecast import described_machine, forecast, rates_for
     from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
     from pipeline.runs.planning.summary import plan_as_json
@@ -74,7 +60,7 @@ def plan(
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
         chosen = {"--domain": domain, "--tile": tile, "--force": force}
-        say_next("run", config, *same_choice(chosen | {"--failed": failed, "--only-missing": only_missing}))
+        say_next("run", config, *options.same_choice(chosen | {"--failed": failed, "--only-missing": only_missing}))
     else:
         show_nothing_to_do(chosen=only != ALL_TILES)
 

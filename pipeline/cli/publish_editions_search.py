@@ -7,25 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
+from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.options import (
-    BoxOption,
-    ClusterOption,
-    ConfigArgument,
-    DomainOption,
-    SchedulerOption,
-    WhenOption,
-    WorkersOption,
-    console,
-    count,
-    log,
-    open_campaign,
-    progress_bar,
-    save_json,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import console, count, log, progress_bar, save_json, say, say_next, shown
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 
@@ -49,10 +33,10 @@ ConfidenceOption = Annotated[
 
 @command("landcover publish campaign.yaml")
 def publish(
-    config: ConfigArgument,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-    scheduler: SchedulerOption = None,
+    config: options.Config,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    scheduler: options.Scheduler = None,
     wait: Annotated[
         bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
     ] = False,
@@ -61,7 +45,7 @@ def publish(
 
     Unchanged parts are shared with the edition before, so that an edition costs only what changed.
     """
-    campaign = open_campaign(config).on_cluster(cluster, scheduler)
+    campaign = options.open_campaign(config).on_cluster(cluster, scheduler)
     from pipeline.runs.publishing.publish import publish as publish_edition
 
     with progress_bar("publish") as progress:
@@ -95,13 +79,13 @@ def _area(pixels: int) -> str:
     "landcover editions campaign.yaml --restore 2",
 )
 def editions(
-    config: ConfigArgument,
+    config: options.Config,
     restore: Annotated[int | None, option("--restore N", "Make edition N the current one again.")] = None,
     drop: Annotated[list[int] | None, option("--drop N", "Delete edition N for good. Can be repeated.")] = None,
     as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
 ) -> None:
     """List, restore or delete editions of the national product."""
-    national = open_campaign(config).output.national
+    national = options.open_campaign(config).output.national
     from pipeline.products.national.edition_history import history
     from pipeline.runs.publishing import editions as kept
 
@@ -149,9 +133,9 @@ def _as_json(state: "EditionState") -> dict[str, object]:
 )
 def search(
     where: CatalogArgument,
-    domain: DomainOption = None,
-    bbox: BoxOption = None,
-    when: WhenOption = None,
+    domain: options.Domains = None,
+    bbox: options.Box = None,
+    when: options.When = None,
     min_share: ShareOption = None,
     min_confidence: ConfidenceOption = None,
     out: Annotated[
@@ -163,7 +147,7 @@ def search(
     The published catalog is searched directly; no server is needed.
     """
     shares = _shares(min_share or [])
-    national = open_campaign(where).output.national if where.suffix in _YAML else where
+    national = options.open_campaign(where).output.national if where.suffix in _YAML else where
     from pipeline.products.stac.search import search as find
     from pipeline.products.tile.stac_item import CONFIDENCE
 

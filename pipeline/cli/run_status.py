@@ -12,27 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli import options
 from pipeline.cli.help import command, option
-from pipeline.cli.options import (
-    ClusterOption,
-    ConfigArgument,
-    DomainOption,
-    FailedOption,
-    ForceOption,
-    MissingOption,
-    SchedulerOption,
-    TileOption,
-    WorkersOption,
-    console,
-    count,
-    log,
-    number_table,
-    open_campaign,
-    progress_bar,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
 from pipeline.cli.plan import show_nothing_to_do, show_stale
 from pipeline.progress import Progress
 
@@ -48,15 +30,15 @@ _REFRESH_S = 5.0
     "landcover run campaign.yaml --failed",
 )
 def run(
-    config: ConfigArgument,
-    domain: DomainOption = None,
-    tile: TileOption = None,
-    force: ForceOption = False,
-    failed: FailedOption = False,
-    only_missing: MissingOption = False,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-    scheduler: SchedulerOption = None,
+    config: options.Config,
+    domain: options.Domains = None,
+    tile: options.Tiles = None,
+    force: options.Force = False,
+    failed: options.Failed = False,
+    only_missing: options.OnlyMissing = False,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    scheduler: options.Scheduler = None,
 ) -> None:
     """Map all tiles that are not mapped yet or no longer up to date.
 
@@ -67,7 +49,7 @@ def run(
 
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
-        campaign = open_campaign(config, domain, tile).on_cluster(cluster, scheduler)
+        campaign = options.open_campaign(config, domain, tile).on_cluster(cluster, scheduler)
         from pipeline.runs.mapping.run import run as run_plan
         from pipeline.runs.planning.forecast import forecast_domains
         from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
@@ -113,7 +95,7 @@ def _log_events(progress: Progress) -> "OnEvent":
 
 @command("landcover status campaign.yaml --watch")
 def status(
-    config: ConfigArgument,
+    config: options.Config,
     watch: Annotated[bool, option("--watch", "Refresh the table every few seconds until no run is active.")] = False,
     as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
 ) -> None:
@@ -122,7 +104,7 @@ def status(
     Sealed tiles are complete. Suspect tiles made several workers crash; damaged tiles were sealed, but their files
     are gone or changed.
     """
-    campaign = open_campaign(config)
+    campaign = options.open_campaign(config)
     from pipeline.runs.tracking.status import status as read_status
 
     if as_json:

@@ -4,22 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.options import (
-    BD_ORTHO_TILE_M,
-    BoxOption,
-    CatalogOption,
-    OneDomainOption,
-    RecipeOption,
-    TileSizeOption,
-    WhenOption,
-    count,
-    log,
-    progress_bar,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import count, log, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -52,14 +39,14 @@ CollectionOption = Annotated[
 @command("landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ \\\n    --domain D034_2021 --out staged")
 def stage(
     given: ArchivesArgument,
-    domain: OneDomainOption,
+    domain: options.OneDomain,
     out: Annotated[
         Path | None,
         option(
             "--out FOLDER", "Where to unpack. By default a folder beside the first archive, named after the domain."
         ),
     ] = None,
-    tile_m: TileSizeOption = BD_ORTHO_TILE_M,
+    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
     holes: Annotated[
         Literal["interpolate", "leave"],
         option("--holes", "Interpolate holes of the elevation that are up to 25 m wide, or leave them."),
@@ -78,7 +65,7 @@ def stage(
         given, domain=domain, out=out, tile_m=tile_m, treatment=holes, remove_small=remove_small, bar=progress_bar
     )
     _show_staged(done, domain)
-    size = () if tile_m == BD_ORTHO_TILE_M else ("--tile-m", tile_m)
+    size = () if tile_m == options.BD_ORTHO_TILE_M else ("--tile-m", tile_m)
     say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *size)
 
 
@@ -95,14 +82,14 @@ def _show_staged(done: "StageReport", domain: str) -> None:
 @command("landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog")
 def index(
     sources: SourcesArgument,
-    domain: OneDomainOption,
-    catalog: CatalogOption,
-    tile_m: TileSizeOption = BD_ORTHO_TILE_M,
-    recipe: RecipeOption = DEFAULT_RECIPE,
+    domain: options.OneDomain,
+    catalog: options.Catalog,
+    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
+    recipe: options.Recipe = DEFAULT_RECIPE,
     accept: AcceptOption = None,
     collections: CollectionOption = None,
-    bbox: BoxOption = None,
-    when: WhenOption = None,
+    bbox: options.Box = None,
+    when: options.When = None,
 ) -> None:
     """Check the imagery and write the input catalog of STAC items.
 

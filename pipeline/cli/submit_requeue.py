@@ -5,20 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import options
 from pipeline.cli.help import command, option
-from pipeline.cli.options import (
-    ConfigArgument,
-    DomainOption,
-    MissingOption,
-    OneDomainOption,
-    console,
-    count,
-    log,
-    open_campaign,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import console, count, log, say, say_next, shown
 from pipeline.domain import Domain
 
 if TYPE_CHECKING:
@@ -40,11 +29,11 @@ DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without
     "landcover submit campaign.yaml --cluster jean-zay-a100 --account xxx",
 )
 def submit(
-    config: ConfigArgument,
+    config: options.Config,
     cluster: SiteOption,
     account: AccountOption = None,
-    domain: DomainOption = None,
-    only_missing: MissingOption = False,
+    domain: options.Domains = None,
+    only_missing: options.OnlyMissing = False,
     qos: QosOption = None,
     hours: HoursOption = None,
     gpus: JobGpusOption = None,
@@ -56,14 +45,14 @@ def submit(
     A last job publishes. A job that reaches its time limit goes back into the queue until its domain is mapped.
     Domains that already have a job in the queue are skipped.
     """
-    campaign = open_campaign(config, domain)
+    campaign = options.open_campaign(config, domain)
     from pipeline.cluster.slurm.queue import queued_jobs
     from pipeline.runs.slurm.submit import JobOptions, prepare
     from pipeline.runs.slurm.submit import submit as submit_jobs
 
-    options = JobOptions(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
+    job_options = JobOptions(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
     queued = () if dry_run else queued_jobs(campaign.output.domains)
-    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=options, queued=queued)
+    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=job_options, queued=queued)
     for sentence in prepared.skipped:
         log.info("skipped %s", sentence)
     if not prepared.domains:
@@ -99,8 +88,8 @@ def _show_scripts(prepared: "Submission") -> None:
 
 @command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5")
 def requeue(
-    config: ConfigArgument,
-    domain: OneDomainOption,
+    config: options.Config,
+    domain: options.OneDomain,
     exit_code: Annotated[int, option("--exit-code N", "The exit code of `landcover run` in this job.")],
     resubmit: Annotated[
         Path | None,
@@ -119,5 +108,5 @@ def requeue(
 
     if exit_code not in RESTART_CODES:
         raise typer.Exit(exit_code)
-    job = restart_job(open_campaign(config), Domain(domain), resubmit=resubmit)
+    job = restart_job(options.open_campaign(config), Domain(domain), resubmit=resubmit)
     say(f"{domain}: tiles are left to map; job {job} continues")

@@ -2,19 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.cli import options
 from pipeline.cli.help import command
-from pipeline.cli.options import (
-    ConfigArgument,
-    DomainOption,
-    JsonOption,
-    count,
-    open_campaign,
-    progress_bar,
-    save_json,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import count, progress_bar, save_json, say, say_next, shown
 from pipeline.errors import VerifyFailed
 
 if TYPE_CHECKING:
@@ -22,13 +12,13 @@ if TYPE_CHECKING:
 
 
 @command("landcover verify campaign.yaml --json verify.json")
-def verify(config: ConfigArgument, json_file: JsonOption = None) -> None:
+def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
     """Read all tiles and the national store again and check them.
 
     Every COG is compared with its checksum and its STAC item, and class changes across edges are counted. The exit
     code is 4 if anything is wrong or a domain exceeds one of the campaign's limits.
     """
-    campaign = open_campaign(config)
+    campaign = options.open_campaign(config)
     from pipeline.runs.quality.verify import verify as read_again
 
     with progress_bar("verify") as progress:
@@ -67,12 +57,12 @@ def _problems(verified: "Verification") -> list[str]:
 
 
 @command("landcover report campaign.yaml --domain D034_2021")
-def report(config: ConfigArgument, domain: DomainOption = None) -> None:
+def report(config: options.Config, domain: options.Domains = None) -> None:
     """Write an HTML report for each domain and for the current edition.
 
     Each report.html is a page that needs no other file. With --domain, only the pages of these domains are written.
     """
-    campaign = open_campaign(config, domain)
+    campaign = options.open_campaign(config, domain)
     from pipeline.runs.quality.write_reports import write_reports
 
     with progress_bar("report") as progress:

@@ -7,7 +7,8 @@ import typer.main
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.cli.options import count, same_choice, say_next, shown
+from pipeline.cli.options import same_choice
+from pipeline.cli.output import count, say_next, shown
 
 COMMANDS = sorted(getattr(typer.main.get_command(app), "commands", ()))
 
