@@ -25,7 +25,6 @@ PlacesArgument = Annotated[
         "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr).",
     ),
 ]
-EvaluationOutOption = Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")]
 EvaluatedWeightsOption = Annotated[
     str | None, option("--weights PATH|HUB", "Evaluate this checkpoint on labelled patches.")
 ]
@@ -57,7 +56,7 @@ AddressOption = Annotated[
     "landcover evaluate --sample sample.gpkg --out accuracy",
 )
 def evaluate(
-    out: EvaluationOutOption,
+    out: Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")],
     places: PlacesArgument = None,
     weights: EvaluatedWeightsOption = None,
     reference: ReferenceOption = None,

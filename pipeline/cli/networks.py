@@ -11,13 +11,9 @@ from pipeline.config import DEFAULT_RECIPE
 RasterArgument = Annotated[
     Path, argument("IN.tif", "Georeferenced raster: uint8, with the recipe's bands in their order.", exists=True)
 ]
-WindowOption = Annotated[int | None, option("--window N", "Side in pixels of what the network sees at once.")]
-HaloOption = Annotated[int | None, option("--halo N", "Pixels along a window's edge that are discarded.")]
 QuantizedOption = Annotated[
     Path | None, option("--quantized FILE", "With int8: the XML that `landcover quantize` wrote.")
 ]
-ModelOutOption = Annotated[Path, option("--out MODEL.xml", "The XML to write; .bin, .json and .html go beside it.")]
-WindowsOption = Annotated[int, option("--windows N", "Windows to quantize with, and as many to compare on.", min=1)]
 AgreementOption = Annotated[
     float, option("--min-agreement X", "Share of pixels that int8 must map as fp32 does.", min=0, max=1)
 ]
@@ -99,8 +95,8 @@ def predict(
     raster: RasterArgument,
     weights: options.Weights,
     out: Annotated[Path, option("--out FOLDER", "Where both COGs go. It is created if missing.")],
-    window: WindowOption = None,
-    halo: HaloOption = None,
+    window: Annotated[int | None, option("--window N", "Side in pixels of what the network sees at once.")] = None,
+    halo: Annotated[int | None, option("--halo N", "Pixels along a window's edge that are discarded.")] = None,
     engine: options.Engine = "auto",
     precision: options.Arithmetic = "fp32",
     quantized: QuantizedOption = None,
@@ -133,9 +129,9 @@ def predict(
 @command("landcover quantize campaign.yaml --domain D034_2021 --out int8/model.xml")
 def quantize(
     config: options.Config,
-    out: ModelOutOption,
+    out: Annotated[Path, option("--out MODEL.xml", "The XML to write; .bin, .json and .html go beside it.")],
     domain: options.Domains = None,
-    windows: WindowsOption = 64,
+    windows: Annotated[int, option("--windows N", "Windows to quantize with, and as many to compare on.", min=1)] = 64,
     min_agreement: AgreementOption = 0.99,
     slow: SlowOption = False,
 ) -> None:

@@ -11,12 +11,6 @@ if TYPE_CHECKING:
     from pipeline.runs.planning.plan import RunPlan
     from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 
-TilesOption = Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")]
-NodesOption = Annotated[int, option("--nodes N", "Predict for this many nodes.", min=1)]
-CoresOption = Annotated[int | None, option("--cores N", "Cores per node. By default this machine's.", min=1)]
-GpusOption = Annotated[int | None, option("--gpus N", "GPUs per node. By default this machine's.", min=0)]
-GpuOption = Annotated[str | None, option("--gpu NAME", "Model of the GPUs, such as a100.")]
-
 
 @command(
     "landcover plan campaign.yaml --domain D034_2021",
@@ -29,11 +23,11 @@ def plan(
     force: options.Force = False,
     failed: options.Failed = False,
     only_missing: options.OnlyMissing = False,
-    all_tiles: TilesOption = False,
-    nodes: NodesOption = 1,
-    cores: CoresOption = None,
-    gpus: GpusOption = None,
-    gpu: GpuOption = None,
+    all_tiles: Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")] = False,
+    nodes: Annotated[int, option("--nodes N", "Predict for this many nodes.", min=1)] = 1,
+    cores: Annotated[int | None, option("--cores N", "Cores per node. By default this machine's.", min=1)] = None,
+    gpus: Annotated[int | None, option("--gpus N", "GPUs per node. By default this machine's.", min=0)] = None,
+    gpu: Annotated[str | None, option("--gpu NAME", "Model of the GPUs, such as a100.")] = None,
     json_file: options.JsonFile = None,
 ) -> None:
     """Show what a run would map, why, and how long it would take.

@@ -13,11 +13,6 @@ from pipeline.domain import Domain
 if TYPE_CHECKING:
     from pipeline.runs.slurm.submit import Submission
 
-SiteOption = Annotated[str, option("--cluster NAME|FILE", "A name under configs/clusters, or such a YAML file.")]
-AccountOption = Annotated[str | None, option("--account NAME", "The project whose hours are charged.")]
-QosOption = Annotated[str | None, option("--qos NAME", "One of the QoS that the cluster's file lists.")]
-HoursOption = Annotated[float | None, option("--hours N", "Time limit of a job, instead of the predicted one.")]
-JobGpusOption = Annotated[int | None, option("--gpus N", "GPUs per node, instead of the predicted number.")]
 PublishOption = Annotated[
     bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
 ]
@@ -30,13 +25,13 @@ DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without
 )
 def submit(
     config: options.Config,
-    cluster: SiteOption,
-    account: AccountOption = None,
+    cluster: Annotated[str, option("--cluster NAME|FILE", "A name under configs/clusters, or such a YAML file.")],
+    account: Annotated[str | None, option("--account NAME", "The project whose hours are charged.")] = None,
     domain: options.Domains = None,
     only_missing: options.OnlyMissing = False,
-    qos: QosOption = None,
-    hours: HoursOption = None,
-    gpus: JobGpusOption = None,
+    qos: Annotated[str | None, option("--qos NAME", "One of the QoS that the cluster's file lists.")] = None,
+    hours: Annotated[float | None, option("--hours N", "Time limit of a job, instead of the predicted one.")] = None,
+    gpus: Annotated[int | None, option("--gpus N", "GPUs per node, instead of the predicted number.")] = None,
     publish: PublishOption = True,
     dry_run: DryRunOption = False,
 ) -> None:
