@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, log, progress_bar, say, say_next, shown
-from pipeline.config import DEFAULT_RECIPE
+from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
+from pipeline.errors import ConfigError
+from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
     from pipeline.runs.ingest.stage import StageReport
@@ -96,19 +98,21 @@ def index(
     The catalog is created if missing; each tile gets one item. Names, headers and pixel levels are checked against
     what the model's recipe expects.
     """
-    from pipeline.runs.ingest.index import index_domain
     from pipeline.sources.catalog.external_stac import Query
+    from pipeline.sources.catalog.index import index as index_domain
 
-    query = Query(tuple(collections or ()), bbox, when)
+    if unknown := set(accept or ()) - set(get_args(LimitName)):
+        limits = ", ".join(get_args(LimitName))
+        raise ConfigError(f"unknown limit {', '.join(sorted(unknown))}; expected some of {limits}")
     with progress_bar("index") as progress:
         report = index_domain(
             sources,
             domain=domain,
             catalog=catalog,
-            tile_m=tile_m,
-            recipe=recipe,
-            accept=accept or (),
-            query=query,
+            tile_size=tile_m * PIXELS_PER_M,
+            recipe=load_recipe(recipe),
+            accept=[name for name in get_args(LimitName) if name in (accept or ())],
+            query=Query(tuple(collections or ()), bbox, when),
             progress=progress,
         )
     _show_indexed(report, domain)
