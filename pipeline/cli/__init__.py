@@ -7,6 +7,7 @@ wrong option are answered at once.
 
 import importlib.metadata
 import logging
+import time
 from typing import Annotated, NoReturn
 
 import typer
@@ -32,21 +33,16 @@ __all__ = ["app", "main"]
 
 
 class _LogLines(logging.Handler):
-    """Shows log records on the commands' console, where they do not disturb a progress bar."""
+    """Shows log records on the commands' console, where they do not disturb a progress bar.
+
+    `20:08:55 message`, with `warning:` or `error:` before the message of these levels.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one line, unwrapped."""
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname)
-        say(self.format(record), style=style)
-
-
-class _LogFormat(logging.Formatter):
-    """`20:08:55 message`, with `warning:` or `error:` before the message of these levels."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return f"{self.formatTime(record, '%H:%M:%S')} {level}{super().format(record)}"
+        level = f"{record.levelname.lower()}: " if style else ""
+        say(f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {level}{self.format(record)}", style=style)
 
 
 def _print_versions(wanted: bool) -> None:
@@ -78,7 +74,6 @@ def _options(
     ] = False,
 ) -> None:
     handler = _LogLines()
-    handler.setFormatter(_LogFormat())
     # Libraries set their own loggers' levels when they are imported, so it is the handler that chooses.
     handler.addFilter(lambda r: verbose or r.name.startswith("landcover") or r.levelno >= logging.ERROR)
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -5,11 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.table import Table
-
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.output import console, count, log, progress_bar, say, say_next, shown
+from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE
 from pipeline.errors import ConfigError
 from pipeline.legend import BY_VALUE, Nomenclature
@@ -78,7 +76,8 @@ def evaluate(
     Choose one: --weights scores a network on labelled patches, --reference compares a map with a raster or polygons,
     --sample estimates a map's accuracy and true areas from an interpreted sample.
     """
-    _check_choice(weights, reference, sample)
+    if sum(given is not None for given in (weights, reference, sample)) != 1:
+        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
     if sample is not None:
         _evaluate_sample(sample, out)
         return
@@ -94,11 +93,6 @@ def evaluate(
         elif reference is not None:
             done = comparison(_one_map(places or ()), reference, out=out, options=scoring, progress=progress)
     _show_scores(done)
-
-
-def _check_choice(*sources: object) -> None:
-    if sum(given is not None for given in sources) != 1:
-        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
 
 
 def _one_map(places: Sequence[Path]) -> Path:
@@ -118,11 +112,11 @@ def _show_scores(done: "EvaluationResult") -> None:
             low, high = given.intervals.means[name]
             interval = f"  (95 % interval: {100 * low:.2f} – {100 * high:.2f})"
         say(f"{title:<17} {100 * found[name]:.3f} %{interval}")
-    table = Table("class", *BY_CLASS.values(), box=None, pad_edge=False)
-    for k, name in enumerate(given.names):
-        cells = [f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS]
-        table.add_row(name, *cells)
-    console.print(table)
+    rows = (
+        (name, *(f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS))
+        for k, name in enumerate(given.names)
+    )
+    console.print(number_table(("class", *BY_CLASS.values()), rows))
     say(f"report: {shown(done.report)} (means in mode {given.mode})")
 
 
@@ -131,10 +125,11 @@ def _evaluate_sample(sample: Path, out: Path) -> None:
 
     done = evaluate_sample(sample, out=out)
     say(f"overall accuracy {done.overall * 100:.2f} %")
-    table = Table("class", "user's, %", "producer's, %", "area, ha", box=None, pad_edge=False)
-    for c in done.classes:
-        table.add_row(c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
-    console.print(table)
+    rows = (
+        (c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
+        for c in done.classes
+    )
+    console.print(number_table(("class", "user's, %", "producer's, %", "area, ha"), rows))
     say("± is the half-width of a 95 % interval")
     say(f"report: {shown(done.report)}")
 

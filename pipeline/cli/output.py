@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ def save_json(file: Path | None, content: Any, what: str) -> None:
         say(f"{what} written to {shown(file)}")
 
 
-def number_table(first: str, *headings: str) -> Table:
+def number_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table of names and numbers. It fits into 80 columns: headings wrap, names do not."""
-    columns = [Column(heading, justify="right") for heading in headings]
-    return Table(Column(first, no_wrap=True), *columns, box=None, pad_edge=False, collapse_padding=True)
+    columns = [Column(heading, justify="right") for heading in headings[1:]]
+    table = Table(Column(headings[0], no_wrap=True), *columns, box=None, pad_edge=False, collapse_padding=True)
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table

@@ -75,14 +75,13 @@ def show_stale(planned: "RunPlan") -> None:
 def _show_counts(planned: "RunPlan") -> None:
     from pipeline.runs.planning.totals import domain_totals
 
-    table = number_table(
-        "domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out"
-    )
+    headings = ("domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
+    rows = []
     for d in planned.domains:
         t = domain_totals(planned.resolved, d)
-        numbers = (t.tiles, t.todo, t.blocks, t.windows, _size(t.read_bytes), f"≤ {_size(t.write_bytes)}")
-        table.add_row(d.name, *map(str, (*numbers, t.input_files, t.output_files)))
-    console.print(table)
+        sizes = (_size(t.read_bytes), f"≤ {_size(t.write_bytes)}")
+        rows.append((d.name, t.tiles, t.todo, t.blocks, t.windows, *sizes, t.input_files, t.output_files))
+    console.print(number_table(headings, rows))
 
 
 def _show_worker(s: "ResolvedCampaign") -> None:

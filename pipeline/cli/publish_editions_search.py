@@ -1,15 +1,11 @@
 """The commands `publish`, `editions` and `search`: the national product and its catalog."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
-
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.output import console, count, log, progress_bar, save_json, say, say_next, shown
+from pipeline.cli.output import console, count, log, number_table, progress_bar, save_json, say, say_next, shown
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 
@@ -95,22 +91,19 @@ def editions(
         kept.drop(national, drop)
     states = history(national)
     if as_json:
-        console.print_json(json.dumps([_as_json(state) for state in states]))
+        console.print_json(data=[_as_json(state) for state in states])
     elif states:
-        console.print(_table(states))
+        headings = ("edition", "created", "", "domains", "shards", "own MB", "shared MB")
+        console.print(number_table(headings, map(_row, states)))
     else:
         say(f"nothing is published in {shown(national)}")
         say_next("publish", config)
 
 
-def _table(states: "Sequence[EditionState]") -> Table:
-    table = Table("edition", "created", "", "domains", "shards", "own MB", "shared MB", box=None, pad_edge=False)
-    for s in states:
-        sizes = (f"{s.own_bytes / 1e6:.1f}", f"{s.shared_bytes / 1e6:.1f}")
-        e = s.edition
-        current = "current" if s.current else ""
-        table.add_row(str(e.number), e.created, current, str(len(e.domains)), str(len(e.digests)), *sizes)
-    return table
+def _row(state: "EditionState") -> tuple[object, ...]:
+    sizes = (f"{state.own_bytes / 1e6:.1f}", f"{state.shared_bytes / 1e6:.1f}")
+    e = state.edition
+    return (e.number, e.created, "current" if state.current else "", len(e.domains), len(e.digests), *sizes)
 
 
 def _as_json(state: "EditionState") -> dict[str, object]:

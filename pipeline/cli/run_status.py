@@ -1,6 +1,5 @@
 """The commands `run` and `status`: map a campaign, and see how far it is."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -108,7 +107,7 @@ def status(
     from pipeline.runs.tracking.status import status as read_status
 
     if as_json:
-        console.print_json(json.dumps([state.as_json() for state in read_status(campaign)]))
+        console.print_json(data=[state.as_json() for state in read_status(campaign)])
         return
     states = _watch(lambda: read_status(campaign)) if watch else read_status(campaign)
     if not watch:
@@ -130,12 +129,9 @@ def _watch(read: "Callable[[], Sequence[DomainStatus]]") -> "Sequence[DomainStat
 
 
 def _table(states: "Sequence[DomainStatus]") -> Table:
-    names = ("sealed", "in flight", "failed", "suspect", "damaged", "missing")
-    table = number_table("domain", *names, "Mpx/s", "time", "left")
-    for s in states:
-        groups = (s.sealed, s.in_flight, s.failed, s.suspect, s.damaged, s.missing)
-        table.add_row(s.domain, *(str(len(group)) for group in groups), *_speed(s))
-    return table
+    groups = ("sealed", "in flight", "failed", "suspect", "damaged", "missing")
+    rows = ((s.domain, *(len(getattr(s, group.replace(" ", "_"))) for group in groups), *_speed(s)) for s in states)
+    return number_table(("domain", *groups, "Mpx/s", "time", "left"), rows)
 
 
 def _remarks(states: "Sequence[DomainStatus]") -> list[str]:
