@@ -1,15 +1,18 @@
 """The command `plan`: what a run would map, why, and how long it would take."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pipeline.cli import options
 from pipeline.cli.help import command, option
-from pipeline.cli.output import console, number_table, save_json, say, say_next
+from pipeline.cli.output import console, count, number_table, save_json, say, say_next
 
 if TYPE_CHECKING:
-    from pipeline.runs.planning.forecast import Forecast
-    from pipeline.runs.planning.plan import RunPlan
+    from pipeline.runs.planning.plan import PlannedTile, RunPlan
     from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
+
+_SHOWN = 4
+"""Names that are listed; the others are only counted."""
 
 
 @command(
@@ -36,9 +39,8 @@ def plan(
     values; each line says which.
     """
     campaign = options.open_campaign(config, domain, tile)
-    from pipeline.runs.planning.forecast import described_machine, forecast, rates_for
+    from pipeline.runs.planning.forecast import described_machine, forecast, plan_as_json, rates_for
     from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
-    from pipeline.runs.planning.summary import plan_as_json
     from pipeline.runs.planning.throughput import read_rates
     from pipeline.runs.planning.totals import plan_totals
 
@@ -50,7 +52,8 @@ def plan(
     _show_counts(planned)
     _show_worker(planned.resolved)
     _show_reasons(planned, all_tiles=all_tiles)
-    _show_forecast(planned, predicted)
+    for line in predicted.lines() if planned.todo else ():
+        say(line)
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
         chosen = {"--domain": domain, "--tile": tile, "--force": force}
@@ -65,11 +68,14 @@ def show_nothing_to_do(*, chosen: bool) -> None:
 
 
 def show_stale(planned: "RunPlan") -> None:
-    """Warns of input files that changed since they were indexed."""
-    from pipeline.runs.planning.summary import stale_lines
-
-    for line in stale_lines(planned):
-        say(line)
+    """Warns of sealed tiles whose input files changed since they were indexed."""
+    for d in planned.domains:
+        if d.stale:
+            changed = [sentence.partition(": ")[0] for sentence in d.stale]
+            say(
+                f"{d.name}: {count(len(d.stale), 'input file')} of sealed tiles changed since they were indexed; run "
+                f"`landcover index` to map those tiles again: {_first(changed, ', ')}"
+            )
 
 
 def _show_counts(planned: "RunPlan") -> None:
@@ -102,23 +108,39 @@ def _show_worker(s: "ResolvedCampaign") -> None:
 
 
 def _show_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
-    from pipeline.runs.planning.summary import group_by_reason
-
     show_stale(planned)
     for d in planned.domains:
         if d.inputs.limits:
             say(f"{d.name}: exceeds limits of the model card that the campaign accepts: {', '.join(d.inputs.limits)}")
-        for group in group_by_reason(d):
-            for line in group.lines(all_tiles=all_tiles):
+        for reason in dict.fromkeys(p.reason for p in d.todo):
+            tiles = [p for p in d.todo if p.reason == reason]
+            for line in _tile_lines(tiles, d.name) if all_tiles else _group_lines(tiles, d.name):
                 say(line)
         for p in d.todo:
             if p.failure:
                 say(f"{d.name} {p.tile.name} failed in the last run: {p.failure}")
 
 
-def _show_forecast(planned: "RunPlan", predicted: "Forecast") -> None:
-    for line in predicted.lines() if planned.todo else ():
-        say(line)
+def _tile_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
+    """A line per tile, and one for each input file by which it will fail."""
+    for p in tiles:
+        yield f"{domain} {p.tile.name}: {p.reason}"
+        yield from (f"  will fail: {cause}" for cause in p.broken)
+
+
+def _group_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
+    """A line with the number of tiles of one reason and the first names, and one about those that will fail."""
+    names = _first([p.tile.name for p in tiles], ", ")
+    yield f"{domain}: {count(len(tiles), 'tile')} to map ({tiles[0].reason}): {names}"
+    if failing := sum(bool(p.broken) for p in tiles):
+        causes = list(dict.fromkeys(cause for p in tiles for cause in p.broken))
+        yield f"  {failing} of them will fail: {_first(causes, '; ')}"
+
+
+def _first(parts: Sequence[str], separator: str) -> str:
+    """The first parts, and the number of the others."""
+    more = f"{separator}… {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+    return separator.join(parts[:_SHOWN]) + more
 
 
 def _size(size_bytes: int) -> str:

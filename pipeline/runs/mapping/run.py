@@ -92,7 +92,8 @@ def run(
     clean_idle_domains(plan)
     if not plan.todo:
         return ()
-    plan.resolved.check_memory()
+    cluster = plan.resolved.campaign.cluster
+    plan.resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
     plan = replace(plan, domains=tuple(domain for domain in plan.domains if domain.todo))
     with lock_domains(plan) as locks:
         clean_locked_domains(plan)

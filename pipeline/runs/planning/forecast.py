@@ -167,15 +167,40 @@ class Forecast:
         if self.machine.gpus and not self.gpu_s:
             lines.append("the campaign's engine uses no GPU; set engine: torch, or auto")
         if self.cores_a_gpu is not None:
-            has = self.machine.cores / self.machine.gpus
-            more = ", so it waits" if self.starved else ""
+            cores = f"{self.machine.cores / self.machine.gpus:.0f} are available"
             lines.append(
-                f"feeding a GPU takes about {self.cores_a_gpu:.0f} cores that read and seal; it has {has:.0f}{more}"
+                f"feeding one GPU takes about {self.cores_a_gpu:.0f} cores for reading and sealing; {cores}"
+                + ("; the GPU waits for them" if self.starved else "")
             )
         for name, unit in UNITS.items():
             rate = getattr(self.rates, name)
             lines.append(f"  {name} {rate.value:.3g} {unit}, {rate.source}")
         return tuple(lines)
+
+
+def plan_as_json(plan: RunPlan, forecast: Forecast) -> dict[str, Any]:
+    """The plan in plain values: the totals of each domain, and each tile to map."""
+    resolved = plan.resolved
+    return {
+        "campaign": resolved.campaign.name,
+        "engine": resolved.engine.content | {"threads": resolved.engine_threads},
+        "layout": asdict(resolved.layout),
+        "worker_memory_bytes": asdict(resolved.memory) | {"total": resolved.memory.total},
+        "predicted": forecast.as_json(),
+        "domains": [
+            {
+                "name": domain.name,
+                "limits": list(domain.inputs.limits),
+                "stale": list(domain.stale),
+                **asdict(domain_totals(resolved, domain)),
+                "to_map": [
+                    {"tile": t.tile.name, "reason": t.reason, "fingerprint": t.fingerprint, "broken": list(t.broken)}
+                    for t in domain.todo
+                ],
+            }
+            for domain in plan.domains
+        ],
+    }
 
 
 def duration(seconds: float) -> str:

@@ -28,7 +28,6 @@ UNITS: dict[RateKind, str] = {
     "written": "bytes a pixel",
 }
 """`infer` is the rate of a CUDA device, or of a core where there is no device."""
-_CORE_RATES: tuple[RateKind, ...] = ("read", "seal", "written")
 CPU = "cpu"
 """The device of engines that run on cores."""
 
@@ -174,7 +173,7 @@ def find_rates(
         if (m.engine, m.precision, m.network) == wanted and _is_device(device, m.device)
     ]
     infer = _latest("infer", forwards) or stated_inference(engine, device, network=network)
-    return Rates(device, infer, *(_latest(what, own) or STATED[what] for what in _CORE_RATES))
+    return Rates(device, infer, *(_latest(what, own) or stated for what, stated in STATED.items()))
 
 
 def _latest(what: RateKind, measured: Sequence[MeasuredRate]) -> Rate | None:
@@ -193,7 +192,7 @@ STATED: dict[RateKind, Rate] = {
     "seal": Rate(15.0, f"stated: 6.5 core-seconds for 100 Mpx ({_LAB})"),
     "written": Rate(0.55, "stated: 0.4..0.7 for maps of real patches, land cover and confidence"),
 }
-"""Used where no rate is measured."""
+"""The rates of a core, used where none is measured; in the order of the fields of `Rates`."""
 
 _MFLOP_A_PIXEL = 64.7e3 / 512**2
 """Of the ResNet-34 U-Net: 64.7 GFLOP for a patch of 512² px."""
