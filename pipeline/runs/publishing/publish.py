@@ -114,7 +114,7 @@ def publish(
         store=national / "current" / edition.store.name,
         written=written,
         linked=len(plan.digests) - written,
-        unsealed=tuple((s.domain, s.unsealed) for s in states if s.unsealed),
+        unsealed=tuple((s.domain, len(s.unsealed)) for s in states if s.unsealed),
         left_out=tuple(sorted(set(plan.parent.domains if plan.parent else ()) - set(edition.domains))),
         tally=edition.tally,
         undelivered_km2=edition.undelivered_km2,
@@ -140,14 +140,13 @@ def read_products(campaign: Campaign, states: Sequence[DomainStatus], crs: str) 
 
 def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct:
     section = campaign.domain(state.domain)
-    failed = frozenset(name for name, _ in (*state.failed, *state.suspect))
     return DomainProduct(
         name=state.domain,
         year=state.domain.year,
         boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
         sealed=list_sealed(campaign.product_folder(state.domain), state.domain, campaign.grid.tile),
-        expected=(*state.sealed, *state.damaged, *state.in_flight, *failed, *state.missing),
-        failed=failed,
+        expected=(*state.sealed, *state.damaged, *state.unsealed),
+        failed=frozenset(name for name, _ in state.failures),
         about={"campaign": campaign.name, "weights": campaign.model.weights} | _origin(campaign, state.domain),
     )
 

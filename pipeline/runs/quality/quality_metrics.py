@@ -32,10 +32,8 @@ class Coverage:
     @classmethod
     def of(cls, state: DomainStatus) -> "Coverage":
         """Counts a domain's tiles."""
-        failed = len(state.failed) + len(state.suspect)
-        missing = len(state.missing) + len(state.in_flight)
-        sealed, damaged = len(state.sealed), len(state.damaged)
-        return cls(sealed + failed + missing + damaged, sealed, failed, missing, damaged)
+        counts = [len(tiles) for tiles in (state.sealed, state.failures, state.not_tried, state.damaged)]
+        return cls(sum(counts), *counts)
 
     def __add__(self, other: "Coverage") -> "Coverage":
         own, others = asdict(self), asdict(other)
