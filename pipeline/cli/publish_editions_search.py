@@ -82,14 +82,18 @@ def editions(
 ) -> None:
     """List, restore or delete editions of the national product."""
     national = options.open_campaign(config).output.national
-    from pipeline.products.national.edition_history import history
-    from pipeline.runs.publishing import editions as kept
+    from pipeline.products.national import edition_history
+    from pipeline.products.national.edition_writer import remove_abandoned
+    from pipeline.runs.publishing.national_lock import lock_national
 
-    if restore is not None:
-        kept.restore(national, restore)
-    if drop:
-        kept.drop(national, drop)
-    states = history(national)
+    if restore is not None or drop:
+        with lock_national(national):
+            remove_abandoned(national)
+            if restore is not None:
+                edition_history.restore(national, restore)
+            for number in drop or ():
+                edition_history.drop(national, number)
+    states = edition_history.history(national)
     if as_json:
         console.print_json(data=[_as_json(state) for state in states])
     elif states:

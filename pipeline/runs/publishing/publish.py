@@ -12,8 +12,7 @@ from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.lock import FolderLock
-from pipeline.products.national.edition_record import Edition, Tally, read_edition
+from pipeline.products.national.edition_record import Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.ownership import read_boundary
@@ -24,7 +23,7 @@ from pipeline.products.tile.seal import list_sealed
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import campaign_crs, product_origin
 from pipeline.runs.publishing.draft_edition import DraftEdition
-from pipeline.runs.publishing.editions import lock_national
+from pipeline.runs.publishing.national_lock import lock_national
 from pipeline.runs.publishing.sidecars import remove_leftovers, write_catalogs, write_gis_files, write_levels
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.reader import read_description
@@ -101,13 +100,15 @@ def publish(
         remove_leftovers(campaign)
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products)
-        if plan.parent is not None and _is_current(plan, plan.parent):
+        # A pyramid that lost a file is repaired by a new edition.
+        if plan.parent is not None and plan.nothing_to_do and not check_pyramid(plan.parent):
             edition, facts = plan.parent, []
         else:
             begin(plan)
             with open_cluster(campaign, client=client, workers=workers) as opened:
                 facts = _write(campaign, products, plan, client=opened, progress=progress)
-            edition = _commit(plan, facts, lock)
+            lock.check()
+            edition = read_edition(commit(plan, facts))
     written = sum(f.changed for f in facts)
     return PublishedEdition(
         edition=edition.number,
@@ -159,11 +160,6 @@ def _origin(campaign: Campaign, domain: Domain) -> dict[str, Any]:
     return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}
 
 
-def _is_current(plan: EditionPlan, parent: Edition) -> bool:
-    """Whether the current edition is what would be published. A pyramid that lost a file is repaired by a new one."""
-    return plan.nothing_to_do and not check_pyramid(parent)
-
-
 def _write(
     campaign: Campaign, products: Sequence[DomainProduct], plan: EditionPlan, *, client: Client, progress: Progress
 ) -> list[ShardFacts]:
@@ -174,9 +170,3 @@ def _write(
     for extra in EXTRAS:
         extra(draft)
     return facts
-
-
-def _commit(plan: EditionPlan, facts: Sequence[ShardFacts], lock: FolderLock) -> Edition:
-    """Makes the edition current, if this publish still owns the lock."""
-    lock.check()
-    return read_edition(commit(plan, facts))
