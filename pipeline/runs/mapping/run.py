@@ -31,7 +31,6 @@ from pipeline.runs.mapping.failures import failure_cause, limit_worker_losses
 from pipeline.runs.mapping.locked_domain import (
     LockedDomain,
     clean_idle_domains,
-    clean_locked_domains,
     drop_sealed_tiles,
     lock_domains,
     start_records,
@@ -96,7 +95,6 @@ def run(
     plan.resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
     plan = replace(plan, domains=tuple(domain for domain in plan.domains if domain.todo))
     with lock_domains(plan) as locks:
-        clean_locked_domains(plan)
         remaining = drop_sealed_tiles(plan)
         with start_records(remaining, locks, on_event=on_event, stop=stop, predicted=predicted) as domains:
             for domain in domains:
