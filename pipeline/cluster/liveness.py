@@ -1,7 +1,9 @@
-"""The number of workers, and when a cluster is lost."""
+"""Connects to a running scheduler, counts its workers, and notices when the cluster is lost."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from distributed import Client
 
@@ -30,23 +32,41 @@ def worker_count(client: Client, *, timeout_s: float = 60) -> int:
     return int(identity["n_workers"])
 
 
-def wait_for_worker(client: Client, *, wait_s: float, check: Callable[[], None] = lambda: None) -> None:
-    """Waits for the first worker. More may join later.
+@contextmanager
+def connect(scheduler: str, *, wait_s: float, check: Callable[[], None] = lambda: None) -> Iterator[Client]:
+    """A client of a running cluster with at least one worker. The cluster is left running.
+
+    TLS follows Dask's own configuration (`distributed.comm.tls`).
 
     Args:
-        client: of a running scheduler.
-        wait_s: seconds to wait.
+        scheduler: address or scheduler file.
+        wait_s: seconds to wait for the first worker. More may join later.
         check: called while waiting; raises where no worker can come any more.
 
     Raises:
-        ClusterError: no worker came in time, or the scheduler is gone.
+        ClusterError: there is no such scheduler, or no worker came in time.
     """
-    deadline = time.monotonic() + wait_s
-    while not worker_count(client):
-        check()
-        if time.monotonic() > deadline:
-            raise ClusterError(f"no worker came within {wait_s:g} s (cluster.wait_s)")
-        time.sleep(_POLL_S)
+    try:
+        if "://" in scheduler:
+            client = Client(scheduler)
+        elif Path(scheduler).is_file():
+            client = Client(scheduler_file=scheduler)
+        else:
+            raise ClusterError(
+                f"scheduler {scheduler!r} is neither an address (tcp://HOST:PORT, tls://HOST:PORT) nor a file"
+            )
+    except (OSError, TypeError, ValueError) as error:
+        raise ClusterError(
+            f"scheduler {scheduler}: {error}; check that it runs, and that Dask's configuration names its TLS files"
+        ) from error
+    with client:
+        deadline = time.monotonic() + wait_s
+        while not worker_count(client):
+            check()
+            if time.monotonic() > deadline:
+                raise ClusterError(f"no worker came within {wait_s:g} s (cluster.wait_s)")
+            time.sleep(_POLL_S)
+        yield client
 
 
 class ClusterWatchdog:

@@ -152,7 +152,7 @@ def submit(submission: Submission, campaign: Campaign) -> tuple[str, ...]:
             jobs.append(queue.submit(submission.folder / name, dependency))
         except ConfigError:
             for job in jobs:
-                queue.cancel(job)
+                queue.run_slurm("scancel", job, error=ConfigError)
             raise
     return tuple(jobs)
 
