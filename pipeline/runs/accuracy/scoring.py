@@ -1,5 +1,6 @@
 """Compares patches or blocks of a map with labels, sums their confusion matrices exactly, and writes the results."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,8 +91,8 @@ def compare(
 class ConfusionSums:
     """Confusion matrices by unit and by domain; integers, so neither order nor number of workers changes them."""
 
-    units: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    domains: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    units: dict[str, NDArray[np.int64]] = field(default_factory=lambda: defaultdict(_no_pixels))
+    domains: dict[str, NDArray[np.int64]] = field(default_factory=lambda: defaultdict(_no_pixels))
     reliability: Reliability = field(default_factory=Reliability)
 
     @classmethod
@@ -105,9 +106,9 @@ class ConfusionSums:
         for blocks in results:
             # Where nothing was compared there is nothing to resample either.
             for block in (b for b in blocks if b.matrix.any()):
-                _add(sums.units, block.unit, block.matrix)
+                sums.units[block.unit] += block.matrix
                 if block.domain:
-                    _add(sums.domains, block.domain, block.matrix)
+                    sums.domains[block.domain] += block.matrix
                 sums.reliability = sums.reliability + block.reliability
             done += len(blocks)
             progress.advance(len(blocks))
@@ -121,17 +122,11 @@ class ConfusionSums:
     @property
     def matrix(self) -> NDArray[np.int64]:
         """Of everything."""
-        whole = np.zeros((CLASSES, CLASSES), np.int64)
-        for matrix in self.units.values():
-            whole += matrix
-        return whole
+        return sum(self.units.values(), _no_pixels())
 
 
-def _add(sums: dict[str, NDArray[np.int64]], key: str, matrix: NDArray[np.int64]) -> None:
-    if key in sums:
-        sums[key] += matrix
-    else:
-        sums[key] = matrix.copy()
+def _no_pixels() -> NDArray[np.int64]:
+    return np.zeros((CLASSES, CLASSES), np.int64)
 
 
 @dataclass(frozen=True, eq=False)

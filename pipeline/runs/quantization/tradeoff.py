@@ -33,11 +33,6 @@ class TradeoffPoint:
     mpx_per_s: float
     """Forward alone."""
 
-    @property
-    def is_int8(self) -> bool:
-        """True for a quantized network."""
-        return self.name.startswith("int8")
-
 
 def frontier(
     model: Model, windows: WindowSplit, *, threads: int | None = None, schemes: Sequence[Scheme] = SCHEMES
@@ -68,7 +63,7 @@ def frontier(
 
 def kept(points: Sequence[TradeoffPoint], *, min_agreement: float = 0.99) -> TradeoffPoint:
     """The int8 point that `landcover quantize` would keep: the first that agrees well enough, else the best."""
-    int8 = [p for p in points if p.is_int8]
+    int8 = [p for p in points if p.name.startswith("int8")]
     enough = [p for p in int8 if p.agreement >= min_agreement]
     return enough[0] if enough else max(int8, key=lambda p: p.agreement)
 
