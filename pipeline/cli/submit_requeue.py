@@ -49,13 +49,16 @@ def submit(
     queued = () if dry_run else queued_jobs(campaign.output.domains)
     prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=job_options, queued=queued)
     for sentence in prepared.skipped:
-        log.info("skipped %s", sentence)
+        log.info("%s", sentence)
     if not prepared.domains:
         say("nothing to submit")
         return
     _show_request(prepared)
     if dry_run:
-        _show_scripts(prepared)
+        for name, content in prepared.scripts:
+            console.rule(name)
+            say(content)
+        say("dry run: nothing was submitted")
         return
     for job, (name, _) in zip(submit_jobs(prepared, campaign), prepared.scripts, strict=True):
         say(f"job {job}: {shown(prepared.folder / name)}")
@@ -72,13 +75,6 @@ def _show_request(prepared: "Submission") -> None:
     say(f"{count(len(prepared.domains), 'domain')}, one job each: {', '.join(prepared.domains)}")
     say(f"each job: {size}, up to {r.minutes} min, warned {r.lead_s} s before its end")
     say(f"predicted time of the largest domain: {duration(prepared.expected_s)}")
-
-
-def _show_scripts(prepared: "Submission") -> None:
-    for name, content in prepared.scripts:
-        console.rule(name)
-        say(content)
-    say("dry run: nothing was submitted")
 
 
 @command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5")

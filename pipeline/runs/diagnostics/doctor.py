@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
 from pipeline.model import load_model
-from pipeline.runs.diagnostics.filesystem import probe_folder, quota
+from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota
 from pipeline.runs.provenance import software
 from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version
 
@@ -136,15 +135,10 @@ def _gpus(campaign: Campaign | None) -> Check:
 
 def _nvidia_smi() -> tuple[str, ...]:
     """A line per GPU: name, memory, driver, compute mode, MIG; or why nvidia-smi fails. Empty without a driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    if shutil.which("nvidia-smi") is None:
         return ()
-    command = [program, f"--query-gpu={_GPU_FACTS}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)  # noqa: S603  (the driver's own tool)
-    except (OSError, subprocess.SubprocessError) as error:
-        return (f"nvidia-smi fails: {error}",)
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+    printed = command_output(["nvidia-smi", f"--query-gpu={_GPU_FACTS}", "--format=csv,noheader"])
+    return tuple(line.strip() for line in printed.splitlines() if line.strip())
 
 
 def _tls() -> Check:

@@ -106,19 +106,11 @@ def _unpack_all(
 ) -> tuple[tuple[str, UnpackReport], ...]:
     progress.start(sum(m.size for _, inside in contents for m in inside.members), "bytes")
     removed = read_removed(target)
-    wanted = [missing_members(inside, target, removed=removed, progress=progress) for _, inside in contents]
-    check_room(
-        (
-            m
-            for (_, inside), missing in zip(contents, wanted, strict=True)
-            for m in inside.members
-            if member_path(m) in missing
-        ),
-        target,
-    )
+    jobs = [(a, inside, missing_members(inside, target, removed=removed, progress=progress)) for a, inside in contents]
+    check_room((m for _, inside, missing in jobs for m in inside.members if member_path(m) in missing), target)
     return tuple(
         (archive.path.name, unpack(archive, inside, target, wanted=missing, work=work, progress=progress))
-        for (archive, inside), missing in zip(contents, wanted, strict=True)
+        for archive, inside, missing in jobs
     )
 
 

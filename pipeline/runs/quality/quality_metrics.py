@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 from pipeline import legend
 from pipeline.config import Campaign, LimitsSection
@@ -17,8 +17,16 @@ from pipeline.runs.tracking.status import DomainStatus
 from pipeline.sources.domain_inputs import DomainInputs
 
 
+@dataclass(frozen=True, eq=False)
+class _Summed:
+    """Values of domains, which are added field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        return replace(self, **{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+
 @dataclass(frozen=True)
-class Coverage:
+class Coverage(_Summed):
     """Tiles of the input catalog by state; each is counted once."""
 
     expected: int
@@ -35,10 +43,6 @@ class Coverage:
         counts = [len(tiles) for tiles in (state.sealed, state.failures, state.not_tried, state.damaged)]
         return cls(sum(counts), *counts)
 
-    def __add__(self, other: "Coverage") -> "Coverage":
-        own, others = asdict(self), asdict(other)
-        return Coverage(**{name: own[name] + others[name] for name in own})
-
     @property
     def share(self) -> float:
         """0..1 of the tiles that are sealed and whole."""
@@ -50,7 +54,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class ElevationHoles:
+class ElevationHoles(_Summed):
     """Shares of tiles without elevation, from `landcover stage`; heights made while reading are not counted."""
 
     tiles: int
@@ -66,9 +70,6 @@ class ElevationHoles:
         known = [t.hole_share for t in inputs.tiles if t.hole_share is not None]
         return cls(len(inputs.tiles), len(known), sum(known))
 
-    def __add__(self, other: "ElevationHoles") -> "ElevationHoles":
-        return ElevationHoles(self.tiles + other.tiles, self.counted + other.counted, self.shares + other.shares)
-
     @property
     def share(self) -> float | None:
         """0..1 of the area of the counted tiles; None where none is."""
@@ -80,7 +81,7 @@ class ElevationHoles:
 
 
 @dataclass(frozen=True, eq=False)
-class QualityMetrics:
+class QualityMetrics(_Summed):
     """Values that limits are compared with, of one domain or of all."""
 
     coverage: Coverage
@@ -102,15 +103,6 @@ class QualityMetrics:
             sum(s.tile.window.pixels for s in sealed),
             sum(s.class_pixels.get(legend.NODATA, 0) for s in sealed),
             seams,
-        )
-
-    def __add__(self, other: "QualityMetrics") -> "QualityMetrics":
-        return QualityMetrics(
-            self.coverage + other.coverage,
-            self.holes + other.holes,
-            self.pixels + other.pixels,
-            self.no_data + other.no_data,
-            self.seams + other.seams,
         )
 
     @property
