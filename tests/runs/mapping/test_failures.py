@@ -182,7 +182,7 @@ def test_changed_inputs_of_sealed_tiles_are_reported_and_purged_ones_not(copy: M
     planned, ran = (CliRunner().invoke(app, [name, str(copy.config)]).output for name in ("plan", "run"))
     assert "nothing to do" in ran
     for said in (planned.replace("\n", ""), ran.replace("\n", "")):
-        assert "1 input files of sealed tiles changed since they were indexed; run `landcover index`" in said
+        assert "1 input file of sealed tiles changed since they were indexed; run `landcover index`" in said
         assert str(first) in said
         assert str(second) not in said
 
