@@ -96,7 +96,7 @@ def start_records(
             about = _constant_fields(plan.resolved) | {"predicted": dict(predicted.get(planned.name, {}))}
             pixels = {t.tile.name: t.tile.window.pixels for t in planned.todo}
             folder = plan.resolved.campaign.product_folder(planned.name)
-            record = RunRecordWriter.start(folder, about, tiles=pixels)
+            record = RunRecordWriter(folder, about, tiles=pixels)
             domains.append(LockedDomain(planned, locks[planned.name], record, on_event=on_event, stop=stop))
             records.callback(domains[-1].close)
         yield tuple(domains)
