@@ -39,8 +39,6 @@ class EvaluationOptions:
     """Processes on this machine."""
     scheduler: str | None = None
     """Address or scheduler file of a running Dask cluster, instead of them."""
-    seed: int = 2022
-    """Of the bootstrap."""
 
 
 DEFAULT = EvaluationOptions()
@@ -114,8 +112,8 @@ class ConfusionSums:
             progress.advance(len(blocks))
         if not sums.units:
             raise EvaluationError(
-                f"nothing to compare: of {done} parts, none has a pixel with both a label and a class; do they lie on "
-                "each other, and is the nomenclature the right one?"
+                f"nothing to compare: none of the {done} parts has a pixel with both a label and a class. Check that the "
+                "map and the labels overlap, and that --reference-as names the legend of the labels"
             )
         return sums
 
@@ -159,12 +157,12 @@ def evaluate_jobs(
         units: what the resampled units are called: zones, patches, blocks.
         about: inputs of the comparison, by name.
         out: folder of the results.
-        options: mode, seed, processes.
+        options: mode, processes.
         progress: counts blocks.
 
     Raises:
         EvaluationError: no pixel could be compared.
-        ClusterError: a running cluster that cannot be had, or was lost.
+        ClusterError: the running cluster does not answer, or was lost.
         StorageError: `out` cannot be written.
     """
     sums = ConfusionSums.of(
@@ -178,7 +176,7 @@ def evaluate_jobs(
         sums.matrix,
         index,
         by_domain=sums.domains,
-        intervals=bootstrap(stacked, live=index, mode=options.mode, seed=options.seed) if several else None,
+        intervals=bootstrap(stacked, live=index, mode=options.mode) if several else None,
         units=units,
         mode=options.mode,
         about=about,

@@ -187,7 +187,7 @@ def _disks(campaign: Campaign) -> Iterator[Check]:
 
 def _disk(name: str, folder: Path) -> Check:
     storage = probe_folder(folder)
-    inodes = "uncounted inodes" if storage.free_inodes is None else f"{storage.free_inodes} inodes"
+    inodes = "an unknown number of inodes" if storage.free_inodes is None else f"{storage.free_inodes} inodes"
     found = f"{folder}: {storage.free_bytes / 1e9:.0f} GB and {inodes} free, clock {storage.skew_s:+.1f} s"
     if limits := quota(folder):
         found += f"; quota: {' '.join(limits.split())}"

@@ -16,6 +16,9 @@ from pipeline.progress import SILENT, Progress
 from pipeline.runs.tracking.status import DomainStatus
 from pipeline.sources.domain_inputs import DomainInputs
 
+TILES_AT_ONCE = 2
+"""Tiles that threads read side by side. Counting seams takes a strip of a tile and the pixels beside its lines."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Summed:
@@ -169,13 +172,12 @@ def cuts_of(campaign: Campaign) -> Cuts:
     return Cuts.of(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
 
 
-def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, progress: Progress = SILENT) -> Seams:
+def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, progress: Progress = SILENT) -> Seams:
     """Counts changes across all edges of a domain's sealed tiles; every pixel of their land cover is read.
 
     Args:
         sealed: whole tiles of one domain.
         cuts: where they were cut.
-        threads: tiles side by side; each takes a strip of a tile and the pixels beside its lines.
         progress: counts tiles; its total is the caller's.
 
     Raises:
@@ -185,7 +187,7 @@ def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, 
     for one, other in neighbours(sealed):
         pairs.setdefault(one, []).append(other)
     found = Seams()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(TILES_AT_ONCE) as pool:
         for counted in progress.track(pool.map(lambda s: _of_tile(s, pairs.get(s, ()), cuts), sealed)):
             found += counted
     return found

@@ -17,6 +17,7 @@ from pipeline.products.tile.verify import check
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.provenance import campaign_crs
 from pipeline.runs.quality.quality_metrics import (
+    TILES_AT_ONCE,
     ExceededLimit,
     QualityMetrics,
     cuts_of,
@@ -91,12 +92,11 @@ class Verification:
         }
 
 
-def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT) -> Verification:
+def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
     """Reads every sealed tile again, counts changes across its edges, and checks the national store's current edition.
 
     Args:
         campaign: names domains, folders and limits.
-        threads: tiles read side by side.
         progress: counts tiles; each is read twice, first to compare it with its item, then for its seams.
 
     Raises:
@@ -108,13 +108,13 @@ def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT)
     sealed = {s.domain: list_sealed(campaign.product_folder(s.domain), s.domain, campaign.grid.tile) for s in states}
     jobs = [tile for tiles in sealed.values() for tile in tiles]
     progress.start(2 * len(jobs))
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(TILES_AT_ONCE) as pool:
         problems = dict(zip(jobs, progress.track(pool.map(lambda job: check(job, crs=crs), jobs)), strict=True))
     domains = []
     for state in states:
         own = sealed[state.domain]
         whole = [t for t in own if not problems[t]]
-        seams = domain_seams(whole, cuts=cuts_of(campaign), threads=threads, progress=progress)
+        seams = domain_seams(whole, cuts=cuts_of(campaign), progress=progress)
         progress.advance(len(own) - len(whole))
         inputs = read_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile)
         metrics = QualityMetrics.of(state, inputs, own, seams)

@@ -31,7 +31,6 @@ def write_reports(
     campaign: Campaign,
     *,
     domains: Sequence[str] = (),
-    threads: int = 2,
     progress: Progress = SILENT,
 ) -> tuple[Path, ...]:
     """Writes `report.html` into each domain's folder, and one of all domains into the current edition.
@@ -41,7 +40,6 @@ def write_reports(
     Args:
         campaign: names domains, folders and limits.
         domains: names of some of its domains, then without the nation's page; all when empty.
-        threads: tiles read side by side.
         progress: counts tiles.
 
     Returns:
@@ -54,7 +52,7 @@ def write_reports(
         StorageError: a page cannot be written.
     """
     wanted = [campaign.domain(name).name for name in domains] or [section.name for section in campaign.domains]
-    parts = _read_domains(campaign, wanted, threads=threads, progress=progress)
+    parts = _read_domains(campaign, wanted, progress=progress)
     if not any(parts[name].sealed for name in wanted):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
     pages = {
@@ -80,9 +78,7 @@ def write_reports(
     return tuple(pages)
 
 
-def _read_domains(
-    campaign: Campaign, wanted: Sequence[Domain], *, threads: int, progress: Progress
-) -> dict[Domain, ReportedDomain]:
+def _read_domains(campaign: Campaign, wanted: Sequence[Domain], *, progress: Progress) -> dict[Domain, ReportedDomain]:
     """Reads all domains of the campaign; seams are counted in the wanted ones only."""
     sealed = {
         s.name: tuple(
@@ -96,7 +92,7 @@ def _read_domains(
         name = state.domain
         inputs = read_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
         counted = sealed[name] if name in wanted else ()
-        seams = domain_seams(counted, cuts=cuts_of(campaign), threads=threads, progress=progress)
+        seams = domain_seams(counted, cuts=cuts_of(campaign), progress=progress)
         parts[name] = ReportedDomain(
             state,
             inputs,

@@ -55,7 +55,6 @@ def quantize(
     windows: int = 64,
     min_agreement: float = 0.99,
     slow: bool = False,
-    seed: int = 2022,
     say: OnMessage = lambda _: None,
     progress: Progress = SILENT,
 ) -> QuantizationResult:
@@ -68,7 +67,6 @@ def quantize(
         windows: to quantize with, and as many to compare on.
         min_agreement: share of held-out pixels that int8 must map as fp32 does, 0..1.
         slow: where no scheme suffices, let NNCF return operations to float one by one.
-        seed: of the draw.
         say: called with a line of text after each step.
         progress: counts windows that were read.
 
@@ -82,7 +80,7 @@ def quantize(
         raise ConfigError(f"{out}: expected the name of an XML, such as model.xml; the weights go beside it as .bin")
     require_nncf()
     model = load_model(campaign.weights, campaign.recipe())
-    split = draw_windows(campaign, model, domains=domains, windows=windows, seed=seed, progress=progress)
+    split = draw_windows(campaign, model, domains=domains, windows=windows, progress=progress)
     say(f"{len(split.quantization)} windows to quantize with, {len(split.held_out)} held out")
     schemes = (*SCHEMES, CONTROLLED) if slow else SCHEMES
     trials: Trials = []

@@ -92,10 +92,10 @@ def of_patches(patches: NDArray[np.uint8], model: Model) -> WindowSplit:
     return WindowSplit(*map(tuple, sides))
 
 
-def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, WindowSplit]:
+def of_campaign(campaign: Campaign, *, windows: int) -> tuple[Model, WindowSplit]:
     """A campaign's network, and windows as `landcover quantize` draws them."""
     model = load_model(campaign.weights, campaign.recipe())
-    return model, draw_windows(campaign, model, windows=windows, seed=seed)
+    return model, draw_windows(campaign, model, windows=windows)
 
 
 def as_figures(points: Sequence[TradeoffPoint]) -> list[dict[str, Any]]:
