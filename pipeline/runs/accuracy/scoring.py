@@ -112,8 +112,8 @@ class ConfusionSums:
             progress.advance(len(blocks))
         if not sums.units:
             raise EvaluationError(
-                f"nothing to compare: none of the {done} parts has a pixel with both a label and a class. Check that the "
-                "map and the labels overlap, and that --reference-as names the legend of the labels"
+                f"nothing to compare: none of the {done} parts has a pixel with both a label and a class. Check that "
+                "the map and the labels overlap, and that --reference-as names the legend of the labels"
             )
         return sums
 
