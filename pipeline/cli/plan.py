@@ -41,13 +41,12 @@ def plan(
     campaign = options.open_campaign(config, domain, tile)
     from pipeline.runs.planning.forecast import described_machine, forecast, plan_as_json, rates_for
     from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
-    from pipeline.runs.planning.throughput import read_rates
     from pipeline.runs.planning.totals import plan_totals
 
     only = TileFilter(failed=failed, missing=only_missing)
     planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
-    rates = rates_for(planned.resolved, machine, measured=read_rates())
+    rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
     _show_counts(planned)
     _show_worker(planned.resolved)

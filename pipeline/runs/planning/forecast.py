@@ -10,7 +10,6 @@ tiles, which leave workers idle, and a file system that is slower than its reade
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline.inference import Engine
 from pipeline.inference.torch_engine import cuda_devices
 from pipeline.runs.planning.plan import RunPlan
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-from pipeline.runs.planning.throughput import CPU, UNITS, MeasuredRate, Rates, find_rates, processor, read_rates
+from pipeline.runs.planning.throughput import CPU, UNITS, Rates, find_rates, processor, read_rates
 from pipeline.runs.planning.totals import Totals, domain_totals
 
 _START_S = 30.0
@@ -96,7 +95,7 @@ def forecast_domains(plan: RunPlan) -> dict[Domain, dict[str, Any]]:
     resolved, own = plan.resolved, this_machine(plan.resolved)
     nodes = job_node_count() if resolved.campaign.cluster.kind == "slurm" else 1
     try:
-        rates = rates_for(resolved, own, measured=read_rates())
+        rates = rates_for(resolved, own)
     except ConfigError:
         return {}
     machine = replace(own, nodes=nodes)
@@ -209,13 +208,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
-def rates_for(resolved: ResolvedCampaign, machine: Machine, *, measured: Sequence[MeasuredRate]) -> Rates:
-    """The rates of a campaign's engine and network on a machine.
+def rates_for(resolved: ResolvedCampaign, machine: Machine) -> Rates:
+    """The rates of a campaign's engine and network on a machine: measured ones, or else stated ones.
 
     Args:
         resolved: the campaign.
         machine: where it would run.
-        measured: from `read_rates`.
 
     Raises:
         ConfigError: no rate of the machine's GPU is known.
@@ -226,7 +224,7 @@ def rates_for(resolved: ResolvedCampaign, machine: Machine, *, measured: Sequenc
         network=resolved.recipe.name,
         device=machine.gpu if machine.gpus and engine.name == "torch" else CPU,
         on=machine.processor,
-        measured=measured,
+        measured=read_rates(),
     )
 
 

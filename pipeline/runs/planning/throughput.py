@@ -108,14 +108,13 @@ def rates_file() -> Path:
     return user_cache() / "rates.json"
 
 
-def save_rates(measured: Sequence[MeasuredRate], *, path: Path | None = None) -> Path:
+def save_rates(measured: Sequence[MeasuredRate]) -> Path:
     """Adds measurements to the file; each replaces a former one of the same kind, host and processor.
 
     Two benches that end at the same moment may lose a measurement, which can be repeated.
 
     Args:
         measured: the measurements.
-        path: the file; by default `rates_file()`.
 
     Returns:
         The file.
@@ -123,8 +122,8 @@ def save_rates(measured: Sequence[MeasuredRate], *, path: Path | None = None) ->
     Raises:
         StorageError: the file cannot be read or written.
     """
-    path = path or rates_file()
-    kept = {_key(m): m for m in (*read_rates(path), *measured)}
+    path = rates_file()
+    kept = {_key(m): m for m in (*read_rates(), *measured)}
     write_json(path, {"rates": [asdict(m) for m in kept.values()]})
     return path
 
@@ -133,13 +132,13 @@ def _key(m: MeasuredRate) -> tuple[str, ...]:
     return (m.what, m.host, m.processor, m.engine, m.precision, m.network, m.device)
 
 
-def read_rates(path: Path | None = None) -> tuple[MeasuredRate, ...]:
+def read_rates() -> tuple[MeasuredRate, ...]:
     """Reads the measured rates; none where there is no file.
 
     Raises:
         StorageError: the file is damaged.
     """
-    path = path or rates_file()
+    path = rates_file()
     try:
         entries: list[dict[str, Any]] = json.loads(path.read_bytes())["rates"]
         return tuple(MeasuredRate(**entry) for entry in entries)
