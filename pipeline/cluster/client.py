@@ -10,7 +10,7 @@ from distributed.comm import CommClosedError
 from distributed.comm.addressing import get_address_host
 from distributed.utils import get_ip
 
-from pipeline.cluster.liveness import connect, worker_count
+from pipeline.cluster.connection import connect, worker_count
 from pipeline.cluster.local import cuda_cluster, local_cluster
 from pipeline.cluster.slurm.cluster import slurm_cluster
 from pipeline.config import Campaign

@@ -20,7 +20,7 @@ from pathlib import Path
 import dask
 from distributed import Client
 
-from pipeline.cluster.liveness import connect
+from pipeline.cluster.connection import connect
 from pipeline.cluster.slurm import parent_death
 from pipeline.cluster.slurm.allocation import Allocation
 from pipeline.cluster.slurm.child_process import child_process

@@ -18,7 +18,6 @@ _ANSWER_S = 30
 class Storage:
     """Free space, clock and problems of a folder's file system."""
 
-    folder: Path
     free_bytes: int
     free_inodes: int | None
     """None where the file system does not count them."""
@@ -43,7 +42,7 @@ def probe_folder(folder: Path) -> Storage:
         problems = [problem for problem, works in _OPERATIONS if not works(first, second)]
     disk = os.statvfs(there)
     inodes = disk.f_favail if disk.f_files else None
-    return Storage(folder, disk.f_bavail * disk.f_frsize, inodes, skew, tuple(problems))
+    return Storage(disk.f_bavail * disk.f_frsize, inodes, skew, tuple(problems))
 
 
 def _syncs(first: Path, _second: Path) -> bool:

@@ -19,7 +19,7 @@ from distributed import Client, Future, Worker, WorkerPlugin
 
 from pipeline.cluster.bounded_submission import submit_bounded
 from pipeline.cluster.client import dashboard, open_cluster, register_plugin
-from pipeline.cluster.liveness import worker_count
+from pipeline.cluster.connection import worker_count
 from pipeline.domain import Domain
 from pipeline.errors import LockError, OutOfSpaceError, RunFailed, RunStopped
 from pipeline.inference import Engine, Predictor, predict_stack, predictor_for

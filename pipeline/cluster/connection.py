@@ -1,4 +1,4 @@
-"""Connects to a running scheduler, counts its workers, and notices when the cluster is lost."""
+"""Connects to a running scheduler, and counts its workers."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -67,25 +67,3 @@ def connect(scheduler: str, *, wait_s: float, check: Callable[[], None] = lambda
                 raise ClusterError(f"no worker came within {wait_s:g} s (cluster.wait_s)")
             time.sleep(_POLL_S)
         yield client
-
-
-class ClusterWatchdog:
-    """Notices a lost cluster: the scheduler is gone, or there has been no worker for `lost_s` seconds."""
-
-    def __init__(self, client: Client, *, lost_s: float) -> None:
-        self._client, self._lost_s = client, lost_s
-        self._empty_since: float | None = None
-
-    def check(self) -> None:
-        """Checks the cluster. Call it regularly while nothing else happens.
-
-        Raises:
-            ClusterError: the cluster is lost.
-        """
-        if worker_count(self._client, timeout_s=self._lost_s):
-            self._empty_since = None
-            return
-        now = time.monotonic()
-        self._empty_since = self._empty_since or now
-        if now - self._empty_since > self._lost_s:
-            raise ClusterError(f"no worker for {self._lost_s:g} s (cluster.lost_s); run again")
