@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 from pipeline.cli import options
 from pipeline.cli.help import command, option
 from pipeline.cli.output import console, count, number_table, save_json, say, say_next
+from pipeline.sources.short_lists import first_names
 
 if TYPE_CHECKING:
     from pipeline.runs.planning.plan import PlannedTile, RunPlan
     from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-
-_SHOWN = 4
-"""Names that are listed; the others are only counted."""
 
 
 @command(
@@ -73,7 +71,7 @@ def show_stale(planned: "RunPlan") -> None:
             changed = [sentence.partition(": ")[0] for sentence in d.stale]
             say(
                 f"{d.name}: {count(len(d.stale), 'input file')} of sealed tiles changed since they were indexed; run "
-                f"`landcover index` to map those tiles again: {_first(changed, ', ')}"
+                f"`landcover index` to map those tiles again: {first_names(changed)}"
             )
 
 
@@ -129,17 +127,11 @@ def _tile_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
 
 def _group_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
     """A line with the number of tiles of one reason and the first names, and one about those that will fail."""
-    names = _first([p.tile.name for p in tiles], ", ")
+    names = first_names([p.tile.name for p in tiles])
     yield f"{domain}: {count(len(tiles), 'tile')} to map ({tiles[0].reason}): {names}"
     if failing := sum(bool(p.broken) for p in tiles):
         causes = list(dict.fromkeys(cause for p in tiles for cause in p.broken))
-        yield f"  {failing} of them will fail: {_first(causes, '; ')}"
-
-
-def _first(parts: Sequence[str], separator: str) -> str:
-    """The first parts, and the number of the others."""
-    more = f"{separator}… {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
-    return separator.join(parts[:_SHOWN]) + more
+        yield f"  {failing} of them will fail: {first_names(causes)}"
 
 
 def _size(size_bytes: int) -> str:

@@ -10,6 +10,7 @@ from pipeline.cli.output import count, log, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
+from pipeline.sources.short_lists import first_names
 
 if TYPE_CHECKING:
     from pipeline.runs.ingest.stage import StageReport
@@ -137,4 +138,4 @@ def _grouped(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
     tiles: dict[str, list[str]] = {}
     for tile, sentence in notes:
         tiles.setdefault(sentence, []).append(tile)
-    return {s: ", ".join(t[:3]) + (f" and {len(t) - 3} more tiles" if len(t) > 3 else "") for s, t in tiles.items()}
+    return {sentence: first_names(named, 3) for sentence, named in tiles.items()}

@@ -171,7 +171,7 @@ def test_plan_prints_a_line_per_reason_or_per_tile(made: Made, tmp_path: Path) -
     short = printed("--json", str(folder / "plan.json"))
     (why,) = (line for line in short.splitlines() if "not mapped yet" in line)
     assert why.startswith("D034_2021: 6 tiles to map (not mapped yet): ")
-    assert why.endswith("… 2 more")
+    assert why.endswith("and 1 more")
     assert f"of them will fail: {copied.imagery(first)}" in short
     assert "measured on" in short
     assert "stated:" in short
