@@ -97,7 +97,7 @@ def evaluate(
 
 def _one_map(places: Sequence[Path]) -> Path:
     if len(places) != 1:
-        raise ConfigError(f"--reference compares one map, a GeoTIFF or a folder: got {len(places)}")
+        raise ConfigError(f"--reference compares one map: expected one GeoTIFF or one folder, found {len(places)}")
     return places[0]
 
 

@@ -34,11 +34,11 @@ def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
 def _show_verified(verified: "Verification") -> None:
     for d in verified.domains:
         tiles, files = count(d.tiles, "tile"), count(d.files, "file")
-        say(f"{d.domain}: {tiles}, {files} read; {len(d.missing)} missing, {len(d.problems)} problems")
+        say(f"{d.domain}: {tiles}, {files} read; {len(d.missing)} missing, {count(len(d.problems), 'problem')}")
     if verified.national is None:
         say("national product: nothing is published")
     else:
-        say(f"national product: {len(verified.national)} problems")
+        say(f"national product: {count(len(verified.national), 'problem')}")
     say("class changes at edges, relative to those nearby (1 is seamless):")
     for kind, ratio in verified.metrics.seams.ratios.items():
         say(f"  {f'{kind} edges':<15} {ratio or 'none'}")

@@ -44,7 +44,6 @@ def submit_bounded(
     waiting = iter(jobs)
     started: dict[Future[Any], Job] = {}
     ended: SimpleQueue[Future[Any]] = SimpleQueue()
-    last_alive = time.monotonic()
 
     def fill() -> None:
         for job in islice(waiting, max(0, max(1, limit()) - len(started))):
@@ -54,6 +53,7 @@ def submit_bounded(
 
     try:
         fill()
+        last_alive = time.monotonic()
         while started:
             try:
                 future = ended.get(timeout=_CHECK_S)

@@ -87,7 +87,7 @@ def _halves(patches: Sequence[Patch]) -> tuple[list[Patch], list[Patch]]:
     units = sorted({p.unit for p in patches})
     if len(units) < 2:
         raise EvaluationError(
-            f"expected labelled patches of two or more zones, to fit on some and measure on others; got {units}"
+            f"expected labelled patches of two or more zones, to fit on some and measure on others; found {units}"
         )
     chosen = set(np.random.default_rng(_SEED).permutation(units)[: len(units) // 2].tolist())
     return [p for p in patches if p.unit in chosen], [p for p in patches if p.unit not in chosen]

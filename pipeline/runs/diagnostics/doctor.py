@@ -124,11 +124,11 @@ def _gpus(campaign: Campaign | None) -> Check:
     on_torch = campaign is None or (campaign.engine != "openvino" and campaign.precision != "int8")
     if (given or listed) and not devices and on_torch:
         remedy = "install a torch built for the driver's CUDA version, or load the site's PyTorch module"
-        return Check("GPUs", "fail", f"{found}; torch sees no CUDA device", remedy)
+        return Check("GPUs", "fail", f"{found}; torch finds no CUDA device", remedy)
     if given and not on_torch:
         return Check("GPUs", "warn", f"{found}; the campaign's engine does not use them", "use a cluster without GPUs")
     if any("exclusive" in line.lower() for line in listed):
-        remedy = "nothing to do with one worker per GPU; a second process on a GPU fails"
+        remedy = "no change is needed for one worker per GPU; a second process on the same GPU would fail"
         return Check("GPUs", "warn", f"{found}; compute mode is exclusive", remedy)
     return Check("GPUs", "ok", found)
 
@@ -144,7 +144,7 @@ def _nvidia_smi() -> tuple[str, ...]:
 def _tls() -> Check:
     if find_spec("cryptography") is None:
         return Check("TLS", "fail", "package cryptography is missing", "pip install cryptography: workers use TLS")
-    return Check("TLS", "ok", "keys can be made")
+    return Check("TLS", "ok", "keys can be created")
 
 
 def _slurm() -> Check:
@@ -153,7 +153,7 @@ def _slurm() -> Check:
     try:
         version = run_slurm("sbatch", "--version", error=MachineError, timeout_s=_TIMEOUT_S).strip()
     except MachineError as error:
-        return Check("SLURM", "warn", str(error), "check SLURM_CONF, or ask the site")
+        return Check("SLURM", "warn", str(error), "check SLURM_CONF, or ask the support of the cluster")
     job = os.environ.get("SLURM_JOB_ID")
     return Check("SLURM", "ok", version + (f", job {job}" if job else ""))
 

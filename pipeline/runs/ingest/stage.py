@@ -118,9 +118,7 @@ def _height_notes(heights: HeightsReport, removed: int | None) -> list[str]:
     """Sentences about the heights; `removed` is None if no elevation file should be removed."""
     notes = [f"{tile}: {holes.note}" for tile, holes in heights.holes if holes.note]
     if without := heights.without_elevation:
-        notes.append(
-            f"{len(without)} tiles have no surface and terrain files, and so no height: {first_names(without, 3)}"
-        )
+        notes.append(f"no height is written for tiles without surface and terrain files: {first_names(without, 3)}")
     if heights.delivered:
         notes.append(f"{len(heights.delivered)} tiles already have a ready height; none was written for them")
     if removed is not None and removed < len(heights.elevation):

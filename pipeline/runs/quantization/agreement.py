@@ -57,5 +57,5 @@ def agree(reference: Sequence[NDArray[np.uint8]], other: Sequence[NDArray[np.uin
         confusion += counts
         shares.append(float(np.trace(counts) / max(1, counts.sum())))
     if not confusion.any():
-        raise ConfigError(f"nothing to compare: {len(shares)} windows without a valid pixel")
+        raise ConfigError(f"nothing to compare: none of the {len(shares)} windows has a valid pixel")
     return Agreement(confusion, tuple(shares))
