@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from dask.base import compute
 from dask.callbacks import Callback
 
@@ -24,13 +23,11 @@ _BLOCK = 5_000
 
 @dataclass(frozen=True)
 class PredictedRaster:
-    """The files written, and their contents in numbers."""
+    """The files that were written, and their size."""
 
     landcover: Path
     confidence: Path
     pixels: int
-    class_pixels: tuple[tuple[int, int], ...]
-    """(FLAIR value, count) of the classes that occur; 0 is nodata."""
 
 
 def predict_raster(
@@ -100,10 +97,4 @@ def predict_raster(
     tags = {"RECIPE": rules.name, "WEIGHTS": weights, "LICENCE": rules.licence, "CITATION": rules.citation}
     for name in LAYERS:
         write_cog(paths[name], layers[name], layer=name, geobox=source.geobox, live=rules.live, tags=tags)
-    values, counts = np.unique(layers["landcover"], return_counts=True)
-    return PredictedRaster(
-        paths["landcover"],
-        paths["confidence"],
-        source.window.pixels,
-        tuple((int(v), int(n)) for v, n in zip(values, counts, strict=True)),
-    )
+    return PredictedRaster(paths["landcover"], paths["confidence"], source.window.pixels)
