@@ -1,8 +1,7 @@
 """Evaluates a network on labelled patches, or a map against a reference, by one streamed confusion matrix."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +70,7 @@ def evaluate_set(
     zones = _by_zones(patches, options.units)
     progress.start(len(patches))
     return evaluate_jobs(
-        _batches(patches),
+        (patches[start : start + _BATCH] for start in range(0, len(patches), _BATCH)),
         partial(_compare_patches, model=model, engine=resolved, zones=zones),
         title=f"{rules.name} on {len(patches)} patches",
         live=rules.live,
@@ -95,12 +94,6 @@ def _by_zones(patches: Sequence[Patch], units: Units) -> bool:
         lacking = next(p for p in patches if not p.zone)
         raise EvaluationError(f"{lacking.image}: its zone is not known; give --metadata, or use --units patches")
     return units == "zones" or (units == "auto" and known and len(zones) > 1)
-
-
-def _batches(patches: Sequence[Patch]) -> Iterator[tuple[Patch, ...]]:
-    rest = iter(patches)
-    while batch := tuple(islice(rest, _BATCH)):
-        yield batch
 
 
 def _compare_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zones: bool) -> list[BlockComparison]:
