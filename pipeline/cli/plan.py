@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from rich.filesize import decimal
+
 from pipeline.cli import options
 from pipeline.cli.help import command, option
 from pipeline.cli.output import console, count, number_table, save_json, say, say_next
@@ -82,7 +84,7 @@ def _show_counts(planned: "RunPlan") -> None:
     rows = []
     for d in planned.domains:
         t = domain_totals(planned.resolved, d)
-        sizes = (_size(t.read_bytes), f"≤ {_size(t.write_bytes)}")
+        sizes = (decimal(t.read_bytes), f"≤ {decimal(t.write_bytes)}")
         rows.append((d.name, t.tiles, t.todo, t.blocks, t.windows, *sizes, t.input_files, t.output_files))
     console.print(number_table(headings, rows))
 
@@ -132,8 +134,3 @@ def _group_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
     if failing := sum(bool(p.broken) for p in tiles):
         causes = list(dict.fromkeys(cause for p in tiles for cause in p.broken))
         yield f"  {failing} of them will fail: {first_names(causes)}"
-
-
-def _size(size_bytes: int) -> str:
-    """`24 MB`, `121 GB`."""
-    return f"{size_bytes / 1e9:.0f} GB" if size_bytes >= 10e9 else f"{size_bytes / 1e6:.0f} MB"

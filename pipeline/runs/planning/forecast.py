@@ -166,11 +166,9 @@ class Forecast:
         if self.machine.gpus and not self.gpu_s:
             lines.append("the campaign's engine uses no GPU; set engine: torch, or auto")
         if self.cores_a_gpu is not None:
-            cores = f"{self.machine.cores / self.machine.gpus:.0f} are available"
-            lines.append(
-                f"feeding one GPU takes about {self.cores_a_gpu:.0f} cores for reading and sealing; {cores}"
-                + ("; the GPU waits for them" if self.starved else "")
-            )
+            has, more = self.machine.cores / self.machine.gpus, ", so it waits" if self.starved else ""
+            needed = f"about {self.cores_a_gpu:.0f} cores for reading and sealing"
+            lines.append(f"feeding one GPU takes {needed}; each GPU has {has:.0f}{more}")
         for name, unit in UNITS.items():
             rate = getattr(self.rates, name)
             lines.append(f"  {name} {rate.value:.3g} {unit}, {rate.source}")
