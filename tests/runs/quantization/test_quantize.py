@@ -234,7 +234,7 @@ def test_a_network_of_other_weights_or_a_damaged_file_is_refused(model: Model, x
 
     refused("was made from weights of SHA-256", of=exact_model())
     other = model.recipe.model_copy(update={"height_step_m": 0.5})
-    refused("another recipe", of=Model(model.network, other, model.weights_hash))
+    refused("another version of recipe", of=Model(model.network, other, model.weights_hash))
     refused("needs a quantized network", given=None)
     refused(r"missing\.xml: a quantized network's file cannot be read", given=tmp_path / "missing.xml")
     shutil.copy(xml, tmp_path / "alone.xml")
