@@ -1,7 +1,7 @@
 """The commands `demo`, `bench` and `doctor`: try the pipeline out, measure and check this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -11,9 +11,6 @@ from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import console, count, save_json, say
 from pipeline.durable import write_json
 from pipeline.errors import MachineError
-
-if TYPE_CHECKING:
-    from pipeline.runs.diagnostics.doctor import Check
 
 
 @command(
@@ -40,22 +37,18 @@ def doctor(
     if campaign and domain:
         folder = campaign.output.domains / domain
         write_json(folder / DOCTOR_FILE, findings.as_json())
-    console.print(_table(findings.checks))
+    colors = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("", "check", Column("found", overflow="fold"), box=None, pad_edge=False, show_header=False)
+    for c in findings.checks:
+        found = f"{c.found}\n→ {c.remedy}" if c.remedy else c.found
+        table.add_row(Text(c.state, colors[c.state]), c.name, Text(found))
+    console.print(table)
     if findings.failed:
         raise MachineError(
             f"{count(len(findings.failed), 'check')} failed on {findings.host}: "
             f"{', '.join(c.name for c in findings.failed)}. The lines marked → say how to fix this."
         )
     say(f"no check failed on {findings.host}")
-
-
-def _table(checks: "tuple[Check, ...]") -> Table:
-    colors = {"ok": "green", "warn": "yellow", "fail": "red"}
-    table = Table("", "check", Column("found", overflow="fold"), box=None, pad_edge=False, show_header=False)
-    for c in checks:
-        found = f"{c.found}\n→ {c.remedy}" if c.remedy else c.found
-        table.add_row(Text(c.state, colors[c.state]), c.name, Text(found))
-    return table
 
 
 @command("landcover bench engines halo --out build/bench")

@@ -11,7 +11,6 @@ from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
     from pipeline.products.national.edition_history import EditionState
-    from pipeline.runs.publishing.publish import PublishedEdition
 
 _YAML = (".yaml", ".yml")
 
@@ -46,12 +45,6 @@ def publish(
 
     with progress_bar("publish") as progress:
         done = publish_edition(campaign, workers=workers, wait=wait, progress=progress)
-    _show_published(done)
-    say_next("report", config)
-
-
-def _show_published(done: "PublishedEdition") -> None:
-    """Prints which edition is current, what is missing from it, and which domains own its pixels."""
     for name, tiles in done.unsealed:
         log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
     for name in done.left_out:
@@ -64,6 +57,7 @@ def _show_published(done: "PublishedEdition") -> None:
     say(f"pixels of delivered tiles outside all boundaries: {_area(done.tally.nobody)}")
     for name, pixels in done.tally.filled.items():
         say(f"pixels that {name} fills because their owner has no imagery there: {_area(pixels)}")
+    say_next("report", config)
 
 
 def _area(pixels: int) -> str:

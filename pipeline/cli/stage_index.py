@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
@@ -11,10 +11,6 @@ from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.sources.short_lists import first_names
-
-if TYPE_CHECKING:
-    from pipeline.runs.ingest.stage import StageReport
-    from pipeline.sources.catalog.index import IndexReport
 
 _MOST_NAMED = 5
 """Ignored files that are named: RGE ALTI has two rasters of sources and distances beside each of its thousands."""
@@ -67,12 +63,6 @@ def stage(
     done = stage_all(
         given, domain=domain, out=out, tile_m=tile_m, treatment=holes, remove_small=remove_small, bar=progress_bar
     )
-    _show_staged(done, domain)
-    size = () if tile_m == options.BD_ORTHO_TILE_M else ("--tile-m", tile_m)
-    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *size)
-
-
-def _show_staged(done: "StageReport", domain: str) -> None:
     for sentence in done.notes:
         log.info("%s", sentence)
     for name, part in done.unpacked:
@@ -80,6 +70,8 @@ def _show_staged(done: "StageReport", domain: str) -> None:
         say(f"{name}: {files} unpacked in {shown(done.out)} ({size}), {part.kept} already there")
     heights = count(len(done.heights.written), "height file")
     say(f"{domain}: {heights} written in {shown(done.heights.folder)}, {done.removed} elevation files removed")
+    own_size = () if tile_m == options.BD_ORTHO_TILE_M else ("--tile-m", tile_m)
+    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *own_size)
 
 
 @command("landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog")
@@ -116,10 +108,6 @@ def index(
             query=Query(tuple(collections or ()), bbox, when),
             progress=progress,
         )
-    _show_indexed(report, domain)
-
-
-def _show_indexed(report: "IndexReport", domain: str) -> None:
     for sentence, tiles in _grouped(report.notes).items():
         log.info("%s (%s)", sentence, tiles)
     for path in report.ignored[:_MOST_NAMED]:

@@ -1,7 +1,7 @@
 """The commands `submit` and `requeue`: a campaign on a SLURM cluster."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -9,9 +9,6 @@ from pipeline.cli import options
 from pipeline.cli.help import command, option
 from pipeline.cli.output import console, count, log, say, say_next, shown
 from pipeline.domain import Domain
-
-if TYPE_CHECKING:
-    from pipeline.runs.slurm.submit import Submission
 
 PublishOption = Annotated[
     bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
@@ -42,6 +39,7 @@ def submit(
     """
     campaign = options.open_campaign(config, domain)
     from pipeline.cluster.slurm.queue import queued_jobs
+    from pipeline.runs.planning.forecast import duration
     from pipeline.runs.slurm.submit import JobOptions, prepare
     from pipeline.runs.slurm.submit import submit as submit_jobs
 
@@ -53,7 +51,12 @@ def submit(
     if not prepared.domains:
         say("nothing to submit")
         return
-    _show_request(prepared)
+    r = prepared.request
+    size = f"{count(r.nodes, 'node')} with {count(r.cores, 'core')}"
+    size += f" and {count(r.gpus, 'GPU')}" if r.gpus else ""
+    say(f"{count(len(prepared.domains), 'domain')}, one job each: {', '.join(prepared.domains)}")
+    say(f"each job: {size}, up to {r.minutes} min, warned {r.lead_s} s before its end")
+    say(f"predicted time of the largest domain: {duration(prepared.expected_s)}")
     if dry_run:
         for name, content in prepared.scripts:
             console.rule(name)
@@ -64,17 +67,6 @@ def submit(
         say(f"job {job}: {shown(prepared.folder / name)}")
     say(f"logs: {shown(prepared.folder)}/*.log")
     say_next("status", config)
-
-
-def _show_request(prepared: "Submission") -> None:
-    from pipeline.runs.planning.forecast import duration
-
-    r = prepared.request
-    size = f"{count(r.nodes, 'node')} with {count(r.cores, 'core')}"
-    size += f" and {count(r.gpus, 'GPU')}" if r.gpus else ""
-    say(f"{count(len(prepared.domains), 'domain')}, one job each: {', '.join(prepared.domains)}")
-    say(f"each job: {size}, up to {r.minutes} min, warned {r.lead_s} s before its end")
-    say(f"predicted time of the largest domain: {duration(prepared.expected_s)}")
 
 
 @command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5")

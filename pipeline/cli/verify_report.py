@@ -23,15 +23,6 @@ def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
 
     with progress_bar("verify") as progress:
         verified = read_again(campaign, progress=progress)
-    _show_verified(verified)
-    save_json(json_file, verified.as_json(), "results")
-    if not verified.clean:
-        raise VerifyFailed("\n  ".join(["the product is damaged or incomplete:", *_problems(verified)]))
-    say("no problem found; all limits of the campaign are met")
-    say_next("publish", config)
-
-
-def _show_verified(verified: "Verification") -> None:
     for d in verified.domains:
         tiles, files = count(d.tiles, "tile"), count(d.files, "file")
         say(f"{d.domain}: {tiles}, {files} read; {len(d.missing)} missing, {count(len(d.problems), 'problem')}")
@@ -44,6 +35,11 @@ def _show_verified(verified: "Verification") -> None:
         say(f"  {f'{kind} edges':<15} {ratio or 'none'}")
     if verified.borders:
         say(f"  {'domain borders':<15} {verified.borders} (imagery of another date begins there)")
+    save_json(json_file, verified.as_json(), "results")
+    if not verified.clean:
+        raise VerifyFailed("\n  ".join(["the product is damaged or incomplete:", *_problems(verified)]))
+    say("no problem found; all limits of the campaign are met")
+    say_next("publish", config)
 
 
 def _problems(verified: "Verification") -> list[str]:
