@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from distributed import Client
 
 from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
-from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.products.national.edition_record import Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
@@ -141,6 +139,10 @@ def read_products(campaign: Campaign, states: Sequence[DomainStatus], crs: str) 
 
 def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct:
     section = campaign.domain(state.domain)
+    description = read_description(campaign.catalog, state.domain)
+    origin = asdict(product_origin(campaign, campaign.recipe(), description.origin))
+    acquired = [day.isoformat() for day in description.acquired or ()]
+    about = {"campaign": campaign.name, "weights": campaign.model.weights, **origin, "acquired": acquired}
     return DomainProduct(
         name=state.domain,
         year=state.domain.year,
@@ -148,16 +150,8 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
         sealed=list_sealed(campaign.product_folder(state.domain), state.domain, campaign.grid.tile),
         expected=(*state.sealed, *state.damaged, *state.unsealed),
         failed=frozenset(name for name, _ in state.failures),
-        about={"campaign": campaign.name, "weights": campaign.model.weights} | _origin(campaign, state.domain),
+        about={key: value for key, value in about.items() if value},
     )
-
-
-def _origin(campaign: Campaign, domain: Domain) -> dict[str, Any]:
-    """Producers, licence, citation and days of a domain's imagery from its catalog. Unknown values are left out."""
-    about = read_description(campaign.catalog, domain)
-    origin = product_origin(campaign, campaign.recipe(), about.origin)
-    acquired = [day.isoformat() for day in about.acquired or ()]
-    return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}
 
 
 def _write(
