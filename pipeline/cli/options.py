@@ -1,6 +1,6 @@
 """Options that several commands have, and the campaign that they name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -76,19 +76,3 @@ def open_campaign(config: Path, domains: Sequence[str] | None = None, tiles: Seq
     for name in tiles or ():
         campaign.tile(name)
     return campaign
-
-
-def same_choice(options: Mapping[str, Sequence[str] | bool | None]) -> list[str]:
-    """The options that were given, as words of another command.
-
-    Example:
-        >>> same_choice({"--domain": ["D034_2021"], "--tile": None, "--force": True})
-        ['--domain', 'D034_2021', '--force']
-    """
-    words: list[str] = []
-    for name, value in options.items():
-        if isinstance(value, bool):
-            words += [name] * value
-        else:
-            words += [word for given in value or () for word in (name, given)]
-    return words

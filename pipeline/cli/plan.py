@@ -1,6 +1,7 @@
 """The command `plan`: what a run would map, why, and how long it would take."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 from rich.filesize import decimal
@@ -55,8 +56,9 @@ def plan(
         say(line)
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
-        chosen = {"--domain": domain, "--tile": tile, "--force": force}
-        say_next("run", config, *options.same_choice(chosen | {"--failed": failed, "--only-missing": only_missing}))
+        names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
+        flags = {"--force": force, "--failed": failed, "--only-missing": only_missing}
+        say_next("run", config, *chain(*names), *(flag for flag, given in flags.items() if given))
     else:
         show_nothing_to_do(chosen=only != ALL_TILES)
 

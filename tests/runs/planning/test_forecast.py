@@ -180,5 +180,7 @@ def test_plan_prints_a_line_per_reason_or_per_tile(made: Made, tmp_path: Path) -
     assert set(tiles) == {t.name for t in copied.delivery.tiles}
     assert str(copied.imagery(first)) in tiles[first]["broken"][0]
     assert content["predicted"]["wall_s"] > 0
+    proposed = printed("--tile", first, "--force").splitlines()[-1]
+    assert proposed == f"next: landcover run {copied.config} --tile {first} --force"
     every = printed("--tiles")
     assert all(f"D034_2021 {name}: not mapped yet" in every for name in tiles)
