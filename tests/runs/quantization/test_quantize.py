@@ -243,7 +243,7 @@ def test_a_network_of_other_weights_or_a_damaged_file_is_refused(model: Model, x
     (tmp_path / "alone.xml").write_text("<net/>")
     refused("does not record the weights", given=tmp_path / "alone.xml")
     (tmp_path / "alone.xml").write_text("not at all")
-    refused("is no XML", given=tmp_path / "alone.xml")
+    refused("is not an XML of OpenVINO", given=tmp_path / "alone.xml")
     with pytest.raises(EngineError, match="needs engine openvino, got torch"):
         resolve_engine("torch", precision="int8", quantized=xml, model=model)
 
