@@ -205,7 +205,7 @@ def test_the_run_record_is_up_to_date_during_a_run_and_after_it_breaks_off(copy:
     first, second = seen[0]["state"], seen[1]["state"]
     assert (first.in_flight, len(first.missing)) == ((), 4)  # type: ignore[attr-defined]
     assert len(second.in_flight) >= 1  # type: ignore[attr-defined]
-    assert second.unsealed + len(second.sealed) == 6  # type: ignore[attr-defined]
+    assert len(second.unsealed) + len(second.sealed) == 6  # type: ignore[attr-defined]
     assert second.speed.sealed_pixels == 250_000  # type: ignore[attr-defined]
     assert second.speed.left_pixels == 750_000  # type: ignore[attr-defined]
     assert second.speed.left_s == pytest.approx(3 * second.speed.seconds)  # type: ignore[attr-defined]
