@@ -1,42 +1,35 @@
 """The commands `demo`, `bench` and `doctor`: try the pipeline out, measure and check this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.options import JsonOption, console, count, open_campaign, save_json, say
+from pipeline.cli.output import console, count, save_json, say
 from pipeline.durable import write_json
 from pipeline.errors import MachineError
 
-if TYPE_CHECKING:
-    from pipeline.runs.diagnostics.doctor import Check
-
-app = typer.Typer()
-
 
 @command(
-    app,
     "landcover doctor",
     "landcover doctor campaign.yaml --json doctor.json",
-    group="Try out and measure this machine",
 )
 def doctor(
     config: Annotated[Path | None, argument("CONFIG", "A campaign's YAML file.")] = None,
     domain: Annotated[
         str | None, option("--domain NAME", "Also write doctor.json into this domain's product folder.")
     ] = None,
-    json_file: JsonOption = None,
+    json_file: options.JsonFile = None,
 ) -> None:
     """Check packages, GDAL, GPUs and SLURM, and what a campaign needs.
 
     With a campaign, its weights, engine and disks are checked too. On a login node this also downloads weights from a
     hub into the cache that compute nodes read.
     """
-    campaign = open_campaign(config, [domain] if domain else None) if config else None
+    campaign = options.open_campaign(config, [domain] if domain else None) if config else None
     from pipeline.runs.diagnostics.doctor import DOCTOR_FILE, diagnose
 
     findings = diagnose(campaign)
@@ -44,7 +37,12 @@ def doctor(
     if campaign and domain:
         folder = campaign.output.domains / domain
         write_json(folder / DOCTOR_FILE, findings.as_json())
-    console.print(_table(findings.checks))
+    colors = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("", "check", Column("found", overflow="fold"), box=None, pad_edge=False, show_header=False)
+    for c in findings.checks:
+        found = f"{c.found}\n→ {c.remedy}" if c.remedy else c.found
+        table.add_row(Text(c.state, colors[c.state]), c.name, Text(found))
+    console.print(table)
     if findings.failed:
         raise MachineError(
             f"{count(len(findings.failed), 'check')} failed on {findings.host}: "
@@ -53,20 +51,7 @@ def doctor(
     say(f"no check failed on {findings.host}")
 
 
-def _table(checks: "tuple[Check, ...]") -> Table:
-    colors = {"ok": "green", "warn": "yellow", "fail": "red"}
-    table = Table("", "check", Column("found", overflow="fold"), box=None, pad_edge=False, show_header=False)
-    for c in checks:
-        found = f"{c.found}\n→ {c.remedy}" if c.remedy else c.found
-        table.add_row(Text(c.state, colors[c.state]), c.name, Text(found))
-    return table
-
-
-@command(
-    app,
-    "landcover bench engines halo --out build/bench",
-    group="Try out and measure this machine",
-)
+@command("landcover bench engines halo --out build/bench")
 def bench(
     names: Annotated[
         list[str] | None,
@@ -97,7 +82,7 @@ def bench(
     run_benches(names or (), out=out, data=data, quick=quick, on_message=say, full_size=full_size)
 
 
-@command(app, "landcover demo --out build/demo", group="Try out and measure this machine")
+@command("landcover demo --out build/demo")
 def demo(
     out: Annotated[Path, option("--out FOLDER", "A new folder, or an earlier demo's, which is replaced.")] = Path(
         "build/demo"

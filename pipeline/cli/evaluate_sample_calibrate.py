@@ -5,35 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-from rich.table import Table
-
+from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.options import (
-    DataArgument,
-    EngineOption,
-    FieldOption,
-    MetadataOption,
-    NomenclatureOption,
-    PrecisionOption,
-    RecipeOption,
-    WeightsOption,
-    console,
-    count,
-    log,
-    progress_bar,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE
 from pipeline.errors import ConfigError
 from pipeline.legend import BY_VALUE, Nomenclature
 
 if TYPE_CHECKING:
     from pipeline.runs.accuracy.scoring import EvaluationResult
-
-app = typer.Typer()
 
 PlacesArgument = Annotated[
     list[Path] | None,
@@ -43,7 +23,6 @@ PlacesArgument = Annotated[
         "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr).",
     ),
 ]
-EvaluationOutOption = Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")]
 EvaluatedWeightsOption = Annotated[
     str | None, option("--weights PATH|HUB", "Evaluate this checkpoint on labelled patches.")
 ]
@@ -68,29 +47,27 @@ AddressOption = Annotated[
 
 
 @command(
-    app,
     "landcover evaluate flair_1_aerial_test flair_1_labels_test --out evaluation \\\n"
     "    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
     "landcover evaluate products/D034_2021 --out evaluation \\\n"
     "    --reference CoSIA_D034_2021.gpkg --field numero --reference-as cosia",
     "landcover evaluate --sample sample.gpkg --out accuracy",
-    group="Measure accuracy",
 )
 def evaluate(
-    out: EvaluationOutOption,
+    out: Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")],
     places: PlacesArgument = None,
     weights: EvaluatedWeightsOption = None,
     reference: ReferenceOption = None,
     sample: SampleOption = None,
-    recipe: RecipeOption = DEFAULT_RECIPE,
-    metadata: MetadataOption = None,
-    reference_as: NomenclatureOption = "flair19",
-    field: FieldOption = "",
+    recipe: options.Recipe = DEFAULT_RECIPE,
+    metadata: options.Metadata = None,
+    reference_as: options.ReferenceLegend = "flair19",
+    field: options.Field = "",
     classes: ClassesOption = "flair12",
     mode: ModeOption = "legacy",
     units: UnitsOption = "auto",
-    engine: EngineOption = "auto",
-    precision: PrecisionOption = "fp32",
+    engine: options.Engine = "auto",
+    precision: options.Arithmetic = "fp32",
     workers: ProcessesOption = 1,
     scheduler: AddressOption = None,
 ) -> None:
@@ -99,7 +76,8 @@ def evaluate(
     Choose one: --weights scores a network on labelled patches, --reference compares a map with a raster or polygons,
     --sample estimates a map's accuracy and true areas from an interpreted sample.
     """
-    _check_choice(weights, reference, sample)
+    if sum(given is not None for given in (weights, reference, sample)) != 1:
+        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
     if sample is not None:
         _evaluate_sample(sample, out)
         return
@@ -108,23 +86,18 @@ def evaluate(
 
     network = partial(evaluate_set, recipe=recipe, metadata=metadata, engine=engine, precision=precision)
     comparison = partial(evaluate_map, nomenclature=reference_as, field=field, classes=classes)
-    options = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler)
+    scoring = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler)
     with progress_bar("evaluate") as progress:
         if weights is not None:
-            done = network(places or (), weights=weights, out=out, options=options, progress=progress)
+            done = network(places or (), weights=weights, out=out, options=scoring, progress=progress)
         elif reference is not None:
-            done = comparison(_one_map(places or ()), reference, out=out, options=options, progress=progress)
+            done = comparison(_one_map(places or ()), reference, out=out, options=scoring, progress=progress)
     _show_scores(done)
-
-
-def _check_choice(*sources: object) -> None:
-    if sum(given is not None for given in sources) != 1:
-        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
 
 
 def _one_map(places: Sequence[Path]) -> Path:
     if len(places) != 1:
-        raise ConfigError(f"--reference compares one map, a GeoTIFF or a folder: got {len(places)}")
+        raise ConfigError(f"--reference compares one map: expected one GeoTIFF or one folder, found {len(places)}")
     return places[0]
 
 
@@ -139,11 +112,11 @@ def _show_scores(done: "EvaluationResult") -> None:
             low, high = given.intervals.means[name]
             interval = f"  (95 % interval: {100 * low:.2f} – {100 * high:.2f})"
         say(f"{title:<17} {100 * found[name]:.3f} %{interval}")
-    table = Table("class", *BY_CLASS.values(), box=None, pad_edge=False)
-    for k, name in enumerate(given.names):
-        cells = [f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS]
-        table.add_row(name, *cells)
-    console.print(table)
+    rows = (
+        (name, *(f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS))
+        for k, name in enumerate(given.names)
+    )
+    console.print(number_table(("class", *BY_CLASS.values()), rows))
     say(f"report: {shown(done.report)} (means in mode {given.mode})")
 
 
@@ -152,19 +125,16 @@ def _evaluate_sample(sample: Path, out: Path) -> None:
 
     done = evaluate_sample(sample, out=out)
     say(f"overall accuracy {done.overall * 100:.2f} %")
-    table = Table("class", "user's, %", "producer's, %", "area, ha", box=None, pad_edge=False)
-    for c in done.classes:
-        table.add_row(c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
-    console.print(table)
+    rows = (
+        (c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
+        for c in done.classes
+    )
+    console.print(number_table(("class", "user's, %", "producer's, %", "area, ha"), rows))
     say("± is the half-width of a 95 % interval")
     say(f"report: {shown(done.report)}")
 
 
-@command(
-    app,
-    "landcover sample products/D034_2021 --out sample.gpkg --catalog catalog",
-    group="Measure accuracy",
-)
+@command("landcover sample products/D034_2021 --out sample.gpkg --catalog catalog")
 def sample(
     place: Annotated[
         Path, argument("MAP", "A GeoTIFF, a folder of COGs or the national product's folder.", exists=True)
@@ -196,16 +166,14 @@ def sample(
 
 
 @command(
-    app,
     "landcover calibrate validation --out calibrated \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
-    group="Measure accuracy",
 )
 def calibrate(
-    places: DataArgument,
-    weights: WeightsOption,
+    places: options.Patches,
+    weights: options.Weights,
     out: Annotated[Path, option("--out FOLDER", "Where the new recipe, a figure and its numbers go.")],
-    recipe: RecipeOption = DEFAULT_RECIPE,
-    metadata: MetadataOption = None,
+    recipe: options.Recipe = DEFAULT_RECIPE,
+    metadata: options.Metadata = None,
 ) -> None:
     """Fit the temperature that makes confidences match accuracies.
 

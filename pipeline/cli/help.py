@@ -1,21 +1,29 @@
-"""How `--help` looks: commands in groups, one column for names and one for text, examples as they are typed."""
+"""The command `landcover` and its `--help`: commands in groups, names in one column, examples as they are typed."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 Function = TypeVar("Function", bound=Callable[..., None])
-Group = Literal[
-    "Prepare the imagery",
-    "Map",
-    "Check, publish and search",
-    "Measure accuracy",
-    "Train and apply networks",
-    "Try out and measure this machine",
-]
-"""Headings of `landcover --help`."""
+GROUPS = {
+    "Prepare the imagery": ("stage", "index"),
+    "Map": ("plan", "run", "status", "submit", "requeue"),
+    "Check, publish and search": ("verify", "report", "publish", "editions", "search"),
+    "Measure accuracy": ("evaluate", "sample", "calibrate"),
+    "Train and apply networks": ("patches", "train", "predict", "quantize"),
+    "Try out and measure this machine": ("doctor", "bench", "demo"),
+}
+"""Heading → its commands, in the order of `landcover --help`."""
+_EXIT_CODES = """Exit codes:
+  0  success
+  1  a bug in this program; please report it with its traceback
+  2  an option, a file, a campaign or this machine has to be fixed
+  3  some tiles failed; all others are sealed
+  4  a product is damaged or incomplete
+  5  stopped on request with tiles left: run the same command again
+  6  the Dask cluster was lost: run the same command again"""
 
 
 class _PlainEpilog:
@@ -43,31 +51,39 @@ class Command(_PlainEpilog, TyperCommand):
 
 
 class CommandGroups(_PlainEpilog, TyperGroup):
-    """`landcover`, whose help lists the commands under the headings that they were registered with."""
+    """`landcover`, whose help lists the commands in groups."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Writes one section per heading."""
+        """Writes one section per group."""
         width = max(map(len, self.commands))
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for name, command in self.commands.items():
-            heading = getattr(command, "rich_help_panel", None) or "Commands"
-            groups.setdefault(heading, []).append((name.ljust(width), command.get_short_help_str(200)))
-        for heading, rows in groups.items():
+        for heading, names in GROUPS.items():
             with formatter.section(heading):
-                formatter.write_dl(rows)
+                formatter.write_dl([(n.ljust(width), self.commands[n].get_short_help_str(200)) for n in names])
 
 
-def command(app: typer.Typer, *examples: str, group: Group) -> Callable[[Function], Function]:
-    """Registers a function as a command.
+app = typer.Typer(
+    name="landcover",
+    cls=CommandGroups,
+    help="Map the land cover of a whole country at 20 cm: BD ORTHO deliveries → COGs → one national Zarr.\n\n"
+    "A campaign is a YAML file that names imagery, model and outputs (see configs/campaign-example.yaml). "
+    "A domain is one département in one vintage, such as D034_2021.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(*examples: str) -> Callable[[Function], Function]:
+    """Registers a function as a command of `app`.
 
     Args:
-        app: where.
         examples: commands that `--help` shows; lines that belong together are one string.
-        group: heading in the list of all commands.
     """
     lines = "\n".join(f"  {line}" for example in examples for line in example.splitlines())
     title = "Examples" if len(examples) > 1 else "Example"
-    return app.command(cls=Command, epilog=f"{title}:\n{lines}", rich_help_panel=group)
+    return app.command(cls=Command, epilog=f"{title}:\n{lines}")
 
 
 def option(name: str, description: str, **details: Any) -> Any:

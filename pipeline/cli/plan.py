@@ -1,86 +1,64 @@
 """The command `plan`: what a run would map, why, and how long it would take."""
 
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from rich.filesize import decimal
 
+from pipeline.cli import options
 from pipeline.cli.help import command, option
-from pipeline.cli.options import (
-    ConfigArgument,
-    DomainOption,
-    FailedOption,
-    ForceOption,
-    JsonOption,
-    MissingOption,
-    TileOption,
-    console,
-    number_table,
-    open_campaign,
-    same_choice,
-    save_json,
-    say,
-    say_next,
-)
+from pipeline.cli.output import console, count, number_table, save_json, say, say_next
+from pipeline.sources.short_lists import first_names
 
 if TYPE_CHECKING:
-    from pipeline.runs.planning.forecast import Forecast
-    from pipeline.runs.planning.plan import RunPlan
+    from pipeline.runs.planning.plan import PlannedTile, RunPlan
     from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-
-app = typer.Typer()
-
-TilesOption = Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")]
-NodesOption = Annotated[int, option("--nodes N", "Predict for this many nodes.", min=1)]
-CoresOption = Annotated[int | None, option("--cores N", "Cores per node. By default this machine's.", min=1)]
-GpusOption = Annotated[int | None, option("--gpus N", "GPUs per node. By default this machine's.", min=0)]
-GpuOption = Annotated[str | None, option("--gpu NAME", "Model of the GPUs, such as a100.")]
 
 
 @command(
-    app,
     "landcover plan campaign.yaml --domain D034_2021",
     "landcover plan campaign.yaml --nodes 4 --cores 64 --gpus 8 --gpu a100",
-    group="Map",
 )
 def plan(
-    config: ConfigArgument,
-    domain: DomainOption = None,
-    tile: TileOption = None,
-    force: ForceOption = False,
-    failed: FailedOption = False,
-    only_missing: MissingOption = False,
-    all_tiles: TilesOption = False,
-    nodes: NodesOption = 1,
-    cores: CoresOption = None,
-    gpus: GpusOption = None,
-    gpu: GpuOption = None,
-    json_file: JsonOption = None,
+    config: options.Config,
+    domain: options.Domains = None,
+    tile: options.Tiles = None,
+    force: options.Force = False,
+    failed: options.Failed = False,
+    only_missing: options.OnlyMissing = False,
+    all_tiles: Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")] = False,
+    nodes: Annotated[int, option("--nodes N", "Predict for this many nodes.", min=1)] = 1,
+    cores: Annotated[int | None, option("--cores N", "Cores per node. By default this machine's.", min=1)] = None,
+    gpus: Annotated[int | None, option("--gpus N", "GPUs per node. By default this machine's.", min=0)] = None,
+    gpu: Annotated[str | None, option("--gpu NAME", "Model of the GPUs, such as a100.")] = None,
+    json_file: options.JsonFile = None,
 ) -> None:
     """Show what a run would map, why, and how long it would take.
 
     Nothing is computed. The speeds come from `landcover bench` if it was run on this machine, otherwise from built-in
     values; each line says which.
     """
-    campaign = open_campaign(config, domain, tile)
-    from pipeline.runs.planning.forecast import described_machine, forecast, rates_for
+    campaign = options.open_campaign(config, domain, tile)
+    from pipeline.runs.planning.forecast import described_machine, forecast, plan_as_json, rates_for
     from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
-    from pipeline.runs.planning.summary import plan_as_json
-    from pipeline.runs.planning.throughput import read_rates
     from pipeline.runs.planning.totals import plan_totals
 
     only = TileFilter(failed=failed, missing=only_missing)
     planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
-    rates = rates_for(planned.resolved, machine, measured=read_rates())
+    rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
     _show_counts(planned)
     _show_worker(planned.resolved)
     _show_reasons(planned, all_tiles=all_tiles)
-    _show_forecast(planned, predicted)
+    for line in predicted.lines() if planned.todo else ():
+        say(line)
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
-        chosen = {"--domain": domain, "--tile": tile, "--force": force}
-        say_next("run", config, *same_choice(chosen | {"--failed": failed, "--only-missing": only_missing}))
+        names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
+        flags = {"--force": force, "--failed": failed, "--only-missing": only_missing}
+        say_next("run", config, *chain(*names), *(flag for flag, given in flags.items() if given))
     else:
         show_nothing_to_do(chosen=only != ALL_TILES)
 
@@ -91,24 +69,26 @@ def show_nothing_to_do(*, chosen: bool) -> None:
 
 
 def show_stale(planned: "RunPlan") -> None:
-    """Warns of input files that changed since they were indexed."""
-    from pipeline.runs.planning.summary import stale_lines
-
-    for line in stale_lines(planned):
-        say(line)
+    """Warns of sealed tiles whose input files changed since they were indexed."""
+    for d in planned.domains:
+        if d.stale:
+            changed = [sentence.partition(": ")[0] for sentence in d.stale]
+            say(
+                f"{d.name}: {count(len(d.stale), 'input file')} of sealed tiles changed since they were indexed; run "
+                f"`landcover index` to map those tiles again: {first_names(changed)}"
+            )
 
 
 def _show_counts(planned: "RunPlan") -> None:
     from pipeline.runs.planning.totals import domain_totals
 
-    table = number_table(
-        "domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out"
-    )
+    headings = ("domain", "tiles", "to do", "blocks", "windows", "to read", "to write", "files in", "files out")
+    rows = []
     for d in planned.domains:
         t = domain_totals(planned.resolved, d)
-        numbers = (t.tiles, t.todo, t.blocks, t.windows, _size(t.read_bytes), f"≤ {_size(t.write_bytes)}")
-        table.add_row(d.name, *map(str, (*numbers, t.input_files, t.output_files)))
-    console.print(table)
+        sizes = (decimal(t.read_bytes), f"≤ {decimal(t.write_bytes)}")
+        rows.append((d.name, t.tiles, t.todo, t.blocks, t.windows, *sizes, t.input_files, t.output_files))
+    console.print(number_table(headings, rows))
 
 
 def _show_worker(s: "ResolvedCampaign") -> None:
@@ -129,25 +109,30 @@ def _show_worker(s: "ResolvedCampaign") -> None:
 
 
 def _show_reasons(planned: "RunPlan", *, all_tiles: bool) -> None:
-    from pipeline.runs.planning.summary import group_by_reason
-
     show_stale(planned)
     for d in planned.domains:
         if d.inputs.limits:
             say(f"{d.name}: exceeds limits of the model card that the campaign accepts: {', '.join(d.inputs.limits)}")
-        for group in group_by_reason(d):
-            for line in group.lines(all_tiles=all_tiles):
+        for reason in dict.fromkeys(p.reason for p in d.todo):
+            tiles = [p for p in d.todo if p.reason == reason]
+            for line in _tile_lines(tiles, d.name) if all_tiles else _group_lines(tiles, d.name):
                 say(line)
         for p in d.todo:
             if p.failure:
                 say(f"{d.name} {p.tile.name} failed in the last run: {p.failure}")
 
 
-def _show_forecast(planned: "RunPlan", predicted: "Forecast") -> None:
-    for line in predicted.lines() if planned.todo else ():
-        say(line)
+def _tile_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
+    """A line per tile, and one for each input file by which it will fail."""
+    for p in tiles:
+        yield f"{domain} {p.tile.name}: {p.reason}"
+        yield from (f"  will fail: {cause}" for cause in p.broken)
 
 
-def _size(size_bytes: int) -> str:
-    """`24 MB`, `121 GB`."""
-    return f"{size_bytes / 1e9:.0f} GB" if size_bytes >= 10e9 else f"{size_bytes / 1e6:.0f} MB"
+def _group_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
+    """A line with the number of tiles of one reason and the first names, and one about those that will fail."""
+    names = first_names([p.tile.name for p in tiles])
+    yield f"{domain}: {count(len(tiles), 'tile')} to map ({tiles[0].reason}): {names}"
+    if failing := sum(bool(p.broken) for p in tiles):
+        causes = list(dict.fromkeys(cause for p in tiles for cause in p.broken))
+        yield f"  {failing} of them will fail: {first_names(causes)}"

@@ -1,42 +1,18 @@
 """The commands `publish`, `editions` and `search`: the national product and its catalog."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.table import Table
-
+from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.options import (
-    BoxOption,
-    ClusterOption,
-    ConfigArgument,
-    DomainOption,
-    SchedulerOption,
-    WhenOption,
-    WorkersOption,
-    console,
-    count,
-    log,
-    open_campaign,
-    progress_bar,
-    save_json,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import console, count, log, number_table, progress_bar, save_json, say, say_next, shown
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
     from pipeline.products.national.edition_history import EditionState
-    from pipeline.runs.publishing.publish import PublishedEdition
 
 _YAML = (".yaml", ".yml")
-
-app = typer.Typer()
 
 CatalogArgument = Annotated[
     Path, argument("CONFIG|FOLDER", "A campaign's YAML file, the national product's folder, or one edition's.")
@@ -50,12 +26,12 @@ ConfidenceOption = Annotated[
 ]
 
 
-@command(app, "landcover publish campaign.yaml", group="Check, publish and search")
+@command("landcover publish campaign.yaml")
 def publish(
-    config: ConfigArgument,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-    scheduler: SchedulerOption = None,
+    config: options.Config,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    scheduler: options.Scheduler = None,
     wait: Annotated[
         bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
     ] = False,
@@ -64,17 +40,11 @@ def publish(
 
     Unchanged parts are shared with the edition before, so that an edition costs only what changed.
     """
-    campaign = open_campaign(config).on_cluster(cluster, scheduler)
+    campaign = options.open_campaign(config).on_cluster(cluster, scheduler)
     from pipeline.runs.publishing.publish import publish as publish_edition
 
     with progress_bar("publish") as progress:
         done = publish_edition(campaign, workers=workers, wait=wait, progress=progress)
-    _show_published(done)
-    say_next("report", config)
-
-
-def _show_published(done: "PublishedEdition") -> None:
-    """Prints which edition is current, what is missing from it, and which domains own its pixels."""
     for name, tiles in done.unsealed:
         log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
     for name in done.left_out:
@@ -87,6 +57,7 @@ def _show_published(done: "PublishedEdition") -> None:
     say(f"pixels of delivered tiles outside all boundaries: {_area(done.tally.nobody)}")
     for name, pixels in done.tally.filled.items():
         say(f"pixels that {name} fills because their owner has no imagery there: {_area(pixels)}")
+    say_next("report", config)
 
 
 def _area(pixels: int) -> str:
@@ -94,44 +65,43 @@ def _area(pixels: int) -> str:
 
 
 @command(
-    app,
     "landcover editions campaign.yaml",
     "landcover editions campaign.yaml --restore 2",
-    group="Check, publish and search",
 )
 def editions(
-    config: ConfigArgument,
+    config: options.Config,
     restore: Annotated[int | None, option("--restore N", "Make edition N the current one again.")] = None,
     drop: Annotated[list[int] | None, option("--drop N", "Delete edition N for good. Can be repeated.")] = None,
     as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
 ) -> None:
     """List, restore or delete editions of the national product."""
-    national = open_campaign(config).output.national
-    from pipeline.products.national.edition_history import history
-    from pipeline.runs.publishing import editions as kept
+    national = options.open_campaign(config).output.national
+    from pipeline.products.national import edition_history
+    from pipeline.products.national.edition_writer import remove_abandoned
+    from pipeline.runs.publishing.national_lock import lock_national
 
-    if restore is not None:
-        kept.restore(national, restore)
-    if drop:
-        kept.drop(national, drop)
-    states = history(national)
+    if restore is not None or drop:
+        with lock_national(national):
+            remove_abandoned(national)
+            if restore is not None:
+                edition_history.restore(national, restore)
+            for number in drop or ():
+                edition_history.drop(national, number)
+    states = edition_history.history(national)
     if as_json:
-        console.print_json(json.dumps([_as_json(state) for state in states]))
+        console.print_json(data=[_as_json(state) for state in states])
     elif states:
-        console.print(_table(states))
+        headings = ("edition", "created", "", "domains", "shards", "own MB", "shared MB")
+        console.print(number_table(headings, map(_row, states)))
     else:
         say(f"nothing is published in {shown(national)}")
         say_next("publish", config)
 
 
-def _table(states: "Sequence[EditionState]") -> Table:
-    table = Table("edition", "created", "", "domains", "shards", "own MB", "shared MB", box=None, pad_edge=False)
-    for s in states:
-        sizes = (f"{s.own_bytes / 1e6:.1f}", f"{s.shared_bytes / 1e6:.1f}")
-        e = s.edition
-        current = "current" if s.current else ""
-        table.add_row(str(e.number), e.created, current, str(len(e.domains)), str(len(e.digests)), *sizes)
-    return table
+def _row(state: "EditionState") -> tuple[object, ...]:
+    sizes = (f"{state.own_bytes / 1e6:.1f}", f"{state.shared_bytes / 1e6:.1f}")
+    e = state.edition
+    return (e.number, e.created, "current" if state.current else "", len(e.domains), len(e.digests), *sizes)
 
 
 def _as_json(state: "EditionState") -> dict[str, object]:
@@ -149,16 +119,14 @@ def _as_json(state: "EditionState") -> dict[str, object]:
 
 
 @command(
-    app,
     "landcover search campaign.yaml --min-share vineyard=0.3 --datetime 2021",
     "landcover search national --bbox 3.7 43.5 4.0 43.7 --out found.json",
-    group="Check, publish and search",
 )
 def search(
     where: CatalogArgument,
-    domain: DomainOption = None,
-    bbox: BoxOption = None,
-    when: WhenOption = None,
+    domain: options.Domains = None,
+    bbox: options.Box = None,
+    when: options.When = None,
     min_share: ShareOption = None,
     min_confidence: ConfidenceOption = None,
     out: Annotated[
@@ -170,7 +138,7 @@ def search(
     The published catalog is searched directly; no server is needed.
     """
     shares = _shares(min_share or [])
-    national = open_campaign(where).output.national if where.suffix in _YAML else where
+    national = options.open_campaign(where).output.national if where.suffix in _YAML else where
     from pipeline.products.stac.search import search as find
     from pipeline.products.tile.stac_item import CONFIDENCE
 

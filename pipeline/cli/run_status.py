@@ -1,39 +1,19 @@
 """The commands `run` and `status`: map a campaign, and see how far it is."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli import options
 from pipeline.cli.help import command, option
-from pipeline.cli.options import (
-    ClusterOption,
-    ConfigArgument,
-    DomainOption,
-    FailedOption,
-    ForceOption,
-    MissingOption,
-    SchedulerOption,
-    TileOption,
-    WorkersOption,
-    console,
-    count,
-    log,
-    number_table,
-    open_campaign,
-    progress_bar,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
 from pipeline.cli.plan import show_nothing_to_do, show_stale
 from pipeline.progress import Progress
 
@@ -43,25 +23,21 @@ if TYPE_CHECKING:
 
 _REFRESH_S = 5.0
 
-app = typer.Typer()
-
 
 @command(
-    app,
     "landcover run campaign.yaml --domain D034_2021 --workers 2",
     "landcover run campaign.yaml --failed",
-    group="Map",
 )
 def run(
-    config: ConfigArgument,
-    domain: DomainOption = None,
-    tile: TileOption = None,
-    force: ForceOption = False,
-    failed: FailedOption = False,
-    only_missing: MissingOption = False,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-    scheduler: SchedulerOption = None,
+    config: options.Config,
+    domain: options.Domains = None,
+    tile: options.Tiles = None,
+    force: options.Force = False,
+    failed: options.Failed = False,
+    only_missing: options.OnlyMissing = False,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    scheduler: options.Scheduler = None,
 ) -> None:
     """Map all tiles that are not mapped yet or no longer up to date.
 
@@ -72,7 +48,7 @@ def run(
 
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
-        campaign = open_campaign(config, domain, tile).on_cluster(cluster, scheduler)
+        campaign = options.open_campaign(config, domain, tile).on_cluster(cluster, scheduler)
         from pipeline.runs.mapping.run import run as run_plan
         from pipeline.runs.planning.forecast import forecast_domains
         from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
@@ -116,9 +92,9 @@ def _log_events(progress: Progress) -> "OnEvent":
     return on_event
 
 
-@command(app, "landcover status campaign.yaml --watch", group="Map")
+@command("landcover status campaign.yaml --watch")
 def status(
-    config: ConfigArgument,
+    config: options.Config,
     watch: Annotated[bool, option("--watch", "Refresh the table every few seconds until no run is active.")] = False,
     as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
 ) -> None:
@@ -127,11 +103,11 @@ def status(
     Sealed tiles are complete. Suspect tiles made several workers crash; damaged tiles were sealed, but their files
     are gone or changed.
     """
-    campaign = open_campaign(config)
+    campaign = options.open_campaign(config)
     from pipeline.runs.tracking.status import status as read_status
 
     if as_json:
-        console.print_json(json.dumps([state.as_json() for state in read_status(campaign)]))
+        console.print_json(data=[state.as_json() for state in read_status(campaign)])
         return
     states = _watch(lambda: read_status(campaign)) if watch else read_status(campaign)
     if not watch:
@@ -153,12 +129,9 @@ def _watch(read: "Callable[[], Sequence[DomainStatus]]") -> "Sequence[DomainStat
 
 
 def _table(states: "Sequence[DomainStatus]") -> Table:
-    names = ("sealed", "in flight", "failed", "suspect", "damaged", "missing")
-    table = number_table("domain", *names, "Mpx/s", "time", "left")
-    for s in states:
-        groups = (s.sealed, s.in_flight, s.failed, s.suspect, s.damaged, s.missing)
-        table.add_row(s.domain, *(str(len(group)) for group in groups), *_speed(s))
-    return table
+    groups = ("sealed", "in flight", "failed", "suspect", "damaged", "missing")
+    rows = ((s.domain, *(len(getattr(s, group.replace(" ", "_"))) for group in groups), *_speed(s)) for s in states)
+    return number_table(("domain", *groups, "Mpx/s", "time", "left"), rows)
 
 
 def _remarks(states: "Sequence[DomainStatus]") -> list[str]:

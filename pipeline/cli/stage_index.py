@@ -2,36 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-import typer
-
+from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.options import (
-    BD_ORTHO_TILE_M,
-    BoxOption,
-    CatalogOption,
-    OneDomainOption,
-    RecipeOption,
-    TileSizeOption,
-    WhenOption,
-    count,
-    log,
-    progress_bar,
-    say,
-    say_next,
-    shown,
-)
-from pipeline.config import DEFAULT_RECIPE
-
-if TYPE_CHECKING:
-    from pipeline.runs.ingest.stage import StageReport
-    from pipeline.sources.catalog.index import IndexReport
+from pipeline.cli.output import count, log, progress_bar, say, say_next, shown
+from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
+from pipeline.errors import ConfigError
+from pipeline.grid import PIXELS_PER_M
+from pipeline.sources.short_lists import first_names
 
 _MOST_NAMED = 5
 """Ignored files that are named: RGE ALTI has two rasters of sources and distances beside each of its thousands."""
-
-app = typer.Typer()
 
 ArchivesArgument = Annotated[
     list[Path], argument("ARCHIVE", "7z archives (one volume of each is enough), or folders that are already unpacked.")
@@ -53,21 +35,17 @@ CollectionOption = Annotated[
 ]
 
 
-@command(
-    app,
-    "landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ \\\n    --domain D034_2021 --out staged",
-    group="Prepare the imagery",
-)
+@command("landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ \\\n    --domain D034_2021 --out staged")
 def stage(
     given: ArchivesArgument,
-    domain: OneDomainOption,
+    domain: options.OneDomain,
     out: Annotated[
         Path | None,
         option(
             "--out FOLDER", "Where to unpack. By default a folder beside the first archive, named after the domain."
         ),
     ] = None,
-    tile_m: TileSizeOption = BD_ORTHO_TILE_M,
+    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
     holes: Annotated[
         Literal["interpolate", "leave"],
         option("--holes", "Interpolate holes of the elevation that are up to 25 m wide, or leave them."),
@@ -85,12 +63,6 @@ def stage(
     done = stage_all(
         given, domain=domain, out=out, tile_m=tile_m, treatment=holes, remove_small=remove_small, bar=progress_bar
     )
-    _show_staged(done, domain)
-    size = () if tile_m == BD_ORTHO_TILE_M else ("--tile-m", tile_m)
-    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *size)
-
-
-def _show_staged(done: "StageReport", domain: str) -> None:
     for sentence in done.notes:
         log.info("%s", sentence)
     for name, part in done.unpacked:
@@ -98,48 +70,44 @@ def _show_staged(done: "StageReport", domain: str) -> None:
         say(f"{name}: {files} unpacked in {shown(done.out)} ({size}), {part.kept} already there")
     heights = count(len(done.heights.written), "height file")
     say(f"{domain}: {heights} written in {shown(done.heights.folder)}, {done.removed} elevation files removed")
+    own_size = () if tile_m == options.BD_ORTHO_TILE_M else ("--tile-m", tile_m)
+    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *own_size)
 
 
-@command(
-    app,
-    "landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog",
-    group="Prepare the imagery",
-)
+@command("landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog")
 def index(
     sources: SourcesArgument,
-    domain: OneDomainOption,
-    catalog: CatalogOption,
-    tile_m: TileSizeOption = BD_ORTHO_TILE_M,
-    recipe: RecipeOption = DEFAULT_RECIPE,
+    domain: options.OneDomain,
+    catalog: options.Catalog,
+    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
+    recipe: options.Recipe = DEFAULT_RECIPE,
     accept: AcceptOption = None,
     collections: CollectionOption = None,
-    bbox: BoxOption = None,
-    when: WhenOption = None,
+    bbox: options.Box = None,
+    when: options.When = None,
 ) -> None:
     """Check the imagery and write the input catalog of STAC items.
 
     The catalog is created if missing; each tile gets one item. Names, headers and pixel levels are checked against
     what the model's recipe expects.
     """
-    from pipeline.runs.ingest.index import index_domain
     from pipeline.sources.catalog.external_stac import Query
+    from pipeline.sources.catalog.index import index as index_domain
 
-    query = Query(tuple(collections or ()), bbox, when)
+    if unknown := set(accept or ()) - set(get_args(LimitName)):
+        limits = ", ".join(get_args(LimitName))
+        raise ConfigError(f"unknown limit {', '.join(sorted(unknown))}; expected some of {limits}")
     with progress_bar("index") as progress:
         report = index_domain(
             sources,
             domain=domain,
             catalog=catalog,
-            tile_m=tile_m,
-            recipe=recipe,
-            accept=accept or (),
-            query=query,
+            tile_size=tile_m * PIXELS_PER_M,
+            recipe=load_recipe(recipe),
+            accept=[name for name in get_args(LimitName) if name in (accept or ())],
+            query=Query(tuple(collections or ()), bbox, when),
             progress=progress,
         )
-    _show_indexed(report, domain)
-
-
-def _show_indexed(report: "IndexReport", domain: str) -> None:
     for sentence, tiles in _grouped(report.notes).items():
         log.info("%s (%s)", sentence, tiles)
     for path in report.ignored[:_MOST_NAMED]:
@@ -158,4 +126,4 @@ def _grouped(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
     tiles: dict[str, list[str]] = {}
     for tile, sentence in notes:
         tiles.setdefault(sentence, []).append(tile)
-    return {s: ", ".join(t[:3]) + (f" and {len(t) - 3} more tiles" if len(t) > 3 else "") for s, t in tiles.items()}
+    return {sentence: first_names(named, 3) for sentence, named in tiles.items()}

@@ -1,36 +1,15 @@
 """The commands `submit` and `requeue`: a campaign on a SLURM cluster."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from pipeline.cli import options
 from pipeline.cli.help import command, option
-from pipeline.cli.options import (
-    ConfigArgument,
-    DomainOption,
-    MissingOption,
-    OneDomainOption,
-    console,
-    count,
-    log,
-    open_campaign,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import console, count, log, say, say_next, shown
 from pipeline.domain import Domain
 
-if TYPE_CHECKING:
-    from pipeline.runs.slurm.submit import Submission
-
-app = typer.Typer()
-
-SiteOption = Annotated[str, option("--cluster NAME|FILE", "A name under configs/clusters, or such a YAML file.")]
-AccountOption = Annotated[str | None, option("--account NAME", "The project whose hours are charged.")]
-QosOption = Annotated[str | None, option("--qos NAME", "One of the QoS that the cluster's file lists.")]
-HoursOption = Annotated[float | None, option("--hours N", "Time limit of a job, instead of the predicted one.")]
-JobGpusOption = Annotated[int | None, option("--gpus N", "GPUs per node, instead of the predicted number.")]
 PublishOption = Annotated[
     bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
 ]
@@ -38,20 +17,18 @@ DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without
 
 
 @command(
-    app,
     "landcover submit campaign.yaml --cluster generic --dry-run",
     "landcover submit campaign.yaml --cluster jean-zay-a100 --account xxx",
-    group="Map",
 )
 def submit(
-    config: ConfigArgument,
-    cluster: SiteOption,
-    account: AccountOption = None,
-    domain: DomainOption = None,
-    only_missing: MissingOption = False,
-    qos: QosOption = None,
-    hours: HoursOption = None,
-    gpus: JobGpusOption = None,
+    config: options.Config,
+    cluster: Annotated[str, option("--cluster NAME|FILE", "A name under configs/clusters, or such a YAML file.")],
+    account: Annotated[str | None, option("--account NAME", "The project whose hours are charged.")] = None,
+    domain: options.Domains = None,
+    only_missing: options.OnlyMissing = False,
+    qos: Annotated[str | None, option("--qos NAME", "One of the QoS that the cluster's file lists.")] = None,
+    hours: Annotated[float | None, option("--hours N", "Time limit of a job, instead of the predicted one.")] = None,
+    gpus: Annotated[int | None, option("--gpus N", "GPUs per node, instead of the predicted number.")] = None,
     publish: PublishOption = True,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -60,22 +37,31 @@ def submit(
     A last job publishes. A job that reaches its time limit goes back into the queue until its domain is mapped.
     Domains that already have a job in the queue are skipped.
     """
-    campaign = open_campaign(config, domain)
+    campaign = options.open_campaign(config, domain)
     from pipeline.cluster.slurm.queue import queued_jobs
+    from pipeline.runs.planning.forecast import duration
     from pipeline.runs.slurm.submit import JobOptions, prepare
     from pipeline.runs.slurm.submit import submit as submit_jobs
 
-    options = JobOptions(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
+    job_options = JobOptions(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
     queued = () if dry_run else queued_jobs(campaign.output.domains)
-    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=options, queued=queued)
+    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=job_options, queued=queued)
     for sentence in prepared.skipped:
-        log.info("skipped %s", sentence)
+        log.info("%s", sentence)
     if not prepared.domains:
         say("nothing to submit")
         return
-    _show_request(prepared)
+    r = prepared.request
+    size = f"{count(r.nodes, 'node')} with {count(r.cores, 'core')}"
+    size += f" and {count(r.gpus, 'GPU')}" if r.gpus else ""
+    say(f"{count(len(prepared.domains), 'domain')}, one job each: {', '.join(prepared.domains)}")
+    say(f"each job: {size}, up to {r.minutes} min, warned {r.lead_s} s before its end")
+    say(f"predicted time of the largest domain: {duration(prepared.expected_s)}")
     if dry_run:
-        _show_scripts(prepared)
+        for name, content in prepared.scripts:
+            console.rule(name)
+            say(content)
+        say("dry run: nothing was submitted")
         return
     for job, (name, _) in zip(submit_jobs(prepared, campaign), prepared.scripts, strict=True):
         say(f"job {job}: {shown(prepared.folder / name)}")
@@ -83,28 +69,10 @@ def submit(
     say_next("status", config)
 
 
-def _show_request(prepared: "Submission") -> None:
-    from pipeline.runs.planning.forecast import duration
-
-    r = prepared.request
-    size = f"{count(r.nodes, 'node')} with {count(r.cores, 'core')}"
-    size += f" and {count(r.gpus, 'GPU')}" if r.gpus else ""
-    say(f"{count(len(prepared.domains), 'domain')}, one job each: {', '.join(prepared.domains)}")
-    say(f"each job: {size}, up to {r.minutes} min, warned {r.lead_s} s before its end")
-    say(f"predicted time of the largest domain: {duration(prepared.expected_s)}")
-
-
-def _show_scripts(prepared: "Submission") -> None:
-    for name, content in prepared.scripts:
-        console.rule(name)
-        say(content)
-    say("dry run: nothing was submitted")
-
-
-@command(app, "landcover requeue campaign.yaml --domain D034_2021 --exit-code 5", group="Map")
+@command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5")
 def requeue(
-    config: ConfigArgument,
-    domain: OneDomainOption,
+    config: options.Config,
+    domain: options.OneDomain,
     exit_code: Annotated[int, option("--exit-code N", "The exit code of `landcover run` in this job.")],
     resubmit: Annotated[
         Path | None,
@@ -123,5 +91,5 @@ def requeue(
 
     if exit_code not in RESTART_CODES:
         raise typer.Exit(exit_code)
-    job = restart_job(open_campaign(config), Domain(domain), resubmit=resubmit)
+    job = restart_job(options.open_campaign(config), Domain(domain), resubmit=resubmit)
     say(f"{domain}: tiles are left to map; job {job} continues")

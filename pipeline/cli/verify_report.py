@@ -2,62 +2,44 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
+from pipeline.cli import options
 from pipeline.cli.help import command
-from pipeline.cli.options import (
-    ConfigArgument,
-    DomainOption,
-    JsonOption,
-    count,
-    open_campaign,
-    progress_bar,
-    save_json,
-    say,
-    say_next,
-    shown,
-)
+from pipeline.cli.output import count, progress_bar, save_json, say, say_next, shown
 from pipeline.errors import VerifyFailed
 
 if TYPE_CHECKING:
     from pipeline.runs.quality.verify import Verification
 
-app = typer.Typer()
 
-
-@command(app, "landcover verify campaign.yaml --json verify.json", group="Check, publish and search")
-def verify(config: ConfigArgument, json_file: JsonOption = None) -> None:
+@command("landcover verify campaign.yaml --json verify.json")
+def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
     """Read all tiles and the national store again and check them.
 
     Every COG is compared with its checksum and its STAC item, and class changes across edges are counted. The exit
     code is 4 if anything is wrong or a domain exceeds one of the campaign's limits.
     """
-    campaign = open_campaign(config)
+    campaign = options.open_campaign(config)
     from pipeline.runs.quality.verify import verify as read_again
 
     with progress_bar("verify") as progress:
         verified = read_again(campaign, progress=progress)
-    _show_verified(verified)
-    save_json(json_file, verified.as_json(), "results")
-    if not verified.clean:
-        raise VerifyFailed("\n  ".join(["the product is damaged or incomplete:", *_problems(verified)]))
-    say("no problem found; all limits of the campaign are met")
-    say_next("publish", config)
-
-
-def _show_verified(verified: "Verification") -> None:
     for d in verified.domains:
         tiles, files = count(d.tiles, "tile"), count(d.files, "file")
-        say(f"{d.domain}: {tiles}, {files} read; {len(d.missing)} missing, {len(d.problems)} problems")
+        say(f"{d.domain}: {tiles}, {files} read; {len(d.missing)} missing, {count(len(d.problems), 'problem')}")
     if verified.national is None:
         say("national product: nothing is published")
     else:
-        say(f"national product: {len(verified.national)} problems")
+        say(f"national product: {count(len(verified.national), 'problem')}")
     say("class changes at edges, relative to those nearby (1 is seamless):")
     for kind, ratio in verified.metrics.seams.ratios.items():
         say(f"  {f'{kind} edges':<15} {ratio or 'none'}")
     if verified.borders:
         say(f"  {'domain borders':<15} {verified.borders} (imagery of another date begins there)")
+    save_json(json_file, verified.as_json(), "results")
+    if not verified.clean:
+        raise VerifyFailed("\n  ".join(["the product is damaged or incomplete:", *_problems(verified)]))
+    say("no problem found; all limits of the campaign are met")
+    say_next("publish", config)
 
 
 def _problems(verified: "Verification") -> list[str]:
@@ -70,13 +52,13 @@ def _problems(verified: "Verification") -> list[str]:
     return [*problems, *(verified.national or ())]
 
 
-@command(app, "landcover report campaign.yaml --domain D034_2021", group="Check, publish and search")
-def report(config: ConfigArgument, domain: DomainOption = None) -> None:
+@command("landcover report campaign.yaml --domain D034_2021")
+def report(config: options.Config, domain: options.Domains = None) -> None:
     """Write an HTML report for each domain and for the current edition.
 
     Each report.html is a page that needs no other file. With --domain, only the pages of these domains are written.
     """
-    campaign = open_campaign(config, domain)
+    campaign = options.open_campaign(config, domain)
     from pipeline.runs.quality.write_reports import write_reports
 
     with progress_bar("report") as progress:

@@ -1,5 +1,6 @@
 """Submits work in small portions: the scheduler never holds more than a few jobs, however large the domain is."""
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 
 from distributed import Client, Future
 
-from pipeline.cluster.liveness import ClusterWatchdog, worker_count
+from pipeline.cluster.connection import worker_count
 from pipeline.errors import ClusterError
 
 _CHECK_S = 1.0
@@ -43,7 +44,6 @@ def submit_bounded(
     waiting = iter(jobs)
     started: dict[Future[Any], Job] = {}
     ended: SimpleQueue[Future[Any]] = SimpleQueue()
-    watchdog = ClusterWatchdog(client, lost_s=lost_s)
 
     def fill() -> None:
         for job in islice(waiting, max(0, max(1, limit()) - len(started))):
@@ -53,11 +53,15 @@ def submit_bounded(
 
     try:
         fill()
+        last_alive = time.monotonic()
         while started:
             try:
                 future = ended.get(timeout=_CHECK_S)
             except Empty:
-                watchdog.check()
+                if worker_count(client, timeout_s=lost_s):
+                    last_alive = time.monotonic()
+                elif time.monotonic() - last_alive > lost_s:
+                    raise ClusterError(f"no worker for {lost_s:g} s (cluster.lost_s); run again") from None
                 continue
             if future.cancelled():
                 # A client that loses its scheduler cancels its futures, even if it finds the scheduler again.
@@ -65,6 +69,7 @@ def submit_bounded(
             yield started.pop(future), future
             future.release()
             fill()
+            last_alive = time.monotonic()
     finally:
         for future in started:
             future.release()

@@ -2,16 +2,15 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from ipaddress import ip_address
-from pathlib import Path
 
 from distributed import Client, WorkerPlugin
 from distributed.comm import CommClosedError
 from distributed.comm.addressing import get_address_host
 from distributed.utils import get_ip
 
-from pipeline.cluster.liveness import wait_for_worker, worker_count
+from pipeline.cluster.connection import connect, worker_count
 from pipeline.cluster.local import cuda_cluster, local_cluster
 from pipeline.cluster.slurm.cluster import slurm_cluster
 from pipeline.config import Campaign
@@ -48,6 +47,7 @@ def open_cluster(campaign: Campaign, *, client: Client | None = None, workers: i
             yield client
             return
         section = campaign.cluster
+        cluster: AbstractContextManager[Client]
         if section.scheduler:
             cluster = connect(section.scheduler, wait_s=section.wait_s)
         else:
@@ -56,37 +56,6 @@ def open_cluster(campaign: Campaign, *, client: Client | None = None, workers: i
             yield opened
     except CommClosedError as error:
         raise ClusterError(f"the connection to the scheduler was lost: {error}; run again") from error
-
-
-@contextmanager
-def connect(scheduler: str, *, wait_s: float) -> Iterator[Client]:
-    """A client of a running cluster with at least one worker. The cluster is left running.
-
-    TLS follows Dask's own configuration (`distributed.comm.tls`).
-
-    Args:
-        scheduler: address or scheduler file.
-        wait_s: seconds to wait for the first worker.
-
-    Raises:
-        ClusterError: there is no such scheduler, or no worker came.
-    """
-    try:
-        if "://" in scheduler:
-            client = Client(scheduler)
-        elif Path(scheduler).is_file():
-            client = Client(scheduler_file=scheduler)
-        else:
-            raise ClusterError(
-                f"scheduler {scheduler!r} is neither an address (tcp://HOST:PORT, tls://HOST:PORT) nor a file"
-            )
-    except (OSError, TypeError, ValueError) as error:
-        raise ClusterError(
-            f"scheduler {scheduler}: {error}; check that it runs, and that Dask's configuration names its TLS files"
-        ) from error
-    with client:
-        wait_for_worker(client, wait_s=wait_s)
-        yield client
 
 
 def register_plugin(client: Client, plugin: WorkerPlugin) -> None:

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dask
@@ -18,17 +18,14 @@ log = logging.getLogger("landcover")
 _CLOSE_S = 60
 
 
-@contextmanager
-def local_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
+def local_cluster(campaign: Campaign, *, workers: int | None) -> AbstractContextManager[Client]:
     """Worker processes on this machine. A killed worker is started again, and its tasks are run again."""
     count = workers or campaign.cluster.workers
     options = {"n_workers": count, "threads_per_worker": campaign.cluster.threads}
-    with start_cluster(LocalCluster, dask_config(campaign), memory_limit=memory_per_worker(count), **options) as client:
-        yield client
+    return start_cluster(LocalCluster, dask_config(campaign), memory_limit=memory_per_worker(count), **options)
 
 
-@contextmanager
-def cuda_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client]:
+def cuda_cluster(campaign: Campaign, *, workers: int | None) -> AbstractContextManager[Client]:
     """One worker per GPU of this machine, each with several reading threads; `workers` uses the first GPUs only.
 
     Raises:
@@ -50,8 +47,7 @@ def cuda_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client]
     options = {"CUDA_VISIBLE_DEVICES": chosen, "threads_per_worker": campaign.cluster.threads}
     # Results of tasks stay in host memory; PyTorch alone uses the device's.
     options |= {"memory_limit": memory_per_worker(len(chosen)), "device_memory_limit": 0}
-    with start_cluster(LocalCUDACluster, dask_config(campaign), **options) as client:
-        yield client
+    return start_cluster(LocalCUDACluster, dask_config(campaign), **options)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TypeVar
 from distributed import LocalCluster
 
 from pipeline.cluster.bounded_submission import map_jobs
-from pipeline.cluster.client import connect
+from pipeline.cluster.connection import connect
 from pipeline.cluster.local import start_cluster
 
 Job = TypeVar("Job")

@@ -9,7 +9,7 @@ from distributed import Client, Worker, WorkerPlugin
 
 from pipeline.cluster.bounded_submission import map_jobs, submit_bounded
 from pipeline.cluster.client import open_cluster, register_plugin
-from pipeline.cluster.liveness import worker_count
+from pipeline.cluster.connection import worker_count
 from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
 from pipeline.errors import ClusterError
 from tests.support.dask_processes import scheduler, worker

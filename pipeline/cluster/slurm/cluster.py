@@ -20,7 +20,7 @@ from pathlib import Path
 import dask
 from distributed import Client
 
-from pipeline.cluster.liveness import wait_for_worker
+from pipeline.cluster.connection import connect
 from pipeline.cluster.slurm import parent_death
 from pipeline.cluster.slurm.allocation import Allocation
 from pipeline.cluster.slurm.child_process import child_process
@@ -67,12 +67,13 @@ def slurm_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client
         environment = {k: v for k, v in os.environ.items() if k not in _PER_TASK} | _dask_environment()
         srun = child_process(_srun_command(folder, allocation), log, environment=environment, grace_s=_WORKERS_END_S)
         # Left in reverse order: the client, the scheduler, which closes the workers, and then `srun` ends by itself.
-        with srun as workers_of_job, _scheduler(folder, allocation.here), _client(folder) as client:
+        with srun as started, _scheduler(folder, allocation.here):
+            file, wait_s = str(folder / SCHEDULER_FILE), campaign.cluster.wait_s
             try:
-                wait_for_worker(client, wait_s=campaign.cluster.wait_s, check=workers_of_job.check)
-                yield client
+                with connect(file, wait_s=wait_s, check=started.check) as client:
+                    yield client
             except ClusterError as error:
-                raise ClusterError(f"{error}{workers_of_job.tail}") from error
+                raise ClusterError(f"{error}{started.tail}") from error
 
 
 @contextmanager
@@ -124,16 +125,6 @@ def _scheduler(folder: Path, address: str) -> Iterator[None]:
                 raise ClusterError(f"the Dask scheduler is not ready after {_SCHEDULER_S} s{scheduler.tail}")
             time.sleep(_POLL_S)
         yield
-
-
-@contextmanager
-def _client(folder: Path) -> Iterator[Client]:
-    try:
-        client = Client(scheduler_file=str(folder / SCHEDULER_FILE))
-    except OSError as error:
-        raise ClusterError(f"the scheduler of this job cannot be reached: {error}") from error
-    with client:
-        yield client
 
 
 def _dask_environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""SLURM's commands: submit, requeue and cancel jobs, and read their states from the queue."""
+"""SLURM's commands: submits jobs, and reads their states from the queue."""
 
 import os
 import subprocess
@@ -52,24 +52,6 @@ def submit(script: Path, options: Sequence[str] = ()) -> str:
     """
     printed = run_slurm("sbatch", "--parsable", f"--chdir={script.parent}", *options, str(script), error=ConfigError)
     return printed.strip().partition(";")[0]
-
-
-def requeue(job: str) -> None:
-    """Puts a running job back into the queue. Its processes are ended.
-
-    Raises:
-        ConfigError: SLURM is not installed, or refuses.
-    """
-    run_slurm("scontrol", "requeue", job, error=ConfigError)
-
-
-def cancel(job: str) -> None:
-    """Takes a job, or all elements of an array, out of the queue.
-
-    Raises:
-        ConfigError: SLURM is not installed, or refuses.
-    """
-    run_slurm("scancel", job, error=ConfigError)
 
 
 @dataclass(frozen=True)

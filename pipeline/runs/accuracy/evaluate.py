@@ -1,8 +1,7 @@
 """Evaluates a network on labelled patches, or a map against a reference, by one streamed confusion matrix."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +57,10 @@ def evaluate_set(
         progress: counts patches.
 
     Raises:
-        DeliveryError, SourceError: patches that are missing, cannot be read or are none.
-        WeightsError, EngineError, ConfigError: weights, engine or recipe that cannot be had.
+        DeliveryError, SourceError: patches are missing, or cannot be read.
+        WeightsError, EngineError, ConfigError: weights, engine or recipe cannot be loaded.
         EvaluationError: nothing to compare.
-        ClusterError: a running cluster that cannot be had, or was lost.
+        ClusterError: the running cluster does not answer, or was lost.
         StorageError: `out` cannot be written.
     """
     patches = find_patches(places, metadata=metadata)
@@ -71,7 +70,7 @@ def evaluate_set(
     zones = _by_zones(patches, options.units)
     progress.start(len(patches))
     return evaluate_jobs(
-        _batches(patches),
+        (patches[start : start + _BATCH] for start in range(0, len(patches), _BATCH)),
         partial(_compare_patches, model=model, engine=resolved, zones=zones),
         title=f"{rules.name} on {len(patches)} patches",
         live=rules.live,
@@ -93,14 +92,8 @@ def _by_zones(patches: Sequence[Patch], units: Units) -> bool:
     known = all(p.zone for p in patches)
     if units == "zones" and not known:
         lacking = next(p for p in patches if not p.zone)
-        raise EvaluationError(f"{lacking.image}: its zone is not known: give --metadata, or --units patches")
+        raise EvaluationError(f"{lacking.image}: its zone is not known; give --metadata, or use --units patches")
     return units == "zones" or (units == "auto" and known and len(zones) > 1)
-
-
-def _batches(patches: Sequence[Patch]) -> Iterator[tuple[Patch, ...]]:
-    rest = iter(patches)
-    while batch := tuple(islice(rest, _BATCH)):
-        yield batch
 
 
 def _compare_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zones: bool) -> list[BlockComparison]:
@@ -111,8 +104,8 @@ def _compare_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zo
         pixels, truth = read_image(patch, bands=recipe.bands), read_mask(patch)
         if truth.shape[0] % recipe.stride or truth.shape[1] % recipe.stride:
             raise EvaluationError(
-                f"{patch.image}: is {truth.shape[0]} × {truth.shape[1]} px; expected multiples of the network's "
-                f"stride, {recipe.stride}: map it with `landcover predict` and evaluate the map"
+                f"{patch.image}: found {truth.shape[0]} × {truth.shape[1]} px, expected multiples of the network's "
+                f"stride, {recipe.stride}; map it with `landcover predict` and evaluate the map"
             )
         classes, confidence = predictor(pixels[None], np.ones((1, *truth.shape), np.bool_))[0]
         unit = patch.unit if zones else patch.name
@@ -146,7 +139,7 @@ def evaluate_map(
     Raises:
         ProductError, SourceError: maps or a reference that cannot be read.
         EvaluationError: they do not overlap.
-        ClusterError: a running cluster that cannot be had, or was lost.
+        ClusterError: the running cluster does not answer, or was lost.
         StorageError: `out` cannot be written.
     """
     maps = find_maps(place)

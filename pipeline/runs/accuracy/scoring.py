@@ -1,7 +1,8 @@
 """Compares patches or blocks of a map with labels, sums their confusion matrices exactly, and writes the results."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +25,7 @@ CLASSES = len(legend.FLAIR)
 
 Units = Literal["auto", "zones", "patches"]
 Job = TypeVar("Job")
+_Matrices = defaultdict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,6 @@ class EvaluationOptions:
     """Processes on this machine."""
     scheduler: str | None = None
     """Address or scheduler file of a running Dask cluster, instead of them."""
-    seed: int = 2022
-    """Of the bootstrap."""
 
 
 DEFAULT = EvaluationOptions()
@@ -86,54 +86,6 @@ def compare(
     return BlockComparison(unit, domain, matrix, found)
 
 
-@dataclass
-class ConfusionSums:
-    """Confusion matrices by unit and by domain; integers, so neither order nor number of workers changes them."""
-
-    units: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    domains: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    reliability: Reliability = field(default_factory=Reliability)
-
-    @classmethod
-    def of(cls, results: Iterable[Sequence[BlockComparison]], *, progress: Progress) -> "ConfusionSums":
-        """Sums the comparisons of all jobs; `progress` counts blocks.
-
-        Raises:
-            EvaluationError: no pixel could be compared.
-        """
-        sums, done = cls(), 0
-        for blocks in results:
-            # Where nothing was compared there is nothing to resample either.
-            for block in (b for b in blocks if b.matrix.any()):
-                _add(sums.units, block.unit, block.matrix)
-                if block.domain:
-                    _add(sums.domains, block.domain, block.matrix)
-                sums.reliability = sums.reliability + block.reliability
-            done += len(blocks)
-            progress.advance(len(blocks))
-        if not sums.units:
-            raise EvaluationError(
-                f"nothing to compare: of {done} parts, none has a pixel with both a label and a class; do they lie on "
-                "each other, and is the nomenclature the right one?"
-            )
-        return sums
-
-    @property
-    def matrix(self) -> NDArray[np.int64]:
-        """Of everything."""
-        whole = np.zeros((CLASSES, CLASSES), np.int64)
-        for matrix in self.units.values():
-            whole += matrix
-        return whole
-
-
-def _add(sums: dict[str, NDArray[np.int64]], key: str, matrix: NDArray[np.int64]) -> None:
-    if key in sums:
-        sums[key] += matrix
-    else:
-        sums[key] = matrix.copy()
-
-
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
     """An evaluation and its written report."""
@@ -164,32 +116,63 @@ def evaluate_jobs(
         units: what the resampled units are called: zones, patches, blocks.
         about: inputs of the comparison, by name.
         out: folder of the results.
-        options: mode, seed, processes.
+        options: mode, processes.
         progress: counts blocks.
 
     Raises:
         EvaluationError: no pixel could be compared.
-        ClusterError: a running cluster that cannot be had, or was lost.
+        ClusterError: the running cluster does not answer, or was lost.
         StorageError: `out` cannot be written.
     """
-    sums = ConfusionSums.of(
-        parallel_map(jobs, work, workers=options.workers, scheduler=options.scheduler), progress=progress
-    )
+    results = parallel_map(jobs, work, workers=options.workers, scheduler=options.scheduler)
+    by_unit, by_domain, reliability = _add_up(results, progress)
     index = tuple(value - 1 for value in live)
-    several = len(sums.units) > 1
-    stacked = np.stack([sums.units[u] for u in sorted(sums.units)])
+    stacked = np.stack([by_unit[unit] for unit in sorted(by_unit)])
     evaluation = Evaluation(
         title,
-        sums.matrix,
+        stacked.sum(axis=0),
         index,
-        by_domain=sums.domains,
-        intervals=bootstrap(stacked, live=index, mode=options.mode, seed=options.seed) if several else None,
+        by_domain=by_domain,
+        intervals=bootstrap(stacked, live=index, mode=options.mode) if len(by_unit) > 1 else None,
         units=units,
         mode=options.mode,
         about=about,
-        reliability=sums.reliability if sums.reliability.pixels.any() else None,
+        reliability=reliability if reliability.pixels.any() else None,
     )
     return EvaluationResult(evaluation, write_evaluation(out, evaluation))
+
+
+def _add_up(
+    results: Iterable[Sequence[BlockComparison]], progress: Progress
+) -> tuple[_Matrices, _Matrices, Reliability]:
+    """Sums confusion matrices by unit and by domain, and the reliability; `progress` counts blocks.
+
+    Matrices are integers, so neither order nor number of workers changes the sums.
+
+    Raises:
+        EvaluationError: no pixel could be compared.
+    """
+    by_unit, by_domain = _Matrices(_no_pixels), _Matrices(_no_pixels)
+    reliability, done = Reliability(), 0
+    for blocks in results:
+        # Where nothing was compared there is nothing to resample either.
+        for block in (b for b in blocks if b.matrix.any()):
+            by_unit[block.unit] += block.matrix
+            if block.domain:
+                by_domain[block.domain] += block.matrix
+            reliability = reliability + block.reliability
+        done += len(blocks)
+        progress.advance(len(blocks))
+    if not by_unit:
+        raise EvaluationError(
+            f"nothing to compare: none of the {done} parts has a pixel with both a label and a class. Check that "
+            "the map and the labels overlap, and that --reference-as names the legend of the labels"
+        )
+    return by_unit, by_domain, reliability
+
+
+def _no_pixels() -> NDArray[np.int64]:
+    return np.zeros((CLASSES, CLASSES), np.int64)
 
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> Path:

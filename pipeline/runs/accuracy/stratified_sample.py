@@ -65,7 +65,7 @@ def sample_map(
         out: the GeoPackage.
         size: points in all.
         least: points of each class at least; the others follow the classes' areas.
-        catalog: input catalogue of the maps' domains, to cut a crop of imagery around each point into `<stem>-crops`.
+        catalog: input catalog of the maps' domains, to cut a crop of imagery around each point into `<stem>-crops`.
         workers: processes that count pixels.
         seed: of the draw.
         progress: counts blocks.
@@ -73,7 +73,7 @@ def sample_map(
     Raises:
         ProductError: no maps, or a domain that the map does not name where crops are wanted.
         EvaluationError: too few points for the classes.
-        CatalogError, SourceError: imagery that cannot be had.
+        CatalogError, SourceError: imagery cannot be read.
         StorageError: the folder of `out` cannot be written.
     """
     maps = find_maps(place)
@@ -103,7 +103,9 @@ def _crop(points: Sequence[SamplePoint], folder: Path, catalog: Path) -> list[st
     for number, point in enumerate(points, start=1):
         domain = point.map.domain
         if not domain:
-            raise ProductError(f"{point.map.path}: its name says no domain, whose imagery is to be cropped")
+            raise ProductError(
+                f"{point.map.path}: the file name contains no domain, so its imagery is not known; leave out --catalog"
+            )
         if domain not in mosaics:
             inputs = read_domain(catalog, Domain(domain), tile_size=point.map.window.height)
             mosaics[domain] = Mosaic.of(inputs, bands=("red", "green", "blue"))

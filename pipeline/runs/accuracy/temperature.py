@@ -22,6 +22,8 @@ from pipeline.sources.labels.patches import Patch, find_patches, read_image, rea
 _A_PATCH = 2_000
 """Pixels of a patch to fit on: neighbours are alike, and only one number is fitted."""
 _IN_ALL = 1_000_000
+_SEED = 2022
+"""Of the split by zones and of the choice of pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,6 @@ def calibrate(
     recipe: str,
     out: Path,
     metadata: Path | None = None,
-    seed: int = 2022,
     progress: Progress = SILENT,
 ) -> TemperatureFit:
     """Fits a temperature and writes its recipe, `calibration.json` and `reliability.png` into `out`.
@@ -53,7 +54,6 @@ def calibrate(
         weights: path or `hf://…`, with `recipe`, a name or a path; its own temperature does not matter.
         out: folder of the results.
         metadata: JSON with domain and zone of patches whose paths do not name them.
-        seed: of the split by zones and of the choice of pixels.
         progress: counts patches.
 
     Raises:
@@ -65,9 +65,9 @@ def calibrate(
     rules = load_recipe(recipe)
     model = load_model(weights, rules)
     predictor = TorchPredictor(model)
-    fitting, held_out = _halves(find_patches(places, metadata=metadata), seed)
+    fitting, held_out = _halves(find_patches(places, metadata=metadata))
     progress.start(len(fitting) + len(held_out))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     limit = min(_A_PATCH, max(1, _IN_ALL // len(fitting)))
     logits, truth = [], []
     for one, labels in progress.track(_labelled(predictor, rules, fitting)):
@@ -83,13 +83,13 @@ def calibrate(
     return calibrated
 
 
-def _halves(patches: Sequence[Patch], seed: int) -> tuple[list[Patch], list[Patch]]:
+def _halves(patches: Sequence[Patch]) -> tuple[list[Patch], list[Patch]]:
     units = sorted({p.unit for p in patches})
     if len(units) < 2:
         raise EvaluationError(
-            f"expected labelled patches of two or more zones, to fit on some and measure on others; got {units}"
+            f"expected labelled patches of two or more zones, to fit on some and measure on others; found {units}"
         )
-    chosen = set(np.random.default_rng(seed).permutation(units)[: len(units) // 2].tolist())
+    chosen = set(np.random.default_rng(_SEED).permutation(units)[: len(units) // 2].tolist())
     return [p for p in patches if p.unit in chosen], [p for p in patches if p.unit not in chosen]
 
 

@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
 from pipeline.model import load_model
-from pipeline.runs.diagnostics.filesystem import probe_folder, quota
+from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota
 from pipeline.runs.planning.provenance import software
 from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version
 
@@ -125,32 +124,27 @@ def _gpus(campaign: Campaign | None) -> Check:
     on_torch = campaign is None or (campaign.engine != "openvino" and campaign.precision != "int8")
     if (given or listed) and not devices and on_torch:
         remedy = "install a torch built for the driver's CUDA version, or load the site's PyTorch module"
-        return Check("GPUs", "fail", f"{found}; torch sees no CUDA device", remedy)
+        return Check("GPUs", "fail", f"{found}; torch finds no CUDA device", remedy)
     if given and not on_torch:
         return Check("GPUs", "warn", f"{found}; the campaign's engine does not use them", "use a cluster without GPUs")
     if any("exclusive" in line.lower() for line in listed):
-        remedy = "nothing to do with one worker per GPU; a second process on a GPU fails"
+        remedy = "no change is needed for one worker per GPU; a second process on the same GPU would fail"
         return Check("GPUs", "warn", f"{found}; compute mode is exclusive", remedy)
     return Check("GPUs", "ok", found)
 
 
 def _nvidia_smi() -> tuple[str, ...]:
     """A line per GPU: name, memory, driver, compute mode, MIG; or why nvidia-smi fails. Empty without a driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    if shutil.which("nvidia-smi") is None:
         return ()
-    command = [program, f"--query-gpu={_GPU_FACTS}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)  # noqa: S603  (the driver's own tool)
-    except (OSError, subprocess.SubprocessError) as error:
-        return (f"nvidia-smi fails: {error}",)
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+    printed = command_output(["nvidia-smi", f"--query-gpu={_GPU_FACTS}", "--format=csv,noheader"])
+    return tuple(line.strip() for line in printed.splitlines() if line.strip())
 
 
 def _tls() -> Check:
     if find_spec("cryptography") is None:
         return Check("TLS", "fail", "package cryptography is missing", "pip install cryptography: workers use TLS")
-    return Check("TLS", "ok", "keys can be made")
+    return Check("TLS", "ok", "keys can be created")
 
 
 def _slurm() -> Check:
@@ -159,7 +153,7 @@ def _slurm() -> Check:
     try:
         version = run_slurm("sbatch", "--version", error=MachineError, timeout_s=_TIMEOUT_S).strip()
     except MachineError as error:
-        return Check("SLURM", "warn", str(error), "check SLURM_CONF, or ask the site")
+        return Check("SLURM", "warn", str(error), "check SLURM_CONF, or ask the support of the cluster")
     job = os.environ.get("SLURM_JOB_ID")
     return Check("SLURM", "ok", version + (f", job {job}" if job else ""))
 
@@ -193,7 +187,7 @@ def _disks(campaign: Campaign) -> Iterator[Check]:
 
 def _disk(name: str, folder: Path) -> Check:
     storage = probe_folder(folder)
-    inodes = "uncounted inodes" if storage.free_inodes is None else f"{storage.free_inodes} inodes"
+    inodes = "an unknown number of inodes" if storage.free_inodes is None else f"{storage.free_inodes} inodes"
     found = f"{folder}: {storage.free_bytes / 1e9:.0f} GB and {inodes} free, clock {storage.skew_s:+.1f} s"
     if limits := quota(folder):
         found += f"; quota: {' '.join(limits.split())}"

@@ -5,19 +5,19 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.durable import sync
 
-_QUOTA_S = 20
+_ANSWER_S = 30
 
 
 @dataclass(frozen=True)
 class Storage:
     """Free space, clock and problems of a folder's file system."""
 
-    folder: Path
     free_bytes: int
     free_inodes: int | None
     """None where the file system does not count them."""
@@ -42,7 +42,7 @@ def probe_folder(folder: Path) -> Storage:
         problems = [problem for problem, works in _OPERATIONS if not works(first, second)]
     disk = os.statvfs(there)
     inodes = disk.f_favail if disk.f_files else None
-    return Storage(folder, disk.f_bavail * disk.f_frsize, inodes, skew, tuple(problems))
+    return Storage(disk.f_bavail * disk.f_frsize, inodes, skew, tuple(problems))
 
 
 def _syncs(first: Path, _second: Path) -> bool:
@@ -95,11 +95,15 @@ _OPERATIONS = (
 def quota(folder: Path) -> str:
     """The output of the site's quota command for the user or the folder; empty where there is none."""
     for command in (["idr_quota_user"], ["lfs", "quota", "-u", str(os.getuid()), str(folder)], ["quota", "-s"]):
-        if shutil.which(command[0]) is None:
-            continue
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_QUOTA_S)  # noqa: S603  (fixed commands of a site)
-        except (OSError, subprocess.SubprocessError) as error:
-            return f"{command[0]} fails: {error}"
-        return done.stdout.strip()
+        if shutil.which(command[0]):
+            return command_output(command)
     return ""
+
+
+def command_output(command: Sequence[str]) -> str:
+    """The output of a command of this site or driver, or a sentence that says why it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_ANSWER_S)  # noqa: S603  (the callers' fixed commands)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{command[0]} fails: {error}"
+    return done.stdout.strip()

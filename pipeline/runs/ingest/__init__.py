@@ -1,4 +1,4 @@
-"""Deliveries become input: `stage` unpacks archives and makes heights, `index` writes the catalog.
+"""Deliveries become input: `stage` unpacks archives and makes heights, then `sources.catalog.index` writes the catalog.
 
 The steps only order calls to `pipeline.sources`.
 """

@@ -106,19 +106,11 @@ def _unpack_all(
 ) -> tuple[tuple[str, UnpackReport], ...]:
     progress.start(sum(m.size for _, inside in contents for m in inside.members), "bytes")
     removed = read_removed(target)
-    wanted = [missing_members(inside, target, removed=removed, progress=progress) for _, inside in contents]
-    check_room(
-        (
-            m
-            for (_, inside), missing in zip(contents, wanted, strict=True)
-            for m in inside.members
-            if member_path(m) in missing
-        ),
-        target,
-    )
+    jobs = [(a, inside, missing_members(inside, target, removed=removed, progress=progress)) for a, inside in contents]
+    check_room((m for _, inside, missing in jobs for m in inside.members if member_path(m) in missing), target)
     return tuple(
         (archive.path.name, unpack(archive, inside, target, wanted=missing, work=work, progress=progress))
-        for (archive, inside), missing in zip(contents, wanted, strict=True)
+        for archive, inside, missing in jobs
     )
 
 
@@ -126,9 +118,7 @@ def _height_notes(heights: HeightsReport, removed: int | None) -> list[str]:
     """Sentences about the heights; `removed` is None if no elevation file should be removed."""
     notes = [f"{tile}: {holes.note}" for tile, holes in heights.holes if holes.note]
     if without := heights.without_elevation:
-        notes.append(
-            f"{len(without)} tiles have no surface and terrain files, and so no height: {first_names(without, 3)}"
-        )
+        notes.append(f"no height is written for tiles without surface and terrain files: {first_names(without, 3)}")
     if heights.delivered:
         notes.append(f"{len(heights.delivered)} tiles already have a ready height; none was written for them")
     if removed is not None and removed < len(heights.elevation):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.slurm.queue import is_job_running
@@ -24,7 +23,9 @@ from pipeline.runs.tracking.run_record import RUN_FILE, RunRecordWriter
 
 @contextmanager
 def lock_domains(plan: RunPlan) -> Iterator[dict[Domain, FolderLock]]:
-    """Locks the folders of the plan's domains until the block ends.
+    """Locks the folders of the plan's domains until the block ends, and deletes what killed runs left there.
+
+    Workers of killed runs may still be running, but they seal nothing more, because the lock has another owner now.
 
     Raises:
         LockError: another run owns one of the locks.
@@ -32,36 +33,21 @@ def lock_domains(plan: RunPlan) -> Iterator[dict[Domain, FolderLock]]:
     """
     campaign = plan.resolved.campaign
     with ExitStack() as locks:
-        yield {domain.name: locks.enter_context(_lock(campaign, domain.name)) for domain in plan.domains}
+        locked = {domain.name: locks.enter_context(_lock(campaign, domain.name)) for domain in plan.domains}
+        for name in locked:
+            remove_unfinished(campaign.product_folder(name), name)
+        yield locked
 
 
-def clean_idle_domains(plan: RunPlan) -> tuple[Path, ...]:
-    """Deletes what killed runs left in domains without tiles to map. Domains where another run is alive are skipped.
-
-    Returns:
-        The deleted files.
-    """
+def clean_idle_domains(plan: RunPlan) -> None:
+    """Deletes what killed runs left in domains without tiles to map. Domains where another run is alive are skipped."""
     campaign = plan.resolved.campaign
-    deleted: list[Path] = []
     for name in (domain.name for domain in plan.domains if not domain.todo):
         folder = campaign.product_folder(name)
         if has_lock(folder):
             with suppress(LockError), _lock(campaign, name):
-                deleted += remove_unfinished(folder, name)
-                deleted += remove_temporaries(folder, f".{RUN_FILE}.")
-    return tuple(deleted)
-
-
-def clean_locked_domains(plan: RunPlan) -> tuple[Path, ...]:
-    """Deletes the temporary files of tiles that killed runs left in the plan's domains, which this run has locked.
-
-    Their workers may still be running, but they seal nothing more, because the lock has another owner now.
-
-    Returns:
-        The deleted files.
-    """
-    folder = plan.resolved.campaign.product_folder
-    return tuple(path for domain in plan.domains for path in remove_unfinished(folder(domain.name), domain.name))
+                remove_unfinished(folder, name)
+                remove_temporaries(folder, f".{RUN_FILE}.")
 
 
 def drop_sealed_tiles(plan: RunPlan) -> RunPlan:
@@ -110,7 +96,7 @@ def start_records(
             about = _constant_fields(plan.resolved) | {"predicted": dict(predicted.get(planned.name, {}))}
             pixels = {t.tile.name: t.tile.window.pixels for t in planned.todo}
             folder = plan.resolved.campaign.product_folder(planned.name)
-            record = RunRecordWriter.start(folder, about, tiles=pixels)
+            record = RunRecordWriter(folder, about, tiles=pixels)
             domains.append(LockedDomain(planned, locks[planned.name], record, on_event=on_event, stop=stop))
             records.callback(domains[-1].close)
         yield tuple(domains)

@@ -19,7 +19,7 @@ from distributed import Client, Future, Worker, WorkerPlugin
 
 from pipeline.cluster.bounded_submission import submit_bounded
 from pipeline.cluster.client import dashboard, open_cluster, register_plugin
-from pipeline.cluster.liveness import worker_count
+from pipeline.cluster.connection import worker_count
 from pipeline.domain import Domain
 from pipeline.errors import LockError, OutOfSpaceError, RunFailed, RunStopped
 from pipeline.inference import Engine, Predictor, predict_stack, predictor_for
@@ -31,7 +31,6 @@ from pipeline.runs.mapping.failures import failure_cause, limit_worker_losses
 from pipeline.runs.mapping.locked_domain import (
     LockedDomain,
     clean_idle_domains,
-    clean_locked_domains,
     drop_sealed_tiles,
     lock_domains,
     start_records,
@@ -93,10 +92,10 @@ def run(
     clean_idle_domains(plan)
     if not plan.todo:
         return ()
-    plan.resolved.check_memory()
+    cluster = plan.resolved.campaign.cluster
+    plan.resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
     plan = replace(plan, domains=tuple(domain for domain in plan.domains if domain.todo))
     with lock_domains(plan) as locks:
-        clean_locked_domains(plan)
         remaining = drop_sealed_tiles(plan)
         with start_records(remaining, locks, on_event=on_event, stop=stop, predicted=predicted) as domains:
             for domain in domains:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from dask.base import compute
 from dask.callbacks import Callback
 
@@ -25,13 +24,11 @@ _BLOCK = 5_000
 
 @dataclass(frozen=True)
 class PredictedRaster:
-    """The files written, and their contents in numbers."""
+    """The files that were written, and their size."""
 
     landcover: Path
     confidence: Path
     pixels: int
-    class_pixels: tuple[tuple[int, int], ...]
-    """(FLAIR value, count) of the classes that occur; 0 is nodata."""
 
 
 def predict_raster(
@@ -90,35 +87,15 @@ def predict_raster(
     block = max(1, _BLOCK // layout.core) * layout.core
     dataset = predict(source, model, layout=layout, block=block, engine=resolved)
     progress.start(math.prod(dataset["landcover"].data.numblocks))
-    with _CountBlocks(progress):
+
+    def count(key: Any, *_: Any) -> None:
+        if isinstance(key, tuple) and str(key[0]).startswith("predict-"):
+            progress.advance()
+
+    with Callback(posttask=count):
         layers = dict(zip(LAYERS, compute(*(dataset[name].data for name in LAYERS)), strict=True))
     paths = {name: out / f"{raster.stem}-{name}.tif" for name in LAYERS}
     tags = {"RECIPE": rules.name, "WEIGHTS": weights, "LICENCE": rules.licence, "CITATION": rules.citation}
     for name in LAYERS:
-        write_cog(
-            paths[name],
-            layers[name],
-            layer=name,
-            geobox=source.geobox,
-            live=rules.live,
-            tags=tags,
-        )
-    values, counts = np.unique(layers["landcover"], return_counts=True)
-    return PredictedRaster(
-        paths["landcover"],
-        paths["confidence"],
-        source.window.pixels,
-        tuple((int(v), int(n)) for v, n in zip(values, counts, strict=True)),
-    )
-
-
-class _CountBlocks(Callback):
-    """Reports each mapped block, from Dask's own events."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(posttask=self._count)  # type: ignore[no-untyped-call]  # Dask's own
-        self._progress = progress
-
-    def _count(self, key: Any, *_: Any) -> None:
-        if isinstance(key, tuple) and str(key[0]).startswith("predict-"):
-            self._progress.advance()
+        write_cog(paths[name], layers[name], layer=name, geobox=source.geobox, live=rules.live, tags=tags)
+    return PredictedRaster(paths["landcover"], paths["confidence"], source.window.pixels)

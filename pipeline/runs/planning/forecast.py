@@ -10,7 +10,6 @@ tiles, which leave workers idle, and a file system that is slower than its reade
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline.inference import Engine
 from pipeline.inference.torch_engine import cuda_devices
 from pipeline.runs.planning.plan import RunPlan
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-from pipeline.runs.planning.throughput import CPU, UNITS, MeasuredRate, Rates, find_rates, processor, read_rates
+from pipeline.runs.planning.throughput import CPU, UNITS, Rates, find_rates, processor, read_rates
 from pipeline.runs.planning.totals import Totals, domain_totals
 
 _START_S = 30.0
@@ -96,7 +95,7 @@ def forecast_domains(plan: RunPlan) -> dict[Domain, dict[str, Any]]:
     resolved, own = plan.resolved, this_machine(plan.resolved)
     nodes = job_node_count() if resolved.campaign.cluster.kind == "slurm" else 1
     try:
-        rates = rates_for(resolved, own, measured=read_rates())
+        rates = rates_for(resolved, own)
     except ConfigError:
         return {}
     machine = replace(own, nodes=nodes)
@@ -167,15 +166,38 @@ class Forecast:
         if self.machine.gpus and not self.gpu_s:
             lines.append("the campaign's engine uses no GPU; set engine: torch, or auto")
         if self.cores_a_gpu is not None:
-            has = self.machine.cores / self.machine.gpus
-            more = ", so it waits" if self.starved else ""
-            lines.append(
-                f"feeding a GPU takes about {self.cores_a_gpu:.0f} cores that read and seal; it has {has:.0f}{more}"
-            )
+            has, more = self.machine.cores / self.machine.gpus, ", so it waits" if self.starved else ""
+            needed = f"about {self.cores_a_gpu:.0f} cores for reading and sealing"
+            lines.append(f"feeding one GPU takes {needed}; each GPU has {has:.0f}{more}")
         for name, unit in UNITS.items():
             rate = getattr(self.rates, name)
             lines.append(f"  {name} {rate.value:.3g} {unit}, {rate.source}")
         return tuple(lines)
+
+
+def plan_as_json(plan: RunPlan, forecast: Forecast) -> dict[str, Any]:
+    """The plan in plain values: the totals of each domain, and each tile to map."""
+    resolved = plan.resolved
+    return {
+        "campaign": resolved.campaign.name,
+        "engine": resolved.engine.content | {"threads": resolved.engine_threads},
+        "layout": asdict(resolved.layout),
+        "worker_memory_bytes": asdict(resolved.memory) | {"total": resolved.memory.total},
+        "predicted": forecast.as_json(),
+        "domains": [
+            {
+                "name": domain.name,
+                "limits": list(domain.inputs.limits),
+                "stale": list(domain.stale),
+                **asdict(domain_totals(resolved, domain)),
+                "to_map": [
+                    {"tile": t.tile.name, "reason": t.reason, "fingerprint": t.fingerprint, "broken": list(t.broken)}
+                    for t in domain.todo
+                ],
+            }
+            for domain in plan.domains
+        ],
+    }
 
 
 def duration(seconds: float) -> str:
@@ -184,13 +206,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
-def rates_for(resolved: ResolvedCampaign, machine: Machine, *, measured: Sequence[MeasuredRate]) -> Rates:
-    """The rates of a campaign's engine and network on a machine.
+def rates_for(resolved: ResolvedCampaign, machine: Machine) -> Rates:
+    """The rates of a campaign's engine and network on a machine: measured ones, or else stated ones.
 
     Args:
         resolved: the campaign.
         machine: where it would run.
-        measured: from `read_rates`.
 
     Raises:
         ConfigError: no rate of the machine's GPU is known.
@@ -201,7 +222,7 @@ def rates_for(resolved: ResolvedCampaign, machine: Machine, *, measured: Sequenc
         network=resolved.recipe.name,
         device=machine.gpu if machine.gpus and engine.name == "torch" else CPU,
         on=machine.processor,
-        measured=measured,
+        measured=read_rates(),
     )
 
 

@@ -1,21 +1,35 @@
 """The plan of a run: which tiles it maps, and why. The dry run prints the same plan that the run executes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from pipeline.config import Campaign, DomainSection
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.grid import Tile
-from pipeline.products.tile.seal import SealedTile
+from pipeline.products.tile.seal import SealedTile, matches, read_sealed
 from pipeline.runs.planning.provenance import campaign_crs
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign, resolve
-from pipeline.runs.planning.sealed_comparison import compare_with_sealed
 from pipeline.runs.tracking.run_record import read_run_record
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import Asset, DomainInputs
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.inspection.model_card_limits import check_windows
+
+_THREADS = 16
+"""They wait for a shared file system."""
+_PART_NAMES = {
+    "inputs": "inputs",
+    "weights": "weights",
+    "recipe": "recipe",
+    "layout": "windows",
+    "engine": "engine",
+    "tile": "tile",
+    "crs": "lattice",
+    "version": "product version",
+}
+"""Part of a fingerprint → its name in a plan."""
 
 
 @dataclass(frozen=True)
@@ -138,25 +152,45 @@ def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set
     inputs = read_domain(campaign.catalog, section.name, tile_size=campaign.grid.tile)
     _check_fits(campaign, section, inputs)
     folder = campaign.product_folder(section.name)
-    fingerprints = {
-        t.tile: resolved.fingerprint(t.tile, inputs) for t in inputs.tiles if not chosen or t.tile.name in chosen
-    }
-    compared = compare_with_sealed(
-        folder, section.name, fingerprints, force=force, depends_on=lambda tile: dict(resolved.depends_on(tile, inputs))
-    )
+    tiles = sorted(t.tile for t in inputs.tiles if not chosen or t.tile.name in chosen)
+    fingerprints = {tile: resolved.fingerprint(tile, inputs) for tile in tiles}
+
+    def compare(tile: Tile) -> tuple[SealedTile | None, str | None]:
+        """The sealed tile if there is one, and the reason to map it or None."""
+        sealed = read_sealed(folder, section.name, tile)
+        if sealed is None:
+            return None, "not mapped yet"
+        if sealed.fingerprint != fingerprints[tile]:
+            return sealed, f"{_changed_parts(sealed.depends_on, dict(resolved.depends_on(tile, inputs)))} changed"
+        if matches(sealed):
+            return sealed, "files missing or damaged"
+        return sealed, "forced" if force else None
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        compared = dict(zip(tiles, pool.map(compare, tiles), strict=True))
     to_map = {tile: inputs.behind(resolved.read_window(tile)) for tile, (_, reason) in compared.items() if reason}
     changes, stale = _changed_files(inputs, to_map, compared.keys() - to_map.keys())
     record = read_run_record(folder)
-
-    def planned(tile: Tile, sealed: SealedTile | None, reason: str | None) -> PlannedTile:
-        assets = to_map.get(tile, ())
-        broken = tuple(changes[a] for a in assets if a in changes)
-        failure = record.failures.get(tile.name) if reason else None
-        return PlannedTile(
-            tile, fingerprints[tile], reason, broken, sealed, failure, tile.name in record.suspect, assets
+    planned = [
+        PlannedTile(
+            tile,
+            fingerprints[tile],
+            reason,
+            tuple(changes[a] for a in to_map.get(tile, ()) if a in changes),
+            sealed,
+            record.failures.get(tile.name) if reason else None,
+            tile.name in record.suspect,
+            to_map.get(tile, ()),
         )
+        for tile, (sealed, reason) in compared.items()
+    ]
+    return DomainPlan(section, inputs, tuple(planned), stale)
 
-    return DomainPlan(section, inputs, tuple(planned(tile, *found) for tile, found in sorted(compared.items())), stale)
+
+def _changed_parts(sealed: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """`inputs and recipe`: the parts whose digest changed. Tiles of early releases do not record the parts."""
+    changed = [name for part, name in _PART_NAMES.items() if sealed.get(part) != now.get(part)]
+    return " and ".join(changed) if sealed else "inputs, weights, recipe or windows"
 
 
 def _changed_files(

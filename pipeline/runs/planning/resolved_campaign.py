@@ -49,16 +49,6 @@ class ResolvedCampaign:
             gpu=on_gpu(self.engine),
         )
 
-    def check_memory(self) -> MemoryProjection:
-        """Compares `memory` with the limits of the campaign's cluster, and returns it.
-
-        Raises:
-            ConfigError: a worker would exceed `cluster.memory_bytes` or `cluster.device_memory_bytes`.
-        """
-        memory, cluster = self.memory, self.campaign.cluster
-        memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
-        return memory
-
     def read_window(self, tile: Tile) -> Window:
         """The pixels that the tile's windows read. They may lie outside the domain."""
         return self.layout.read_of_block(tile.window)

@@ -28,7 +28,6 @@ UNITS: dict[RateKind, str] = {
     "written": "bytes a pixel",
 }
 """`infer` is the rate of a CUDA device, or of a core where there is no device."""
-_CORE_RATES: tuple[RateKind, ...] = ("read", "seal", "written")
 CPU = "cpu"
 """The device of engines that run on cores."""
 
@@ -109,14 +108,13 @@ def rates_file() -> Path:
     return user_cache() / "rates.json"
 
 
-def save_rates(measured: Sequence[MeasuredRate], *, path: Path | None = None) -> Path:
+def save_rates(measured: Sequence[MeasuredRate]) -> Path:
     """Adds measurements to the file; each replaces a former one of the same kind, host and processor.
 
     Two benches that end at the same moment may lose a measurement, which can be repeated.
 
     Args:
         measured: the measurements.
-        path: the file; by default `rates_file()`.
 
     Returns:
         The file.
@@ -124,8 +122,8 @@ def save_rates(measured: Sequence[MeasuredRate], *, path: Path | None = None) ->
     Raises:
         StorageError: the file cannot be read or written.
     """
-    path = path or rates_file()
-    kept = {_key(m): m for m in (*read_rates(path), *measured)}
+    path = rates_file()
+    kept = {_key(m): m for m in (*read_rates(), *measured)}
     write_json(path, {"rates": [asdict(m) for m in kept.values()]})
     return path
 
@@ -134,13 +132,13 @@ def _key(m: MeasuredRate) -> tuple[str, ...]:
     return (m.what, m.host, m.processor, m.engine, m.precision, m.network, m.device)
 
 
-def read_rates(path: Path | None = None) -> tuple[MeasuredRate, ...]:
+def read_rates() -> tuple[MeasuredRate, ...]:
     """Reads the measured rates; none where there is no file.
 
     Raises:
         StorageError: the file is damaged.
     """
-    path = path or rates_file()
+    path = rates_file()
     try:
         entries: list[dict[str, Any]] = json.loads(path.read_bytes())["rates"]
         return tuple(MeasuredRate(**entry) for entry in entries)
@@ -174,7 +172,7 @@ def find_rates(
         if (m.engine, m.precision, m.network) == wanted and _is_device(device, m.device)
     ]
     infer = _latest("infer", forwards) or stated_inference(engine, device, network=network)
-    return Rates(device, infer, *(_latest(what, own) or STATED[what] for what in _CORE_RATES))
+    return Rates(device, infer, *(_latest(what, own) or stated for what, stated in STATED.items()))
 
 
 def _latest(what: RateKind, measured: Sequence[MeasuredRate]) -> Rate | None:
@@ -193,7 +191,7 @@ STATED: dict[RateKind, Rate] = {
     "seal": Rate(15.0, f"stated: 6.5 core-seconds for 100 Mpx ({_LAB})"),
     "written": Rate(0.55, "stated: 0.4..0.7 for maps of real patches, land cover and confidence"),
 }
-"""Used where no rate is measured."""
+"""The rates of a core, used where none is measured; in the order of the fields of `Rates`."""
 
 _MFLOP_A_PIXEL = 64.7e3 / 512**2
 """Of the ResNet-34 U-Net: 64.7 GFLOP for a patch of 512² px."""

@@ -22,7 +22,7 @@ class DraftEdition:
     """The argument of the writers in `runs.publishing.publish.EXTRAS`.
 
     They write below `folder`, complete files with `durable.replacing` or as Zarr does; `commit` syncs all of them.
-    Files that did not change are hard links to the same files below `former`. Links between files are relative, so
+    Files that did not change are hard links to the same files below `plan.former`. Links between files are relative, so
     that they stay valid when the folder gets its final name.
     """
 
@@ -30,6 +30,7 @@ class DraftEdition:
     products: tuple[DomainProduct, ...]
     """The campaign's domains with their sealed tiles."""
     plan: EditionPlan
+    """`plan.target.store` has the complete level 0."""
     client: Client
     """Of the cluster that writes the shards."""
     progress: Progress
@@ -41,16 +42,6 @@ class DraftEdition:
     def folder(self) -> Path:
         """The edition's folder, under a temporary name beside the finished ones."""
         return self.plan.staging
-
-    @property
-    def store(self) -> Path:
-        """The Zarr store with the complete level 0."""
-        return self.plan.target.store
-
-    @property
-    def former(self) -> Path | None:
-        """The current edition's folder, where it has the same grid. Tiles that are not in `changed` are the same."""
-        return self.plan.former
 
     def map_on_workers(self, jobs: Sequence[Job], function: Callable[[Job], Result]) -> Iterator[tuple[Job, Result]]:
         """Calls a function for each job on the workers and yields (job, result), in the order in which they end.

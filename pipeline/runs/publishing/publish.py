@@ -4,16 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from distributed import Client
 
 from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
-from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.lock import FolderLock
-from pipeline.products.national.edition_record import Edition, Tally, read_edition
+from pipeline.products.national.edition_record import Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.ownership import read_boundary
@@ -24,7 +21,7 @@ from pipeline.products.tile.seal import list_sealed
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.planning.provenance import campaign_crs, product_origin
 from pipeline.runs.publishing.draft_edition import DraftEdition
-from pipeline.runs.publishing.editions import lock_national
+from pipeline.runs.publishing.national_lock import lock_national
 from pipeline.runs.publishing.sidecars import remove_leftovers, write_catalogs, write_gis_files, write_levels
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.reader import read_description
@@ -101,20 +98,22 @@ def publish(
         remove_leftovers(campaign)
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products)
-        if plan.parent is not None and _is_current(plan, plan.parent):
+        # A pyramid that lost a file is repaired by a new edition.
+        if plan.parent is not None and plan.nothing_to_do and not check_pyramid(plan.parent):
             edition, facts = plan.parent, []
         else:
             begin(plan)
             with open_cluster(campaign, client=client, workers=workers) as opened:
                 facts = _write(campaign, products, plan, client=opened, progress=progress)
-            edition = _commit(plan, facts, lock)
+            lock.check()
+            edition = read_edition(commit(plan, facts))
     written = sum(f.changed for f in facts)
     return PublishedEdition(
         edition=edition.number,
         store=national / "current" / edition.store.name,
         written=written,
         linked=len(plan.digests) - written,
-        unsealed=tuple((s.domain, s.unsealed) for s in states if s.unsealed),
+        unsealed=tuple((s.domain, len(s.unsealed)) for s in states if s.unsealed),
         left_out=tuple(sorted(set(plan.parent.domains if plan.parent else ()) - set(edition.domains))),
         tally=edition.tally,
         undelivered_km2=edition.undelivered_km2,
@@ -140,28 +139,18 @@ def read_products(campaign: Campaign, states: Sequence[DomainStatus], crs: str) 
 
 def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct:
     section = campaign.domain(state.domain)
-    failed = frozenset(name for name, _ in (*state.failed, *state.suspect))
+    description = read_description(campaign.catalog, state.domain)
+    origin = asdict(product_origin(campaign, campaign.recipe(), description.origin))
+    acquired = [day.isoformat() for day in description.acquired or ()]
+    about = {"campaign": campaign.name, "weights": campaign.model.weights, **origin, "acquired": acquired}
     return DomainProduct(
         name=state.domain,
         boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
         sealed=list_sealed(campaign.product_folder(state.domain), state.domain, campaign.grid.tile),
-        expected=(*state.sealed, *state.damaged, *state.in_flight, *failed, *state.missing),
-        failed=failed,
-        about={"campaign": campaign.name, "weights": campaign.model.weights} | _origin(campaign, state.domain),
+        expected=(*state.sealed, *state.damaged, *state.unsealed),
+        failed=frozenset(name for name, _ in state.failures),
+        about={key: value for key, value in about.items() if value},
     )
-
-
-def _origin(campaign: Campaign, domain: Domain) -> dict[str, Any]:
-    """Producers, licence, citation and days of a domain's imagery from its catalog. Unknown values are left out."""
-    about = read_description(campaign.catalog, domain)
-    origin = product_origin(campaign, campaign.recipe(), about.origin)
-    acquired = [day.isoformat() for day in about.acquired or ()]
-    return {key: value for key, value in (asdict(origin) | {"acquired": acquired}).items() if value}
-
-
-def _is_current(plan: EditionPlan, parent: Edition) -> bool:
-    """Whether the current edition is what would be published. A pyramid that lost a file is repaired by a new one."""
-    return plan.nothing_to_do and not check_pyramid(parent)
 
 
 def _write(
@@ -174,9 +163,3 @@ def _write(
     for extra in EXTRAS:
         extra(draft)
     return facts
-
-
-def _commit(plan: EditionPlan, facts: Sequence[ShardFacts], lock: FolderLock) -> Edition:
-    """Makes the edition current, if this publish still owns the lock."""
-    lock.check()
-    return read_edition(commit(plan, facts))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from pipeline.config import Campaign
 from pipeline.durable import remove_temporaries
@@ -17,18 +16,16 @@ from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.publishing.draft_edition import DraftEdition
 
 
-def remove_leftovers(campaign: Campaign) -> tuple[Path, ...]:
-    """Deletes what a killed publish left beside the domains' tiles; returns the deleted files.
+def remove_leftovers(campaign: Campaign) -> None:
+    """Deletes what a killed publish left beside the domains' tiles.
 
     Call it while the national product is locked: a publish alone writes files of these names. Temporary files of
     tiles stay, because they belong to a run, which locks the domain.
     """
-    deleted: list[Path] = []
     for domain in (section.name for section in campaign.domains):
         own = [f".{domain}-{layer}.gti.gpkg." for layer in LAYERS] + [f".{domain}-landcover.qml."]
         for prefix in (".collection.json.", ".model-", ".quicklook.png.", *own):
-            deleted += remove_temporaries(campaign.product_folder(domain), prefix)
-    return tuple(deleted)
+            remove_temporaries(campaign.product_folder(domain), prefix)
 
 
 def write_levels(draft: DraftEdition) -> None:
@@ -41,7 +38,7 @@ def write_levels(draft: DraftEdition) -> None:
     """
     plan = draft.plan
     tiles = plan.grid.tiles_of(plan.digests)
-    left = begin_pyramid(plan.target, former=draft.former, tiles=tiles, changed=draft.changed)
+    left = begin_pyramid(plan.target, former=plan.former, tiles=tiles, changed=draft.changed)
     for _ in draft.map_on_workers(left, partial(write_tile, plan.target)):
         pass
 
@@ -56,12 +53,9 @@ def write_catalogs(draft: DraftEdition) -> None:
     campaign = draft.campaign
     recipe = campaign.recipe()
     domains = {
-        product.name: (
-            write_domain(campaign.product_folder(product.name), product.shown, recipe=recipe),
-            product.shown,
-        )
-        for product in draft.products
-        if product.shown
+        p.name: (write_domain(campaign.product_folder(p.name), p.shown, recipe=recipe), p.shown)
+        for p in draft.products
+        if p.shown
     }
     write_edition(draft.folder / "catalog", domains, number=draft.plan.number)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 from pipeline import legend
 from pipeline.config import Campaign, LimitsSection
@@ -16,9 +16,20 @@ from pipeline.progress import SILENT, Progress
 from pipeline.runs.tracking.status import DomainStatus
 from pipeline.sources.domain_inputs import DomainInputs
 
+TILES_AT_ONCE = 2
+"""Tiles that threads read side by side. Counting seams takes a strip of a tile and the pixels beside its lines."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Summed:
+    """Values of domains, which are added field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        return replace(self, **{name: value + getattr(other, name) for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True)
-class Coverage:
+class Coverage(_Summed):
     """Tiles of the input catalog by state; each is counted once."""
 
     expected: int
@@ -32,14 +43,8 @@ class Coverage:
     @classmethod
     def of(cls, state: DomainStatus) -> "Coverage":
         """Counts a domain's tiles."""
-        failed = len(state.failed) + len(state.suspect)
-        missing = len(state.missing) + len(state.in_flight)
-        sealed, damaged = len(state.sealed), len(state.damaged)
-        return cls(sealed + failed + missing + damaged, sealed, failed, missing, damaged)
-
-    def __add__(self, other: "Coverage") -> "Coverage":
-        own, others = asdict(self), asdict(other)
-        return Coverage(**{name: own[name] + others[name] for name in own})
+        counts = [len(tiles) for tiles in (state.sealed, state.failures, state.not_tried, state.damaged)]
+        return cls(sum(counts), *counts)
 
     @property
     def share(self) -> float:
@@ -52,7 +57,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class ElevationHoles:
+class ElevationHoles(_Summed):
     """Shares of tiles without elevation, from `landcover stage`; heights made while reading are not counted."""
 
     tiles: int
@@ -68,9 +73,6 @@ class ElevationHoles:
         known = [t.hole_share for t in inputs.tiles if t.hole_share is not None]
         return cls(len(inputs.tiles), len(known), sum(known))
 
-    def __add__(self, other: "ElevationHoles") -> "ElevationHoles":
-        return ElevationHoles(self.tiles + other.tiles, self.counted + other.counted, self.shares + other.shares)
-
     @property
     def share(self) -> float | None:
         """0..1 of the area of the counted tiles; None where none is."""
@@ -82,7 +84,7 @@ class ElevationHoles:
 
 
 @dataclass(frozen=True, eq=False)
-class QualityMetrics:
+class QualityMetrics(_Summed):
     """Values that limits are compared with, of one domain or of all."""
 
     coverage: Coverage
@@ -104,15 +106,6 @@ class QualityMetrics:
             sum(s.tile.window.pixels for s in sealed),
             sum(s.class_pixels.get(legend.NODATA, 0) for s in sealed),
             seams,
-        )
-
-    def __add__(self, other: "QualityMetrics") -> "QualityMetrics":
-        return QualityMetrics(
-            self.coverage + other.coverage,
-            self.holes + other.holes,
-            self.pixels + other.pixels,
-            self.no_data + other.no_data,
-            self.seams + other.seams,
         )
 
     @property
@@ -179,13 +172,12 @@ def cuts_of(campaign: Campaign) -> Cuts:
     return Cuts(block=campaign.grid.block, core=campaign.grid.core, stride=recipe.stride)
 
 
-def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, progress: Progress = SILENT) -> Seams:
+def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, progress: Progress = SILENT) -> Seams:
     """Counts changes across all edges of a domain's sealed tiles.
 
     Args:
         sealed: whole tiles of one domain.
         cuts: where they were cut.
-        threads: tiles side by side; each takes the pixels beside one edge of a tile.
         progress: counts tiles; its total is the caller's.
 
     Raises:
@@ -195,7 +187,7 @@ def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, threads: int = 2, 
     for one, other in neighbours(sealed):
         pairs.setdefault(one, []).append(other)
     found = Seams()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(TILES_AT_ONCE) as pool:
         for counted in progress.track(pool.map(lambda s: _of_tile(s, pairs.get(s, ()), cuts), sealed)):
             found += counted
     return found

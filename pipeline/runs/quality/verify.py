@@ -1,6 +1,5 @@
 """Verifies products by reading everything again: COGs, checksums, items, seams, and the national store."""
 
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -13,11 +12,12 @@ from pipeline.evaluation.seams import SeamRatio
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards
-from pipeline.products.tile.seal import SealedTile, list_sealed
+from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.verify import check
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.planning.provenance import campaign_crs
 from pipeline.runs.quality.quality_metrics import (
+    TILES_AT_ONCE,
     ExceededLimit,
     QualityMetrics,
     cuts_of,
@@ -26,7 +26,7 @@ from pipeline.runs.quality.quality_metrics import (
     national_borders,
     ratio_json,
 )
-from pipeline.runs.tracking.status import DomainStatus, status
+from pipeline.runs.tracking.status import status
 from pipeline.sources.catalog.reader import read_domain
 
 
@@ -92,12 +92,11 @@ class Verification:
         }
 
 
-def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT) -> Verification:
+def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
     """Reads every sealed tile again, counts changes across its edges, and checks the national store's current edition.
 
     Args:
         campaign: names domains, folders and limits.
-        threads: tiles read side by side.
         progress: counts tiles; each is read twice, first to compare it with its item, then for its seams.
 
     Raises:
@@ -109,37 +108,28 @@ def verify(campaign: Campaign, *, threads: int = 2, progress: Progress = SILENT)
     sealed = {s.domain: list_sealed(campaign.product_folder(s.domain), s.domain, campaign.grid.tile) for s in states}
     jobs = [tile for tiles in sealed.values() for tile in tiles]
     progress.start(2 * len(jobs))
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(TILES_AT_ONCE) as pool:
         problems = dict(zip(jobs, progress.track(pool.map(lambda job: check(job, crs=crs), jobs)), strict=True))
     domains = []
     for state in states:
         own = sealed[state.domain]
         whole = [t for t in own if not problems[t]]
-        seams = domain_seams(whole, cuts=cuts_of(campaign), threads=threads, progress=progress)
+        seams = domain_seams(whole, cuts=cuts_of(campaign), progress=progress)
         progress.advance(len(own) - len(whole))
-        metrics = QualityMetrics.of(
-            state, read_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile), own, seams
+        inputs = read_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile)
+        metrics = QualityMetrics.of(state, inputs, own, seams)
+        domains.append(
+            DomainVerification(
+                state.domain,
+                len(own),
+                sum(len(t.files) for t in own),
+                state.unsealed,
+                tuple(f"{t.tile.name}: {problem}" for t in own for problem in problems[t]),
+                metrics,
+                exceeded_limits(state.domain, metrics, campaign.limits),
+            )
         )
-        domains.append(_verified(state, own, problems, metrics, campaign.limits))
     edition = current_edition(campaign.output.national)
     national = None if edition is None else (*check_shards(edition, crs=crs), *check_pyramid(edition))
     borders = national_borders(campaign, sealed) if national == () else None
     return Verification(tuple(domains), national, borders.seam_ratio if borders else None, campaign.limits)
-
-
-def _verified(
-    state: DomainStatus,
-    sealed: Sequence[SealedTile],
-    problems: Mapping[SealedTile, Sequence[str]],
-    metrics: QualityMetrics,
-    limits: LimitsSection,
-) -> DomainVerification:
-    return DomainVerification(
-        state.domain,
-        len(sealed),
-        sum(len(t.files) for t in sealed),
-        tuple(sorted([*state.missing, *state.in_flight, *(name for name, _ in (*state.failed, *state.suspect))])),
-        tuple(f"{tile.tile.name}: {problem}" for tile in sealed for problem in problems[tile]),
-        metrics,
-        exceeded_limits(state.domain, metrics, limits),
-    )

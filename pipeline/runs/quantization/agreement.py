@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline import legend
 from pipeline.errors import ConfigError
+from pipeline.evaluation import confusion_matrix
 
 _VALUES = len(legend.FLAIR) + 1
 
@@ -52,10 +53,9 @@ def agree(reference: Sequence[NDArray[np.uint8]], other: Sequence[NDArray[np.uin
     shares = []
     for one, two in zip(reference, other, strict=True):
         valid = one != legend.NODATA
-        pairs = one[valid].astype(np.int64) * _VALUES + two[valid]
-        counts = np.bincount(pairs, minlength=_VALUES**2).reshape(_VALUES, _VALUES)
+        counts = confusion_matrix(one[valid], two[valid], _VALUES)
         confusion += counts
         shares.append(float(np.trace(counts) / max(1, counts.sum())))
     if not confusion.any():
-        raise ConfigError(f"nothing to compare: {len(shares)} windows without a valid pixel")
+        raise ConfigError(f"nothing to compare: none of the {len(shares)} windows has a valid pixel")
     return Agreement(confusion, tuple(shares))

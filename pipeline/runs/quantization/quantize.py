@@ -7,7 +7,7 @@
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,13 @@ from pipeline.inference.post_training_quantization import (
 )
 from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.model import Model, load_model
-from pipeline.progress import SILENT, Progress
+from pipeline.progress import SILENT, OnMessage, Progress
 from pipeline.runs.quantization.agreement import Agreement, agree
 from pipeline.runs.quantization.quantization_report import report_json, report_page
 from pipeline.runs.quantization.windows import SampledWindow, WindowSplit, classes_of, draw_windows
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class SchemeTrial:
-    """A scheme, and the agreement of its network with fp32 on the held-out windows."""
-
-    scheme: Scheme
-    agreement: Agreement
+Trials = list[tuple[str, Agreement]]
+"""Names of the schemes that were tried, each with the agreement of its network; the last one was kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +41,10 @@ class QuantizationResult:
     """A quantized network that was written, with its reports."""
 
     quantized: QuantizedModel
-    trials: tuple[SchemeTrial, ...]
-    """The scheme of the last one was kept."""
+    agreement: Agreement
+    """With fp32, on the held-out windows."""
     windows: WindowSplit
-    json_file: Path
     html_file: Path
-
-    @property
-    def agreement(self) -> Agreement:
-        """Of the network that was kept."""
-        return self.trials[-1].agreement
 
 
 def quantize(
@@ -68,8 +55,7 @@ def quantize(
     windows: int = 64,
     min_agreement: float = 0.99,
     slow: bool = False,
-    seed: int = 2022,
-    say: Say = lambda _: None,
+    say: OnMessage = lambda _: None,
     progress: Progress = SILENT,
 ) -> QuantizationResult:
     """Quantizes a campaign's network and writes it with a report, or refuses.
@@ -81,7 +67,6 @@ def quantize(
         windows: to quantize with, and as many to compare on.
         min_agreement: share of held-out pixels that int8 must map as fp32 does, 0..1.
         slow: where no scheme suffices, let NNCF return operations to float one by one.
-        seed: of the draw.
         say: called with a line of text after each step.
         progress: counts windows that were read.
 
@@ -95,13 +80,13 @@ def quantize(
         raise ConfigError(f"{out}: expected the name of an XML, such as model.xml; the weights go beside it as .bin")
     require_nncf()
     model = load_model(campaign.weights, campaign.recipe())
-    split = draw_windows(campaign, model, domains=domains, windows=windows, seed=seed, progress=progress)
+    split = draw_windows(campaign, model, domains=domains, windows=windows, progress=progress)
     say(f"{len(split.quantization)} windows to quantize with, {len(split.held_out)} held out")
     schemes = (*SCHEMES, CONTROLLED) if slow else SCHEMES
-    trials: list[SchemeTrial] = []
+    trials: Trials = []
     for scheme in schemes:
         graph, agreement, maps = _attempt(model, split, scheme, max_drop=1 - min_agreement)
-        trials.append(SchemeTrial(scheme, agreement))
+        trials.append((scheme.name, agreement))
         say(f"{scheme.name}: {agreement.overall:.4%} of held-out pixels as in fp32")
         if agreement.overall >= min_agreement:
             return _write(out.absolute(), model, graph, split=split, trials=trials, maps=maps)
@@ -126,19 +111,19 @@ def _attempt(model: Model, split: WindowSplit, scheme: Scheme, *, max_drop: floa
 
 
 def _write(
-    out: Path, model: Model, graph: Any, *, split: WindowSplit, trials: list[SchemeTrial], maps: list[Any]
+    out: Path, model: Model, graph: Any, *, split: WindowSplit, trials: Trials, maps: list[Any]
 ) -> QuantizationResult:
     """Model, JSON and HTML, side by side."""
-    json_file, html_file = out.with_suffix(".json"), out.with_suffix(".html")
     quantized = save_quantized(graph, out)
-    content = report_json(model, quantized, split, [(t.scheme.name, t.agreement) for t in trials])
-    write_json(json_file, content)
-    write_text(html_file, report_page(content, split, maps, trials[-1].agreement))
-    return QuantizationResult(quantized, tuple(trials), split, json_file, html_file)
+    content = report_json(model, quantized, split, trials)
+    agreement, html_file = trials[-1][1], out.with_suffix(".html")
+    write_json(out.with_suffix(".json"), content)
+    write_text(html_file, report_page(content, split, maps, agreement))
+    return QuantizationResult(quantized, agreement, split, html_file)
 
 
-def _refusal(trials: list[SchemeTrial], min_agreement: float, *, slow: bool) -> str:
-    lines = [f"  {t.scheme.name}: {t.agreement.overall:.4%}, least {_least(t.agreement)}" for t in trials]
+def _refusal(trials: Trials, min_agreement: float, *, slow: bool) -> str:
+    lines = [f"  {name}: {agreement.overall:.4%}, least {_least(agreement)}" for name, agreement in trials]
     advice = "more --windows may help" + ("" if slow else ", --slow returns operations to float")
     return (
         f"int8 and fp32 agree on too few held-out pixels: expected {min_agreement:.2%} or more, nothing was "

@@ -33,11 +33,6 @@ class TradeoffPoint:
     mpx_per_s: float
     """Forward alone."""
 
-    @property
-    def is_int8(self) -> bool:
-        """True for a quantized network."""
-        return self.name.startswith("int8")
-
 
 def frontier(
     model: Model, windows: WindowSplit, *, threads: int | None = None, schemes: Sequence[Scheme] = SCHEMES
@@ -68,7 +63,7 @@ def frontier(
 
 def kept(points: Sequence[TradeoffPoint], *, min_agreement: float = 0.99) -> TradeoffPoint:
     """The int8 point that `landcover quantize` would keep: the first that agrees well enough, else the best."""
-    int8 = [p for p in points if p.is_int8]
+    int8 = [p for p in points if p.name.startswith("int8")]
     enough = [p for p in int8 if p.agreement >= min_agreement]
     return enough[0] if enough else max(int8, key=lambda p: p.agreement)
 
@@ -97,10 +92,10 @@ def of_patches(patches: NDArray[np.uint8], model: Model) -> WindowSplit:
     return WindowSplit(*map(tuple, sides))
 
 
-def of_campaign(campaign: Campaign, *, windows: int = 32, seed: int = 2022) -> tuple[Model, WindowSplit]:
+def of_campaign(campaign: Campaign, *, windows: int) -> tuple[Model, WindowSplit]:
     """A campaign's network, and windows as `landcover quantize` draws them."""
     model = load_model(campaign.weights, campaign.recipe())
-    return model, draw_windows(campaign, model, windows=windows, seed=seed)
+    return model, draw_windows(campaign, model, windows=windows)
 
 
 def as_figures(points: Sequence[TradeoffPoint]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ _SIDE = 512
 """Pixels a side of a window: the size that FLAIR's networks were trained on."""
 _LEAST_DATA = 0.5
 """Windows with a smaller share of valid pixels are skipped."""
+_SEED = 2022
 _CHOICE = 3
 """Windows read for each quantization window, so that rare classes can be chosen."""
 
@@ -64,21 +65,19 @@ def draw_windows(
     *,
     domains: Sequence[str] = (),
     windows: int,
-    seed: int = 2022,
     progress: Progress = SILENT,
 ) -> WindowSplit:
     """Draws windows from the catalog and splits them into two sets.
 
     Three windows are read for each wanted quantization window, in turns over domains and their tiles. The two sets
     then choose from them in turns. Each picks its next window from its least sampled domain and tile, preferring rare
-    classes. The same catalog, weights and seed give the same windows.
+    classes. The same catalog and weights give the same windows.
 
     Args:
         campaign: its catalog, domains and tile size.
         model: its recipe gives bands and stride; its classes in fp32 decide the split.
         domains: names of some of the campaign's domains; all when empty.
         windows: in each set; fewer where the catalog has no more.
-        seed: of the draw.
         progress: counts windows that were read.
 
     Raises:
@@ -90,7 +89,7 @@ def draw_windows(
     names = [campaign.domain(n).name for n in domains] or [d.name for d in campaign.domains]
     # A tile of a small campaign still has some windows to choose from.
     side = max(recipe.stride, min(_SIDE, campaign.grid.tile // 4 // recipe.stride * recipe.stride))
-    drawn = _in_turns([_of_domain(campaign, recipe, n, side=side, seed=seed) for n in names])
+    drawn = _in_turns([_of_domain(campaign, recipe, n, side=side) for n in names])
     progress.start(_CHOICE * windows)
     pool: list[SampledWindow] = []
     for domain, tile, window, mosaic in drawn:
@@ -118,17 +117,17 @@ def classes_of(predictor: Predictor, pixels: Pixels) -> NDArray[np.uint8]:
 _Drawn = tuple[Domain, Tile, Window, Mosaic]
 
 
-def _of_domain(campaign: Campaign, recipe: Recipe, name: Domain, *, side: int, seed: int) -> Iterator[_Drawn]:
+def _of_domain(campaign: Campaign, recipe: Recipe, name: Domain, *, side: int) -> Iterator[_Drawn]:
     """A domain's windows, its tiles in turns, each in a random order of its own."""
     inputs = read_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
     mosaic = Mosaic.of(inputs, bands=recipe.bands, height_step_m=recipe.height_step_m)
 
     def of_tile(tile: Tile) -> Iterator[_Drawn]:
-        rng = np.random.default_rng(int(digest([seed, name, tile.name]), 16))
+        rng = np.random.default_rng(int(digest([_SEED, name, tile.name]), 16))
         yield from ((name, tile, w, mosaic) for w in aligned_windows(tile.window, side, recipe.stride, rng=rng))
 
     tiles = sorted(t.tile for t in inputs.tiles)
-    order = np.random.default_rng(int(digest([seed, name]), 16)).permutation(len(tiles))
+    order = np.random.default_rng(int(digest([_SEED, name]), 16)).permutation(len(tiles))
     return _in_turns([of_tile(tiles[i]) for i in order])
 
 

@@ -13,7 +13,7 @@ from pipeline.cluster.slurm import queue
 from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.durable import write_json
-from pipeline.errors import ClusterError, ProductError, RunStopped
+from pipeline.errors import ClusterError, ConfigError, ProductError, RunStopped
 from pipeline.products.tile.seal import list_sealed
 
 REQUEUE_FILE = "requeue.json"
@@ -86,7 +86,7 @@ def restart_job(campaign: Campaign, domain: Domain, *, resubmit: Path | None) ->
             "whether its time is enough for one tile and the warning before it, then submit again"
         )
     if resubmit is None:
-        queue.requeue(job)
+        queue.run_slurm("scontrol", "requeue", job, error=ConfigError)
         return job
     element = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
     next_job = queue.submit(resubmit, [f"--array={element}"])

@@ -6,7 +6,7 @@
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cluster.slurm import queue
@@ -14,11 +14,10 @@ from pipeline.cluster.slurm.script import JobRequest, complete_script
 from pipeline.cluster.slurm.site import Site, load_site
 from pipeline.config import Campaign
 from pipeline.domain import Domain
-from pipeline.durable import replacing
+from pipeline.durable import write_text
 from pipeline.errors import ConfigError
 from pipeline.runs.planning.forecast import Machine, forecast, rates_for
 from pipeline.runs.planning.plan import DomainPlan, RunPlan, TileFilter, make_plan
-from pipeline.runs.planning.throughput import read_rates
 from pipeline.runs.planning.totals import domain_totals
 from pipeline.runs.slurm.requeue import reset_progress
 from pipeline.runs.tracking.run_record import read_run_record
@@ -107,13 +106,6 @@ def prepare(
     folder = config.absolute().parent / "jobs" / dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
     names = tuple(d.name for d in chosen)
     request, expected_s = _size(plan, chosen, site, options)
-    request = replace(
-        request,
-        name=f"landcover-{campaign.name}",
-        comment=queue.job_comment(campaign.output.domains, names),
-        array=f"0-{max(0, len(names) - 1)}%{site.throttle}",
-        log="%x-%A_%a.log",
-    )
     variables = {
         "CAMPAIGN": str(config.absolute()),
         "DOMAINS": " ".join(names),
@@ -140,8 +132,7 @@ def submit(submission: Submission, campaign: Campaign) -> tuple[str, ...]:
         StorageError: the folder cannot be written.
     """
     for name, content in submission.scripts:
-        with replacing(submission.folder / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_text(submission.folder / name, content)
     for domain in submission.domains:
         reset_progress(campaign, domain)
     jobs: list[str] = []
@@ -152,7 +143,7 @@ def submit(submission: Submission, campaign: Campaign) -> tuple[str, ...]:
             jobs.append(queue.submit(submission.folder / name, dependency))
         except ConfigError:
             for job in jobs:
-                queue.cancel(job)
+                queue.run_slurm("scancel", job, error=ConfigError)
             raise
     return tuple(jobs)
 
@@ -174,7 +165,7 @@ def _choose(plan: RunPlan, queued: Mapping[str, queue.QueuedJob]) -> tuple[list[
 
 
 def _size(plan: RunPlan, domains: Sequence[DomainPlan], site: Site, options: JobOptions) -> tuple[JobRequest, float]:
-    """Nodes, GPUs, cores and time of one element, for the largest domain; and the time that it is expected to take."""
+    """The request of an element, sized for the largest domain; and the time that this domain is expected to take."""
     if options.gpus is not None and not 0 < options.gpus <= site.gpus_per_node:
         raise ConfigError(f"cluster {site.name} has {site.gpus_per_node} GPUs per node, found --gpus {options.gpus}")
     qos = options.qos or next(iter(site.qos), None)
@@ -189,12 +180,16 @@ def _size(plan: RunPlan, domains: Sequence[DomainPlan], site: Site, options: Job
     lead_s = _lead_s(plan, domains, site)
     predicted = math.ceil((_MARGIN * expected_s + lead_s) / 60 / _ROUND_MIN) * _ROUND_MIN
     minutes = max(1, math.floor(min(options.hours * 60 if options.hours else predicted, limit_h * 60)))
+    campaign = plan.resolved.campaign
     request = JobRequest(
-        "",
+        f"landcover-{campaign.name}",
         site.account(options.project),
         qos,
         minutes,
         machine.cores,
+        comment=queue.job_comment(campaign.output.domains, [d.name for d in domains]),
+        array=f"0-{max(0, len(domains) - 1)}%{site.throttle}",
+        log="%x-%A_%a.log",
         gpus=machine.gpus,
         nodes=machine.nodes,
         # A job must work for some time before its warning, however short it is.
@@ -219,7 +214,7 @@ def _smallest_machine(
 
 
 def _expected_s(plan: RunPlan, domain: DomainPlan, machine: Machine) -> float:
-    rates = rates_for(plan.resolved, machine, measured=read_rates())
+    rates = rates_for(plan.resolved, machine)
     return forecast(plan.resolved, domain_totals(plan.resolved, domain), rates, machine).wall_s
 
 

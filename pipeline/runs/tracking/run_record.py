@@ -132,32 +132,29 @@ def read_run_record(folder: Path) -> RunRecord:
 
 
 class RunRecordWriter:
-    """Keeps the run record of a domain up to date. The owner of the domain's lock is its only writer."""
+    """Keeps the run record of a domain up to date. The owner of the domain's lock is its only writer.
 
-    def __init__(self, path: Path, about: Mapping[str, Any], *, tiles: Mapping[str, int], former: RunRecord) -> None:
-        self._path, self._about, self._todo = path, dict(about), dict(tiles)
+    It writes the record at once. Failures of former runs are kept until their tiles are tried again.
+
+    Args:
+        folder: the domain's product.
+        about: the constant fields: `campaign`, `recipe`, `software`, hashes of the weights, and `predicted`.
+        tiles: tile → pixels, of all tiles that this run is to map.
+
+    Raises:
+        ProductError: the former record is damaged.
+        StorageError: the record cannot be written.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any], *, tiles: Mapping[str, int]) -> None:
+        former = read_run_record(folder)
+        self._path, self._about, self._todo = folder / RUN_FILE, dict(about), dict(tiles)
         self._failed, self._suspect = dict(former.failed), dict(former.suspect)
         self._in_flight: dict[str, str] = {}
         self._sealed: list[MappedTile] = []
         self._began, self._started = time.monotonic(), _now()
-
-    @classmethod
-    def start(cls, folder: Path, about: Mapping[str, Any], *, tiles: Mapping[str, int]) -> "RunRecordWriter":
-        """Starts the record of a run and writes it. Failures of former runs are kept until their tiles are tried again.
-
-        Args:
-            folder: the domain's product.
-            about: the constant fields: `campaign`, `recipe`, `software`, hashes of the weights, and `predicted`.
-            tiles: tile → pixels, of all tiles that this run is to map.
-
-        Raises:
-            ProductError: the former record is damaged.
-            StorageError: the record cannot be written.
-        """
-        writer = cls(folder / RUN_FILE, about, tiles=tiles, former=read_run_record(folder))
         remove_temporaries(folder, f".{RUN_FILE}.")
-        writer.write("running")
-        return writer
+        self.write("running")
 
     def submitted(self, tile: str) -> None:
         """Records that a tile is in flight.

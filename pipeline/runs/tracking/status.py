@@ -42,9 +42,19 @@ class DomainStatus:
     """Of the present run, or of the last one."""
 
     @property
-    def unsealed(self) -> int:
-        """Number of tiles without a product, for any reason."""
-        return len(self.failed) + len(self.suspect) + len(self.in_flight) + len(self.missing)
+    def failures(self) -> tuple[tuple[str, str], ...]:
+        """(tile, cause) of failed and suspect tiles."""
+        return (*self.failed, *self.suspect)
+
+    @property
+    def not_tried(self) -> tuple[str, ...]:
+        """Tiles without a product and without a failure: missing, or in flight."""
+        return (*self.missing, *self.in_flight)
+
+    @property
+    def unsealed(self) -> tuple[str, ...]:
+        """Tiles without a product, for any reason."""
+        return tuple(sorted((*self.not_tried, *(name for name, _ in self.failures))))
 
     @property
     def done(self) -> bool:

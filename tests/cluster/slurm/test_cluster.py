@@ -20,7 +20,7 @@ import dask, json, os, stat, sys, time
 from pathlib import Path
 from distributed import Client, Security
 from pipeline.cluster.client import dashboard, open_cluster
-from pipeline.cluster.liveness import worker_count
+from pipeline.cluster.connection import worker_count
 from pipeline.config import load_campaign
 
 def seen(dask_worker):

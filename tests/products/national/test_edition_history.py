@@ -30,7 +30,7 @@ from pipeline.products.national.edition_writer import remove_abandoned
 from pipeline.products.national.publish_plan import DomainProduct
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import list_sealed
-from pipeline.runs.publishing.editions import lock_national
+from pipeline.runs.publishing.national_lock import lock_national
 from tests.support.products import TILE, product, publish, sealed_at, stack_of, tile_at
 
 A, B = Domain("D064_2021"), Domain("D065_2022")

@@ -146,14 +146,14 @@ def test_the_command_for_the_published_weights_runs_on_the_real_layout(shared_da
 
 def test_patches_that_the_network_cannot_take_whole_are_refused(net: Net, tmp_path: Path) -> None:
     data = random_set(tmp_path / "set", zones=1, patches=1, side=48)
-    with pytest.raises(EvaluationError, match="is 48 × 48 px; expected multiples of the network's stride, 32"):
+    with pytest.raises(EvaluationError, match="found 48 × 48 px, expected multiples of the network's stride, 32"):
         evaluate_set([data], weights=net.weights, recipe=net.recipe, out=tmp_path / "out")
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in data.rglob("*.tif"):
         path.rename(flat / path.name)
     options = EvaluationOptions(units="zones")
-    with pytest.raises(EvaluationError, match="its zone is not known: give --metadata, or --units patches"):
+    with pytest.raises(EvaluationError, match="its zone is not known; give --metadata, or use --units patches"):
         evaluate_set([flat], weights=net.weights, recipe=net.recipe, out=tmp_path / "out", options=options)
 
 
@@ -259,7 +259,7 @@ def test_references_that_are_none_are_refused(tmp_path: Path) -> None:
     feature = {"type": "Feature", "properties": {"c": 77}, "geometry": {"type": "Polygon", "coordinates": square}}
     (tmp_path / "q.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     one = tmp_path / "m-landcover.tif"
-    with pytest.raises(EvaluationError, match="nothing to compare: of 1 parts"):
+    with pytest.raises(EvaluationError, match="nothing to compare: none of the 1 parts"):
         evaluate_map(one, tmp_path / "far.tif", out=tmp_path / "out")
     with pytest.raises(SourceError, match="has no attribute 'code' with the class"):
         evaluate_map(one, tmp_path / "q.geojson", out=tmp_path / "out", field="code")

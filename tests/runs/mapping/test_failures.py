@@ -182,7 +182,7 @@ def test_changed_inputs_of_sealed_tiles_are_reported_and_purged_ones_not(copy: M
     planned, ran = (CliRunner().invoke(app, [name, str(copy.config)]).output for name in ("plan", "run"))
     assert "nothing to do" in ran
     for said in (planned.replace("\n", ""), ran.replace("\n", "")):
-        assert "1 input files of sealed tiles changed since they were indexed; run `landcover index`" in said
+        assert "1 input file of sealed tiles changed since they were indexed; run `landcover index`" in said
         assert str(first) in said
         assert str(second) not in said
 
@@ -205,7 +205,7 @@ def test_the_run_record_is_up_to_date_during_a_run_and_after_it_breaks_off(copy:
     first, second = seen[0]["state"], seen[1]["state"]
     assert (first.in_flight, len(first.missing)) == ((), 4)  # type: ignore[attr-defined]
     assert len(second.in_flight) >= 1  # type: ignore[attr-defined]
-    assert second.unsealed + len(second.sealed) == 6  # type: ignore[attr-defined]
+    assert len(second.unsealed) + len(second.sealed) == 6  # type: ignore[attr-defined]
     assert second.speed.sealed_pixels == 250_000  # type: ignore[attr-defined]
     assert second.speed.left_pixels == 750_000  # type: ignore[attr-defined]
     assert second.speed.left_s == pytest.approx(3 * second.speed.seconds)  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import yaml
 from distributed import Client
 from pyproj import Transformer
 
-from pipeline.config import load_campaign
+from pipeline.config import load_campaign, load_recipe
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, DeliveryError, ProductError
 from pipeline.grid import Tile, union
@@ -25,11 +25,11 @@ from pipeline.products.national.publish_plan import plan_edition
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.verify import check
 from pipeline.progress import SILENT
-from pipeline.runs.ingest.index import index_domain
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
+from pipeline.sources.catalog.index import index as index_domain
 from tests.support.campaigns import RECIPE, TILE, write_weights
 from tests.support.deliveries import hills, make_delivery, noise, roofs, write_pair, write_relief
 
@@ -56,8 +56,8 @@ def index(folder: Path, catalog: Path, domain: str = DOMAIN, *, accept: tuple[st
         [str(folder)],
         domain=domain,
         catalog=catalog,
-        tile_m=TILE // 5,
-        recipe=str(catalog.parent / "tiny.yaml"),
+        tile_size=TILE,
+        recipe=load_recipe(str(catalog.parent / "tiny.yaml")),
         accept=(*accept, "radiometry"),
     )
 
@@ -151,8 +151,8 @@ def test_staged_heights_overseas_lie_on_the_same_lattice(reunion: Path) -> None:
         [str(reunion / "in"), str(reunion / "staged")],
         domain=DOMAIN,
         catalog=reunion / "catalog",
-        tile_m=TILE // 5,
-        recipe=str(reunion / "tiny.yaml"),
+        tile_size=TILE,
+        recipe=load_recipe(str(reunion / "tiny.yaml")),
         accept=("territory", "radiometry"),
     )
     assert not any("CRS" in said and "expected" in said for _, said in indexed.notes)

@@ -32,6 +32,13 @@ HERE = MeasuredRate("infer", 2.0, "n1", "Xeon", "2026-03-01", "openvino", "fp32"
 FP32 = Engine("openvino")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of each test, where no rates were measured."""
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make_campaign(tmp_path_factory.mktemp("forecast"))
@@ -97,19 +104,18 @@ def test_a_plan_with_nothing_to_do_takes_no_time(plan: RunPlan) -> None:
     assert (done.wall_s, done.gpu_s, done.cores_a_gpu, done.write_bytes) == (0.0, 0.0, None, 0)
 
 
-def test_measured_rates_replace_stated_ones_and_name_their_source(tmp_path: Path) -> None:
-    path = tmp_path / "cache" / "rates.json"
-    assert read_rates(path) == ()
-    save_rates([HERE, replace(HERE, host="n2", value=3.0, at="2026-04-01")], path=path)
-    save_rates([replace(HERE, value=2.5)], path=path)
-    assert sorted(m.value for m in read_rates(path)) == [2.5, 3.0], "a second measurement replaces the first"
-    found = find_rates(FP32, network=DEFAULT_RECIPE, measured=read_rates(path))
+def test_measured_rates_replace_stated_ones_and_name_their_source() -> None:
+    assert read_rates() == ()
+    save_rates([HERE, replace(HERE, host="n2", value=3.0, at="2026-04-01")])
+    save_rates([replace(HERE, value=2.5)])
+    assert sorted(m.value for m in read_rates()) == [2.5, 3.0], "a second measurement replaces the first"
+    found = find_rates(FP32, network=DEFAULT_RECIPE, measured=read_rates())
     assert found.infer == Rate(3.0, "measured on n2 (Xeon) at 2026-04-01")
     assert found.read == STATED["read"]
     for other in (
-        find_rates(FP32, network=DEFAULT_RECIPE, on="Opteron", measured=read_rates(path)),
-        find_rates(Engine("openvino", "int8"), network=DEFAULT_RECIPE, measured=read_rates(path)),
-        find_rates(FP32, network="another", measured=read_rates(path)),
+        find_rates(FP32, network=DEFAULT_RECIPE, on="Opteron", measured=read_rates()),
+        find_rates(Engine("openvino", "int8"), network=DEFAULT_RECIPE, measured=read_rates()),
+        find_rates(FP32, network="another", measured=read_rates()),
     ):
         assert other.infer.source.startswith("stated: openvino")
     assert "not for another" in other.infer.source
@@ -129,11 +135,10 @@ def test_a_gpu_is_found_by_its_model_and_an_unknown_one_is_refused() -> None:
         find_rates(bf16, network=DEFAULT_RECIPE, device="v100", measured=measured)
 
 
-def test_a_damaged_file_of_rates_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "rates.json"
-    path.write_text('{"rates": [{"what": "infer"}]}')
+def test_a_damaged_file_of_rates_is_named(own_cache: Path) -> None:
+    (own_cache / "rates.json").write_text('{"rates": [{"what": "infer"}]}')
     with pytest.raises(StorageError, match=r"rates\.json is damaged"):
-        read_rates(path)
+        read_rates()
 
 
 def test_the_machine_is_this_one_or_as_described(plan: RunPlan) -> None:
@@ -142,16 +147,15 @@ def test_the_machine_is_this_one_or_as_described(plan: RunPlan) -> None:
     assert (own.nodes, own.processor) == (1, processor())
     other = described_machine(plan.resolved, nodes=4, cores=40, gpus=4, gpu="v100")
     assert (other.nodes, other.cores, other.gpus, other.gpu, other.processor) == (4, 40, 4, "v100", None)
-    assert rates_for(plan.resolved, other, measured=()).device == "v100"
-    assert rates_for(plan.resolved, replace(other, gpus=0), measured=()).device == CPU
+    assert rates_for(plan.resolved, other).device == "v100"
+    assert rates_for(plan.resolved, replace(other, gpus=0)).device == CPU
     if not own.gpus:
         with pytest.raises(ConfigError, match="the model of the 4 GPUs is missing"):
             described_machine(plan.resolved, gpus=4)
     assert [duration(s) for s in (1, 200, 7500)] == ["1 min", "3 min", "2 h 05 min"]
 
 
-def test_plan_prints_a_line_per_reason_or_per_tile(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
+def test_plan_prints_a_line_per_reason_or_per_tile(made: Made, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     copied = made.copy(folder)
     first = copied.delivery.tiles[0].name
@@ -167,7 +171,7 @@ def test_plan_prints_a_line_per_reason_or_per_tile(made: Made, tmp_path: Path, m
     short = printed("--json", str(folder / "plan.json"))
     (why,) = (line for line in short.splitlines() if "not mapped yet" in line)
     assert why.startswith("D034_2021: 6 tiles to map (not mapped yet): ")
-    assert why.endswith("… 2 more")
+    assert why.endswith("and 1 more")
     assert f"of them will fail: {copied.imagery(first)}" in short
     assert "measured on" in short
     assert "stated:" in short
@@ -176,5 +180,7 @@ def test_plan_prints_a_line_per_reason_or_per_tile(made: Made, tmp_path: Path, m
     assert set(tiles) == {t.name for t in copied.delivery.tiles}
     assert str(copied.imagery(first)) in tiles[first]["broken"][0]
     assert content["predicted"]["wall_s"] > 0
+    proposed = printed("--tile", first, "--force").splitlines()[-1]
+    assert proposed == f"next: landcover run {copied.config} --tile {first} --force"
     every = printed("--tiles")
     assert all(f"D034_2021 {name}: not mapped yet" in every for name in tiles)

@@ -35,14 +35,16 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def write_beside(draft: DraftEdition) -> None:
     """A file a tile: made on the workers where the tile changed, linked where it did not."""
-    assert all(present_files(draft.store / layer / "c") == draft.plan.digests.keys() for layer in STORE_LAYERS)
+    assert all(
+        present_files(draft.plan.target.store / layer / "c") == draft.plan.digests.keys() for layer in STORE_LAYERS
+    )
     folder = draft.folder / "beside"
     folder.mkdir()
     for (row, col), text in draft.map_on_workers(sorted(draft.changed), str):
         (folder / f"{row}-{col}").write_text(text)
     for row, col in draft.plan.grid.tiles_of(draft.plan.digests) - draft.changed:
-        assert draft.former is not None
-        os.link(draft.former / "beside" / f"{row}-{col}", folder / f"{row}-{col}")
+        assert draft.plan.former is not None
+        os.link(draft.plan.former / "beside" / f"{row}-{col}", folder / f"{row}-{col}")
     (folder / "store").symlink_to("../product.zarr")
     (folder / ".left.tmp").touch()
 

@@ -61,5 +61,5 @@ def test_agreement_counts_valid_pixels_by_class_and_by_window() -> None:
     assert agreement.by_window == pytest.approx((2 / 3, 3 / 4))
     assert agreement.worst == [0, 1]
     assert agreement.confusion[2, 1] == 1
-    with pytest.raises(ConfigError, match="without a valid pixel"):
+    with pytest.raises(ConfigError, match="none of the 1 windows has a valid pixel"):
         agree([np.zeros((2, 2), np.uint8)], [np.ones((2, 2), np.uint8)])

@@ -42,7 +42,7 @@ def test_the_file_has_its_keys_in_order_and_reads_as_it_was_written(tmp_path: Pa
     write(tmp_path, {"failed": {"b": "old", "c": "old"}, "suspect": {"a": "old"}})
     (tmp_path / ".run.json.1a.tmp").touch()
     tiles = {"a": 100, "b": 100, "d": 300}
-    writer = RunRecordWriter.start(tmp_path, ABOUT | {"predicted": {"wall_s": 60.0}}, tiles=tiles)
+    writer = RunRecordWriter(tmp_path, ABOUT | {"predicted": {"wall_s": 60.0}}, tiles=tiles)
     writer.submitted("a")
     writer.ended("a", seconds=1.23456, error=None, suspect=False)
     writer.submitted("b")
@@ -67,7 +67,7 @@ def test_the_file_has_its_keys_in_order_and_reads_as_it_was_written(tmp_path: Pa
 
 
 def test_a_record_without_a_forecast_has_no_such_key(tmp_path: Path) -> None:
-    RunRecordWriter.start(tmp_path, ABOUT, tiles={})
+    RunRecordWriter(tmp_path, ABOUT, tiles={})
     assert "predicted" not in json.loads((tmp_path / "run.json").read_text())
 
 

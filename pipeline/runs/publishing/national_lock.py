@@ -1,16 +1,14 @@
-"""The lock of the national product, and changes of its editions under this lock."""
+"""The lock of the national product."""
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.cluster.slurm.queue import is_job_running
 from pipeline.errors import LockError
 from pipeline.lock import FolderLock, lock_folder
-from pipeline.products.national import edition_history as history
-from pipeline.products.national.edition_writer import remove_abandoned
 
 _RETRY_S = 1.0
 
@@ -45,30 +43,3 @@ def lock_national(national: Path, *, wait: bool = False) -> Iterator[FolderLock]
                 logged = True
                 time.sleep(_RETRY_S)
         yield lock
-
-
-def restore(national: Path, number: int) -> None:
-    """Makes a former edition current.
-
-    Raises:
-        LockError: a publish is running.
-        ProductError: there is no such edition, or it is not complete.
-        StorageError: the folder cannot be written.
-    """
-    with lock_national(national):
-        remove_abandoned(national)
-        history.restore(national, number)
-
-
-def drop(national: Path, numbers: Sequence[int]) -> None:
-    """Deletes former editions.
-
-    Raises:
-        LockError: a publish is running.
-        ProductError: one of them does not exist or is current. The ones before it are deleted.
-        StorageError: the folder cannot be written.
-    """
-    with lock_national(national):
-        remove_abandoned(national)
-        for number in numbers:
-            history.drop(national, number)

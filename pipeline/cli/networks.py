@@ -1,0 +1,160 @@
+"""The commands `patches`, `train`, `predict` and `quantize`: networks of one's own, and networks on single rasters."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pipeline.cli import options
+from pipeline.cli.help import argument, command, option
+from pipeline.cli.output import count, log, progress_bar, say, shown
+from pipeline.config import DEFAULT_RECIPE
+
+RasterArgument = Annotated[
+    Path, argument("IN.tif", "Georeferenced raster: uint8, with the recipe's bands in their order.", exists=True)
+]
+QuantizedOption = Annotated[
+    Path | None, option("--quantized FILE", "With int8: the XML that `landcover quantize` wrote.")
+]
+AgreementOption = Annotated[
+    float, option("--min-agreement X", "Share of pixels that int8 must map as fp32 does.", min=0, max=1)
+]
+SlowOption = Annotated[bool, option("--slow", "If the agreement is too low, return operations to float one by one.")]
+
+
+@command(
+    "landcover patches CoSIA_D034_2021.gpkg --field numero --reference-as cosia \\\n"
+    "    --catalog catalog --domain D034_2021 --out patches",
+)
+def patches(
+    reference: Annotated[Path, argument("REFERENCE", "Raster or polygons of classes.", exists=True)],
+    catalog: options.Catalog,
+    domain: options.OneDomain,
+    out: Annotated[Path, option("--out FOLDER", "Where the patches go, laid out as FLAIR.")],
+    reference_as: options.ReferenceLegend = "flair19",
+    field: options.Field = "",
+    size: Annotated[int, option("--size N", "Side of a patch in pixels.", min=32)] = 512,
+    least: Annotated[
+        float, option("--least X", "Smallest share of a patch that must be labelled.", min=0, max=1)
+    ] = 0.5,
+    recipe: options.Recipe = DEFAULT_RECIPE,
+    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
+) -> None:
+    """Cut labelled training patches from a domain's imagery.
+
+    The recipe says which bands they have. All patches of one tile form one zone.
+    """
+    from pipeline.sources.labels.reference import Reference
+    from pipeline.training.patch_cutting import cut_patches
+
+    with progress_bar("patches") as progress:
+        done = cut_patches(
+            Reference.open(reference, nomenclature=reference_as, field=field),
+            catalog=catalog,
+            domain=domain,
+            out=out,
+            recipe=recipe,
+            tile_m=tile_m,
+            size=size,
+            least=least,
+            progress=progress,
+        )
+    say(f"{len(done)} patches written in {shown(out)}")
+
+
+@command("landcover train configs/training/flair-inc_rgbie_12cl.yaml --out trained")
+def train(
+    config: Annotated[Path, argument("CONFIG", "The training run's YAML file.", exists=True)],
+    out: Annotated[Path, option("--out FOLDER", "Where checkpoints, logs, figures and weights go.")],
+    restart: Annotated[bool, option("--restart", "Start from the first epoch, even if there is a checkpoint.")] = False,
+    devices: Annotated[
+        int | None, option("--devices N", "Processes per node, instead of the YAML's number.", min=1)
+    ] = None,
+    nodes: Annotated[int | None, option("--nodes N", "Nodes, instead of the YAML's number.", min=1)] = None,
+    quiet: Annotated[bool, option("--quiet", "Show no progress bar.")] = False,
+) -> None:
+    """Train a network on labelled patches.
+
+    After an interruption run the same command again: it resumes from the last epoch.
+    """
+    from pipeline.training.fit import fit
+    from pipeline.training.run_config import load_training_config
+
+    numbers = {name: n for name, n in (("devices", devices), ("nodes", nodes)) if n is not None}
+    run = load_training_config(config).model_copy(update=numbers)
+    done = fit(run, out, restart=restart, progress_bar=not quiet, on_message=log.info)
+    if not done.first_process:
+        return
+    scores = done.trained.evaluation.scored(done.trained.evaluation.mode)
+    say(f"best epoch: {done.trained.epoch} of {done.trained.epochs}, validation loss {done.trained.val_loss:.4f}")
+    say(f"overall accuracy {100 * scores['oa']:.2f} %, mIoU {100 * scores['miou']:.2f} %")
+    say(f"weights: {shown(done.files.weights)}")
+    say(f"model card: {shown(done.files.card)}")
+
+
+@command("landcover predict patch.tif --out maps \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth")
+def predict(
+    raster: RasterArgument,
+    weights: options.Weights,
+    out: Annotated[Path, option("--out FOLDER", "Where both COGs go. It is created if missing.")],
+    window: Annotated[int | None, option("--window N", "Side in pixels of what the network sees at once.")] = None,
+    halo: Annotated[int | None, option("--halo N", "Pixels along a window's edge that are discarded.")] = None,
+    engine: options.Engine = "auto",
+    precision: options.Arithmetic = "fp32",
+    quantized: QuantizedOption = None,
+    recipe: options.Recipe = DEFAULT_RECIPE,
+) -> None:
+    """Map a single raster, without a catalog.
+
+    Writes STEM-landcover.tif and STEM-confidence.tif, named after the raster.
+    """
+    from pipeline.runs.mapping.single_raster import predict_raster
+
+    with progress_bar("predict") as progress:
+        done = predict_raster(
+            raster,
+            weights=weights,
+            out=out,
+            recipe=recipe,
+            window=window,
+            halo=halo,
+            engine=engine,
+            precision=precision,
+            quantized=quantized,
+            progress=progress,
+        )
+    say(f"{done.pixels / 1e6:.2f} Mpx mapped")
+    say(f"land cover: {shown(done.landcover)}")
+    say(f"confidence: {shown(done.confidence)}")
+
+
+@command("landcover quantize campaign.yaml --domain D034_2021 --out int8/model.xml")
+def quantize(
+    config: options.Config,
+    out: Annotated[Path, option("--out MODEL.xml", "The XML to write; .bin, .json and .html go beside it.")],
+    domain: options.Domains = None,
+    windows: Annotated[int, option("--windows N", "Windows to quantize with, and as many to compare on.", min=1)] = 64,
+    min_agreement: AgreementOption = 0.99,
+    slow: SlowOption = False,
+) -> None:
+    """Make an int8 network for CPUs and compare it with fp32.
+
+    Windows of the campaign's imagery set the ranges of int8; other windows measure the agreement.
+    """
+    campaign = options.open_campaign(config, domain)
+    from pipeline.runs.quantization.quantize import quantize as quantize_campaign
+
+    with progress_bar("quantize") as progress:
+        done = quantize_campaign(
+            campaign,
+            out=out,
+            domains=domain or (),
+            windows=windows,
+            min_agreement=min_agreement,
+            slow=slow,
+            say=log.info,
+            progress=progress,
+        )
+    compared = count(len(done.windows.held_out), "held-out window")
+    say(f"int8 agrees with fp32 on {done.agreement.overall:.3%} of the pixels of {compared}")
+    say(f"network: {shown(done.quantized.path)}")
+    say(f"report: {shown(done.html_file)}")
+    say("next: set precision: int8 and model.quantized to this network in the campaign")

@@ -1,0 +1,53 @@
+"""The commands' console, and how they print results."""
+
+import logging
+import shlex
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from pipeline.durable import write_json
+from pipeline.progress import progress_bar as bar_on
+
+console = Console()
+log = logging.getLogger("landcover")
+progress_bar = partial(bar_on, console=console)
+"""A progress bar on the commands' console."""
+say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+"""Prints a line as it is: not wrapped, so that paths in logs stay whole."""
+
+
+def count(number: int, noun: str) -> str:
+    """`1 tile`, `2 tiles`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def shown(path: Path | str) -> str:
+    """The path, relative to the current folder if it lies inside."""
+    full, here = Path(path), Path.cwd()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(path)
+
+
+def say_next(*words: object) -> None:
+    """Prints the command to run next."""
+    say(f"next: landcover {shlex.join(str(word) for word in words)}")
+
+
+def save_json(file: Path | None, content: Any, what: str) -> None:
+    """Writes the file that `--json` or `--out` names, if it was given, and says what was written."""
+    if file:
+        write_json(file, content)
+        say(f"{what} written to {shown(file)}")
+
+
+def number_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table of names and numbers. It fits into 80 columns: headings wrap, names do not."""
+    columns = [Column(heading, justify="right") for heading in headings[1:]]
+    table = Table(Column(headings[0], no_wrap=True), *columns, box=None, pad_edge=False, collapse_padding=True)
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table

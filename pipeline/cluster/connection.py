@@ -1,0 +1,69 @@
+"""Connects to a running scheduler, and counts its workers."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distributed import Client
+
+from pipeline.errors import ClusterError
+
+_POLL_S = 0.1
+
+
+def worker_count(client: Client, *, timeout_s: float = 60) -> int:
+    """Number of workers that are connected now. Workers of a job join late, and nodes may go.
+
+    Args:
+        client: of the cluster.
+        timeout_s: seconds to wait for the scheduler's answer.
+
+    Raises:
+        ClusterError: the scheduler is gone or does not answer.
+    """
+    if client.status != "running" or client.scheduler is None:
+        raise ClusterError(f"the connection to the scheduler was lost (client {client.status}); run again")
+    try:
+        identity = client.sync(client.scheduler.identity, n_workers=0, callback_timeout=timeout_s)
+    except OSError as error:  # TimeoutError is one
+        cause = str(error) or f"no answer in {timeout_s:g} s"
+        raise ClusterError(f"the scheduler does not answer: {cause}; run again") from error
+    return int(identity["n_workers"])
+
+
+@contextmanager
+def connect(scheduler: str, *, wait_s: float, check: Callable[[], None] = lambda: None) -> Iterator[Client]:
+    """A client of a running cluster with at least one worker. The cluster is left running.
+
+    TLS follows Dask's own configuration (`distributed.comm.tls`).
+
+    Args:
+        scheduler: address or scheduler file.
+        wait_s: seconds to wait for the first worker. More may join later.
+        check: called while waiting; raises where no worker can come any more.
+
+    Raises:
+        ClusterError: there is no such scheduler, or no worker came in time.
+    """
+    try:
+        if "://" in scheduler:
+            client = Client(scheduler)
+        elif Path(scheduler).is_file():
+            client = Client(scheduler_file=scheduler)
+        else:
+            raise ClusterError(
+                f"scheduler {scheduler!r} is neither an address (tcp://HOST:PORT, tls://HOST:PORT) nor a file"
+            )
+    except (OSError, TypeError, ValueError) as error:
+        raise ClusterError(
+            f"scheduler {scheduler}: {error}; check that it runs, and that Dask's configuration names its TLS files"
+        ) from error
+    with client:
+        deadline = time.monotonic() + wait_s
+        while not worker_count(client):
+            check()
+            if time.monotonic() > deadline:
+                raise ClusterError(f"no worker came within {wait_s:g} s (cluster.wait_s)")
+            time.sleep(_POLL_S)
+        yield client
