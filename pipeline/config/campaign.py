@@ -21,8 +21,8 @@ LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "heigh
 """Limits that the models' cards state, and `whole_window`: networks whose windows show seams in any layout.
 `pipeline.sources.inspection.model_card_limits` explains and checks them."""
 
-_FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
-"""Metropolitan France with Corsica in EPSG:2154; each edge is a multiple of 5 km."""
+METROPOLITAN_FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
+"""Metropolitan France with Corsica in EPSG:2154: (left, bottom, right, top), each a multiple of 5 km."""
 
 
 class ModelSection(Section):
@@ -78,7 +78,7 @@ class OutputSection(Section):
     """Folder of the domain products, with one folder for each domain."""
     national: ConfigPath = Field(default=Path("national"), validate_default=True)
     """Folder of the national product."""
-    extent_km: tuple[float, float, float, float] = _FRANCE_KM
+    extent_km: tuple[float, float, float, float] = METROPOLITAN_FRANCE_KM
     """(left, bottom, right, top) of the national store in km of the lattice's CRS; a multiple of the tile. The default
     is metropolitan France in EPSG:2154; a campaign overseas gives its own, which `landcover plan` proposes."""
     chunk: int = Field(default=1_000, ge=1)
