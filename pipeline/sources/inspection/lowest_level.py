@@ -22,14 +22,11 @@ from rasterio.windows import Window as RasterWindow
 from scipy import ndimage
 
 from pipeline.errors import DeliveryError
-from pipeline.sources.bit_depth import to_levels
+from pipeline.sources.bit_depth import is_fill, to_levels
 from pipeline.sources.http_path import gdal_headers
 
 FILL_VALUES = (0, 255)
 """Black and white, with which IGN fills deliveries beyond the border."""
-
-FILL_TOLERANCE = 2
-"""Levels by which lossy compression changes a uniform field."""
 
 NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 """Structuring element of scipy: cells that touch at a corner are connected."""
@@ -154,8 +151,7 @@ def read_lowest_level(rvb: Path, irc: Path | None) -> LowestLevel:
     pixels = np.concatenate([r.pixels[:, :height, :width] for r in read])
     regions, data = {}, np.ones((height, width), np.bool_)
     for value in FILL_VALUES:
-        difference = pixels if value == 0 else 255 - pixels
-        labels = _touching_edge(np.all(difference <= FILL_TOLERANCE, axis=0))
+        labels = _touching_edge(np.all(is_fill(pixels, value), axis=0))
         regions[value] = Regions.of(labels)
         data &= labels == 0
     comparable = len({r.averaged for r in read}) == 1

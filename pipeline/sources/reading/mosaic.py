@@ -25,6 +25,7 @@ from pipeline.errors import CatalogError, SourceError, TransientReadError
 from pipeline.fingerprint import digest
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import Window
+from pipeline.sources.bit_depth import is_fill
 from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
 from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, on_frame, read
@@ -33,9 +34,6 @@ from pipeline.sources.reading.raster import Pixels, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
 from pipeline.sources.reading.silent_failures import FileReadableAgain, check_not_silent
 from pipeline.sources.short_lists import first_names
-
-_FILL_TOLERANCE = 2
-"""Lossy JPEG 2000 changes a uniform field by a level or two."""
 
 _HEIGHT_STEP_M = 0.2
 """Metres of one unit of a ready height file."""
@@ -224,7 +222,7 @@ class Mosaic:
             if not region.any():
                 continue
             for i in imagery:
-                region &= _near(pixels.bands[i][inside], fill.value)
+                region &= is_fill(pixels.bands[i][inside], fill.value)
             pixels.valid[inside] &= ~region
 
     def _explain(self, window: Window, error: RasterioIOError) -> SourceError:
@@ -289,8 +287,3 @@ def _blocks(mosaic: Mosaic, block: int) -> da.Array:
 
 def _bands_of(mosaic: Mosaic, window: Window) -> NDArray[np.uint8]:
     return mosaic.read(window).bands
-
-
-def _near(band: NDArray[np.uint8], value: int) -> NDArray[np.bool_]:
-    """True within the tolerance of a fill's value, which is 0 or 255."""
-    return band <= _FILL_TOLERANCE if value == 0 else band >= value - _FILL_TOLERANCE
