@@ -1,9 +1,9 @@
 """Levels 0..255: converts imagery of more than 8 bits a sample to them, and finds those that may be fill.
 
-The networks were trained on levels 0..255. The rule of the conversion: the whole range of the sample type, linearly. It depends only on the pixel's own value, so a window equals a
-crop of the whole, tiles and domains agree, and black and white stay black and white. Imagery that uses only a part of
-the range (12 bits in 16) becomes dark; the check of the radiometry refuses it. Such imagery must be converted before,
-with levels that only its producer knows.
+The networks were trained on levels 0..255. The rule of the conversion: the whole range of the sample type, linearly. It
+depends only on the pixel's own value, so a window equals a crop of the whole, tiles and domains agree, and black and
+white stay black and white. Imagery that uses only a part of the range (12 bits in 16) becomes dark; the check of the
+radiometry refuses it. Such imagery must be converted before, with levels that only its producer knows.
 """
 
 from typing import Any
