@@ -78,7 +78,7 @@ class Mosaic:
             raise CatalogError(f"bands {bands} contain no imagery, which decides where there is data")
         needed = {"rvb" if b in RVB else "irc" for b in bands if b in IMAGERY}
         for kind in sorted(needed):
-            if missing := [t.tile.name for t in inputs.tiles if not any(a.kind == kind for a in t.assets)]:
+            if missing := [t.tile.name for t in inputs.tiles if not t.files(kind)]:
                 raise CatalogError(
                     f"domain {inputs.domain}: no {kind} file behind tiles {first_names(missing, 12)}; bands "
                     f"{', '.join(bands)} need it: index the domain again with these bands"
@@ -195,7 +195,7 @@ class Mosaic:
         """A tile's ready height takes precedence over its surface and terrain models; nothing is read outside tiles."""
         for tile in tiles:
             part = tile.tile.window.intersect(window)
-            if not tile.has("height"):
+            if not tile.files("height"):
                 # A virtual raster visits each of its files in every read, and a domain has thousands.
                 near = [a for a in tile.assets if a.meets(whole_cells(part))]
                 known = Elevation.of(near).read_into(out[part.slices_in(window)], part, step_m=self.height_step_m)
@@ -203,7 +203,7 @@ class Mosaic:
                     check_not_silent((a for a in near if a.kind in ("dsm", "dtm")), known, part)
                 continue
             units = read(self.height, on_frame(part), indexes=[1])[0]
-            check_not_silent((a for a in tile.assets if a.kind == "height"), units, part)
+            check_not_silent(tile.files("height"), units, part)
             if self.height_step_m != _HEIGHT_STEP_M:
                 units = np.rint(np.clip(units * (_HEIGHT_STEP_M / self.height_step_m), 0, 255))
             out[part.slices_in(window)] = units
