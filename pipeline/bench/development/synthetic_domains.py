@@ -9,7 +9,8 @@ from pipeline.config import Campaign, DomainSection, GridSection
 from pipeline.domain import Domain
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
-from pipeline.sources.catalog.writer import TileDescription, write_domain
+from pipeline.sources.catalog.stac_items import TileDescription
+from pipeline.sources.catalog.writer import write_domain
 from pipeline.sources.delivery import names as delivery
 from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.delivery.names import Kind
@@ -58,7 +59,7 @@ def write_domains(folder: Path, footprints: Sequence[Footprint], *, write: Write
     for footprint in footprints:
         below = folder / "deliveries" / footprint.domain
         tiles = [InputTile(tile, _write_files(below, footprint.domain, tile, write)) for tile in footprint.tiles]
-        about = DomainDescription(footprint.domain, YEAR, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
+        about = DomainDescription(footprint.domain, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
         write_domain(catalog, about, [TileDescription(tile, ()) for tile in tiles])
     return catalog
 

@@ -28,7 +28,8 @@ from pipeline.grid import Tile, union
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.external_stac import Query
 from pipeline.sources.catalog.source_files import SourceFiles, find_source_files
-from pipeline.sources.catalog.writer import TileDescription, write_domain
+from pipeline.sources.catalog.stac_items import TileDescription
+from pipeline.sources.catalog.writer import write_domain
 from pipeline.sources.delivery.acquisition_dates import join_days
 from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.delivery.names import Kind, check_domain
@@ -148,7 +149,6 @@ def index(
         staged = read_records(files.tiles, cache)
     description = DomainDescription(
         domain,
-        domain.year,
         found.origin(staged.values(), year=domain.year),
         files.crs,
         tuple(sorted({e.limit for e in exceeded})),
@@ -266,7 +266,7 @@ def _describe_tiles(
         acquired = found.acquired.of(tile.name)
         notes = [
             *header_notes(imagery, elevation, crs=domain.crs),
-            *year_notes(elevation, acquired[0].year if acquired else domain.year),
+            *year_notes(elevation, acquired[0].year if acquired else domain.domain.year),
             *found.acquired.notes,
             *(e.note for e in exceeded if e.tile in (None, tile.name)),
             *([holes.note] if holes and holes.note else []),

@@ -27,11 +27,7 @@ def read_description(catalog: Path, domain: Domain) -> DomainDescription:
     Raises:
         CatalogError: no catalog, or no such domain in it.
     """
-    path = _collection_path(catalog, domain)
-    try:
-        return _description(pystac.Collection.from_file(str(path)), domain)
-    except _UNREADABLE as error:
-        raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
+    return _read_collection(catalog, domain)[1]
 
 
 def read_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInputs:
@@ -48,15 +44,10 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInput
     Example:
         >>> inputs = read_domain(Path("catalog"), Domain("D064_2021"), tile_size=25_000)
     """
-    path = _collection_path(catalog, domain)
-    try:
-        collection = pystac.Collection.from_file(str(path))
-        tiles = [tile_of(item, tile_size=tile_size) for item in read_items(collection)]
-        description = _description(collection, domain)
-    except _UNREADABLE as error:
-        raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
+    collection, description = _read_collection(catalog, domain)
+    tiles = [tile_of(item, tile_size=tile_size) for item in read_items(collection)]
     if not tiles:
-        raise CatalogError(f"{path}: the domain has no tiles; index it again")
+        raise CatalogError(f"{collection.self_href}: the domain has no tiles; index it again")
     return DomainInputs(
         domain,
         union([t.tile.window for t in tiles]),
@@ -68,7 +59,7 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int) -> DomainInput
     )
 
 
-def _collection_path(catalog: Path, domain: Domain) -> Path:
+def _read_collection(catalog: Path, domain: Domain) -> tuple[pystac.Collection, DomainDescription]:
     root = catalog.absolute()
     path = root / domain / "collection.json"
     if not path.is_file():
@@ -76,25 +67,20 @@ def _collection_path(catalog: Path, domain: Domain) -> Path:
         if not known:
             raise CatalogError(f"{root}: not an input catalog; write one with `landcover index`")
         raise CatalogError(f"{root}: has no domain {domain!r}; it has {', '.join(known)}")
-    return path
-
-
-def _description(collection: pystac.Collection, domain: Domain) -> DomainDescription:
-    fields = collection.extra_fields
-    origin = Origin(
-        fields.get("landcover:attribution", ""),
-        collection.license,
-        fields.get("sci:citation", ""),
-        fields.get("sci:doi", ""),
-    )
-    return DomainDescription(
-        domain,
-        domain.year,
-        origin,
-        fields.get("landcover:crs", CRS),
-        tuple(fields.get("landcover:accepted_limits", ())),
-        _days(fields.get("landcover:acquired")),
-    )
+    try:
+        collection = pystac.Collection.from_file(str(path))
+        fields = collection.extra_fields
+        origin = Origin(
+            fields.get("landcover:attribution", ""),
+            collection.license,
+            fields.get("sci:citation", ""),
+            fields.get("sci:doi", ""),
+        )
+        limits = tuple(fields.get("landcover:accepted_limits", ()))
+        acquired = _days(fields.get("landcover:acquired"))
+        return collection, DomainDescription(domain, origin, fields.get("landcover:crs", CRS), limits, acquired)
+    except _UNREADABLE as error:
+        raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
 
 
 def _days(given: Sequence[str] | None) -> Days | None:

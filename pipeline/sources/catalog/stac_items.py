@@ -3,9 +3,8 @@
 import datetime as dt
 import json
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pystac
 from pipeline.errors import CatalogError
 from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Tile
 from pipeline.sources.delivery.acquisition_dates import Days
-from pipeline.sources.delivery.attribution import DomainDescription, Origin
+from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.domain_inputs import Asset, Fill, InputTile
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.staging.height_record import HeightHoles
@@ -22,6 +21,17 @@ from pipeline.stac_fields import extension_schemas, footprint, origin_fields, pr
 
 _EXTENSIONS = extension_schemas("projection/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
 _MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
+_FIELDS = {
+    "data_type": "dtype",
+    "file:size": "size",
+    "proj:shape": "shape",
+    "proj:transform": "transform",
+    "landcover:kind": "kind",
+    "landcover:signature": "signature",
+    "landcover:mtime_ns": "mtime_ns",
+    "landcover:block": "block",
+}
+"""Field of an item's asset → attribute of `Asset`."""
 _READERS = 16
 """Threads that wait for a shared file system."""
 
@@ -32,28 +42,25 @@ def span(days: Days | None, year: int) -> tuple[dt.datetime, dt.datetime, dt.dat
     return start, middle or dt.datetime(year, 7, 1, tzinfo=dt.UTC), end
 
 
-def provenance(origin: Origin) -> dict[str, Any]:
-    """STAC properties of an origin: licence, providers, citation; unknown ones are left out."""
-    return origin_fields(
-        licence=origin.licence, attribution=origin.attribution, citation=origin.citation, doi=origin.doi
-    )
+@dataclass(frozen=True)
+class TileDescription:
+    """A tile, and what its item states beside its files."""
+
+    tile: InputTile
+    notes: tuple[str, ...]
+    """What was found and handled, a sentence each."""
+    holes: HeightHoles | None = None
+    """Holes of its height, if `stage` wrote it."""
 
 
-def item_of(
-    tile: InputTile,
-    *,
-    about: DomainDescription,
-    path: Path,
-    near: Path,
-    notes: Sequence[str],
-    holes: HeightHoles | None,
-) -> pystac.Item:
-    """The STAC item of a tile that will lie at `path`.
+def item_of(each: TileDescription, about: DomainDescription, *, folder: Path, near: Path) -> pystac.Item:
+    """The STAC item of a tile that will lie in the domain's `folder` of the catalog.
 
     Files below `near` have relative hrefs, so that a catalog beside its delivery can move with it; others have absolute
     ones.
     """
-    start, middle, end = span(tile.acquired, about.year)
+    tile, holes = each.tile, each.holes
+    start, middle, end = span(tile.acquired, about.domain.year)
     geometry, bbox = footprint(tile.tile.window, about.crs)
     item = pystac.Item(
         id=f"{about.domain}-{tile.tile.name}",
@@ -63,21 +70,21 @@ def item_of(
         start_datetime=start,
         end_datetime=end,
         stac_extensions=list(_EXTENSIONS),
-        properties=provenance(about.origin)
+        properties=origin_fields(**asdict(about.origin))
         | projection(tile.tile.window, about.crs)
         | {
             "gsd": RESOLUTION_M,
             "landcover:domain": about.domain,
             "landcover:tile": tile.tile.name,
             "landcover:acquired": tile.acquired is not None,
-            "landcover:notes": list(notes),
+            "landcover:notes": list(each.notes),
             **({"landcover:height_holes": asdict(holes)} if holes else {}),
             "landcover:fill": [{"value": f.value, "geometry": f.geometry} for f in tile.fill],
         },
     )
-    item.set_self_href(str(path))
+    item.set_self_href(str(folder / f"{item.id}.json"))
     for asset in tile.assets:
-        item.add_asset(_key(asset), _stac_asset(asset, path.parent, near))
+        item.add_asset(_key(asset), _stac_asset(asset, folder, near))
     return item
 
 
@@ -91,16 +98,7 @@ def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
     else:
         below = asset.path.is_relative_to(near)
         href = Path(os.path.relpath(asset.path, folder)).as_posix() if below else asset.path.as_posix()
-    fields: dict[str, Any] = {
-        "data_type": asset.dtype,
-        "file:size": asset.size,
-        "proj:shape": list(asset.shape),
-        "proj:transform": list(asset.transform),
-        "landcover:kind": asset.kind,
-        "landcover:signature": asset.signature,
-        "landcover:mtime_ns": asset.mtime_ns,
-        "landcover:block": list(asset.block),
-    }
+    fields: dict[str, Any] = {field: getattr(asset, name) for field, name in _FIELDS.items()}
     if asset.nodata is not None:
         fields["nodata"] = asset.nodata if asset.nodata in ("nan", "inf", "-inf") else float(asset.nodata)
     return pystac.Asset(href, media_type=_MEDIA.get(asset.path.suffix.lower()), roles=["data"], extra_fields=fields)
@@ -139,6 +137,7 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
         assets = tuple(sorted((_asset(a) for a in item.assets.values()), key=lambda a: (a.kind, a.path)))
         holes = item.properties.get("landcover:height_holes")
         hole_share = None if holes is None else float(holes["share"])
+        acquired = acquired_of(item)
     except (KeyError, TypeError, ValueError) as error:
         raise CatalogError(
             f"{where}: is not an item of an input tile: {type(error).__name__} {error}; index the domain again"
@@ -149,7 +148,7 @@ def tile_of(item: pystac.Item, *, tile_size: int) -> InputTile:
             f"set the campaign's tile to {shape[0]} (a command without a campaign takes `--tile-m "
             f"{shape[0] / PIXELS_PER_M:g}`), or index a delivery of tiles of {tile_size} px"
         )
-    return InputTile(Tile.named(name, tile_size), assets, fill, acquired_of(item), hole_share)
+    return InputTile(Tile.named(name, tile_size), assets, fill, acquired, hole_share)
 
 
 def interval(item: pystac.Item) -> tuple[dt.datetime | None, dt.datetime | None]:
@@ -165,20 +164,9 @@ def acquired_of(item: pystac.Item) -> Days | None:
 
 
 def _asset(asset: pystac.Asset) -> Asset:
-    fields = asset.extra_fields
-    nodata = fields.get("nodata")
-    return Asset(
-        kind=fields["landcover:kind"],
-        path=_path(asset),
-        signature=fields["landcover:signature"],
-        size=fields["file:size"],
-        mtime_ns=fields["landcover:mtime_ns"],
-        transform=_tuples(fields["proj:transform"]),
-        shape=_tuples(fields["proj:shape"]),
-        dtype=fields["data_type"],
-        block=_tuples(fields["landcover:block"]),
-        nodata=None if nodata is None else str(nodata),
-    )
+    fields: dict[str, Any] = {name: _tuples(asset.extra_fields[field]) for field, name in _FIELDS.items()}
+    nodata = asset.extra_fields.get("nodata")
+    return Asset(path=_path(asset), nodata=None if nodata is None else str(nodata), **fields)
 
 
 def _path(asset: pystac.Asset) -> Path:

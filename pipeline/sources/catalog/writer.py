@@ -1,28 +1,16 @@
 """Writes a domain's part of the input catalog: first its items, then their collection, then the catalog."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pystac
 
 from pipeline.durable import sync, write_json
 from pipeline.errors import CatalogError
-from pipeline.sources.catalog.stac_items import item_of, provenance, span
+from pipeline.sources.catalog.stac_items import TileDescription, item_of, span
 from pipeline.sources.delivery.attribution import DomainDescription
-from pipeline.sources.domain_inputs import InputTile
-from pipeline.sources.staging.height_record import HeightHoles
-
-
-@dataclass(frozen=True)
-class TileDescription:
-    """A tile, and what its item states beside its files."""
-
-    tile: InputTile
-    notes: tuple[str, ...]
-    """What was found and handled, a sentence each."""
-    holes: HeightHoles | None = None
-    """Holes of its height, if `stage` wrote it."""
+from pipeline.stac_fields import origin_fields
 
 
 def write_domain(root: Path, domain: DomainDescription, tiles: Sequence[TileDescription]) -> None:
@@ -38,17 +26,7 @@ def write_domain(root: Path, domain: DomainDescription, tiles: Sequence[TileDesc
         CatalogError: old items cannot be removed.
     """
     folder = root / domain.domain
-    items = [
-        item_of(
-            each.tile,
-            about=domain,
-            path=folder / f"{domain.domain}-{each.tile.tile.name}.json",
-            near=root.parent,
-            notes=each.notes,
-            holes=each.holes,
-        )
-        for each in tiles
-    ]
+    items = [item_of(each, domain, folder=folder, near=root.parent) for each in tiles]
     catalog = _catalog_of(root, without=domain.domain)
     collection = _collection_of(domain, items, tiles)
     catalog.add_child(collection)
@@ -84,8 +62,8 @@ def _collection_of(
 ) -> pystac.Collection:
     boxes = [item.bbox for item in items if item.bbox]
     west, south, east, north = zip(*boxes, strict=True)
-    spans = [span(each.tile.acquired, domain.year) for each in tiles]
-    fields = provenance(domain.origin)
+    spans = [span(each.tile.acquired, domain.domain.year) for each in tiles]
+    fields = origin_fields(**asdict(domain.origin))
     providers = fields.pop("providers", [])
     collection = pystac.Collection(
         domain.domain,
