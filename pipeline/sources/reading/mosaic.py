@@ -4,6 +4,7 @@ A `Mosaic` opens nothing until it is read and consists of text and numbers, so i
 and resamples (see `vrt`); every thread has its own open datasets (see `dataset_cache`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,7 @@ import rasterio
 import rioxarray  # noqa: F401  registers the `rio` accessor
 import xarray as xr
 from affine import Affine
-from dask.highlevelgraph import HighLevelGraph
-from dask.typing import Key
+from dask.array.core import normalize_chunks
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
@@ -268,22 +268,18 @@ class Mosaic:
 
 def _blocks(mosaic: Mosaic, block: int) -> da.Array:
     """A Dask array with one task per block, which reads it."""
-    window = mosaic.window
-    parts = {(w.row, w.col): w for w in window.split(block)}
-    rows, cols = range(window.row, window.bottom, block), range(window.col, window.right, block)
-    name = f"mosaic-{digest([mosaic.inputs.inputs_digest(window), mosaic.bands, mosaic.height_step_m, block])}"
-    graph: dict[Key, Any] = {
-        (name, 0, i, j): (_bands_of, mosaic, parts[row, col])
-        for i, row in enumerate(rows)
-        for j, col in enumerate(cols)
-    }
-    chunks = (
-        (len(mosaic.bands),),
-        tuple(min(block, window.bottom - row) for row in rows),
-        tuple(min(block, window.right - col) for col in cols),
+    shape = (len(mosaic.bands), *mosaic.window.shape)
+    content = digest([mosaic.inputs.inputs_digest(mosaic.window), mosaic.bands, mosaic.height_step_m, block])
+    return da.map_blocks(  # type: ignore[no-any-return]
+        _read_block,
+        mosaic,
+        chunks=normalize_chunks((shape[0], block, block), shape),
+        dtype=np.uint8,
+        name=f"mosaic-{content}",
     )
-    return da.Array(HighLevelGraph.from_collections(name, graph), name, chunks, dtype=np.uint8)
 
 
-def _bands_of(mosaic: Mosaic, window: Window) -> NDArray[np.uint8]:
-    return mosaic.read(window).bands
+def _read_block(mosaic: Mosaic, block_info: Mapping[Any, Any]) -> NDArray[np.uint8]:
+    _, (top, bottom), (left, right) = block_info[None]["array-location"]
+    row, col = mosaic.window.row, mosaic.window.col
+    return mosaic.read(Window.from_edges(row + top, col + left, row + bottom, col + right)).bands
