@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import pyproj
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioIOError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -21,6 +19,7 @@ from pipeline import legend
 from pipeline.errors import SourceError
 from pipeline.legend import Nomenclature
 from pipeline.sources.reading.dataset_cache import gdal_options
+from pipeline.sources.reading.raster import open_raster
 
 _UNKNOWN = 255
 """No number of a class in any nomenclature; 0 is one in FLAIR-HUB."""
@@ -67,7 +66,7 @@ class Reference:
         return table[numbers]
 
     def _check_raster(self) -> None:
-        with _opened(self.path) as file:
+        with open_raster(self.path) as file:
             if file.crs is None or file.count != 1 or file.dtypes[0] != "uint8":
                 raise SourceError(
                     f"{self.path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one band of "
@@ -88,13 +87,10 @@ class Reference:
 
     def _warped(self, geobox: GeoBox) -> NDArray[np.uint8]:
         height, width = geobox.shape
-        with gdal_options(), _opened(self.path) as file:
+        with gdal_options(), open_raster(self.path) as file:
             place = {"crs": str(geobox.crs), "transform": geobox.affine, "height": height, "width": width}
             with WarpedVRT(file, resampling=Resampling.nearest, nodata=_UNKNOWN, **place) as warped:
-                try:
-                    return warped.read(1)  # type: ignore[no-any-return]
-                except RasterioIOError as error:
-                    raise SourceError(f"{self.path}: cannot be read: {error.__cause__ or error}") from error
+                return warped.read(1)  # type: ignore[no-any-return]
 
     def _rasterised(self, geobox: GeoBox) -> NDArray[np.uint8]:
         try:
@@ -126,10 +122,3 @@ def _number(given: object) -> int:
     """A class's number from an attribute that may be text or a float; −1 if it is not a number."""
     text = str(given).removesuffix(".0")
     return int(text) if text.isascii() and text.isdigit() else -1
-
-
-def _opened(path: Path) -> rasterio.DatasetReader:
-    try:
-        return rasterio.open(path)
-    except RasterioIOError as error:
-        raise SourceError(f"{path}: cannot be opened as a raster: {error}") from error
