@@ -182,13 +182,14 @@ def _check_headers(request: _Request, found: SourceFiles) -> _CheckedFiles:
             for tile, files in sorted(valid.tiles.items())
             if "height" not in files and coverage.share(tile) == 0
         ]
-    accepted = _accepted(request, problems, exceeded + valid.exceeded)
+    exceeded += valid.exceeded
+    _refuse(request, problems, exceeded)
     if not valid.tiles:
         where = ", ".join(str(s) for s in request.sources)
         raise DeliveryError(
             f"{request.domain}: no imagery under {where}; expected files such as 38-2024-0595-6890-LA93-0M20-E080.jp2"
         )
-    return _CheckedFiles(crs, valid.tiles, coverage, accepted)
+    return _CheckedFiles(crs, valid.tiles, coverage, exceeded)
 
 
 def _read_lowest_levels(request: _Request, files: _CheckedFiles) -> dict[Tile, LowestLevel]:
@@ -232,22 +233,15 @@ def _check_pixels(
         exceeded += limits.radiometry(reduce(add, (level.sums for level in levels.values())), request.recipe)
     if "elevation" in request.bands:
         exceeded += implausible_heights(files.tiles, files.coverage)
-    return _accepted(request, problems, exceeded)
+    _refuse(request, problems, exceeded)
+    return exceeded
 
 
-def _accepted(
-    request: _Request, problems: Sequence[str], exceeded: Sequence[ExceededCardLimit]
-) -> list[ExceededCardLimit]:
-    """The limits that are exceeded, where all of them are accepted.
-
-    Raises:
-        DeliveryError: there is a problem, or a limit that is not accepted.
-    """
-    refused, accepted = limits.split_accepted(exceeded, request.accept)
-    if problems := [*problems, *refused]:
+def _refuse(request: _Request, problems: Sequence[str], exceeded: Sequence[ExceededCardLimit]) -> None:
+    """Raises DeliveryError where there is a problem, or a limit that is exceeded and not accepted."""
+    if problems := [*problems, *(e.refusal for e in exceeded if e.limit not in request.accept)]:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise DeliveryError(f"{request.domain}: {count} in the delivery, nothing was indexed:{first_lines(problems)}")
-    return accepted
 
 
 def _describe_tiles(

@@ -5,7 +5,7 @@ the collection, and a campaign that maps the domain must accept it too. What cha
 fingerprint, through the georeference of the files.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,14 +62,6 @@ class ExceededCardLimit:
     def note(self) -> str:
         """The sentence for the items."""
         return f"limit {self.limit} accepted: {self.sentence} ({REASONS[self.limit]})"
-
-
-def split_accepted(
-    found: Iterable[ExceededCardLimit], accept: Sequence[LimitName]
-) -> tuple[list[str], list[ExceededCardLimit]]:
-    """Refusals of the limits that are not accepted, and those that are."""
-    exceeded = list(found)
-    return [e.refusal for e in exceeded if e.limit not in accept], [e for e in exceeded if e.limit in accept]
 
 
 def radiometry(sums: BandSums, recipe: Recipe) -> list[ExceededCardLimit]:
