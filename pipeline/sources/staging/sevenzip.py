@@ -176,7 +176,9 @@ def _decoder(method: bytes, properties: bytes) -> _Decoder:
     if method == _BZIP2:
         return bz2.BZ2Decompressor()
     # As py7zr reads them: Python has no public function for a filter's packed properties.
-    options = lzma._decode_filter_properties(_LZMA_FILTERS[method], properties)  # noqa: SLF001
+    options = lzma._decode_filter_properties(  # type: ignore[attr-defined]  # noqa: SLF001
+        _LZMA_FILTERS[method], properties
+    )
     return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options])
 
 
