@@ -169,16 +169,6 @@ class DomainInputs:
     """Limits of the model card that the domain exceeds and that were accepted when it was indexed."""
 
     @property
-    def attribution(self) -> str:
-        """`IGN, BD ORTHO 2021`; empty where the catalog has none."""
-        return self.origin.attribution
-
-    @property
-    def licence(self) -> str:
-        """SPDX identifier; empty where the catalog has none."""
-        return self.origin.licence
-
-    @property
     def names(self) -> tuple[str, ...]:
         """Names of the tiles."""
         return tuple(t.tile.name for t in self.tiles)

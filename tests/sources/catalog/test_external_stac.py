@@ -57,7 +57,7 @@ def assert_same(one: DomainInputs, other: DomainInputs) -> None:
     np.testing.assert_array_equal(first.read(one.window).bands, second.read(other.window).bands)
     np.testing.assert_array_equal(first.read(one.window).valid, second.read(other.window).valid)
     assert one.inputs_digest(one.window) == other.inputs_digest(other.window)
-    assert one.attribution == other.attribution == "IGN, BD ORTHO 2021, LiDAR HD"
+    assert one.origin.attribution == other.origin.attribution == "IGN, BD ORTHO 2021, LiDAR HD"
 
 
 def items_of(origin: Path) -> list[dict[str, Any]]:
