@@ -21,7 +21,6 @@ from odc.geo.geobox import GeoBox
 from pipeline import legend
 from pipeline.durable import replacing
 from pipeline.errors import DeliveryError, SourceError
-from pipeline.progress import SILENT, Progress
 from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import files_below
 from pipeline.sources.domain_inputs import BANDS
@@ -250,7 +249,7 @@ class Statistics:
     pixels: int
 
 
-def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str], progress: Progress = SILENT) -> Statistics:
+def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str]) -> Statistics:
     """Means and deviations over all pixels of a set, exact and in a few kilobytes of memory.
 
     They follow from the counts of the 256 levels, which one pass over the images gives.
@@ -262,9 +261,8 @@ def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str], progre
     if not patches:
         raise DeliveryError("no patches to compute statistics from")
     counts = np.zeros((len(bands), 256), np.int64)
-    progress.start(len(patches))
-    for image in progress.track(read_image(patch, bands=bands) for patch in patches):
-        counts += np.stack([np.bincount(band.ravel(), minlength=256) for band in image])
+    for patch in patches:
+        counts += np.stack([np.bincount(band.ravel(), minlength=256) for band in read_image(patch, bands=bands)])
     levels, total = np.arange(256), int(counts[0].sum())
     mean = counts @ levels / total
     variance = np.array([row @ (levels - m) ** 2 for row, m in zip(counts, mean, strict=True)]) / total
