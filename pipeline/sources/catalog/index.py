@@ -9,7 +9,6 @@ Everything is checked before anything of the catalog is written. Items come firs
 catalog, each by rename, so a reader sees a domain as it was or as it is.
 """
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +37,7 @@ from pipeline.sources.inspection import model_card_limits as limits
 from pipeline.sources.inspection.band_pairing import mismatched_infrared
 from pipeline.sources.inspection.elevation_coverage import ElevationCoverage, header_notes, year_notes
 from pipeline.sources.inspection.height_sample import implausible_heights
-from pipeline.sources.inspection.inspected_files import InspectedFile, inspect_files
+from pipeline.sources.inspection.inspected_files import INSPECTION_THREADS, InspectedFile, inspect_files
 from pipeline.sources.inspection.lowest_level import LowestLevel, cache_key, read_lowest_level
 from pipeline.sources.inspection.model_card_limits import ExceededCardLimit
 from pipeline.sources.inspection.nodata_fill import outer_fill
@@ -47,8 +46,6 @@ from pipeline.sources.inspection.validation import pair_problems, validate
 from pipeline.sources.short_lists import first_lines
 from pipeline.sources.staging.height_record import HeightRecord, read_records
 
-_THREADS = min(8, os.cpu_count() or 1)
-"""Threads that read headers and lowest levels."""
 _GDAL_CACHE_BYTES = 64 * 2**20
 """GDAL's cache while indexing: each file is read once."""
 
@@ -169,11 +166,9 @@ def _check_headers(request: _Request, found: SourceFiles) -> _CheckedFiles:
     crs, exceeded = limits.territory(found.delivered)
     problems = check_domain(found.delivered, request.domain)
     problems += pair_problems(found.delivered, infrared="nir" in request.bands)
-    inspected, unreadable = inspect_files(
-        found.delivered, cache=request.cache, threads=_THREADS, progress=request.progress
-    )
+    inspected, unreadable = inspect_files(found.delivered, cache=request.cache, progress=request.progress)
     valid = validate(inspected, tile_size=request.tile_size, crs=crs)
-    coverage = ElevationCoverage.of(valid.elevation)
+    coverage = ElevationCoverage(valid.elevation)
     problems += unreadable + valid.problems
     if "elevation" in request.bands and not unreadable:
         problems += [
@@ -208,7 +203,7 @@ def _read_lowest_levels(request: _Request, files: _CheckedFiles) -> dict[Tile, L
         request.cache.put(key, level.to_json())
         return level
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(INSPECTION_THREADS) as pool:
         tiles = sorted(files.tiles)
         return dict(zip(tiles, request.progress.track(pool.map(read, tiles)), strict=True))
 

@@ -48,10 +48,10 @@ def find_source_files(sources: Sequence[str | Path], query: Query, *, year: int,
     folders = [Path(s) for s in sources if not is_catalog(str(s))]
     kinds = {"rvb"} | ({"irc"} if "nir" in bands else set())
     kinds |= {"height", "dsm", "dtm"} if "elevation" in bands else set()
-    in_folders = find_files(folders)
-    local = tuple(f for f in in_folders.delivered if f.kind in kinds)
+    found, unknown = find_files(folders)
+    local = tuple(f for f in found if f.kind in kinds)
     acquired = read_acquisition_dates(folders, year=year)
-    delivered, ignored = {f.path: f for f in local}, set(in_folders.ignored)
+    delivered, ignored = {f.path: f for f in local}, set(unknown)
     origins: list[Origin] = []
     days = dict(acquired.tiles)
     for source in (str(s) for s in sources if is_catalog(str(s))):

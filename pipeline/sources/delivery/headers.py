@@ -56,12 +56,6 @@ class Header:
     """True where the file declares its last band as transparency."""
 
     @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) in metres, of a raster that is north-up."""
-        a, _, left, _, e, top = self.transform
-        return (left, top + e * self.shape[0], left + a * self.shape[1], top)
-
-    @property
     def north_up(self) -> bool:
         """True where rows run south and columns east, without rotation."""
         a, b, _, d, e, _ = self.transform

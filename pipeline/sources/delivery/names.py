@@ -58,16 +58,6 @@ class DeliveredFile:
     """`0595-6890`: north-west corner as `grid.Tile` names it; None where the name has none."""
 
 
-@dataclass(frozen=True)
-class FolderContents:
-    """The rasters in the folders of a delivery."""
-
-    delivered: tuple[DeliveredFile, ...]
-    """Files with a known name, sorted by kind and path."""
-    ignored: tuple[Path, ...]
-    """Rasters with an unknown name, sorted."""
-
-
 def parse_name(path: Path) -> DeliveredFile | None:
     """What a file is by its name, else by its folder's; None where both are unknown.
 
@@ -104,8 +94,11 @@ def _of_domain(kind: Kind, path: Path, match: re.Match[str]) -> DeliveredFile:
     return DeliveredFile(kind, path, departement, int(match["year"]), f"{match['x']}-{match['y']}")
 
 
-def find_files(folders: Sequence[Path]) -> FolderContents:
+def find_files(folders: Sequence[Path]) -> tuple[list[DeliveredFile], list[Path]]:
     """Lists all rasters below `folders`. Links to folders are followed; a file that is reached twice counts once.
+
+    Returns:
+        Files with a known name, sorted by kind and path, and rasters with an unknown name, sorted.
 
     Raises:
         DeliveryError: a folder that does not exist or cannot be listed.
@@ -117,7 +110,7 @@ def find_files(folders: Sequence[Path]) -> FolderContents:
             delivered.setdefault(path.resolve(), found)
         else:
             ignored.add(path)
-    return FolderContents(tuple(sorted(delivered.values())), tuple(sorted(ignored)))
+    return sorted(delivered.values()), sorted(ignored)
 
 
 def files_below(folders: Iterable[Path], suffixes: Container[str]) -> Iterator[Path]:

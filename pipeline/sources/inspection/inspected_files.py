@@ -1,5 +1,6 @@
 """Delivered files with their headers and signatures, read by threads or taken from the scan cache."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,6 +14,9 @@ from pipeline.sources.delivery.headers import Header, read_header
 from pipeline.sources.delivery.names import DeliveredFile, Kind
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.inspection.scan_cache import ScanCache
+
+INSPECTION_THREADS = min(8, os.cpu_count() or 1)
+"""Threads that read headers and lowest levels."""
 
 _ELEVATIONS_M = (-500.0, 5000.0)
 """Possible elevations. A nodata tag among them, other than 0, would cut holes into real terrain."""
@@ -55,7 +59,7 @@ class InspectedFile:
 
 
 def inspect_files(
-    files: Sequence[DeliveredFile], *, cache: ScanCache, threads: int, progress: Progress
+    files: Sequence[DeliveredFile], *, cache: ScanCache, progress: Progress
 ) -> tuple[list[InspectedFile], list[str]]:
     """Reads the headers and signatures of all files; a file that the cache has by path, size and date is not opened.
 
@@ -64,7 +68,7 @@ def inspect_files(
     """
     readable: list[InspectedFile] = []
     problems: list[str] = []
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(INSPECTION_THREADS) as pool:
         for result in progress.track(pool.map(lambda f: _inspect(f, cache), files)):
             if isinstance(result, InspectedFile):
                 readable.append(result)
