@@ -9,8 +9,7 @@ from pipeline.config import Campaign, DomainSection, GridSection
 from pipeline.domain import Domain
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
-from pipeline.sources.catalog.stac_items import TileDescription
-from pipeline.sources.catalog.writer import write_domain
+from pipeline.sources.catalog.writer import TileDescription, write_domain
 from pipeline.sources.delivery import names as delivery
 from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.delivery.names import Kind

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pystac
 
 from pipeline.errors import CatalogError
-from pipeline.sources.catalog.stac_items import acquired_of, interval
+from pipeline.sources.catalog.reader import acquired_of, interval
 from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.delivery.names import RASTER_SUFFIXES, DeliveredFile, Kind, parse_name

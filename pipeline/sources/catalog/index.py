@@ -27,8 +27,7 @@ from pipeline.grid import Tile, union
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.external_stac import Query
 from pipeline.sources.catalog.source_files import SourceFiles, find_source_files
-from pipeline.sources.catalog.stac_items import TileDescription
-from pipeline.sources.catalog.writer import write_domain
+from pipeline.sources.catalog.writer import TileDescription, write_domain
 from pipeline.sources.delivery.acquisition_dates import join_days
 from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.delivery.names import Kind, check_domain
