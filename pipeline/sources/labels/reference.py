@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pyogrio
-import pyproj
-import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError
 from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 
 from pipeline import legend
 from pipeline.errors import SourceError
@@ -93,23 +91,21 @@ class Reference:
                 return warped.read(1)  # type: ignore[no-any-return]
 
     def _rasterised(self, geobox: GeoBox) -> NDArray[np.uint8]:
+        # With points along the edges, because they are bent in another CRS.
+        outline = geobox.extent.segmented(geobox.boundingbox.span_x / 20)
+        area = gpd.GeoSeries([outline.geom], crs=str(geobox.crs))
         try:
-            crs = pyogrio.read_info(self.path)["crs"]
-            box = transform_bounds(str(geobox.crs), crs, *geobox.boundingbox, densify_pts=21)
-            _, _, wkb, (numbers,) = pyogrio.raw.read(self.path, columns=[self.field], bbox=box)
+            polygons = gpd.read_file(self.path, columns=[self.field], bbox=area).to_crs(str(geobox.crs))
         except (DataSourceError, DataLayerError, FieldError) as error:
             raise SourceError(f"{self.path}: cannot be read: {error}") from error
-        known = legend.to_flair(self.nomenclature)
+        numbers, known = polygons[self.field], legend.to_flair(self.nomenclature)
         if odd := sorted({str(n) for n in numbers if _number(n) not in known})[:10]:
             raise SourceError(
                 f"{self.path}: attribute {self.field} has {', '.join(odd)}; expected numbers of {self.nomenclature}: "
                 f"{min(known)}..{max(known)}"
             )
-        shapes = shapely.from_wkb(wkb)
-        if geobox.crs != crs:
-            to_geobox = pyproj.Transformer.from_crs(crs, str(geobox.crs), always_xy=True)
-            shapes = shapely.transform(shapes, lambda xy: np.column_stack(to_geobox.transform(*xy.T)))
-        labelled = [(shape, _number(n)) for shape, n in zip(shapes, numbers, strict=True) if not shape.is_empty]
+        places = zip(polygons.geometry, numbers, strict=True)
+        labelled = [(shape, _number(n)) for shape, n in places if shape and not shape.is_empty]
         if not labelled:
             return np.full(geobox.shape, _UNKNOWN, np.uint8)
         numbered: NDArray[np.uint8] = rasterize(
