@@ -2,7 +2,7 @@
 
 import os
 from email.utils import parsedate_to_datetime
-from pathlib import Path, PosixPath
+from pathlib import PosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -36,11 +36,6 @@ class WebPath(PosixPath):
     def name(self) -> str:
         """The URL's last part, without its query."""
         return unquote(urlsplit(self.url).path.rpartition("/")[2])
-
-    @property
-    def suffix(self) -> str:
-        """The name's suffix, with its dot."""
-        return Path(self.name).suffix
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:  # noqa: ARG002  (Path's signature)
         """Size and date as the server states them; 0 where it does not.
