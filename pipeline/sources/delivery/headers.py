@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +17,6 @@ from pipeline.sources.delivery.names import OVERSEAS
 from pipeline.sources.http_path import gdal_headers
 
 _LATTICES = frozenset({2154, *OVERSEAS.values()})
-_LAMBERT_93 = {"lat_0": 46.5, "lon_0": 3.0, "x_0": 700_000.0, "y_0": 6_600_000.0}
-"""EPSG:2154: origin in degrees and false origin in metres; standard parallels 49 and 44 degrees."""
-_PARALLELS = (44.0, 49.0)
-_ELLIPSOIDS = frozenset({"GRS80", "WGS84"})
-"""They differ by 0.1 mm; programs that lose the datum write the second."""
-
 CRSMatch = Literal["code", "parameters", "absent", "other"]
 
 MAX_SIDE = 100_000
@@ -126,26 +121,24 @@ def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
     # Lambert-93 has other codes too: with heights (5698, in some LiDAR HD files) and for later realisations of RGF93
     # (9794), centimetres apart. UTM zones with other codes have the datums of other continents.
     coded = code is not None and found.get("proj") != "lcc"
-    if not coded and (lattice := _by_parameters(found)):
+    if not coded and (lattice := _lattices_by_parameters().get(_parameters(found))):
         return "parameters", f"EPSG:{lattice}"
     return "other", _short(crs)
 
 
-def _by_parameters(found: dict[str, Any]) -> int | None:
-    """The EPSG code of the lattice with these PROJ parameters; None where none has them."""
-    if found.get("units") != "m":
-        return None
+@cache
+def _lattices_by_parameters() -> dict[tuple[object, ...], int]:
+    return {_parameters(rasterio_crs.CRS.from_epsg(code).to_dict(projjson=False)): code for code in _LATTICES}
+
+
+def _parameters(found: dict[str, Any]) -> tuple[object, ...]:
+    """PROJ's parameters of a projection, equal for the same one: the order of standard parallels does not matter."""
     ellipsoid = found.get("ellps", found.get("datum", "GRS80"))
-    if found.get("proj") == "utm" and ellipsoid in _ELLIPSOIDS:
-        return OVERSEAS.get(f"U{found['zone']}{'S' if found.get('south') else 'N'}")
-    parallels = tuple(sorted((found.get("lat_1", 0.0), found.get("lat_2", 0.0))))
-    lambert = (
-        found.get("proj") == "lcc"
-        and all(abs(found.get(key, float("inf")) - value) < 1e-9 for key, value in _LAMBERT_93.items())
-        and parallels == _PARALLELS
-        and ellipsoid in _ELLIPSOIDS
-    )
-    return 2154 if lambert else None
+    # The two differ by 0.1 mm; programs that lose the datum write WGS84.
+    ellipsoid = "GRS80" if ellipsoid == "WGS84" else ellipsoid
+    numbers = [round(float(found.get(key, 0)), 9) for key in ("zone", "south", "lat_0", "lon_0", "x_0", "y_0")]
+    parallels = sorted(round(float(found.get(key, 0)), 9) for key in ("lat_1", "lat_2"))
+    return (found.get("proj"), found.get("units"), ellipsoid, *numbers, *parallels)
 
 
 def _short(crs: rasterio_crs.CRS) -> str:
