@@ -67,12 +67,10 @@ def read_header(path: Path) -> Header:
         DeliveryError: it does not have the format of its suffix, is truncated, or declares more than `MAX_SIDE`.
     """
     suffix = path.suffix.lower()
-    # GDAL then looks for sidecar files by name: listing a folder of thousands for each of its files takes minutes.
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_NUM_THREADS": 1} | gdal_headers()
     try:
         if suffix == ".jp2":
             _check_jp2_boxes(path)
-        with rasterio.Env(**options), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
+        with inspection_options(), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
             if max(file.shape) > MAX_SIDE:
                 raise DeliveryError(
                     f"{path}: its header declares {file.height} × {file.width} px; expected at most {MAX_SIDE} a side; "
@@ -85,6 +83,12 @@ def read_header(path: Path) -> Header:
             return _header(file)
     except (RasterioIOError, OSError) as error:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
+
+
+def inspection_options() -> rasterio.Env:
+    """The GDAL environment for inspecting files."""
+    # GDAL looks for sidecar files by name: listing a folder of thousands for each of its files takes minutes.
+    return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GDAL_NUM_THREADS=1, **gdal_headers())
 
 
 def _header(file: Any) -> Header:

@@ -27,9 +27,9 @@ def outer_fill(tiles: Mapping[Tile, LowestLevel]) -> dict[Tile, tuple[Fill, ...]
     """The fill of each tile that has any: regions that are connected, across tiles, to the delivery's edge."""
     found: dict[Tile, tuple[Fill, ...]] = {}
     for value in FILL_VALUES:
-        edges = {tile: _edges(level.regions[value].labels) for tile, level in tiles.items() if level.regions[value].any}
+        edges = {tile: _edges(level.labels(value)) for tile, level in tiles.items() if level.packed[value]}
         for tile, numbers in sorted(_connected_outside(edges, tiles.keys()).items()):
-            inside = np.isin(tiles[tile].regions[value].labels, sorted(numbers))
+            inside = np.isin(tiles[tile].labels(value), sorted(numbers))
             found[tile] = (*found.get(tile, ()), _polygons(tile, value, inside, cell_m=tiles[tile].cell_m))
     return found
 
