@@ -5,7 +5,8 @@ and resamples (see `vrt`); every thread has its own open datasets (see `dataset_
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import dask.array as da
@@ -29,7 +30,7 @@ from pipeline.sources.bit_depth import is_fill
 from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
 from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, on_frame, read
-from pipeline.sources.reading.elevation import Elevation
+from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.reading.raster import Pixels, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
 from pipeline.sources.reading.silent_failures import FileReadableAgain, check_not_silent
@@ -49,12 +50,6 @@ class Mosaic:
     """Metres of one unit of the elevation band."""
     readable: Window
     """The part that can be read: the domain, or the window of `around`."""
-    rvb: str
-    """VRT of the RVB files."""
-    irc: str
-    """VRT of the infrared files, whose band 1 is the infrared; empty if no band needs them."""
-    height: str
-    """VRT of ready heights; empty if there are none."""
 
     @classmethod
     def of(cls, inputs: DomainInputs, *, bands: tuple[str, ...], height_step_m: float = 0.2) -> "Mosaic":
@@ -83,22 +78,13 @@ class Mosaic:
                     f"domain {inputs.domain}: no {kind} file behind tiles {first_names(missing, 12)}; bands "
                     f"{', '.join(bands)} need it: index the domain again with these bands"
                 )
-        return cls._over(inputs, bands, height_step_m, inputs.window)
+        return cls(inputs, bands, height_step_m, inputs.window)
 
-    @classmethod
-    def _over(cls, inputs: DomainInputs, bands: tuple[str, ...], height_step_m: float, readable: Window) -> "Mosaic":
-        assets = inputs.assets
-        relief = assets if "elevation" in bands else ()
-        infrared = assets if "nir" in bands else ()
-        return cls(
-            inputs,
-            bands,
-            height_step_m,
-            readable,
-            rvb=vrt.imagery([a for a in assets if a.kind == "rvb"], bands=3),
-            irc=vrt.imagery([a for a in infrared if a.kind == "irc"], bands=1),
-            height=vrt.imagery([a for a in relief if a.kind == "height"], bands=1),
-        )
+    @cached_property
+    def _vrts(self) -> dict[str, str]:
+        """VRT of the files of each kind but elevation models; of infrared files it has the band 1, the infrared."""
+        kinds = {"rvb": 3, "irc": 1, "height": 1}
+        return {k: vrt.imagery([a for a in self.inputs.assets if a.kind == k], bands=n) for k, n in kinds.items()}
 
     @property
     def window(self) -> Window:
@@ -116,7 +102,7 @@ class Mosaic:
         Pixels and extent are those of the whole mosaic.
         """
         part = window.intersect(self.readable)
-        return self._over(self.inputs.around(part), self.bands, self.height_step_m, part)
+        return replace(self, inputs=self.inputs.around(part), readable=part)
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """Reads the pixels of a lattice window, and retries reads that fail for a passing reason.
@@ -146,8 +132,7 @@ class Mosaic:
                 if "elevation" in self.bands:
                     self._read_elevation(pixels.bands[self.bands.index("elevation")], window, tiles)
             except FileReadableAgain:
-                reopened = self._over(self.inputs, self.bands, self.height_step_m, self.readable)
-                return reopened.read(window, within=within)
+                return replace(self).read(window, within=within)  # with new virtual rasters
             except RasterioIOError as error:
                 raise self._explain(window, error) from error
         for tile in tiles:
@@ -184,12 +169,12 @@ class Mosaic:
             indexes = [RVB.index(self.bands[i]) + 1 for i in wanted]
             # Directly into the result if its bands are contiguous, to avoid a copy of the largest array.
             if wanted == list(range(wanted[0], wanted[0] + len(wanted))):
-                read(self.rvb, place, indexes=indexes, out=out[wanted[0] : wanted[-1] + 1])
+                read(self._vrts["rvb"], place, indexes=indexes, out=out[wanted[0] : wanted[-1] + 1])
             else:
-                out[wanted] = read(self.rvb, place, indexes=indexes)
+                out[wanted] = read(self._vrts["rvb"], place, indexes=indexes)
         if "nir" in self.bands:
             at = self.bands.index("nir")
-            read(self.irc, place, indexes=[1], out=out[at : at + 1])
+            read(self._vrts["irc"], place, indexes=[1], out=out[at : at + 1])
 
     def _read_elevation(self, out: NDArray[np.uint8], window: Window, tiles: tuple[InputTile, ...]) -> None:
         """A tile's ready height takes precedence over its surface and terrain models; nothing is read outside tiles."""
@@ -198,11 +183,11 @@ class Mosaic:
             if not tile.files("height"):
                 # A virtual raster visits each of its files in every read, and a domain has thousands.
                 near = [a for a in tile.assets if a.meets(whole_cells(part))]
-                known = Elevation.of(near).read_into(out[part.slices_in(window)], part, step_m=self.height_step_m)
+                known = read_heights(near, out[part.slices_in(window)], part, step_m=self.height_step_m)
                 if not known.all():
                     check_not_silent((a for a in near if a.kind in ("dsm", "dtm")), known, part)
                 continue
-            units = read(self.height, on_frame(part), indexes=[1])[0]
+            units = read(self._vrts["height"], on_frame(part), indexes=[1])[0]
             check_not_silent(tile.files("height"), units, part)
             if self.height_step_m != _HEIGHT_STEP_M:
                 units = np.rint(np.clip(units * (_HEIGHT_STEP_M / self.height_step_m), 0, 255))

@@ -20,7 +20,7 @@ from pipeline.errors import SourceError, StorageError
 from pipeline.grid import CRS, PIXELS_PER_M, Tile, Window
 from pipeline.sources.domain_inputs import Asset, whole_cells
 from pipeline.sources.reading.dataset_cache import gdal_options
-from pipeline.sources.reading.elevation import Elevation
+from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.staging.height_record import HeightHoles, HeightRecord, Treatment, inputs_of
 from pipeline.sources.staging.hole_filling import REACH_M, hole_patches
 
@@ -164,7 +164,7 @@ def _read_part(job: _Job, place: Window, units: NDArray[np.uint8], known: NDArra
     cells = whole_cells(place)
     near = [a for a in job.assets if a.meets(cells)]
     with gdal_options():
-        known[:] = Elevation.of(near).read_into(units, place, step_m=STEP_M)
+        known[:] = read_heights(near, units, place, step_m=STEP_M)
         if job.treatment == "leave" or known.all() or not near:
             return 0
         around = cells.grow(round(REACH_M * PIXELS_PER_M))
@@ -172,7 +172,7 @@ def _read_part(job: _Job, place: Window, units: NDArray[np.uint8], known: NDArra
             if not patches:
                 return 0
             mended = np.zeros(place.shape, np.uint8)
-            closed = Elevation.of([*near, *patches]).read_into(mended, place, step_m=STEP_M) & ~known
+            closed = read_heights([*near, *patches], mended, place, step_m=STEP_M) & ~known
     # Only in holes: known pixels keep the value that they have without patches, also at the rim and the domain's edge.
     np.copyto(units, mended, where=closed)
     return int(closed.sum())
