@@ -64,7 +64,7 @@ def test_an_invalid_campaign_is_refused(tmp_path: Path, changes: dict[str, objec
 
 def test_a_window_off_the_stride_is_refused_with_the_next_sizes(tmp_path: Path) -> None:
     campaign = load_campaign(write(tmp_path, grid={"window": 2850}))
-    with pytest.raises(ConfigError, match="2850 px is not a multiple of the network's stride 32; use 2848 or 2880"):
+    with pytest.raises(ConfigError, match="2850 px is not a multiple of the network's stride 32: use 2848 or 2880"):
         campaign.grid.layout(32)
 
 
