@@ -40,7 +40,7 @@ _LIDAR = re.compile(
     re.IGNORECASE,
 )
 _RGE_ALTI = re.compile(
-    r"RGEALTI_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_MNT_[A-Z0-9]+_[A-Z0-9]+\.(asc|tif)", re.IGNORECASE
+    r"RGEALTI_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNT)_[A-Z0-9]+_[A-Z0-9]+\.(asc|tif)", re.IGNORECASE
 )
 
 
@@ -70,11 +70,9 @@ def parse_name(path: Path) -> DeliveredFile | None:
         return _of_domain("height", path, match)
     if match := _IMAGERY.fullmatch(name):
         return _of_domain(_imagery_kind(match), path, match)
-    if match := _LIDAR.fullmatch(name):
+    if match := _LIDAR.fullmatch(name) or _RGE_ALTI.fullmatch(name):
         kind: Kind = "dsm" if match["model"].upper() == "MNS" else "dtm"
         return DeliveredFile(kind, path, None, None, f"{match['x']}-{match['y']}")
-    if match := _RGE_ALTI.fullmatch(name):
-        return DeliveredFile("dtm", path, None, None, f"{match['x']}-{match['y']}")
     folder = _FOLDERS.get(path.parent.name.upper())
     if folder and path.suffix.lower() in {".tif", ".asc"}:
         return DeliveredFile(folder, path, None, None, None)

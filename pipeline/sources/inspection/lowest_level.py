@@ -127,16 +127,16 @@ def read_lowest_level(rvb: Path, irc: Path | None) -> LowestLevel:
     # If the files have different levels, the coarser of the lowest ones is used for both.
     factor = max(_lowest_factor(path) for path in paths)
     read = [_read_cells(path, factor) for path in paths]
-    height, width = (min(r.pixels.shape[axis] for r in read) for axis in (1, 2))
-    pixels = np.concatenate([r.pixels[:, :height, :width] for r in read])
+    height, width = (min(cells.shape[axis] for cells, _, _ in read) for axis in (1, 2))
+    pixels = np.concatenate([cells[:, :height, :width] for cells, _, _ in read])
     packed, data = {}, np.ones((height, width), np.bool_)
     for value in FILL_VALUES:
         labels = _touching_edge(np.all(is_fill(pixels, value), axis=0))
         packed[value] = zlib.compress(labels.tobytes(), 1) if labels.any() else b""
         data &= labels == 0
-    comparable = len({r.averaged for r in read}) == 1
+    comparable = len({averaged for _, _, averaged in read}) == 1
     sums = _sums(pixels, data) if comparable else _block_sums(pixels, data)
-    return LowestLevel(factor * read[0].resolution_m, (height, width), packed, sums)
+    return LowestLevel(read[0][1], (height, width), packed, sums)
 
 
 def _sums(pixels: NDArray[Any], data: NDArray[np.bool_]) -> BandSums:
@@ -168,7 +168,7 @@ def read_lowest_cells(path: Path) -> NDArray[np.uint8]:
     Raises:
         DeliveryError: the file cannot be read.
     """
-    return _read_cells(path, _lowest_factor(path)).pixels
+    return _read_cells(path, _lowest_factor(path))[0]
 
 
 def _lowest_factor(path: Path) -> int:
@@ -180,34 +180,26 @@ def _lowest_factor(path: Path) -> int:
     return factor * cells
 
 
-@dataclass(frozen=True, eq=False)
-class _Cells:
-    """A file in cells of several pixels."""
-
-    pixels: NDArray[np.uint8]
-    """uint8 (band, y, x)."""
-    resolution_m: float
-    """Side of the file's own pixels in metres."""
-    averaged: bool
-    """True if the cells are averages of pixels, False if they are a level of the file."""
-
-
-def _read_cells(path: Path, factor: int) -> _Cells:
+def _read_cells(path: Path, factor: int) -> tuple[NDArray[np.uint8], float, bool]:
     """Reads a file in cells of `factor` pixels a side.
 
     From the level with exactly this factor; if there is none, whole cells as averages, so that two files can be
     compared.
+
+    Returns:
+        uint8 (band, y, x); the side of a cell in metres; and True if the cells are averages, False if they are a level
+        of the file.
     """
     with _opened(path) as file:
-        levels, resolution = file.overviews(1), float(file.transform.a)
+        levels, cell_m = file.overviews(1), factor * float(file.transform.a)
         height, width = (max(1, extent // factor) for extent in file.shape)
         if factor not in levels:
             window = RasterWindow(0, 0, min(file.width, width * factor), min(file.height, height * factor))
             out = (file.count, height, width)
             averages = file.read(window=window, out_shape=out, resampling=Resampling.average)
-            return _Cells(to_levels(averages), resolution, averaged=True)
+            return to_levels(averages), cell_m, True
     with _opened(path, overview_level=levels.index(factor)) as file:
-        return _Cells(to_levels(file.read()), resolution, averaged=False)
+        return to_levels(file.read()), cell_m, False
 
 
 @contextmanager
