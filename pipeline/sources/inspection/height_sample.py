@@ -18,7 +18,7 @@ from pipeline.sources.inspection.inspected_files import InspectedFile
 from pipeline.sources.inspection.lowest_level import read_lowest_cells
 from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, height_differences, ready_heights
 from pipeline.sources.reading import vrt
-from pipeline.sources.reading.dataset_cache import gdal_options, on_frame
+from pipeline.sources.reading.dataset_cache import gdal_options
 
 _TILES = 64
 """Tiles in the sample, evenly spaced among all."""
@@ -74,7 +74,7 @@ def _differences(tile: Tile, coverage: ElevationCoverage) -> NDArray[np.float32]
 
 def _read(name: str, cell: Window) -> NDArray[np.float32]:
     """Reads metres and closes the file at once, so that a later run does not get pixels that an index cached."""
-    place = on_frame(cell)
+    place = cell.within(vrt.FRAME)
     with rasterio.open(name) as file:
         window = RasterWindow(place.col, place.row, place.width, place.height)
         metres: NDArray[np.float32] = file.read(1, window=window)[::_STEP, ::_STEP].copy()

@@ -85,16 +85,11 @@ def _dataset(name: str, version: str) -> Any:
     return dataset
 
 
-def on_frame(window: Window) -> Window:
-    """Converts a lattice window to pixels of the frame of the virtual rasters."""
-    return Window(window.row - FRAME.row, window.col - FRAME.col, window.height, window.width)
-
-
 def read_band(vrt: str, window: Window) -> NDArray[np.float32]:
     """Reads the first band of a virtual raster in a lattice window, (y, x).
 
     Raises:
         rasterio.errors.RasterioIOError: a file behind the window cannot be read.
     """
-    array: NDArray[np.float32] = read(vrt, on_frame(window), indexes=[1])[0]
+    array: NDArray[np.float32] = read(vrt, window.within(FRAME), indexes=[1])[0]
     return array

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
 from rasterio.errors import RasterioIOError
-from rasterio.features import rasterize
+from rasterio.features import geometry_mask
 
 from pipeline.errors import CatalogError, SourceError, TransientReadError
 from pipeline.fingerprint import digest
@@ -29,7 +29,7 @@ from pipeline.grid import Window
 from pipeline.sources.bit_depth import is_fill
 from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
 from pipeline.sources.reading import vrt
-from pipeline.sources.reading.dataset_cache import gdal_options, on_frame, read
+from pipeline.sources.reading.dataset_cache import gdal_options, read
 from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.reading.raster import Pixels, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
@@ -163,7 +163,7 @@ class Mosaic:
                 check_not_silent(files, bands[own], window)
 
     def _read_pixels(self, out: NDArray[np.uint8], window: Window) -> None:
-        place = on_frame(window)
+        place = window.within(vrt.FRAME)
         wanted = [i for i, name in enumerate(self.bands) if name in RVB]
         if wanted:
             indexes = [RVB.index(self.bands[i]) + 1 for i in wanted]
@@ -187,7 +187,7 @@ class Mosaic:
                 if not known.all():
                     check_not_silent((a for a in near if a.kind in ("dsm", "dtm")), known, part)
                 continue
-            units = read(self._vrts["height"], on_frame(part), indexes=[1])[0]
+            units = read(self._vrts["height"], part.within(vrt.FRAME), indexes=[1])[0]
             check_not_silent(tile.files("height"), units, part)
             if self.height_step_m != _HEIGHT_STEP_M:
                 units = np.rint(np.clip(units * (_HEIGHT_STEP_M / self.height_step_m), 0, 255))
@@ -200,10 +200,8 @@ class Mosaic:
         pixels.valid[inside] = True
         imagery = [i for i, name in enumerate(self.bands) if name in IMAGERY]
         for fill in tile.fill:
-            shapes = [(fill.geometry, 1)]
-            region = rasterize(shapes, out_shape=part.shape, transform=Affine(*part.transform), dtype="uint8").view(
-                np.bool_
-            )
+            place = {"out_shape": part.shape, "transform": Affine(*part.transform)}
+            region = geometry_mask([fill.geometry], **place, invert=True)
             if not region.any():
                 continue
             for i in imagery:
@@ -223,7 +221,7 @@ class Mosaic:
                 # If GDAL's pool remembers a file as missing, reading the virtual raster fails without a message.
                 with rasterio.open(asset.path):
                     pass
-                read(single, on_frame(place), indexes=[1])
+                read(single, place.within(vrt.FRAME), indexes=[1])
             except RasterioIOError as own:
                 cause = own.__cause__ or own
                 if purged := self.inputs.purged(asset):
