@@ -95,7 +95,7 @@ def _items(source: str, query: Query) -> Iterator[pystac.Item]:
     try:
         content = _read_json(source, source)
         if any(_ITEM_SEARCH in uri for uri in content.get("conformsTo", ())):
-            yield from stac_api.search(source, query.collections, query.bbox, query.datetime)
+            yield from stac_api.search(source, query)
             return
         start, end = stac_api.parse_interval(query.datetime)
         yield from (i for i in _walk(source, content, source, ()) if _matches(i, query, start, end))
