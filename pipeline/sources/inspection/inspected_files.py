@@ -66,15 +66,9 @@ def inspect_files(
     Returns:
         The readable files in their order, and one sentence for each of the others.
     """
-    readable: list[InspectedFile] = []
-    problems: list[str] = []
     with ThreadPoolExecutor(INSPECTION_THREADS) as pool:
-        for result in progress.track(pool.map(lambda f: _inspect(f, cache), files)):
-            if isinstance(result, InspectedFile):
-                readable.append(result)
-            else:
-                problems.append(result)
-    return readable, problems
+        results = list(progress.track(pool.map(lambda f: _inspect(f, cache), files)))
+    return [r for r in results if isinstance(r, InspectedFile)], [r for r in results if isinstance(r, str)]
 
 
 def _inspect(file: DeliveredFile, cache: ScanCache) -> InspectedFile | str:

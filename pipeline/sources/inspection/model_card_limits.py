@@ -93,17 +93,13 @@ def territory(files: Sequence[DeliveredFile]) -> tuple[str, list[ExceededCardLim
     """The CRS in the names of imagery, and what lies outside metropolitan France by its name."""
     imagery = [f for f in files if f.kind in ("rvb", "irc", "height")]
     codes = {projection(f) for f in imagery} & OVERSEAS.keys()
-    exceeded = []
-    if overseas := sorted({f.departement for f in imagery if f.departement and not metropolitan(f.departement)}):
-        exceeded.append(
-            ExceededCardLimit(
-                "territory", f"département {', '.join(overseas)} is outside metropolitan France: {imagery[0].path}"
-            )
-        )
+    overseas = sorted({f.departement for f in imagery if f.departement and not metropolitan(f.departement)})
+    sentence = ""
+    if overseas:
+        sentence = f"département {', '.join(overseas)} is outside metropolitan France: {imagery[0].path}"
     elif codes:
-        exceeded.append(
-            ExceededCardLimit("territory", f"{imagery[0].path}: lies outside metropolitan France by its projection")
-        )
+        sentence = f"{imagery[0].path}: lies outside metropolitan France by its projection"
+    exceeded = [ExceededCardLimit("territory", sentence)] if sentence else []
     # With several projections the first one is expected; the headers of the other files will contradict it.
     return (f"EPSG:{OVERSEAS[min(codes)]}" if codes else CRS), exceeded
 
