@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pystac
+from pystac.layout import AsIsLayoutStrategy
 
 from pipeline.durable import sync, write_json
 from pipeline.errors import CatalogError
@@ -51,13 +52,10 @@ def write_domain(root: Path, domain: DomainDescription, tiles: Sequence[TileDesc
     items = [_item_of(each, domain, folder=folder, near=root.parent) for each in tiles]
     catalog = _catalog_of(root, without=domain.domain)
     collection = _collection_of(domain, items)
-    catalog.add_child(collection)
-    # add_child and add_item change the hrefs to pystac's own layout; these restore ours.
     collection.set_self_href(str(folder / "collection.json"))
+    catalog.add_child(collection)
     for item in items:
-        href = item.get_self_href()
         collection.add_item(item)
-        item.set_self_href(href)
         write_json(folder / f"{item.id}.json", item.to_dict(include_self_link=False), indent=None)
     write_json(folder / "collection.json", collection.to_dict(include_self_link=False), indent=None)
     _remove_stale_items(folder, keep={f"{item.id}.json" for item in items})
@@ -127,6 +125,7 @@ def _catalog_of(root: Path, without: str) -> pystac.Catalog:
         "landcover-inputs",
         "Imagery and elevation of BD ORTHO deliveries, one item a tile",
         catalog_type=pystac.CatalogType.SELF_CONTAINED,
+        strategy=AsIsLayoutStrategy(),
     )
     catalog.set_self_href(str(root / "catalog.json"))
     for path in sorted(root.glob("*/collection.json")):
