@@ -9,7 +9,7 @@ import lzma
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import py7zr
 from py7zr.exceptions import ArchiveError, PasswordRequired
@@ -41,18 +41,6 @@ _COPY, _BZIP2 = b"\x00", b"\x04\x02\x02"
 _LZMA_FILTERS = {b"\x21": lzma.FILTER_LZMA2, b"\x03\x01\x01": lzma.FILTER_LZMA1}
 
 
-class _Decoder(Protocol):
-    """The common methods of the decoders of `lzma` and `bz2`."""
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def eof(self) -> bool: ...
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
 class _Copy:
     """Decoder of members that are stored and not compressed."""
 
@@ -61,6 +49,9 @@ class _Copy:
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:  # noqa: ARG002  input pieces are small enough
         return data
+
+
+_Decoder = lzma.LZMADecompressor | bz2.BZ2Decompressor | _Copy
 
 
 @dataclass(frozen=True)
