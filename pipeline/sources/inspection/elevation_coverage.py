@@ -83,9 +83,8 @@ def year_notes(elevation: Sequence[InspectedFile], year: int) -> list[str]:
     """A sentence for each kind of elevation whose names or folders have another year than the imagery."""
     notes = []
     for kind in ("dsm", "dtm"):
-        years = {_year(f) for f in elevation if f.kind == kind} - {None, year}
-        if years:
-            named = ", ".join(str(y) for y in sorted(y for y in years if y))
+        if years := {y for f in elevation if f.kind == kind and (y := _year(f)) not in (None, year)}:
+            named = ", ".join(map(str, sorted(years)))
             notes.append(
                 f"{kind}: of {named}, the imagery of {year}: what was built or felled between them has a wrong height"
             )

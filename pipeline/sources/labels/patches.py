@@ -246,7 +246,6 @@ class Statistics:
     """In levels 0..255."""
     std: tuple[float, ...]
     """Deviation of the whole population, in levels."""
-    pixels: int
 
 
 def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str]) -> Statistics:
@@ -266,4 +265,4 @@ def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str]) -> Sta
     levels, total = np.arange(256), int(counts[0].sum())
     mean = counts @ levels / total
     variance = np.array([row @ (levels - m) ** 2 for row, m in zip(counts, mean, strict=True)]) / total
-    return Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()), total)
+    return Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))

@@ -1,6 +1,5 @@
 """The protocol of sources that are read by windows, and one raster file as such a source."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +106,9 @@ class Raster:
                     f"{path}: has no CRS or no georeference; expected both: gdal_edit -a_srs {CRS} -a_ullr … "
                     "writes them"
                 )
-            return cls(path, bands, GeoBox.from_rio(file), _byte(file.nodata), version)
+            # Ignored if no uint8 sample can have it.
+            nodata = int(file.nodata) if file.nodata in range(256) else None
+            return cls(path, bands, GeoBox.from_rio(file), nodata, version)
 
     @property
     def window(self) -> Window:
@@ -154,10 +155,3 @@ def check_inside(window: Window, extent: Window, what: str) -> None:
     """Raises SourceError, naming `what`, unless `window` lies in `extent`."""
     if not extent.contains(window):
         raise SourceError(f"{what}: {window} exceeds the readable {extent}")
-
-
-def _byte(nodata: float | None) -> int | None:
-    """The no-data tag as uint8; None for a value that no uint8 sample can have."""
-    if nodata is None or math.isnan(nodata) or nodata != int(nodata) or not 0 <= nodata <= 255:
-        return None
-    return int(nodata)
