@@ -18,7 +18,8 @@ from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.domain_inputs import Asset, DomainInputs, Fill, InputTile
 from pipeline.sources.http_path import WebPath
 
-_UNREADABLE = (OSError, ValueError, KeyError, pystac.STACError, pystac.STACTypeError)
+INVALID_STAC = (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What the json module, pystac and our HTTP client raise on a file that is not STAC, or that cannot be read."""
 
 ASSET_FIELDS = {
     "data_type": "dtype",
@@ -97,7 +98,7 @@ def _read_collection(catalog: Path, domain: Domain) -> tuple[pystac.Collection, 
         limits = tuple(fields.get("landcover:accepted_limits", ()))
         acquired = _days(fields.get("landcover:acquired"))
         return collection, DomainDescription(domain, origin, fields.get("landcover:crs", CRS), limits, acquired)
-    except _UNREADABLE as error:
+    except INVALID_STAC as error:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
 
 
@@ -121,7 +122,7 @@ def _read_items(collection: pystac.Collection) -> list[pystac.Item]:
 def _read_item(path: Path) -> pystac.Item:
     try:
         return pystac.Item.from_dict(json.loads(path.read_bytes()), href=str(path), preserve_dict=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as error:
+    except INVALID_STAC as error:
         raise CatalogError(f"{path}: cannot be read as a STAC item: {error}; index the domain again") from error
 
 
