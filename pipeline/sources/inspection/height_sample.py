@@ -7,7 +7,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, Window
@@ -74,10 +73,8 @@ def _differences(tile: Tile, coverage: ElevationCoverage) -> NDArray[np.float32]
 
 def _read(name: str, cell: Window) -> NDArray[np.float32]:
     """Reads metres and closes the file at once, so that a later run does not get pixels that an index cached."""
-    place = cell.within(vrt.FRAME)
     with rasterio.open(name) as file:
-        window = RasterWindow(place.col, place.row, place.width, place.height)
-        metres: NDArray[np.float32] = file.read(1, window=window)[::_STEP, ::_STEP].copy()
+        metres: NDArray[np.float32] = file.read(1, window=cell.slices_in(vrt.FRAME))[::_STEP, ::_STEP].copy()
     return metres
 
 

@@ -18,7 +18,6 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
-from rasterio.windows import Window as RasterWindow
 from scipy import ndimage
 
 from pipeline.errors import DeliveryError
@@ -194,7 +193,7 @@ def _read_cells(path: Path, factor: int) -> tuple[NDArray[np.uint8], float, bool
         levels, cell_m = file.overviews(1), factor * float(file.transform.a)
         height, width = (max(1, extent // factor) for extent in file.shape)
         if factor not in levels:
-            window = RasterWindow(0, 0, min(file.width, width * factor), min(file.height, height * factor))
+            window = ((0, min(file.height, height * factor)), (0, min(file.width, width * factor)))
             out = (file.count, height, width)
             averages = file.read(window=window, out_shape=out, resampling=Resampling.average)
             return to_levels(averages), cell_m, True

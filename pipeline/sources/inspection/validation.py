@@ -237,10 +237,9 @@ def pair_problems(files: Sequence[DeliveredFile], *, infrared: bool) -> list[str
     for file in files:
         if file.kind in _IMAGERY_BANDS and file.corner is not None:
             corners.setdefault(file.corner, {})[file.kind] = file.path
-    problems = []
-    for corner, kinds in sorted(corners.items()):
-        for kind in ("rvb", "irc") if infrared else ("rvb",):
-            if kind not in kinds:
-                other = next(iter(kinds.values()))
-                problems.append(f"tile {corner}: has no {kind.upper()} beside {other}; add it to the delivery")
-    return problems
+    return [
+        f"tile {corner}: has no {kind.upper()} beside {next(iter(kinds.values()))}; add it to the delivery"
+        for corner, kinds in sorted(corners.items())
+        for kind in (("rvb", "irc") if infrared else ("rvb",))
+        if kind not in kinds
+    ]

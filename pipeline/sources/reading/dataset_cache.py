@@ -8,7 +8,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline.grid import Window
 from pipeline.sources.http_path import gdal_headers
@@ -62,9 +61,8 @@ def read(
     Raises:
         rasterio.errors.RasterioIOError: it cannot be opened or read.
     """
-    place = RasterWindow(window.col, window.row, window.width, window.height)
     try:
-        array: NDArray[Any] = _dataset(name, version).read(indexes, window=place, out=out)
+        array: NDArray[Any] = _dataset(name, version).read(indexes, window=window.slices, out=out)
     except RasterioIOError:
         # The next try opens the file again.
         if (dataset := _OPEN.by_name.pop((name, version), None)) is not None:
