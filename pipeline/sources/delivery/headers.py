@@ -3,6 +3,7 @@
 import struct
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,15 +192,11 @@ def _check_tiff_blocks(path: Path, file: Any) -> None:
     size = path.stat().st_size
     rows, cols = (-(-extent // block) for extent, block in zip(file.shape, file.block_shapes[0], strict=True))
     bands = file.indexes if file.interleaving is not None and file.interleaving.name == "band" else (1,)
-    for band in bands:
-        for row in range(rows):
-            for col in range(cols):
-                offset = file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
-                length = file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
-                if offset is not None and length is not None and int(offset) + int(length) > size:
-                    raise _truncated(
-                        path, f"block {row}, {col} ends at byte {int(offset) + int(length)}, the file at {size}"
-                    )
+    for band, row, col in product(bands, range(rows), range(cols)):
+        offset = file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
+        length = file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
+        if offset is not None and length is not None and (end := int(offset) + int(length)) > size:
+            raise _truncated(path, f"block {row}, {col} ends at byte {end}, the file at {size}")
 
 
 def _check_ascii_rows(path: Path, file: Any) -> None:
