@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from pipeline.config import LimitName, Recipe
 from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
-from pipeline.grid import Tile, union
+from pipeline.grid import Tile
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.external_stac import Query
 from pipeline.sources.catalog.source_files import SourceFiles, find_source_files
@@ -31,7 +31,7 @@ from pipeline.sources.catalog.writer import TileDescription, write_domain
 from pipeline.sources.delivery.acquisition_dates import join_days
 from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.delivery.names import Kind, check_domain
-from pipeline.sources.domain_inputs import BANDS, DomainInputs, Fill, InputTile
+from pipeline.sources.domain_inputs import BANDS, Fill, InputTile
 from pipeline.sources.inspection import model_card_limits as limits
 from pipeline.sources.inspection.band_pairing import mismatched_infrared
 from pipeline.sources.inspection.elevation_coverage import ElevationCoverage, header_notes, year_notes
@@ -284,12 +284,11 @@ def _fill_note(part: Fill) -> str:
 def _report(
     domain: DomainDescription, root: Path, described: Sequence[TileDescription], ignored: tuple[Path, ...]
 ) -> IndexReport:
-    tiles = tuple(d.tile for d in described)
-    assets = DomainInputs(domain.domain, union([t.tile.window for t in tiles]), tiles).assets
+    assets = {asset for each in described for asset in each.tile.assets}
     return IndexReport(
         domain=domain.domain,
         catalog=root,
-        tiles=tuple(t.tile.name for t in tiles),
+        tiles=tuple(d.tile.tile.name for d in described),
         files=len(assets),
         size_bytes=sum(a.size for a in assets),
         ignored=ignored,

@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -96,14 +95,11 @@ def _read_collection(catalog: Path, domain: Domain) -> tuple[pystac.Collection, 
             fields.get("sci:doi", ""),
         )
         limits = tuple(fields.get("landcover:accepted_limits", ()))
-        acquired = _days(fields.get("landcover:acquired"))
+        days = fields.get("landcover:acquired")
+        acquired = (dt.date.fromisoformat(days[0]), dt.date.fromisoformat(days[1])) if days else None
         return collection, DomainDescription(domain, origin, fields.get("landcover:crs", CRS), limits, acquired)
     except INVALID_STAC as error:
         raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
-
-
-def _days(given: Sequence[str] | None) -> Days | None:
-    return (dt.date.fromisoformat(given[0]), dt.date.fromisoformat(given[1])) if given else None
 
 
 def _read_items(collection: pystac.Collection) -> list[pystac.Item]:

@@ -84,9 +84,8 @@ class Reference:
             raise SourceError(f"{self.path}: has no CRS")
 
     def _warped(self, geobox: GeoBox) -> NDArray[np.uint8]:
-        height, width = geobox.shape
         with gdal_options(), open_raster(self.path) as file:
-            place = {"crs": str(geobox.crs), "transform": geobox.affine, "height": height, "width": width}
+            place = {"crs": str(geobox.crs), "transform": geobox.affine, "height": geobox.height, "width": geobox.width}
             with WarpedVRT(file, resampling=Resampling.nearest, nodata=_UNKNOWN, **place) as warped:
                 return warped.read(1)  # type: ignore[no-any-return]
 
