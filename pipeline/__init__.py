@@ -8,7 +8,7 @@ __all__ = ["__version__", "open_product", "predict"]
 
 
 def __getattr__(name: str) -> Any:
-    """The public calls, imported when first asked for: torch alone takes seconds."""
+    """The public calls, imported when they are first used: torch alone takes seconds."""
     if name == "predict":
         return import_module("pipeline.inference").predict
     if name == "open_product":

@@ -19,7 +19,7 @@ def render(template: str, **values: Any) -> str:
         values: what it shows, `title` among them; every text is escaped.
 
     Returns:
-        A whole page, which asks no other file and no server for anything.
+        A whole page, which loads nothing from other files or servers.
     """
     return _TEMPLATES.get_template(template).render(values)
 

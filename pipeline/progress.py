@@ -46,7 +46,7 @@ class Progress:
         """Reports that so many more steps are done."""
 
     def track(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """Yields each step, and reports it as done when the next one is asked for."""
+        """Yields each step, and reports it as done when the next one is requested."""
         for step in steps:
             yield step
             self.advance()

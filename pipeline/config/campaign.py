@@ -86,7 +86,7 @@ class OutputSection(Section):
     shard: int | None = Field(default=None, ge=1)
     """Side of the national store's shards in pixels. It divides the tile; by default it is the tile."""
     attribution: str = "IGN"
-    """Producer of the imagery, named as its licence asks."""
+    """Producer of the imagery, named as its licence requires."""
 
 
 class ClusterSection(Section):

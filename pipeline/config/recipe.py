@@ -87,7 +87,8 @@ class Recipe(Section):
     def pools_whole_window(self) -> bool:
         """Whether each pixel's class depends on its whole window, so that seams show where two windows meet.
 
-        Decided by the decoder. An encoder may do the same (squeeze-and-excitation, attention); its name does not tell.
+        The decoder decides it. An encoder may do the same (squeeze-and-excitation, attention); its name does not show
+        it.
         """
         return self.architecture in _POOLING
 

@@ -26,7 +26,7 @@ from pipeline.sources.http_path import WebPath
 _KINDS: tuple[Kind, ...] = ("rvb", "irc", "height", "dsm", "dtm")
 _IMAGERY_KINDS: tuple[Kind, ...] = ("rvb", "irc", "height")
 _MAX_DEPTH = 16
-"""Catalogs below catalogs. A longer chain is taken for a loop."""
+"""Catalogs below catalogs. A longer chain counts as a loop."""
 _ITEM_SEARCH = "item-search"
 
 

@@ -118,7 +118,7 @@ def _read_table(path: Path) -> "pa.Table | None":
         if file.read(1) not in _DBASE_VERSIONS:
             return None
     with TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Values that do not fit their field are none, and not worth a warning.
+        # Values that do not fit their field are read as None; no warning is needed.
         warnings.simplefilter("ignore", RuntimeWarning)
         # Under a name of its own, without the `.shp` and `.cpg` beside it, which may be missing a part.
         alone = Path(folder, "table.dbf")

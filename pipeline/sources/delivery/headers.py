@@ -176,9 +176,7 @@ def _check_jp2_boxes(path: Path) -> None:
 
 
 def _box(head: bytes) -> tuple[int, bytes, int]:
-    """(length with head, type, bytes of the head) of a box; `head` is its first 16 bytes, or fewer at the file's "
-    "end.
-    """
+    """(length with head, type, bytes of the head) of a box; `head` is its first 16 bytes, or fewer at the end."""
     if len(head) < 8:
         return len(head) + 1, b"", 8
     length, kind = struct.unpack(">I4s", head[:8])

@@ -139,7 +139,7 @@ def _raise_unlistable(error: OSError) -> None:
 def check_domain(files: Sequence[DeliveredFile], domain: Domain) -> list[str]:
     """One sentence for each file whose name has another département or vintage than `domain`.
 
-    Surface and terrain models are not checked: those of a neighbour or of another year serve as well.
+    Surface and terrain models are not checked: those of a neighbour or of another year can be used too.
     """
     departement, year = domain.departement, domain.year
     return [

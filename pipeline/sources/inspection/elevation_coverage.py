@@ -63,7 +63,7 @@ def header_notes(
             notes.append(f"{kind}: {without} of {len(files)} files have no CRS: {_called(crs)} is used")
         if by_parameters := sum(f.header.crs == "parameters" for f in files):
             notes.append(f"{kind}: {by_parameters} of {len(files)} files are {_called(crs)} by parameters, not by code")
-        if odd := [f for f in files if f.header.nodata is not None and not f.nodata_believed]:
+        if odd := [f for f in files if f.header.nodata is not None and not f.nodata_is_used]:
             notes.append(
                 f"{kind}: nodata tag {odd[0].header.nodata:g} of {len(odd)} files ignored: it is a possible elevation"
             )

@@ -43,8 +43,8 @@ class InspectedFile:
         return self.delivered.kind
 
     @property
-    def nodata_believed(self) -> bool:
-        """False where the tag has a value that pixels have: any of 0..255 in 8 bits, an elevation in a model."""
+    def nodata_is_used(self) -> bool:
+        """False where pixels can have the value of the nodata tag: 0..255 in 8 bits, an elevation in a model."""
         value = self.header.nodata
         if value is None or self.kind not in ("dsm", "dtm"):
             return False
@@ -52,8 +52,8 @@ class InspectedFile:
 
     @property
     def asset(self) -> Asset:
-        """The file as the catalog keeps it, without a nodata tag that is not believed."""
-        header, nodata = self.header, str(self.header.nodata) if self.nodata_believed else None
+        """The file as the catalog keeps it, without a nodata tag that is not used."""
+        header, nodata = self.header, str(self.header.nodata) if self.nodata_is_used else None
         grid = (header.transform, header.shape, header.dtype, header.block)
         return Asset(self.kind, self.path, self.signature, self.size, self.mtime_ns, *grid, nodata)
 

@@ -22,7 +22,7 @@ OPTIONS: dict[str, Any] = {
     # Files that virtual rasters keep open in a process. Where four tiles and their elevation files meet, 16 reading
     # threads need more than the default of 100, and files would be opened again and again.
     "GDAL_MAX_DATASET_POOL_SIZE": 450,
-    # For files on the web: a tile should not fail because of a server's hiccup.
+    # For files on the web: a tile should not fail because a server is busy for a moment.
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }

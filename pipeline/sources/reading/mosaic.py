@@ -105,7 +105,7 @@ class Mosaic:
         return replace(self, inputs=self.inputs.around(part), readable=part)
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
-        """Reads the pixels of a lattice window, and retries reads that fail for a passing reason.
+        """Reads the pixels of a lattice window, and retries reads that fail for a temporary reason.
 
         Pixels outside all tiles are 0 and not valid; the height is 0 where the elevation is unknown.
 

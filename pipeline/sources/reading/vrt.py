@@ -45,7 +45,7 @@ def imagery(assets: Sequence[Asset], *, bands: int) -> str:
     """A uint8 raster over the frame, 0 outside the files; empty text if there are no files.
 
     The sources are SimpleSource, except for more than 8 bits (see `bit_depth`): if all bands have the same files, GDAL
-    then passes a read of all bands to the file in one call, so each block of a JPEG 2000 file is decoded once. Files of
+    then reads all bands of the file in one call, so each block of a JPEG 2000 file is decoded once. Files of
     another resolution are first mosaicked, then resampled to the lattice: averaged if they are finer, bilinearly if
     coarser.
 
