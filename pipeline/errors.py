@@ -37,7 +37,7 @@ class SourceError(LandcoverError):
 
 
 class TransientReadError(SourceError):
-    """An input raster could not be read for a passing reason. The read is retried; then the tile fails."""
+    """An input raster could not be read for a temporary reason. The read is retried; then the tile fails."""
 
 
 class WeightsError(LandcoverError):

@@ -113,12 +113,7 @@ class Window:
 
     def contains(self, other: "Window") -> bool:
         """True if `other` lies wholly inside."""
-        return (
-            self.row <= other.row
-            and self.col <= other.col
-            and self.bottom >= other.bottom
-            and self.right >= other.right
-        )
+        return self.intersect(other) == other
 
     def grow(self, rows: int, cols: int | None = None) -> "Window":
         """The window with `rows` more above and below, and `cols` more left and right (by default as many)."""

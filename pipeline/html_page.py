@@ -20,7 +20,7 @@ def render(template: str, **values: Any) -> str:
         values: what it shows, in pages `title` among them; in HTML every text is escaped.
 
     Returns:
-        A whole page, which loads no other file.
+        A whole page, which loads nothing from other files or servers.
     """
     return _TEMPLATES.get_template(template).render(values)
 

@@ -2,7 +2,7 @@
 
 FLAIR values are 1..19 in masks and in products, and 0 is nodata. The network's index of a class is its value minus one.
 Names and colours are those of the FLAIR-INC model cards. IGN's other products have other numbers for the same classes;
-`CROSSWALK` converts between them.
+`to_flair` converts them.
 """
 
 from collections.abc import Iterable
@@ -20,11 +20,18 @@ LAYERS: tuple[Layer, Layer] = ("landcover", "confidence")
 
 @dataclass(frozen=True)
 class LandCover:
-    """One class of the nomenclature: its FLAIR value 1..19, English name, and #rrggbb colour."""
+    """One class of the nomenclature."""
 
     value: int
+    """FLAIR value, 1..19."""
     name: str
+    """In English."""
     colour: str
+    """`#rrggbb`."""
+    cosia: int | None
+    """CoSIA's `numero`, 1..15; None where CoSIA has no such class."""
+    flair_hub: int
+    """FLAIR-HUB's index, 0..18."""
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -38,25 +45,25 @@ class LandCover:
 
 
 FLAIR = (
-    LandCover(1, "building", "#db0e9a"),
-    LandCover(2, "pervious surface", "#938e7b"),
-    LandCover(3, "impervious surface", "#f80c00"),
-    LandCover(4, "bare soil", "#a97101"),
-    LandCover(5, "water", "#1553ae"),
-    LandCover(6, "coniferous", "#194a26"),
-    LandCover(7, "deciduous", "#46e483"),
-    LandCover(8, "brushwood", "#f3a60d"),
-    LandCover(9, "vineyard", "#660082"),
-    LandCover(10, "herbaceous vegetation", "#55ff00"),
-    LandCover(11, "agricultural land", "#fff30d"),
-    LandCover(12, "plowed land", "#e4df7c"),
-    LandCover(13, "swimming pool", "#3de6eb"),
-    LandCover(14, "snow", "#ffffff"),
-    LandCover(15, "clear cut", "#8ab3a0"),
-    LandCover(16, "mixed", "#6b714f"),
-    LandCover(17, "ligneous", "#c5dc42"),
-    LandCover(18, "greenhouse", "#9999ff"),
-    LandCover(19, "other", "#000000"),
+    LandCover(1, "building", "#db0e9a", 1, 0),
+    LandCover(2, "pervious surface", "#938e7b", 2, 4),
+    LandCover(3, "impervious surface", "#f80c00", 3, 3),
+    LandCover(4, "bare soil", "#a97101", 5, 5),
+    LandCover(5, "water", "#1553ae", 6, 6),
+    LandCover(6, "coniferous", "#194a26", 8, 13),
+    LandCover(7, "deciduous", "#46e483", 9, 12),
+    LandCover(8, "brushwood", "#f3a60d", 10, 14),
+    LandCover(9, "vineyard", "#660082", 11, 11),
+    LandCover(10, "herbaceous vegetation", "#55ff00", 12, 8),
+    LandCover(11, "agricultural land", "#fff30d", 13, 9),
+    LandCover(12, "plowed land", "#e4df7c", 14, 10),
+    LandCover(13, "swimming pool", "#3de6eb", 4, 2),
+    LandCover(14, "snow", "#ffffff", 7, 7),
+    LandCover(15, "clear cut", "#8ab3a0", None, 15),
+    LandCover(16, "mixed", "#6b714f", None, 17),
+    LandCover(17, "ligneous", "#c5dc42", None, 16),
+    LandCover(18, "greenhouse", "#9999ff", 15, 1),
+    LandCover(19, "other", "#000000", None, 18),
 )
 
 BY_VALUE = {c.value: c for c in FLAIR}
@@ -111,29 +118,6 @@ def colormap() -> dict[int, tuple[int, int, int, int]]:
 
 Nomenclature = Literal["flair19", "flair15", "flair12", "cosia", "flair-hub"]
 
-CROSSWALK: dict[int, tuple[int | None, int]] = {
-    1: (1, 0),
-    2: (2, 4),
-    3: (3, 3),
-    4: (5, 5),
-    5: (6, 6),
-    6: (8, 13),
-    7: (9, 12),
-    8: (10, 14),
-    9: (11, 11),
-    10: (12, 8),
-    11: (13, 9),
-    12: (14, 10),
-    13: (4, 2),
-    14: (7, 7),
-    15: (None, 15),
-    16: (None, 17),
-    17: (None, 16),
-    18: (15, 1),
-    19: (None, 18),
-}
-"""FLAIR value → (CoSIA's `numero` 1..15 or None, FLAIR-HUB's index 0..18)."""
-
 _TWELVE = tuple(range(1, 13))
 _FIFTEEN = (*_TWELVE, 13, 14, 18)
 
@@ -141,8 +125,8 @@ _FIFTEEN = (*_TWELVE, 13, 14, 18)
 def to_flair(nomenclature: Nomenclature) -> dict[int, int]:
     """A nomenclature's numbers → FLAIR values; all its classes are among FLAIR's."""
     if nomenclature == "cosia":
-        return {cosia: value for value, (cosia, _) in CROSSWALK.items() if cosia is not None}
+        return {c.cosia: c.value for c in FLAIR if c.cosia is not None}
     if nomenclature == "flair-hub":
-        return {hub: value for value, (_, hub) in CROSSWALK.items()}
+        return {c.flair_hub: c.value for c in FLAIR}
     kept = {"flair12": _TWELVE, "flair15": _FIFTEEN, "flair19": tuple(BY_VALUE)}[nomenclature]
     return {value: value for value in kept}

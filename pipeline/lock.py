@@ -150,7 +150,7 @@ def lock_folder(
     Args:
         folder: made where it is missing.
         what: what is locked, for messages: `domain D034_2021`.
-        job_runs: asks the batch system, such as `cluster.slurm.queue.is_job_running`.
+        job_runs: queries the batch system, such as `cluster.slurm.queue.is_job_running`.
         heartbeat_s: seconds between two heartbeats.
         stale_s: seconds without a heartbeat after which a lock is stale.
 

@@ -12,13 +12,11 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     ProgressColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
-from rich.text import Text
 
 Step = TypeVar("Step")
 Unit = Literal["steps", "bytes"]
@@ -48,7 +46,7 @@ class Progress:
         """Reports that so many more steps are done."""
 
     def track(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """Yields each step, and reports it as done when the next one is asked for."""
+        """Yields each step, and reports it as done when the next one is requested."""
         for step in steps:
             yield step
             self.advance()
@@ -56,6 +54,12 @@ class Progress:
 
 SILENT = Progress()
 """The default of functions that report progress: shows nothing."""
+
+
+def _columns(unit: Unit) -> tuple[ProgressColumn, ...]:
+    """`hectares ━━━━ 3/12 0:00:05 0:00:15`, or `1.2/3.4 GB`."""
+    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    return TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn()
 
 
 class ProgressBar(Progress):
@@ -67,11 +71,10 @@ class ProgressBar(Progress):
         after_s: seconds before it appears.
     """
 
-    def __init__(self, description: str, *, console: Console | None = None, after_s: float = 0.0) -> None:
+    def __init__(self, description: str, *, console: Console | None, after_s: float) -> None:
         shown = Console(stderr=True) if console is None else console
-        columns = (BarColumn(), _Count(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._bar = Bar(TextColumn("{task.description}"), *columns, console=shown, transient=True)
-        self._task = self._bar.add_task(description, total=None, unit="steps")
+        self._bar = Bar(*_columns("steps"), console=shown, transient=True)
+        self._task = self._bar.add_task(description, total=None)
         self._visible = shown.is_interactive or shown.is_jupyter
         self._appears = time.monotonic() + after_s
         self._done, self._total, self._lock = 0, 0, Lock()
@@ -82,7 +85,7 @@ class ProgressBar(Progress):
         """Sets the bar to 0 of `total`."""
         with self._lock:
             self._done, self._total = 0, total
-            self._bar.update(self._task, unit=unit)
+            self._bar.columns = _columns(unit)
             self._draw()
 
     def advance(self, steps: int = 1) -> None:
@@ -103,25 +106,9 @@ class ProgressBar(Progress):
             self._bar.start()
 
 
-class _Count(ProgressColumn):
-    """`3/12`, or `1.2/3.4 GB`."""
-
-    def __init__(self) -> None:
-        self._formats: dict[Unit, MofNCompleteColumn | DownloadColumn] = {
-            "steps": MofNCompleteColumn(),
-            "bytes": DownloadColumn(),
-        }
-        super().__init__()
-
-    def render(self, task: Task) -> Text:
-        """The text of one bar."""
-        unit: Unit = task.fields["unit"]
-        return self._formats[unit].render(task)
-
-
 @contextmanager
 def progress_bar(description: str, *, console: Console | None = None, after_s: float = 0.0) -> Iterator[Progress]:
-    """A `ProgressBar` that is removed when the block ends; the arguments are the same."""
+    """A `ProgressBar` that is removed when the block ends; the arguments are its own."""
     bar = ProgressBar(description, console=console, after_s=after_s)
     try:
         yield bar

@@ -98,5 +98,5 @@ def sha256_of(asset: Mapping[str, Any]) -> str:
     """
     given = str(asset["file:checksum"])
     if not given.startswith(_SHA256) or len(given) != 68:
-        raise ValueError(f"file:checksum {given!r} is no SHA-256 multihash")
+        raise ValueError(f"file:checksum {given!r} is not a SHA-256 multihash")
     return given.removeprefix(_SHA256)

@@ -24,7 +24,7 @@ def classes() -> str:
     """The classes of the map with their values and colours, and the numbers of other nomenclatures."""
     rows = []
     for c in legend.FLAIR:
-        cosia, hub = legend.CROSSWALK[c.value]
+        cosia, hub = c.cosia, c.flair_hub
         swatch = f'<span class="swatch" style="background:{c.colour}"></span>{code(c.colour)}'
         rows.append((str(c.value), c.name, swatch, "–" if cosia is None else str(cosia), str(hub)))
     return table(("value", "class", "colour", "CoSIA", "FLAIR-HUB"), rows)

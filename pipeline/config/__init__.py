@@ -2,6 +2,8 @@
 
 from pipeline.config.campaign import (
     Campaign,
+    ClusterKind,
+    ClusterSection,
     DomainSection,
     EngineName,
     GridSection,
@@ -12,7 +14,6 @@ from pipeline.config.campaign import (
     Precision,
     load_campaign,
 )
-from pipeline.config.cluster import ClusterKind, ClusterSection
 from pipeline.config.recipe import DEFAULT_RECIPE, Architecture, Band, Recipe, load_recipe
 from pipeline.config.section import ConfigPath, Section, config_folder, find_config, read_yaml
 

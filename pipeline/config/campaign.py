@@ -8,7 +8,6 @@ from typing import Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from pipeline.config.cluster import ClusterKind, ClusterSection
 from pipeline.config.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from pipeline.config.section import ConfigPath, Section, read_yaml
 from pipeline.domain import Domain
@@ -17,12 +16,13 @@ from pipeline.grid import PIXELS_PER_M, Layout, Tile, Window
 
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+ClusterKind = Literal["local", "cuda", "slurm"]
 LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding", "whole_window"]
 """Limits that the models' cards state, and `whole_window`: networks whose windows show seams in any layout.
 `pipeline.sources.inspection.model_card_limits` explains and checks them."""
 
-_FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
-"""Metropolitan France with Corsica in EPSG:2154; each edge is a multiple of 5 km."""
+METROPOLITAN_FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
+"""Metropolitan France with Corsica in EPSG:2154: (left, bottom, right, top), each a multiple of 5 km."""
 
 
 class ModelSection(Section):
@@ -78,7 +78,7 @@ class OutputSection(Section):
     """Folder of the domain products, with one folder for each domain."""
     national: ConfigPath = Field(default=Path("national"), validate_default=True)
     """Folder of the national product."""
-    extent_km: tuple[float, float, float, float] = _FRANCE_KM
+    extent_km: tuple[float, float, float, float] = METROPOLITAN_FRANCE_KM
     """(left, bottom, right, top) of the national store in km of the lattice's CRS; a multiple of the tile. The default
     is metropolitan France in EPSG:2154; a campaign overseas gives its own, which `landcover plan` proposes."""
     chunk: int = Field(default=1_000, ge=1)
@@ -86,7 +86,39 @@ class OutputSection(Section):
     shard: int | None = Field(default=None, ge=1)
     """Side of the national store's shards in pixels. It divides the tile; by default it is the tile."""
     attribution: str = "IGN"
-    """Producer of the imagery, named as its licence asks."""
+    """Producer of the imagery, named as its licence requires."""
+
+
+class ClusterSection(Section):
+    """Where tasks run: workers are processes; their threads read, and one at a time computes.
+
+    Nothing here changes a byte of a map.
+    """
+
+    kind: ClusterKind = "local"
+    """`local`: this machine's processors. `cuda`: its GPUs, one worker each. `slurm`: all nodes of the SLURM job that
+    this process runs in."""
+    scheduler: str | None = None
+    """Address or scheduler file of a running Dask cluster, to use instead of a kind."""
+    workers: int = Field(default=1, ge=1)
+    """Worker processes on this machine, or on each node of a job. With GPUs there is one for each GPU instead."""
+    threads: int = Field(default=2, ge=1)
+    """Tasks that a worker runs at once."""
+    tiles_in_flight: int = Field(default=2, ge=1)
+    """Tiles for each worker that are submitted and not yet sealed: this bounds memory."""
+    gdal_cache_mb: int = Field(default=512, ge=16)
+    """GDAL's block cache in each worker, in MiB."""
+    memory_bytes: int | None = Field(default=None, ge=1)
+    """Memory that a worker may take. A run whose projection exceeds it does not start. No limit by default."""
+    device_memory_bytes: int | None = Field(default=None, ge=1)
+    """The same limit for the memory of the worker's GPU."""
+    folder: ConfigPath | None = None
+    """For kind `slurm`: a folder that every node can read, for keys and addresses. By default `.clusters` beside the
+    products."""
+    wait_s: float = Field(default=300, gt=0)
+    """Seconds to wait for the first worker."""
+    lost_s: float = Field(default=60, gt=0)
+    """Seconds without any worker, or without an answer from the scheduler, after which the cluster counts as lost."""
 
 
 class LimitsSection(Section):

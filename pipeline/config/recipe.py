@@ -1,9 +1,9 @@
 """The recipe of a network: which bands it reads, how they are normalised, and which of its classes may appear."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from pipeline import legend
 from pipeline.config.section import Section, find_config, read_yaml
@@ -57,9 +57,10 @@ class Recipe(Section):
     """FLAIR values 1..19 that may appear in a map. All other logits are masked before the argmax."""
     height_step_m: float = Field(default=0.2, gt=0)
     """Metres of height for one unit of the elevation band, whose values are clipped to 0..255."""
-    temperature: float = Field(default=1.0, gt=0)
+    # Maps made before the field existed keep their fingerprints.
+    temperature: float = Field(default=1.0, gt=0, exclude_if=lambda temperature: temperature == 1.0)
     """Logits are divided by this number before the softmax: a value above 1 lowers confidences. `landcover calibrate`
-    fits it. It changes no pixel's class."""
+    fits it. It changes no pixel's class. A neutral 1 is left out of the recipe's content."""
     licence: str = "etalab-2.0"
     """Licence of the weights (SPDX identifier in lower case)."""
     citation: str = ""
@@ -86,17 +87,10 @@ class Recipe(Section):
     def pools_whole_window(self) -> bool:
         """Whether each pixel's class depends on its whole window, so that seams show where two windows meet.
 
-        Decided by the decoder. An encoder may do the same (squeeze-and-excitation, attention); its name does not tell.
+        The decoder decides it. An encoder may do the same (squeeze-and-excitation, attention); its name does not show
+        it.
         """
         return self.architecture in _POOLING
-
-    @model_serializer(mode="wrap")
-    def _omit_neutral_temperature(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out a temperature of 1: maps made before the field existed keep their fingerprints."""
-        content: dict[str, Any] = dump(self)
-        if self.temperature == 1.0:
-            content.pop("temperature", None)
-        return content
 
 
 def load_recipe(name_or_path: str, *, base: Path = Path()) -> Recipe:

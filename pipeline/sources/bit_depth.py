@@ -1,9 +1,9 @@
-"""Converts imagery of more than 8 bits a sample to the levels 0..255 on which the networks were trained.
+"""Levels 0..255: converts imagery of more than 8 bits a sample to them, and finds those that may be fill.
 
-The rule: the whole range of the sample type, linearly. It depends only on the pixel's own value, so a window equals a
-crop of the whole, tiles and domains agree, and black and white stay black and white. Imagery that uses only a part of
-the range (12 bits in 16) becomes dark; the check of the radiometry refuses it. Such imagery must be converted before,
-with levels that only its producer knows.
+The networks were trained on levels 0..255. The rule of the conversion: the whole range of the sample type, linearly. It
+depends only on the pixel's own value, so a window equals a crop of the whole, tiles and domains agree, and black and
+white stay black and white. Imagery that uses only a part of the range (12 bits in 16) becomes dark; the check of the
+radiometry refuses it. Such imagery must be converted before, with levels that only its producer knows.
 """
 
 from typing import Any
@@ -21,8 +21,17 @@ float64 round alike."""
 RULE = "v · 255 / 65535, rounded"
 
 
+FILL_TOLERANCE = 2
+"""Levels by which lossy compression changes a uniform field."""
+
+
 def to_levels(samples: NDArray[Any]) -> NDArray[np.uint8]:
     """Levels 0..255 of samples of any shape: uint8 unchanged, uint16 converted by `RULE`."""
     if samples.dtype == np.uint8:
         return samples
     return np.rint(samples * RATIO).astype(np.uint8)
+
+
+def is_fill(levels: NDArray[np.uint8], value: int) -> NDArray[np.bool_]:
+    """True where levels are within the tolerance of a fill's value, which is 0 or 255."""
+    return levels <= FILL_TOLERANCE if value == 0 else levels >= value - FILL_TOLERANCE

@@ -1,10 +1,12 @@
 """A domain in the input catalog as plain values: its tiles, the files behind them and their fill. Opens no raster."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+
+from shapely import STRtree, box
 
 from pipeline.config import LimitName
 from pipeline.domain import Domain
@@ -143,9 +145,9 @@ class InputTile:
     hole_share: float | None = None
     """Share of the tile without elevation, 0..1, if `stage` counted it."""
 
-    def has(self, kind: Kind) -> bool:
-        """True where a file of this kind is behind the tile."""
-        return any(a.kind == kind for a in self.assets)
+    def files(self, kind: str) -> list[Asset]:
+        """The files of a kind."""
+        return [a for a in self.assets if a.kind == kind]
 
 
 @dataclass(frozen=True)
@@ -165,16 +167,6 @@ class DomainInputs:
     """First and last day of acquisition, if the delivery states them."""
     limits: tuple[LimitName, ...] = ()
     """Limits of the model card that the domain exceeds and that were accepted when it was indexed."""
-
-    @property
-    def attribution(self) -> str:
-        """`IGN, BD ORTHO 2021`; empty where the catalog has none."""
-        return self.origin.attribution
-
-    @property
-    def licence(self) -> str:
-        """SPDX identifier; empty where the catalog has none."""
-        return self.origin.licence
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -202,24 +194,13 @@ class DomainInputs:
         """The tiles that share at least one pixel with `window`, in their order."""
         if not window.pixels:
             return ()
-        near = {i for cell in self._cells(window) for i in self._tiles_by_cell.get(cell, ())}
+        near = self._tree.query(box(*window.bounds))
         return tuple(t for t in map(self.tiles.__getitem__, sorted(near)) if t.tile.window.intersect(window).pixels)
 
     @cached_property
-    def _tiles_by_cell(self) -> dict[tuple[int, int], list[int]]:
-        """Positions in `tiles` by the cell that they touch: a nation's plan needs the neighbours of every tile."""
-        found: dict[tuple[int, int], list[int]] = {}
-        for i, tile in enumerate(self.tiles):
-            for cell in self._cells(tile.tile.window):
-                found.setdefault(cell, []).append(i)
-        return found
-
-    def _cells(self, window: Window) -> Iterator[tuple[int, int]]:
-        """(row, column) of the squares of the first tile's size that `window` touches."""
-        side = self.tiles[0].tile.window.height if self.tiles else 1
-        for row in range(window.row // side, (window.bottom - 1) // side + 1):
-            for col in range(window.col // side, (window.right - 1) // side + 1):
-                yield row, col
+    def _tree(self) -> STRtree:
+        """The tiles by their place: a nation's plan needs the neighbours of every tile."""
+        return STRtree([box(*t.tile.window.bounds) for t in self.tiles])
 
     def behind(self, window: Window) -> tuple[Asset, ...]:
         """The files on which the pixels of `window` depend, each once, sorted."""

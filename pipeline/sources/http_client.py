@@ -109,7 +109,7 @@ def fetch(
     with _explained(url):
         while True:
             try:
-                with open_url(url, method=method, headers=sent, body=body, source=source) as answer:
+                with _follow(method, url, sent, body, source or url) as answer:
                     if byte_range and answer.status != 206:
                         raise RequestError(0, "the server does not serve ranges of bytes; download the file", url)
                     content = answer.read(limit + 1)
@@ -123,26 +123,17 @@ def fetch(
 
 
 @contextmanager
-def open_url(
-    url: str,
-    *,
-    method: str = "GET",
-    headers: Mapping[str, str] | None = None,
-    body: bytes | None = None,
-    source: str | None = None,
+def _follow(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | None, home: str
 ) -> Iterator[urllib3.BaseHTTPResponse]:
     """Yields the answer to a request, whose body is not read yet and whose `url` is the one after redirects.
 
-    The arguments are those of `fetch`. Redirects are followed here and not by urllib3, so that the credentials of the
-    environment are sent only in requests to the origin of `source`.
-
-    Raises:
-        RequestError: no answer, an answer other than success, or too many redirects.
-        urllib3.exceptions.HTTPError: the connection breaks while the body is read.
+    Redirects are followed here and not by urllib3, so that the credentials of the environment are sent only in requests
+    to the origin of `home`.
     """
-    target, home = url, source or url
+    target = url
     for _ in range(MAX_REDIRECTS + 1):
-        with _send(method, target, headers or {}, body, home) as answer:
+        with _send(method, target, headers, body, home) as answer:
             location = answer.get_redirect_location()
             if not location:
                 _check_status(answer, target, url, home)

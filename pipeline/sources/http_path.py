@@ -1,13 +1,13 @@
 """Files on the web as paths: GDAL opens them by their text, and we read their size, date and some of their bytes."""
 
-import io
 import os
 from email.utils import parsedate_to_datetime
-from pathlib import Path, PosixPath
+from pathlib import PosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pipeline.sources.http_client import HEADERS_VARIABLE, RequestError, auth_headers, fetch, origin
+from pipeline.sources.range_reader import RangeReader
 
 _VSICURL = "/vsicurl?url="
 """GDAL's form of a web file in which the URL is percent-encoded, and so survives as one part of a path."""
@@ -37,11 +37,6 @@ class WebPath(PosixPath):
         """The URL's last part, without its query."""
         return unquote(urlsplit(self.url).path.rpartition("/")[2])
 
-    @property
-    def suffix(self) -> str:
-        """The name's suffix, with its dot."""
-        return Path(self.name).suffix
-
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:  # noqa: ARG002  (Path's signature)
         """Size and date as the server states them; 0 where it does not.
 
@@ -65,32 +60,5 @@ class WebPath(PosixPath):
 
     def open(self, *_: Any, **__: Any) -> Any:
         """The file for reading bytes at any place."""
-        return _RangeReader(self.url, self.stat().st_size)
-
-
-class _RangeReader(io.RawIOBase):
-    """A web file, read by ranges."""
-
-    def __init__(self, url: str, size: int) -> None:
-        self._url, self._size, self._at = url, size, 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else min(self._size, self._at + size)
-        if end <= self._at:
-            return b""
-        content = fetch(self._url, byte_range=(self._at, end - 1)).body
-        self._at += len(content)
-        return content
+        url = self.url
+        return RangeReader(self.stat().st_size, lambda at, count: fetch(url, byte_range=(at, at + count - 1)).body)

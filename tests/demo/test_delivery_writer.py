@@ -31,9 +31,9 @@ def country(tmp_path_factory: pytest.TempPathFactory) -> Country:
 
 def test_every_file_is_recognised_and_every_tile_has_four_kinds(country: Country) -> None:
     for domain in country.domains:
-        found = find_files([domain.delivery])
-        assert not found.ignored
-        kinds = {(f.corner, f.kind) for f in found.delivered}
+        found, unknown = find_files([domain.delivery])
+        assert not unknown
+        kinds = {(f.corner, f.kind) for f in found}
         assert kinds == {(t, k) for t in domain.tiles for k in ("rvb", "irc", "dsm", "dtm")}
 
 
@@ -55,7 +55,7 @@ def test_the_reader_returns_the_rendered_images(country: Country, tmp_path: Path
 
 
 def test_infrared_files_hold_near_infrared_red_and_green(country: Country) -> None:
-    files = {(f.kind, f.corner): f.path for f in find_files([country.domains[0].delivery]).delivered}
+    files = {(f.kind, f.corner): f.path for f in find_files([country.domains[0].delivery])[0]}
     tile = country.domains[0].tiles[0]
     with rasterio.open(files["rvb", tile]) as rvb, rasterio.open(files["irc", tile]) as irc:
         assert irc.driver == "JP2OpenJPEG"
@@ -68,7 +68,7 @@ def test_infrared_files_hold_near_infrared_red_and_green(country: Country) -> No
 
 
 def test_elevation_files_are_like_those_of_ign(country: Country) -> None:
-    west, east = ({(f.kind, f.corner): f.path for f in find_files([d.delivery]).delivered} for d in country.domains)
+    west, east = ({(f.kind, f.corner): f.path for f in find_files([d.delivery])[0]} for d in country.domains)
     tile = country.domains[0].tiles[0]
     left, _, _, top = Tile.named(tile, SIZE).window.bounds
     with rasterio.open(west["dsm", tile]) as dsm, rasterio.open(west["dtm", tile]) as dtm:

@@ -58,7 +58,7 @@ def write_domains(folder: Path, footprints: Sequence[Footprint], *, write: Write
     for footprint in footprints:
         below = folder / "deliveries" / footprint.domain
         tiles = [InputTile(tile, _write_files(below, footprint.domain, tile, write)) for tile in footprint.tiles]
-        about = DomainDescription(footprint.domain, YEAR, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
+        about = DomainDescription(footprint.domain, Origin(f"IGN, BD ORTHO {YEAR}", "etalab-2.0"))
         write_domain(catalog, about, [TileDescription(tile, ()) for tile in tiles])
     return catalog
 

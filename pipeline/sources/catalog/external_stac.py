@@ -16,7 +16,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pystac
 
 from pipeline.errors import CatalogError
-from pipeline.sources.catalog.stac_items import acquired_of, interval
+from pipeline.sources.catalog.reader import INVALID_STAC, acquired_of, interval
 from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.delivery.names import RASTER_SUFFIXES, DeliveredFile, Kind, parse_name
@@ -26,10 +26,8 @@ from pipeline.sources.http_path import WebPath
 _KINDS: tuple[Kind, ...] = ("rvb", "irc", "height", "dsm", "dtm")
 _IMAGERY_KINDS: tuple[Kind, ...] = ("rvb", "irc", "height")
 _MAX_DEPTH = 16
-"""Catalogs below catalogs. A longer chain is taken for a loop."""
+"""Catalogs below catalogs. A longer chain counts as a loop."""
 _ITEM_SEARCH = "item-search"
-_INVALID_STAC = (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What the json module, pystac and our client raise on a file that is not STAC, or that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Query:
 
 @dataclass
 class CatalogFiles:
-    """The files that a catalog's items name."""
+    """The files that the items of catalogs name."""
 
     delivered: dict[Path, DeliveredFile] = field(default_factory=dict)
     ignored: set[Path] = field(default_factory=set)
@@ -66,10 +64,11 @@ def is_web(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-def read_catalog(source: str, query: Query) -> CatalogFiles:
-    """Lists the files that the items of a catalog name; opens none of them.
+def add_catalog(files: CatalogFiles, source: str, query: Query) -> None:
+    """Adds the files that the items of a catalog name; opens none of them.
 
     Args:
+        files: of the catalogs before.
         source: URL of a STAC API, or URL or path of the JSON of a static catalog, collection or item.
         query: which of its items.
 
@@ -78,7 +77,7 @@ def read_catalog(source: str, query: Query) -> CatalogFiles:
             its root, or with another URL scheme than its own.
     """
     given = source if is_web(source) else str(Path(source).absolute())
-    files, count = CatalogFiles(), 0
+    count = 0
     for item in _items(given, query):
         count += 1
         _add_item(files, item, given)
@@ -86,7 +85,6 @@ def read_catalog(source: str, query: Query) -> CatalogFiles:
         raise CatalogError(
             f"{source}: no items match {query}; check the collections, the bbox and the datetime, or leave them out"
         )
-    return files
 
 
 def _items(source: str, query: Query) -> Iterator[pystac.Item]:
@@ -95,11 +93,11 @@ def _items(source: str, query: Query) -> Iterator[pystac.Item]:
     try:
         content = _read_json(source, source)
         if any(_ITEM_SEARCH in uri for uri in content.get("conformsTo", ())):
-            yield from stac_api.search(source, query.collections, query.bbox, query.datetime)
+            yield from stac_api.search(source, query)
             return
         start, end = stac_api.parse_interval(query.datetime)
         yield from (i for i in _walk(source, content, source, ()) if _matches(i, query, start, end))
-    except _INVALID_STAC as error:
+    except INVALID_STAC as error:
         cause = str(error).strip().splitlines() or [type(error).__name__]
         raise CatalogError(f"{source}: cannot be read as a STAC catalog: {cause[0][:300]}") from error
 

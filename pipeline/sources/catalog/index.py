@@ -9,7 +9,6 @@ Everything is checked before anything of the catalog is written. Items come firs
 catalog, each by rename, so a reader sees a domain as it was or as it is.
 """
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from pipeline.config import LimitName, Recipe
 from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
-from pipeline.grid import Tile, union
+from pipeline.grid import Tile
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.external_stac import Query
 from pipeline.sources.catalog.source_files import SourceFiles, find_source_files
@@ -32,12 +31,12 @@ from pipeline.sources.catalog.writer import TileDescription, write_domain
 from pipeline.sources.delivery.acquisition_dates import join_days
 from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.delivery.names import Kind, check_domain
-from pipeline.sources.domain_inputs import BANDS, DomainInputs, Fill, InputTile
+from pipeline.sources.domain_inputs import BANDS, Fill, InputTile
 from pipeline.sources.inspection import model_card_limits as limits
 from pipeline.sources.inspection.band_pairing import mismatched_infrared
 from pipeline.sources.inspection.elevation_coverage import ElevationCoverage, header_notes, year_notes
 from pipeline.sources.inspection.height_sample import implausible_heights
-from pipeline.sources.inspection.inspected_files import InspectedFile, inspect_files
+from pipeline.sources.inspection.inspected_files import INSPECTION_THREADS, InspectedFile, inspect_files
 from pipeline.sources.inspection.lowest_level import LowestLevel, cache_key, read_lowest_level
 from pipeline.sources.inspection.model_card_limits import ExceededCardLimit
 from pipeline.sources.inspection.nodata_fill import outer_fill
@@ -46,8 +45,6 @@ from pipeline.sources.inspection.validation import pair_problems, validate
 from pipeline.sources.short_lists import first_lines
 from pipeline.sources.staging.height_record import HeightRecord, read_records
 
-_THREADS = min(8, os.cpu_count() or 1)
-"""Threads that read headers and lowest levels."""
 _GDAL_CACHE_BYTES = 64 * 2**20
 """GDAL's cache while indexing: each file is read once."""
 
@@ -148,7 +145,6 @@ def index(
         staged = read_records(files.tiles, cache)
     description = DomainDescription(
         domain,
-        domain.year,
         found.origin(staged.values(), year=domain.year),
         files.crs,
         tuple(sorted({e.limit for e in exceeded})),
@@ -169,11 +165,9 @@ def _check_headers(request: _Request, found: SourceFiles) -> _CheckedFiles:
     crs, exceeded = limits.territory(found.delivered)
     problems = check_domain(found.delivered, request.domain)
     problems += pair_problems(found.delivered, infrared="nir" in request.bands)
-    inspected, unreadable = inspect_files(
-        found.delivered, cache=request.cache, threads=_THREADS, progress=request.progress
-    )
+    inspected, unreadable = inspect_files(found.delivered, cache=request.cache, progress=request.progress)
     valid = validate(inspected, tile_size=request.tile_size, crs=crs)
-    coverage = ElevationCoverage.of(valid.elevation)
+    coverage = ElevationCoverage(valid.elevation)
     problems += unreadable + valid.problems
     if "elevation" in request.bands and not unreadable:
         problems += [
@@ -182,13 +176,14 @@ def _check_headers(request: _Request, found: SourceFiles) -> _CheckedFiles:
             for tile, files in sorted(valid.tiles.items())
             if "height" not in files and coverage.share(tile) == 0
         ]
-    accepted = _accepted(request, problems, exceeded + valid.exceeded)
+    exceeded += valid.exceeded
+    _refuse(request, problems, exceeded)
     if not valid.tiles:
         where = ", ".join(str(s) for s in request.sources)
         raise DeliveryError(
             f"{request.domain}: no imagery under {where}; expected files such as 38-2024-0595-6890-LA93-0M20-E080.jp2"
         )
-    return _CheckedFiles(crs, valid.tiles, coverage, accepted)
+    return _CheckedFiles(crs, valid.tiles, coverage, exceeded)
 
 
 def _read_lowest_levels(request: _Request, files: _CheckedFiles) -> dict[Tile, LowestLevel]:
@@ -207,7 +202,7 @@ def _read_lowest_levels(request: _Request, files: _CheckedFiles) -> dict[Tile, L
         request.cache.put(key, level.to_json())
         return level
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(INSPECTION_THREADS) as pool:
         tiles = sorted(files.tiles)
         return dict(zip(tiles, request.progress.track(pool.map(read, tiles)), strict=True))
 
@@ -232,22 +227,15 @@ def _check_pixels(
         exceeded += limits.radiometry(reduce(add, (level.sums for level in levels.values())), request.recipe)
     if "elevation" in request.bands:
         exceeded += implausible_heights(files.tiles, files.coverage)
-    return _accepted(request, problems, exceeded)
+    _refuse(request, problems, exceeded)
+    return exceeded
 
 
-def _accepted(
-    request: _Request, problems: Sequence[str], exceeded: Sequence[ExceededCardLimit]
-) -> list[ExceededCardLimit]:
-    """The limits that are exceeded, where all of them are accepted.
-
-    Raises:
-        DeliveryError: there is a problem, or a limit that is not accepted.
-    """
-    refused, accepted = limits.split_accepted(exceeded, request.accept)
-    if problems := [*problems, *refused]:
+def _refuse(request: _Request, problems: Sequence[str], exceeded: Sequence[ExceededCardLimit]) -> None:
+    """Raises DeliveryError where there is a problem, or a limit that is exceeded and not accepted."""
+    if problems := [*problems, *(e.refusal for e in exceeded if e.limit not in request.accept)]:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise DeliveryError(f"{request.domain}: {count} in the delivery, nothing was indexed:{first_lines(problems)}")
-    return accepted
 
 
 def _describe_tiles(
@@ -266,7 +254,7 @@ def _describe_tiles(
         acquired = found.acquired.of(tile.name)
         notes = [
             *header_notes(imagery, elevation, crs=domain.crs),
-            *year_notes(elevation, acquired[0].year if acquired else domain.year),
+            *year_notes(elevation, acquired[0].year if acquired else domain.domain.year),
             *found.acquired.notes,
             *(e.note for e in exceeded if e.tile in (None, tile.name)),
             *([holes.note] if holes and holes.note else []),
@@ -296,12 +284,11 @@ def _fill_note(part: Fill) -> str:
 def _report(
     domain: DomainDescription, root: Path, described: Sequence[TileDescription], ignored: tuple[Path, ...]
 ) -> IndexReport:
-    tiles = tuple(d.tile for d in described)
-    assets = DomainInputs(domain.domain, union([t.tile.window for t in tiles]), tiles).assets
+    assets = {asset for each in described for asset in each.tile.assets}
     return IndexReport(
         domain=domain.domain,
         catalog=root,
-        tiles=tuple(t.tile.name for t in tiles),
+        tiles=tuple(d.tile.tile.name for d in described),
         files=len(assets),
         size_bytes=sum(a.size for a in assets),
         ignored=ignored,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.sources.catalog.external_stac import Query, is_catalog, read_catalog
+from pipeline.sources.catalog.external_stac import CatalogFiles, Query, add_catalog, is_catalog
 from pipeline.sources.delivery.acquisition_dates import AcquisitionDates, read_acquisition_dates
 from pipeline.sources.delivery.attribution import Origin, origin_of
 from pipeline.sources.delivery.names import DeliveredFile, find_files
@@ -48,22 +48,17 @@ def find_source_files(sources: Sequence[str | Path], query: Query, *, year: int,
     folders = [Path(s) for s in sources if not is_catalog(str(s))]
     kinds = {"rvb"} | ({"irc"} if "nir" in bands else set())
     kinds |= {"height", "dsm", "dtm"} if "elevation" in bands else set()
-    in_folders = find_files(folders)
-    local = tuple(f for f in in_folders.delivered if f.kind in kinds)
+    found, unknown = find_files(folders)
+    local = tuple(f for f in found if f.kind in kinds)
     acquired = read_acquisition_dates(folders, year=year)
-    delivered, ignored = {f.path: f for f in local}, set(in_folders.ignored)
-    origins: list[Origin] = []
-    days = dict(acquired.tiles)
+    files = CatalogFiles()
     for source in (str(s) for s in sources if is_catalog(str(s))):
-        files = read_catalog(source, query)
-        delivered |= {p: f for p, f in files.delivered.items() if f.kind in kinds and p not in delivered}
-        ignored |= files.ignored
-        origins += files.origins
-        days |= files.days
+        add_catalog(files, source, query)
+    delivered = {p: f for p, f in files.delivered.items() if f.kind in kinds} | {f.path: f for f in local}
     return SourceFiles(
         tuple(sorted(delivered.values(), key=lambda f: (f.kind, str(f.path)))),
-        tuple(Path(printable(p)) for p in sorted(ignored)),
+        tuple(Path(printable(p)) for p in sorted({*unknown, *files.ignored})),
         local,
-        tuple(origins),
-        replace(acquired, tiles=days),
+        tuple(files.origins),
+        replace(acquired, tiles={**acquired.tiles, **files.days}),
     )

@@ -15,22 +15,16 @@ from pystac_client import Client, ItemSearch
 from pystac_client.stac_api_io import StacApiIO
 
 from pipeline.errors import CatalogError
+from pipeline.sources.catalog.external_stac import Query
 from pipeline.sources.http_client import fetch
 
 
-def search(
-    source: str,
-    collections: tuple[str, ...],
-    bbox: tuple[float, float, float, float] | None,
-    period: str | None,
-) -> Iterator[pystac.Item]:
+def search(source: str, query: Query) -> Iterator[pystac.Item]:
     """Yields the items that an API's search returns, page by page.
 
     Args:
         source: URL of the API.
-        collections: names of collections; all where empty.
-        bbox: (west, south, east, north) in degrees.
-        period: a day or `start/end`.
+        query: which of its items.
 
     Raises:
         CatalogError: an item comes on two pages, as in a search that never ends.
@@ -39,7 +33,8 @@ def search(
     """
     returned: set[tuple[str, str]] = set()
     client = Client.open(source, stac_io=_ClientIO(source))
-    for page in client.search(collections=list(collections) or None, bbox=bbox, datetime=period).pages_as_dicts():
+    found = client.search(collections=list(query.collections) or None, bbox=query.bbox, datetime=query.datetime)
+    for page in found.pages_as_dicts():
         for feature in page["features"]:
             name = (str(feature.get("collection")), str(feature["id"]))
             if name in returned:

@@ -1,17 +1,28 @@
 """Writes a domain's part of the input catalog: first its items, then their collection, then the catalog."""
 
+import datetime as dt
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pystac
+from pystac.layout import AsIsLayoutStrategy
 
 from pipeline.durable import sync, write_json
 from pipeline.errors import CatalogError
-from pipeline.sources.catalog.stac_items import item_of, provenance, span
+from pipeline.grid import RESOLUTION_M
+from pipeline.sources.catalog.reader import ASSET_FIELDS
+from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import DomainDescription
-from pipeline.sources.domain_inputs import InputTile
+from pipeline.sources.domain_inputs import Asset, InputTile
+from pipeline.sources.http_path import WebPath
 from pipeline.sources.staging.height_record import HeightHoles
+from pipeline.stac_fields import extension_schemas, footprint, origin_fields, projection, time_span
+
+_EXTENSIONS = extension_schemas("projection/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
+_MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
 
 
 @dataclass(frozen=True)
@@ -38,30 +49,74 @@ def write_domain(root: Path, domain: DomainDescription, tiles: Sequence[TileDesc
         CatalogError: old items cannot be removed.
     """
     folder = root / domain.domain
-    items = [
-        item_of(
-            each.tile,
-            about=domain,
-            path=folder / f"{domain.domain}-{each.tile.tile.name}.json",
-            near=root.parent,
-            notes=each.notes,
-            holes=each.holes,
-        )
-        for each in tiles
-    ]
+    items = [_item_of(each, domain, folder=folder, near=root.parent) for each in tiles]
     catalog = _catalog_of(root, without=domain.domain)
-    collection = _collection_of(domain, items, tiles)
-    catalog.add_child(collection)
-    # add_child and add_item change the hrefs to pystac's own layout; these restore ours.
+    collection = _collection_of(domain, items)
     collection.set_self_href(str(folder / "collection.json"))
+    catalog.add_child(collection)
     for item in items:
-        href = item.get_self_href()
         collection.add_item(item)
-        item.set_self_href(href)
         write_json(folder / f"{item.id}.json", item.to_dict(include_self_link=False), indent=None)
     write_json(folder / "collection.json", collection.to_dict(include_self_link=False), indent=None)
     _remove_stale_items(folder, keep={f"{item.id}.json" for item in items})
     write_json(root / "catalog.json", catalog.to_dict(include_self_link=False))
+
+
+def _item_of(each: TileDescription, about: DomainDescription, *, folder: Path, near: Path) -> pystac.Item:
+    """The STAC item of a tile that will lie in the domain's `folder` of the catalog.
+
+    Files below `near` have relative hrefs, so that a catalog beside its delivery can move with it; others have absolute
+    ones.
+    """
+    tile, holes = each.tile, each.holes
+    start, middle, end = _span(tile.acquired, about.domain.year)
+    geometry, bbox = footprint(tile.tile.window, about.crs)
+    item = pystac.Item(
+        id=f"{about.domain}-{tile.tile.name}",
+        geometry=geometry,
+        bbox=bbox,
+        datetime=middle,
+        start_datetime=start,
+        end_datetime=end,
+        stac_extensions=list(_EXTENSIONS),
+        properties=origin_fields(**asdict(about.origin))
+        | projection(tile.tile.window, about.crs)
+        | {
+            "gsd": RESOLUTION_M,
+            "landcover:domain": about.domain,
+            "landcover:tile": tile.tile.name,
+            "landcover:acquired": tile.acquired is not None,
+            "landcover:notes": list(each.notes),
+            **({"landcover:height_holes": asdict(holes)} if holes else {}),
+            "landcover:fill": [{"value": f.value, "geometry": f.geometry} for f in tile.fill],
+        },
+    )
+    item.set_self_href(str(folder / f"{item.id}.json"))
+    for asset in tile.assets:
+        item.add_asset(_key(asset), _stac_asset(asset, folder, near))
+    return item
+
+
+def _key(asset: Asset) -> str:
+    return f"{asset.kind}-{asset.path.name}" if asset.kind in ("dsm", "dtm") else asset.kind
+
+
+def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
+    if isinstance(asset.path, WebPath):
+        href = asset.path.url
+    else:
+        below = asset.path.is_relative_to(near)
+        href = Path(os.path.relpath(asset.path, folder)).as_posix() if below else asset.path.as_posix()
+    fields: dict[str, Any] = {field: getattr(asset, name) for field, name in ASSET_FIELDS.items()}
+    if asset.nodata is not None:
+        fields["nodata"] = asset.nodata if asset.nodata in ("nan", "inf", "-inf") else float(asset.nodata)
+    return pystac.Asset(href, media_type=_MEDIA.get(asset.path.suffix.lower()), roles=["data"], extra_fields=fields)
+
+
+def _span(days: Days | None, year: int) -> tuple[dt.datetime, dt.datetime, dt.datetime]:
+    """(start, middle, end) in UTC of days of acquisition, or of the vintage with 1 July where they are not known."""
+    start, middle, end = time_span(days, year=year)
+    return start, middle or dt.datetime(year, 7, 1, tzinfo=dt.UTC), end
 
 
 def _catalog_of(root: Path, without: str) -> pystac.Catalog:
@@ -70,6 +125,7 @@ def _catalog_of(root: Path, without: str) -> pystac.Catalog:
         "landcover-inputs",
         "Imagery and elevation of BD ORTHO deliveries, one item a tile",
         catalog_type=pystac.CatalogType.SELF_CONTAINED,
+        strategy=AsIsLayoutStrategy(),
     )
     catalog.set_self_href(str(root / "catalog.json"))
     for path in sorted(root.glob("*/collection.json")):
@@ -79,21 +135,13 @@ def _catalog_of(root: Path, without: str) -> pystac.Catalog:
     return catalog
 
 
-def _collection_of(
-    domain: DomainDescription, items: Sequence[pystac.Item], tiles: Sequence[TileDescription]
-) -> pystac.Collection:
-    boxes = [item.bbox for item in items if item.bbox]
-    west, south, east, north = zip(*boxes, strict=True)
-    spans = [span(each.tile.acquired, domain.year) for each in tiles]
-    fields = provenance(domain.origin)
+def _collection_of(domain: DomainDescription, items: Sequence[pystac.Item]) -> pystac.Collection:
+    fields = origin_fields(**asdict(domain.origin))
     providers = fields.pop("providers", [])
     collection = pystac.Collection(
         domain.domain,
         f"Tiles of {domain.domain} as delivered: imagery, and elevation where there is any",
-        extent=pystac.Extent(
-            pystac.SpatialExtent([[min(west), min(south), max(east), max(north)]]),
-            pystac.TemporalExtent([[min(s[0] for s in spans), max(s[2] for s in spans)]]),
-        ),
+        extent=pystac.Extent.from_items(items),
         license=fields.pop("license", "other"),
         providers=[pystac.Provider.from_dict(p) for p in providers],
         extra_fields=fields

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from pipeline.sources.delivery.names import files_below, parse_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Days = tuple[dt.date, dt.date]
 """First and last day of acquisition."""
@@ -19,9 +23,6 @@ _NAME_FIELD = "NOM"
 _DATES = (re.compile(r"(?P<y>\d{4})-?(?P<m>\d\d)-?(?P<d>\d\d)"), re.compile(r"(?P<d>\d\d)/(?P<m>\d\d)/(?P<y>\d{4})"))
 _MAX_YEARS_OFF = 2
 """A vintage is flown in its own year, and completed with images of the neighbouring ones."""
-_Table = tuple[list[str], list[dict[str, str]]]
-"""Names of all fields in capitals; and rows with the text of dates and tile names, if any field is a date."""
-
 _DBASE_VERSIONS = (b"\x03", b"\x30", b"\x31", b"\x83", b"\x8b")
 
 
@@ -61,11 +62,11 @@ def read_acquisition_dates(folders: Iterable[Path], *, year: int) -> Acquisition
     for path in sorted(files_below(folders, (".dbf",))):
         table = _read_table(path)
         found = 0
-        for row in table[1] if table else ():
-            days = [d for name, text in row.items() if name != _NAME_FIELD and (d := _parse_day(text))]
+        for row in table.to_pylist() if table else ():
+            days = [d for name, value in row.items() if _DATE_FIELD.match(name) and (d := _parse_day(str(value)))]
             days = [d for d in days if abs(d.year - year) <= _MAX_YEARS_OFF]
             found += len(days)
-            named = parse_name(Path(row.get(_NAME_FIELD, "")))
+            named = parse_name(Path(str(row.get(_NAME_FIELD))))
             if named is None or named.corner is None:
                 unnamed += days
             elif days:
@@ -86,11 +87,11 @@ def _span(days: list[dt.date]) -> Days:
     return min(days), max(days)
 
 
-def _missing_days(path: Path, table: _Table | None, year: int) -> str:
+def _missing_days(path: Path, table: "pa.Table | None", year: int) -> str:
     """What an attribute table has instead of days."""
     if table is None:
         return f"{path.name}: not a dBASE table, so no days of acquisition are known from it"
-    fields, _ = table
+    fields = table.column_names
     dated = [name for name in fields if _DATE_FIELD.match(name)]
     if not dated:
         return (
@@ -103,8 +104,11 @@ def _missing_days(path: Path, table: _Table | None, year: int) -> str:
     )
 
 
-def _read_table(path: Path) -> _Table | None:
-    """The dBASE table; None where the file is another or a damaged one. Rows beyond a truncation are left out."""
+def _read_table(path: Path) -> "pa.Table | None":
+    """The dBASE table, its field names in capitals; None where the file is another or a damaged one.
+
+    Rows beyond a truncation are left out.
+    """
     # Importing pyogrio imports geopandas, which no worker and no plan needs.
     import pyogrio
     from pyogrio.errors import DataSourceError
@@ -114,22 +118,17 @@ def _read_table(path: Path) -> _Table | None:
         if file.read(1) not in _DBASE_VERSIONS:
             return None
     with TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Values that do not fit their field are none, and not worth a warning.
+        # Values that do not fit their field are read as None; no warning is needed.
         warnings.simplefilter("ignore", RuntimeWarning)
         # Under a name of its own, without the `.shp` and `.cpg` beside it, which may be missing a part.
         alone = Path(folder, "table.dbf")
         alone.symlink_to(path.absolute())
         try:
-            fields = [str(name) for name in pyogrio.read_info(alone, encoding="ISO-8859-1")["fields"]]
-            wanted = [n for n in fields if n.upper() == _NAME_FIELD or _DATE_FIELD.match(n)]
-            rows: list[dict[str, str]] = []
-            if any(map(_DATE_FIELD.match, fields)):
-                # Arrow's reader, unlike the other one, gives the rows before a truncation and takes impossible dates.
-                _, table = pyogrio.read_arrow(alone, columns=wanted, read_geometry=False, encoding="ISO-8859-1")
-                rows = [{k.upper(): "" if v is None else str(v) for k, v in r.items()} for r in table.to_pylist()]
+            # Arrow's reader, unlike the other one, gives the rows before a truncation and takes impossible dates.
+            _, table = pyogrio.read_arrow(alone, read_geometry=False, encoding="ISO-8859-1")
         except DataSourceError:
             return None
-    return [name.upper() for name in fields], rows
+    return table.rename_columns([name.upper() for name in table.column_names])
 
 
 def _parse_day(text: str) -> dt.date | None:

@@ -49,8 +49,6 @@ class DomainDescription:
     """What all items of a domain share."""
 
     domain: Domain
-    year: int
-    """The vintage."""
     origin: Origin
     crs: str = CRS
     limits: tuple[LimitName, ...] = ()

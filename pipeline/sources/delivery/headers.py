@@ -2,6 +2,8 @@
 
 import struct
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +18,6 @@ from pipeline.sources.delivery.names import OVERSEAS
 from pipeline.sources.http_path import gdal_headers
 
 _LATTICES = frozenset({2154, *OVERSEAS.values()})
-_LAMBERT_93 = {"lat_0": 46.5, "lon_0": 3.0, "x_0": 700_000.0, "y_0": 6_600_000.0}
-"""EPSG:2154: origin in degrees and false origin in metres; standard parallels 49 and 44 degrees."""
-_PARALLELS = (44.0, 49.0)
-_ELLIPSOIDS = frozenset({"GRS80", "WGS84"})
-"""They differ by 0.1 mm; programs that lose the datum write the second."""
-
 CRSMatch = Literal["code", "parameters", "absent", "other"]
 
 MAX_SIDE = 100_000
@@ -56,12 +52,6 @@ class Header:
     """True where the file declares its last band as transparency."""
 
     @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) in metres, of a raster that is north-up."""
-        a, _, left, _, e, top = self.transform
-        return (left, top + e * self.shape[0], left + a * self.shape[1], top)
-
-    @property
     def north_up(self) -> bool:
         """True where rows run south and columns east, without rotation."""
         a, b, _, d, e, _ = self.transform
@@ -78,12 +68,10 @@ def read_header(path: Path) -> Header:
         DeliveryError: it does not have the format of its suffix, is truncated, or declares more than `MAX_SIDE`.
     """
     suffix = path.suffix.lower()
-    # GDAL then looks for sidecar files by name: listing a folder of thousands for each of its files takes minutes.
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_NUM_THREADS": 1} | gdal_headers()
     try:
         if suffix == ".jp2":
             _check_jp2_boxes(path)
-        with rasterio.Env(**options), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
+        with inspection_options(), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
             if max(file.shape) > MAX_SIDE:
                 raise DeliveryError(
                     f"{path}: its header declares {file.height} × {file.width} px; expected at most {MAX_SIDE} a side; "
@@ -96,6 +84,12 @@ def read_header(path: Path) -> Header:
             return _header(file)
     except (RasterioIOError, OSError) as error:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
+
+
+def inspection_options() -> rasterio.Env:
+    """The GDAL environment for inspecting files."""
+    # GDAL looks for sidecar files by name: listing a folder of thousands for each of its files takes minutes.
+    return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GDAL_NUM_THREADS=1, **gdal_headers())
 
 
 def _header(file: Any) -> Header:
@@ -132,26 +126,24 @@ def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
     # Lambert-93 has other codes too: with heights (5698, in some LiDAR HD files) and for later realisations of RGF93
     # (9794), centimetres apart. UTM zones with other codes have the datums of other continents.
     coded = code is not None and found.get("proj") != "lcc"
-    if not coded and (lattice := _by_parameters(found)):
+    if not coded and (lattice := _lattices_by_parameters().get(_parameters(found))):
         return "parameters", f"EPSG:{lattice}"
     return "other", _short(crs)
 
 
-def _by_parameters(found: dict[str, Any]) -> int | None:
-    """The EPSG code of the lattice with these PROJ parameters; None where none has them."""
-    if found.get("units") != "m":
-        return None
+@cache
+def _lattices_by_parameters() -> dict[tuple[object, ...], int]:
+    return {_parameters(rasterio_crs.CRS.from_epsg(code).to_dict(projjson=False)): code for code in _LATTICES}
+
+
+def _parameters(found: dict[str, Any]) -> tuple[object, ...]:
+    """PROJ's parameters of a projection, equal for the same one: the order of standard parallels does not matter."""
     ellipsoid = found.get("ellps", found.get("datum", "GRS80"))
-    if found.get("proj") == "utm" and ellipsoid in _ELLIPSOIDS:
-        return OVERSEAS.get(f"U{found['zone']}{'S' if found.get('south') else 'N'}")
-    parallels = tuple(sorted((found.get("lat_1", 0.0), found.get("lat_2", 0.0))))
-    lambert = (
-        found.get("proj") == "lcc"
-        and all(abs(found.get(key, float("inf")) - value) < 1e-9 for key, value in _LAMBERT_93.items())
-        and parallels == _PARALLELS
-        and ellipsoid in _ELLIPSOIDS
-    )
-    return 2154 if lambert else None
+    # The two differ by 0.1 mm; programs that lose the datum write WGS84.
+    ellipsoid = "GRS80" if ellipsoid == "WGS84" else ellipsoid
+    numbers = [round(float(found.get(key, 0)), 9) for key in ("zone", "south", "lat_0", "lon_0", "x_0", "y_0")]
+    parallels = sorted(round(float(found.get(key, 0)), 9) for key in ("lat_1", "lat_2"))
+    return (found.get("proj"), found.get("units"), ellipsoid, *numbers, *parallels)
 
 
 def _short(crs: rasterio_crs.CRS) -> str:
@@ -184,9 +176,7 @@ def _check_jp2_boxes(path: Path) -> None:
 
 
 def _box(head: bytes) -> tuple[int, bytes, int]:
-    """(length with head, type, bytes of the head) of a box; `head` is its first 16 bytes, or fewer at the file's "
-    "end.
-    """
+    """(length with head, type, bytes of the head) of a box; `head` is its first 16 bytes, or fewer at the end."""
     if len(head) < 8:
         return len(head) + 1, b"", 8
     length, kind = struct.unpack(">I4s", head[:8])
@@ -200,15 +190,11 @@ def _check_tiff_blocks(path: Path, file: Any) -> None:
     size = path.stat().st_size
     rows, cols = (-(-extent // block) for extent, block in zip(file.shape, file.block_shapes[0], strict=True))
     bands = file.indexes if file.interleaving is not None and file.interleaving.name == "band" else (1,)
-    for band in bands:
-        for row in range(rows):
-            for col in range(cols):
-                offset = file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
-                length = file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
-                if offset is not None and length is not None and int(offset) + int(length) > size:
-                    raise _truncated(
-                        path, f"block {row}, {col} ends at byte {int(offset) + int(length)}, the file at {size}"
-                    )
+    for band, row, col in product(bands, range(rows), range(cols)):
+        offset = file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
+        length = file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
+        if offset is not None and length is not None and (end := int(offset) + int(length)) > size:
+            raise _truncated(path, f"block {row}, {col} ends at byte {end}, the file at {size}")
 
 
 def _check_ascii_rows(path: Path, file: Any) -> None:

@@ -40,7 +40,7 @@ _LIDAR = re.compile(
     re.IGNORECASE,
 )
 _RGE_ALTI = re.compile(
-    r"RGEALTI_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_MNT_[A-Z0-9]+_[A-Z0-9]+\.(asc|tif)", re.IGNORECASE
+    r"RGEALTI_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNT)_[A-Z0-9]+_[A-Z0-9]+\.(asc|tif)", re.IGNORECASE
 )
 
 
@@ -58,16 +58,6 @@ class DeliveredFile:
     """`0595-6890`: north-west corner as `grid.Tile` names it; None where the name has none."""
 
 
-@dataclass(frozen=True)
-class FolderContents:
-    """The rasters in the folders of a delivery."""
-
-    delivered: tuple[DeliveredFile, ...]
-    """Files with a known name, sorted by kind and path."""
-    ignored: tuple[Path, ...]
-    """Rasters with an unknown name, sorted."""
-
-
 def parse_name(path: Path) -> DeliveredFile | None:
     """What a file is by its name, else by its folder's; None where both are unknown.
 
@@ -80,11 +70,9 @@ def parse_name(path: Path) -> DeliveredFile | None:
         return _of_domain("height", path, match)
     if match := _IMAGERY.fullmatch(name):
         return _of_domain(_imagery_kind(match), path, match)
-    if match := _LIDAR.fullmatch(name):
+    if match := _LIDAR.fullmatch(name) or _RGE_ALTI.fullmatch(name):
         kind: Kind = "dsm" if match["model"].upper() == "MNS" else "dtm"
         return DeliveredFile(kind, path, None, None, f"{match['x']}-{match['y']}")
-    if match := _RGE_ALTI.fullmatch(name):
-        return DeliveredFile("dtm", path, None, None, f"{match['x']}-{match['y']}")
     folder = _FOLDERS.get(path.parent.name.upper())
     if folder and path.suffix.lower() in {".tif", ".asc"}:
         return DeliveredFile(folder, path, None, None, None)
@@ -104,8 +92,11 @@ def _of_domain(kind: Kind, path: Path, match: re.Match[str]) -> DeliveredFile:
     return DeliveredFile(kind, path, departement, int(match["year"]), f"{match['x']}-{match['y']}")
 
 
-def find_files(folders: Sequence[Path]) -> FolderContents:
+def find_files(folders: Sequence[Path]) -> tuple[list[DeliveredFile], list[Path]]:
     """Lists all rasters below `folders`. Links to folders are followed; a file that is reached twice counts once.
+
+    Returns:
+        Files with a known name, sorted by kind and path, and rasters with an unknown name, sorted.
 
     Raises:
         DeliveryError: a folder that does not exist or cannot be listed.
@@ -117,7 +108,7 @@ def find_files(folders: Sequence[Path]) -> FolderContents:
             delivered.setdefault(path.resolve(), found)
         else:
             ignored.add(path)
-    return FolderContents(tuple(sorted(delivered.values())), tuple(sorted(ignored)))
+    return sorted(delivered.values()), sorted(ignored)
 
 
 def files_below(folders: Iterable[Path], suffixes: Container[str]) -> Iterator[Path]:
@@ -148,7 +139,7 @@ def _raise_unlistable(error: OSError) -> None:
 def check_domain(files: Sequence[DeliveredFile], domain: Domain) -> list[str]:
     """One sentence for each file whose name has another département or vintage than `domain`.
 
-    Surface and terrain models are not checked: those of a neighbour or of another year serve as well.
+    Surface and terrain models are not checked: those of a neighbour or of another year can be used too.
     """
     departement, year = domain.departement, domain.year
     return [

@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from shapely import STRtree, box, union_all
 
@@ -18,34 +16,30 @@ REACH_M = 100.0
 """Elevation files up to this distance from a tile are behind it: windows reach over its edge."""
 
 
-@dataclass(frozen=True, eq=False)
 class ElevationCoverage:
-    """All surface and terrain files of a delivery, indexed by position."""
+    """All surface and terrain files of a delivery, found by position.
 
-    files: Sequence[InspectedFile]
-    boxes: Any
-    """shapely boxes of the files, in their order."""
-    tree: Any
-    """shapely's STRtree over `boxes`."""
+    Args:
+        files: these files.
+    """
 
-    @classmethod
-    def of(cls, files: Sequence[InspectedFile]) -> "ElevationCoverage":
-        """The coverage of these files."""
-        boxes = [box(*f.header.bounds) for f in files]
-        return cls(files, boxes, STRtree(boxes))
+    def __init__(self, files: Sequence[InspectedFile]) -> None:
+        self._files = files
+        self._boxes = [box(*f.asset.bounds) for f in files]
+        self._tree = STRtree(self._boxes)
 
     def behind(self, tile: Tile) -> list[InspectedFile]:
         """The files that intersect the tile grown by `REACH_M`."""
         left, bottom, right, top = tile.window.bounds
         grown = box(left - REACH_M, bottom - REACH_M, right + REACH_M, top + REACH_M)
-        return [self.files[i] for i in sorted(self.tree.query(grown, predicate="intersects"))]
+        return [self._files[i] for i in sorted(self._tree.query(grown, predicate="intersects"))]
 
     def share(self, tile: Tile) -> float:
         """Share, 0..1, of a tile's area that both surface and terrain files cover, ignoring holes in the files."""
         area = box(*tile.window.bounds)
         covered = area
         for kind in ("dsm", "dtm"):
-            near = [self.boxes[i] for i in self.tree.query(area) if self.files[i].kind == kind]
+            near = [self._boxes[i] for i in self._tree.query(area) if self._files[i].kind == kind]
             covered = covered.intersection(union_all(near))
         return float(covered.area / area.area)
 
@@ -69,7 +63,7 @@ def header_notes(
             notes.append(f"{kind}: {without} of {len(files)} files have no CRS: {_called(crs)} is used")
         if by_parameters := sum(f.header.crs == "parameters" for f in files):
             notes.append(f"{kind}: {by_parameters} of {len(files)} files are {_called(crs)} by parameters, not by code")
-        if odd := [f for f in files if f.header.nodata is not None and not f.nodata_believed]:
+        if odd := [f for f in files if f.header.nodata is not None and not f.nodata_is_used]:
             notes.append(
                 f"{kind}: nodata tag {odd[0].header.nodata:g} of {len(odd)} files ignored: it is a possible elevation"
             )
@@ -89,9 +83,8 @@ def year_notes(elevation: Sequence[InspectedFile], year: int) -> list[str]:
     """A sentence for each kind of elevation whose names or folders have another year than the imagery."""
     notes = []
     for kind in ("dsm", "dtm"):
-        years = {_year(f) for f in elevation if f.kind == kind} - {None, year}
-        if years:
-            named = ", ".join(str(y) for y in sorted(y for y in years if y))
+        if years := {y for f in elevation if f.kind == kind and (y := _year(f)) not in (None, year)}:
+            named = ", ".join(map(str, sorted(years)))
             notes.append(
                 f"{kind}: of {named}, the imagery of {year}: what was built or felled between them has a wrong height"
             )

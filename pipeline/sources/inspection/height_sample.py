@@ -1,13 +1,11 @@
 """Checks the encoding of a domain's heights on a small sample, whatever the domain's size."""
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, Window
@@ -18,7 +16,7 @@ from pipeline.sources.inspection.inspected_files import InspectedFile
 from pipeline.sources.inspection.lowest_level import read_lowest_cells
 from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, height_differences, ready_heights
 from pipeline.sources.reading import vrt
-from pipeline.sources.reading.dataset_cache import gdal_options, on_frame
+from pipeline.sources.reading.dataset_cache import gdal_options
 
 _TILES = 64
 """Tiles in the sample, evenly spaced among all."""
@@ -36,18 +34,14 @@ def implausible_heights(
     Raises:
         DeliveryError: a file of the sample cannot be read.
     """
-    some = _evenly(sorted(tiles))
+    ordered = sorted(tiles)
+    some = [ordered[i] for i in np.linspace(0, len(tiles), min(_TILES, len(tiles)), endpoint=False).astype(int)]
     counts = np.zeros(256, np.int64)
     for tile in some:
         if (ready := tiles[tile].get("height")) and ready.header.dtype == "uint8":
             counts += np.bincount(read_lowest_cells(ready.path).ravel(), minlength=256)
     metres = [_differences(tile, coverage) for tile in some if "height" not in tiles[tile]]
     return ready_heights(counts) + height_differences(np.concatenate(metres) if metres else np.zeros(0, np.float32))
-
-
-def _evenly(tiles: Sequence[Tile]) -> list[Tile]:
-    edges = np.linspace(0, len(tiles), min(_TILES, len(tiles)) + 1).astype(int)
-    return [tiles[start] for start, end in pairwise(edges) if end > start]
 
 
 def _differences(tile: Tile, coverage: ElevationCoverage) -> NDArray[np.float32]:
@@ -74,10 +68,8 @@ def _differences(tile: Tile, coverage: ElevationCoverage) -> NDArray[np.float32]
 
 def _read(name: str, cell: Window) -> NDArray[np.float32]:
     """Reads metres and closes the file at once, so that a later run does not get pixels that an index cached."""
-    place = on_frame(cell)
     with rasterio.open(name) as file:
-        window = RasterWindow(place.col, place.row, place.width, place.height)
-        metres: NDArray[np.float32] = file.read(1, window=window)[::_STEP, ::_STEP].copy()
+        metres: NDArray[np.float32] = file.read(1, window=cell.slices_in(vrt.FRAME))[::_STEP, ::_STEP].copy()
     return metres
 
 

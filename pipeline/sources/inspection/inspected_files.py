@@ -1,5 +1,6 @@
 """Delivered files with their headers and signatures, read by threads or taken from the scan cache."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,6 +14,9 @@ from pipeline.sources.delivery.headers import Header, read_header
 from pipeline.sources.delivery.names import DeliveredFile, Kind
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.inspection.scan_cache import ScanCache
+
+INSPECTION_THREADS = min(8, os.cpu_count() or 1)
+"""Threads that read headers and lowest levels."""
 
 _ELEVATIONS_M = (-500.0, 5000.0)
 """Possible elevations. A nodata tag among them, other than 0, would cut holes into real terrain."""
@@ -39,8 +43,8 @@ class InspectedFile:
         return self.delivered.kind
 
     @property
-    def nodata_believed(self) -> bool:
-        """False where the tag has a value that pixels have: any of 0..255 in 8 bits, an elevation in a model."""
+    def nodata_is_used(self) -> bool:
+        """False where pixels can have the value of the nodata tag: 0..255 in 8 bits, an elevation in a model."""
         value = self.header.nodata
         if value is None or self.kind not in ("dsm", "dtm"):
             return False
@@ -48,29 +52,23 @@ class InspectedFile:
 
     @property
     def asset(self) -> Asset:
-        """The file as the catalog keeps it, without a nodata tag that is not believed."""
-        header, nodata = self.header, str(self.header.nodata) if self.nodata_believed else None
+        """The file as the catalog keeps it, without a nodata tag that is not used."""
+        header, nodata = self.header, str(self.header.nodata) if self.nodata_is_used else None
         grid = (header.transform, header.shape, header.dtype, header.block)
         return Asset(self.kind, self.path, self.signature, self.size, self.mtime_ns, *grid, nodata)
 
 
 def inspect_files(
-    files: Sequence[DeliveredFile], *, cache: ScanCache, threads: int, progress: Progress
+    files: Sequence[DeliveredFile], *, cache: ScanCache, progress: Progress
 ) -> tuple[list[InspectedFile], list[str]]:
     """Reads the headers and signatures of all files; a file that the cache has by path, size and date is not opened.
 
     Returns:
         The readable files in their order, and one sentence for each of the others.
     """
-    readable: list[InspectedFile] = []
-    problems: list[str] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for result in progress.track(pool.map(lambda f: _inspect(f, cache), files)):
-            if isinstance(result, InspectedFile):
-                readable.append(result)
-            else:
-                problems.append(result)
-    return readable, problems
+    with ThreadPoolExecutor(INSPECTION_THREADS) as pool:
+        results = list(progress.track(pool.map(lambda f: _inspect(f, cache), files)))
+    return [r for r in results if isinstance(r, InspectedFile)], [r for r in results if isinstance(r, str)]
 
 
 def _inspect(file: DeliveredFile, cache: ScanCache) -> InspectedFile | str:

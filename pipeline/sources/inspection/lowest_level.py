@@ -18,18 +18,14 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
-from rasterio.windows import Window as RasterWindow
 from scipy import ndimage
 
 from pipeline.errors import DeliveryError
-from pipeline.sources.bit_depth import to_levels
-from pipeline.sources.http_path import gdal_headers
+from pipeline.sources.bit_depth import is_fill, to_levels
+from pipeline.sources.delivery.headers import inspection_options
 
 FILL_VALUES = (0, 255)
 """Black and white, with which IGN fills deliveries beyond the border."""
-
-FILL_TOLERANCE = 2
-"""Levels by which lossy compression changes a uniform field."""
 
 NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 """Structuring element of scipy: cells that touch at a corner are connected."""
@@ -42,33 +38,6 @@ _BLOCK = 4
 
 Labels = NDArray[np.int32]
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Numbered regions of a tile's cells, compressed because all tiles of a domain are in memory together."""
-
-    shape: tuple[int, int]
-    packed: bytes
-    """zlib of int32 (y, x), 0 outside regions; empty if there are no regions."""
-
-    @classmethod
-    def of(cls, labels: Labels) -> "Regions":
-        """Compresses int32 (y, x)."""
-        height, width = labels.shape
-        return cls((height, width), zlib.compress(labels.tobytes(), 1) if labels.any() else b"")
-
-    @property
-    def any(self) -> bool:
-        """True if there is a region."""
-        return bool(self.packed)
-
-    @property
-    def labels(self) -> Labels:
-        """int32 (y, x)."""
-        if not self.packed:
-            return np.zeros(self.shape, np.int32)
-        return np.frombuffer(zlib.decompress(self.packed), np.int32).reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +76,23 @@ class LowestLevel:
 
     cell_m: float
     """Side of a cell in metres."""
-    regions: Mapping[int, Regions]
-    """Value of `FILL_VALUES` → uniform regions with this value that touch the tile's edge."""
+    shape: tuple[int, int]
+    """(height, width) in cells."""
+    packed: Mapping[int, bytes]
+    """Value of `FILL_VALUES` → zlib of the labels of uniform regions with this value that touch the tile's edge; empty
+    if there are none. Compressed because all tiles of a domain are in memory together."""
     sums: BandSums
+
+    def labels(self, value: int) -> Labels:
+        """Numbers of the regions with a value that has some: int32 (y, x), 0 outside of them."""
+        return np.frombuffer(zlib.decompress(self.packed[value]), np.int32).reshape(self.shape)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values, for `from_json`."""
         return {
             "cell_m": self.cell_m,
-            "shape": next(iter(self.regions.values())).shape,
-            "regions": {str(v): base64.b64encode(r.packed).decode() for v, r in self.regions.items()},
+            "shape": self.shape,
+            "regions": {str(v): base64.b64encode(p).decode() for v, p in self.packed.items()},
             "count": self.sums.count,
             "first": self.sums.first.tolist(),
             "second": self.sums.second.tolist(),
@@ -126,9 +102,9 @@ class LowestLevel:
     def from_json(cls, entry: Mapping[str, Any]) -> "LowestLevel":
         """From the values of `to_json`."""
         shape = (int(entry["shape"][0]), int(entry["shape"][1]))
-        regions = {int(v): Regions(shape, base64.b64decode(p)) for v, p in entry["regions"].items()}
+        packed = {int(v): base64.b64decode(p) for v, p in entry["regions"].items()}
         sums = BandSums(entry["count"], np.array(entry["first"]), np.array(entry["second"]))
-        return cls(entry["cell_m"], regions, sums)
+        return cls(entry["cell_m"], shape, packed, sums)
 
 
 def cache_key(rvb: str | None, irc: str | None) -> list[str | None]:
@@ -150,17 +126,16 @@ def read_lowest_level(rvb: Path, irc: Path | None) -> LowestLevel:
     # If the files have different levels, the coarser of the lowest ones is used for both.
     factor = max(_lowest_factor(path) for path in paths)
     read = [_read_cells(path, factor) for path in paths]
-    height, width = (min(r.pixels.shape[axis] for r in read) for axis in (1, 2))
-    pixels = np.concatenate([r.pixels[:, :height, :width] for r in read])
-    regions, data = {}, np.ones((height, width), np.bool_)
+    height, width = (min(cells.shape[axis] for cells, _, _ in read) for axis in (1, 2))
+    pixels = np.concatenate([cells[:, :height, :width] for cells, _, _ in read])
+    packed, data = {}, np.ones((height, width), np.bool_)
     for value in FILL_VALUES:
-        difference = pixels if value == 0 else 255 - pixels
-        labels = _touching_edge(np.all(difference <= FILL_TOLERANCE, axis=0))
-        regions[value] = Regions.of(labels)
+        labels = _touching_edge(np.all(is_fill(pixels, value), axis=0))
+        packed[value] = zlib.compress(labels.tobytes(), 1) if labels.any() else b""
         data &= labels == 0
-    comparable = len({r.averaged for r in read}) == 1
+    comparable = len({averaged for _, _, averaged in read}) == 1
     sums = _sums(pixels, data) if comparable else _block_sums(pixels, data)
-    return LowestLevel(factor * read[0].resolution_m, regions, sums)
+    return LowestLevel(read[0][1], (height, width), packed, sums)
 
 
 def _sums(pixels: NDArray[Any], data: NDArray[np.bool_]) -> BandSums:
@@ -192,7 +167,7 @@ def read_lowest_cells(path: Path) -> NDArray[np.uint8]:
     Raises:
         DeliveryError: the file cannot be read.
     """
-    return _read_cells(path, _lowest_factor(path)).pixels
+    return _read_cells(path, _lowest_factor(path))[0]
 
 
 def _lowest_factor(path: Path) -> int:
@@ -204,43 +179,32 @@ def _lowest_factor(path: Path) -> int:
     return factor * cells
 
 
-@dataclass(frozen=True, eq=False)
-class _Cells:
-    """A file in cells of several pixels."""
-
-    pixels: NDArray[np.uint8]
-    """uint8 (band, y, x)."""
-    resolution_m: float
-    """Side of the file's own pixels in metres."""
-    averaged: bool
-    """True if the cells are averages of pixels, False if they are a level of the file."""
-
-
-def _read_cells(path: Path, factor: int) -> _Cells:
+def _read_cells(path: Path, factor: int) -> tuple[NDArray[np.uint8], float, bool]:
     """Reads a file in cells of `factor` pixels a side.
 
     From the level with exactly this factor; if there is none, whole cells as averages, so that two files can be
     compared.
+
+    Returns:
+        uint8 (band, y, x); the side of a cell in metres; and True if the cells are averages, False if they are a level
+        of the file.
     """
     with _opened(path) as file:
-        levels, resolution = file.overviews(1), float(file.transform.a)
+        levels, cell_m = file.overviews(1), factor * float(file.transform.a)
         height, width = (max(1, extent // factor) for extent in file.shape)
         if factor not in levels:
-            window = RasterWindow(0, 0, min(file.width, width * factor), min(file.height, height * factor))
+            window = ((0, min(file.height, height * factor)), (0, min(file.width, width * factor)))
             out = (file.count, height, width)
             averages = file.read(window=window, out_shape=out, resampling=Resampling.average)
-            return _Cells(to_levels(averages), resolution, averaged=True)
+            return to_levels(averages), cell_m, True
     with _opened(path, overview_level=levels.index(factor)) as file:
-        return _Cells(to_levels(file.read()), resolution, averaged=False)
+        return to_levels(file.read()), cell_m, False
 
 
 @contextmanager
 def _opened(path: Path, **options: Any) -> Iterator[Any]:
     try:
-        with (
-            rasterio.Env(GDAL_NUM_THREADS=1, GDAL_DISABLE_READDIR_ON_OPEN="TRUE", **gdal_headers()),
-            rasterio.open(path, **options) as file,
-        ):
+        with inspection_options(), rasterio.open(path, **options) as file:
             yield file
     except RasterioIOError as error:
         cause = error.__cause__ or error

@@ -5,17 +5,19 @@ the collection, and a campaign that maps the domain must accept it too. What cha
 fingerprint, through the georeference of the files.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import LimitName, Recipe
+from pipeline.config.campaign import METROPOLITAN_FRANCE_KM, LimitName
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS
 from pipeline.sources.delivery.names import OVERSEAS, DeliveredFile
 from pipeline.sources.inspection.lowest_level import BandSums
+from pipeline.sources.inspection.radiometry import MEAN_STDS, STD_RATIO, levels
 
 REASONS: Mapping[LimitName, str] = {
     "resolution": "the model card: 0.20 m only, trained without scale augmentation",
@@ -27,21 +29,8 @@ REASONS: Mapping[LimitName, str] = {
     "and seams show where two meet; U-Net, U-Net++, Linknet, SegFormer and nearly FPN see no farther than the halo",
 }
 
-MEAN_STDS = 1.0
-"""How far a domain's mean may lie from the training mean, in training standard deviations.
-
-The spread of the 75 training domains is not published. The published deviation is over all pixels, so its square is the
-variance inside domains plus that between them. Even if half of it lay between domains, one such deviation would be 1.4
-of theirs. Single patches of 100 m lie up to 1.4 off (bare rock); a département averages 10⁹ pixels.
-"""
-STD_RATIO = (1 / 3, 2.0)
-"""Limits of a domain's deviation over the training deviation. Small values are allowed because the lowest resolution
-levels are averages; five real patches have 0.44..1.25."""
 _MIN_CELLS = 4096
 """Fewer cells say nothing about the mean and deviation of a domain."""
-
-_METROPOLITAN_KM = (90.0, 6040.0, 1250.0, 7120.0)
-"""Metropolitan France with Corsica in EPSG:2154: (left, bottom, right, top)."""
 
 _METRES_UNITS = 50
 """Ready heights of which 99.9 % are lower are in metres: trees and houses exceed 10 m (50 units) in any département,
@@ -75,14 +64,6 @@ class ExceededCardLimit:
         return f"limit {self.limit} accepted: {self.sentence} ({REASONS[self.limit]})"
 
 
-def split_accepted(
-    found: Iterable[ExceededCardLimit], accept: Sequence[LimitName]
-) -> tuple[list[str], list[ExceededCardLimit]]:
-    """Refusals of the limits that are not accepted, and those that are."""
-    exceeded = list(found)
-    return [e.refusal for e in exceeded if e.limit not in accept], [e for e in exceeded if e.limit in accept]
-
-
 def radiometry(sums: BandSums, recipe: Recipe) -> list[ExceededCardLimit]:
     """Finds bands whose mean or deviation over the domain is far from the training statistics.
 
@@ -92,17 +73,11 @@ def radiometry(sums: BandSums, recipe: Recipe) -> list[ExceededCardLimit]:
     """
     if sums.count < _MIN_CELLS:
         return []
-    components = {"red": 0, "green": 1, "blue": 2, "nir": 3}
-    far = []
-    for band, mean, std in zip(recipe.bands, recipe.mean, recipe.std, strict=True):
-        at = components.get(band)
-        if at is None:
-            continue
-        off, ratio = (float(sums.mean[at]) - mean) / std, float(sums.std[at]) / std
-        if abs(off) > MEAN_STDS or not STD_RATIO[0] <= ratio <= STD_RATIO[1]:
-            far.append(
-                f"{band} mean {sums.mean[at]:.0f}, deviation {sums.std[at]:.0f} (trained on {mean:.0f}, {std:.0f})"
-            )
+    far = [
+        f"{b.band} mean {b.mean:.0f}, deviation {b.std:.0f} (trained on {b.trained_mean:.0f}, {b.trained_std:.0f})"
+        for b in levels(sums, recipe)
+        if b.outlying
+    ]
     if not far:
         return []
     return [
@@ -118,17 +93,13 @@ def territory(files: Sequence[DeliveredFile]) -> tuple[str, list[ExceededCardLim
     """The CRS in the names of imagery, and what lies outside metropolitan France by its name."""
     imagery = [f for f in files if f.kind in ("rvb", "irc", "height")]
     codes = {projection(f) for f in imagery} & OVERSEAS.keys()
-    exceeded = []
-    if overseas := sorted({f.departement for f in imagery if f.departement and not metropolitan(f.departement)}):
-        exceeded.append(
-            ExceededCardLimit(
-                "territory", f"département {', '.join(overseas)} is outside metropolitan France: {imagery[0].path}"
-            )
-        )
+    overseas = sorted({f.departement for f in imagery if f.departement and not metropolitan(f.departement)})
+    sentence = ""
+    if overseas:
+        sentence = f"département {', '.join(overseas)} is outside metropolitan France: {imagery[0].path}"
     elif codes:
-        exceeded.append(
-            ExceededCardLimit("territory", f"{imagery[0].path}: lies outside metropolitan France by its projection")
-        )
+        sentence = f"{imagery[0].path}: lies outside metropolitan France by its projection"
+    exceeded = [ExceededCardLimit("territory", sentence)] if sentence else []
     # With several projections the first one is expected; the headers of the other files will contradict it.
     return (f"EPSG:{OVERSEAS[min(codes)]}" if codes else CRS), exceeded
 
@@ -160,7 +131,7 @@ def projection(file: DeliveredFile) -> str:
 def outside_france(bounds: tuple[float, float, float, float]) -> bool:
     """True for bounds (left, bottom, right, top), in metres of EPSG:2154, not wholly in metropolitan France's box."""
     left, bottom, right, top = (b / 1000 for b in bounds)
-    box = _METROPOLITAN_KM
+    box = METROPOLITAN_FRANCE_KM
     return left < box[0] or bottom < box[1] or right > box[2] or top > box[3]
 
 

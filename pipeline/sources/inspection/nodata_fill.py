@@ -22,24 +22,30 @@ from pipeline.sources.inspection.lowest_level import FILL_VALUES, NEIGHBOURS, La
 _GROWN_CELLS = 2
 """Fill ends somewhere in the cell beyond the last uniform one, and a wavelet smooths over one more cell."""
 
+_Side = tuple[int, int]
+"""(rows, columns) of tiles to the neighbour that touches an edge."""
+_ALL = slice(None)
+_EDGES: dict[_Side, Any] = {(-1, 0): (0, _ALL), (1, 0): (-1, _ALL), (0, -1): (_ALL, 0), (0, 1): (_ALL, -1)}
+"""Side → the place of its cells in a tile's array."""
+
 
 def outer_fill(tiles: Mapping[Tile, LowestLevel]) -> dict[Tile, tuple[Fill, ...]]:
     """The fill of each tile that has any: regions that are connected, across tiles, to the delivery's edge."""
     found: dict[Tile, tuple[Fill, ...]] = {}
     for value in FILL_VALUES:
-        edges = {tile: _edges(level.regions[value].labels) for tile, level in tiles.items() if level.regions[value].any}
+        edges = {tile: _edges(level.labels(value)) for tile, level in tiles.items() if level.packed[value]}
         for tile, numbers in sorted(_connected_outside(edges, tiles.keys()).items()):
-            inside = np.isin(tiles[tile].regions[value].labels, sorted(numbers))
+            inside = np.isin(tiles[tile].labels(value), sorted(numbers))
             found[tile] = (*found.get(tile, ()), _polygons(tile, value, inside, cell_m=tiles[tile].cell_m))
     return found
 
 
-def _edges(labels: Labels) -> dict[str, Labels]:
-    """The four edges of a tile's regions by side, copied so that the unpacked regions are freed."""
-    return {side: labels[at].copy() for side, at in _AT.items()}
+def _edges(labels: Labels) -> dict[_Side, Labels]:
+    """The four edges of a tile's regions, copied so that the unpacked regions are freed."""
+    return {side: labels[at].copy() for side, at in _EDGES.items()}
 
 
-def _connected_outside(edges: Mapping[Tile, Mapping[str, Labels]], tiles: Any) -> dict[Tile, set[int]]:
+def _connected_outside(edges: Mapping[Tile, Mapping[_Side, Labels]], tiles: Any) -> dict[Tile, set[int]]:
     """Tile → numbers of its regions that reach an edge without a neighbour, directly or through other tiles."""
     at = {(t.window.row, t.window.col): t for t in tiles}
     reached: dict[Tile, set[int]] = {}
@@ -47,13 +53,12 @@ def _connected_outside(edges: Mapping[Tile, Mapping[str, Labels]], tiles: Any) -
     links: dict[tuple[Tile, int], set[tuple[Tile, int]]] = {}
     for tile, sides in edges.items():
         size = tile.window.height
-        for (down, right), own, other in _SIDES:
-            edge = sides[own]
+        for (down, right), edge in sides.items():
             neighbour = at.get((tile.window.row + down * size, tile.window.col + right * size))
             if neighbour is None:
                 waiting += [(tile, int(n)) for n in np.unique(edge[edge > 0])]
             elif neighbour in edges:
-                for pair in _pairs(edge, edges[neighbour][other]):
+                for pair in _pairs(edge, edges[neighbour][-down, -right]):
                     links.setdefault((tile, pair[0]), set()).add((neighbour, pair[1]))
     while waiting:
         tile, number = waiting.pop()
@@ -61,17 +66,6 @@ def _connected_outside(edges: Mapping[Tile, Mapping[str, Labels]], tiles: Any) -
             reached[tile].add(number)
             waiting += links.get((tile, number), ())
     return reached
-
-
-_ALL = slice(None)
-_AT: dict[str, Any] = {"north": (0, _ALL), "south": (-1, _ALL), "west": (_ALL, 0), "east": (_ALL, -1)}
-_SIDES = (
-    ((-1, 0), "north", "south"),
-    ((1, 0), "south", "north"),
-    ((0, -1), "west", "east"),
-    ((0, 1), "east", "west"),
-)
-"""(rows, columns) of tiles to the neighbour, the tile's own edge, and the neighbour's edge that touches it."""
 
 
 def _pairs(edge: Labels, other: Labels) -> set[tuple[int, int]]:

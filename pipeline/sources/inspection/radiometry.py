@@ -6,8 +6,18 @@ from pathlib import Path
 from pipeline.config import Recipe
 from pipeline.sources.domain_inputs import IMAGERY, DomainInputs
 from pipeline.sources.inspection.lowest_level import BandSums, LowestLevel, cache_key
-from pipeline.sources.inspection.model_card_limits import MEAN_STDS, STD_RATIO
 from pipeline.sources.inspection.scan_cache import CACHE_FILE, ScanCache
+
+MEAN_STDS = 1.0
+"""How far a domain's mean may lie from the training mean, in training standard deviations.
+
+The spread of the 75 training domains is not published. The published deviation is over all pixels, so its square is the
+variance inside domains plus that between them. Even if half of it lay between domains, one such deviation would be 1.4
+of theirs. Single patches of 100 m lie up to 1.4 off (bare rock); a département averages 10⁹ pixels.
+"""
+STD_RATIO = (1 / 3, 2.0)
+"""Limits of a domain's deviation over the training deviation. Small values are allowed because the lowest resolution
+levels are averages; five real patches have 0.44..1.25."""
 
 
 @dataclass(frozen=True)

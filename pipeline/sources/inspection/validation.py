@@ -99,7 +99,7 @@ def _imagery_problems(file: InspectedFile, tile: Tile, crs: str) -> list[str]:
     if header.count != _IMAGERY_BANDS[file.kind]:
         fourth = " (the last is transparency, not infrared)" if header.alpha else ""
         wrong.append(f"has {header.count} bands{fourth}; expected {_IMAGERY_BANDS[file.kind]}")
-    if header.dtype != "uint8" and not _is_deep(file):
+    if header.dtype != "uint8" and not file.asset.deep:
         wrong.append(_depth_problem(file))
     if placed := _placement_problem(header):
         return [*wrong, placed]
@@ -133,15 +133,10 @@ def _depth_problem(file: InspectedFile) -> str:
     )
 
 
-def _is_deep(file: InspectedFile) -> bool:
-    """True for imagery with more than 8 bits a sample, in the one type whose range is known."""
-    return file.kind != "height" and file.header.dtype == DEEP
-
-
 def _exceeded_limits(file: InspectedFile, tile: Tile, crs: str) -> list[ExceededCardLimit]:
     x, y = file.header.transform[0], -file.header.transform[4]
     found = []
-    if _is_deep(file):
+    if file.asset.deep:
         sentence = f"{file.path}: samples are {DEEP}; expected uint8; accepted samples v are read as {RULE}"
         found.append(ExceededCardLimit("bit_depth", sentence, tile.name))
     if (
@@ -216,7 +211,7 @@ def _outside_name(file: InspectedFile) -> str | None:
     x, y = corner
     step = file.header.transform[0]
     slack, side = step * 1.001, _ELEVATION_FILE_M * max(1.0, step)
-    left, bottom, right, top = file.header.bounds
+    left, bottom, right, top = file.asset.bounds
     inside = left >= x - slack and right <= x + side + slack
     if inside and top <= y + slack and bottom >= y - side - slack:
         return None
@@ -242,10 +237,9 @@ def pair_problems(files: Sequence[DeliveredFile], *, infrared: bool) -> list[str
     for file in files:
         if file.kind in _IMAGERY_BANDS and file.corner is not None:
             corners.setdefault(file.corner, {})[file.kind] = file.path
-    problems = []
-    for corner, kinds in sorted(corners.items()):
-        for kind in ("rvb", "irc") if infrared else ("rvb",):
-            if kind not in kinds:
-                other = next(iter(kinds.values()))
-                problems.append(f"tile {corner}: has no {kind.upper()} beside {other}; add it to the delivery")
-    return problems
+    return [
+        f"tile {corner}: has no {kind.upper()} beside {next(iter(kinds.values()))}; add it to the delivery"
+        for corner, kinds in sorted(corners.items())
+        for kind in (("rvb", "irc") if infrared else ("rvb",))
+        if kind not in kinds
+    ]

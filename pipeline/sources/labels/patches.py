@@ -17,16 +17,15 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioIOError
 
 from pipeline import legend
 from pipeline.durable import replacing
 from pipeline.errors import DeliveryError, SourceError
-from pipeline.progress import SILENT, Progress
 from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import files_below
 from pipeline.sources.domain_inputs import BANDS
 from pipeline.sources.reading.dataset_cache import gdal_options
+from pipeline.sources.reading.raster import open_raster
 from pipeline.sources.short_lists import first_names
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
@@ -154,7 +153,7 @@ def read_image(patch: Patch, *, bands: Sequence[str]) -> NDArray[np.uint8]:
     Raises:
         SourceError: the image cannot be read, is not uint8, or lacks a band.
     """
-    with _opened(patch.image) as file:
+    with open_raster(patch.image) as file:
         has = BANDS[: file.count]
         if file.count > len(BANDS) or not set(bands) <= set(has):
             raise SourceError(
@@ -172,7 +171,7 @@ def read_mask(patch: Patch) -> NDArray[np.uint8]:
     Raises:
         SourceError: the mask cannot be read, has other values, or does not lie on its image.
     """
-    with _opened(patch.image) as image, _opened(patch.mask) as file:
+    with open_raster(patch.image) as image, open_raster(patch.mask) as file:
         if file.count != 1 or file.shape != image.shape:
             raise SourceError(
                 f"{patch.mask}: is {file.count} × {file.height} × {file.width}; expected 1 × {image.height} × "
@@ -203,21 +202,11 @@ def _same_crs(one: Any, other: Any) -> bool:
     return bool(one == other) or match_crs(one)[1] == match_crs(other)[1]
 
 
-def _opened(path: Path) -> Any:
-    try:
-        return rasterio.open(path)
-    except RasterioIOError as error:
-        raise SourceError(f"{path}: cannot be opened as a raster: {error}") from error
-
-
 def _read(file: Any, path: Path, indexes: list[int]) -> NDArray[np.uint8]:
     if set(file.dtypes) != {"uint8"}:
         raise SourceError(f"{path}: samples are {file.dtypes[0]}; expected uint8")
-    try:
-        with gdal_options():
-            pixels: NDArray[np.uint8] = file.read(indexes)
-    except RasterioIOError as error:
-        raise SourceError(f"{path}: cannot be read: {error.__cause__ or error}") from error
+    with gdal_options():
+        pixels: NDArray[np.uint8] = file.read(indexes)
     return pixels
 
 
@@ -257,10 +246,9 @@ class Statistics:
     """In levels 0..255."""
     std: tuple[float, ...]
     """Deviation of the whole population, in levels."""
-    pixels: int
 
 
-def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str], progress: Progress = SILENT) -> Statistics:
+def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str]) -> Statistics:
     """Means and deviations over all pixels of a set, exact and in a few kilobytes of memory.
 
     They follow from the counts of the 256 levels, which one pass over the images gives.
@@ -272,10 +260,9 @@ def channel_statistics(patches: Sequence[Patch], *, bands: Sequence[str], progre
     if not patches:
         raise DeliveryError("no patches to compute statistics from")
     counts = np.zeros((len(bands), 256), np.int64)
-    progress.start(len(patches))
-    for image in progress.track(read_image(patch, bands=bands) for patch in patches):
-        counts += np.stack([np.bincount(band.ravel(), minlength=256) for band in image])
+    for patch in patches:
+        counts += np.stack([np.bincount(band.ravel(), minlength=256) for band in read_image(patch, bands=bands)])
     levels, total = np.arange(256), int(counts[0].sum())
     mean = counts @ levels / total
     variance = np.array([row @ (levels - m) ** 2 for row, m in zip(counts, mean, strict=True)]) / total
-    return Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()), total)
+    return Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))

@@ -3,24 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pyogrio
-import pyproj
-import rasterio
-import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioIOError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 
 from pipeline import legend
 from pipeline.errors import SourceError
 from pipeline.legend import Nomenclature
 from pipeline.sources.reading.dataset_cache import gdal_options
+from pipeline.sources.reading.raster import open_raster
 
 _UNKNOWN = 255
 """No number of a class in any nomenclature; 0 is one in FLAIR-HUB."""
@@ -67,7 +64,7 @@ class Reference:
         return table[numbers]
 
     def _check_raster(self) -> None:
-        with _opened(self.path) as file:
+        with open_raster(self.path) as file:
             if file.crs is None or file.count != 1 or file.dtypes[0] != "uint8":
                 raise SourceError(
                     f"{self.path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one band of "
@@ -87,33 +84,27 @@ class Reference:
             raise SourceError(f"{self.path}: has no CRS")
 
     def _warped(self, geobox: GeoBox) -> NDArray[np.uint8]:
-        height, width = geobox.shape
-        with gdal_options(), _opened(self.path) as file:
-            place = {"crs": str(geobox.crs), "transform": geobox.affine, "height": height, "width": width}
+        with gdal_options(), open_raster(self.path) as file:
+            place = {"crs": str(geobox.crs), "transform": geobox.affine, "height": geobox.height, "width": geobox.width}
             with WarpedVRT(file, resampling=Resampling.nearest, nodata=_UNKNOWN, **place) as warped:
-                try:
-                    return warped.read(1)  # type: ignore[no-any-return]
-                except RasterioIOError as error:
-                    raise SourceError(f"{self.path}: cannot be read: {error.__cause__ or error}") from error
+                return warped.read(1)  # type: ignore[no-any-return]
 
     def _rasterised(self, geobox: GeoBox) -> NDArray[np.uint8]:
+        # With points along the edges, because they are bent in another CRS.
+        outline = geobox.extent.segmented(geobox.boundingbox.span_x / 20)
+        area = gpd.GeoSeries([outline.geom], crs=str(geobox.crs))
         try:
-            crs = pyogrio.read_info(self.path)["crs"]
-            box = transform_bounds(str(geobox.crs), crs, *geobox.boundingbox, densify_pts=21)
-            _, _, wkb, (numbers,) = pyogrio.raw.read(self.path, columns=[self.field], bbox=box)
+            polygons = gpd.read_file(self.path, columns=[self.field], bbox=area).to_crs(str(geobox.crs))
         except (DataSourceError, DataLayerError, FieldError) as error:
             raise SourceError(f"{self.path}: cannot be read: {error}") from error
-        known = legend.to_flair(self.nomenclature)
+        numbers, known = polygons[self.field], legend.to_flair(self.nomenclature)
         if odd := sorted({str(n) for n in numbers if _number(n) not in known})[:10]:
             raise SourceError(
                 f"{self.path}: attribute {self.field} has {', '.join(odd)}; expected numbers of {self.nomenclature}: "
                 f"{min(known)}..{max(known)}"
             )
-        shapes = shapely.from_wkb(wkb)
-        if geobox.crs != crs:
-            to_geobox = pyproj.Transformer.from_crs(crs, str(geobox.crs), always_xy=True)
-            shapes = shapely.transform(shapes, lambda xy: np.column_stack(to_geobox.transform(*xy.T)))
-        labelled = [(shape, _number(n)) for shape, n in zip(shapes, numbers, strict=True) if not shape.is_empty]
+        places = zip(polygons.geometry, numbers, strict=True)
+        labelled = [(shape, _number(n)) for shape, n in places if shape and not shape.is_empty]
         if not labelled:
             return np.full(geobox.shape, _UNKNOWN, np.uint8)
         numbered: NDArray[np.uint8] = rasterize(
@@ -126,10 +117,3 @@ def _number(given: object) -> int:
     """A class's number from an attribute that may be text or a float; −1 if it is not a number."""
     text = str(given).removesuffix(".0")
     return int(text) if text.isascii() and text.isdigit() else -1
-
-
-def _opened(path: Path) -> rasterio.DatasetReader:
-    try:
-        return rasterio.open(path)
-    except RasterioIOError as error:
-        raise SourceError(f"{path}: cannot be opened as a raster: {error}") from error

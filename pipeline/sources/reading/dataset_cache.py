@@ -8,7 +8,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline.grid import Window
 from pipeline.sources.http_path import gdal_headers
@@ -23,7 +22,7 @@ OPTIONS: dict[str, Any] = {
     # Files that virtual rasters keep open in a process. Where four tiles and their elevation files meet, 16 reading
     # threads need more than the default of 100, and files would be opened again and again.
     "GDAL_MAX_DATASET_POOL_SIZE": 450,
-    # For files on the web: a tile should not fail because of a server's hiccup.
+    # For files on the web: a tile should not fail because a server is busy for a moment.
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
@@ -62,9 +61,8 @@ def read(
     Raises:
         rasterio.errors.RasterioIOError: it cannot be opened or read.
     """
-    place = RasterWindow(window.col, window.row, window.width, window.height)
     try:
-        array: NDArray[Any] = _dataset(name, version).read(indexes, window=place, out=out)
+        array: NDArray[Any] = _dataset(name, version).read(indexes, window=window.slices, out=out)
     except RasterioIOError:
         # The next try opens the file again.
         if (dataset := _OPEN.by_name.pop((name, version), None)) is not None:
@@ -85,16 +83,11 @@ def _dataset(name: str, version: str) -> Any:
     return dataset
 
 
-def on_frame(window: Window) -> Window:
-    """Converts a lattice window to pixels of the frame of the virtual rasters."""
-    return Window(window.row - FRAME.row, window.col - FRAME.col, window.height, window.width)
-
-
 def read_band(vrt: str, window: Window) -> NDArray[np.float32]:
     """Reads the first band of a virtual raster in a lattice window, (y, x).
 
     Raises:
         rasterio.errors.RasterioIOError: a file behind the window cannot be read.
     """
-    array: NDArray[np.float32] = read(vrt, on_frame(window), indexes=[1])[0]
+    array: NDArray[np.float32] = read(vrt, window.within(FRAME), indexes=[1])[0]
     return array

@@ -1,7 +1,6 @@
 """Height above ground, in the units of the network, from surface and terrain models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,54 +11,39 @@ from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import read_band
 
 
-@dataclass(frozen=True)
-class Elevation:
-    """DSM − DTM on the lattice, from two virtual rasters in metres."""
+def read_heights(
+    assets: Sequence[Asset], out: NDArray[np.uint8], window: Window, *, step_m: float
+) -> NDArray[np.bool_]:
+    """Writes the heights of a lattice window, DSM − DTM, into an array, except where one of the models is unknown.
 
-    surface: str
-    """VRT of the surface models; empty if there are none."""
-    terrain: str
-    """VRT of the terrain models; empty if there are none."""
+    The window is read cell by cell, see `domain_inputs.CELL`.
 
-    @classmethod
-    def of(cls, assets: Sequence[Asset]) -> "Elevation":
-        """The elevation of all surface and terrain files among `assets`."""
-        return cls(
-            vrt.elevation([a for a in assets if a.kind == "dsm"]),
-            vrt.elevation([a for a in assets if a.kind == "dtm"]),
-        )
+    Args:
+        assets: files, from whose surface and terrain models the heights are computed.
+        out: uint8 (y, x) with the shape of the window.
+        window: position on the lattice.
+        step_m: metres of one unit.
 
-    def read_into(self, out: NDArray[np.uint8], window: Window, *, step_m: float) -> NDArray[np.bool_]:
-        """Writes the heights of a lattice window into an array; nothing is written where one of the models is unknown.
+    Returns:
+        bool (y, x): True where both models are known.
 
-        The window is read cell by cell, see `domain_inputs.CELL`.
-
-        Args:
-            out: uint8 (y, x) with the shape of the window.
-            window: position on the lattice.
-            step_m: metres of one unit.
-
-        Returns:
-            bool (y, x): True where both models are known.
-
-        Raises:
-            rasterio.errors.RasterioIOError: a file behind the window cannot be read.
-        """
-        both_known = np.zeros(window.shape, np.bool_)
-        if not (self.surface and self.terrain):
-            return both_known
-        for cell in whole_cells(window).split(CELL):
-            part = cell.intersect(window)
-            inside = part.slices_in(cell)
-            units, known = height_units(
-                read_band(self.surface, cell)[inside], read_band(self.terrain, cell)[inside], step_m=step_m
-            )
-            if known.all():
-                out[part.slices_in(window)] = units
-            else:
-                np.copyto(out[part.slices_in(window)], units, where=known)
-            both_known[part.slices_in(window)] = known
+    Raises:
+        rasterio.errors.RasterioIOError: a file behind the window cannot be read.
+    """
+    surface, terrain = (vrt.elevation([a for a in assets if a.kind == kind]) for kind in ("dsm", "dtm"))
+    both_known = np.zeros(window.shape, np.bool_)
+    if not (surface and terrain):
         return both_known
+    for cell in whole_cells(window).split(CELL):
+        part = cell.intersect(window)
+        inside = part.slices_in(cell)
+        units, known = height_units(read_band(surface, cell)[inside], read_band(terrain, cell)[inside], step_m=step_m)
+        if known.all():
+            out[part.slices_in(window)] = units
+        else:
+            np.copyto(out[part.slices_in(window)], units, where=known)
+        both_known[part.slices_in(window)] = known
+    return both_known
 
 
 def height_units(

@@ -4,7 +4,8 @@ A `Mosaic` opens nothing until it is read and consists of text and numbers, so i
 and resamples (see `vrt`); every thread has its own open datasets (see `dataset_cache`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import rasterio
@@ -12,22 +13,20 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
-from rasterio.features import rasterize
+from rasterio.features import geometry_mask
 
 from pipeline.errors import CatalogError, SourceError, TransientReadError
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import Window
+from pipeline.sources.bit_depth import is_fill
 from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
 from pipeline.sources.reading import vrt
-from pipeline.sources.reading.dataset_cache import gdal_options, on_frame, read
-from pipeline.sources.reading.elevation import Elevation
+from pipeline.sources.reading.dataset_cache import gdal_options, read
+from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.reading.raster import Pixels, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
 from pipeline.sources.reading.silent_failures import FileReadableAgain, check_not_silent
 from pipeline.sources.short_lists import first_names
-
-_FILL_TOLERANCE = 2
-"""Lossy JPEG 2000 changes a uniform field by a level or two."""
 
 _HEIGHT_STEP_M = 0.2
 """Metres of one unit of a ready height file."""
@@ -43,12 +42,6 @@ class Mosaic:
     """Metres of one unit of the elevation band."""
     readable: Window
     """The part that can be read: the domain, or the window of `around`."""
-    rvb: str
-    """VRT of the RVB files."""
-    irc: str
-    """VRT of the infrared files, whose band 1 is the infrared; empty if no band needs them."""
-    height: str
-    """VRT of ready heights; empty if there are none."""
 
     @classmethod
     def of(cls, inputs: DomainInputs, *, bands: tuple[str, ...], height_step_m: float = 0.2) -> "Mosaic":
@@ -72,27 +65,18 @@ class Mosaic:
             raise CatalogError(f"bands {bands} contain no imagery, which decides where there is data")
         needed = {"rvb" if b in RVB else "irc" for b in bands if b in IMAGERY}
         for kind in sorted(needed):
-            if missing := [t.tile.name for t in inputs.tiles if not any(a.kind == kind for a in t.assets)]:
+            if missing := [t.tile.name for t in inputs.tiles if not t.files(kind)]:
                 raise CatalogError(
                     f"domain {inputs.domain}: no {kind} file behind tiles {first_names(missing, 12)}; bands "
                     f"{', '.join(bands)} need it: index the domain again with these bands"
                 )
-        return cls._over(inputs, bands, height_step_m, inputs.window)
+        return cls(inputs, bands, height_step_m, inputs.window)
 
-    @classmethod
-    def _over(cls, inputs: DomainInputs, bands: tuple[str, ...], height_step_m: float, readable: Window) -> "Mosaic":
-        assets = inputs.assets
-        relief = assets if "elevation" in bands else ()
-        infrared = assets if "nir" in bands else ()
-        return cls(
-            inputs,
-            bands,
-            height_step_m,
-            readable,
-            rvb=vrt.imagery([a for a in assets if a.kind == "rvb"], bands=3),
-            irc=vrt.imagery([a for a in infrared if a.kind == "irc"], bands=1),
-            height=vrt.imagery([a for a in relief if a.kind == "height"], bands=1),
-        )
+    @cached_property
+    def _vrts(self) -> dict[str, str]:
+        """VRT of the files of each kind but elevation models; of infrared files it has the band 1, the infrared."""
+        kinds = {"rvb": 3, "irc": 1, "height": 1}
+        return {k: vrt.imagery([a for a in self.inputs.assets if a.kind == k], bands=n) for k, n in kinds.items()}
 
     @property
     def window(self) -> Window:
@@ -110,10 +94,10 @@ class Mosaic:
         Pixels and extent are those of the whole mosaic.
         """
         part = window.intersect(self.readable)
-        return self._over(self.inputs.around(part), self.bands, self.height_step_m, part)
+        return replace(self, inputs=self.inputs.around(part), readable=part)
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
-        """Reads the pixels of a lattice window, and retries reads that fail for a passing reason.
+        """Reads the pixels of a lattice window, and retries reads that fail for a temporary reason.
 
         Pixels outside all tiles are 0 and not valid; the height is 0 where the elevation is unknown.
 
@@ -140,8 +124,7 @@ class Mosaic:
                 if "elevation" in self.bands:
                     self._read_elevation(pixels.bands[self.bands.index("elevation")], window, tiles)
             except FileReadableAgain:
-                reopened = self._over(self.inputs, self.bands, self.height_step_m, self.readable)
-                return reopened.read(window, within=within)
+                return replace(self).read(window, within=within)  # with new virtual rasters
             except RasterioIOError as error:
                 raise self._explain(window, error) from error
         for tile in tiles:
@@ -172,32 +155,32 @@ class Mosaic:
                 check_not_silent(files, bands[own], window)
 
     def _read_pixels(self, out: NDArray[np.uint8], window: Window) -> None:
-        place = on_frame(window)
+        place = window.within(vrt.FRAME)
         wanted = [i for i, name in enumerate(self.bands) if name in RVB]
         if wanted:
             indexes = [RVB.index(self.bands[i]) + 1 for i in wanted]
             # Directly into the result if its bands are contiguous, to avoid a copy of the largest array.
             if wanted == list(range(wanted[0], wanted[0] + len(wanted))):
-                read(self.rvb, place, indexes=indexes, out=out[wanted[0] : wanted[-1] + 1])
+                read(self._vrts["rvb"], place, indexes=indexes, out=out[wanted[0] : wanted[-1] + 1])
             else:
-                out[wanted] = read(self.rvb, place, indexes=indexes)
+                out[wanted] = read(self._vrts["rvb"], place, indexes=indexes)
         if "nir" in self.bands:
             at = self.bands.index("nir")
-            read(self.irc, place, indexes=[1], out=out[at : at + 1])
+            read(self._vrts["irc"], place, indexes=[1], out=out[at : at + 1])
 
     def _read_elevation(self, out: NDArray[np.uint8], window: Window, tiles: tuple[InputTile, ...]) -> None:
         """A tile's ready height takes precedence over its surface and terrain models; nothing is read outside tiles."""
         for tile in tiles:
             part = tile.tile.window.intersect(window)
-            if not tile.has("height"):
+            if not tile.files("height"):
                 # A virtual raster visits each of its files in every read, and a domain has thousands.
                 near = [a for a in tile.assets if a.meets(whole_cells(part))]
-                known = Elevation.of(near).read_into(out[part.slices_in(window)], part, step_m=self.height_step_m)
+                known = read_heights(near, out[part.slices_in(window)], part, step_m=self.height_step_m)
                 if not known.all():
                     check_not_silent((a for a in near if a.kind in ("dsm", "dtm")), known, part)
                 continue
-            units = read(self.height, on_frame(part), indexes=[1])[0]
-            check_not_silent((a for a in tile.assets if a.kind == "height"), units, part)
+            units = read(self._vrts["height"], part.within(vrt.FRAME), indexes=[1])[0]
+            check_not_silent(tile.files("height"), units, part)
             if self.height_step_m != _HEIGHT_STEP_M:
                 units = np.rint(np.clip(units * (_HEIGHT_STEP_M / self.height_step_m), 0, 255))
             out[part.slices_in(window)] = units
@@ -209,14 +192,12 @@ class Mosaic:
         pixels.valid[inside] = True
         imagery = [i for i, name in enumerate(self.bands) if name in IMAGERY]
         for fill in tile.fill:
-            shapes = [(fill.geometry, 1)]
-            region = rasterize(shapes, out_shape=part.shape, transform=Affine(*part.transform), dtype="uint8").view(
-                np.bool_
-            )
+            place = {"out_shape": part.shape, "transform": Affine(*part.transform)}
+            region = geometry_mask([fill.geometry], **place, invert=True)
             if not region.any():
                 continue
             for i in imagery:
-                region &= _near(pixels.bands[i][inside], fill.value)
+                region &= is_fill(pixels.bands[i][inside], fill.value)
             pixels.valid[inside] &= ~region
 
     def _explain(self, window: Window, error: RasterioIOError) -> SourceError:
@@ -232,7 +213,7 @@ class Mosaic:
                 # If GDAL's pool remembers a file as missing, reading the virtual raster fails without a message.
                 with rasterio.open(asset.path):
                     pass
-                read(single, on_frame(place), indexes=[1])
+                read(single, place.within(vrt.FRAME), indexes=[1])
             except RasterioIOError as own:
                 cause = own.__cause__ or own
                 if purged := self.inputs.purged(asset):
@@ -245,8 +226,3 @@ class Mosaic:
         return TransientReadError(
             f"{where}: cannot be read: {error.__cause__ or error}, although each file can be read alone; run again"
         )
-
-
-def _near(band: NDArray[np.uint8], value: int) -> NDArray[np.bool_]:
-    """True within the tolerance of a fill's value, which is 0 or 255."""
-    return band <= _FILL_TOLERANCE if value == 0 else band >= value - _FILL_TOLERANCE

@@ -1,9 +1,10 @@
 """The protocol of sources that are read by windows, and one raster file as such a source."""
 
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
@@ -90,25 +91,24 @@ class Raster:
             SourceError: it cannot be opened, is not uint8, has no CRS or georeference, or another number of bands.
         """
         path = path.absolute()
-        try:
-            # Without our options, because the georeference of a user's raster may be in a file beside it.
-            with rasterio.Env(), rasterio.open(path) as file:
-                stat = path.stat()
-                version = f"{stat.st_size} {stat.st_mtime_ns}"
-                if file.count != len(bands):
-                    raise SourceError(
-                        f"{path}: has {file.count} bands; expected {len(bands)}: {', '.join(bands)}, in this order"
-                    )
-                if set(file.dtypes) != {"uint8"}:
-                    raise SourceError(f"{path}: samples are {file.dtypes[0]}; expected uint8, 0..255 as in BD ORTHO")
-                if file.crs is None or file.transform.is_identity:
-                    raise SourceError(
-                        f"{path}: has no CRS or no georeference; expected both: gdal_edit -a_srs {CRS} -a_ullr … "
-                        "writes them"
-                    )
-                return cls(path, bands, GeoBox.from_rio(file), _byte(file.nodata), version)
-        except RasterioIOError as error:
-            raise SourceError(f"{path}: cannot be opened as a raster: {error}") from error
+        # Without our options, because the georeference of a user's raster may be in a file beside it.
+        with rasterio.Env(), open_raster(path) as file:
+            stat = path.stat()
+            version = f"{stat.st_size} {stat.st_mtime_ns}"
+            if file.count != len(bands):
+                raise SourceError(
+                    f"{path}: has {file.count} bands; expected {len(bands)}: {', '.join(bands)}, in this order"
+                )
+            if set(file.dtypes) != {"uint8"}:
+                raise SourceError(f"{path}: samples are {file.dtypes[0]}; expected uint8, 0..255 as in BD ORTHO")
+            if file.crs is None or file.transform.is_identity:
+                raise SourceError(
+                    f"{path}: has no CRS or no georeference; expected both: gdal_edit -a_srs {CRS} -a_ullr … "
+                    "writes them"
+                )
+            # Ignored if no uint8 sample can have it.
+            nodata = int(file.nodata) if file.nodata in range(256) else None
+            return cls(path, bands, GeoBox.from_rio(file), nodata, version)
 
     @property
     def window(self) -> Window:
@@ -137,14 +137,21 @@ class Raster:
         return pixels
 
 
+@contextmanager
+def open_raster(path: Path) -> Iterator[Any]:
+    """Opens a raster with rasterio until the block ends.
+
+    Raises:
+        SourceError: it cannot be opened, or cannot be read in the block.
+    """
+    try:
+        with rasterio.open(path) as file:
+            yield file
+    except RasterioIOError as error:
+        raise SourceError(f"{path}: cannot be read as a raster: {error.__cause__ or error}") from error
+
+
 def check_inside(window: Window, extent: Window, what: str) -> None:
     """Raises SourceError, naming `what`, unless `window` lies in `extent`."""
     if not extent.contains(window):
         raise SourceError(f"{what}: {window} exceeds the readable {extent}")
-
-
-def _byte(nodata: float | None) -> int | None:
-    """The no-data tag as uint8; None for a value that no uint8 sample can have."""
-    if nodata is None or math.isnan(nodata) or nodata != int(nodata) or not 0 <= nodata <= 255:
-        return None
-    return int(nodata)

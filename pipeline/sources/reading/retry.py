@@ -1,4 +1,4 @@
-"""Retries reads that fail for a passing reason; reads of damaged, changed or missing files are not retried."""
+"""Retries reads that fail for a temporary reason; reads of damaged, changed or missing files are not retried."""
 
 import errno
 import logging
@@ -12,7 +12,7 @@ from pipeline.errors import TransientReadError
 from pipeline.sources.http_path import WebPath
 
 WAITS_S = (1.0, 4.0, 15.0)
-"""Seconds before the second, third and fourth try: enough for a hiccup, too short to wait for a lost server."""
+"""Seconds before the second, third and fourth try: enough for a short failure, too short to wait for a lost server."""
 
 _TRANSIENT_ERRNOS = (
     errno.EIO,
@@ -67,9 +67,9 @@ def with_retries(read: Callable[[], Result], *, waits_s: tuple[float, ...] = WAI
 
 
 def is_transient(error: BaseException, path: Path) -> bool:
-    """True if reading a file failed for a passing reason, such as a stale file handle or an overloaded server.
+    """True if reading a file failed for a temporary reason, such as a stale file handle or an overloaded server.
 
-    GDAL passes on a system error as text, or not at all; in that case the file's bytes are read once without GDAL. If
+    GDAL reports a system error as text, or not at all. In that case the file's bytes are read once without GDAL: if
     they can be read, the file is damaged.
 
     Args:

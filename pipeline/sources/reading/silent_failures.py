@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 from rasterio.windows import from_bounds
 
-from pipeline.grid import PIXELS_PER_M, Affine6, Window
+from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.sources.bit_depth import to_levels
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.reading import vrt
@@ -59,16 +59,12 @@ def _open_directly(asset: Asset, part: Window) -> None:
                 if pooled.read(1, window=RasterWindow(0, 0, 1, 1))[0, 0] == vrt.UNREAD:
                     raise _readable_again(asset)
             return
-        place = _file_window(part, asset.transform, asset.shape)
-        if to_levels(file.read(window=place)).any():
+        place = from_bounds(*part.bounds, transform=rasterio.Affine(*asset.transform)).round_offsets().round_lengths()
+        height, width = asset.shape
+        if to_levels(file.read(window=place.intersection(RasterWindow(0, 0, width, height)))).any():
             raise _readable_again(asset)
 
 
 def _readable_again(asset: Asset) -> FileReadableAgain:
     vrt.reopen(asset)
     return FileReadableAgain(f"{asset.path}: could not be opened earlier and now can")
-
-
-def _file_window(part: Window, transform: Affine6, shape: tuple[int, int]) -> RasterWindow:
-    place = from_bounds(*part.bounds, transform=rasterio.Affine(*transform))
-    return place.round_offsets().round_lengths().intersection(RasterWindow(0, 0, shape[1], shape[0]))

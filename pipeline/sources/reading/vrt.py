@@ -9,7 +9,7 @@ of its name.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -19,6 +19,8 @@ from pipeline.sources.domain_inputs import Asset
 
 FRAME = Window(-50_000_000, 0, 50_000_000, 50_000_000)
 """The range of tile names: x and y of 0..10 000 km."""
+_FRAME_PLACE = (FRAME.bounds[0], FRAME.bounds[3], RESOLUTION_M)
+"""Its west and north edge and the side of its pixels, in metres."""
 
 NODATA_M = -99_999.0
 """Nodata value in our own rasters, in metres, whatever the files use."""
@@ -43,7 +45,7 @@ def imagery(assets: Sequence[Asset], *, bands: int) -> str:
     """A uint8 raster over the frame, 0 outside the files; empty text if there are no files.
 
     The sources are SimpleSource, except for more than 8 bits (see `bit_depth`): if all bands have the same files, GDAL
-    then passes a read of all bands to the file in one call, so each block of a JPEG 2000 file is decoded once. Files of
+    then reads all bands of the file in one call, so each block of a JPEG 2000 file is decoded once. Files of
     another resolution are first mosaicked, then resampled to the lattice: averaged if they are finer, bilinearly if
     coarser.
 
@@ -54,18 +56,17 @@ def imagery(assets: Sequence[Asset], *, bands: int) -> str:
     if not assets:
         return ""
     own = [(a, _on_frame(a)) for a in assets if not a.resampled]
-    others: dict[NativeGrid, list[Asset]] = {}
-    for asset in assets:
-        if asset.resampled:
-            others.setdefault(NativeGrid.of(asset), []).append(asset)
+    grids = by_grid(a for a in assets if a.resampled)
     rasters = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{band}">'
-        + "".join(_resampled_imagery(grid, others[grid], band=band) for grid in sorted(others, key=_finer_last))
-        + "".join(_imagery_source(a, band=band, left=left, top=top) for a, (left, top) in own)
-        + "</VRTRasterBand>"
+        _band(
+            "Byte",
+            "".join(_resampled_imagery(grid, files, band=band) for grid, files in grids.items())
+            + "".join(_imagery_source(a, band=band, left=left, top=top) for a, (left, top) in own),
+            number=band,
+        )
         for band in range(1, bands + 1)
     )
-    return _dataset(FRAME.width, FRAME.height, _georeference() + rasters)
+    return _dataset(FRAME.shape, rasters)
 
 
 def elevation(assets: Sequence[Asset]) -> str:
@@ -76,15 +77,11 @@ def elevation(assets: Sequence[Asset]) -> str:
     """
     if not assets:
         return ""
-    grids: dict[NativeGrid, list[Asset]] = {}
-    for asset in assets:
-        grids.setdefault(NativeGrid.of(asset), []).append(asset)
-    ordered = sorted(grids, key=lambda g: (-g.resolution_m, g.left, g.top))
+    grids = by_grid(assets)
     # With a single grid no pixel must be compared with nodata.
-    kind = "SimpleSource" if len(ordered) == 1 else "ComplexSource"
-    layers = "".join(_resampled(kind, grid, grids[grid]) for grid in ordered)
-    band = f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{NODATA_M}</NoDataValue>{layers}</VRTRasterBand>'
-    return _dataset(FRAME.width, FRAME.height, _georeference() + band)
+    kind = "SimpleSource" if len(grids) == 1 else "ComplexSource"
+    layers = "".join(_resampled(kind, grid, files) for grid, files in grids.items())
+    return _dataset(FRAME.shape, _band("Float32", layers, nodata=NODATA_M))
 
 
 @dataclass(frozen=True)
@@ -119,22 +116,25 @@ class NativeGrid:
         return round((left - self.left) / self.resolution_m), round((self.top - top) / self.resolution_m)
 
 
+def by_grid(assets: Iterable[Asset]) -> dict[NativeGrid, list[Asset]]:
+    """The files of each grid, finer grids last."""
+    grids: dict[NativeGrid, list[Asset]] = {}
+    for asset in assets:
+        grids.setdefault(NativeGrid.of(asset), []).append(asset)
+    return dict(sorted(grids.items(), key=lambda item: (-item[0].resolution_m, item[0].left, item[0].top)))
+
+
 def native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
     """The mosaic of the files of one grid at their own resolution: metres, float32, `NODATA_M` where unknown."""
     sources = []
     # The order decides between two files at the same position. It follows their content, not their paths.
     for asset in sorted(assets, key=lambda a: (a.bounds, a.signature)):
-        column, row = grid.place(asset)
         nodata = "" if asset.nodata is None else f"<NODATA>{asset.nodata}</NODATA>"
         kind = "ComplexSource" if nodata else "SimpleSource"
+        column, row = grid.place(asset)
         sources.append(_source(kind, asset, band=1, left=column, top=row, inside=nodata))
-    band = (
-        f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{NODATA_M}</NoDataValue>'
-        f"{''.join(sources)}</VRTRasterBand>"
-    )
-    step = grid.resolution_m
-    place = f"<GeoTransform>{grid.left}, {step}, 0, {grid.top}, 0, {-step}</GeoTransform>"
-    return _dataset(grid.size, grid.size, place + band)
+    band = _band("Float32", "".join(sources), nodata=NODATA_M)
+    return _dataset((grid.size, grid.size), band, place=(grid.left, grid.top, grid.resolution_m))
 
 
 _REOPENED: dict[str, int] = {}
@@ -148,12 +148,7 @@ def reopen(asset: Asset) -> None:
 
 def probe(asset: Asset) -> str:
     """One elevation file in its own pixels, read through GDAL's pool: float32, `UNREAD` where that reads nothing."""
-    height, width = asset.shape
-    band = (
-        f'<VRTRasterBand dataType="Float32" band="1"><NoDataValue>{UNREAD}</NoDataValue>'
-        f"{_source('SimpleSource', asset, band=1, left=0, top=0)}</VRTRasterBand>"
-    )
-    return _dataset(width, height, _georeference() + band)
+    return _dataset(asset.shape, _band("Float32", _source("SimpleSource", asset, band=1, left=0, top=0), nodata=UNREAD))
 
 
 def _resampled(kind: str, grid: NativeGrid, assets: Sequence[Asset]) -> str:
@@ -171,10 +166,6 @@ def _resampled(kind: str, grid: NativeGrid, assets: Sequence[Asset]) -> str:
     )
 
 
-def _finer_last(grid: NativeGrid) -> tuple[float, float, float]:
-    return (-grid.resolution_m, grid.left, grid.top)
-
-
 def _resampled_imagery(grid: NativeGrid, assets: Sequence[Asset], *, band: int) -> str:
     """One band of the files of one grid, resampled to the lattice; 0 around the rectangle that they cover."""
     placed = [(a, *grid.place(a)) for a in assets]
@@ -182,7 +173,7 @@ def _resampled_imagery(grid: NativeGrid, assets: Sequence[Asset], *, band: int) 
     width = max(column + a.shape[1] for a, column, _ in placed) - left
     height = max(row + a.shape[0] for a, _, row in placed) - top
     sources = "".join(_imagery_source(a, band=band, left=column - left, top=row - top) for a, column, row in placed)
-    mosaic = _dataset(width, height, f'<VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand>')
+    mosaic = _dataset((height, width), _band("Byte", sources))
     frame_left, _, _, frame_top = FRAME.bounds
     step = grid.resolution_m
     x, y = (grid.left + left * step - frame_left) * PIXELS_PER_M, (frame_top - grid.top + top * step) * PIXELS_PER_M
@@ -246,11 +237,13 @@ def _on_frame(asset: Asset) -> tuple[int, int]:
     return round(left * PIXELS_PER_M) - FRAME.col, -round(top * PIXELS_PER_M) - FRAME.row
 
 
-def _georeference() -> str:
-    left, _, _, top = FRAME.bounds
+def _band(dtype: str, inside: str, *, number: int = 1, nodata: float | None = None) -> str:
+    mark = "" if nodata is None else f"<NoDataValue>{nodata}</NoDataValue>"
+    return f'<VRTRasterBand dataType="{dtype}" band="{number}">{mark}{inside}</VRTRasterBand>'
+
+
+def _dataset(shape: tuple[int, int], bands: str, *, place: tuple[float, float, float] = _FRAME_PLACE) -> str:
+    left, top, step = place
     # Without a CRS: all lattices share the frame, and nothing is reprojected here.
-    return f"<GeoTransform>{left}, {RESOLUTION_M}, 0, {top}, 0, {-RESOLUTION_M}</GeoTransform>"
-
-
-def _dataset(width: int, height: int, inside: str) -> str:
-    return f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{inside}</VRTDataset>'
+    transform = f"<GeoTransform>{left}, {step}, 0, {top}, 0, {-step}</GeoTransform>"
+    return f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}">{transform}{bands}</VRTDataset>'

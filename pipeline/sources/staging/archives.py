@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import DeliveryError
 from pipeline.progress import SILENT, Progress
+from pipeline.sources.range_reader import RangeReader
 from pipeline.sources.short_lists import first_names
 
 _ARCHIVE = re.compile(r"(?P<base>.+\.7z)(\.(?P<number>\d{3,}))?", re.IGNORECASE)
@@ -46,62 +48,23 @@ class Archive:
         Raises:
             OSError: a volume cannot be read.
         """
-        return io.BufferedReader(_JoinedVolumes(self), _READ_BYTES)
+        return io.BufferedReader(RangeReader(self.size, self._read), _READ_BYTES)
 
     def volume_at(self, position: int) -> Path:
         """The volume that contains byte `position` of the whole archive; the last one for bytes beyond the end."""
-        ends = accumulate(self.sizes)
-        return next((v for v, end in zip(self.volumes, ends, strict=True) if position < end), self.volumes[-1])
+        return self.volumes[self._number_at(position)]
 
+    def _number_at(self, position: int) -> int:
+        return min(bisect_right(list(accumulate(self.sizes)), position), len(self.sizes) - 1)
 
-class _JoinedVolumes(io.RawIOBase):
-    """Reads volumes as one file."""
-
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
-        self._starts = (0, *accumulate(archive.sizes))
-        self._position = 0
-        self._number = -1
-        self._file: io.FileIO | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._archive.size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"position {base + offset} is before the archive's start")
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if self._position >= self._archive.size:
-            return 0
-        number = next(i for i, start in enumerate(self._starts[1:]) if self._position < start)
-        if number != self._number or self._file is None:
-            self.close_volume()
-            self._file, self._number = io.FileIO(self._archive.volumes[number]), number
-        self._file.seek(self._position - self._starts[number])
-        # Not beyond the volume's size in the archive, even if the file has grown since.
-        count = self._file.readinto(memoryview(buffer)[: self._starts[number + 1] - self._position])
-        self._position += count
-        return count
-
-    def close_volume(self) -> None:
-        """Closes the open volume, if any."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def close(self) -> None:
-        self.close_volume()
-        super().close()
+    def _read(self, position: int, count: int) -> bytes:
+        """Reads up to `count` bytes from one volume."""
+        number = self._number_at(position)
+        end = sum(self.sizes[: number + 1])
+        with self.volumes[number].open("rb", buffering=0) as file:
+            file.seek(position - end + self.sizes[number])
+            # Not beyond the volume's size in the archive, even if the file has grown since.
+            return file.read(min(count, end - position))
 
 
 def find_archives(paths: Iterable[Path]) -> tuple[tuple[Archive, ...], tuple[Path, ...]]:
@@ -212,16 +175,12 @@ def check_md5(archives: Sequence[Archive], progress: Progress = SILENT) -> list[
 def _check(volume: Path, expected: str) -> None:
     try:
         with volume.open("rb") as file:
-            found = hashlib.file_digest(file, _md5).hexdigest()
+            # IGN's choice of checksum, against damage and not for security.
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise DeliveryError(f"{volume}: cannot be read: {error.strerror}") from error
     if found != expected:
         raise DeliveryError(f"{volume}: checksum mismatch: md5 {found}, expected {expected}; download it again")
-
-
-def _md5() -> "hashlib._Hash":
-    # IGN's choice of checksum, against damage and not for security.
-    return hashlib.md5(usedforsecurity=False)
 
 
 def _read_sums(base: Path) -> dict[str, str]:

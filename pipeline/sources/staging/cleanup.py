@@ -61,7 +61,7 @@ def removable_elevation(report: HeightsReport, *, out: Path, tile_size: int) -> 
     found = {}
     for file in own:
         step = file.header.transform[0]
-        left, bottom, right, top = file.header.bounds
+        left, bottom, right, top = file.asset.bounds
         inner = shapely.box(left + step, bottom + step, right - step, top - step)
         if area.covers(inner):
             meeting = tree.query(shapely.box(left, bottom, right, top), predicate="intersects")

@@ -12,7 +12,7 @@ from pipeline.durable import remove_temporaries
 from pipeline.errors import DeliveryError, GridError
 from pipeline.grid import Tile
 from pipeline.progress import SILENT, Progress
-from pipeline.sources.delivery.names import FolderContents, find_files, height_name
+from pipeline.sources.delivery.names import DeliveredFile, find_files, height_name
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.inspection.elevation_coverage import ElevationCoverage
 from pipeline.sources.inspection.inspected_files import InspectedFile, inspect_files
@@ -23,9 +23,6 @@ from pipeline.sources.short_lists import first_lines
 from pipeline.sources.staging.height_cog import write_height
 from pipeline.sources.staging.height_record import HeightHoles, HeightRecord, Treatment, inputs_of, read_record
 from pipeline.sources.staging.unpack import SCAN_CACHE
-
-_THREADS = 4
-"""Threads that read headers."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +84,12 @@ def write_heights(
         StorageError: a height cannot be written.
     """
     remove_temporaries(heights_folder(out, domain), ".")
-    found, folder = find_files(folders), heights_folder(out, domain)
-    crs, _ = territory(found.delivered)
-    elevation = _inspect_elevation(found, tile_size, crs, ScanCache(work / SCAN_CACHE))
-    tiles, coverage = _tiles(found, tile_size), ElevationCoverage.of(elevation)
-    elsewhere = {d.corner for d in found.delivered if d.kind == "height" and d.path.parent != folder}
+    (found, _), folder = find_files(folders), heights_folder(out, domain)
+    crs, _ = territory(found)
+    models = [f for f in found if f.kind in ("dsm", "dtm")]
+    elevation = _inspect(models, tile_size, crs, ScanCache(work / SCAN_CACHE))
+    tiles, coverage = _tiles(found, tile_size), ElevationCoverage(elevation)
+    elsewhere = {d.corner for d in found if d.kind == "height" and d.path.parent != folder}
     holes, written, delivered, without = [], [], [], []
     progress.start(len(tiles))
     for tile in progress.track(tiles):
@@ -109,9 +107,8 @@ def write_heights(
     return HeightsReport(folder, tuple(holes), tuple(written), tuple(delivered), tuple(without), tuple(elevation))
 
 
-def _inspect_elevation(found: FolderContents, tile_size: int, crs: str, cache: ScanCache) -> list[InspectedFile]:
-    files = [d for d in found.delivered if d.kind in ("dsm", "dtm")]
-    inspected, unreadable = inspect_files(files, cache=cache, threads=_THREADS, progress=SILENT)
+def _inspect(files: Sequence[DeliveredFile], tile_size: int, crs: str, cache: ScanCache) -> list[InspectedFile]:
+    inspected, unreadable = inspect_files(files, cache=cache, progress=SILENT)
     cache.drop_unused()
     valid = validate(inspected, tile_size=tile_size, crs=crs)
     if problems := [*unreadable, *valid.problems]:
@@ -119,10 +116,10 @@ def _inspect_elevation(found: FolderContents, tile_size: int, crs: str, cache: S
     return valid.elevation
 
 
-def _tiles(found: FolderContents, tile_size: int) -> list[Tile]:
+def _tiles(found: Sequence[DeliveredFile], tile_size: int) -> list[Tile]:
     """The imagery's tiles, by the names of the RVB files."""
     tiles = set()
-    for file in found.delivered:
+    for file in found:
         if file.kind == "rvb" and file.corner is not None:
             try:
                 tiles.add(Tile.named(file.corner, tile_size))

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
-from rasterio.windows import Window as RasterWindow
 
 from pipeline.durable import replacing
 from pipeline.errors import SourceError, StorageError
 from pipeline.grid import CRS, PIXELS_PER_M, Tile, Window
 from pipeline.sources.domain_inputs import Asset, whole_cells
 from pipeline.sources.reading.dataset_cache import gdal_options
-from pipeline.sources.reading.elevation import Elevation
+from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.staging.height_record import HeightHoles, HeightRecord, Treatment, inputs_of
 from pipeline.sources.staging.hole_filling import REACH_M, hole_patches
 
@@ -119,47 +118,28 @@ def _write_plain(path: Path, job: _Job) -> tuple[HeightHoles, list[int]]:
     strip = min(_STRIP_ROWS, job.part)
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": job.crs, "compress": "ZSTD", "zstd_level": 1}
     shape = {"height": window.height, "width": window.width, "blockysize": strip}
-    with rasterio.open(path, "w", transform=Affine(*window.transform), **profile, **shape) as file:
-        for rows in _rows(job):
-            for top in range(0, len(rows.units), strip):
+    # All rows of parts share one pair of arrays: a row of a whole tile has 250 MB.
+    units = np.zeros((min(job.part, window.height), window.width), np.uint8)
+    known = np.zeros(units.shape, np.bool_)
+    with (
+        rasterio.open(path, "w", transform=Affine(*window.transform), **profile, **shape) as file,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        for row in window.strips(job.part):
+            row_units, row_known = units[: row.height], known[: row.height]
+            filled_pixels += _read_row(pool, job, row, row_units, row_known)
+            for part in row.strips(strip):
                 # GDAL copies what it writes: by strips, not a whole row of parts.
-                units, known = rows.units[top : top + strip], rows.known[top : top + strip]
-                place = RasterWindow(0, rows.first - window.row + top, window.width, len(units))
-                file.write(units, 1, window=place)
-                file.write_mask(known, window=place)
-            sums.append(_sum(rows.units, rows.known))
-            known_pixels += int(rows.known.sum())
-            filled_pixels += rows.filled
+                inside, place = part.slices_in(row), part.slices_in(window)
+                file.write(row_units[inside], 1, window=place)
+                file.write_mask(row_known[inside], window=place)
+            sums.append(_sum(row_units, row_known))
+            known_pixels += int(row_known.sum())
         share, filled = (window.pixels - known_pixels) / window.pixels, filled_pixels / window.pixels
         holes = HeightHoles(share, filled, job.treatment)
         record = HeightRecord(holes, inputs_of(job.assets))
         file.update_tags(**record.to_tags(), height_unit=f"{STEP_M} m above ground")
     return holes, sums
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """A row of parts; the arrays are valid until the next row is computed."""
-
-    first: int
-    """Row on the lattice."""
-    units: NDArray[np.uint8]
-    known: NDArray[np.bool_]
-    filled: int
-    """Number of interpolated pixels."""
-
-
-def _rows(job: _Job) -> Iterator[_Rows]:
-    """Yields the tile's height by rows of parts; threads read the parts of a row."""
-    window = job.tile.window
-    shape = (min(job.part, window.height), window.width)
-    # All rows share one pair of arrays: a row of a whole tile has 250 MB.
-    units, known = np.zeros(shape, np.uint8), np.zeros(shape, np.bool_)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for top in range(window.row, window.bottom, job.part):
-            row = Window.from_edges(top, window.col, min(top + job.part, window.bottom), window.right)
-            filled = _read_row(pool, job, row, units[: row.height], known[: row.height])
-            yield _Rows(top, units[: row.height], known[: row.height], filled)
 
 
 def _read_row(
@@ -184,7 +164,7 @@ def _read_part(job: _Job, place: Window, units: NDArray[np.uint8], known: NDArra
     cells = whole_cells(place)
     near = [a for a in job.assets if a.meets(cells)]
     with gdal_options():
-        known[:] = Elevation.of(near).read_into(units, place, step_m=STEP_M)
+        known[:] = read_heights(near, units, place, step_m=STEP_M)
         if job.treatment == "leave" or known.all() or not near:
             return 0
         around = cells.grow(round(REACH_M * PIXELS_PER_M))
@@ -192,7 +172,7 @@ def _read_part(job: _Job, place: Window, units: NDArray[np.uint8], known: NDArra
             if not patches:
                 return 0
             mended = np.zeros(place.shape, np.uint8)
-            closed = Elevation.of([*near, *patches]).read_into(mended, place, step_m=STEP_M) & ~known
+            closed = read_heights([*near, *patches], mended, place, step_m=STEP_M) & ~known
     # Only in holes: known pixels keep the value that they have without patches, also at the rim and the domain's edge.
     np.copyto(units, mended, where=closed)
     return int(closed.sum())
@@ -207,10 +187,6 @@ def _read_sums(path: Path, tile: Tile, part: int) -> list[int]:
 
     They are compared because GDAL reports no error if the disk is full when it closes a file.
     """
-    height, width = tile.window.shape
-    sums = []
     with rasterio.open(path) as file:
-        for row in range(0, height, part):
-            place = RasterWindow(0, row, width, min(part, height - row))
-            sums.append(_sum(file.read(1, window=place), file.read_masks(1, window=place) > 0))
-    return sums
+        places = [row.slices_in(tile.window) for row in tile.window.strips(part)]
+        return [_sum(file.read(1, window=place), file.read_masks(1, window=place) > 0) for place in places]

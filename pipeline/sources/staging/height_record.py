@@ -11,9 +11,9 @@ from rasterio.errors import RasterioIOError
 
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile
+from pipeline.sources.delivery.headers import inspection_options
 from pipeline.sources.delivery.names import DeliveredFile, Kind, parse_name
 from pipeline.sources.domain_inputs import Asset
-from pipeline.sources.http_path import gdal_headers
 from pipeline.sources.inspection.inspected_files import InspectedFile
 from pipeline.sources.inspection.scan_cache import ScanCache
 from pipeline.sources.staging.hole_filling import REACH_M
@@ -97,7 +97,7 @@ def _read_cached(height: InspectedFile, cache: ScanCache) -> HeightRecord | None
     if entry := cache.get(key):
         return HeightRecord(HeightHoles(**entry["holes"]), entry["inputs"]) if entry["holes"] else None
     try:
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", **gdal_headers()):
+        with inspection_options():
             record = read_record(height.path)
     except RasterioIOError as error:
         raise DeliveryError(f"{height.path}: cannot be opened: {error}; stage it again") from error

@@ -56,10 +56,9 @@ def hole_patches(assets: Sequence[Asset], part: Window, work: Path) -> Iterator[
     patches: list[Asset] = []
     try:
         for kind in ("dsm", "dtm"):
-            files = [a for a in assets if a.kind == kind]
-            for grid in sorted({NativeGrid.of(a) for a in files}, key=lambda g: (g.resolution_m, g.left, g.top)):
-                own = [a for a in files if NativeGrid.of(a) == grid]
-                others = [a for a in files if NativeGrid.of(a) != grid]
+            grids = vrt.by_grid(a for a in assets if a.kind == kind)
+            for grid, own in grids.items():
+                others = [a for other, files in grids.items() if other != grid for a in files]
                 if (patch := _patch(grid, own, others, part, work)) is not None:
                     patches.append(patch)
         yield patches

@@ -9,7 +9,7 @@ import lzma
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import py7zr
 from py7zr.exceptions import ArchiveError, PasswordRequired
@@ -37,18 +37,8 @@ _BROKEN_HEADER = (
     ValueError,
 )
 _AES = b"\x06\xf1\x07\x01"
-
-
-class _Decoder(Protocol):
-    """The common methods of the decoders of `lzma` and `bz2`."""
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def eof(self) -> bool: ...
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+_COPY, _BZIP2 = b"\x00", b"\x04\x02\x02"
+_LZMA_FILTERS = {b"\x21": lzma.FILTER_LZMA2, b"\x03\x01\x01": lzma.FILTER_LZMA1}
 
 
 class _Copy:
@@ -59,6 +49,9 @@ class _Copy:
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:  # noqa: ARG002  input pieces are small enough
         return data
+
+
+_Decoder = lzma.LZMADecompressor | bz2.BZ2Decompressor | _Copy
 
 
 @dataclass(frozen=True)
@@ -159,7 +152,7 @@ def _coder(archive: Archive, folder: Any) -> tuple[bytes, bytes]:
     methods = [c["method"] for c in folder.coders]
     if _AES in methods:
         raise _protected(archive)
-    if len(methods) != 1 or methods[0] not in _DECODERS:
+    if len(methods) != 1 or methods[0] not in (_COPY, _BZIP2, *_LZMA_FILTERS):
         named = " + ".join(m.hex() for m in methods)
         raise DeliveryError(
             f"{archive.path}: is packed with method {named}; expected only LZMA, LZMA2, BZip2 or Copy: unpack it with "
@@ -168,28 +161,16 @@ def _coder(archive: Archive, folder: Any) -> tuple[bytes, bytes]:
     return methods[0], folder.coders[0].get("properties") or b""
 
 
-def _lzma1(properties: bytes) -> _Decoder:
-    """Properties: one byte (pb · 5 + lp) · 9 + lc, and the dictionary's size (LZMA specification)."""
-    packed, dictionary = struct.unpack("<BI", properties)
-    options = {"lc": packed % 9, "lp": packed // 9 % 5, "pb": packed // 45, "dict_size": max(dictionary, 4096)}
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, **options}])
-
-
-def _lzma2(properties: bytes) -> _Decoder:
-    """Properties: one byte, 0..40; the dictionary is 2 or 3 times a power of two (xz file format, 5.3.1)."""
-    (packed,) = struct.unpack("<B", properties)
-    if packed > 40:
-        raise ValueError(f"dictionary size {packed} of LZMA2 is over 40")
-    dictionary = 2**32 - 1 if packed == 40 else (2 | packed & 1) << packed // 2 + 11
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": dictionary}])
-
-
-_DECODERS: dict[bytes, Any] = {
-    b"\x00": lambda _: _Copy(),
-    b"\x21": _lzma2,
-    b"\x03\x01\x01": _lzma1,
-    b"\x04\x02\x02": lambda _: bz2.BZ2Decompressor(),
-}
+def _decoder(method: bytes, properties: bytes) -> _Decoder:
+    if method == _COPY:
+        return _Copy()
+    if method == _BZIP2:
+        return bz2.BZ2Decompressor()
+    # As py7zr reads them: Python has no public function for a filter's packed properties.
+    options = lzma._decode_filter_properties(  # type: ignore[attr-defined]  # noqa: SLF001
+        _LZMA_FILTERS[method], properties
+    )
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options])
 
 
 class StreamReader:
@@ -204,8 +185,8 @@ class StreamReader:
     def __init__(self, archive: Archive, stream: PackedStream, file: BinaryIO) -> None:
         self._archive, self._file, self._left = archive, file, stream.packed
         try:
-            self._decoder: _Decoder = _DECODERS[stream.method](stream.properties)
-        except (lzma.LZMAError, struct.error, ValueError) as error:
+            self._decoder = _decoder(stream.method, stream.properties)
+        except (lzma.LZMAError, ValueError) as error:
             raise _damaged(archive, f"a stream has invalid properties: {error}") from error
         self._file.seek(stream.start)
         self._piece = memoryview(b"")

@@ -76,7 +76,7 @@ def check_members(contents: Sequence[tuple[Archive, ArchiveContents]], domain: D
 
     Raises:
         DeliveryError: lists all members with an invalid path or one that leaves the folder, links and devices,
-        different     members at one path, and files of another domain.
+            different members at one path, and files of another domain.
     """
     problems: list[str] = []
     first_at: dict[str, tuple[Archive, Member]] = {}

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.domain import Domain
 from pipeline.errors import CatalogError
-from pipeline.sources.catalog.external_stac import Query, read_catalog
+from pipeline.sources.catalog.external_stac import CatalogFiles, Query, add_catalog
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import BANDS, DomainInputs
@@ -57,7 +57,7 @@ def assert_same(one: DomainInputs, other: DomainInputs) -> None:
     np.testing.assert_array_equal(first.read(one.window).bands, second.read(other.window).bands)
     np.testing.assert_array_equal(first.read(one.window).valid, second.read(other.window).valid)
     assert one.inputs_digest(one.window) == other.inputs_digest(other.window)
-    assert one.attribution == other.attribution == "IGN, BD ORTHO 2021, LiDAR HD"
+    assert one.origin.attribution == other.origin.attribution == "IGN, BD ORTHO 2021, LiDAR HD"
 
 
 def items_of(origin: Path) -> list[dict[str, Any]]:
@@ -105,7 +105,9 @@ def test_all_pages_of_a_stac_api_are_read(origin: Path, tmp_path: Path) -> None:
         feature["assets"] = {"rvb": {"href": f"http://127.0.0.1:9/{name}"}}
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": features, "links": []}))
     with stac_api(tmp_path / "items.json") as url:
-        assert len(read_catalog(url, Query()).delivered) == 25
+        files = CatalogFiles()
+        add_catalog(files, url, Query())
+        assert len(files.delivered) == 25
 
 
 def test_a_static_catalog_is_searched_like_an_api(origin: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_attribution_licence_and_days_reach_inputs_and_items(tmp_path: Path) -> 
     write_table(delivery.folder / "dalles.dbf", {"NOM": 60, "DATE_VOL": 10, "DATE_MAJ": 10}, rows)
     index([delivery.folder], domain=DOMAIN, catalog=tmp_path / "cat", tile_size=SIZE)
     inputs = read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
-    assert (inputs.attribution, inputs.licence) == ("IGN, BD ORTHO 2021, LiDAR HD", "etalab-2.0")
+    assert (inputs.origin.attribution, inputs.origin.licence) == ("IGN, BD ORTHO 2021, LiDAR HD", "etalab-2.0")
     assert inputs.acquired == (dt.date(2020, 7, 1), dt.date(2021, 6, 17))
     item = json.loads((tmp_path / "cat" / DOMAIN / f"{DOMAIN}-{delivery.tiles[0].name}.json").read_text())
     assert item["properties"]["start_datetime"] == "2021-06-14T00:00:00Z"

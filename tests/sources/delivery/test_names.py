@@ -45,9 +45,9 @@ def test_a_raster_with_another_name_has_the_kind_of_its_folder(tmp_path: Path) -
 def test_unknown_rasters_are_reported_and_other_files_are_skipped(tmp_path: Path) -> None:
     for name in ("a.md5", "dalles.shp", "a.xml", "photo.tif", "38-2024-0595-6890-LA93-0M20-E080.jp2"):
         (tmp_path / name).touch()
-    found = find_files([tmp_path, tmp_path])
-    assert [f.kind for f in found.delivered] == ["rvb"]
-    assert found.ignored == (tmp_path / "photo.tif",)
+    found, unknown = find_files([tmp_path, tmp_path])
+    assert [f.kind for f in found] == ["rvb"]
+    assert unknown == [tmp_path / "photo.tif"]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

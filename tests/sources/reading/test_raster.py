@@ -55,7 +55,7 @@ def test_a_raster_that_does_not_fit_is_refused(
 
 def test_a_file_that_is_not_a_raster_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.tif").write_text("no raster")
-    with pytest.raises(SourceError, match="cannot be opened as a raster"):
+    with pytest.raises(SourceError, match="cannot be read as a raster"):
         Raster.open(tmp_path / "in.tif", bands=BANDS)
 
 

@@ -13,7 +13,7 @@ from pipeline.domain import Domain
 from pipeline.errors import DeliveryError, SourceError, StorageError
 from pipeline.grid import RESOLUTION_M, Tile, Window
 from pipeline.sources.domain_inputs import Asset
-from pipeline.sources.reading.elevation import Elevation
+from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.staging.cleanup import REMOVED_LIST, removable_elevation, remove_elevation
 from pipeline.sources.staging.domain_heights import HeightsReport, write_heights
 from pipeline.sources.staging.height_cog import write_height
@@ -73,13 +73,13 @@ def test_a_window_of_a_staged_tile_equals_that_of_the_unstaged_elevation(tmp_pat
             write_relief(folder, "dsm", roofs, corner=corner, side_m=50, hole=hole)
             write_relief(folder, "dtm", hills, corner=corner, side_m=50, step=1.0, as_rge_alti=True)
     report = stage(folder)
-    whole = Elevation.of(assets_of(report))
+    assets = assets_of(report)
     for tile in (TILE, tile_at(0, 1, SIZE)):
         units, known = height(folder, tile)
         for window in (Window(7, 13, 251, 100), Window(240, 333, 260, 167), Window(0, 0, SIZE, SIZE)):
             place = Window(tile.window.row + window.row, tile.window.col + window.col, *window.shape)
             expected = np.zeros(window.shape, np.uint8)
-            where = whole.read_into(expected, place, step_m=0.2)
+            where = read_heights(assets, expected, place, step_m=0.2)
             inside = (slice(window.row, window.bottom), slice(window.col, window.right))
             np.testing.assert_array_equal(units[inside], expected)
             np.testing.assert_array_equal(known[inside], where)
