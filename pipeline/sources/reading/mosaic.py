@@ -4,7 +4,6 @@ A `Mosaic` opens nothing until it is read and consists of text and numbers, so i
 and resamples (see `vrt`); every thread has its own open datasets (see `dataset_cache`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +14,8 @@ import rasterio
 import rioxarray  # noqa: F401  registers the `rio` accessor
 import xarray as xr
 from affine import Affine
-from dask.array.core import normalize_chunks
+from dask.highlevelgraph import HighLevelGraph
+from dask.typing import Key
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
@@ -250,19 +250,23 @@ class Mosaic:
 
 
 def _blocks(mosaic: Mosaic, block: int) -> da.Array:
-    """A Dask array with one task per block, which reads it."""
-    shape = (len(mosaic.bands), *mosaic.window.shape)
-    content = digest([mosaic.inputs.inputs_digest(mosaic.window), mosaic.bands, mosaic.height_step_m, block])
-    return da.map_blocks(  # type: ignore[no-any-return]
-        _read_block,
-        mosaic,
-        chunks=normalize_chunks((shape[0], block, block), shape),
-        dtype=np.uint8,
-        name=f"mosaic-{content}",
+    """A Dask array with one task per block, which reads it; `mosaic_behind` finds the mosaic in these tasks."""
+    window = mosaic.window
+    parts = {(w.row, w.col): w for w in window.split(block)}
+    rows, cols = range(window.row, window.bottom, block), range(window.col, window.right, block)
+    name = f"mosaic-{digest([mosaic.inputs.inputs_digest(window), mosaic.bands, mosaic.height_step_m, block])}"
+    graph: dict[Key, Any] = {
+        (name, 0, i, j): (_bands_of, mosaic, parts[row, col])
+        for i, row in enumerate(rows)
+        for j, col in enumerate(cols)
+    }
+    chunks = (
+        (len(mosaic.bands),),
+        tuple(min(block, window.bottom - row) for row in rows),
+        tuple(min(block, window.right - col) for col in cols),
     )
+    return da.Array(HighLevelGraph.from_collections(name, graph), name, chunks, dtype=np.uint8)
 
 
-def _read_block(mosaic: Mosaic, block_info: Mapping[Any, Any]) -> NDArray[np.uint8]:
-    _, (top, bottom), (left, right) = block_info[None]["array-location"]
-    row, col = mosaic.window.row, mosaic.window.col
-    return mosaic.read(Window.from_edges(row + top, col + left, row + bottom, col + right)).bands
+def _bands_of(mosaic: Mosaic, window: Window) -> NDArray[np.uint8]:
+    return mosaic.read(window).bands
