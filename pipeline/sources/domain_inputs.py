@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Affine6, Tile, Window
 from pipeline.sources.bit_depth import DEEP, RULE
 from pipeline.sources.delivery.acquisition_dates import Days
-from pipeline.sources.delivery.attribution import UNKNOWN, Origin
+from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.delivery.names import Kind
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.short_lists import first_names
@@ -161,7 +161,7 @@ class DomainInputs:
     """Sorted by name."""
     crs: str = CRS
     """`EPSG:…` of the lattice on which the tiles lie; overseas that of a UTM zone."""
-    origin: Origin = UNKNOWN
+    origin: Origin = field(default_factory=Origin)
     """Producer, licence and citation."""
     acquired: Days | None = None
     """First and last day of acquisition, if the delivery states them."""

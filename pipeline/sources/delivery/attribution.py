@@ -41,9 +41,6 @@ class Origin:
         )
 
 
-UNKNOWN = Origin()
-
-
 @dataclass(frozen=True)
 class DomainDescription:
     """What all items of a domain share."""

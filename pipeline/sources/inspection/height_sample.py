@@ -1,6 +1,6 @@
 """Checks the encoding of a domain's heights on a small sample, whatever the domain's size."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import rasterio
@@ -40,14 +40,13 @@ def implausible_heights(
     for tile in some:
         if (ready := tiles[tile].get("height")) and ready.header.dtype == "uint8":
             counts += np.bincount(read_lowest_cells(ready.path).ravel(), minlength=256)
-    metres = [_differences(tile, coverage) for tile in some if "height" not in tiles[tile]]
+    metres = [part for tile in some if "height" not in tiles[tile] for part in _differences(tile, coverage)]
     return ready_heights(counts) + height_differences(np.concatenate(metres) if metres else np.zeros(0, np.float32))
 
 
-def _differences(tile: Tile, coverage: ElevationCoverage) -> NDArray[np.float32]:
-    """Surface minus terrain in metres where both are known, (n,)."""
+def _differences(tile: Tile, coverage: ElevationCoverage) -> Iterator[NDArray[np.float32]]:
+    """Yields surface minus terrain in metres where both are known, (n,)."""
     assets = [f.asset for f in coverage.behind(tile)]
-    found = []
     for cell in _cells(tile.window):
         near = [a for a in assets if a.meets(cell)]
         surface, terrain = (vrt.elevation([a for a in near if a.kind == kind]) for kind in ("dsm", "dtm"))
@@ -62,8 +61,7 @@ def _differences(tile: Tile, coverage: ElevationCoverage) -> NDArray[np.float32]
                 f"one of {paths}: cannot be read: {error.__cause__ or error}; download these files again"
             ) from error
         known = (above != vrt.NODATA_M) & (below != vrt.NODATA_M) & np.isfinite(above) & np.isfinite(below)
-        found.append((above - below)[known])
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+        yield (above - below)[known]
 
 
 def _read(name: str, cell: Window) -> NDArray[np.float32]:

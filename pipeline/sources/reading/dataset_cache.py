@@ -1,17 +1,21 @@
 """Keeps rasters open for each thread, up to a limit, and sets GDAL's options for all reads."""
 
 import threading
+import warnings
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from pipeline.grid import Window
 from pipeline.sources.http_path import gdal_headers
 from pipeline.sources.reading.vrt import FRAME
+
+# rasterio silences its own intermediate rasters, but not safely when several threads burn polygons at once.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
 
 OPTIONS: dict[str, Any] = {
     # One thread a reader: two decode 1.24 times faster for 1.42 times the CPU, and readers are many.

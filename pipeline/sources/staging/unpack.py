@@ -90,8 +90,7 @@ def check_members(contents: Sequence[tuple[Archive, ArchiveContents]], domain: D
                 problems.append(
                     f"{archive.path.name}: {member.name!r} is also in {first[0].path.name}, with different content"
                 )
-            delivered = parse_name(Path(member.name)) if member.kind == "file" else None
-            if delivered:
+            if member.kind == "file" and (delivered := parse_name(Path(member.name))):
                 problems += [f"{archive.path.name}: {p}" for p in check_domain([delivered], domain)]
     if problems:
         raise DeliveryError(f"nothing was unpacked:{first_lines(problems)}")
