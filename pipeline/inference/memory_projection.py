@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from pipeline.errors import ConfigError
 from pipeline.grid import Layout
-from pipeline.inference.halo import BATCH_PIXELS
+from pipeline.inference.block_mapping import BATCH_PIXELS
 from pipeline.inference.predictor import Engine
 from pipeline.inference.torch_engine import LANES
 from pipeline.legend import LAYERS

@@ -18,7 +18,7 @@ from pipeline.bench.machine import Usage, measure, set_gdal_cache, usage_json
 from pipeline.bench.report import BenchReport
 from pipeline.config import ClusterSection
 from pipeline.grid import Layout, Window
-from pipeline.inference.halo import map_block
+from pipeline.inference.block_mapping import map_block
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 from pipeline.sources.domain_inputs import Asset, DomainInputs
