@@ -10,7 +10,7 @@ measured on a CUDA device yet: torch's part there is that of the processor, in e
 from dataclasses import dataclass, fields
 
 from pipeline.errors import ConfigError
-from pipeline.grid import Layout
+from pipeline.halo import Layout
 from pipeline.inference.block_mapping import BATCH_PIXELS
 from pipeline.inference.predictor import Engine
 from pipeline.inference.torch_engine import LANES
