@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.inference import predictor_for
+from pipeline.inference import block_mapping, predictor_for
 from pipeline.products.tile import seal as item
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.mapping import run as run_module

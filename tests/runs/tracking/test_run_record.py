@@ -84,7 +84,7 @@ def test_records_of_the_first_release_and_with_unknown_keys_are_read(tmp_path: P
     record = read_run_record(tmp_path)
     assert record.failures == {"0002-0001": "no such file"}
     assert record.tiles == (MappedTile(tile="0001-0001", seconds=2.0, pixels=250_000),)
-    assert (record.in_flight, record.suspect, record.speed) == ({}, {}, None)
+    assert (record.in_flight, record.suspect, mapping_speed(record)) == ({}, {}, None)
 
 
 @pytest.mark.parametrize(
