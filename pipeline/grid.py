@@ -6,12 +6,11 @@ depends on their sign. Windows are aligned to multiples of the stride from (0, 0
 lattice in the UTM zone of its deliveries, with the same integers in metres of that CRS.
 """
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import ConfigError, GridError
+from pipeline.errors import GridError
 
 CRS = "EPSG:2154"
 """CRS of the national lattice."""
@@ -212,116 +211,3 @@ def _name_unit(size: int) -> tuple[int, int]:
         if size % unit == 0:
             return unit, digits
     raise GridError(f"the side of a tile must be a multiple of 50 px = 10 m; got {size} px")
-
-
-def _smallest_window(core: int, halo: int, stride: int) -> int:
-    # Cores start at multiples of gcd(core, stride), so rounding down adds at most stride - gcd.
-    starts = range(0, stride, math.gcd(core, stride))
-    lead = max((start - halo) % stride for start in starts)
-    return -(-(core + 2 * halo + lead) // stride) * stride
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How blocks are cut into windows: sizes in pixels that must fit each other.
-
-    The read of a window starts at its core's start minus the halo, rounded down to a multiple of the stride. For a full
-    core its size is `window`. For a smaller core at a ragged edge it is the smallest multiple of the stride that
-    contains core and halo.
-    """
-
-    core: int = 2500
-    """Side of the part of a window that is kept; divides the block."""
-    halo: int = 160
-    """Least width of the margin around the core, which the network sees and the map drops."""
-    window: int = 2848
-    """Side of the image that the network sees at once; a multiple of the stride."""
-    stride: int = 32
-    """The network's stride: only shifts by multiples of it shift the map alike."""
-
-    def __post_init__(self) -> None:
-        if self.core < 1 or self.halo < 0 or self.stride < 1:
-            raise ConfigError(
-                f"core and stride must be at least 1 px and halo at least 0; got core {self.core}, "
-                f"stride {self.stride}, halo {self.halo}"
-            )
-        if self.window % self.stride:
-            lower = self.window // self.stride * self.stride
-            raise ConfigError(
-                f"window {self.window} px is not a multiple of the network's stride {self.stride}: "
-                f"use {lower} or {lower + self.stride}"
-            )
-        if self.window < self.smallest_window:
-            raise ConfigError(
-                f"window {self.window} px is too small for core {self.core} + 2 × halo {self.halo}: aligned to the "
-                f"stride {self.stride} it needs {self.smallest_window} px. Use a larger window, or a smaller core or "
-                "halo"
-            )
-
-    @classmethod
-    def for_core(cls, core: int, halo: int, stride: int = 32) -> "Layout":
-        """The layout with this core and halo, and the smallest window that contains them."""
-        return cls(core, halo, _smallest_window(core, halo, stride), stride)
-
-    @classmethod
-    def for_window(cls, window: int, halo: int, stride: int = 32) -> "Layout":
-        """The layout with this window and halo, and the largest core that is a multiple of the stride.
-
-        Raises:
-            ConfigError: the window is not a multiple of the stride, or leaves no core.
-        """
-        padded_halo = -(-halo // stride) * stride
-        core = (window - 2 * padded_halo) // stride * stride
-        if window % stride == 0 and core < stride:
-            raise ConfigError(
-                f"window {window} px leaves no core between halos of {halo} px at stride {stride}: "
-                f"use a window of at least {2 * padded_halo + stride} px"
-            )
-        return cls(core=max(core, 1), halo=halo, window=window, stride=stride)
-
-    @property
-    def smallest_window(self) -> int:
-        """The smallest window that contains core and halo wherever a core may start."""
-        return _smallest_window(self.core, self.halo, self.stride)
-
-    @property
-    def overlap_factor(self) -> float:
-        """Pixels that full windows compute for each pixel that they keep."""
-        return (self.window / self.core) ** 2
-
-    @property
-    def reach(self) -> int:
-        """The largest distance beyond a block's edge at which its windows read, in pixels."""
-        return self.window - self.core
-
-    def check_block(self, block: int, tile: int) -> None:
-        """Checks that core divides block and block divides tile; raises ConfigError otherwise."""
-        if block % self.core or tile % block:
-            raise ConfigError(
-                f"each of these sizes must divide the next: core {self.core}, block {block}, tile {tile} px "
-                f"(block / core = {block / self.core:.3f}, tile / block = {tile / block:.3f})"
-            )
-
-    def read_of(self, core: Window) -> Window:
-        """The aligned window that contains `core` and its halo; it may extend beyond the domain's edge."""
-        top = (core.row - self.halo) // self.stride * self.stride
-        left = (core.col - self.halo) // self.stride * self.stride
-        return Window(
-            top, left, self._extent(top, core.bottom, core.height), self._extent(left, core.right, core.width)
-        )
-
-    def _extent(self, start: int, core_end: int, core_size: int) -> int:
-        if core_size == self.core:
-            return self.window
-        return -(-(core_end + self.halo - start) // self.stride) * self.stride
-
-    def windows_of(self, block: Window) -> list[tuple[Window, Window]]:
-        """Pairs (core, read) of a block's windows, row by row; the cores cover the block exactly once."""
-        return [(core, self.read_of(core)) for core in block.split(self.core)]
-
-    def read_of_block(self, block: Window) -> Window:
-        """The rectangle that contains the reads of all windows of a block."""
-        # A read's rows depend only on its core's rows, and its columns likewise, so one column and one row are enough.
-        column = Window(block.row, block.col, block.height, min(self.core, block.width))
-        row = Window(block.row, block.col, min(self.core, block.height), block.width)
-        return union([self.read_of(core) for strip in (column, row) for core in strip.split(self.core)])

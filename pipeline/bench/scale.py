@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.demo.network import DEFAULT_FIT, FitSettings
-from pipeline.grid import Layout
+from pipeline.halo import Layout
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ wrong option are answered at once.
 import importlib.metadata
 import logging
 import time
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline import __version__
 from pipeline.cli import (  # noqa: F401  (their functions become commands when they are imported)
@@ -25,9 +24,9 @@ from pipeline.cli import (  # noqa: F401  (their functions become commands when 
     submit_requeue,
     verify_report,
 )
+from pipeline.cli.exit_codes import main
 from pipeline.cli.help import app
 from pipeline.cli.output import say
-from pipeline.errors import LandcoverError
 
 __all__ = ["app", "main"]
 
@@ -77,13 +76,3 @@ def _options(
     # Libraries set their own loggers' levels when they are imported, so it is the handler that chooses.
     handler.addFilter(lambda r: verbose or r.name.startswith("landcover") or r.levelno >= logging.ERROR)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-def main() -> NoReturn:
-    """Runs the command line. A `LandcoverError` is shown as a message without a traceback; it sets the exit code."""
-    try:
-        app(standalone_mode=True)
-    except LandcoverError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(error.exit_code) from None
-    raise SystemExit(0)

@@ -12,7 +12,8 @@ from pipeline.config.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from pipeline.config.section import ConfigPath, Section, read_yaml
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, GridError
-from pipeline.grid import PIXELS_PER_M, Layout, Tile, Window
+from pipeline.grid import PIXELS_PER_M, Tile, Window
+from pipeline.halo import Layout
 
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]

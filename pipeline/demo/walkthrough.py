@@ -22,7 +22,8 @@ from pipeline.demo.network import DEFAULT_FIT, FitSettings, FittedNetwork, Train
 from pipeline.durable import write_json
 from pipeline.errors import ConfigError, VerifyFailed
 from pipeline.evaluation import confusion_matrix, scores
-from pipeline.grid import Layout, Tile
+from pipeline.grid import Tile
+from pipeline.halo import Layout
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.assessment.edge_changes import Seams
 from pipeline.products.gis.overviews import class_colours

@@ -10,8 +10,8 @@ measured on a CUDA device yet: torch's part there is that of the processor, in e
 from dataclasses import dataclass, fields
 
 from pipeline.errors import ConfigError
-from pipeline.grid import Layout
-from pipeline.inference.halo import BATCH_PIXELS
+from pipeline.halo import Layout
+from pipeline.inference.block_mapping import BATCH_PIXELS
 from pipeline.inference.predictor import Engine
 from pipeline.inference.torch_engine import LANES
 from pipeline.legend import LAYERS

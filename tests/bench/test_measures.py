@@ -15,7 +15,8 @@ from pipeline.bench.machine import in_new_process, measure
 from pipeline.bench.measurements.halo import _differing, _whole_forward
 from pipeline.bench.measurements.quantize import right_halves
 from pipeline.config import DEFAULT_RECIPE, load_recipe
-from pipeline.grid import Layout, Window
+from pipeline.grid import Window
+from pipeline.halo import Layout
 from pipeline.inference import Engine, predictor_for
 from pipeline.model import Model
 from pipeline.model.network import build_network

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.grid import Layout
+from pipeline.halo import Layout
 from pipeline.inference import Engine
 from pipeline.inference.memory_projection import project_memory, window_bytes
 

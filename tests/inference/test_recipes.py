@@ -11,7 +11,7 @@ import torch
 
 from pipeline.config import Architecture, Recipe, config_folder, load_recipe
 from pipeline.errors import WeightsError
-from pipeline.grid import Layout
+from pipeline.halo import Layout
 from pipeline.model import load_model
 from pipeline.model.network import build_network
 from pipeline.runs.mapping.predict import predict

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.errors import EngineError
-from pipeline.grid import Layout
+from pipeline.halo import Layout
 from pipeline.inference import Engine, on_gpu, resolve_engine, torch_engine
 from pipeline.inference.memory_projection import project_memory
 from pipeline.inference.torch_engine import LANES, TorchPredictor

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.domain import Domain
-from pipeline.grid import Layout, Tile, Window
+from pipeline.grid import Tile, Window
+from pipeline.halo import Layout
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition

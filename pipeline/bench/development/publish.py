@@ -19,7 +19,8 @@ from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, usage_json
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign
-from pipeline.grid import PIXELS_PER_M, Layout
+from pipeline.grid import PIXELS_PER_M
+from pipeline.halo import Layout
 from pipeline.products.tile.seal import seal
 from pipeline.products.tile.stac_item import Provenance
 from pipeline.progress import OnMessage

@@ -23,7 +23,8 @@ from pipeline.bench.measurements.feed import ConstantPredictor
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign, GridSection
 from pipeline.errors import ProductError
-from pipeline.grid import CRS, Layout, Tile
+from pipeline.grid import CRS, Tile
+from pipeline.halo import Layout
 from pipeline.progress import OnMessage
 from pipeline.runs.mapping.events import RunStarted, TileEnded
 from pipeline.runs.mapping.run import run as run_plan

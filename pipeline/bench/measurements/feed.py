@@ -17,8 +17,9 @@ from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import Usage, measure, set_gdal_cache, usage_json
 from pipeline.bench.report import BenchReport
 from pipeline.config import ClusterSection
-from pipeline.grid import Layout, Window
-from pipeline.inference.halo import map_block
+from pipeline.grid import Window
+from pipeline.halo import Layout
+from pipeline.inference.block_mapping import map_block
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 from pipeline.sources.domain_inputs import Asset, DomainInputs

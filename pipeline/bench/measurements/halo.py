@@ -18,10 +18,11 @@ from pipeline.bench.imagery import Imagery, mirrored
 from pipeline.bench.machine import cores
 from pipeline.bench.report import BenchReport
 from pipeline.errors import ConfigError
-from pipeline.grid import Layout, Window
+from pipeline.grid import Window
+from pipeline.halo import Layout
 from pipeline.inference import Engine, Predictor, predictor_for
 from pipeline.inference.array_source import ArraySource
-from pipeline.inference.halo import map_block, read_reflected
+from pipeline.inference.block_mapping import map_block, read_reflected
 from pipeline.inference.memory_projection import window_bytes
 from pipeline.progress import OnMessage
 

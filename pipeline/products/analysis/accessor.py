@@ -21,9 +21,9 @@ from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.products.analysis.areas import Classes, adjusted, class_columns, in_crs, measured, read_zones
+from pipeline.products.analysis.cell_and_edge_counts import Counted, count_zones
 from pipeline.products.analysis.change import Change, FalseChange, change
 from pipeline.products.analysis.dataset_geobox import geobox_of, window_touched
-from pipeline.products.analysis.zonal import Counted, count_zones
 from pipeline.products.assessment.reference_sample import read_sample
 from pipeline.progress import SHORT_S, progress_bar
 

@@ -11,8 +11,8 @@ import shapely
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.evaluation.area_estimation import Estimate, area_of
+from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
-from pipeline.products.analysis.zonal import ZoneAreas
 from pipeline.products.assessment.reference_sample import InterpretedSample
 
 _M2_PER_HA = 10_000

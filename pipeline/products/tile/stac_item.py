@@ -13,7 +13,8 @@ from pystac.errors import STACValidationError
 from pipeline import legend
 from pipeline.errors import MALFORMED, product_error
 from pipeline.fingerprint import PRODUCT_VERSION
-from pipeline.grid import RESOLUTION_M, Layout
+from pipeline.grid import RESOLUTION_M
+from pipeline.halo import Layout
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts
 from pipeline.stac_fields import checksum, extension_schemas, footprint, origin_fields, projection, time_span

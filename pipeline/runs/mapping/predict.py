@@ -12,10 +12,11 @@ from odc.geo.xr import xr_coords
 from pipeline import legend
 from pipeline.config import EngineName, Recipe
 from pipeline.errors import EngineError
-from pipeline.grid import Layout, Window
+from pipeline.grid import Window
+from pipeline.halo import Layout
 from pipeline.inference import Engine, Method, predict_stack, resolve_engine
 from pipeline.inference.array_source import ArraySource
-from pipeline.inference.halo import predict_overlapped
+from pipeline.inference.block_mapping import predict_overlapped
 from pipeline.legend import LAYERS
 from pipeline.model import Model
 from pipeline.products.analysis.accessor import register_cover

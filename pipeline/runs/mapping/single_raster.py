@@ -10,7 +10,7 @@ from dask.callbacks import Callback
 
 from pipeline.config import EngineName, Precision, load_recipe
 from pipeline.errors import ConfigError, ProductError
-from pipeline.grid import Layout
+from pipeline.halo import Layout
 from pipeline.inference import resolve_engine
 from pipeline.legend import LAYERS
 from pipeline.model import load_model

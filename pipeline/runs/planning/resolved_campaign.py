@@ -6,7 +6,8 @@ from typing import Any
 from pipeline import fingerprint
 from pipeline.cluster.worker_resources import engine_threads
 from pipeline.config import Campaign, Recipe
-from pipeline.grid import CRS, Layout, Tile, Window
+from pipeline.grid import CRS, Tile, Window
+from pipeline.halo import Layout
 from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, project_memory
 from pipeline.model import Model, load_model

@@ -6,7 +6,6 @@ be read at any moment, also after a kill, and takes one inode.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -34,30 +33,6 @@ class MappedTile(_Record):
     seconds: float
     """From its submission to its end. Tiles in flight overlap."""
     pixels: int
-
-
-@dataclass(frozen=True)
-class MappingSpeed:
-    """How fast a run maps."""
-
-    seconds: float
-    """From the start of the run to its last event."""
-    sealed_pixels: int
-    left_pixels: int
-    """Pixels of the tiles that this run still has to map; failed tiles do not count."""
-    predicted_s: float | None
-    """Seconds that the forecast gave for the whole run, if there was one."""
-
-    @property
-    def mpx_per_s(self) -> float:
-        """Mapped megapixels per second, with the start of the cluster."""
-        return self.sealed_pixels / 1e6 / self.seconds if self.seconds else 0.0
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds to the end of the run at this speed; None before the first sealed tile."""
-        speed = self.mpx_per_s
-        return self.left_pixels / 1e6 / speed if speed else None
 
 
 class RunRecord(_Record):
@@ -93,14 +68,6 @@ class RunRecord(_Record):
     def failures(self) -> dict[str, str]:
         """Tile → cause, of failed and suspect tiles."""
         return {**self.failed, **self.suspect}
-
-    @property
-    def speed(self) -> MappingSpeed | None:
-        """How fast the run maps; None where the record has no times."""
-        if self.elapsed_s is None:
-            return None
-        sealed = sum(t.pixels for t in self.tiles)
-        return MappingSpeed(self.elapsed_s, sealed, self.left_pixels, self.predicted.get("wall_s"))
 
     def as_json(self) -> dict[str, Any]:
         """The content of the file in plain values."""

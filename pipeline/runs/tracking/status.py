@@ -11,10 +11,34 @@ from pipeline.errors import ConfigError
 from pipeline.grid import Tile
 from pipeline.lock import Owner, lock_owner, why_stale
 from pipeline.products.tile.seal import matches, read_sealed
-from pipeline.runs.tracking.run_record import MappingSpeed, RunRecord, read_run_record
+from pipeline.runs.tracking.run_record import RunRecord, read_run_record
 from pipeline.sources.catalog.reader import read_domain
 
 _TileState = Literal["sealed", "in flight", "failed", "suspect", "damaged", "missing"]
+
+
+@dataclass(frozen=True)
+class MappingSpeed:
+    """How fast a run maps."""
+
+    seconds: float
+    """From the start of the run to its last event."""
+    sealed_pixels: int
+    left_pixels: int
+    """Pixels of the tiles that this run still has to map; failed tiles do not count."""
+    predicted_s: float | None
+    """Seconds that the forecast gave for the whole run, if there was one."""
+
+    @property
+    def mpx_per_s(self) -> float:
+        """Mapped megapixels per second, with the start of the cluster."""
+        return self.sealed_pixels / 1e6 / self.seconds if self.seconds else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the end of the run at this speed; None before the first sealed tile."""
+        speed = self.mpx_per_s
+        return self.left_pixels / 1e6 / speed if speed else None
 
 
 @dataclass(frozen=True)
@@ -123,8 +147,16 @@ def _domain_status(campaign: Campaign, name: Domain, owner: Owner | None, jobs: 
         suspect=tuple((t, record.suspect[t]) for t in tiles.get("suspect", ())),
         owner=owner,
         job=jobs.get(owner.job) if owner else None,
-        speed=record.speed,
+        speed=mapping_speed(record),
     )
+
+
+def mapping_speed(record: RunRecord) -> MappingSpeed | None:
+    """How fast a run maps; None where its record has no times."""
+    if record.elapsed_s is None:
+        return None
+    sealed = sum(tile.pixels for tile in record.tiles)
+    return MappingSpeed(record.elapsed_s, sealed, record.left_pixels, record.predicted.get("wall_s"))
 
 
 def _tile_state(campaign: Campaign, domain: Domain, tile: Tile, record: RunRecord, *, alive: bool) -> _TileState:

@@ -196,11 +196,8 @@ def _read_lowest_levels(request: _Request, files: _CheckedFiles) -> dict[Tile, L
     def read(tile: Tile) -> LowestLevel:
         rvb, irc = files.tiles[tile]["rvb"], files.tiles[tile].get("irc")
         key = cache_key(rvb.signature, irc.signature if irc else None)
-        if entry := request.cache.get(key):
-            return LowestLevel.from_json(entry)
-        level = read_lowest_level(rvb.path, irc.path if irc else None)
-        request.cache.put(key, level.to_json())
-        return level
+        made = request.cache.get_or_make(key, lambda: read_lowest_level(rvb.path, irc.path if irc else None).to_json())
+        return LowestLevel.from_json(made)
 
     with ThreadPoolExecutor(INSPECTION_THREADS) as pool:
         tiles = sorted(files.tiles)

@@ -30,7 +30,11 @@ RASTER_SUFFIXES = frozenset({".jp2", ".tif", ".asc"})
 _FOLDERS: dict[str, Kind] = {"DSM": "dsm", "MNS": "dsm", "DTM": "dtm", "MNT": "dtm"}
 
 _CORNER = r"(?P<x>\d{4,6})-(?P<y>\d{4,6})"
-_DOMAIN = r"(?P<departement>0?2[AB]|\d{2,3})-(?P<year>\d{4})-" + _CORNER + r"-[A-Z0-9]+-(?P<resolution>\d+M\d\d)"
+_DOMAIN = (
+    r"(?P<departement>0?2[AB]|\d{2,3})-(?P<year>\d{4})-"
+    + _CORNER
+    + r"-(?P<projection>[A-Z0-9]+)-(?P<resolution>\d+M\d\d)"
+)
 _IMAGERY = re.compile(
     _DOMAIN + r"(-RVB|(?P<infrared>-IRC))?(?P<quality>-E\d{2,3})?\.(?P<suffix>jp2|tif)", re.IGNORECASE
 )
@@ -56,6 +60,8 @@ class DeliveredFile:
     """Vintage; None where the name has none."""
     corner: str | None
     """`0595-6890`: north-west corner as `grid.Tile` names it; None where the name has none."""
+    projection: str | None = None
+    """`LA93`, or overseas a key of `OVERSEAS`; None where the name has none."""
 
 
 def parse_name(path: Path) -> DeliveredFile | None:
@@ -89,7 +95,8 @@ def _imagery_kind(match: re.Match[str]) -> Kind:
 
 def _of_domain(kind: Kind, path: Path, match: re.Match[str]) -> DeliveredFile:
     departement = normal_departement(match["departement"])
-    return DeliveredFile(kind, path, departement, int(match["year"]), f"{match['x']}-{match['y']}")
+    corner = f"{match['x']}-{match['y']}"
+    return DeliveredFile(kind, path, departement, int(match["year"]), corner, match["projection"].upper())
 
 
 def find_files(folders: Sequence[Path]) -> tuple[list[DeliveredFile], list[Path]]:

@@ -13,7 +13,7 @@ from pipeline.progress import Progress
 from pipeline.sources.delivery.headers import Header, read_header
 from pipeline.sources.delivery.names import DeliveredFile, Kind
 from pipeline.sources.domain_inputs import Asset
-from pipeline.sources.inspection.scan_cache import ScanCache
+from pipeline.sources.inspection.scan_cache import ScanCache, file_key
 
 INSPECTION_THREADS = min(8, os.cpu_count() or 1)
 """Threads that read headers and lowest levels."""
@@ -78,17 +78,17 @@ def _inspect(file: DeliveredFile, cache: ScanCache) -> InspectedFile | str:
         return f"{printable(file.path)}: its name is not UTF-8; rename it, or the folder above it"
     try:
         stat = file.path.stat()
-        key = ["header 3", str(file.path), stat.st_size, stat.st_mtime_ns]
-        if entry := cache.get(key):
-            return InspectedFile(file, _to_header(entry["header"]), entry["signature"], stat.st_size, stat.st_mtime_ns)
-        header, signature = read_header(file.path), file_signature(file.path)
-        # An infinite or undefined tag survives JSON as Python writes it.
-        cache.put(key, {"header": asdict(header), "signature": signature})
-        return InspectedFile(file, header, signature, stat.st_size, stat.st_mtime_ns)
+        entry = cache.get_or_make(file_key(file.path, stat), lambda: _read(file.path))
+        return InspectedFile(file, _to_header(entry["header"]), entry["signature"], stat.st_size, stat.st_mtime_ns)
     except DeliveryError as error:
         return str(error)
     except OSError as error:
         return f"{file.path}: cannot be read: {error.strerror}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    # An infinite or undefined tag survives JSON as Python writes it.
+    return {"header": asdict(read_header(path)), "signature": file_signature(path)}
 
 
 def _to_header(entry: dict[str, Any]) -> Header:

@@ -92,7 +92,7 @@ def radiometry(sums: BandSums, recipe: Recipe) -> list[ExceededCardLimit]:
 def territory(files: Sequence[DeliveredFile]) -> tuple[str, list[ExceededCardLimit]]:
     """The CRS in the names of imagery, and what lies outside metropolitan France by its name."""
     imagery = [f for f in files if f.kind in ("rvb", "irc", "height")]
-    codes = {projection(f) for f in imagery} & OVERSEAS.keys()
+    codes = OVERSEAS.keys() & {f.projection for f in imagery}
     overseas = sorted({f.departement for f in imagery if f.departement and not metropolitan(f.departement)})
     sentence = ""
     if overseas:
@@ -120,12 +120,6 @@ def check_windows(recipe: Recipe, accept: Sequence[LimitName]) -> None:
 def metropolitan(departement: str) -> bool:
     """`38`, `2A` → True; `974` → False."""
     return departement in ("2A", "2B") or (departement.isdigit() and 1 <= int(departement) <= 95)
-
-
-def projection(file: DeliveredFile) -> str:
-    """The projection in an imagery's name, `LA93` or `U40S`; empty where there is none."""
-    parts = file.path.name.upper().split("-")
-    return parts[4] if len(parts) > 5 else ""
 
 
 def outside_france(bounds: tuple[float, float, float, float]) -> bool:

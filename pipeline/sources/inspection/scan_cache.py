@@ -1,7 +1,9 @@
 """Results of reading each file, kept on disk: a second index of the same files does not read them again."""
 
 import json
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ CACHE_FILE = "seen.jsonl"
 """Its name beside a domain's items."""
 
 Entry = dict[str, Any]
+
+
+def file_key(path: Path, stat: os.stat_result) -> list[Any]:
+    """The key of a file's header: with the same path, size and date it need not be read again."""
+    return ["header 3", str(path), stat.st_size, stat.st_mtime_ns]
 
 
 class ScanCache:
@@ -42,13 +49,19 @@ class ScanCache:
         entry: Entry = json.loads(line)["entry"]
         return entry
 
-    def put(self, key: Any, entry: Entry) -> None:
-        """Appends an entry.
+    def get_or_make(self, key: Any, make: Callable[[], Entry]) -> Entry:
+        """The entry of a JSON-able key; where there is none yet it is made and appended.
 
         Raises:
             StorageError: the file cannot be written.
         """
-        name = digest(key)
+        entry = self.get(key)
+        if entry is None:
+            entry = make()
+            self._append(digest(key), entry)
+        return entry
+
+    def _append(self, name: str, entry: Entry) -> None:
         line = json.dumps({"key": name, "entry": entry}, separators=(",", ":"))
         try:
             with self._lock:

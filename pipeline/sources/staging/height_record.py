@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import rasterio
 from rasterio.errors import RasterioIOError
@@ -93,16 +93,17 @@ def read_records(tiles: Mapping[Tile, Mapping[Kind, InspectedFile]], cache: Scan
 
 
 def _read_cached(height: InspectedFile, cache: ScanCache) -> HeightRecord | None:
-    key = ["staged", height.signature]
-    if entry := cache.get(key):
-        return HeightRecord(HeightHoles(**entry["holes"]), entry["inputs"]) if entry["holes"] else None
+    entry = cache.get_or_make(["staged", height.signature], lambda: _entry(height.path))
+    return HeightRecord(HeightHoles(**entry["holes"]), entry["inputs"]) if entry["holes"] else None
+
+
+def _entry(path: Path) -> dict[str, Any]:
     try:
         with inspection_options():
-            record = read_record(height.path)
+            record = read_record(path)
     except RasterioIOError as error:
-        raise DeliveryError(f"{height.path}: cannot be opened: {error}; stage it again") from error
-    cache.put(key, {"holes": asdict(record.holes), "inputs": dict(record.inputs)} if record else {"holes": None})
-    return record
+        raise DeliveryError(f"{path}: cannot be opened: {error}; stage it again") from error
+    return {"holes": asdict(record.holes), "inputs": dict(record.inputs)} if record else {"holes": None}
 
 
 def inputs_of(assets: Sequence[Asset]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.inference import halo, predictor_for
+from pipeline.inference import block_mapping, predictor_for
 from pipeline.products.tile import seal as item
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.mapping import run as run_module
@@ -47,7 +47,7 @@ def test_a_worker_infers_the_next_tile_while_it_seals_one(tmp_path: Path, monkey
     SEALING.clear()
     FORWARD_MEANWHILE.clear()
     monkeypatch.setattr(run_module, "seal", seal_after_a_forward)
-    monkeypatch.setattr(halo, "predictor_for", WatchedPredictor)
+    monkeypatch.setattr(block_mapping, "predictor_for", WatchedPredictor)
     with in_process_client(threads=made.campaign.cluster.threads) as client:
         # A seal that waits in vain fails its tile, and so the run.
         assert len(run_module.run(make_plan(made.campaign), client=client)) == 2

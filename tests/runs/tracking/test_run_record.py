@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ProductError
-from pipeline.runs.tracking.run_record import MappedTile, MappingSpeed, RunRecord, RunRecordWriter, read_run_record
+from pipeline.runs.tracking.run_record import MappedTile, RunRecord, RunRecordWriter, read_run_record
+from pipeline.runs.tracking.status import MappingSpeed, mapping_speed
 
 ABOUT: dict[str, Any] = {
     "campaign": {"name": "tiny", "engine": "torch"},
@@ -35,7 +36,7 @@ def write(folder: Path, content: object) -> Path:
 def test_a_domain_that_was_never_run_has_an_empty_record(tmp_path: Path) -> None:
     assert read_run_record(tmp_path) == read_run_record(tmp_path / "none") == RunRecord()
     assert RunRecord().failures == {}
-    assert RunRecord().speed is None
+    assert mapping_speed(RunRecord()) is None
 
 
 def test_the_file_has_its_keys_in_order_and_reads_as_it_was_written(tmp_path: Path) -> None:
@@ -61,8 +62,9 @@ def test_the_file_has_its_keys_in_order_and_reads_as_it_was_written(tmp_path: Pa
     assert list(record.in_flight) == ["d"]
     assert (record.failed, record.suspect) == ({"c": "old"}, {"b": "3 workers were lost"})
     assert record.failures == {"b": "3 workers were lost", "c": "old"}
-    assert record.speed is not None
-    assert (record.speed.sealed_pixels, record.speed.left_pixels, record.speed.predicted_s) == (100, 300, 60.0)
+    speed = mapping_speed(record)
+    assert speed is not None
+    assert (speed.sealed_pixels, speed.left_pixels, speed.predicted_s) == (100, 300, 60.0)
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -82,7 +84,7 @@ def test_records_of_the_first_release_and_with_unknown_keys_are_read(tmp_path: P
     record = read_run_record(tmp_path)
     assert record.failures == {"0002-0001": "no such file"}
     assert record.tiles == (MappedTile(tile="0001-0001", seconds=2.0, pixels=250_000),)
-    assert (record.in_flight, record.suspect, record.speed) == ({}, {}, None)
+    assert (record.in_flight, record.suspect, mapping_speed(record)) == ({}, {}, None)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,11 @@ from odc.geo.geobox import GeoBox
 import pipeline
 from pipeline.errors import ConfigError, EngineError
 from pipeline.geobox import lattice_geobox
-from pipeline.grid import Layout, Window
+from pipeline.grid import Window
+from pipeline.halo import Layout
 from pipeline.inference import Engine, Method, predict_stack
 from pipeline.inference.array_source import ArraySource
-from pipeline.inference.halo import map_block, read_reflected
+from pipeline.inference.block_mapping import map_block, read_reflected
 from pipeline.inference.predictor import predictor_for
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model

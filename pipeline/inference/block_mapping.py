@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline import legend
 from pipeline.errors import ConfigError
-from pipeline.grid import Layout, Window, union
+from pipeline.grid import Window, union
+from pipeline.halo import Layout
 from pipeline.inference.array_source import ArraySource
 from pipeline.inference.predictor import TORCH, Engine, Predictor, predictor_for
 from pipeline.legend import LAYERS

@@ -1,0 +1,18 @@
+"""The entry point of the command line: an error becomes a message and the process's exit code."""
+
+from typing import NoReturn
+
+from rich.console import Console
+
+from pipeline.cli.help import app
+from pipeline.errors import LandcoverError
+
+
+def main() -> NoReturn:
+    """Runs the command line. A `LandcoverError` is shown as a message without a traceback; it sets the exit code."""
+    try:
+        app(standalone_mode=True)
+    except LandcoverError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(error.exit_code) from None
+    raise SystemExit(0)
