@@ -46,11 +46,16 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file run in one process, which makes its fixtures once; so do all files that want the SLURM lab.
+    """Tests of one file run in one process, which makes its fixtures once; so do all files that want the SLURM lab, and
+    those that start many processes, so that these never share the memory with the lab's.
 
     Groups with slow tests come first: at the end, no process waits long for another's.
     """
-    with_lab = {item.path for item in items if "lab" in getattr(item, "fixturenames", ())}
+    with_lab = {
+        item.path
+        for item in items
+        if "lab" in getattr(item, "fixturenames", ()) or item.get_closest_marker("many_processes")
+    }
     groups = {item: "lab" if item.path in with_lab else str(item.path) for item in items}
     slow = Counter(groups[item] for item in items if item.get_closest_marker("slow"))
     for item, group in groups.items():

@@ -20,6 +20,7 @@ from pipeline.config import Campaign, load_campaign, load_recipe
 from pipeline.model.network import build_network
 from pipeline.sources.catalog.index import index
 from tests.support.deliveries import Delivery, make_delivery
+from tests.support.waiting import count_files
 
 TILE = 500
 RECIPE = {
@@ -125,7 +126,7 @@ def start(made: Made, *arguments: str) -> subprocess.Popen[bytes]:
 
 def wait_for_cogs(made: Made, process: subprocess.Popen[bytes], count: int) -> None:
     """Waits until there are this many COGs, finished or under temporary names."""
-    while len(list(made.products.rglob("*.tif"))) < count:
+    while count_files(made.products, "*.tif") < count:
         assert process.poll() is None, (made.folder / "run.log").read_text()
         time.sleep(0.02)
 

@@ -5,7 +5,7 @@ its polygon covers, without one all pixels. Where several domains claim a pixel,
 claims without one, then the newest vintage, then the first name. Ground of a polygon outside its domain's tiles goes to
 the next claim there, or to nobody.
 
-Which domain's pixel is shown follows from the owner: see `products.national.shard_writer`.
+Which domain's pixel is shown follows from the owner: see `products.national.gap_filling`.
 """
 
 import json

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from tests.support.archives import files_of, height_of, make_archives
 from tests.support.deliveries import Delivery
 from tests.support.paths import ROOT
 from tests.support.progress import Recorder
+from tests.support.waiting import count_files
 
 DOMAIN = Domain("D034_2021")
 BANDS = ("red", "green", "blue", "nir", "elevation")
@@ -135,9 +136,10 @@ def killed_when(archives: list[Path], out: Path, pattern: str, count: int) -> bo
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        while process.poll() is None and len(list(out.rglob(pattern))) < count:
+        while process.poll() is None and count_files(out, pattern) < count:
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     return process.returncode == -signal.SIGKILL
 
 

@@ -11,6 +11,7 @@ KILLS = 20
 
 
 @pytest.mark.slow
+@pytest.mark.many_processes
 def test_a_campaign_killed_twenty_times_ends_with_the_same_bytes(seed: int) -> None:
     # In a process of its own, which has no threads yet when it forks.
     command = [sys.executable, "-m", "tests.runs.mapping.torture", str(KILLS), str(seed), "0"]
