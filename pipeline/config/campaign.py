@@ -256,7 +256,7 @@ def load_campaign(path: Path | str) -> Campaign:
         ConfigError: the file is missing or not YAML, a key is unknown, or values do not fit each other. The message
             names the file and each key.
 
-    Example:
+    Examples:
         >>> campaign = load_campaign("build/demo/campaign.yaml")
         >>> campaign.recipe().stride
         32

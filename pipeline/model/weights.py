@@ -73,7 +73,7 @@ def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Mo
         WeightsError: the file is missing, cannot be downloaded, is damaged or unsafe, or does not fit the recipe.
         ConfigError: there is no such recipe.
 
-    Example:
+    Examples:
         >>> model = load_model("build/demo/model/demo_weights.pth", "build/demo/model/demo.yaml")
         >>> model.recipe.bands
         ('red', 'green', 'blue', 'nir', 'elevation')

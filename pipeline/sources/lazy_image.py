@@ -50,7 +50,7 @@ def open_domain(
         ConfigError: `domain` is not such a name.
         CatalogError: there is no such catalog or domain, a band is unknown, or a tile has no file for a band.
 
-    Example:
+    Examples:
         >>> mosaic = open_domain("build/demo/catalog", "D034_2021")
         >>> mosaic.dims, mosaic.dtype.name
         (('band', 'y', 'x'), 'uint8')
@@ -74,7 +74,7 @@ def open_raster(path: Path | str, *, bands: Sequence[str] = BANDS, block: int = 
     Raises:
         SourceError: the file cannot be opened, is not uint8, has no CRS or georeference, or another number of bands.
 
-    Example:
+    Examples:
         >>> path, *_ = Path("build/demo/products/D034_2021").glob("*-landcover.tif")
         >>> image = open_raster(path, bands=["landcover"])
         >>> int(image.rio.nodata)

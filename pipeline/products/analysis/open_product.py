@@ -67,7 +67,7 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
     Raises:
         ProductError: there is no product, edition or level, or one of its files is lost.
 
-    Example:
+    Examples:
         >>> level = open_product("build/demo/national", level=1)  # 1 m
         >>> float(level.x[1] - level.x[0])
         1.0

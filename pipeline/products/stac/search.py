@@ -59,7 +59,7 @@ def search(
         ConfigError: an invalid class, share, confidence, bbox or datetime.
         ProductError: there is no catalog at `path`, or it cannot be read.
 
-    Example:
+    Examples:
         >>> found = search("build/demo/national", domains=["D034_2021"], min_share={"vineyard": 0.0001})
         >>> {item.properties["landcover:domain"] for item in found}
         {'D034_2021'}

@@ -52,7 +52,7 @@ def predict(
         ConfigError: sizes do not fit each other.
         EngineError: the engine is unknown, or the bands are not those of the recipe.
 
-    Example:
+    Examples:
         >>> maps = predict(mosaic, load("weights.pth"))  # doctest: +SKIP
         >>> maps.landcover.rio.to_raster("landcover.tif")  # doctest: +SKIP
     """

@@ -84,7 +84,7 @@ def run(
         RunFailed: some tiles failed; the others are sealed.
         RunStopped: a stop was requested, and there are more tiles to map.
 
-    Example:
+    Examples:
         >>> run(make_plan(load_campaign("build/demo/campaign.yaml")), workers=2)  # no tile is left to map
         ()
     """

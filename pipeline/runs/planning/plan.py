@@ -128,7 +128,7 @@ def make_plan(
         CatalogError: a domain is not indexed.
         ProductError: a sealed item or a run record is damaged.
 
-    Example:
+    Examples:
         >>> plan = make_plan(load_campaign("build/demo/campaign.yaml"))
         >>> plan.todo  # tiles to map; the demo has mapped them all
         0

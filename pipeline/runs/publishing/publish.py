@@ -85,7 +85,7 @@ def publish(
             stays current.
         StorageError: the national folder cannot be written.
 
-    Example:
+    Examples:
         >>> publish(load_campaign("build/demo/campaign.yaml")).written  # shards; nothing changed since the demo
         0
     """
