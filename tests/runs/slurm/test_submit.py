@@ -69,7 +69,8 @@ def fresh(local: Made, tmp_path: Path) -> Made:
 
 @pytest.mark.slow
 def test_jobs_map_and_publish_two_domains_as_a_local_run_does(lab: Lab, fresh: Made, local: Made) -> None:
-    site = write_site(fresh.folder)
+    # One after the other: together they would take over two gigabytes beside the other tests.
+    site = write_site(fresh.folder, partition="one")
     mapping, publishing = submit(lab, fresh, "--cluster", str(site))
     assert f"afterany:{mapping}" in lab.jobs(publishing)[0].text, logs(fresh)
     for job in (mapping, publishing):
