@@ -1,6 +1,9 @@
 """Engines run one graph: they agree, repeat their bytes, and refuse what they cannot do."""
 
+import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +144,45 @@ def test_a_converted_graph_is_cached_for_its_weights(model: Model, cache: Path) 
     assert path.stat().st_mtime_ns == before
     torch.manual_seed(1)
     assert converted_graph(Model.in_memory(build_network(RECIPE), RECIPE)) != path
-    assert {p.suffix for p in path.parent.iterdir()} == {".xml", ".bin"}
+    assert {p.suffix for p in path.parent.iterdir()} == {".xml", ".bin", ".sha256"}
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "weights edited": lambda p: p.with_suffix(".bin").write_bytes(bytes(p.with_suffix(".bin").stat().st_size)),
+    "weights cut": lambda p: os.truncate(p.with_suffix(".bin"), 100),
+    "graph edited": lambda p: p.write_text(p.read_text() + " "),
+    "graph lost": lambda p: p.unlink(),
+    "checksums lost": lambda p: p.with_suffix(".sha256").unlink(),
+    "others may write": lambda p: p.with_suffix(".bin").chmod(0o666),
+    "link": lambda p: (
+        p.with_suffix(".bin").rename(p.parent.parent / "bin")
+        and p.with_suffix(".bin").symlink_to(p.parent.parent / "bin")
+    ),
+    "second name": lambda p: (p.parent.parent / "second").hardlink_to(p),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_cached_graph_that_was_changed_is_converted_again(
+    model: Model, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    before = {p.name: p.read_bytes() for p in converted_graph(model).parent.iterdir()}
+    shutil.copytree(cache, tmp_path / "cache")
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
+    path = converted_graph(model)
+    DAMAGE[damage](path)
+    assert converted_graph(model) == path
+    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
+    assert all(p.lstat().st_mode & 0o777 == 0o600 for p in path.parent.glob(f"{path.stem}.*"))
+
+
+def test_a_cache_of_another_user_is_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
+    (tmp_path / "openvino").mkdir()
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(StorageError, match=r"found one of user .*set LANDCOVER_CACHE"):
+        converted_graph(model)
 
 
 def test_a_cache_that_cannot_be_written_is_named_with_a_remedy(
