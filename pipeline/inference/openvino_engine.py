@@ -27,6 +27,7 @@ from pipeline.untrusted.own_files import is_sealed_off, private_folder
 _TRACED_SIDE = 64
 """Side of the image with which the graph is traced, in pixels; the graph does not depend on it."""
 _REMEDY = "set LANDCOVER_CACHE to a folder of your own that can be written"
+_TRIES = 3
 _KEPT_SHAPES = 4
 """Window shapes that stay compiled: a domain has one, and a raster with ragged edges has four."""
 
@@ -118,9 +119,13 @@ def converted_graph(model: Model) -> Path:
         with quiet():
             graph = openvino.convert_model(MapGraph(model).eval(), example_input=example)
         save_graph(graph, path)
-        write_text(_listed(path), _checksums(path))
-        for file in (*_parts(path), _listed(path)):
-            file.chmod(0o600)
+        # Another worker may replace the graph meanwhile by its own, whose layers have another order in the XML.
+        for _ in range(_TRIES):
+            write_text(_listed(path), _checksums(path))
+            for file in (*_parts(path), _listed(path)):
+                file.chmod(0o600)
+            if _is_intact(path):
+                break
     return path
 
 

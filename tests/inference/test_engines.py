@@ -162,18 +162,35 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def converted(cache: Path) -> Path:
+    """The folder of a converted graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANDCOVER_CACHE", str(cache / "own"))
+        return converted_graph(Model.in_memory(build_network(RECIPE), RECIPE)).parent
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_cached_graph_that_was_changed_is_converted_again(
-    model: Model, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    before = {p.name: p.read_bytes() for p in converted_graph(model).parent.iterdir()}
-    shutil.copytree(cache, tmp_path / "cache")
-    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
-    path = converted_graph(model)
+def test_a_cached_graph_that_was_changed_is_not_used(converted: Path, tmp_path: Path, damage: str) -> None:
+    (path,) = shutil.copytree(converted, tmp_path / "cache" / "openvino").glob("*.xml")
+    assert ov._is_intact(path)
     DAMAGE[damage](path)
+    assert not ov._is_intact(path)
+
+
+def test_a_damaged_graph_is_converted_again(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino").chmod(0o777)
+    path = converted_graph(model)
+    good = path.with_suffix(".bin").read_bytes()
+    DAMAGE["link"](path)
+    os.truncate(tmp_path / "bin", 100)
     assert converted_graph(model) == path
-    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
-    assert all(p.lstat().st_mode & 0o777 == 0o600 for p in path.parent.glob(f"{path.stem}.*"))
+    assert path.with_suffix(".bin").read_bytes() == good
+    assert (tmp_path / "bin").stat().st_size == 100
+    assert {p.lstat().st_mode & 0o777 for p in path.parent.iterdir()} == {0o600}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_cache_of_another_user_is_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
