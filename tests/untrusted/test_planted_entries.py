@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, LockError, StorageError
 from pipeline.lock import lock_folder, lock_owner
 from pipeline.products.tile.seal import remove_unfinished
 from pipeline.sources.catalog.writer import _remove_stale_items
+from pipeline.sources.inspection.scan_cache import ScanCache
 from pipeline.sources.staging.unpack import WORK, locked_work_folder
 
 DOMAIN = Domain("D034_2021")
@@ -197,6 +198,16 @@ def test_a_staging_folder_whose_work_folder_is_a_link_is_refused(tmp_path: Path,
     with pytest.raises(StorageError, match="found a link"), locked_work_folder(tmp_path / "out"):
         pytest.fail("used")
     assert (victim / "member").exists()
+
+
+def test_a_scan_cache_is_not_appended_to_through_a_link(tmp_path: Path, victim: Path) -> None:
+    (tmp_path / "seen.jsonl").symlink_to(victim / "data")
+    with pytest.raises(StorageError, match="expected a regular file"):
+        ScanCache(tmp_path / "seen.jsonl").get_or_make("key", dict)
+    assert is_intact(victim)
+    (tmp_path / "link").symlink_to(victim)
+    ScanCache(tmp_path / "link" / "seen.jsonl").get_or_make("key", dict)
+    assert (victim / "seen.jsonl").is_file(), "users may link their folders"
 
 
 @pytest.mark.parametrize("kind", ["without marker", "link", "marker is a link"])

@@ -114,7 +114,7 @@ def _remove_leftovers(parent: Path, own: Mapping[str, object]) -> None:
     """
     marked = {folder: _read_marker(folder) for folder in own_entries(parent, pattern=_FOLDER, kind="folder")}
     same = {folder: found for folder, found in marked.items() if found.get("controller") == own["controller"]}
-    if not same or own["job"] not in (alive := queued_job_ids()):
+    if not same or not own["controller"] or own["job"] not in (alive := queued_job_ids()):
         return
     for folder, found in same.items():
         earlier = found["job"] == own["job"] and int(str(found["restarts"])) < int(str(own["restarts"]))
