@@ -5,9 +5,13 @@ the disk when the block ends: temporary name, sync of the file, rename, sync of 
 """
 
 import errno
+import fcntl
 import json
 import os
+import re
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +20,12 @@ from typing import Any
 import platformdirs
 
 from pipeline.errors import OutOfSpaceError, StorageError
+from pipeline.untrusted.own_files import own_entries
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_LINK = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_FICLONE = 0x40049409
+"""The ioctl by which a file gets the blocks of another one: Linux, `linux/fs.h`."""
 _PROBE_BYTES = 1 << 20
 
 
@@ -57,22 +65,64 @@ def replacing(path: Path) -> Iterator[Path]:
         >>> with replacing(path) as temporary:  # doctest: +SKIP
         ...     temporary.write_text("complete")
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    # Nobody can guess the name and put a symbolic link there.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            if not stat.S_ISREG(temporary.lstat().st_mode):
+                raise StorageError(f"{temporary}: is no regular file any more; another program changed the folder")
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
         finally:
-            remove_temporaries(path.parent, temporary.name)
+            for left in path.parent.glob(f"{_literal(temporary.name)}*"):
+                left.unlink(missing_ok=True)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise out_of_space(path, error) from error
         raise StorageError(
             f"{path}: cannot be written: {error.strerror or error}; check free space and permissions"
         ) from error
+
+
+def _literal(name: str) -> str:
+    """A name as a pattern of `Path.glob` that matches nothing else."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Gives an unchanging file a second name: a hard link, or a copy where the file system refuses a link.
+
+    Some file systems have no hard links (BeeGFS between folders), and Linux refuses links to other users' files
+    (`protected_hardlinks`). The copy shares the blocks of `source` where the file system can do that (reflink). It is
+    not synced.
+
+    Args:
+        source: a regular file.
+        target: a new name.
+
+    Returns:
+        True for a link, False for a copy.
+
+    Raises:
+        FileExistsError: `target` exists, be it as a broken symbolic link.
+        OSError: `source` cannot be read, or `target` cannot be written.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+    else:
+        return True
+    with source.open("rb") as old, target.open("xb") as new:
+        try:
+            fcntl.ioctl(new, _FICLONE, old.fileno())
+        except OSError:
+            shutil.copyfileobj(old, new, 1 << 24)
+    return False
 
 
 def out_of_space(path: Path, error: OSError) -> OutOfSpaceError:
@@ -94,9 +144,9 @@ def check_room(path: Path, size: int) -> None:
     Raises:
         OutOfSpaceError: the disk is full, or a quota is used up.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             for start in range(0, size, _PROBE_BYTES):
                 file.write(secrets.token_bytes(min(_PROBE_BYTES, size - start)))
             file.flush()
@@ -109,8 +159,8 @@ def check_room(path: Path, size: int) -> None:
 
 
 def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:
-    """Removes the files in `folder` whose names start with `prefix` and end in `.tmp`; returns their paths."""
-    found = tuple(sorted(p for p in folder.glob(f"{prefix}*") if p.name.endswith(".tmp")))
+    """Removes this user's files in `folder` whose names start with `prefix` and end in `.tmp`; returns their paths."""
+    found = tuple(own_entries(folder, pattern=rf"{re.escape(prefix)}.*\.tmp", kind="file"))
     for path in found:
         path.unlink(missing_ok=True)
     return found
@@ -123,8 +173,7 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
         OutOfSpaceError: the disk is full, or a quota is used up.
         StorageError: the folder cannot be written.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -142,5 +191,5 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(content)

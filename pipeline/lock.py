@@ -14,23 +14,30 @@ file describes the owner. Each change is one rename or unlink that names the fil
 
 The owner touches its file every `HEARTBEAT_S` seconds. A process that wants the lock touches a file of its own beside
 it and compares the two times. Both come from the file system, so the clocks of the machines do not matter.
+
+Others may write to a shared folder. No symbolic or further hard link is followed or written through, so only files of
+locks are ever changed.
 """
 
 import errno
 import getpass
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import LockError, StorageError
+from pipeline.untrusted.documents import parse_json
+from pipeline.untrusted.own_files import open_plain, own_entries
 
 HEARTBEAT_S = 10.0
 """Seconds between two heartbeats."""
@@ -38,6 +45,7 @@ STALE_S = 120.0
 """Seconds without a heartbeat after which a lock is stale: more than the clocks of one cluster differ."""
 
 _LOCK = ".lock"
+_OWNER_FILE = r"[0-9a-f]+\.json"
 _TRIES = 10
 _LENGTH = 1024
 _REFUSED = (errno.ENOTEMPTY, errno.EEXIST)
@@ -189,6 +197,7 @@ def _take(folder: Path, me: Owner, *, what: str, job_runs: JobRuns, stale_s: flo
             found = _owner_file(lock)
             if found is None:
                 continue
+            _check_plain(found)
             owner, silent_s = _read_owner(found), _heartbeat_age_s(found, mine / path.name)
             dead = owner is not None and why_stale(owner, job_runs=job_runs) is not None
             if not dead and silent_s <= stale_s:
@@ -200,7 +209,7 @@ def _take(folder: Path, me: Owner, *, what: str, job_runs: JobRuns, stale_s: flo
     finally:
         shutil.rmtree(mine, ignore_errors=True)
     # Left by processes that were killed while they tried. One that tries just now finds the lock owned.
-    for left in folder.glob(f"{_LOCK}.*.tmp"):
+    for left in own_entries(folder, pattern=rf"{re.escape(_LOCK)}\.[0-9a-f]+\.tmp", kind="folder"):
         shutil.rmtree(left, ignore_errors=True)
     return path
 
@@ -216,8 +225,8 @@ def _create(mine: Path, path: Path, me: Owner) -> bool:
         return False
     except NotADirectoryError as error:
         raise StorageError(
-            f"{path.parent}: expected a folder or nothing, found a file, which old releases used as their lock. "
-            "Delete it when no such release works there any more, then run again"
+            f"{path.parent}: expected a folder or nothing, found a file, which old releases used as their lock, or a "
+            "link. Delete it when no such release works there any more, then run again"
         ) from error
     except OSError as error:
         if error.errno not in _REFUSED:
@@ -228,15 +237,31 @@ def _create(mine: Path, path: Path, me: Owner) -> bool:
 
 def _write(path: Path, me: Owner, mode: str) -> None:
     """Writes the owner in a single write of constant length: a kill leaves the former owner or this one."""
-    with path.open(mode, encoding="utf-8") as file:
-        file.write(json.dumps(asdict(me)).ljust(_LENGTH))
+    handle = open_plain(path, os.O_WRONLY | (os.O_CREAT if mode == "w" else 0))
+    try:
+        os.write(handle, json.dumps(asdict(me)).ljust(_LENGTH).encode())
+    finally:
+        os.close(handle)
+
+
+def _check_plain(path: Path) -> None:
+    """Raises StorageError where the only file of a lock cannot have been written by its owner."""
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return
+    if not re.fullmatch(_OWNER_FILE, path.name) or not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
+        raise StorageError(
+            f"{path}: expected a lock's file, a regular one named <token>.json, found something else. Delete it when "
+            "no run works there, then run again"
+        )
 
 
 def _take_over(theirs: Path, ours: Path, me: Owner) -> bool:
     """Renames a dead owner's file; False where another process was first."""
     try:
         # First our heartbeat and owner, because the rename keeps both: killed half-way, this process must show as dead.
-        os.utime(theirs)
+        os.utime(theirs, follow_symlinks=False)
         _write(theirs, me, "r+")
         theirs.rename(ours)
         # Another process that tried at the same time may have written last.
@@ -259,7 +284,7 @@ def _release(path: Path) -> None:
 def _beat(path: Path, done: threading.Event, heartbeat_s: float) -> None:
     while not done.wait(heartbeat_s):
         try:
-            os.utime(path)
+            os.utime(path, follow_symlinks=False)
         except FileNotFoundError:
             return  # taken over; `FolderLock.check` reports it
         except OSError:
@@ -274,18 +299,20 @@ def _owner_file(lock: Path) -> Path | None:
 
 
 def _read_owner(path: Path) -> Owner | None:
-    """The owner in a file; None where the file cannot be read, because it is just being written or was released."""
+    """The owner in a file; None where it cannot be read, because it is just being written or was released."""
     try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+            owner = Owner(**parse_json(file.read(4 * _LENGTH)))
+    except (OSError, StorageError, ValueError, TypeError):
         return None
+    return owner if all(type(getattr(owner, f.name)) is f.type for f in fields(owner)) else None
 
 
 def _heartbeat_age_s(theirs: Path, mine: Path) -> float:
     """Seconds since the owner's last heartbeat by the file system's clock; 0 where the lock was just released."""
     try:
         os.utime(mine)
-        return mine.stat().st_mtime - theirs.stat().st_mtime
+        return mine.stat().st_mtime - theirs.lstat().st_mtime
     except FileNotFoundError:
         return 0.0
 

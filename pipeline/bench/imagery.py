@@ -8,7 +8,7 @@
 """
 
 import json
-import shutil
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery import names as delivery
 from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.untrusted.own_files import remove_own
 
 PatchStack = NDArray[np.uint8]
 """uint8 (patch, band, y, x): red, green, blue, near infrared, height in units of 0.2 m."""
@@ -92,7 +93,8 @@ class Imagery:
         # The campaign is written last, so it shows that the rest is complete.
         if path.is_file():
             return load_campaign(path)
-        shutil.rmtree(root, ignore_errors=True)
+        if os.path.lexists(root):
+            remove_own(root, pattern="demo", kind="folder")
         rows, columns = self.scale.country
         size = min(self.scale.tile, 1000)
         on_message("imagery: making the demo's country and its network")
@@ -127,7 +129,8 @@ def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMess
     folder = out.absolute() / "data" / key
     marker = folder / "imagery.json"
     if not marker.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
+        if os.path.lexists(folder):
+            remove_own(folder, pattern="[0-9a-f]{12}", kind="folder")
         folder.mkdir(parents=True)
         on_message(f"imagery: making {(scale.tile * scale.tiles_a_side) ** 2 / 1e6:.0f} Mpx in {folder}")
         if real:

@@ -20,7 +20,7 @@ from pipeline.demo.comparison_figure import side_by_side
 from pipeline.demo.country import Country, DeliveredDomain, make_country
 from pipeline.demo.network import DEFAULT_FIT, FitSettings, FittedNetwork, TrainingTile, fit
 from pipeline.durable import write_json
-from pipeline.errors import ConfigError, VerifyFailed
+from pipeline.errors import ConfigError, StorageError, VerifyFailed
 from pipeline.evaluation import confusion_matrix, scores
 from pipeline.grid import Tile
 from pipeline.halo import Layout
@@ -39,9 +39,12 @@ from pipeline.runs.quality.write_reports import write_reports
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.untrusted.own_files import is_own
 
 _GRID = {"tile": 1000, "block": 500, "core": 250, "halo": 96, "window": 480}
 """Two cores along a block and two blocks along a tile, so that there are edges of every kind."""
+_MARKER = ".landcover-demo"
+"""Empty file in a demo's folder: only a folder with it is ever replaced."""
 _PREVIEW_STEP = 4
 """The preview shows every fourth pixel."""
 
@@ -56,7 +59,8 @@ def run_demo(out: Path, *, on_message: OnMessage) -> None:
         on_message: called with a line after each step.
 
     Raises:
-        ConfigError: `out` holds files that are not from a demo.
+        ConfigError: `out` holds files that are not from a demo of this user.
+        StorageError: `out` cannot be written.
         VerifyFailed: the product does not verify.
     """
     started = time.monotonic()
@@ -128,12 +132,19 @@ def prepare(
 
 
 def _empty(out: Path) -> None:
-    """Empties the folder of an earlier demo, and no other."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / "country").is_dir():
-            raise ConfigError(f"{out} holds files that are not from a demo; choose an empty or a new folder")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+    """Empties the folder of an earlier demo, and no other; marks it as a demo's."""
+    try:
+        if out.is_symlink() or (out.exists() and any(out.iterdir())):
+            if not (is_own(out, kind="folder") and is_own(out / _MARKER, kind="file")):
+                raise ConfigError(
+                    f"{out} is not from a demo of this user, for it has no file {_MARKER}; choose an empty or a new "
+                    "folder, or delete this one"
+                )
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _MARKER).touch()
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be emptied: {error.strerror or error}; choose another folder") from error
 
 
 def _training_tiles(country: Country, catalog: Path) -> list[TrainingTile]:

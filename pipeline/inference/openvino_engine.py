@@ -15,16 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.durable import sync, user_cache
+from pipeline.durable import sync, user_cache, write_text
 from pipeline.errors import EngineError, StorageError
-from pipeline.fingerprint import PRODUCT_VERSION, digest
+from pipeline.fingerprint import PRODUCT_VERSION, digest, file_sha256
 from pipeline.inference.map_graph import MapGraph
 from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.inference.torch_engine import check_finite
 from pipeline.model import Model
+from pipeline.untrusted.own_files import is_sealed_off, private_folder
 
 _TRACED_SIDE = 64
 """Side of the image with which the graph is traced, in pixels; the graph does not depend on it."""
+_REMEDY = "set LANDCOVER_CACHE to a folder of your own that can be written"
+_TRIES = 3
 _KEPT_SHAPES = 4
 """Window shapes that stay compiled: a domain has one, and a raster with ragged edges has four."""
 
@@ -92,20 +95,21 @@ def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None) 
 def converted_graph(model: Model) -> Path:
     """Converts the graph to OpenVINO's XML with its weights beside it, or finds it in the cache.
 
-    A conversion takes about ten seconds, and without the cache every worker would repeat it.
+    A conversion takes about ten seconds, and without the cache every worker would repeat it. The cache is a folder that
+    only this user can open. A graph whose files are not as they were written, by their checksums, is converted again.
 
     Returns:
         path of the XML.
 
     Raises:
-        StorageError: the cache folder cannot be written.
+        StorageError: the cache folder cannot be written, or is another user's.
     """
     import openvino
 
     recipe = model.recipe.model_dump(mode="json")
     key = digest([PRODUCT_VERSION, openvino.__version__, torch.__version__, model.weights_hash, recipe])
-    path = user_cache() / "openvino" / f"{key}.xml"
-    if not path.is_file():
+    path = private_folder(user_cache() / "openvino", remedy=_REMEDY) / f"{key}.xml"
+    if not _is_intact(path):
         example = (
             torch.zeros((1, len(model.recipe.bands), _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
             torch.ones((1, _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
@@ -115,7 +119,33 @@ def converted_graph(model: Model) -> Path:
         with quiet():
             graph = openvino.convert_model(MapGraph(model).eval(), example_input=example)
         save_graph(graph, path)
+        # Another worker may replace the graph meanwhile by its own, whose layers have another order in the XML.
+        for _ in range(_TRIES):
+            write_text(_listed(path), _checksums(path))
+            for file in (*_parts(path), _listed(path)):
+                file.chmod(0o600)
+            if _is_intact(path):
+                break
     return path
+
+
+def _parts(path: Path) -> tuple[Path, Path]:
+    return path, path.with_suffix(".bin")
+
+
+def _listed(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _checksums(path: Path) -> str:
+    """SHA-256 of both files, as `sha256sum` prints them."""
+    return "".join(f"{file_sha256(part)}  {part.name}\n" for part in _parts(path))
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether both files are as this user wrote them."""
+    files = (*_parts(path), _listed(path))
+    return all(is_sealed_off(file) for file in files) and _listed(path).read_bytes() == _checksums(path).encode()
 
 
 @contextmanager
@@ -129,7 +159,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def save_graph(graph: Any, path: Path, *, remedy: str = "set LANDCOVER_CACHE to a folder that can be written") -> None:
+def save_graph(graph: Any, path: Path, *, remedy: str = _REMEDY) -> None:
     """Writes XML and weights; the XML comes last, so if it exists both are complete.
 
     Args:

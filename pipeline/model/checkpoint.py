@@ -55,6 +55,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: the file is missing, empty, truncated, not a checkpoint, or contains other pickled objects.
     """
+    return _plain_names(_state_dict(read_plain(path), path), path)
+
+
+def read_plain(path: Path) -> Any:
+    """Reads a checkpoint of tensors, numbers, texts, lists and dicts, on the CPU; see `read_tensors`.
+
+    Raises:
+        WeightsError: as `read_tensors`.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -67,7 +76,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path}: cannot be read: {error}") from error
     if not content:
         raise WeightsError(f"{path}: the file is empty; copy or download it again")
-    return _plain_names(_state_dict(_parse(content, path), path), path)
+    return _parse(content, path)
 
 
 def _parse(content: bytes, path: Path) -> Any:

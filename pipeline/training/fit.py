@@ -5,6 +5,7 @@ Each epoch ends by writing `checkpoints/last.ckpt`, which is all that a later ca
 
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from torch.utils.data import DataLoader
 
 from pipeline.config import Recipe, load_recipe
 from pipeline.durable import write_bytes
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.evaluation import figures
 from pipeline.evaluation.evaluation_report import Evaluation
 from pipeline.model import build_network
-from pipeline.model.checkpoint import load_tensors
+from pipeline.model.checkpoint import load_tensors, read_plain
 from pipeline.model.weights import read_weights
 from pipeline.progress import OnMessage
 from pipeline.sources.labels.patches import channel_statistics
@@ -35,6 +36,8 @@ from pipeline.training.lightning_module import SegmentationModule
 from pipeline.training.run_config import TrainingConfig
 
 _HEAD = "segmentation_head."
+_RESUMED = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
+"""What Lightning needs of a checkpoint to resume from it."""
 _PANELS = {
     "loss": ("train_loss", "val_loss"),
     "validation, present classes": ("val_miou", "val_oa"),
@@ -100,7 +103,7 @@ def fit(
 
     Raises:
         DeliveryError, SourceError: patches are missing, or cannot be read.
-        WeightsError: the weights to start from cannot be loaded, or do not fit.
+        WeightsError: the weights to start from, or the checkpoint to resume, cannot be loaded or do not fit.
         ConfigError: the configuration is not consistent.
         StorageError: `out` cannot be written.
     """
@@ -111,6 +114,7 @@ def fit(
     on_message(f"{len(split.training)} patches for training, {len(split.validation)} for validation")
     recipe = _recipe(config, split)
     last = out / "checkpoints" / "last.ckpt"
+    _refuse_links(last, last.with_name("best.ckpt"))
     resume = last.is_file() and not restart
     if resume:
         on_message(f"resuming from {last}")
@@ -119,6 +123,8 @@ def fit(
     # A checkpoint to resume from replaces the first weights.
     network = build_network(recipe) if resume else _initial_network(recipe, config)
     module, data = SegmentationModule(network, recipe, config), _PatchLoaders(split, recipe, config)
+    if resume:
+        _check_checkpoint(last, module)
     each: dict[str, Any] = {
         "dirpath": out / "checkpoints",
         "enable_version_counter": False,
@@ -131,13 +137,41 @@ def fit(
     with warnings.catch_warnings():
         _ignore_lightning_advice()
         trainer = _trainer(config, out, callbacks=[stop, best, newest], progress_bar=progress_bar)
-        trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=False)
+        trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
         epochs = trainer.current_epoch
         trained = _evaluate_best(trainer, module, data, best=best, split=split, epochs=epochs)
     if trainer.is_global_zero:
         _draw_curves(out)
         export(out, network, module.criterion.weight, trained, config=config)  # type: ignore[arg-type]  # a Tensor
     return TrainingResult(trained, ExportedFiles.at(out, recipe.name), trainer.is_global_zero)
+
+
+def _refuse_links(*checkpoints: Path) -> None:
+    """Raises StorageError where Lightning would write through a link."""
+    for path in checkpoints:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise StorageError(
+                f"{path}: expected a file or nothing, found a link or a folder; delete it, then run again"
+            )
+
+
+def _check_checkpoint(last: Path, module: nn.Module) -> None:
+    """Raises WeightsError where Lightning cannot resume from a checkpoint without running code from the file."""
+    restart = "; `landcover train --restart` starts again without it"
+    try:
+        found = read_plain(last)
+    except WeightsError as error:
+        raise WeightsError(f"{error}{restart}") from error
+    if not isinstance(found, dict) or not found.keys() >= _RESUMED or not isinstance(found["state_dict"], dict):
+        raise WeightsError(
+            f"{last}: expected a checkpoint of a training run, with {', '.join(sorted(_RESUMED))}{restart}"
+        )
+    if _shapes(found["state_dict"]) != _shapes(module.state_dict()):
+        raise WeightsError(f"{last}: is of another network than the recipe of this run describes{restart}")
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, object]:
+    return {name: getattr(tensor, "shape", None) for name, tensor in state.items()}
 
 
 def _recipe(config: TrainingConfig, split: Split) -> Recipe:

@@ -1,6 +1,9 @@
 """Engines run one graph: they agree, repeat their bytes, and refuse what they cannot do."""
 
+import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +144,62 @@ def test_a_converted_graph_is_cached_for_its_weights(model: Model, cache: Path) 
     assert path.stat().st_mtime_ns == before
     torch.manual_seed(1)
     assert converted_graph(Model.in_memory(build_network(RECIPE), RECIPE)) != path
-    assert {p.suffix for p in path.parent.iterdir()} == {".xml", ".bin"}
+    assert {p.suffix for p in path.parent.iterdir()} == {".xml", ".bin", ".sha256"}
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "weights edited": lambda p: p.with_suffix(".bin").write_bytes(bytes(p.with_suffix(".bin").stat().st_size)),
+    "weights cut": lambda p: os.truncate(p.with_suffix(".bin"), 100),
+    "graph edited": lambda p: p.write_text(p.read_text() + " "),
+    "graph lost": lambda p: p.unlink(),
+    "checksums lost": lambda p: p.with_suffix(".sha256").unlink(),
+    "others may write": lambda p: p.with_suffix(".bin").chmod(0o666),
+    "link": lambda p: (
+        p.with_suffix(".bin").rename(p.parent.parent / "bin")
+        and p.with_suffix(".bin").symlink_to(p.parent.parent / "bin")
+    ),
+    "second name": lambda p: (p.parent.parent / "second").hardlink_to(p),
+}
+
+
+@pytest.fixture(scope="module")
+def converted(cache: Path) -> Path:
+    """The folder of a converted graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANDCOVER_CACHE", str(cache / "own"))
+        return converted_graph(Model.in_memory(build_network(RECIPE), RECIPE)).parent
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_cached_graph_that_was_changed_is_not_used(converted: Path, tmp_path: Path, damage: str) -> None:
+    (path,) = shutil.copytree(converted, tmp_path / "cache" / "openvino").glob("*.xml")
+    assert ov._is_intact(path)
+    DAMAGE[damage](path)
+    assert not ov._is_intact(path)
+
+
+def test_a_damaged_graph_is_converted_again(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino").chmod(0o777)
+    path = converted_graph(model)
+    good = path.with_suffix(".bin").read_bytes()
+    DAMAGE["link"](path)
+    os.truncate(tmp_path / "bin", 100)
+    assert converted_graph(model) == path
+    assert path.with_suffix(".bin").read_bytes() == good
+    assert (tmp_path / "bin").stat().st_size == 100
+    assert {p.lstat().st_mode & 0o777 for p in path.parent.iterdir()} == {0o600}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cache_of_another_user_is_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
+    (tmp_path / "openvino").mkdir()
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(StorageError, match=r"found one of user .*set LANDCOVER_CACHE"):
+        converted_graph(model)
 
 
 def test_a_cache_that_cannot_be_written_is_named_with_a_remedy(

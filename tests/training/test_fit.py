@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from pipeline.config import load_recipe
-from pipeline.errors import ConfigError, WeightsError
+from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.evaluation import confusion_matrix
 from pipeline.model import load_model
 from pipeline.products.assessment.class_maps import find_maps
@@ -65,6 +65,50 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert again.trained.epoch == done.trained.epoch
     np.testing.assert_array_equal(again.trained.evaluation.matrix, done.trained.evaluation.matrix)
+
+
+class Command:
+    """Unpickling it makes a file."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.made),)
+
+
+@pytest.mark.usefixtures("done")
+def test_a_checkpoint_that_cannot_be_resumed_safely_is_refused(
+    config: TrainingConfig, folder: Path, tmp_path: Path
+) -> None:
+    good = torch.load(folder / "whole" / "checkpoints" / "last.ckpt", weights_only=True)
+    last = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    contents = {
+        "contains the pickled object": good | {"callbacks": Command(tmp_path / "made")},
+        "expected a checkpoint of a training run": {k: v for k, v in good.items() if k != "loops"},
+        "expected a checkpoint of a training": good["state_dict"],
+        "is of another network": good | {"state_dict": {"a": torch.zeros(3)}},
+    }
+    for message, content in contents.items():
+        torch.save(content, last)
+        with pytest.raises(WeightsError, match=f"{message}.*--restart"):
+            fit(config, tmp_path / "out", progress_bar=False)
+    last.write_bytes((folder / "whole" / "checkpoints" / "last.ckpt").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match=r"truncated.*--restart"):
+        fit(config, tmp_path / "out", progress_bar=False)
+    assert not (tmp_path / "made").exists()
+
+
+def test_training_does_not_write_through_a_link(config: TrainingConfig, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("precious")
+    for name in ("last.ckpt", "best.ckpt"):
+        link = tmp_path / name / "checkpoints" / name
+        link.parent.mkdir(parents=True)
+        link.symlink_to(tmp_path / "data")
+        with pytest.raises(StorageError, match="found a link"):
+            fit(config, tmp_path / name, restart=True, progress_bar=False)
+    assert (tmp_path / "data").read_text() == "precious"
 
 
 def test_exported_files_load_like_flair_inc_files(done: TrainingResult, folder: Path) -> None:

@@ -8,12 +8,14 @@
 4. The client waits for the first worker. The others join when they are ready.
 """
 
+import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,15 +27,20 @@ from pipeline.cluster.slurm import parent_death
 from pipeline.cluster.slurm.allocation import Allocation
 from pipeline.cluster.slurm.child_process import child_process
 from pipeline.cluster.slurm.node import SCHEDULER_FILE, NodeWork
-from pipeline.cluster.slurm.queue import queued_job_ids
+from pipeline.cluster.slurm.queue import queued_job_ids, run_slurm
 from pipeline.cluster.slurm.tls import write_keys
 from pipeline.cluster.worker_resources import dask_config
 from pipeline.config import Campaign
 from pipeline.errors import ClusterError
+from pipeline.untrusted.documents import DocumentError, read_json
+from pipeline.untrusted.own_files import is_sealed_off, own_entries
 
 _SCHEDULER_S = 60
 _WORKERS_END_S = 10
 _POLL_S = 0.05
+_FOLDER = r"landcover-[0-9]+-[0-9]+-[a-z0-9_]{8}"
+_MARKER = "landcover-job.json"
+"""File in a job's folder that names the job: only a folder with it is ever removed."""
 _PER_TASK = tuple(
     f"{who}_{what}"
     for who in ("SLURM", "SRUN")
@@ -81,8 +88,10 @@ def _job_folder(parent: Path, allocation: Allocation) -> Iterator[Path]:
     """A folder that only its owner can open. Folders of killed jobs are removed first."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(parent, allocation)
-        folder = Path(tempfile.mkdtemp(prefix=f"{allocation.job}-{allocation.restarts}-", dir=parent))
+        marker = {"controller": _controller(), "job": allocation.job, "restarts": allocation.restarts}
+        _remove_leftovers(parent, marker)
+        folder = Path(tempfile.mkdtemp(prefix=f"landcover-{allocation.job}-{allocation.restarts}-", dir=parent))
+        (folder / _MARKER).write_text(json.dumps(marker), encoding="utf-8")
     except OSError as error:
         raise ClusterError(
             f"{parent} cannot be written: {error}; set cluster.folder to a folder that every node sees"
@@ -93,16 +102,43 @@ def _job_folder(parent: Path, allocation: Allocation) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_leftovers(parent: Path, allocation: Allocation) -> None:
-    """Removes the folders of killed jobs, and those of earlier starts of this job."""
-    left = [p for p in parent.iterdir() if p.name.count("-") == 2]
-    if not left:
+def _remove_leftovers(parent: Path, own: Mapping[str, object]) -> None:
+    """Removes the folders of this user's killed jobs, and those of earlier starts of this job.
+
+    A folder is removed only if its marker names a job of the same controller that is no longer in the queue. An answer
+    without this job is not the whole queue, and nothing is removed.
+
+    Args:
+        parent: may contain anything.
+        own: the marker of this start.
+    """
+    marked = {folder: _read_marker(folder) for folder in own_entries(parent, pattern=_FOLDER, kind="folder")}
+    same = {folder: found for folder, found in marked.items() if found.get("controller") == own["controller"]}
+    if not same or not own["controller"] or own["job"] not in (alive := queued_job_ids()):
         return
-    alive = queued_job_ids()
-    for folder in left:
-        job, restarts, _ = folder.name.split("-")
-        if job not in alive or (job == allocation.job and int(restarts) < allocation.restarts):
+    for folder, found in same.items():
+        earlier = found["job"] == own["job"] and int(str(found["restarts"])) < int(str(own["restarts"]))
+        if found["job"] not in alive or earlier:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_marker(folder: Path) -> Mapping[str, object]:
+    """What a folder's marker says; empty where it has none, or one that contradicts the folder's name."""
+    marker = folder / _MARKER
+    try:
+        found = read_json(marker) if is_sealed_off(marker) else None
+    except (FileNotFoundError, DocumentError):
+        return {}
+    _, job, restarts, _ = folder.name.split("-")
+    if not isinstance(found, dict) or (found.get("job"), found.get("restarts")) != (job, int(restarts)):
+        return {}
+    return found
+
+
+def _controller() -> str:
+    """Name and host of the SLURM controller, because each counts jobs from 1."""
+    shown = run_slurm("scontrol", "show", "config", error=ClusterError)
+    return " ".join(re.findall(r"^(?:ClusterName|SlurmctldHost\[0\])\s*=\s*(\S+)", shown, re.MULTILINE))
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from pipeline.products.national.edition_record import (
     editions,
     next_number,
 )
+from pipeline.products.national.edition_writer import EDITION
 from pipeline.products.national.zarr_store import check_whole
+from pipeline.untrusted.own_files import is_own
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,14 @@ def drop(national: Path, number: int) -> None:
     removal that was killed.
 
     Raises:
-        ProductError: there is no such edition, it is the current one, or it cannot be removed.
+        ProductError: there is no such edition, it is the current one or another user's, or it cannot be removed.
         StorageError: the highest number cannot be written; the edition is still there.
     """
     edition, current = edition_of(national, number), current_edition(national)
     if current is not None and current.number == number:
         raise ProductError(f"{edition.path}: is the current edition; restore or publish another one first")
+    if not is_own(edition.path, pattern=EDITION, kind="folder"):
+        raise ProductError(f"{edition.path}: expected a folder of this user, so it stays; its owner can drop it")
     if next_number(national) == number + 1:
         write_text(national / "editions" / HIGHEST, f"{number}\n")
     going = edition.path.with_name(f".{edition.path.name}.tmp")

@@ -1,50 +1,69 @@
 """Writes an edition: `begin`, then one task for each shard (`products.national.shard_writer`), then `commit`.
 
-It is written under a temporary name: unchanged shards are hard links, changed ones new files. The rename of one
-symbolic link makes it current, so readers see the former edition or the new one.
+It is written under a temporary name: unchanged shards are hard links (or copies), changed ones new files. The rename of
+one symbolic link makes it current, so readers see the former edition or the new one.
 """
 
+import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.durable import sync, write_json
+from pipeline.durable import link_or_copy, remove_temporaries, sync, write_json
 from pipeline.errors import ProductError, product_error
-from pipeline.products.national.edition_record import STORE_LAYERS, Tally, current_edition
+from pipeline.products.national.edition_record import HIGHEST, STORE_LAYERS, Tally, current_edition, next_number
 from pipeline.products.national.grid import GridIndex, present_files
 from pipeline.products.national.publish_plan import EditionPlan
 from pipeline.products.national.shard_writer import ShardFacts
 from pipeline.products.national.zarr_store import create_store
+from pipeline.untrusted.own_files import is_own, own_entries
 
 _TEMPORARY = (".partial", ".tmp")
 """Suffixes of the unfinished files of Zarr and `durable`."""
 
+EDITION = r"[0-9]{6}"
+"""Name of a finished edition."""
+
+_log = logging.getLogger("landcover")
+
 
 def remove_abandoned(national: Path) -> tuple[Path, ...]:
-    """Removes what a killed publish left, and returns the paths. The current edition does not change.
+    """Removes what a killed publish of this user left, and returns the paths. The current edition does not change.
 
     Call it while no other publish is running: `runs.publishing.publish` locks the nation.
 
     Raises:
         ProductError: a file cannot be removed.
     """
-    # A pointer that was not renamed to `current` names a finished edition that never became current.
-    pointers = tuple(national.glob(".current.*.tmp"))
-    finished = [national / p.readlink() for p in pointers]
-    left = [*(national / "editions").glob(".*.tmp"), *(p for p in finished if p.is_dir())]
-    restored = tuple(national.glob(".restored.*.tmp"))
+    editions = national / "editions"
     with product_error(f"{national}: what a killed publish left cannot be removed"):
-        for path in left:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        for pointer in (*pointers, *restored):
+        pointers = tuple(own_entries(national, pattern=rf"\.(current|restored)\.{EDITION}\.tmp", kind="link"))
+        finished = [path for path in (_never_current(national, pointer) for pointer in pointers) if path]
+        folders = [*own_entries(editions, pattern=rf"\.{EDITION}\.tmp", kind="folder"), *finished]
+        for path in folders:
+            shutil.rmtree(path)
+        for pointer in pointers:
             pointer.unlink()
-    return (*left, *pointers, *restored)
+        return (*folders, *pointers, *remove_temporaries(editions, f".{HIGHEST}."))
+
+
+def _never_current(national: Path, pointer: Path) -> Path | None:
+    """The finished edition that a commit's pointer names, if the commit was killed before it became current.
+
+    Anybody in the group can make such a pointer, so it must look as a commit leaves it: it names the newest edition,
+    which is not current.
+    """
+    _, kind, name, _ = pointer.name.split(".")
+    path = national / "editions" / name
+    if kind != "current" or pointer.readlink() != Path("editions", name) or int(name) + 1 != next_number(national):
+        return None
+    if not is_own(path, pattern=EDITION, kind="folder") or (national / "current").resolve() == path.resolve():
+        return None
+    return path
 
 
 def begin(plan: EditionPlan) -> None:
@@ -57,8 +76,10 @@ def begin(plan: EditionPlan) -> None:
         plan.staging.parent.mkdir(parents=True, exist_ok=True)
         plan.staging.mkdir()
     except FileExistsError as error:
+        own = is_own(plan.staging, kind="folder")
+        remedy = "`landcover publish` removes it" if own else "its owner can remove it: it is no folder of this user"
         raise ProductError(
-            f"{plan.staging}: another publish is running or was killed; if none runs, `landcover publish` removes it"
+            f"{plan.staging}: another publish is running or was killed; if none runs, {remedy}"
         ) from error
     except OSError as error:
         raise ProductError(f"{plan.national}: cannot be written: {error.strerror or error}") from error
@@ -78,13 +99,19 @@ def _fill(plan: EditionPlan) -> None:
         coverage=plan.coverage,
         coordinates_from=former,
     )
+    copied = 0
     for layer in STORE_LAYERS:
         shards = plan.target.store / layer / "c"
         for row in sorted({index[0] for index in plan.digests}):
             (shards / str(row)).mkdir(parents=True)
         for row, col in plan.link:
             if former is not None:
-                os.link(former / layer / "c" / str(row) / str(col), shards / str(row) / str(col))
+                place = Path(layer, "c", str(row), str(col))
+                copied += not link_or_copy(former / place, plan.target.store / place)
+    if copied:
+        _log.warning(
+            "%s: the file system refuses hard links, so %d files of unchanged shards are copied", plan.national, copied
+        )
 
 
 def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
@@ -153,6 +180,6 @@ def _sync_tree(folder: Path) -> None:
         for path in (Path(parent, name) for name in names):
             if path.suffix in _TEMPORARY:
                 path.unlink()
-            elif path.lstat().st_nlink == 1 and not path.is_symlink():
+            elif stat.S_ISREG((state := path.lstat()).st_mode) and state.st_nlink == 1:
                 sync(path)
         sync(Path(parent))

@@ -8,14 +8,14 @@ where nobody has data.
 """
 
 import filecmp
-import os
+import secrets
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.durable import sync
+from pipeline.durable import link_or_copy, sync
 from pipeline.errors import ProductError, product_error
 from pipeline.grid import Window
 from pipeline.legend import Layer
@@ -38,7 +38,7 @@ class ShardFacts:
     size: int
     """Bytes in all layers."""
     changed: bool
-    """False where all layers are equal to the former edition's and are links to them."""
+    """False where all layers are equal to the former edition's, and are links to them or copies."""
     tally: Tally
 
 
@@ -144,14 +144,14 @@ def _codes(shard: ShardPlan, shown: NDArray[np.uint8]) -> NDArray[np.uint16]:
 def _write(
     target: Target, shard: ShardPlan, layer: str, pixels: NDArray[np.uint8] | NDArray[np.uint16]
 ) -> tuple[int, bool]:
-    """Writes one layer; returns its size in bytes, and whether it is a link to the former edition's file."""
+    """Writes one layer; returns its size in bytes, and whether its bytes are those of the former edition's file."""
     file = write_layer(target.store, layer, shard.index, shard=target.grid.shard, pixels=pixels)
     size = file.stat().st_size
     former = target.former and target.former / file.relative_to(target.store)
     if former is None or not former.is_file() or not filecmp.cmp(file, former, shallow=False):
         sync(file)
         return size, False
-    temporary = file.with_name(f".{file.name}.tmp")
-    os.link(former, temporary)
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
+    link_or_copy(former, temporary)
     temporary.replace(file)
     return size, True

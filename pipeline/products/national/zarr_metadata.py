@@ -4,7 +4,6 @@ Each group has them twice: by the CF conventions (`x`, `y`, a grid mapping), whi
 read, and by the Zarr conventions `spatial`, `proj` and `multiscales`, on which GeoZarr is built.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec
 
+from pipeline.durable import link_or_copy
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import PIXELS_PER_M, Window
 
@@ -107,7 +107,7 @@ def create_frame(group: Any, path: Path, frame: Frame, *, linked_from: Path | No
         if linked_from is not None:
             (path / name / "c").mkdir()
             for chunk in (linked_from / name / "c").iterdir():
-                os.link(chunk, path / name / "c" / chunk.name)
+                link_or_copy(chunk, path / name / "c" / chunk.name)
     crs = pyproj.CRS.from_user_input(frame.crs)
     attributes = dict(crs.to_cf()) | {
         "spatial_ref": crs.to_wkt(),

@@ -14,7 +14,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
 from zarr.errors import ZarrUserWarning
+from zarr.storage import LocalStore
 
 from pipeline import legend
 from pipeline.errors import ProductError, product_error
@@ -29,6 +31,15 @@ ZSTD_LEVEL = 5
 PLACE = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
 """Attributes that name the CRS's variable; by `coordinates`, plain xarray attaches it to each layer for rioxarray."""
 _DTYPES = {"landcover": "uint8", "confidence": "uint8", "domain": "uint16"}
+
+
+class NewStore(LocalStore):
+    """A Zarr that one process creates. `LocalStore` makes some files by hard links, which not all file systems have."""
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Writes a file that does not exist yet."""
+        if not await self.exists(key):
+            await self.set(key, value)
 
 
 def create_store(
@@ -49,7 +60,7 @@ def create_store(
         coordinates_from: a store of the same grid, to whose coordinates this one links; None to write them.
     """
     frame = Frame(grid.extent, grid.crs)
-    root = zarr.create_group(path, zarr_format=3, attributes=_group_attributes(domains) | frame.attributes)
+    root = zarr.create_group(NewStore(path), zarr_format=3, attributes=_group_attributes(domains) | frame.attributes)
     for layer in STORE_LAYERS:
         root.create_array(
             layer,

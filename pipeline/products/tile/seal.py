@@ -24,6 +24,7 @@ from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts, write_cog
 from pipeline.products.tile.stac_item import Provenance, build_item, reading_item
 from pipeline.stac_fields import sha256_of
+from pipeline.untrusted.own_files import own_entries
 
 STRIP_ROWS = 1024
 """Rows that are counted at once: numpy makes copies of eight bytes a pixel."""
@@ -124,7 +125,7 @@ def _unseal(item_path: Path, domain: Domain, tile: Tile) -> None:
 
 
 def remove_unfinished(folder: Path, domain: Domain, tile: Tile | None = None) -> tuple[Path, ...]:
-    """Removes the temporary files that killed runs left of one tile of a domain, or of all.
+    """Removes the temporary files that this user's killed runs left of one tile of a domain, or of all.
 
     Other temporary files stay: a publish, which may be running, writes index, style and catalog to the same folder.
 
@@ -136,9 +137,8 @@ def remove_unfinished(folder: Path, domain: Domain, tile: Tile | None = None) ->
     Returns:
         The files removed.
     """
-    name = r"\d+-\d+" if tile is None else tile.name
-    of_a_tile = re.compile(rf"\.{re.escape(domain)}-{name}[-.].*\.tmp")
-    found = tuple(sorted(p for p in folder.glob(f".{domain}-*") if of_a_tile.fullmatch(p.name)))
+    name = r"[0-9]+-[0-9]+" if tile is None else tile.name
+    found = tuple(own_entries(folder, pattern=rf"\.{re.escape(domain)}-{name}[-.].*\.tmp", kind="file"))
     for path in found:
         path.unlink(missing_ok=True)
     return found

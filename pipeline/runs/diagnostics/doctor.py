@@ -19,7 +19,7 @@ from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
 from pipeline.model import load_model
-from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota
+from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota, why_no_hard_links
 from pipeline.runs.planning.provenance import software
 from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version
 
@@ -180,6 +180,8 @@ def _disks(campaign: Campaign) -> Iterator[Check]:
     for name, folder in (("products", campaign.output.domains), ("national", campaign.output.national)):
         try:
             yield _disk(name, folder)
+            if name == "national":
+                yield from _hard_links(folder)
         except OSError as error:
             remedy = f"change output.{'domains' if name == 'products' else name} or the folder's permissions"
             yield Check(name, "fail", f"{folder}: cannot be written: {error.strerror or error}", remedy)
@@ -199,3 +201,11 @@ def _disk(name: str, folder: Path) -> Check:
     if abs(storage.skew_s) > _SKEW_S:
         return Check(name, "warn", found, "the clocks differ, so ages of files are wrong; report it to the site")
     return Check(name, "ok", found)
+
+
+def _hard_links(national: Path) -> Iterator[Check]:
+    """A warning where a publish must copy unchanged shards."""
+    shards = (national / "current" / "product.zarr" / "landcover" / "c").glob("*/*")
+    if refused := why_no_hard_links(national, next((p for p in shards if p.is_file()), None)):
+        remedy = "use a folder with hard links and files of one user, or drop old editions: `landcover editions --drop`"
+        yield Check("links", "warn", f"hard links are refused: {refused}; a publish copies unchanged shards", remedy)

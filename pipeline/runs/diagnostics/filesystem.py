@@ -75,21 +75,41 @@ def _creates_once(first: Path, second: Path) -> bool:
 
 def _links(first: Path, second: Path) -> bool:
     try:
-        second.hardlink_to(first)
-        same = second.samefile(first)
-        second.unlink()
         second.symlink_to(first.name)
     except OSError:
         return False
-    return same and second.read_bytes() == b"landcover"
+    return second.read_bytes() == b"landcover"
 
 
 _OPERATIONS = (
     ("files or folders cannot be synced (fsync): a crash may lose sealed tiles", _syncs),
     ("a rename does not replace a file: no tile can be sealed", _renames),
     ("an exclusive create does not fail where a file exists: two runs would not exclude each other", _creates_once),
-    ("there are no hard or symbolic links: national editions cannot share unchanged files", _links),
+    ("there are no symbolic links: no national edition can become current", _links),
 )
+
+
+def why_no_hard_links(folder: Path, existing: Path | None) -> str | None:
+    """Why the file system refuses hard links between two folders inside `folder`; None where it makes them.
+
+    Args:
+        folder: the first parent that exists is tried.
+        existing: a file to link besides a new one: it may be another user's, to which Linux may refuse links.
+
+    Raises:
+        OSError: no file can be written there.
+    """
+    there = next(p for p in (folder, *folder.parents) if p.is_dir())
+    with tempfile.TemporaryDirectory(prefix=".doctor.", suffix=".tmp", dir=there) as scratch:
+        first, second = Path(scratch, "first"), Path(scratch, "other")
+        first.touch()
+        second.mkdir()
+        for number, file in enumerate([first, *([existing] if existing else [])]):
+            try:
+                os.link(file, second / str(number))
+            except OSError as error:
+                return f"{file}: {error.strerror or error}"
+    return None
 
 
 def quota(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.sources.domain_inputs import Asset, InputTile
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.staging.height_record import HeightHoles
 from pipeline.stac_fields import extension_schemas, footprint, origin_fields, projection, time_span
+from pipeline.untrusted.own_files import own_entries
 
 _EXTENSIONS = extension_schemas("projection/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
 _MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
@@ -159,7 +161,7 @@ def _collection_of(domain: DomainDescription, items: Sequence[pystac.Item]) -> p
 def _remove_stale_items(folder: Path, keep: set[str]) -> None:
     """Removes items of tiles that the domain no longer has."""
     try:
-        for path in folder.glob(f"{folder.name}-*.json"):
+        for path in own_entries(folder, pattern=rf"{re.escape(folder.name)}-[0-9]+-[0-9]+\.json", kind="file"):
             if path.name not in keep:
                 path.unlink()
         sync(folder)

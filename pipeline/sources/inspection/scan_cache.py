@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.durable import replacing
 from pipeline.errors import StorageError
 from pipeline.fingerprint import digest
+from pipeline.untrusted.own_files import open_plain
 
 CACHE_FILE = "seen.jsonl"
 """Its name beside a domain's items."""
@@ -66,7 +67,9 @@ class ScanCache:
         try:
             with self._lock:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                place = self._path.parent.resolve() / self._path.name
+                with os.fdopen(open_plain(place, flags), "a", encoding="utf-8") as file:
                     file.write(line + "\n")
                 self._lines[name] = line
                 self._used.add(name)

@@ -17,6 +17,7 @@ from pipeline.errors import StorageError
 from pipeline.grid import Tile
 from pipeline.sources.staging.domain_heights import HeightsReport, height_path
 from pipeline.sources.staging.unpack import RemovedFiles, file_crc32
+from pipeline.untrusted.own_files import is_own
 
 REMOVED_LIST = "removed-elevation.json"
 """In the staging folder: path → size, CRC-32 and the heights that replace it."""
@@ -51,10 +52,11 @@ def _read_list(out: Path) -> dict[str, Any]:
 def removable_elevation(report: HeightsReport, *, out: Path, tile_size: int) -> dict[Path, tuple[str, ...]]:
     """Elevation files below `out` that lie wholly in tiles with heights written by `stage` → names of these tiles.
 
-    A file may extend beyond the tiles by one of its own pixels: RGE ALTI is shifted by half a pixel.
+    A file may extend beyond the tiles by one of its own pixels: RGE ALTI is shifted by half a pixel. Files that a link
+    leads to, and those of other users, stay.
     """
     tiles = [Tile.named(name, tile_size) for name, _ in report.holes]
-    own = [e for e in report.elevation if e.path.is_relative_to(out)]
+    own = [e for e in report.elevation if e.path.is_relative_to(out) and _is_staged(e.path, out)]
     boxes = shapely.box(*zip(*(t.window.bounds for t in tiles), strict=True)) if tiles else []
     area, tree = shapely.union_all(boxes), shapely.STRtree(boxes)
     shapely.prepare(area)
@@ -67,6 +69,12 @@ def removable_elevation(report: HeightsReport, *, out: Path, tile_size: int) -> 
             meeting = tree.query(shapely.box(left, bottom, right, top), predicate="intersects")
             found[file.path] = tuple(sorted(tiles[i].name for i in meeting))
     return found
+
+
+def _is_staged(path: Path, out: Path) -> bool:
+    """Whether a file below `out` is this user's, without a link on the way to it."""
+    place = out.resolve() / path.relative_to(out)
+    return place.resolve() == place and is_own(place, kind="file")
 
 
 def remove_elevation(files: dict[Path, tuple[str, ...]], *, out: Path, domain: Domain) -> int:

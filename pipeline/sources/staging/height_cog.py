@@ -1,6 +1,7 @@
 """Writes the height of one tile: uint8 in units of 0.2 m, as a COG with the mask of its holes."""
 
 import os
+import secrets
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +92,7 @@ def write_height(
         StorageError: the file cannot be written.
     """
     job = _Job(tile, tuple(assets), treatment, work, part, crs)
-    plain = work / "height"
+    plain = work / f"height-{secrets.token_hex(8)}"
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK="YES"), replacing(path) as temporary:
         try:
             holes, sums = _write_plain(plain, job)

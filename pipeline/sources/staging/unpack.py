@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import shutil
 import stat
 import zlib
@@ -19,15 +20,18 @@ from pipeline.sources.delivery.names import check_domain, parse_name
 from pipeline.sources.short_lists import first_lines
 from pipeline.sources.staging.archives import Archive
 from pipeline.sources.staging.sevenzip import ArchiveContents, Member, PackedStream, StreamReader
+from pipeline.untrusted.own_files import own_entries
 
 WORK = ".stage"
-"""Folder inside the staging folder for temporary files; cleared at every start, except for the scan cache."""
+"""Folder inside the staging folder for temporary files, which are removed at every start, and the scan cache."""
 
 SCAN_CACHE = "journal.jsonl"
 """Headers and signatures of elevation files, so that they are read only once."""
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
+_TEMPORARY = rf"(member|height|patch)(-[0-9a-f]+)?(\.[a-z.]+)?|\.{re.escape(SCAN_CACHE)}\..*\.tmp"
+"""Names of temporary files in `WORK`, with GDAL's files beside them."""
 _SPARE_BYTES = 2**20
 """Left free for folders and their entries."""
 
@@ -55,6 +59,8 @@ def locked_work_folder(folder: Path) -> Iterator[Path]:
         StorageError: it cannot be made or written.
     """
     work = folder / WORK
+    if work.is_symlink():
+        raise StorageError(f"{work}: expected a folder or nothing, found a link; delete it, then run again")
     with lock_folder(work, what=f"the staging folder {folder}"):
         _clear(work)
         yield work
@@ -63,10 +69,8 @@ def locked_work_folder(folder: Path) -> Iterator[Path]:
 
 def _clear(work: Path) -> None:
     try:
-        for path in work.iterdir():
-            # The lock is a folder.
-            if path.name != SCAN_CACHE and not path.is_dir():
-                path.unlink()
+        for path in own_entries(work, pattern=_TEMPORARY, kind="file"):
+            path.unlink()
     except OSError as error:
         raise StorageError(f"{work}: cannot be cleared: {error.strerror}; remove it by hand") from error
 
@@ -252,8 +256,8 @@ class _MemberWriter:
     def _write(self, path: Path, member: Member, pieces: Iterator[memoryview]) -> bool:
         """Writes a file and renames it into place; False, without renaming, if its CRC is wrong."""
         self._make_folder(path.parent)
-        temporary, crc = self._work / "member", 0
-        with temporary.open("wb") as file:
+        temporary, crc = self._work / f"member-{secrets.token_hex(8)}", 0
+        with temporary.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
                 crc = zlib.crc32(piece, crc)

@@ -26,12 +26,12 @@ from pipeline.products.analysis.open_product import open_product
 from pipeline.products.national import edition_history as history
 from pipeline.products.national.edition_history import drop, restore
 from pipeline.products.national.edition_record import current_edition, next_number
-from pipeline.products.national.edition_writer import remove_abandoned
-from pipeline.products.national.publish_plan import DomainProduct
+from pipeline.products.national.edition_writer import begin, remove_abandoned
+from pipeline.products.national.publish_plan import DomainProduct, plan_edition
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.publishing.national_lock import lock_national
-from tests.support.products import TILE, product, publish, sealed_at, stack_of, tile_at
+from tests.support.products import GRID, TILE, product, publish, sealed_at, stack_of, tile_at
 
 A, B = Domain("D064_2021"), Domain("D065_2022")
 TILES = {A: tile_at(0, 0), B: tile_at(1, 2)}
@@ -135,6 +135,52 @@ def test_a_restoration_killed_before_the_swap_costs_no_edition(folder: Path) -> 
     assert remove_abandoned(national)
     assert [s.edition.number for s in history.history(national)] == [1, 2]
     assert sorted(p.name for p in national.iterdir()) == ["current", "editions"]
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        (".current.evil.tmp", "victim"),
+        (".current.000003.tmp", "victim"),
+        (".current.000003.tmp", "editions/../victim"),
+        (".current.000002.tmp", "editions/000002"),
+        (".current.000001.tmp", "editions/000001"),
+        (".current.000003.tmp", "editions/000002"),
+        (".current.000003.tmp", "editions/000003"),
+        ("editions/.000003.tmp", "../victim"),
+        ("editions/.notes.tmp", None),
+    ],
+)
+def test_a_planted_pointer_deletes_nothing(folder: Path, name: str, target: str | None) -> None:
+    national = folder / "national"
+    (national / "victim").mkdir()
+    (national / "victim" / "data").touch()
+    # A link in the place of an edition is not one.
+    (national / "editions" / "000003").symlink_to("../victim")
+    before = files_of(national / "editions" / "000001"), files_of(national / "editions" / "000002")
+    if target is None:
+        (national / name).mkdir()
+    else:
+        (national / name).symlink_to(target)
+    remove_abandoned(national)
+    assert (files_of(national / "editions" / "000001"), files_of(national / "editions" / "000002")) == before
+    assert (national / "victim" / "data").exists()
+    # A pointer that looks as a commit leaves it goes; what it names does not.
+    assert os.path.lexists(national / name) == (not name.startswith(".current.0"))
+
+
+def test_editions_and_leftovers_of_another_user_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    national = folder / "national"
+    plan = plan_edition(national, GRID, nation_of(folder))
+    begin(plan)
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    assert remove_abandoned(national) == ()
+    with pytest.raises(ProductError, match="if none runs, its owner can remove it"):
+        begin(plan)
+    with pytest.raises(ProductError, match="expected a folder of this user, so it stays"):
+        drop(national, 1)
+    assert [s.edition.number for s in history.history(national)] == [1, 2]
 
 
 def killed(_self: Path, _target: Path) -> None:

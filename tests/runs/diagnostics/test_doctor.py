@@ -1,5 +1,6 @@
 """The doctor: working machines pass, and each problem is named with its fix."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.errors import MachineError
 from pipeline.runs.diagnostics.doctor import Check, diagnose
-from pipeline.runs.diagnostics.filesystem import probe_folder
+from pipeline.runs.diagnostics.filesystem import probe_folder, why_no_hard_links
 from tests.support.campaigns import Made, make_campaign
 
 
@@ -66,3 +67,24 @@ def test_probing_a_folder_leaves_nothing_and_measures_the_disk(tmp_path: Path) -
     disk = os.statvfs(tmp_path)
     assert storage.free_bytes == pytest.approx(disk.f_bavail * disk.f_frsize, rel=0.1)
     assert abs(storage.skew_s) < 1
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_disk_without_hard_links_is_a_warning_for_the_nation(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "links" not in checks(made)
+    monkeypatch.setattr(os, "link", refuse)
+    found = checks(made)
+    assert found["links"].state == "warn"
+    assert "hard links are refused" in found["links"].found
+    assert {found[name].state for name in ("products", "national")} == {"ok"}
+
+
+def test_links_are_tried_with_published_files_too(tmp_path: Path) -> None:
+    published = tmp_path / "shard"
+    published.touch()
+    assert why_no_hard_links(tmp_path / "national", published) is None
+    assert why_no_hard_links(tmp_path / "national", Path("/proc/version")) == "/proc/version: Invalid cross-device link"
+    assert [p.name for p in tmp_path.iterdir()] == ["shard"]

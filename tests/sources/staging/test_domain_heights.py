@@ -254,6 +254,15 @@ def test_files_outside_the_staging_folder_are_never_removed(tmp_path: Path) -> N
     assert removable_elevation(report, out=out, tile_size=SIZE) == {}
 
 
+def test_files_that_a_link_leads_to_are_never_removed(tmp_path: Path) -> None:
+    out = imagery(tmp_path / "out")
+    relief(tmp_path / "mine")
+    (out / "SMALL").symlink_to(tmp_path / "mine" / "SMALL")
+    report = stage(out)
+    assert report.elevation
+    assert removable_elevation(report, out=out, tile_size=SIZE) == {}
+
+
 def test_tiles_without_elevation_or_with_a_delivered_height_are_skipped(tmp_path: Path) -> None:
     delivered = tile_at(1, 0, SIZE)
     folder = imagery(tmp_path, TILE, tile_at(0, 5, SIZE), delivered)

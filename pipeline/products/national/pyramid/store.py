@@ -12,7 +12,6 @@ tile are left out.
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from math import gcd
 from pathlib import Path
@@ -23,6 +22,7 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from pipeline import legend
+from pipeline.durable import link_or_copy
 from pipeline.errors import product_error
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files, present_files
@@ -30,7 +30,7 @@ from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import SHARES, groups, pyramid_of
 from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
-from pipeline.products.national.zarr_store import PLACE, ZSTD_LEVEL, consolidate, flags_of
+from pipeline.products.national.zarr_store import PLACE, ZSTD_LEVEL, NewStore, consolidate, flags_of
 
 PYRAMID_VERSION = 1
 """Raised by hand, with `EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then written again."""
@@ -73,7 +73,7 @@ def begin_pyramid(
                 (path / array / str(row)).mkdir(parents=True)
             if parent is not None:
                 for row, col in same:
-                    os.link(parent / array / str(row) / str(col), path / array / str(row) / str(col))
+                    link_or_copy(parent / array / str(row) / str(col), path / array / str(row) / str(col))
     return tuple(sorted(wanted - same))
 
 
@@ -94,7 +94,7 @@ def _version(path: Path) -> int | None:
 
 
 def _create(path: Path, target: Target, linked_from: Path | None) -> None:
-    root = zarr.create_group(path, zarr_format=3, attributes=_root_attributes(target.grid))
+    root = zarr.create_group(NewStore(path), zarr_format=3, attributes=_root_attributes(target.grid))
     (path / "0").symlink_to(Path("..", target.store.name))
     for name, frame in groups(target.grid).items():
         group = root.create_group(name, attributes={"Conventions": "CF-1.11"} | frame.attributes)

@@ -1,0 +1,147 @@
+"""Reads JSON and YAML from files that anybody may have written: within limits, and with one error for all defects.
+
+What a document means is checked by the pydantic model or the code behind it.
+"""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 64 << 20
+"""Bytes of a document: a collection of a nation's tiles has some 5 MB."""
+MOST_YAML_BYTES = 1 << 20
+"""Bytes of a YAML file, which a person writes."""
+MOST_DEPTH = 64
+"""Levels of objects and lists inside each other; GeoJSON has six."""
+
+
+class DocumentError(ValueError):
+    """A document cannot be read, is too large or too deep, or is not JSON or YAML. The caller names file and remedy."""
+
+
+def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DocumentError: it is no regular file, is too large, or cannot be read.
+    """
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise DocumentError("is not a regular file")
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror or error}") from error
+    if len(content) > most:
+        raise DocumentError(f"has more than {most:,} bytes, the limit for such a file")
+    return content
+
+
+def read_json(path: Path, *, most: int = MOST_BYTES) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DocumentError: it cannot be read, is too large, is not JSON in UTF-8, or is too deep.
+
+    Example:
+        >>> read_json(Path("build/demo/summary.json"))["tiles"]
+        18
+    """
+    return parse_json(read_bytes(path, most=most))
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Parses JSON: finite numbers only, and at most `MOST_DEPTH` levels.
+
+    Raises:
+        DocumentError: it is not such JSON.
+
+    Example:
+        >>> parse_json('{"a": [1, 2]}')
+        {'a': [1, 2]}
+    """
+    try:
+        value = json.loads(content, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise DocumentError(f"is not valid: more than {MOST_DEPTH} levels inside each other") from error
+    except ValueError as error:
+        raise DocumentError(f"is not JSON: {error}") from error
+    _check_depth(value)
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level := [
+        item
+        for parent in level
+        if isinstance(parent, dict | list)
+        for item in (parent.values() if isinstance(parent, dict) else parent)
+        if isinstance(item, dict | list)
+    ]:
+        depth += 1
+        if depth >= MOST_DEPTH:
+            raise DocumentError(f"is not valid: more than {MOST_DEPTH} levels inside each other")
+
+
+def read_yaml_document(path: Path) -> Any:
+    """Reads one YAML document without aliases, with unique keys.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DocumentError: it cannot be read, is too large, is not YAML in UTF-8, has aliases, or is too deep. The message
+            names line and column.
+    """
+    content = read_bytes(path, most=MOST_YAML_BYTES)
+    try:
+        return yaml.load(content.decode("utf-8"), Loader=_PlainLoader)  # noqa: S506  a SafeLoader with less
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"is not UTF-8: byte {error.start} is {content[error.start]:#04x}") from error
+    except RecursionError as error:
+        raise DocumentError(f"is not valid: more than {MOST_DEPTH} levels inside each other") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise DocumentError(f"is not valid YAML: {where}{error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise DocumentError(f"is not valid YAML: {error}") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, whose copies grow without limit, with unique keys, and of limited depth."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not allowed; repeat the value", problem_mark=event.start_mark
+            )
+        self._depth += 1
+        try:
+            if self._depth > MOST_DEPTH:
+                raise DocumentError(f"is not valid: more than {MOST_DEPTH} levels inside each other")
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  PyYAML's signature
+        mapping = super().construct_mapping(node, deep=deep)
+        if isinstance(node, yaml.MappingNode) and len(mapping) < len(node.value):
+            raise yaml.MarkedYAMLError(problem="a key occurs twice", problem_mark=node.start_mark)
+        return mapping

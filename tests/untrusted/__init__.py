@@ -1,0 +1,1 @@
+"""The model: its network and its weights."""
