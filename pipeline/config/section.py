@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Val
 
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError
+from pipeline.untrusted.documents import DocumentError, read_yaml_document
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -76,11 +77,11 @@ def read_yaml(kind: type[_Model], path: Path, **extra: Any) -> _Model:
             names the file and each key.
     """
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = read_yaml_document(path)
     except FileNotFoundError as error:
         raise ConfigError(f"no such file: {path}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    except DocumentError as error:
+        raise ConfigError(f"{path} {error}") from error
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(given).__name__}")
     if clash := extra.keys() & given.keys():
