@@ -17,6 +17,8 @@ from tests.support.campaigns import Made, cog_bytes, make_campaign
 from tests.support.dask_processes import faked_gpus, process, scheduler
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.many_processes
+
 SEEN = """
 import json, os, sys
 from pathlib import Path
