@@ -53,6 +53,7 @@ def test_importing_the_package_imports_no_heavy_library() -> None:
     assert not heavy & set(done.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("beside_the_demo")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_public_function_runs(name: str) -> None:
@@ -67,6 +68,7 @@ def test_the_example_of_a_public_function_runs(name: str) -> None:
     assert runner.failures == 0, "".join(printed)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("beside_the_demo")
 def test_the_ten_lines_of_the_readme_run() -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
@@ -77,6 +79,7 @@ def test_the_ten_lines_of_the_readme_run() -> None:
     assert written.values.any()
 
 
+@pytest.mark.slow
 def test_a_users_script_sees_the_types(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -170,6 +170,7 @@ def converted(cache: Path) -> Path:
         return converted_graph(Model.in_memory(build_network(RECIPE), RECIPE)).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_cached_graph_that_was_changed_is_not_used(converted: Path, tmp_path: Path, damage: str) -> None:
     (path,) = shutil.copytree(converted, tmp_path / "cache" / "openvino").glob("*.xml")
@@ -178,6 +179,7 @@ def test_a_cached_graph_that_was_changed_is_not_used(converted: Path, tmp_path: 
     assert not ov._is_intact(path)
 
 
+@pytest.mark.slow
 def test_a_damaged_graph_is_converted_again(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
     (tmp_path / "openvino").mkdir()
