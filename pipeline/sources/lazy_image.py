@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import rioxarray  # noqa: F401  registers the `rio` accessor
 import xarray as xr
+from dask.array.core import normalize_chunks
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.typing import Key
@@ -105,18 +106,15 @@ def source_of(image: xr.DataArray) -> GeoSource | None:
 
 def _blocks(source: GeoSource, block: int) -> da.Array:
     window = source.window
-    rows, cols = range(window.row, window.bottom, block), range(window.col, window.right, block)
+    shape = (len(source.bands), *window.shape)
+    chunks = normalize_chunks((shape[0], block, block), shape)
     name = f"image-{tokenize(source, block)}"
+    # By hand, and not by `map_blocks`: `source_of` finds the source in the tasks.
     graph: dict[Key, Any] = {
-        (name, 0, i, j): (_read_bands, source, Window(row, col, block, block).intersect(window))
-        for i, row in enumerate(rows)
-        for j, col in enumerate(cols)
+        (name, 0, row // block, col // block): (_read_bands, source, part)
+        for part in window.split(block)
+        for row, col in [(part.row - window.row, part.col - window.col)]
     }
-    chunks = (
-        (len(source.bands),),
-        tuple(min(block, window.bottom - row) for row in rows),
-        tuple(min(block, window.right - col) for col in cols),
-    )
     return da.Array(HighLevelGraph.from_collections(name, graph), name, chunks, dtype=np.uint8)
 
 

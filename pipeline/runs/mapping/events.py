@@ -11,7 +11,7 @@ class RunStarted:
     """The cluster is ready."""
 
     dashboard: str
-    """Address of Dask's dashboard, as `pipeline.cluster.dashboard` gives it."""
+    """Address of Dask's dashboard, as `pipeline.cluster.client.dashboard` gives it."""
     tiles: int
     """Number of tiles to map."""
 

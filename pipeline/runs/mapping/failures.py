@@ -9,7 +9,7 @@ corrupt input              any other read error                       the tile f
 missing input (purged)     indexed, but there is no such file         the tile fails at once; the message says purged
 worker lost                the scheduler loses its connection         other workers run its tasks again
   while it loads the       Dask's call fails for all workers          the call is repeated, up to three times
-  network                  (`cluster.register_plugin`)                in all; then exit code 6
+  network                  (`cluster.client.register_plugin`)         in all; then exit code 6
 worker lost three times    Dask counts the losses of each task        the tile is *suspect*; other tiles continue
 out of memory              the nanny or the kernel kills the worker   as for a lost worker
 disk full, quota used up   ENOSPC or EDQUOT, also behind GDAL         no more tiles start; tiles in flight end; exit 2

@@ -25,7 +25,7 @@ from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import files_below
 from pipeline.sources.domain_inputs import BANDS
 from pipeline.sources.reading.dataset_cache import gdal_options
-from pipeline.sources.reading.raster import open_raster
+from pipeline.sources.reading.raster import open_raster_file
 from pipeline.sources.short_lists import first_names
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
@@ -153,7 +153,7 @@ def read_image(patch: Patch, *, bands: Sequence[str]) -> NDArray[np.uint8]:
     Raises:
         SourceError: the image cannot be read, is not uint8, or lacks a band.
     """
-    with open_raster(patch.image) as file:
+    with open_raster_file(patch.image) as file:
         has = BANDS[: file.count]
         if file.count > len(BANDS) or not set(bands) <= set(has):
             raise SourceError(
@@ -171,7 +171,7 @@ def read_mask(patch: Patch) -> NDArray[np.uint8]:
     Raises:
         SourceError: the mask cannot be read, has other values, or does not lie on its image.
     """
-    with open_raster(patch.image) as image, open_raster(patch.mask) as file:
+    with open_raster_file(patch.image) as image, open_raster_file(patch.mask) as file:
         if file.count != 1 or file.shape != image.shape:
             raise SourceError(
                 f"{patch.mask}: is {file.count} × {file.height} × {file.width}; expected 1 × {image.height} × "

@@ -17,7 +17,7 @@ from pipeline import legend
 from pipeline.errors import SourceError
 from pipeline.legend import Nomenclature
 from pipeline.sources.reading.dataset_cache import gdal_options
-from pipeline.sources.reading.raster import open_raster
+from pipeline.sources.reading.raster import open_raster_file
 
 _UNKNOWN = 255
 """No number of a class in any nomenclature; 0 is one in FLAIR-HUB."""
@@ -64,7 +64,7 @@ class Reference:
         return table[numbers]
 
     def _check_raster(self) -> None:
-        with open_raster(self.path) as file:
+        with open_raster_file(self.path) as file:
             if file.crs is None or file.count != 1 or file.dtypes[0] != "uint8":
                 raise SourceError(
                     f"{self.path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one band of "
@@ -84,7 +84,7 @@ class Reference:
             raise SourceError(f"{self.path}: has no CRS")
 
     def _warped(self, geobox: GeoBox) -> NDArray[np.uint8]:
-        with gdal_options(), open_raster(self.path) as file:
+        with gdal_options(), open_raster_file(self.path) as file:
             place = {"crs": str(geobox.crs), "transform": geobox.affine, "height": geobox.height, "width": geobox.width}
             with WarpedVRT(file, resampling=Resampling.nearest, nodata=_UNKNOWN, **place) as warped:
                 return warped.read(1)  # type: ignore[no-any-return]

@@ -92,7 +92,7 @@ class Raster:
         """
         path = path.absolute()
         # Without our options, because the georeference of a user's raster may be in a file beside it.
-        with rasterio.Env(), open_raster(path) as file:
+        with rasterio.Env(), open_raster_file(path) as file:
             stat = path.stat()
             version = f"{stat.st_size} {stat.st_mtime_ns}"
             if file.count != len(bands):
@@ -138,7 +138,7 @@ class Raster:
 
 
 @contextmanager
-def open_raster(path: Path) -> Iterator[Any]:
+def open_raster_file(path: Path) -> Iterator[Any]:
     """Opens a raster with rasterio until the block ends.
 
     Raises:
