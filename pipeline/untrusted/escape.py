@@ -27,6 +27,17 @@ def for_terminal(text: object) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
+def for_terminal_lines(text: object) -> str:
+    r"""A message of this package, whose further lines begin with two spaces; any other newline is one from outside.
+
+    Example:
+        >>> print(for_terminal_lines("failed:\n  a\nb.tif"))
+        failed:
+          a\nb.tif
+    """
+    return "\n  ".join(map(for_terminal, str(text).split("\n  ")))
+
+
 def for_markdown(text: object) -> str:
     r"""Text inside a paragraph, list or table cell of Markdown; HTML and links are text.
 
