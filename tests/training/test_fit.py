@@ -88,6 +88,18 @@ def test_exported_files_load_like_flair_inc_files(done: TrainingResult, folder: 
         assert (files.card.parent / picture).stat().st_size > 5_000
 
 
+def test_values_of_a_training_file_are_text_in_the_model_card(config: TrainingConfig, done: TrainingResult) -> None:
+    hostile = "a | b\n---\n# c <b> [d](http://e) `f`"
+    start = config.start.model_copy(update={"weights": hostile})
+    recipe = done.trained.recipe.model_copy(update={"licence": hostile})
+    trained = replace(done.trained, recipe=recipe)
+    card = model_card(trained, config=config.model_copy(update={"start": start}))
+    assert r"| started from | a \| b\n---\n\# c \<b\> \[d\](http://e) \`f\` |" in card.splitlines()
+    header = yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
+    assert header["license"] == hostile
+    assert header["model_name"] == recipe.name
+
+
 def test_map_and_evaluation_have_the_figures_of_the_validation(
     config: TrainingConfig, done: TrainingResult, tmp_path: Path
 ) -> None:
