@@ -39,7 +39,7 @@ class NodeWork:
     """Tasks that a worker runs at once."""
     gpus: bool
     """Whether a node with GPUs gets one worker per GPU."""
-    memory: int | None
+    memory: int | None = None
     """Bytes that the job may take on each node; None where SLURM does not limit it."""
 
     def write(self, folder: Path) -> None:

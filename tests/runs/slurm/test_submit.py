@@ -42,11 +42,23 @@ with lock_folder(folder, what="it"):
 
 # Each changes what a command of SLURM does, and breaks a job or hides it.
 MISLEADING = {
-    **{"SBATCH_EXPORT": "NONE", "SBATCH_PARTITION": "none", "SBATCH_MEM_PER_NODE": "1", "SRUN_EXPORT_ENV": "NONE"},
-    **{"SQUEUE_PARTITION": "none", "SQUEUE_USERS": "nobody", "SLURM_CLUSTERS": "none", "SCANCEL_STATE": "RUNNING"},
+    "SBATCH_EXPORT": "NONE",
+    "SBATCH_PARTITION": "none",
+    "SBATCH_MEM_PER_NODE": "1",
+    "SRUN_EXPORT_ENV": "NONE",
+    "SQUEUE_PARTITION": "none",
+    "SQUEUE_USERS": "nobody",
+    "SLURM_CLUSTERS": "none",
+    "SCANCEL_STATE": "RUNNING",
     # As inside `salloc --mem`, whose job is another one.
-    **{"SLURM_MEM_PER_NODE": "700", "SLURM_MEM_PER_CPU": "100", "SLURM_EXPORT_ENV": "NONE", "SLURM_NTASKS": "9"},
-    **{"SLURM_CPUS_PER_TASK": "9", "SLURM_EXACT": "1", "SRUN_CPUS_PER_TASK": "9", "SALLOC_PARTITION": "none"},
+    "SLURM_MEM_PER_NODE": "700",
+    "SLURM_MEM_PER_CPU": "100",
+    "SLURM_EXPORT_ENV": "NONE",
+    "SLURM_NTASKS": "9",
+    "SLURM_CPUS_PER_TASK": "9",
+    "SLURM_EXACT": "1",
+    "SRUN_CPUS_PER_TASK": "9",
+    "SALLOC_PARTITION": "none",
 }
 
 
