@@ -2,7 +2,7 @@
 
 `templates/base.html` is the frame of every page, `templates/parts.html` has what several pages need (tables, pictures,
 classes with their colour), and each page has a template of its own. Python prepares values; templates lay them out.
-`templates/model_card.md`, the card of a trained network, is the only one in Markdown and escapes nothing.
+`templates/model_card.md`, the card of a trained network, is the only one in Markdown.
 """
 
 import base64
@@ -10,6 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.untrusted.escape import for_markdown
 
 
 def render(template: str, **values: Any) -> str:
@@ -17,12 +20,12 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: its file name, such as `evaluation.html`.
-        values: what it shows, in pages `title` among them; in HTML every text is escaped.
+        values: what it shows, in pages `title` among them. Every text is escaped, unless the template says `safe`.
 
     Returns:
         A whole page, which loads nothing from other files or servers.
     """
-    return _TEMPLATES.get_template(template).render(values)
+    return (_MARKDOWN if template.endswith(".md") else _HTML).get_template(template).render(values)
 
 
 def _count(number: float) -> str:
@@ -41,7 +44,12 @@ def _png_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-_TEMPLATES = Environment(
+def _as_markdown(value: object) -> object:
+    return for_markdown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+_HTML = Environment(
     loader=PackageLoader("pipeline"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_TEMPLATES.filters |= {"count": _count, "percent": _percent, "duration": _duration, "png_uri": _png_uri}
+_MARKDOWN = _HTML.overlay(autoescape=False, finalize=_as_markdown)
+_HTML.filters |= {"count": _count, "percent": _percent, "duration": _duration, "png_uri": _png_uri}

@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from pipeline.untrusted.escape import for_terminal
+
 Step = TypeVar("Step")
 Unit = Literal["steps", "bytes"]
 OnMessage = Callable[[str], None]
@@ -59,7 +61,13 @@ SILENT = Progress()
 def _columns(unit: Unit) -> tuple[ProgressColumn, ...]:
     """`hectares ━━━━ 3/12 0:00:05 0:00:15`, or `1.2/3.4 GB`."""
     count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    return TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn()
+    return (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        count,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
 
 
 class ProgressBar(Progress):
@@ -74,7 +82,7 @@ class ProgressBar(Progress):
     def __init__(self, description: str, *, console: Console | None, after_s: float) -> None:
         shown = Console(stderr=True) if console is None else console
         self._bar = Bar(*_columns("steps"), console=shown, transient=True)
-        self._task = self._bar.add_task(description, total=None)
+        self._task = self._bar.add_task(for_terminal(description), total=None)
         self._visible = shown.is_interactive or shown.is_jupyter
         self._appears = time.monotonic() + after_s
         self._done, self._total, self._lock = 0, 0, Lock()

@@ -8,6 +8,7 @@ wrong option are answered at once.
 import importlib.metadata
 import logging
 import time
+import traceback
 from typing import Annotated
 
 import typer
@@ -37,10 +38,13 @@ class _LogLines(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one line, unwrapped."""
+        """Prints the message unwrapped, then the traceback if there is one."""
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname)
         level = f"{record.levelname.lower()}: " if style else ""
-        say(f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {level}{self.format(record)}", style=style)
+        say(f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {level}{record.getMessage()}", style=style)
+        if record.exc_info and record.exc_info[1]:
+            for line in traceback.format_exception(record.exc_info[1]):
+                say("\n  ".join(line.splitlines()))
 
 
 def _print_versions(wanted: bool) -> None:

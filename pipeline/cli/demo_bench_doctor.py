@@ -8,7 +8,7 @@ from rich.text import Text
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.output import console, count, save_json, say
+from pipeline.cli.output import cell, console, count, save_json, say
 from pipeline.durable import write_json
 from pipeline.errors import MachineError
 
@@ -40,8 +40,8 @@ def doctor(
     colors = {"ok": "green", "warn": "yellow", "fail": "red"}
     table = Table("", "check", Column("found", overflow="fold"), box=None, pad_edge=False, show_header=False)
     for c in findings.checks:
-        found = f"{c.found}\n→ {c.remedy}" if c.remedy else c.found
-        table.add_row(Text(c.state, colors[c.state]), c.name, Text(found))
+        found = Text("\n→ ").join(map(cell, filter(None, (c.found, c.remedy))))
+        table.add_row(cell(c.state, colors[c.state]), cell(c.name), found)
     console.print(table)
     if findings.failed:
         raise MachineError(

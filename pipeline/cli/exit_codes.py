@@ -5,6 +5,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from pipeline.cli.help import app
+from pipeline.cli.output import say
 from pipeline.errors import LandcoverError
 
 
@@ -13,6 +14,6 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except LandcoverError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        say(f"error: {error}", on=Console(stderr=True))
         raise SystemExit(error.exit_code) from None
     raise SystemExit(0)

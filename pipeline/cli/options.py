@@ -39,6 +39,14 @@ Cluster = Annotated[
 Scheduler = Annotated[
     str | None, option("--scheduler ADDRESS|FILE", "Use a running Dask scheduler instead of starting a cluster.")
 ]
+Dashboard = Annotated[
+    bool,
+    option(
+        "--dashboard",
+        "Serve Dask's dashboard. It asks for no key: every user of this machine (or of the job's first node) sees "
+        "names of files and tasks there.",
+    ),
+]
 Recipe = Annotated[
     str,
     option(

@@ -9,16 +9,31 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from pipeline.durable import write_json
 from pipeline.progress import progress_bar as bar_on
+from pipeline.untrusted.escape import for_terminal, for_terminal_lines
 
 console = Console()
 log = logging.getLogger("landcover")
 progress_bar = partial(bar_on, console=console)
 """A progress bar on the commands' console."""
-say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-"""Prints a line as it is: not wrapped, so that paths in logs stay whole."""
+
+
+def say(message: object = "", *, style: str | None = None, on: Console = console) -> None:
+    """Prints a message without wrapping, so that paths stay whole. Names from outside cannot move the cursor."""
+    on.print(Text(for_terminal_lines(message)), style=style, highlight=False, soft_wrap=True)
+
+
+def cell(content: object, style: str = "") -> Text:
+    """A cell of a table: one line, and no markup."""
+    return Text(for_terminal(content), style)
+
+
+def print_json(content: Any) -> None:
+    """Prints JSON in ASCII, so that no text of it is a control character."""
+    console.print_json(data=content, ensure_ascii=True)
 
 
 def count(number: int, noun: str) -> str:
@@ -49,5 +64,5 @@ def number_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> T
     columns = [Column(heading, justify="right") for heading in headings[1:]]
     table = Table(Column(headings[0], no_wrap=True), *columns, box=None, pad_edge=False, collapse_padding=True)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*map(cell, row))
     return table

@@ -11,11 +11,22 @@ from rich.console import Group
 from rich.filesize import decimal
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from pipeline.cli import options
 from pipeline.cli.help import command, option
-from pipeline.cli.output import console, count, log, number_table, progress_bar, save_json, say, say_next, shown
+from pipeline.cli.output import (
+    cell,
+    console,
+    count,
+    log,
+    number_table,
+    print_json,
+    progress_bar,
+    save_json,
+    say,
+    say_next,
+    shown,
+)
 from pipeline.progress import Progress
 from pipeline.sources.short_lists import first_names
 
@@ -164,6 +175,7 @@ def run(
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     scheduler: options.Scheduler = None,
+    dashboard: options.Dashboard = False,
 ) -> None:
     """Map all tiles that are not mapped yet or no longer up to date.
 
@@ -174,7 +186,7 @@ def run(
 
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
-        campaign = options.open_campaign(config, domain, tile).on_cluster(cluster, scheduler)
+        campaign = options.open_campaign(config, domain, tile).on_cluster(cluster, scheduler, dashboard=dashboard)
         from pipeline.runs.mapping.run import run as run_plan
         from pipeline.runs.planning.forecast import forecast_domains
         from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
@@ -206,7 +218,6 @@ def _log_events(progress: Progress) -> "OnEvent":
     def on_event(event: "RunStarted | TileEnded") -> None:
         if isinstance(event, RunStarted):
             progress.start(event.tiles)
-            log.info("Dask dashboard: %s", event.dashboard)
             return
         if event.error:
             log.error("%s %s failed: %s", event.domain, event.tile, event.error)
@@ -233,7 +244,7 @@ def status(
     from pipeline.runs.tracking.status import status as read_status
 
     if as_json:
-        console.print_json(data=[state.as_json() for state in read_status(campaign)])
+        print_json([state.as_json() for state in read_status(campaign)])
         return
     states = _watch(lambda: read_status(campaign)) if watch else read_status(campaign)
     if not watch:
@@ -248,7 +259,7 @@ def _watch(read: "Callable[[], Sequence[DomainStatus]]") -> "Sequence[DomainStat
     with Live(console=console, auto_refresh=False) as live:
         while True:
             states = read()
-            live.update(Group(_table(states), *map(Text, _remarks(states))), refresh=True)
+            live.update(Group(_table(states), *map(cell, _remarks(states))), refresh=True)
             if all(state.done for state in states):
                 return states
             time.sleep(_REFRESH_S)

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.output import console, count, log, number_table, progress_bar, save_json, say, say_next, shown
+from pipeline.cli.output import (
+    console,
+    count,
+    log,
+    number_table,
+    print_json,
+    progress_bar,
+    save_json,
+    say,
+    say_next,
+    shown,
+)
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 
@@ -32,6 +43,7 @@ def publish(
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     scheduler: options.Scheduler = None,
+    dashboard: options.Dashboard = False,
     wait: Annotated[
         bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
     ] = False,
@@ -40,7 +52,7 @@ def publish(
 
     Unchanged parts are shared with the edition before, so that an edition costs only what changed.
     """
-    campaign = options.open_campaign(config).on_cluster(cluster, scheduler)
+    campaign = options.open_campaign(config).on_cluster(cluster, scheduler, dashboard=dashboard)
     from pipeline.runs.publishing.publish import publish as publish_edition
 
     with progress_bar("publish") as progress:
@@ -89,7 +101,7 @@ def editions(
                 edition_history.drop(national, number)
     states = edition_history.history(national)
     if as_json:
-        console.print_json(data=[_as_json(state) for state in states])
+        print_json([_as_json(state) for state in states])
     elif states:
         headings = ("edition", "created", "", "domains", "shards", "own MB", "shared MB")
         console.print(number_table(headings, map(_row, states)))

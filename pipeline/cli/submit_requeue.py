@@ -60,7 +60,8 @@ def submit(
     if dry_run:
         for name, content in prepared.scripts:
             console.rule(name)
-            say(content)
+            for line in content.splitlines():
+                say(line)
         say("dry run: nothing was submitted")
         return
     for job, (name, _) in zip(submit_jobs(prepared, campaign), prepared.scripts, strict=True):

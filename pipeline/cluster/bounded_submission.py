@@ -1,5 +1,6 @@
 """Submits work in small portions: the scheduler never holds more than a few jobs, however large the domain is."""
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
@@ -8,10 +9,14 @@ from typing import Any, TypeVar
 
 from distributed import Client, Future
 
-from pipeline.cluster.connection import worker_count
+from pipeline.cluster.connection import paused_workers, restart_workers, worker_count
 from pipeline.errors import ClusterError
 
 _CHECK_S = 1.0
+_STOP_S = 3600.0
+"""Seconds that running jobs have after a stop request: more than the longest tile takes."""
+
+log = logging.getLogger("landcover")
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -24,6 +29,7 @@ def submit_bounded(
     client: Client,
     limit: Callable[[], int],
     lost_s: float,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Generator[tuple[Job, Future[Any]], None, None]:
     """Submits a limited number of jobs at a time and yields each with its future, in the order in which they end.
 
@@ -36,10 +42,12 @@ def submit_bounded(
         client: the client of these futures.
         limit: gives the number of jobs to have submitted at once. It is called again each time, because workers come
             and go. Numbers below 1 count as 1.
-        lost_s: seconds without any worker after which the cluster is lost.
+        lost_s: seconds without any worker after which the cluster is lost. A worker that stays paused for so long is
+            started again.
+        stopping: whether a stop was requested; jobs that then run for ever are abandoned after an hour.
 
     Raises:
-        ClusterError: the cluster was lost while jobs were running.
+        ClusterError: the cluster was lost while jobs were running, or a stop found jobs that did not end.
     """
     waiting = iter(jobs)
     started: dict[Future[Any], Job] = {}
@@ -53,15 +61,12 @@ def submit_bounded(
 
     try:
         fill()
-        last_alive = time.monotonic()
+        watch = _Watch(client, lost_s)
         while started:
             try:
                 future = ended.get(timeout=_CHECK_S)
             except Empty:
-                if worker_count(client, timeout_s=lost_s):
-                    last_alive = time.monotonic()
-                elif time.monotonic() - last_alive > lost_s:
-                    raise ClusterError(f"no worker for {lost_s:g} s (cluster.lost_s); run again") from None
+                watch.check(stopping=stopping())
                 continue
             if future.cancelled():
                 # A client that loses its scheduler cancels its futures, even if it finds the scheduler again.
@@ -69,10 +74,39 @@ def submit_bounded(
             yield started.pop(future), future
             future.release()
             fill()
-            last_alive = time.monotonic()
+            watch.job_ended()
     finally:
         for future in started:
             future.release()
+
+
+class _Watch:
+    """Watches the workers while no job ends."""
+
+    def __init__(self, client: Client, lost_s: float) -> None:
+        self._client, self._lost_s = client, lost_s
+        self._last_alive = self._last_end = time.monotonic()
+        self._paused_since: dict[str, float] = {}
+
+    def job_ended(self) -> None:
+        """A job has ended just now."""
+        self._last_alive = self._last_end = time.monotonic()
+
+    def check(self, *, stopping: bool) -> None:
+        """Starts workers again that stay paused; raises ClusterError where no job will end any more."""
+        number, paused = paused_workers(self._client, timeout_s=self._lost_s)
+        now = time.monotonic()
+        self._paused_since = {worker: self._paused_since.get(worker, now) for worker in paused}
+        if stopping and now - self._last_end > _STOP_S:
+            raise ClusterError(f"no job has ended within {_STOP_S:g} s after the request to stop; run again")
+        if number > len(paused):
+            self._last_alive = now
+            if stuck := [worker for worker, since in self._paused_since.items() if now - since > self._lost_s]:
+                log.warning("%d workers stay paused for lack of memory; they are started again", len(stuck))
+                restart_workers(self._client, stuck, timeout_s=self._lost_s)
+        elif now - self._last_alive > self._lost_s:
+            why = f": the {number} there are paused, because their memory is nearly used up. Use fewer of them"
+            raise ClusterError(f"no worker for {self._lost_s:g} s (cluster.lost_s){why if number else ''}; run again")
 
 
 def map_jobs(

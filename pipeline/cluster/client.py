@@ -1,6 +1,8 @@
 """The one function that opens a cluster, and calls on its client."""
 
+import logging
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from ipaddress import ip_address
@@ -15,6 +17,8 @@ from pipeline.cluster.local import cuda_cluster, local_cluster
 from pipeline.cluster.slurm.cluster import slurm_cluster
 from pipeline.config import Campaign
 from pipeline.errors import ClusterError
+
+log = logging.getLogger("landcover")
 
 _KINDS = {"local": local_cluster, "cuda": cuda_cluster, "slurm": slurm_cluster}
 _TRIES = 3
@@ -36,6 +40,7 @@ def open_cluster(campaign: Campaign, *, client: Client | None = None, workers: i
 
     Raises:
         ClusterError: the cluster did not start, or its scheduler was lost during the block.
+        MachineError: kind `slurm`: `srun` refuses to start the workers.
 
     Example:
         >>> with open_cluster(campaign, workers=2) as client:  # doctest: +SKIP
@@ -53,6 +58,8 @@ def open_cluster(campaign: Campaign, *, client: Client | None = None, workers: i
         else:
             cluster = _KINDS[section.kind](campaign, workers=workers)
         with cluster as opened:
+            if section.dashboard and (address := dashboard(opened)):
+                log.info("Dask dashboard: %s", address)
             yield opened
     except CommClosedError as error:
         raise ClusterError(f"the connection to the scheduler was lost: {error}; run again") from error
@@ -83,18 +90,23 @@ def register_plugin(client: Client, plugin: WorkerPlugin) -> None:
             return
 
 
-def dashboard(client: Client) -> str:
+def dashboard(client: Client) -> str | None:
     """The dashboard's address. Inside a job, an `ssh` command follows that forwards it to the user's own machine.
 
     A scheduler of kind `slurm` serves the dashboard on its node's loopback address alone.
+
+    Returns:
+        None where the scheduler serves no dashboard, as those of this package do by default.
     """
     identity = client.scheduler_info(n_workers=0)
     port = identity["services"].get("dashboard")
     node = os.environ.get("SLURMD_NODENAME")
-    if port is None or node is None:
+    if port is None:
+        return None
+    if node is None:
         return str(client.dashboard_link)
     host = get_address_host(identity["address"])
     login = os.environ.get("SLURM_SUBMIT_HOST", "LOGIN_NODE")
     here = ip_address(host).is_loopback or get_ip(host) == host
-    forward = f"{port}:127.0.0.1:{port} -J {login} {node}" if here else f"{port}:{host}:{port} {login}"
-    return f"http://127.0.0.1:{port}/status after, on your machine: ssh -N -L {forward}"
+    forward = [f"{port}:127.0.0.1:{port}", "-J", login, node] if here else [f"{port}:{host}:{port}", login]
+    return f"http://127.0.0.1:{port}/status after, on your machine: {shlex.join(['ssh', '-N', '-L', *forward])}"

@@ -1,9 +1,10 @@
 """Connects to a running scheduler, and counts its workers."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from distributed import Client
 
@@ -22,14 +23,55 @@ def worker_count(client: Client, *, timeout_s: float = 60) -> int:
     Raises:
         ClusterError: the scheduler is gone or does not answer.
     """
+    return int(_ask(client, "identity", timeout_s, n_workers=0)["n_workers"])
+
+
+def paused_workers(client: Client, *, timeout_s: float = 60) -> tuple[int, frozenset[str]]:
+    """The workers that Dask has paused, because their memory is nearly used up, and that compute nothing.
+
+    Args:
+        client: of the cluster.
+        timeout_s: seconds to wait for the scheduler's answer.
+
+    Returns:
+        The number of all workers that are connected, and the addresses of those that are paused.
+
+    Raises:
+        ClusterError: the scheduler is gone or does not answer.
+    """
+    workers = _ask(client, "identity", timeout_s, n_workers=-1)["workers"]
+    paused = (
+        address
+        for address, worker in workers.items()
+        if worker["status"] == "paused" and not worker["metrics"].get("task_counts", {}).get("executing")
+    )
+    return len(workers), frozenset(paused)
+
+
+def restart_workers(client: Client, addresses: Sequence[str], *, timeout_s: float = 60) -> None:
+    """Ends workers. Their nannies start them again, where they have any, and their tasks run elsewhere meanwhile.
+
+    Args:
+        client: of the cluster.
+        addresses: of the workers.
+        timeout_s: seconds to wait for their end.
+
+    Raises:
+        ClusterError: the scheduler is gone or does not answer.
+    """
+    how = {"on_error": "return", "wait_for_workers": False, "stimulus_id": "landcover-restart"}
+    _ask(client, "restart_workers", 2 * timeout_s, workers=list(addresses), timeout=timeout_s, **how)
+
+
+def _ask(client: Client, call: str, timeout_s: float, **arguments: Any) -> Any:
+    """The scheduler's answer to one of its calls."""
     if client.status != "running" or client.scheduler is None:
         raise ClusterError(f"the connection to the scheduler was lost (client {client.status}); run again")
     try:
-        identity = client.sync(client.scheduler.identity, n_workers=0, callback_timeout=timeout_s)
+        return client.sync(getattr(client.scheduler, call), **arguments, callback_timeout=timeout_s)
     except OSError as error:  # TimeoutError is one
         cause = str(error) or f"no answer in {timeout_s:g} s"
         raise ClusterError(f"the scheduler does not answer: {cause}; run again") from error
-    return int(identity["n_workers"])
 
 
 @contextmanager

@@ -4,11 +4,14 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, SpecCluster
+from distributed import Client, LocalCluster, Security, SpecCluster
 
+from pipeline.cluster import no_http
+from pipeline.cluster.tls import write_keys
 from pipeline.cluster.worker_resources import dask_config, memory_per_worker, visible_gpus
 from pipeline.config import Campaign
 from pipeline.errors import ClusterError
@@ -22,7 +25,8 @@ def local_cluster(campaign: Campaign, *, workers: int | None) -> AbstractContext
     """Worker processes on this machine. A killed worker is started again, and its tasks are run again."""
     count = workers or campaign.cluster.workers
     options = {"n_workers": count, "threads_per_worker": campaign.cluster.threads}
-    return start_cluster(LocalCluster, dask_config(campaign), memory_limit=memory_per_worker(count), **options)
+    options["memory_limit"] = memory_per_worker(count)
+    return start_cluster(LocalCluster, dask_config(campaign), campaign.cluster.dashboard, **options)
 
 
 def cuda_cluster(campaign: Campaign, *, workers: int | None) -> AbstractContextManager[Client]:
@@ -47,22 +51,33 @@ def cuda_cluster(campaign: Campaign, *, workers: int | None) -> AbstractContextM
     options = {"CUDA_VISIBLE_DEVICES": chosen, "threads_per_worker": campaign.cluster.threads}
     # Results of tasks stay in host memory; PyTorch alone uses the device's.
     options |= {"memory_limit": memory_per_worker(len(chosen)), "device_memory_limit": 0}
-    return start_cluster(LocalCUDACluster, dask_config(campaign), **options)
+    return start_cluster(LocalCUDACluster, dask_config(campaign), campaign.cluster.dashboard, **options)
 
 
 @contextmanager
-def start_cluster(kind: Callable[..., SpecCluster], config: Mapping[str, Any], **options: Any) -> Iterator[Client]:
-    """Starts a cluster on this machine, and closes it when the block ends.
+def start_cluster(
+    kind: Callable[..., SpecCluster],
+    config: Mapping[str, Any],
+    dashboard: bool = False,  # noqa: FBT001, FBT002  (mypy)
+    **options: Any,
+) -> Iterator[Client]:
+    """Starts a cluster on this machine that only this process can use, and closes it when the block ends.
 
     Args:
         kind: Dask's class of the cluster.
         config: Dask's configuration during the block.
+        dashboard: serve Dask's dashboard to every user of this machine.
         options: of the class, such as the number of workers.
     """
     with tempfile.TemporaryDirectory(prefix="landcover-dask-") as scratch, dask.config.set(config):
+        # The folder is open to this user alone, and so are the keys in it.
+        with dask.config.set(write_keys(Path(scratch))):
+            security = Security()
         # Port 0: a second run on this machine gets another port.
         here = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "local_directory": scratch}
-        cluster = kind(**here, **options)
+        scheduler = {} if dashboard else {"dashboard": False, "preload": [no_http.__name__]}
+        closed = {"protocol": "tls", "security": security, "preload": [no_http.__name__], "scheduler_kwargs": scheduler}
+        cluster = kind(**here, **closed, **options)
         try:
             with Client(cluster) as client:
                 yield client

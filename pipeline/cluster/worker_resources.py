@@ -1,6 +1,7 @@
 """Resources of one worker, on any cluster: threads, GDAL's cache and memory."""
 
 import os
+import re
 from typing import Any
 
 from distributed.diagnostics.nvml import device_get_count
@@ -38,18 +39,43 @@ def dask_config(campaign: Campaign) -> dict[str, Any]:
     return {"distributed.nanny.pre-spawn-environ": environment}
 
 
-def memory_per_worker(workers: int) -> int:
+def slurm_memory() -> int | None:
+    """Bytes that the SLURM job around this process may take on each node; None where there is no limit."""
+    per_node, per_cpu = _slurm_bytes("SLURM_MEM_PER_NODE"), _slurm_bytes("SLURM_MEM_PER_CPU")
+    cpus = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return per_node or (per_cpu * int(cpus) if cpus.isdecimal() else 0) or None
+
+
+def _slurm_bytes(variable: str) -> int:
+    """A variable in SLURM's units: MiB without a letter. 0 means all memory."""
+    found = re.fullmatch(r"([0-9]+)([KMGT]?)", os.environ.get(variable, ""), re.IGNORECASE)
+    return int(found[1]) << {"K": 10, "": 20, "M": 20, "G": 30, "T": 40}[found[2].upper()] if found else 0
+
+
+def memory_per_worker(workers: int, *, job: int | None = None) -> int:
     """Bytes of this machine's memory (or of the job's part of it) for each of its workers.
 
     Dask's own rule shares memory by a worker's threads over the cores. Two reading threads on a node of forty cores
     would be stopped at a twentieth of the memory, because Dask does not count the engine's threads.
+
+    Args:
+        workers: on this machine.
+        job: bytes that the job may take here; by default `slurm_memory`.
     """
-    limit = int(MEMORY_LIMIT)
-    if per_node := os.environ.get("SLURM_MEM_PER_NODE"):
-        limit = min(limit, int(per_node) * 2**20)
-    elif (per_cpu := os.environ.get("SLURM_MEM_PER_CPU")) and (cpus := os.environ.get("SLURM_CPUS_ON_NODE")):
-        limit = min(limit, int(per_cpu) * int(cpus) * 2**20)
-    return limit // max(1, workers)
+    limits = (int(MEMORY_LIMIT), job or slurm_memory())
+    return min(limit for limit in limits if limit) // max(1, workers)
+
+
+def share_of_memory(campaign: Campaign, workers: int | None) -> int:
+    """Bytes of memory for each worker on this machine, or on each node of the job around this process.
+
+    Args:
+        campaign: its `cluster` section and engine are used.
+        workers: the user's number.
+    """
+    kind = campaign.cluster.kind
+    devices = visible_gpus() if kind == "cuda" or (kind == "slurm" and campaign.engine != "openvino") else ()
+    return memory_per_worker(len(devices[:workers]) or workers or campaign.cluster.workers)
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -101,6 +101,8 @@ class ClusterSection(Section):
     this process runs in."""
     scheduler: str | None = None
     """Address or scheduler file of a running Dask cluster, to use instead of a kind."""
+    dashboard: bool = False
+    """Whether the scheduler serves Dask's dashboard, to every user of its machine."""
     workers: int = Field(default=1, ge=1)
     """Worker processes on this machine, or on each node of a job. With GPUs there is one for each GPU instead."""
     threads: int = Field(default=2, ge=1)
@@ -216,11 +218,13 @@ class Campaign(Section):
         """Folder of a domain's product: its COGs, items and run record."""
         return self.output.domains / domain
 
-    def on_cluster(self, kind: ClusterKind | None = None, scheduler: str | None = None) -> Self:
-        """This campaign on another kind of cluster, or on the running cluster of a scheduler."""
-        if kind is None and scheduler is None:
-            return self
-        chosen = {"kind": kind or self.cluster.kind, "scheduler": scheduler}
+    def on_cluster(
+        self, kind: ClusterKind | None = None, scheduler: str | None = None, *, dashboard: bool = False
+    ) -> Self:
+        """This campaign on another kind of cluster, or on the running cluster of a scheduler; or with a dashboard."""
+        chosen: dict[str, object] = {"dashboard": True} if dashboard else {}
+        if kind or scheduler:
+            chosen |= {"kind": kind or self.cluster.kind, "scheduler": scheduler}
         return self.model_copy(update={"cluster": self.cluster.model_copy(update=chosen)})
 
     def domain(self, name: str) -> DomainSection:

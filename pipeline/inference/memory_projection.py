@@ -69,6 +69,14 @@ class MemoryProjection:
                 f"smaller grid.window and grid.core, a smaller grid.block, or fewer cluster.threads or tiles_in_flight"
             )
 
+    def check_share(self, share: int) -> None:
+        """Raises ConfigError if a worker would exceed its share of the memory here: Dask would pause it for ever."""
+        if self.total > share:
+            raise ConfigError(
+                f"a worker would take up to {self}, but its share of the memory here is {share / 1e9:.2f} GB. Use "
+                "fewer --workers, request more memory, or choose a smaller grid.window, grid.core or grid.block"
+            )
+
 
 def window_bytes(side: int, engine: Engine) -> int:
     """Peak memory of a process that maps one window of `side`² px, in bytes."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipeline.runs.accuracy.temperature import calibrate
 from pipeline.runs.mapping.single_raster import predict_raster
 from pipeline.sources.labels.patches import read_mask
 from pipeline.training.dataset import split_patches
+from pipeline.training.export import model_card
 from pipeline.training.fit import TrainingResult, _initial_network, fit
 from pipeline.training.run_config import TrainingConfig
 from tests.support.paths import ROOT
@@ -130,6 +132,19 @@ def test_exported_files_load_like_flair_inc_files(done: TrainingResult, folder: 
     for picture in ("curves.png", "confusion-precision.png", "confusion-recall.png"):
         assert f"({picture})" in card
         assert (files.card.parent / picture).stat().st_size > 5_000
+
+
+def test_values_of_a_training_file_are_text_in_the_model_card(config: TrainingConfig, done: TrainingResult) -> None:
+    hostile = "a | b\n---\n# c <b> [d](http://e) `f`"
+    start = config.start.model_copy(update={"weights": hostile})
+    recipe = done.trained.recipe.model_copy(update={"licence": hostile})
+    trained = replace(done.trained, recipe=recipe)
+    card = model_card(trained, config=config.model_copy(update={"start": start}))
+    assert r"| started from | a \| b\\n---\\n\# c \<b\> \[d\](http://e) \`f\` |" in card.splitlines()
+    assert card.endswith(")\n")
+    header = yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
+    assert header["license"] == hostile
+    assert header["model-index"][0]["name"] == recipe.name
 
 
 def test_map_and_evaluation_have_the_figures_of_the_validation(

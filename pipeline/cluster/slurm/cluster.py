@@ -17,21 +17,23 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import dask
 from distributed import Client
 
+from pipeline.cluster import no_http
 from pipeline.cluster.connection import connect
 from pipeline.cluster.slurm import parent_death
 from pipeline.cluster.slurm.allocation import Allocation
-from pipeline.cluster.slurm.child_process import child_process
+from pipeline.cluster.slurm.child_process import ChildProcess, child_process
 from pipeline.cluster.slurm.node import SCHEDULER_FILE, NodeWork
-from pipeline.cluster.slurm.queue import queued_job_ids, run_slurm
-from pipeline.cluster.slurm.tls import write_keys
-from pipeline.cluster.worker_resources import dask_config
+from pipeline.cluster.slurm.queue import queued_job_ids, run_slurm, slurm_environment
+from pipeline.cluster.tls import write_keys
+from pipeline.cluster.worker_resources import dask_config, slurm_memory
 from pipeline.config import Campaign
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, MachineError
 from pipeline.untrusted.documents import DocumentError, read_json
 from pipeline.untrusted.own_files import is_sealed_off, own_entries
 
@@ -41,15 +43,12 @@ _POLL_S = 0.05
 _FOLDER = r"landcover-[0-9]+-[0-9]+-[a-z0-9_]{8}"
 _MARKER = "landcover-job.json"
 """File in a job's folder that names the job: only a folder with it is ever removed."""
-_PER_TASK = tuple(
-    f"{who}_{what}"
-    for who in ("SLURM", "SRUN")
-    for what in (
-        *("CPUS_PER_TASK", "CPUS_PER_GPU", "NTASKS", "NPROCS", "NTASKS_PER_NODE", "NTASKS_PER_GPU"),
-        *("GPUS_PER_TASK", "GPU_BIND", "TRES_PER_TASK", "TRES_BIND", "CPU_BIND"),
-    )
+_REFUSAL = re.compile(
+    r"^srun: (fatal:|unrecognized option|error: (Invalid|Unable to create step.*("
+    r"Memory required|More processors|Requested node configuration|Invalid (?!job id))))",
+    re.MULTILINE,
 )
-"""What a job script requests for its own tasks. `srun` would apply it to the one task per node, which gets all."""
+"""Lines by which `srun` refuses a request. It would refuse the same request again."""
 
 
 @contextmanager
@@ -59,6 +58,7 @@ def slurm_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client
     Raises:
         ClusterError: there is no job around this process, the scheduler or `srun` does not start, no worker came
             in time, or all were lost. The message contains their output.
+        MachineError: `srun` refuses the request; another start would not help.
     """
     allocation = Allocation.current()
     parent = campaign.cluster.folder or campaign.output.domains.parent / ".clusters"
@@ -69,18 +69,29 @@ def slurm_cluster(campaign: Campaign, *, workers: int | None) -> Iterator[Client
             processes=campaign.cluster.workers,
             threads=campaign.cluster.threads,
             gpus=campaign.engine != "openvino",
+            memory=slurm_memory(),
         ).write(folder)
         log = folder / "workers.log"
-        environment = {k: v for k, v in os.environ.items() if k not in _PER_TASK} | _dask_environment()
+        # Without what the job script requests for its own tasks: `srun` would apply it to the one task per node.
+        environment = slurm_environment(inside_job=True) | _dask_environment()
         srun = child_process(_srun_command(folder, allocation), log, environment=environment, grace_s=_WORKERS_END_S)
         # Left in reverse order: the client, the scheduler, which closes the workers, and then `srun` ends by itself.
-        with srun as started, _scheduler(folder, allocation.here):
+        with srun as started, _scheduler(folder, allocation.here, dashboard=campaign.cluster.dashboard):
             file, wait_s = str(folder / SCHEDULER_FILE), campaign.cluster.wait_s
             try:
-                with connect(file, wait_s=wait_s, check=started.check) as client:
+                with connect(file, wait_s=wait_s, check=partial(_check_srun, started)) as client:
                     yield client
             except ClusterError as error:
                 raise ClusterError(f"{error}{started.tail}") from error
+
+
+def _check_srun(srun: ChildProcess) -> None:
+    """Makes sure that `srun`, which has started no worker yet, still runs."""
+    try:
+        srun.check()
+    except ClusterError as error:
+        refused = _REFUSAL.search(srun.log.read_text(encoding="utf-8", errors="replace"))
+        raise MachineError(str(error)) if refused else error from None
 
 
 @contextmanager
@@ -142,7 +153,7 @@ def _controller() -> str:
 
 
 @contextmanager
-def _scheduler(folder: Path, address: str) -> Iterator[None]:
+def _scheduler(folder: Path, address: str, *, dashboard: bool) -> Iterator[None]:
     """The scheduler in a process of its own. It is ready when it has written its address."""
     command = [
         *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
@@ -151,6 +162,7 @@ def _scheduler(folder: Path, address: str) -> Iterator[None]:
         # The dashboard asks for no key, so it serves this node alone; `ssh -L` reaches it.
         *("--dashboard-address", "127.0.0.1:0"),
         *("--preload", parent_death.__name__),
+        *(("--dashboard",) if dashboard else ("--no-dashboard", "--preload", no_http.__name__)),
     ]
     environment = os.environ | _dask_environment() | {parent_death.DRIVER: str(os.getpid())}
     with child_process(command, folder / "scheduler.log", environment=environment) as scheduler:
@@ -173,7 +185,7 @@ def _srun_command(folder: Path, allocation: Allocation) -> list[str]:
     return [
         *("srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),
         # All of the job's cores and GPUs on a node, beside other processes there: the driver runs on one of them.
-        *("--overlap", "--cpu-bind=none"),
+        *("--overlap", "--cpu-bind=none", "--export=ALL"),
         # A lost node or worker costs only its own work.
         *("--kill-on-bad-exit=0", "--no-kill"),
         *("--label", "--unbuffered", "--input=none"),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from distributed.cli.dask_worker import main as dask_worker
 
+from pipeline.cluster import no_http
 from pipeline.cluster.worker_resources import memory_per_worker, visible_gpus
 from pipeline.errors import ClusterError
 
@@ -38,6 +39,8 @@ class NodeWork:
     """Tasks that a worker runs at once."""
     gpus: bool
     """Whether a node with GPUs gets one worker per GPU."""
+    memory: int | None = None
+    """Bytes that the job may take on each node; None where SLURM does not limit it."""
 
     def write(self, folder: Path) -> None:
         """Writes the file that `read` reads.
@@ -83,7 +86,7 @@ def main(folder: Path) -> None:
         *("--host", work.addresses[node]),
         *("--nthreads", str(work.threads)),
         *("--death-timeout", str(_DEATH_TIMEOUT_S)),
-        "--no-dashboard",
+        *("--no-dashboard", "--preload", no_http.__name__),
     ]
     with tempfile.TemporaryDirectory(prefix="landcover-dask-", dir=scratch()) as local:
         arguments += ["--local-directory", local]
@@ -92,10 +95,11 @@ def main(folder: Path) -> None:
 
             devices = devices[: work.workers]
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-            dask_cuda_worker([*arguments, "--memory-limit", str(memory_per_worker(len(devices)))])
+            dask_cuda_worker([*arguments, "--memory-limit", str(memory_per_worker(len(devices), job=work.memory))])
         else:
             count = work.workers or work.processes
-            dask_worker([*arguments, "--nworkers", str(count), "--memory-limit", str(memory_per_worker(count))])
+            memory = memory_per_worker(count, job=work.memory)
+            dask_worker([*arguments, "--nworkers", str(count), "--memory-limit", str(memory)])
 
 
 def _wait_for(file: Path) -> None:

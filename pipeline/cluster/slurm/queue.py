@@ -1,6 +1,7 @@
 """SLURM's commands: submits jobs, and reads their states from the queue."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,27 @@ _ENDED = (
 )
 
 
+_CONNECTION = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_JWKS")
+"""Where SLURM is, and who asks. All other variables are options of its commands, or describe a job."""
+_INPUTS = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_", "SACCT_")
+_OF_THE_JOB = ("SLURM_JOB_", "SLURM_TMPDIR", "SLURM_RESTART_COUNT", "SLURM_SUBMIT_", "SLURM_CLUSTER_NAME")
+
+
+def slurm_environment(*, inside_job: bool = False) -> dict[str, str]:
+    """This process's environment without the variables that change what SLURM's commands do.
+
+    A job inherits those of the shell that submitted it: `SBATCH_EXPORT=NONE` takes its PATH away, and the memory of an
+    outer `salloc` contradicts its own.
+
+    Args:
+        inside_job: keep what names the job around this process, for `srun`.
+    """
+    kept = _OF_THE_JOB if inside_job else ()
+    return {k: v for k, v in os.environ.items() if k in _CONNECTION or k.startswith(kept) or not k.startswith(_INPUTS)}
+
+
 def run_slurm(*command: str, error: type[LandcoverError], timeout_s: float = _ANSWER_S) -> str:
-    """Runs one of SLURM's commands and returns its output.
+    """Runs one of SLURM's commands in `slurm_environment` and returns its output.
 
     Args:
         command: its name and arguments.
@@ -33,14 +53,22 @@ def run_slurm(*command: str, error: type[LandcoverError], timeout_s: float = _AN
         LandcoverError: the given error: SLURM is not installed, does not answer, or refuses in its own words.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)  # noqa: S603  (SLURM's own commands)
+        done = subprocess.run(  # noqa: S603  (SLURM's own commands)
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            env=slurm_environment(),
+            errors="replace",
+        )
     except subprocess.TimeoutExpired as late:
         raise error(f"{command[0]} did not answer within {timeout_s:g} s; is slurmctld running?") from late
     except OSError as absent:
         raise error(f"{command[0]} is not installed here: use a login node of the cluster ({absent})") from absent
     if done.returncode:
         refusal = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise error(f"SLURM refuses `{' '.join(command)}`: {refusal}")
+        raise error(f"SLURM refuses `{shlex.join(command)}`: {refusal}")
     return done.stdout
 
 
@@ -50,8 +78,12 @@ def submit(script: Path, options: Sequence[str] = ()) -> str:
     Raises:
         ConfigError: SLURM is not installed, or refuses the script.
     """
-    printed = run_slurm("sbatch", "--parsable", f"--chdir={script.parent}", *options, str(script), error=ConfigError)
-    return printed.strip().partition(";")[0]
+    where = f"--chdir={script.parent}"
+    printed = run_slurm("sbatch", "--parsable", "--export=ALL", where, *options, str(script), error=ConfigError)
+    job = printed.strip().partition(";")[0]
+    if not job.isdecimal():
+        raise ConfigError(f"sbatch printed no job number: {printed[:200]!r}; see `squeue --me` for what was submitted")
+    return job
 
 
 @dataclass(frozen=True)
@@ -143,8 +175,9 @@ def job_states(ids: Iterable[str]) -> dict[str, JobState] | None:
 
 
 def is_job_running(job: str) -> bool | None:
-    """Whether a job is running: False where it waits or has ended, None where SLURM does not answer."""
-    jobs = job_states([job])
-    if jobs is None:
-        return None
-    return job in jobs and jobs[job].is_running
+    """Whether a job is running: False where SLURM says that it waits or has ended, None where it says nothing.
+
+    A job that SLURM does not name proves nothing: it may belong to another controller that sees the same disk.
+    """
+    state = (job_states([job]) or {}).get(job)
+    return state.is_running if state else None

@@ -1,12 +1,13 @@
 """Job scripts: the templates of `slurm/`, completed with a site's options, modules and variables."""
 
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cluster.slurm.site import Site
+from pipeline.errors import ConfigError
+from pipeline.untrusted.escape import for_directive, for_script
 
 _MARK = "#SITE\n"
 _CACHES = {
@@ -58,6 +59,9 @@ def complete_script(name: str, site: Site, request: JobRequest, *, variables: Ma
 
     Returns:
         The content of the script.
+
+    Raises:
+        ConfigError: a value cannot be written into a script, or the site sets an option that landcover sets.
     """
     template = (scripts_folder() / name).read_text(encoding="utf-8")
     before, mark, after = template.partition(_MARK)
@@ -82,17 +86,25 @@ def _options(site: Site, request: JobRequest) -> list[str]:
         "array": request.array or None,
         "signal": f"B:USR1@{request.lead_s}" if request.lead_s else None,
         "output": request.log,
-        "comment": f'"{request.comment}"' if request.comment else None,
+        "comment": request.comment or None,
+        "mem": site.memory,
+        "export": "ALL",
+        "requeue" if site.requeue else "no-requeue": True,
     }
-    options = [f"#SBATCH --{key}={value}" for key, value in chosen.items() if value is not None]
-    return [*options, "#SBATCH --requeue" if site.requeue else "#SBATCH --no-requeue"]
+    if clash := site.sbatch.keys() & {*chosen, "requeue", "no-requeue"}:
+        raise ConfigError(f"cluster {site.name}: sbatch must not set {', '.join(sorted(clash))}; landcover sets it")
+    given = {key: value for key, value in (chosen | site.sbatch).items() if value is not None and value is not False}
+    return [
+        f"#SBATCH --{key}" + ("" if value is True else f"={for_directive(value, f'#SBATCH --{key}')}")
+        for key, value in given.items()
+    ]
 
 
 def _shell(site: Site, variables: Mapping[str, str]) -> list[str]:
     """Shell lines that precede the script's own."""
     lines = [f"umask {site.umask}"] if site.umask else []
     if site.modules:
-        lines += ["module purge", *(f"module load {module}" for module in site.modules)]
+        lines += ["module purge", *(f"module load {for_script(module, 'modules')}" for module in site.modules)]
     for use, variable in site.disks.items():
         name = variable.strip("${}")
         lines.append(f': "${{{name}:?the {use} disk of {site.name}}}"')
@@ -100,6 +112,6 @@ def _shell(site: Site, variables: Mapping[str, str]) -> list[str]:
         lines.append(f'export TMPDIR="{site.disks["job"]}"')
     if site.caches:
         lines += [f'export {name}="${{{name}:-{site.caches}/{folder}}}"' for name, folder in _CACHES.items()]
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    lines += [f"export {name}={for_script(value, name)}" for name, value in variables.items()]
     # The Python that submitted: modules may have put another one before it.
-    return [*lines, f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"']
+    return [*lines, f'export PATH={for_script(Path(sys.executable).parent, "the folder of Python")}:"$PATH"']

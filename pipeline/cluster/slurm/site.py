@@ -9,8 +9,12 @@ from pipeline.errors import ConfigError
 
 _Word = Annotated[str, Field(pattern=r"^[\w.@+/:-]+$")]
 """A word in a job script's `#SBATCH` line. It contains nothing that a shell or SLURM would split."""
-_Place = Annotated[str, Field(pattern=r"^[\w.$/{}-]+$")]
+_VARIABLE = r"\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\})"
+_Variable = Annotated[str, Field(pattern=rf"^{_VARIABLE}$")]
+"""A shell variable: `$WORK` or `${WORK}`."""
+_Place = Annotated[str, Field(pattern=rf"^(?:[\w./-]|{_VARIABLE})+$")]
 """A path that may contain variables: `$WORK/.cache`."""
+_Option = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 
 
 class Site(Section):
@@ -36,13 +40,17 @@ class Site(Section):
     """Cores that a job gets for each GPU."""
     cores_per_node: int = Field(ge=1)
     """Cores of a node."""
+    memory: str | None = Field(default=None, pattern=r"^[1-9][0-9]*[KMGT]?$")
+    """Value of SLURM's `--mem`, the memory of a job on each node, such as `180G`. None: the site's default."""
+    sbatch: dict[_Option, str | int | bool] = Field(default_factory=dict)
+    """Further `#SBATCH` lines: option → value, or `true` for an option without one, such as `exclusive: true`."""
     max_nodes: int = Field(default=1, ge=1)
     """Most nodes that one job may take."""
     modules: tuple[_Word, ...] = ()
     """Environment modules that a job loads, in this order, after `module purge`."""
     hint: _Word | None = "nomultithread"
     """Value of SLURM's `--hint`; none leaves it out."""
-    disks: dict[_Word, _Place] = Field(default_factory=dict)
+    disks: dict[_Word, _Variable] = Field(default_factory=dict)
     """Purpose → the environment variable that names the disk. A job does not start where one is not set."""
     caches: _Place | None = None
     """Folder for the caches of the Hugging Face hub, PyTorch, matplotlib and landcover. None leaves them in `$HOME`."""

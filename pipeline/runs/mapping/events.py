@@ -10,8 +10,8 @@ from pipeline.domain import Domain
 class RunStarted:
     """The cluster is ready."""
 
-    dashboard: str
-    """Address of Dask's dashboard, as `pipeline.cluster.client.dashboard` gives it."""
+    dashboard: str | None
+    """Address of Dask's dashboard, as `pipeline.cluster.client.dashboard` gives it; None without `--dashboard`."""
     tiles: int
     """Number of tiles to map."""
 

@@ -5,6 +5,7 @@ tiles per worker are submitted, in turn, so that one is sealed while the next is
 with its cause, and the others continue: `runs.mapping.failures` has the policy.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -20,8 +21,9 @@ from distributed import Client, Future, Worker, WorkerPlugin
 from pipeline.cluster.bounded_submission import submit_bounded
 from pipeline.cluster.client import dashboard, open_cluster, register_plugin
 from pipeline.cluster.connection import worker_count
+from pipeline.cluster.worker_resources import share_of_memory
 from pipeline.domain import Domain
-from pipeline.errors import LockError, OutOfSpaceError, RunFailed, RunStopped
+from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, RunStopped
 from pipeline.inference import Engine, Predictor, predict_stack, predictor_for
 from pipeline.lock import FolderLock
 from pipeline.model import Model
@@ -42,6 +44,8 @@ from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 from pipeline.sources.reading.mosaic import Mosaic
 
 __all__ = ["RunStarted", "TileEnded", "run"]
+
+log = logging.getLogger("landcover")
 
 
 def run(
@@ -76,7 +80,8 @@ def run(
         The events of the sealed tiles.
 
     Raises:
-        ConfigError: a worker would exceed `cluster.memory_bytes` or `cluster.device_memory_bytes`. Nothing started.
+        ConfigError: a worker would exceed `cluster.memory_bytes` or `cluster.device_memory_bytes`, or its share of the
+            memory here. Nothing started.
         LockError: another run owns the lock of a domain, and nothing started; or it took over the lock meanwhile.
         StorageError: a product folder cannot be written. Nothing started.
         OutOfSpaceError: the disk is full, or a quota is used up. The tiles in flight have ended.
@@ -94,6 +99,8 @@ def run(
         return ()
     cluster = plan.resolved.campaign.cluster
     plan.resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
+    if client is None and not cluster.scheduler:
+        plan.resolved.memory.check_share(share_of_memory(plan.resolved.campaign, workers))
     plan = replace(plan, domains=tuple(domain for domain in plan.domains if domain.todo))
     with lock_domains(plan) as locks:
         remaining = drop_sealed_tiles(plan)
@@ -140,10 +147,17 @@ def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Cli
         # Counted each time: workers of a job join late, and nodes may go.
         limit=lambda: section.tiles_in_flight * worker_count(client),
         lost_s=section.lost_s,
+        stopping=lambda: not domain.may_continue(),
     )
-    with closing(tiles):
-        for planned, future in tiles:
-            domain.ended(planned, time.monotonic() - submitted_at.pop(planned.tile.name), failure_cause(future))
+    try:
+        with closing(tiles):
+            for planned, future in tiles:
+                domain.ended(planned, time.monotonic() - submitted_at.pop(planned.tile.name), failure_cause(future))
+    except ClusterError as error:
+        if domain.may_continue():
+            raise
+        # The stop's own error says how many tiles are left.
+        log.warning("%s", error)
 
 
 def _tile_graph(resolved: ResolvedCampaign, domain: LockedDomain, mosaic: Mosaic, planned: PlannedTile) -> Any:

@@ -5,6 +5,7 @@
 
 import datetime as dt
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +116,10 @@ def prepare(
         variables["RESUBMIT"] = str(folder / MAP)
     scripts = [(MAP, complete_script(MAP, site, request, variables=variables))]
     if options.publish:
-        again = f"landcover submit {config} --cluster {cluster} --only-missing"
-        again += f" --account {options.project}" if options.project else ""
-        scripts.append((PUBLISH, _publishing_script(plan, site, options, config=config, again=again)))
+        again = ["landcover", "submit", str(config), "--cluster", cluster, "--only-missing"]
+        again += ["--account", options.project] if options.project else []
+        script = _publishing_script(plan, site, options, config=config, again=shlex.join(again))
+        scripts.append((PUBLISH, script))
     return Submission(folder, names, tuple(skipped), request, expected_s, tuple(scripts))
 
 

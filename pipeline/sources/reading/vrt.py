@@ -11,11 +11,12 @@ of its name.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
+from pipeline.errors import CatalogError
 from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Window
 from pipeline.sources.bit_depth import RATIO
 from pipeline.sources.domain_inputs import Asset
+from pipeline.untrusted.escape import for_xml, for_xml_attribute
 
 FRAME = Window(-50_000_000, 0, 50_000_000, 50_000_000)
 """The range of tile names: x and y of 0..10 000 km."""
@@ -129,7 +130,7 @@ def native(grid: NativeGrid, assets: Sequence[Asset]) -> str:
     sources = []
     # The order decides between two files at the same position. It follows their content, not their paths.
     for asset in sorted(assets, key=lambda a: (a.bounds, a.signature)):
-        nodata = "" if asset.nodata is None else f"<NODATA>{asset.nodata}</NODATA>"
+        nodata = "" if asset.nodata is None else f"<NODATA>{_number(asset, 'nodata')!r}</NODATA>"
         kind = "ComplexSource" if nodata else "SimpleSource"
         column, row = grid.place(asset)
         sources.append(_source(kind, asset, band=1, left=column, top=row, inside=nodata))
@@ -158,7 +159,7 @@ def _resampled(kind: str, grid: NativeGrid, assets: Sequence[Asset]) -> str:
     nodata = f"<NODATA>{NODATA_M}</NODATA>" if kind == "ComplexSource" else ""
     return (
         f'<{kind} resampling="bilinear">'
-        f'<SourceFilename relativeToVRT="0" shared="0">{escape(native(grid, assets))}</SourceFilename>'
+        f'<SourceFilename relativeToVRT="0" shared="0">{for_xml(native(grid, assets))}</SourceFilename>'
         f"<SourceBand>1</SourceBand>{_properties(grid.size, grid.size, 'Float32', (128, 128))}"
         f'<SrcRect xOff="{x:.6f}" yOff="{y:.6f}" xSize="{span:.6f}" ySize="{span:.6f}"/>'
         f'<DstRect xOff="0" yOff="0" xSize="{FRAME.width}" ySize="{FRAME.height}"/>'
@@ -180,7 +181,7 @@ def _resampled_imagery(grid: NativeGrid, assets: Sequence[Asset], *, band: int) 
     method = "average" if step < RESOLUTION_M else "bilinear"
     return (
         f'<SimpleSource resampling="{method}">'
-        f'<SourceFilename relativeToVRT="0" shared="0">{escape(mosaic)}</SourceFilename><SourceBand>1</SourceBand>'
+        f'<SourceFilename relativeToVRT="0" shared="0">{for_xml(mosaic)}</SourceFilename><SourceBand>1</SourceBand>'
         f"{_properties(height, width, 'Byte', (128, 128))}"
         f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
         f'<DstRect xOff="{x:.6f}" yOff="{y:.6f}" xSize="{width * step * PIXELS_PER_M:.6f}" '
@@ -196,12 +197,12 @@ def _imagery_source(asset: Asset, *, band: int, left: int, top: int) -> str:
 
 
 def _source(kind: str, asset: Asset, *, band: int, left: int, top: int, inside: str = "") -> str:
-    height, width = asset.shape
+    (height, width), block = _sides(asset, "shape"), _sides(asset, "block")
     # The properties let GDAL open a file only when a read touches it. With `shared="0"` threads share no dataset.
     return (
-        f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{escape(str(asset.path))}</SourceFilename>'
+        f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{for_xml(asset.path)}</SourceFilename>'
         f"{_open_options(asset)}<SourceBand>{band}</SourceBand>"
-        f"{_properties(height, width, _GDAL_TYPES[asset.dtype], asset.block)}"
+        f"{_properties(height, width, _gdal_type(asset), block)}"
         f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
         f'<DstRect xOff="{left}" yOff="{top}" xSize="{width}" ySize="{height}"/>{inside}</{kind}>'
     )
@@ -227,8 +228,36 @@ def _open_options(asset: Asset) -> str:
         options["DATATYPE"] = "Float32"
     if tries := _REOPENED.get(asset.signature):
         options["@AGAIN"] = str(tries)
-    items = "".join(f'<OOI key="{key}">{value}</OOI>' for key, value in options.items())
+    items = "".join(f"<OOI key={for_xml_attribute(key)}>{for_xml(value)}</OOI>" for key, value in options.items())
     return f"<OpenOptions>{items}</OpenOptions>"
+
+
+def _number(asset: Asset, name: str) -> float:
+    """A field of an asset as a number, whatever the catalog has there."""
+    try:
+        return float(getattr(asset, name))
+    except (TypeError, ValueError) as error:
+        raise _unexpected(asset, name, "a number") from error
+
+
+def _sides(asset: Asset, name: str) -> tuple[int, int]:
+    try:
+        height, width = map(int, getattr(asset, name))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _unexpected(asset, name, "height and width in pixels") from error
+    return height, width
+
+
+def _gdal_type(asset: Asset) -> str:
+    found = _GDAL_TYPES.get(asset.dtype)
+    if found is None:
+        raise _unexpected(asset, "dtype", f"one of {', '.join(_GDAL_TYPES)}")
+    return found
+
+
+def _unexpected(asset: Asset, name: str, expected: str) -> CatalogError:
+    found = getattr(asset, name)
+    return CatalogError(f"{asset.href}: its {name} in the catalog is {found!r:.80}, not {expected}; index it again")
 
 
 def _on_frame(asset: Asset) -> tuple[int, int]:

@@ -215,7 +215,7 @@ def slurm_lab(folder: Path, *, lost_s: int, nodes: int = 3, cpus: int = 64, gpus
 def _configuration(lab: Lab, *, lost_s: int, cpus: int, gpus: int) -> str:
     """The lab's slurm.conf."""
     host = socket.gethostname().partition(".")[0]
-    shape = f"CPUs={cpus} CoresPerSocket={cpus} RealMemory={cpus * 1000} Gres=gpu:{gpus}"
+    shape = f"CPUs={cpus} CoresPerSocket={cpus} RealMemory={cpus * 2000} Gres=gpu:{gpus}"
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.1.{i} Port={port} {shape} Feature={_FEATURES}"
         for i, (node, port) in enumerate(zip(lab.nodes, lab.ports[1:], strict=True), start=1)

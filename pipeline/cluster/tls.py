@@ -1,6 +1,7 @@
-"""TLS keys for one job: without its key nobody can connect to its scheduler, as a client or as a worker.
+"""TLS keys for one cluster: without its key nobody can connect to its scheduler, as a client or as a worker.
 
-An open Dask scheduler runs the code of everybody who reaches its port, under the user of the job.
+An open Dask scheduler runs the code of everybody who reaches its port, under the user who started it. A loopback
+address is reached by all users of the machine.
 """
 
 import datetime as dt
@@ -16,7 +17,7 @@ _DAY = dt.timedelta(days=1)
 
 
 def write_keys(folder: Path) -> dict[str, Any]:
-    """Writes a key and its self-signed certificate for one job.
+    """Writes a key and its self-signed certificate for one cluster.
 
     Scheduler, workers and client use the same certificate and trust no other.
 
