@@ -18,7 +18,8 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import make_headers, parse_url
 
 HEADERS_VARIABLE = "LANDCOVER_STAC_HEADERS"
-"""Environment variable with `Name: value` lines: the request headers that a catalog and its files require."""
+"""Environment variable with `Name: value` lines: the request headers that a catalog and its files require. A line with
+a URL, such as `https://example.org`, names the only origin to which they may be sent."""
 
 MAX_REDIRECTS = 5
 MAX_BODY_BYTES = 64 * 2**20
@@ -60,10 +61,18 @@ class Response:
     body: bytes
 
 
-def auth_headers() -> dict[str, str]:
-    """The headers of the environment, by name; none where the variable is not set."""
-    lines = (line for line in os.environ.get(HEADERS_VARIABLE, "").splitlines() if line.strip())
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+def auth_headers(url: str | None = None) -> dict[str, str]:
+    """The headers of the environment, by name; none where the variable is not set.
+
+    Args:
+        url: only what may be sent there: nothing if the variable names another origin.
+    """
+    lines = [line.strip() for line in os.environ.get(HEADERS_VARIABLE, "").splitlines() if line.strip()]
+    homes = [line for line in lines if line.lower().startswith(("http://", "https://"))]
+    if url is not None and homes and origin(url) not in map(origin, homes):
+        return {}
+    pairs = (line.partition(":") for line in lines if line not in homes)
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def origin(url: str) -> str:
@@ -151,7 +160,7 @@ def _send(method: str, url: str, headers: Mapping[str, str], body: bytes | None,
         scheme = parse_url(url).scheme
         if scheme not in _PORTS:
             raise RequestError(0, f"has the scheme {scheme!r}; expected http or https", url)
-        own = auth_headers() if origin(url) == origin(home) else {}
+        own = auth_headers(url) if origin(url) == origin(home) else {}
         return _pool(_proxy(url)).request(
             method, url, headers={**headers, **own}, body=body, redirect=False, preload_content=False
         )

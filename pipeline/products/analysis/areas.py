@@ -14,6 +14,7 @@ from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.assessment.reference_sample import InterpretedSample
+from pipeline.untrusted.polygons import check_polygons, polygon_file
 
 _M2_PER_HA = 10_000
 _LEAST = 20
@@ -42,7 +43,11 @@ def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: s
     Raises:
         ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`.
     """
-    given = geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(geometries)
+    given = (
+        geometries
+        if isinstance(geometries, gpd.GeoDataFrame)
+        else gpd.read_file(polygon_file(geometries, ProductError))
+    )
     if by is not None and by not in given.columns:
         raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
     kinds = set(given.geom_type) - {"Polygon", "MultiPolygon"}
@@ -50,6 +55,8 @@ def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: s
         raise ProductError(
             f"expected polygons; got {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"
         )
+    name = "the geometries" if isinstance(geometries, gpd.GeoDataFrame) else geometries
+    check_polygons(given.geometry, name, ProductError)
     placed = in_crs(given, crs)
     placed = placed.set_geometry(shapely.make_valid(placed.geometry.to_numpy()), crs=crs)
     return placed if by is None else placed.dissolve(by=by)

@@ -7,15 +7,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import rasterio
 from rasterio import crs as rasterio_crs
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, RasterioIOError
 
-from pipeline.errors import DeliveryError
+from pipeline.errors import DeliveryError, SourceError
 from pipeline.grid import Affine6
 from pipeline.sources.delivery.names import OVERSEAS
-from pipeline.sources.http_path import gdal_headers
+from pipeline.sources.gdal_open import environment, open_raster_file
 
 _LATTICES = frozenset({2154, *OVERSEAS.values()})
 CRSMatch = Literal["code", "parameters", "absent", "other"]
@@ -71,7 +70,7 @@ def read_header(path: Path) -> Header:
     try:
         if suffix == ".jp2":
             _check_jp2_boxes(path)
-        with inspection_options(), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
+        with environment([path], georeference=True), open_raster_file(path, driver=_DRIVERS[suffix]) as file:
             if max(file.shape) > MAX_SIDE:
                 raise DeliveryError(
                     f"{path}: its header declares {file.height} × {file.width} px; expected at most {MAX_SIDE} a side; "
@@ -82,14 +81,10 @@ def read_header(path: Path) -> Header:
             elif file.driver == "AAIGrid":
                 _check_ascii_rows(path, file)
             return _header(file)
+    except SourceError as error:
+        raise DeliveryError(f"{error}; or download the file again") from error
     except (RasterioIOError, OSError) as error:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
-
-
-def inspection_options() -> rasterio.Env:
-    """The GDAL environment for inspecting files."""
-    # GDAL looks for sidecar files by name: listing a folder of thousands for each of its files takes minutes.
-    return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GDAL_NUM_THREADS=1, **gdal_headers())
 
 
 def _header(file: Any) -> Header:

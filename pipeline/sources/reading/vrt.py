@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Window
 from pipeline.sources.bit_depth import RATIO
 from pipeline.sources.domain_inputs import Asset
+from pipeline.sources.gdal_open import gdal_name
 
 FRAME = Window(-50_000_000, 0, 50_000_000, 50_000_000)
 """The range of tile names: x and y of 0..10 000 km."""
@@ -199,7 +200,7 @@ def _source(kind: str, asset: Asset, *, band: int, left: int, top: int, inside: 
     height, width = asset.shape
     # The properties let GDAL open a file only when a read touches it. With `shared="0"` threads share no dataset.
     return (
-        f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{escape(str(asset.path))}</SourceFilename>'
+        f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{escape(gdal_name(asset.path))}</SourceFilename>'
         f"{_open_options(asset)}<SourceBand>{band}</SourceBand>"
         f"{_properties(height, width, _GDAL_TYPES[asset.dtype], asset.block)}"
         f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
