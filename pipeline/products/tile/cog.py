@@ -24,6 +24,7 @@ from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
 from pipeline.legend import Layer
 from pipeline.sources.gdal_open import environment, open_raster_file
+from pipeline.untrusted.escape import for_xml
 
 BLOCK = 512
 """Pixels of a COG's internal block, a side."""
@@ -201,10 +202,11 @@ def cog_by_windows(
                 _writing(path, height * width),
                 rasterio.open(plain, "w", height=height, width=width, **profile, **blocks) as file,
             ):
-                _describe(file, layer=layer, live=live, tags=tags)
                 yield CogDraft(file)
-            with open_cog(plain) as source:
-                _copy(source.dataset, temporary, layer=layer, path=path)
+            with open_cog(plain) as source, _over_file(plain, geobox) as described:
+                # Described only here: a GeoTIFF does not keep tags without a value.
+                _describe(described, layer=layer, live=live, tags=tags)
+                _copy(described, temporary, layer=layer, path=path)
                 _check_written(temporary, path, shape=(height, width), written=source.read)
         finally:
             plain.unlink(missing_ok=True)
@@ -262,6 +264,18 @@ def _in_memory(pixels: NDArray[np.uint8], geobox: GeoBox) -> Iterator[Any]:
     # GDAL 3.10 and later refuse this by default, because a foreign name could point anywhere in memory.
     with rasterio.Env(GDAL_MEM_ENABLE_OPEN=True), rasterio.open(name, "r+") as dataset:
         dataset.crs = str(geobox.crs)
+        yield dataset
+
+
+@contextmanager
+def _over_file(plain: Path, geobox: GeoBox) -> Iterator[Any]:
+    """A GDAL dataset with the pixels of a file; its metadata can be changed and is not written to the file."""
+    height, width = geobox.shape
+    source = f"<SourceFilename>{for_xml(plain.absolute())}</SourceFilename><SourceBand>1</SourceBand>"
+    band = f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource></VRTRasterBand>'
+    xml = f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{band}</VRTDataset>'
+    with rasterio.open(xml, "r+", driver="VRT") as dataset:
+        dataset.transform, dataset.crs = geobox.affine, str(geobox.crs)
         yield dataset
 
 

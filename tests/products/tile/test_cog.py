@@ -56,8 +56,9 @@ def test_a_layer_is_a_valid_cog_and_gives_back_its_pixels(tmp_path: Path, index:
 @pytest.mark.parametrize(("index", "layer"), [(0, "landcover"), (1, "confidence")])
 def test_a_cog_written_by_windows_has_the_bytes_of_one_written_whole(tmp_path: Path, index: int, layer: Any) -> None:
     pixels = stack_of(3, 1300)[index]
-    whole = write(tmp_path / "whole.tif", pixels, layer)
-    given = {"geobox": GeoBox(pixels.shape, CORNER, "EPSG:2154"), "live": LIVE, "tags": {"licence": "etalab-2.0"}}
+    tags = {"licence": "etalab-2.0", "CITATION": ""}
+    whole = write(tmp_path / "whole.tif", pixels, layer, tags=tags)
+    given = {"geobox": GeoBox(pixels.shape, CORNER, "EPSG:2154"), "live": LIVE, "tags": tags}
     with cog_by_windows(tmp_path / "parts.tif", layer=layer, **given) as draft:
         for window in reversed(list(Window(0, 0, *pixels.shape).split(300))):
             draft[window.slices] = pixels[window.slices]
