@@ -72,7 +72,7 @@ _NETWORK_DRIVERS = (
         "STACTA",
         "NGW",
     ),
-    *("PostGISRaster", "GTI", "WFS", "OAPIF", "CSW", "Carto", "AmigoCloud", "Elasticsearch", "PostgreSQL", "MySQL"),
+    *("PostGISRaster", "WFS", "OAPIF", "CSW", "Carto", "AmigoCloud", "Elasticsearch", "PostgreSQL", "MySQL"),
 )
 
 

@@ -5,6 +5,7 @@ connections and requests to overloaded servers are retried; a limited number of 
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ a URL, such as `https://example.org`, names the only origin to which they may be
 MAX_REDIRECTS = 5
 MAX_BODY_BYTES = 64 * 2**20
 """A page of ten thousand items is about as long."""
+ANSWER_SECONDS = 600
+"""Time that one answer may take."""
+_PIECE_BYTES = 2**16
 
 _PORTS = {"http": 80, "https": 443}
 _TIMEOUT = urllib3.Timeout(connect=15.0, read=60.0)
@@ -121,7 +125,7 @@ def fetch(
                 with _follow(method, url, sent, body, source or url) as answer:
                     if byte_range and answer.status != 206:
                         raise RequestError(0, "the server does not serve ranges of bytes; download the file", url)
-                    content = answer.read(limit + 1)
+                    content = _read_body(answer, limit + 1, url)
                     break
             except (ProtocolError, ReadTimeoutError) as error:
                 retries = retries.increment(method, url, error=error)
@@ -129,6 +133,16 @@ def fetch(
     if len(content) > limit:
         raise RequestError(0, f"the answer is longer than {limit} bytes; check that the URL is the one you mean", url)
     return Response(answer.url or url, answer.headers, content)
+
+
+def _read_body(answer: urllib3.BaseHTTPResponse, most: int, url: str) -> bytes:
+    """Up to `most` bytes of an answer; a server that sends a few bytes a minute is not waited for."""
+    content, end = bytearray(), time.monotonic() + ANSWER_SECONDS
+    while len(content) < most and (piece := answer.read1(min(_PIECE_BYTES, most - len(content)))):
+        content += piece
+        if time.monotonic() > end:
+            raise RequestError(0, f"the answer takes more than {ANSWER_SECONDS} s; try again later", url)
+    return bytes(content)
 
 
 @contextmanager

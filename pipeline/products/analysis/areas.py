@@ -30,8 +30,9 @@ def in_crs(geometries: gpd.GeoDataFrame | gpd.GeoSeries, crs: str) -> gpd.GeoDat
     """Geometries in the product's CRS.
 
     Raises:
-        ProductError: they have no CRS.
+        ProductError: they have no CRS, or one has more vertices than the limits.
     """
+    check_polygons(geometries.geometry, "the geometries", ProductError)
     if geometries.crs is None:
         raise ProductError("the geometries have no CRS; set it with .set_crs(…)")
     return geometries.to_crs(crs)
@@ -55,8 +56,6 @@ def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: s
         raise ProductError(
             f"expected polygons; got {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"
         )
-    name = "the geometries" if isinstance(geometries, gpd.GeoDataFrame) else geometries
-    check_polygons(given.geometry, name, ProductError)
     placed = in_crs(given, crs)
     placed = placed.set_geometry(shapely.make_valid(placed.geometry.to_numpy()), crs=crs)
     return placed if by is None else placed.dissolve(by=by)
