@@ -57,22 +57,8 @@ _ALWAYS: dict[str, Any] = {
 _NO_NETWORK = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none"}
 
 _NETWORK_DRIVERS = (
-    *(
-        "WMS",
-        "WMTS",
-        "WCS",
-        "HTTP",
-        "OGCAPI",
-        "PLMOSAIC",
-        "PLSCENES",
-        "DAAS",
-        "EEDA",
-        "EEDAI",
-        "STACIT",
-        "STACTA",
-        "NGW",
-    ),
-    *("PostGISRaster", "WFS", "OAPIF", "CSW", "Carto", "AmigoCloud", "Elasticsearch", "PostgreSQL", "MySQL"),
+    "WMS WMTS WCS HTTP OGCAPI PLMOSAIC PLSCENES DAAS EEDA EEDAI STACIT STACTA NGW PostGISRaster WFS OAPIF CSW Carto "
+    "AmigoCloud Elasticsearch PostgreSQL MySQL"
 )
 
 
@@ -177,8 +163,8 @@ def check_header(file: Any, path: object) -> None:
     # Before the first request for overviews, at which GDAL would open that file, with any driver and anywhere.
     if file.tags(ns="OVERVIEWS"):
         raise RasterioIOError(
-            f"{path}: names another file as its overviews, which is not allowed; remove the tag OVERVIEW_FILE: "
-            "gdal_translate -co COPY_SRC_MDD=NO writes a file without it"
+            f"{path}: names another file as its overviews, which is not allowed; remove the .aux.xml beside it, or the "
+            "tag OVERVIEW_FILE in it: gdal_translate -co COPY_SRC_MDD=NO writes a file without"
         )
     bands = file.count if file.interleaving is not None and file.interleaving.name == "pixel" else 1
     for (height, width), dtype in zip(file.block_shapes, file.dtypes, strict=True):
@@ -225,7 +211,7 @@ def _remove_network_drivers() -> None:
     Virtual rasters open their files with any driver, so a list of drivers at the call does not reach those.
     """
     with rasterio.Env():
-        for name in _NETWORK_DRIVERS:
+        for name in _NETWORK_DRIVERS.split():
             if driver := _gdal().GDALGetDriverByName(name.encode()):
                 _gdal().GDALDeregisterDriver(driver)
 

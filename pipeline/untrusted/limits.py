@@ -59,6 +59,8 @@ RASTER_PIXELS = Limit("raster_pixels", "pixels", 5_000_000_000)
 """Rows times columns of one raster: eight tiles of 25 000² px."""
 RASTER_BLOCK_BYTES = Limit("raster_block_bytes", "bytes in one block", 1 << 30)
 """Of one internal block with all of its bands, which GDAL holds in memory whole."""
+PATCH_PIXELS = Limit("patch_pixels", "pixels", 100_000_000)
+"""Rows times columns of an image or mask that is read whole, to train or to evaluate."""
 STAC_BYTES = Limit("stac_bytes", "bytes", 2 << 30)
 STAC_PAGES = Limit("stac_pages", "documents", 200_000)
 """Catalogs, collections, items and pages of a search."""

@@ -30,8 +30,8 @@ def check_polygons(polygons: Iterable[Any], where: object, error: type[Landcover
             INVALID_VERTICES.check(vertices, where, error)
 
 
-def polygon_file(path: Path | str, error: type[LandcoverError]) -> str:
-    """The absolute path of a file of polygons, which is neither virtual nor the description of a service.
+def vector_file(path: Path | str, error: type[LandcoverError]) -> str:
+    """The absolute path of a file of polygons or points, which is neither virtual nor the description of a service.
 
     Raises:
         LandcoverError: it is one, of class `error`; a file that cannot be read is left to its reader.
@@ -44,7 +44,7 @@ def polygon_file(path: Path | str, error: type[LandcoverError]) -> str:
         head = b""
     if name.lower().startswith("/vsi") or b"<OGR" in head:
         raise error(
-            f"{for_terminal(path)}: names other files or servers; expected the polygons themselves: ogr2ogr makes a "
+            f"{for_terminal(path)}: names other files or servers; expected the geometries themselves: ogr2ogr makes a "
             "GeoPackage of them"
         )
     return name

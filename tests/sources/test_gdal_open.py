@@ -1,6 +1,7 @@
 """A raster from outside is read as what it is named: no other file, server or code, and no more than its limits."""
 
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.sources.gdal_open import environment, open_raster_file
 from pipeline.sources.http_client import HEADERS_VARIABLE
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.inspection.lowest_level import read_lowest_cells
+from pipeline.sources.labels.patches import Patch, read_image
 from pipeline.sources.labels.reference import Reference
 from pipeline.sources.reading.raster import Raster
 from tests.support.deliveries import write_raster
@@ -202,6 +204,24 @@ def test_a_raster_that_declares_too_much_is_refused(
         Reference.open(path)
     with pytest.raises(DeliveryError, match=limit):
         read_lowest_cells(path)
+
+
+def test_a_patch_that_declares_too_much_is_refused(tmp_path: Path) -> None:
+    path = claimed(tmp_path / "in.tif", 20_000, tiled=True, blockxsize=4096, blockysize=4096)
+    with pytest.raises(SourceError, match="has 400,000,000 pixels, more than the limit patch_pixels = 100,000,000"):
+        read_image(Patch("a", path, path, "d", "z"), bands=("red",))
+
+
+def test_a_level_larger_than_its_image_is_refused(raster: Path) -> None:
+    with rasterio.open(raster, "r+") as file:
+        file.build_overviews([2])
+    content = raster.read_bytes()
+    tag = struct.pack("<HHI", 257, 3, 1) + struct.pack("<I", 300)
+    assert content.count(tag) == 1
+    forged = struct.pack("<HHI", 257, 4, 1) + struct.pack("<I", 4_000_000)
+    raster.write_bytes(content.replace(tag, forged))
+    with pytest.raises(DeliveryError, match=str(raster)):
+        read_lowest_cells(raster)
 
 
 def test_credentials_go_to_the_file_that_was_checked_and_nowhere_else(

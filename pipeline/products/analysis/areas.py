@@ -14,7 +14,7 @@ from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.assessment.reference_sample import InterpretedSample
-from pipeline.untrusted.polygons import check_polygons, polygon_file
+from pipeline.untrusted.polygons import check_polygons, vector_file
 
 _M2_PER_HA = 10_000
 _LEAST = 20
@@ -45,9 +45,7 @@ def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: s
         ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`.
     """
     given = (
-        geometries
-        if isinstance(geometries, gpd.GeoDataFrame)
-        else gpd.read_file(polygon_file(geometries, ProductError))
+        geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(vector_file(geometries, ProductError))
     )
     if by is not None and by not in given.columns:
         raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")

@@ -19,9 +19,6 @@ from pipeline.sources.gdal_open import environment, open_raster_file
 _LATTICES = frozenset({2154, *OVERSEAS.values()})
 CRSMatch = Literal["code", "parameters", "absent", "other"]
 
-MAX_SIDE = 100_000
-"""Most pixels a side in a header: four tiles of 5 km at 0.20 m. A larger number means a damaged or forged file."""
-
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".asc": "AAIGrid"}
 """The only driver that may open a file with this suffix. Going by content, GDAL would also open a virtual raster under
 such a name, and follow it to other files."""
@@ -64,18 +61,13 @@ def read_header(path: Path) -> Header:
     Esri ASCII: there are at least two bytes for each value, and the last row is complete.
 
     Raises:
-        DeliveryError: it does not have the format of its suffix, is truncated, or declares more than `MAX_SIDE`.
+        DeliveryError: it does not have the format of its suffix, is truncated, or exceeds a limit.
     """
     suffix = path.suffix.lower()
     try:
         if suffix == ".jp2":
             _check_jp2_boxes(path)
         with environment([path], georeference=True), open_raster_file(path, driver=_DRIVERS[suffix]) as file:
-            if max(file.shape) > MAX_SIDE:
-                raise DeliveryError(
-                    f"{path}: its header declares {file.height} × {file.width} px; expected at most {MAX_SIDE} a side; "
-                    "download the file again"
-                )
             if file.driver == "GTiff":
                 _check_tiff_blocks(path, file)
             elif file.driver == "AAIGrid":

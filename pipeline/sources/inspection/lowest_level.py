@@ -199,6 +199,11 @@ def _read_cells(path: Path, factor: int) -> tuple[NDArray[np.uint8], float, bool
             averages = file.read(window=window, out_shape=out, resampling=Resampling.average)
             return to_levels(averages), cell_m, True
     with _opened(path, overview_level=levels.index(factor)) as file:
+        if max(file.shape) > 2 * _MAX_CELLS:
+            raise DeliveryError(
+                f"{path}: its level {factor} has {file.height} × {file.width} px, which do not fit those of the file, "
+                f"{height * factor} × {width * factor}; download the file again"
+            )
         return to_levels(file.read()), cell_m, False
 
 

@@ -27,6 +27,7 @@ from pipeline.sources.domain_inputs import BANDS
 from pipeline.sources.gdal_open import environment
 from pipeline.sources.reading.raster import open_raster
 from pipeline.sources.short_lists import first_names
+from pipeline.untrusted.limits import PATCH_PIXELS
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
 _DOMAIN = re.compile(r"D(0?2[AB]|[0-9]{2,3})_[0-9]{4}", re.IGNORECASE)
@@ -205,6 +206,7 @@ def _same_crs(one: Any, other: Any) -> bool:
 def _read(file: Any, path: Path, indexes: list[int]) -> NDArray[np.uint8]:
     if set(file.dtypes) != {"uint8"}:
         raise SourceError(f"{path}: samples are {file.dtypes[0]}; expected uint8")
+    PATCH_PIXELS.check(file.width * file.height, path, SourceError)
     pixels: NDArray[np.uint8] = file.read(indexes)
     return pixels
 

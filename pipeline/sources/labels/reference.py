@@ -21,7 +21,7 @@ from pipeline.legend import Nomenclature
 from pipeline.sources.gdal_open import environment
 from pipeline.sources.reading.dataset_cache import gdal_options
 from pipeline.sources.reading.raster import open_raster
-from pipeline.untrusted.polygons import check_polygons, polygon_file
+from pipeline.untrusted.polygons import check_polygons, vector_file
 
 _UNKNOWN = 255
 """No number of a class in any nomenclature; 0 is one in FLAIR-HUB."""
@@ -81,7 +81,7 @@ class Reference:
 
     def _check_polygons(self, field: str) -> None:
         try:
-            info = pyogrio.read_info(polygon_file(self.path, SourceError))
+            info = pyogrio.read_info(vector_file(self.path, SourceError))
         except (DataSourceError, DataLayerError) as error:
             raise SourceError(f"{self.path}: is neither a raster nor polygons that can be opened: {error}") from error
         if field not in info["fields"]:
