@@ -101,6 +101,9 @@ def predict(
     precision: options.Arithmetic = "fp32",
     quantized: QuantizedOption = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
+    allow_vrt: Annotated[
+        bool, option("--allow-vrt", "Read a virtual raster (VRT): its author decides what files and servers are read.")
+    ] = False,
 ) -> None:
     """Map a single raster, without a catalog.
 
@@ -119,6 +122,7 @@ def predict(
             engine=engine,
             precision=precision,
             quantized=quantized,
+            allow_vrt=allow_vrt,
             progress=progress,
         )
     say(f"{done.pixels / 1e6:.2f} Mpx mapped")

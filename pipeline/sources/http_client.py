@@ -5,6 +5,7 @@ connections and requests to overloaded servers are retried; a limited number of 
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import make_headers, parse_url
 
 HEADERS_VARIABLE = "LANDCOVER_STAC_HEADERS"
-"""Environment variable with `Name: value` lines: the request headers that a catalog and its files require."""
+"""Environment variable with `Name: value` lines: the request headers that a catalog and its files require. A line with
+a URL, such as `https://example.org`, names the only origin to which they may be sent."""
 
 MAX_REDIRECTS = 5
 MAX_BODY_BYTES = 64 * 2**20
 """A page of ten thousand items is about as long."""
+ANSWER_SECONDS = 600
+"""Time that one answer may take."""
+_PIECE_BYTES = 2**16
 
 _PORTS = {"http": 80, "https": 443}
 _TIMEOUT = urllib3.Timeout(connect=15.0, read=60.0)
@@ -60,10 +65,18 @@ class Response:
     body: bytes
 
 
-def auth_headers() -> dict[str, str]:
-    """The headers of the environment, by name; none where the variable is not set."""
-    lines = (line for line in os.environ.get(HEADERS_VARIABLE, "").splitlines() if line.strip())
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+def auth_headers(url: str | None = None) -> dict[str, str]:
+    """The headers of the environment, by name; none where the variable is not set.
+
+    Args:
+        url: only what may be sent there: nothing if the variable names another origin.
+    """
+    lines = [line.strip() for line in os.environ.get(HEADERS_VARIABLE, "").splitlines() if line.strip()]
+    homes = [line for line in lines if line.lower().startswith(("http://", "https://"))]
+    if url is not None and homes and origin(url) not in map(origin, homes):
+        return {}
+    pairs = (line.partition(":") for line in lines if line not in homes)
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def origin(url: str) -> str:
@@ -112,7 +125,7 @@ def fetch(
                 with _follow(method, url, sent, body, source or url) as answer:
                     if byte_range and answer.status != 206:
                         raise RequestError(0, "the server does not serve ranges of bytes; download the file", url)
-                    content = answer.read(limit + 1)
+                    content = _read_body(answer, limit + 1, url)
                     break
             except (ProtocolError, ReadTimeoutError) as error:
                 retries = retries.increment(method, url, error=error)
@@ -120,6 +133,16 @@ def fetch(
     if len(content) > limit:
         raise RequestError(0, f"the answer is longer than {limit} bytes; check that the URL is the one you mean", url)
     return Response(answer.url or url, answer.headers, content)
+
+
+def _read_body(answer: urllib3.BaseHTTPResponse, most: int, url: str) -> bytes:
+    """Up to `most` bytes of an answer; a server that sends a few bytes a minute is not waited for."""
+    content, end = bytearray(), time.monotonic() + ANSWER_SECONDS
+    while len(content) < most and (piece := answer.read1(min(_PIECE_BYTES, most - len(content)))):
+        content += piece
+        if time.monotonic() > end:
+            raise RequestError(0, f"the answer takes more than {ANSWER_SECONDS} s; try again later", url)
+    return bytes(content)
 
 
 @contextmanager
@@ -151,7 +174,7 @@ def _send(method: str, url: str, headers: Mapping[str, str], body: bytes | None,
         scheme = parse_url(url).scheme
         if scheme not in _PORTS:
             raise RequestError(0, f"has the scheme {scheme!r}; expected http or https", url)
-        own = auth_headers() if origin(url) == origin(home) else {}
+        own = auth_headers(url) if origin(url) == origin(home) else {}
         return _pool(_proxy(url)).request(
             method, url, headers={**headers, **own}, body=body, redirect=False, preload_content=False
         )

@@ -2,6 +2,7 @@
 
 import os
 from email.utils import parsedate_to_datetime
+from functools import cache
 from pathlib import PosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -11,12 +12,6 @@ from pipeline.sources.range_reader import RangeReader
 
 _VSICURL = "/vsicurl?url="
 """GDAL's form of a web file in which the URL is percent-encoded, and so survives as one part of a path."""
-
-
-def gdal_headers() -> dict[str, str]:
-    """GDAL's option for the headers of the environment; empty where there are none."""
-    given = auth_headers()
-    return {"GDAL_HTTP_HEADERS": ",".join(f'"{name}: {value}"' for name, value in given.items())} if given else {}
 
 
 class WebPath(PosixPath):
@@ -37,6 +32,19 @@ class WebPath(PosixPath):
         """The URL's last part, without its query."""
         return unquote(urlsplit(self.url).path.rpartition("/")[2])
 
+    def gdal_headers(self) -> str:
+        """GDAL's option with the headers of the environment that it may send for this file; empty if there are none.
+
+        GDAL follows redirects and sends its headers there too, so the file must be where it says.
+
+        Raises:
+            OSError: the server does not answer, or redirects to another origin while there are headers.
+        """
+        given = tuple(sorted(auth_headers(self.url).items()))
+        if given:
+            _check_stays(self.url, given)
+        return ",".join(f'"{name}: {value}"' for name, value in given)
+
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:  # noqa: ARG002  (Path's signature)
         """Size and date as the server states them; 0 where it does not.
 
@@ -45,13 +53,7 @@ class WebPath(PosixPath):
                 are credentials: GDAL, which reads the pixels, would send them there.
         """
         answer = fetch(self.url, method="HEAD")
-        if auth_headers() and origin(answer.url) != origin(self.url):
-            raise RequestError(
-                0,
-                f"redirects to {origin(answer.url)}; refused while {HEADERS_VARIABLE} is set, because GDAL would send "
-                "its headers there: use the file's last URL",
-                self.url,
-            )
+        _refuse_move(self.url, answer.url)
         date = answer.headers.get("Last-Modified")
         seconds = parsedate_to_datetime(date).timestamp() if date else 0.0
         size = int(answer.headers.get("Content-Length", 0))
@@ -62,3 +64,20 @@ class WebPath(PosixPath):
         """The file for reading bytes at any place."""
         url = self.url
         return RangeReader(self.stat().st_size, lambda at, count: fetch(url, byte_range=(at, at + count - 1)).body)
+
+
+@cache
+def _check_stays(url: str, headers: tuple[tuple[str, str], ...]) -> None:  # noqa: ARG001  (asked again for others)
+    """Raises RequestError if a server redirects a request for a file to another origin: HEAD, or GET of its bytes."""
+    _refuse_move(url, fetch(url, method="HEAD").url)
+    _refuse_move(url, fetch(url, byte_range=(0, 0)).url)
+
+
+def _refuse_move(url: str, answered: str) -> None:
+    if auth_headers(url) and origin(answered) != origin(url):
+        raise RequestError(
+            0,
+            f"redirects to {origin(answered)}; refused while {HEADERS_VARIABLE} is set, because GDAL would send its "
+            "headers there: use the file's last URL",
+            url,
+        )

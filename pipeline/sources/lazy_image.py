@@ -60,13 +60,16 @@ def open_domain(
     return to_xarray(Mosaic.of(inputs, bands=tuple(bands), height_step_m=height_step_m), name=domain, block=block)
 
 
-def open_raster(path: Path | str, *, bands: Sequence[str] = BANDS, block: int = BLOCK) -> xr.DataArray:
+def open_raster(
+    path: Path | str, *, bands: Sequence[str] = BANDS, block: int = BLOCK, allow_vrt: bool = False
+) -> xr.DataArray:
     """Opens a georeferenced uint8 raster as a lazy array.
 
     Args:
         path: of the file.
         bands: names of its bands, in their order.
         block: side of a chunk in pixels, counted from the raster's north-west corner.
+        allow_vrt: whether it may be a virtual raster, whose author decides what files and servers are read.
 
     Returns:
         uint8 (band, y, x) on Dask, with band names in `band`, pixel centres in `x` and `y`, the CRS in `spatial_ref`,
@@ -81,7 +84,7 @@ def open_raster(path: Path | str, *, bands: Sequence[str] = BANDS, block: int = 
         >>> int(image.rio.nodata)
         0
     """
-    raster = Raster.open(Path(path), bands=tuple(bands))
+    raster = Raster.open(Path(path), bands=tuple(bands), allow_vrt=allow_vrt)
     return to_xarray(raster, name=Path(path).stem, nodata=raster.nodata, block=block)
 
 

@@ -178,3 +178,9 @@ def test_the_proxy_of_the_environment_is_used(server: str, monkeypatch: pytest.M
     assert received("http://example.invalid/headers")["headers"]["proxy-authorization"].startswith("Basic ")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert "proxy-authorization" not in received(f"{server}/headers")["headers"]
+
+
+def test_a_server_that_sends_for_ever_is_not_waited_for(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "ANSWER_SECONDS", -1)
+    with pytest.raises(RequestError, match="the answer takes more than -1 s"):
+        fetch(f"{server}/file.bin")

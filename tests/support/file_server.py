@@ -7,6 +7,7 @@ folder's files it serves:
 
     /headers               the request's headers and body as JSON
     /redirect/URL          a redirect to the quoted URL, with the status in the query `?303`
+    /moved/URL             likewise for GET; HEAD answers as if the file were here
     /busy/COUNT/PATH       the file after COUNT answers of 503 with `Retry-After: 7`
     /breaking/COUNT/PATH   the file after COUNT answers that end before their length
 """
@@ -40,7 +41,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
             self.path = urlsplit(self.path).path
         self.requests[self.path] += 1
         kind, _, rest = self.path.removeprefix("/").partition("/")
-        if kind == "redirect":
+        if kind in ("redirect", "moved"):
             self._redirect(rest)
         elif not self._allowed():
             return
@@ -57,6 +58,10 @@ class Files(http.server.SimpleHTTPRequestHandler):
     def do_HEAD(self) -> None:
         if self.path.startswith("/redirect/"):
             self._redirect(self.path.removeprefix("/redirect/"))
+        elif self.path.startswith("/moved/"):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
         elif self._allowed():
             super().do_HEAD()
 

@@ -14,6 +14,7 @@ from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.assessment.reference_sample import InterpretedSample
+from pipeline.untrusted.polygons import check_polygons, vector_file
 
 _M2_PER_HA = 10_000
 _LEAST = 20
@@ -29,8 +30,9 @@ def in_crs(geometries: gpd.GeoDataFrame | gpd.GeoSeries, crs: str) -> gpd.GeoDat
     """Geometries in the product's CRS.
 
     Raises:
-        ProductError: they have no CRS.
+        ProductError: they have no CRS, or one has more vertices than the limits.
     """
+    check_polygons(geometries.geometry, "the geometries", ProductError)
     if geometries.crs is None:
         raise ProductError("the geometries have no CRS; set it with .set_crs(…)")
     return geometries.to_crs(crs)
@@ -42,7 +44,9 @@ def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: s
     Raises:
         ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`.
     """
-    given = geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(geometries)
+    given = (
+        geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(vector_file(geometries, ProductError))
+    )
     if by is not None and by not in given.columns:
         raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
     kinds = set(given.geom_type) - {"Polygon", "MultiPolygon"}

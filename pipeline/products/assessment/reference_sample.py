@@ -18,6 +18,7 @@ from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
 from pipeline.products.gis.geopackage import write_geopackage
 from pipeline.products.tile.seal import count_values
+from pipeline.untrusted.polygons import vector_file
 
 LAYER = "sample"
 _BLOCK = 5_000
@@ -156,7 +157,9 @@ def read_sample(path: Path) -> InterpretedSample:
         ProductError: it cannot be read, is not from `landcover sample`, or has points without a reference.
     """
     with product_error(f"{path}: cannot be read as a sample of `landcover sample`", DataSourceError, DataLayerError):
-        _, _, places, columns = pyogrio.raw.read(path, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
+        _, _, places, columns = pyogrio.raw.read(
+            vector_file(path, ProductError), layer=LAYER, columns=["mapped", "mapped_m2", "reference"]
+        )
     if len(columns) != 3:
         raise ProductError(f"{path}: expected attributes mapped, mapped_m2 and reference, as `landcover sample` writes")
     mapped, area, reference = (np.nan_to_num(np.asarray(c, np.float64)) for c in columns)

@@ -29,6 +29,7 @@ from shapely.geometry.base import BaseGeometry
 from pipeline.domain import Domain
 from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.grid import CRS, Window
+from pipeline.untrusted.polygons import check_polygons
 
 NOBODY = 0
 """Owner of the pixels that no domain claims."""
@@ -158,6 +159,7 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
         own = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
     if not polygons:
         raise ProductError(f"{path}: expected a boundary as GeoJSON polygons; it has no polygon")
+    check_polygons(polygons, path, ProductError)
     joined = shapely.union_all([shapely.make_valid(p) for p in polygons])
     densify = _DENSIFY_M / _METRES_PER_DEGREE if own.is_geographic else _DENSIFY_M
     transformer = pyproj.Transformer.from_crs(own, crs, always_xy=True)

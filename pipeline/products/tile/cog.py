@@ -1,9 +1,10 @@
 """Cloud Optimized GeoTIFFs: one layer of one tile written, and any raster of one uint8 band read by windows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from rasterio.windows import Window as RasterWindow
 
 from pipeline import legend
 from pipeline.durable import check_room, replacing
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, SourceError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
 from pipeline.legend import Layer
+from pipeline.sources.gdal_open import environment, open_dataset
+from pipeline.untrusted.escape import for_xml
 
 BLOCK = 512
 """Pixels of a COG's internal block, a side."""
@@ -35,6 +38,8 @@ _CREATION = {
     "BIGTIFF": "IF_SAFER",
     "GEOTIFF_VERSION": "1.1",
 }
+_CACHE_BYTES = 128 * 2**20
+"""GDAL's cache while windows are written. Its default is a share of the machine's memory."""
 _OVERVIEWS: dict[Layer, str] = {"landcover": "MODE", "confidence": "AVERAGE"}
 
 
@@ -94,12 +99,13 @@ def open_cog(path: Path) -> Iterator[Cog]:
         ProductError: it cannot be opened.
     """
     try:
-        dataset = rasterio.open(path)
-    except (RasterioError, CPLE_BaseError) as error:
+        with environment():
+            dataset = open_dataset(path, driver="GTiff")
+    except (RasterioError, CPLE_BaseError, SourceError) as error:
         dataset, cause = None, str(error)
     if dataset is None:
         raise _unreadable(path, cause)
-    with dataset:
+    with environment(), dataset:
         yield Cog(path, dataset)
 
 
@@ -157,33 +163,88 @@ def write_cog(
     with replacing(path) as temporary:
         with _in_memory(np.ascontiguousarray(pixels), geobox) as source:
             _describe(source, layer=layer, live=live, tags=tags)
-            problem = ""
-            try:
-                rasterio.shutil.copy(
-                    source, temporary, driver="COG", OVERVIEW_RESAMPLING=_OVERVIEWS[layer], **_CREATION
-                )
-            except (RasterioError, CPLE_BaseError) as error:
-                problem = str(error)
-            # Outside of the handler, as in `Cog.read`.
-            if problem:
-                check_room(path, pixels.nbytes)
-                raise ProductError(f"{path}: GDAL cannot write the COG: {problem}")
-        _check_written(temporary, pixels, path)
+            _copy(source, temporary, layer=layer, path=path)
+        _check_written(temporary, path, shape=pixels.shape, written=lambda window: pixels[window.slices])
         return FileFacts(path, temporary.stat().st_size, file_sha256(temporary))
 
 
-def _check_written(temporary: Path, pixels: NDArray[np.uint8], path: Path) -> None:
+class CogDraft:
+    """The pixels of a COG while it is written: `draft[rows, columns] = pixels`, in any order, from several threads."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset, self._lock = dataset, Lock()
+
+    def __setitem__(self, place: tuple[slice, slice], pixels: NDArray[np.uint8]) -> None:
+        with self._lock:
+            self._dataset.write(pixels, 1, window=place)
+
+
+@contextmanager
+def cog_by_windows(
+    path: Path, *, layer: Layer, geobox: GeoBox, live: tuple[int, ...], tags: Mapping[str, str]
+) -> Iterator[CogDraft]:
+    """Writes one layer as a COG from windows, in memory that does not depend on its size; see `write_cog`.
+
+    The pixels go to an uncompressed file beside `path`, which needs a byte a pixel until the block ends. The COG
+    appears then, and has the same bytes as one that `write_cog` writes; it does not appear if the block fails.
+
+    Raises:
+        ProductError: the file cannot be written.
+        OutOfSpaceError: there is no room for it.
+    """
+    height, width = geobox.shape
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": str(geobox.crs), "transform": geobox.affine}
+    blocks = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "bigtiff": "IF_SAFER"}
+    with replacing(path) as temporary, rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+        plain = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}-plain.tmp")
+        try:
+            with (
+                _writing(path, height * width),
+                rasterio.open(plain, "w", height=height, width=width, **profile, **blocks) as file,
+            ):
+                yield CogDraft(file)
+            with open_cog(plain) as source, _over_file(plain, geobox) as described:
+                # Described only here: a GeoTIFF does not keep tags without a value.
+                _describe(described, layer=layer, live=live, tags=tags)
+                _copy(described, temporary, layer=layer, path=path)
+                _check_written(temporary, path, shape=(height, width), written=source.read)
+        finally:
+            plain.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path, size: int) -> Iterator[None]:
+    problem = ""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        problem = str(error)
+    # Outside of the handler, as in `Cog.read`.
+    if problem:
+        check_room(path, size)
+        raise ProductError(f"{path}: GDAL cannot write the COG: {problem}")
+
+
+def _copy(source: Any, temporary: Path, *, layer: Layer, path: Path) -> None:
+    with _writing(path, source.width * source.height):
+        rasterio.shutil.copy(source, temporary, driver="COG", OVERVIEW_RESAMPLING=_OVERVIEWS[layer], **_CREATION)
+
+
+def _check_written(
+    temporary: Path, path: Path, *, shape: tuple[int, ...], written: Callable[[Window], NDArray[np.uint8]]
+) -> None:
     """Raises ProductError unless the file contains the pixels.
 
     GDAL reports no error when the disk fills up while it closes the file, whose last kilobytes are then missing.
     Reading the file takes a twentieth of the time of writing it.
     """
-    strips = Window(0, 0, *pixels.shape).strips(2 * BLOCK)
+    height, width = shape
+    strips = Window(0, 0, height, width).strips(2 * BLOCK)
     try:
         with open_cog(temporary) as cog:
-            unlike = next((s for s in strips if not np.array_equal(cog.read(s), pixels[s.slices])), None)
+            unlike = next((s for s in strips if not np.array_equal(cog.read(s), written(s))), None)
     except ProductError as error:
-        check_room(path, pixels.nbytes)
+        check_room(path, height * width)
         raise ProductError(
             f"{path}: was written and cannot be read back; check the disk's free space: {error}"
         ) from error
@@ -203,6 +264,18 @@ def _in_memory(pixels: NDArray[np.uint8], geobox: GeoBox) -> Iterator[Any]:
     # GDAL 3.10 and later refuse this by default, because a foreign name could point anywhere in memory.
     with rasterio.Env(GDAL_MEM_ENABLE_OPEN=True), rasterio.open(name, "r+") as dataset:
         dataset.crs = str(geobox.crs)
+        yield dataset
+
+
+@contextmanager
+def _over_file(plain: Path, geobox: GeoBox) -> Iterator[Any]:
+    """A GDAL dataset with the pixels of a file; its metadata can be changed and is not written to the file."""
+    height, width = geobox.shape
+    source = f"<SourceFilename>{for_xml(plain.absolute())}</SourceFilename><SourceBand>1</SourceBand>"
+    band = f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource></VRTRasterBand>'
+    xml = f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{band}</VRTDataset>'
+    with rasterio.open(xml, "r+", driver="VRT") as dataset:
+        dataset.transform, dataset.crs = geobox.affine, str(geobox.crs)
         yield dataset
 
 

@@ -1,11 +1,12 @@
 """Maps a single georeferenced raster into two COGs, without a catalog."""
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dask.base import compute
+from dask.array import store
 from dask.callbacks import Callback
 
 from pipeline.config import EngineName, Precision, load_recipe
@@ -14,7 +15,7 @@ from pipeline.halo import Layout
 from pipeline.inference import resolve_engine
 from pipeline.legend import LAYERS
 from pipeline.model import load_model
-from pipeline.products.tile.cog import write_cog
+from pipeline.products.tile.cog import cog_by_windows
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.mapping.predict import predict
 from pipeline.sources.reading.raster import Raster
@@ -31,7 +32,7 @@ class PredictedRaster:
     pixels: int
 
 
-def predict_raster(
+def predict_raster(  # noqa: PLR0913  as many as the command has options
     raster: Path,
     *,
     weights: str,
@@ -42,9 +43,10 @@ def predict_raster(
     engine: EngineName = "auto",
     precision: Precision = "fp32",
     quantized: Path | None = None,
+    allow_vrt: bool = False,
     progress: Progress = SILENT,
 ) -> PredictedRaster:
-    """Maps one raster in windows that are aligned to its corner.
+    """Maps one raster in windows that are aligned to its corner; memory does not depend on its size.
 
     Args:
         raster: uint8, georeferenced, with the recipe's bands in their order.
@@ -56,6 +58,7 @@ def predict_raster(
         engine: `auto`, `torch` or `openvino`.
         precision: arithmetic of the forward pass.
         quantized: the XML file that `landcover quantize` made from these weights; for precision int8 only.
+        allow_vrt: whether it may be a virtual raster, whose author decides what files and servers are read.
         progress: counts blocks.
 
     Raises:
@@ -77,7 +80,7 @@ def predict_raster(
         layout = default
     else:
         layout = Layout.for_window(window or default.window, default.halo if halo is None else halo, rules.stride)
-    source = Raster.open(raster, bands=rules.bands)
+    source = Raster.open(raster, bands=rules.bands, allow_vrt=allow_vrt)
     model = load_model(weights, rules)
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
     try:
@@ -92,10 +95,15 @@ def predict_raster(
         if isinstance(key, tuple) and str(key[0]).startswith("predict-"):
             progress.advance()
 
-    with Callback(posttask=count):
-        layers = dict(zip(LAYERS, compute(*(dataset[name].data for name in LAYERS)), strict=True))
     paths = {name: out / f"{raster.stem}-{name}.tif" for name in LAYERS}
     tags = {"RECIPE": rules.name, "WEIGHTS": weights, "LICENCE": rules.licence, "CITATION": rules.citation}
-    for name in LAYERS:
-        write_cog(paths[name], layers[name], layer=name, geobox=source.geobox, live=rules.live, tags=tags)
+    with ExitStack() as stack:
+        drafts: list[Any] = [
+            stack.enter_context(
+                cog_by_windows(paths[name], layer=name, geobox=source.geobox, live=rules.live, tags=tags)
+            )
+            for name in LAYERS
+        ]
+        with Callback(posttask=count):
+            store([dataset[name].data for name in LAYERS], drafts, lock=False)
     return PredictedRaster(paths["landcover"], paths["confidence"], source.window.pixels)

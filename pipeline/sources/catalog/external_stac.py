@@ -22,6 +22,7 @@ from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.delivery.names import RASTER_SUFFIXES, DeliveredFile, Kind, parse_name
 from pipeline.sources.http_client import HEADERS_VARIABLE, auth_headers, fetch, origin
 from pipeline.sources.http_path import WebPath
+from pipeline.untrusted.limits import StacBudget
 
 _KINDS: tuple[Kind, ...] = ("rvb", "irc", "height", "dsm", "dtm")
 _IMAGERY_KINDS: tuple[Kind, ...] = ("rvb", "irc", "height")
@@ -90,30 +91,33 @@ def add_catalog(files: CatalogFiles, source: str, query: Query) -> None:
 def _items(source: str, query: Query) -> Iterator[pystac.Item]:
     from pipeline.sources.catalog import stac_api
 
+    budget = StacBudget(source)
     try:
-        content = _read_json(source, source)
+        content = _read_json(source, budget)
         if any(_ITEM_SEARCH in uri for uri in content.get("conformsTo", ())):
-            yield from stac_api.search(source, query)
+            yield from stac_api.search(source, query, budget)
             return
         start, end = stac_api.parse_interval(query.datetime)
-        yield from (i for i in _walk(source, content, source, ()) if _matches(i, query, start, end))
+        yield from (i for i in _walk(source, content, budget, ()) if _matches(i, query, start, end))
     except INVALID_STAC as error:
         cause = str(error).strip().splitlines() or [type(error).__name__]
         raise CatalogError(f"{source}: cannot be read as a STAC catalog: {cause[0][:300]}") from error
 
 
-def _read_json(href: str, source: str) -> dict[str, Any]:
-    content = fetch(href, source=source).body if is_web(href) else Path(href).read_bytes()
+def _read_json(href: str, budget: StacBudget) -> dict[str, Any]:
+    content = fetch(href, source=budget.source).body if is_web(href) else Path(href).read_bytes()
+    budget.count_page(len(content))
     loaded: dict[str, Any] = json.loads(content)
     return loaded
 
 
-def _walk(href: str, content: Mapping[str, Any], source: str, above: tuple[str, ...]) -> Iterator[pystac.Item]:
+def _walk(href: str, content: Mapping[str, Any], budget: StacBudget, above: tuple[str, ...]) -> Iterator[pystac.Item]:
     """Items of a static catalog and of those below it; each file is read when it is reached."""
     if href in above or len(above) > _MAX_DEPTH:
         raise CatalogError(f"{above[0]}: loops: {href} is reached again, or catalogs are nested over {_MAX_DEPTH} deep")
     kind = content.get("type")
     if kind == "Feature":
+        budget.count_item()
         item = pystac.Item.from_dict(dict(content), href=href)
         item.set_self_href(href)
         yield item
@@ -125,7 +129,7 @@ def _walk(href: str, content: Mapping[str, Any], source: str, above: tuple[str, 
         below = _join(href, link)
         if is_web(below) != is_web(href) or (urlsplit(link).scheme and not is_web(link)):
             raise CatalogError(f"{href}: links to {link}; expected a link from file to file, or from URL to URL")
-        yield from _walk(below, _read_json(below, source), source, (*above, href))
+        yield from _walk(below, _read_json(below, budget), budget, (*above, href))
 
 
 def _join(base: str, href: str) -> str:

@@ -17,22 +17,24 @@ from pystac_client.stac_api_io import StacApiIO
 from pipeline.errors import CatalogError
 from pipeline.sources.catalog.external_stac import Query
 from pipeline.sources.http_client import fetch
+from pipeline.untrusted.limits import StacBudget
 
 
-def search(source: str, query: Query) -> Iterator[pystac.Item]:
+def search(source: str, query: Query, budget: StacBudget) -> Iterator[pystac.Item]:
     """Yields the items that an API's search returns, page by page.
 
     Args:
         source: URL of the API.
         query: which of its items.
+        budget: counts what is read.
 
     Raises:
-        CatalogError: an item comes on two pages, as in a search that never ends.
+        CatalogError: an item comes on two pages, as in a search that never ends, or a limit is exceeded.
         OSError: the server cannot be reached or refuses a request.
         ValueError, KeyError: an answer is not STAC.
     """
     returned: set[tuple[str, str]] = set()
-    client = Client.open(source, stac_io=_ClientIO(source))
+    client = Client.open(source, stac_io=_ClientIO(budget))
     found = client.search(collections=list(query.collections) or None, bbox=query.bbox, datetime=query.datetime)
     for page in found.pages_as_dicts():
         for feature in page["features"]:
@@ -40,6 +42,7 @@ def search(source: str, query: Query) -> Iterator[pystac.Item]:
             if name in returned:
                 raise CatalogError(f"{source}: loops: item {name[1]} of collection {name[0]} comes on two pages")
             returned.add(name)
+            budget.count_item()
             yield pystac.Item.from_dict(feature, preserve_dict=False)
 
 
@@ -56,9 +59,9 @@ def parse_interval(period: str | None) -> tuple[datetime | None, datetime | None
 class _ClientIO(StacApiIO):
     """Lets pystac-client send its requests with our HTTP client."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, budget: StacBudget) -> None:
         super().__init__()
-        self._source = source
+        self._budget = budget
 
     def request(
         self,
@@ -74,4 +77,6 @@ class _ClientIO(StacApiIO):
             sent["Content-Type"] = "application/json"
         elif parameters:
             href += ("&" if "?" in href else "?") + urlencode(parameters, doseq=True)
-        return fetch(href, method=method, headers=sent, body=body, source=self._source).body.decode()
+        content = fetch(href, method=method, headers=sent, body=body, source=self._budget.source).body
+        self._budget.count_page(len(content))
+        return content.decode()

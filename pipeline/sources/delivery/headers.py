@@ -7,21 +7,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import rasterio
 from rasterio import crs as rasterio_crs
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, RasterioIOError
 
-from pipeline.errors import DeliveryError
+from pipeline.errors import DeliveryError, SourceError
 from pipeline.grid import Affine6
 from pipeline.sources.delivery.names import OVERSEAS
-from pipeline.sources.http_path import gdal_headers
+from pipeline.sources.gdal_open import environment, open_dataset
 
 _LATTICES = frozenset({2154, *OVERSEAS.values()})
 CRSMatch = Literal["code", "parameters", "absent", "other"]
-
-MAX_SIDE = 100_000
-"""Most pixels a side in a header: four tiles of 5 km at 0.20 m. A larger number means a damaged or forged file."""
 
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".asc": "AAIGrid"}
 """The only driver that may open a file with this suffix. Going by content, GDAL would also open a virtual raster under
@@ -65,31 +61,22 @@ def read_header(path: Path) -> Header:
     Esri ASCII: there are at least two bytes for each value, and the last row is complete.
 
     Raises:
-        DeliveryError: it does not have the format of its suffix, is truncated, or declares more than `MAX_SIDE`.
+        DeliveryError: it does not have the format of its suffix, is truncated, or exceeds a limit.
     """
     suffix = path.suffix.lower()
     try:
         if suffix == ".jp2":
             _check_jp2_boxes(path)
-        with inspection_options(), rasterio.open(path, driver=_DRIVERS[suffix]) as file:
-            if max(file.shape) > MAX_SIDE:
-                raise DeliveryError(
-                    f"{path}: its header declares {file.height} × {file.width} px; expected at most {MAX_SIDE} a side; "
-                    "download the file again"
-                )
+        with environment([path], georeference=True), open_dataset(path, driver=_DRIVERS[suffix]) as file:
             if file.driver == "GTiff":
                 _check_tiff_blocks(path, file)
             elif file.driver == "AAIGrid":
                 _check_ascii_rows(path, file)
             return _header(file)
+    except SourceError as error:
+        raise DeliveryError(f"{error}; or download the file again") from error
     except (RasterioIOError, OSError) as error:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
-
-
-def inspection_options() -> rasterio.Env:
-    """The GDAL environment for inspecting files."""
-    # GDAL looks for sidecar files by name: listing a folder of thousands for each of its files takes minutes.
-    return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GDAL_NUM_THREADS=1, **gdal_headers())
 
 
 def _header(file: Any) -> Header:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
 
@@ -11,6 +10,7 @@ from pipeline.errors import DeliveryError
 from pipeline.grid import Tile, Window
 from pipeline.sources.delivery.names import Kind
 from pipeline.sources.domain_inputs import whole_cells
+from pipeline.sources.gdal_open import open_own_vrt
 from pipeline.sources.inspection.elevation_coverage import ElevationCoverage
 from pipeline.sources.inspection.inspected_files import InspectedFile
 from pipeline.sources.inspection.lowest_level import read_lowest_cells
@@ -53,7 +53,7 @@ def _differences(tile: Tile, coverage: ElevationCoverage) -> Iterator[NDArray[np
         if not (surface and terrain):
             continue
         try:
-            with gdal_options():
+            with gdal_options(a.path for a in near):
                 above, below = _read(surface, cell), _read(terrain, cell)
         except RasterioIOError as error:
             paths = ", ".join(str(a.path) for a in near[:4])
@@ -66,7 +66,7 @@ def _differences(tile: Tile, coverage: ElevationCoverage) -> Iterator[NDArray[np
 
 def _read(name: str, cell: Window) -> NDArray[np.float32]:
     """Reads metres and closes the file at once, so that a later run does not get pixels that an index cached."""
-    with rasterio.open(name) as file:
+    with open_own_vrt(name) as file:
         metres: NDArray[np.float32] = file.read(1, window=cell.slices_in(vrt.FRAME))[::_STEP, ::_STEP].copy()
     return metres
 

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
 from scipy import ndimage
 
-from pipeline.errors import DeliveryError
+from pipeline.errors import DeliveryError, SourceError
 from pipeline.sources.bit_depth import is_fill, to_levels
-from pipeline.sources.delivery.headers import inspection_options
+from pipeline.sources.gdal_open import environment, open_dataset
 
 FILL_VALUES = (0, 255)
 """Black and white, with which IGN fills deliveries beyond the border."""
@@ -189,8 +188,10 @@ def _read_cells(path: Path, factor: int) -> tuple[NDArray[np.uint8], float, bool
         uint8 (band, y, x); the side of a cell in metres; and True if the cells are averages, False if they are a level
         of the file.
     """
+    with _opened(path, georeference=True) as file:
+        cell_m = factor * float(file.transform.a)
     with _opened(path) as file:
-        levels, cell_m = file.overviews(1), factor * float(file.transform.a)
+        levels = file.overviews(1)
         height, width = (max(1, extent // factor) for extent in file.shape)
         if factor not in levels:
             window = ((0, min(file.height, height * factor)), (0, min(file.width, width * factor)))
@@ -198,14 +199,21 @@ def _read_cells(path: Path, factor: int) -> tuple[NDArray[np.uint8], float, bool
             averages = file.read(window=window, out_shape=out, resampling=Resampling.average)
             return to_levels(averages), cell_m, True
     with _opened(path, overview_level=levels.index(factor)) as file:
+        if max(file.shape) > 2 * _MAX_CELLS:
+            raise DeliveryError(
+                f"{path}: its level {factor} has {file.height} × {file.width} px, which do not fit those of the file, "
+                f"{height * factor} × {width * factor}; download the file again"
+            )
         return to_levels(file.read()), cell_m, False
 
 
 @contextmanager
-def _opened(path: Path, **options: Any) -> Iterator[Any]:
+def _opened(path: Path, *, georeference: bool = False, **options: Any) -> Iterator[Any]:
     try:
-        with inspection_options(), rasterio.open(path, **options) as file:
+        with environment([path], georeference=georeference), open_dataset(path, **options) as file:
             yield file
+    except SourceError as error:
+        raise DeliveryError(str(error)) from error
     except RasterioIOError as error:
         cause = error.__cause__ or error
         raise DeliveryError(f"{path}: its lowest level cannot be read: {cause}; download the file again") from error

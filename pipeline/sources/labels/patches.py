@@ -24,9 +24,10 @@ from pipeline.errors import DeliveryError, SourceError
 from pipeline.sources.delivery.headers import match_crs
 from pipeline.sources.delivery.names import files_below
 from pipeline.sources.domain_inputs import BANDS
-from pipeline.sources.reading.dataset_cache import gdal_options
+from pipeline.sources.gdal_open import environment
 from pipeline.sources.reading.raster import open_raster_file
 from pipeline.sources.short_lists import first_names
+from pipeline.untrusted.limits import PATCH_PIXELS
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
 _DOMAIN = re.compile(r"D(0?2[AB]|[0-9]{2,3})_[0-9]{4}", re.IGNORECASE)
@@ -153,7 +154,7 @@ def read_image(patch: Patch, *, bands: Sequence[str]) -> NDArray[np.uint8]:
     Raises:
         SourceError: the image cannot be read, is not uint8, or lacks a band.
     """
-    with open_raster_file(patch.image) as file:
+    with environment(georeference=True), open_raster_file(patch.image) as file:
         has = BANDS[: file.count]
         if file.count > len(BANDS) or not set(bands) <= set(has):
             raise SourceError(
@@ -171,7 +172,7 @@ def read_mask(patch: Patch) -> NDArray[np.uint8]:
     Raises:
         SourceError: the mask cannot be read, has other values, or does not lie on its image.
     """
-    with open_raster_file(patch.image) as image, open_raster_file(patch.mask) as file:
+    with environment(georeference=True), open_raster_file(patch.image) as image, open_raster_file(patch.mask) as file:
         if file.count != 1 or file.shape != image.shape:
             raise SourceError(
                 f"{patch.mask}: is {file.count} × {file.height} × {file.width}; expected 1 × {image.height} × "
@@ -205,8 +206,8 @@ def _same_crs(one: Any, other: Any) -> bool:
 def _read(file: Any, path: Path, indexes: list[int]) -> NDArray[np.uint8]:
     if set(file.dtypes) != {"uint8"}:
         raise SourceError(f"{path}: samples are {file.dtypes[0]}; expected uint8")
-    with gdal_options():
-        pixels: NDArray[np.uint8] = file.read(indexes)
+    PATCH_PIXELS.check(file.width * file.height, path, SourceError)
+    pixels: NDArray[np.uint8] = file.read(indexes)
     return pixels
 
 

@@ -1,7 +1,9 @@
 """A reference to compare maps with, or to cut labels from: a raster or polygons of any nomenclature."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -16,8 +18,10 @@ from rasterio.vrt import WarpedVRT
 from pipeline import legend
 from pipeline.errors import SourceError
 from pipeline.legend import Nomenclature
+from pipeline.sources.gdal_open import environment
 from pipeline.sources.reading.dataset_cache import gdal_options
 from pipeline.sources.reading.raster import open_raster_file
+from pipeline.untrusted.polygons import check_polygons, vector_file
 
 _UNKNOWN = 255
 """No number of a class in any nomenclature; 0 is one in FLAIR-HUB."""
@@ -63,8 +67,12 @@ class Reference:
             table[number] = value
         return table[numbers]
 
+    def _opened(self) -> AbstractContextManager[Any]:
+        """The raster. One that its user names `.vrt` may be virtual, but reads no server and runs no code."""
+        return open_raster_file(self.path, allow_vrt=self.path.suffix.lower() == ".vrt")
+
     def _check_raster(self) -> None:
-        with open_raster_file(self.path) as file:
+        with environment(georeference=True), self._opened() as file:
             if file.crs is None or file.count != 1 or file.dtypes[0] != "uint8":
                 raise SourceError(
                     f"{self.path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one band of "
@@ -73,7 +81,7 @@ class Reference:
 
     def _check_polygons(self, field: str) -> None:
         try:
-            info = pyogrio.read_info(self.path)
+            info = pyogrio.read_info(vector_file(self.path, SourceError))
         except (DataSourceError, DataLayerError) as error:
             raise SourceError(f"{self.path}: is neither a raster nor polygons that can be opened: {error}") from error
         if field not in info["fields"]:
@@ -84,7 +92,7 @@ class Reference:
             raise SourceError(f"{self.path}: has no CRS")
 
     def _warped(self, geobox: GeoBox) -> NDArray[np.uint8]:
-        with gdal_options(), open_raster_file(self.path) as file:
+        with gdal_options(), self._opened() as file:
             place = {"crs": str(geobox.crs), "transform": geobox.affine, "height": geobox.height, "width": geobox.width}
             with WarpedVRT(file, resampling=Resampling.nearest, nodata=_UNKNOWN, **place) as warped:
                 return warped.read(1)  # type: ignore[no-any-return]
@@ -94,9 +102,11 @@ class Reference:
         outline = geobox.extent.segmented(geobox.boundingbox.span_x / 20)
         area = gpd.GeoSeries([outline.geom], crs=str(geobox.crs))
         try:
-            polygons = gpd.read_file(self.path, columns=[self.field], bbox=area).to_crs(str(geobox.crs))
+            polygons = gpd.read_file(self.path, columns=[self.field], bbox=area)
         except (DataSourceError, DataLayerError, FieldError) as error:
             raise SourceError(f"{self.path}: cannot be read: {error}") from error
+        check_polygons(polygons.geometry, self.path, SourceError)
+        polygons = polygons.to_crs(str(geobox.crs))
         numbers, known = polygons[self.field], legend.to_flair(self.nomenclature)
         if odd := sorted({str(n) for n in numbers if _number(n) not in known})[:10]:
             raise SourceError(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -20,6 +19,7 @@ from pipeline.geobox import lattice_geobox
 from pipeline.grid import Window
 from pipeline.sources.bit_depth import is_fill
 from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
+from pipeline.sources.gdal_open import open_dataset
 from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, read
 from pipeline.sources.reading.elevation import read_heights
@@ -117,7 +117,7 @@ class Mosaic:
         tiles = self.inputs.meeting(window)
         if not tiles:
             return whole
-        with gdal_options():
+        with gdal_options(a.path for a in self.inputs.behind(window)):
             try:
                 self._read_imagery(pixels.bands, window)
                 self._check_imagery(pixels.bands, window)
@@ -211,7 +211,7 @@ class Mosaic:
                 single, place = vrt.imagery([asset], bands=1), window
             try:
                 # If GDAL's pool remembers a file as missing, reading the virtual raster fails without a message.
-                with rasterio.open(asset.path):
+                with open_dataset(asset.path):
                     pass
                 read(single, place.within(vrt.FRAME), indexes=[1])
             except RasterioIOError as own:

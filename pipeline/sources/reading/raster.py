@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 
 from pipeline.errors import SourceError
 from pipeline.grid import CRS, Window
+from pipeline.sources.gdal_open import environment, open_dataset
 from pipeline.sources.reading.dataset_cache import gdal_options, read
 
 
@@ -79,20 +79,22 @@ class Raster:
     """The file's no-data value; pixels that have it in all bands are no data."""
     version: str
     """Size and modification time when it was opened."""
+    allow_vrt: bool = False
 
     @classmethod
-    def open(cls, path: Path, *, bands: tuple[str, ...]) -> "Raster":
+    def open(cls, path: Path, *, bands: tuple[str, ...], allow_vrt: bool = False) -> "Raster":
         """Reads the header.
 
         Args:
             bands: names of the file's bands, in order.
+            allow_vrt: whether it may be a virtual raster, whose author decides what files and servers are read.
 
         Raises:
             SourceError: it cannot be opened, is not uint8, has no CRS or georeference, or another number of bands.
         """
         path = path.absolute()
-        # Without our options, because the georeference of a user's raster may be in a file beside it.
-        with rasterio.Env(), open_raster_file(path) as file:
+        # The georeference of a user's raster may be in a file beside it.
+        with environment(georeference=True, network=allow_vrt), open_raster_file(path, allow_vrt=allow_vrt) as file:
             stat = path.stat()
             version = f"{stat.st_size} {stat.st_mtime_ns}"
             if file.count != len(bands):
@@ -108,7 +110,7 @@ class Raster:
                 )
             # Ignored if no uint8 sample can have it.
             nodata = int(file.nodata) if file.nodata in range(256) else None
-            return cls(path, bands, GeoBox.from_rio(file), nodata, version)
+            return cls(path, bands, GeoBox.from_rio(file), nodata, version, allow_vrt)
 
     @property
     def window(self) -> Window:
@@ -129,8 +131,8 @@ class Raster:
         own = pixels.part(window, of=within or window)
         indexes = list(range(1, len(self.bands) + 1))
         try:
-            with gdal_options():
-                read(str(self.path), window, indexes=indexes, out=own.bands, version=self.version)
+            with gdal_options(network=self.allow_vrt):
+                read(self.path, window, indexes=indexes, out=own.bands, version=self.version, allow_vrt=self.allow_vrt)
         except RasterioIOError as error:
             raise SourceError(f"{self.path}: cannot be read in {window}: {error.__cause__ or error}") from error
         own.valid[:] = True if self.nodata is None else (own.bands != self.nodata).any(axis=0)
@@ -138,14 +140,14 @@ class Raster:
 
 
 @contextmanager
-def open_raster_file(path: Path) -> Iterator[Any]:
-    """Opens a raster with rasterio until the block ends.
+def open_raster_file(path: Path, *, allow_vrt: bool = False) -> Iterator[Any]:
+    """Opens a raster until the block ends; call it inside of `gdal_open.environment`.
 
     Raises:
         SourceError: it cannot be opened, or cannot be read in the block.
     """
     try:
-        with rasterio.open(path) as file:
+        with open_dataset(path, allow_vrt=allow_vrt) as file:
             yield file
     except RasterioIOError as error:
         raise SourceError(f"{path}: cannot be read as a raster: {error.__cause__ or error}") from error

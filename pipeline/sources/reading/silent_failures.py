@@ -17,6 +17,7 @@ from rasterio.windows import from_bounds
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.sources.bit_depth import to_levels
 from pipeline.sources.domain_inputs import Asset
+from pipeline.sources.gdal_open import open_dataset, open_own_vrt
 from pipeline.sources.reading import vrt
 
 
@@ -52,10 +53,10 @@ def _extent(asset: Asset) -> Window:
 
 
 def _open_directly(asset: Asset, part: Window) -> None:
-    with rasterio.open(asset.path) as file:
+    with open_dataset(asset.path) as file:
         if asset.kind in ("dsm", "dtm"):
             # The pixels may be holes of this file or of its counterpart. The file must open, here and in the pool.
-            with rasterio.open(vrt.probe(asset)) as pooled:
+            with open_own_vrt(vrt.probe(asset)) as pooled:
                 if pooled.read(1, window=RasterWindow(0, 0, 1, 1))[0, 0] == vrt.UNREAD:
                     raise _readable_again(asset)
             return

@@ -16,6 +16,7 @@ from pipeline.errors import CatalogError
 from pipeline.grid import PIXELS_PER_M, RESOLUTION_M, Window
 from pipeline.sources.bit_depth import RATIO
 from pipeline.sources.domain_inputs import Asset
+from pipeline.sources.gdal_open import gdal_name
 from pipeline.untrusted.escape import for_xml, for_xml_attribute
 
 FRAME = Window(-50_000_000, 0, 50_000_000, 50_000_000)
@@ -200,7 +201,7 @@ def _source(kind: str, asset: Asset, *, band: int, left: int, top: int, inside: 
     (height, width), block = _sides(asset, "shape"), _sides(asset, "block")
     # The properties let GDAL open a file only when a read touches it. With `shared="0"` threads share no dataset.
     return (
-        f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{for_xml(asset.path)}</SourceFilename>'
+        f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{for_xml(gdal_name(asset.path))}</SourceFilename>'
         f"{_open_options(asset)}<SourceBand>{band}</SourceBand>"
         f"{_properties(height, width, _gdal_type(asset), block)}"
         f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import rasterio
 from rasterio.errors import RasterioIOError
 
 from pipeline.domain import Domain
@@ -131,8 +130,7 @@ def _tiles(found: Sequence[DeliveredFile], tile_size: int) -> list[Tile]:
 def _readable_record(path: Path) -> HeightRecord | None:
     """The record of an existing height; None if there is none or it cannot be opened."""
     try:
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-            return read_record(path) if path.is_file() else None
+        return read_record(path) if path.is_file() else None
     except RasterioIOError:
         return None
 

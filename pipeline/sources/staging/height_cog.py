@@ -164,7 +164,7 @@ def _read_part(job: _Job, place: Window, units: NDArray[np.uint8], known: NDArra
     """Fills two arrays of zeros with the units of a window and where they are known; returns interpolated pixels."""
     cells = whole_cells(place)
     near = [a for a in job.assets if a.meets(cells)]
-    with gdal_options():
+    with gdal_options(a.path for a in job.assets):
         known[:] = read_heights(near, units, place, step_m=STEP_M)
         if job.treatment == "leave" or known.all() or not near:
             return 0

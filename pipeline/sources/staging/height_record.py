@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import rasterio
 from rasterio.errors import RasterioIOError
 
 from pipeline.errors import DeliveryError
 from pipeline.grid import Tile
-from pipeline.sources.delivery.headers import inspection_options
 from pipeline.sources.delivery.names import DeliveredFile, Kind, parse_name
 from pipeline.sources.domain_inputs import Asset
+from pipeline.sources.gdal_open import environment, open_dataset
 from pipeline.sources.inspection.inspected_files import InspectedFile
 from pipeline.sources.inspection.scan_cache import ScanCache
 from pipeline.sources.staging.hole_filling import REACH_M
@@ -67,7 +66,7 @@ def read_record(path: Path) -> HeightRecord | None:
     Raises:
         rasterio.errors.RasterioIOError: it cannot be opened.
     """
-    with rasterio.open(path) as file:
+    with environment([path]), open_dataset(path, driver="GTiff") as file:
         tags = file.tags()
     try:
         treatment = tags["height_holes"]
@@ -99,8 +98,7 @@ def _read_cached(height: InspectedFile, cache: ScanCache) -> HeightRecord | None
 
 def _entry(path: Path) -> dict[str, Any]:
     try:
-        with inspection_options():
-            record = read_record(path)
+        record = read_record(path)
     except RasterioIOError as error:
         raise DeliveryError(f"{path}: cannot be opened: {error}; stage it again") from error
     return {"holes": asdict(record.holes), "inputs": dict(record.inputs)} if record else {"holes": None}

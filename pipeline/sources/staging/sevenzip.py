@@ -16,12 +16,15 @@ from py7zr.exceptions import ArchiveError, PasswordRequired
 
 from pipeline.errors import DeliveryError
 from pipeline.sources.staging.archives import Archive
+from pipeline.untrusted.limits import ARCHIVE_DICTIONARY_BYTES, ARCHIVE_RATIO
 
 _START = 32
 """Bytes before the first packed stream."""
 _PIECE_BYTES = 2**20
 """Most bytes that are unpacked at once."""
 _INPUT_BYTES = 2**18
+_FREE_BYTES = 2**28
+"""Unpacked bytes that need no packed ones: a sheet of nodata compresses to almost nothing."""
 
 # Exceptions of py7zr on damaged headers: it follows counts and offsets from the file without checks.
 _BROKEN_HEADER = (
@@ -135,7 +138,13 @@ def _contents(archive: Archive, opened: Any) -> ArchiveContents:
         packed = main.packinfo.packsizes[number]
         if start + packed > archive.size:
             raise _damaged(archive, f"a stream ends at byte {start + packed}, the archive at {archive.size}")
+        if method in _LZMA_FILTERS:
+            size = _lzma_options(archive, method, properties).get("dict_size", 0)
+            ARCHIVE_DICTIONARY_BYTES.check(size, archive.path, DeliveryError, what="declares")
         streams.append(PackedStream(start, packed, method, properties, tuple(inside[id(folder)])))
+    unpacked = sum(m.size for s in streams for m in s.members)
+    if unpacked > _FREE_BYTES:
+        ARCHIVE_RATIO.check(unpacked / archive.size, archive.path, DeliveryError, what="declares")
     return ArchiveContents(tuple(streams), tuple(empty))
 
 
@@ -161,16 +170,26 @@ def _coder(archive: Archive, folder: Any) -> tuple[bytes, bytes]:
     return methods[0], folder.coders[0].get("properties") or b""
 
 
-def _decoder(method: bytes, properties: bytes) -> _Decoder:
+def _lzma_options(archive: Archive, method: bytes, properties: bytes) -> dict[str, Any]:
+    """A filter with its properties, as py7zr reads them: Python has no public function for this."""
+    try:
+        options: dict[str, Any] = lzma._decode_filter_properties(  # type: ignore[attr-defined]  # noqa: SLF001
+            _LZMA_FILTERS[method], properties
+        )
+    except (lzma.LZMAError, ValueError) as error:
+        raise _damaged(archive, f"a stream has invalid properties: {error}") from error
+    return options
+
+
+def _decoder(archive: Archive, method: bytes, properties: bytes) -> _Decoder:
     if method == _COPY:
         return _Copy()
     if method == _BZIP2:
         return bz2.BZ2Decompressor()
-    # As py7zr reads them: Python has no public function for a filter's packed properties.
-    options = lzma._decode_filter_properties(  # type: ignore[attr-defined]  # noqa: SLF001
-        _LZMA_FILTERS[method], properties
-    )
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options])
+    try:
+        return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[_lzma_options(archive, method, properties)])
+    except (lzma.LZMAError, ValueError) as error:
+        raise _damaged(archive, f"a stream has invalid properties: {error}") from error
 
 
 class StreamReader:
@@ -184,10 +203,7 @@ class StreamReader:
 
     def __init__(self, archive: Archive, stream: PackedStream, file: BinaryIO) -> None:
         self._archive, self._file, self._left = archive, file, stream.packed
-        try:
-            self._decoder = _decoder(stream.method, stream.properties)
-        except (lzma.LZMAError, ValueError) as error:
-            raise _damaged(archive, f"a stream has invalid properties: {error}") from error
+        self._decoder = _decoder(archive, stream.method, stream.properties)
         self._file.seek(stream.start)
         self._piece = memoryview(b"")
 

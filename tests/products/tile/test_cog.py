@@ -16,7 +16,7 @@ from pipeline import legend
 from pipeline.errors import ProductError, StorageError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
-from pipeline.products.tile.cog import FileFacts, open_cog, read_cog, write_cog
+from pipeline.products.tile.cog import FileFacts, cog_by_windows, open_cog, read_cog, write_cog
 from tests.support.disk import files_of_at_most
 from tests.support.paths import SHARED_DATA
 from tests.support.products import LIVE, stack_of
@@ -51,6 +51,21 @@ def test_a_layer_is_a_valid_cog_and_gives_back_its_pixels(tmp_path: Path, index:
         assert dataset.tags()["licence"] == "etalab-2.0"
     assert facts == facts_of(facts.path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize(("index", "layer"), [(0, "landcover"), (1, "confidence")])
+def test_a_cog_written_by_windows_has_the_bytes_of_one_written_whole(tmp_path: Path, index: int, layer: Any) -> None:
+    pixels = stack_of(3, 1300)[index]
+    tags = {"licence": "etalab-2.0", "CITATION": ""}
+    whole = write(tmp_path / "whole.tif", pixels, layer, tags=tags)
+    given = {"geobox": GeoBox(pixels.shape, CORNER, "EPSG:2154"), "live": LIVE, "tags": tags}
+    with cog_by_windows(tmp_path / "parts.tif", layer=layer, **given) as draft:
+        for window in reversed(list(Window(0, 0, *pixels.shape).split(300))):
+            draft[window.slices] = pixels[window.slices]
+    assert facts_of(tmp_path / "parts.tif").sha256 == whole.sha256
+    with pytest.raises(ZeroDivisionError), cog_by_windows(tmp_path / "none.tif", layer=layer, **given) as draft:
+        draft[0:300, 0:300] = pixels[:300, :300] // (1 // 0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["parts.tif", "whole.tif"]
 
 
 def test_palette_and_class_names_are_inside_the_file(tmp_path: Path) -> None:

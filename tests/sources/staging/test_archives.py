@@ -58,6 +58,21 @@ def test_packed_files_are_unpacked(tmp_path: Path, filters: list[dict[str, int]]
     assert done[0].written == len(PAYLOAD)
 
 
+@pytest.mark.parametrize("filters", [LZMA, LZMA2], ids=["lzma", "lzma2"])
+def test_a_large_dictionary_or_ratio_is_refused_before_unpacking(
+    tmp_path: Path, filters: list[dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archives, _ = find_archives(pack(tmp_path / "a.7z", {"zeros.bin": bytes(20_000_000)}, filters=filters))
+    read_contents(archives[0])
+    monkeypatch.setenv("LANDCOVER_MAX_ARCHIVE_DICTIONARY_BYTES", "100000")
+    with pytest.raises(DeliveryError, match="declares 262,144 bytes in a dictionary, more than the limit archive_dict"):
+        read_contents(archives[0])
+    monkeypatch.delenv("LANDCOVER_MAX_ARCHIVE_DICTIONARY_BYTES")
+    monkeypatch.setattr("pipeline.sources.staging.sevenzip._FREE_BYTES", 0)
+    with pytest.raises(DeliveryError, match="bytes unpacked for one packed, more than the limit archive_ratio = 250"):
+        read_contents(archives[0])
+
+
 def test_archives_of_7_zip_are_unpacked_too(tmp_path: Path) -> None:
     program = next((p for n in ("7z", "7za", "7zr", "7zz") if (p := shutil.which(n))), None)
     if program is None:
