@@ -29,8 +29,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from pipeline.errors import LockError, StorageError
+from pipeline.untrusted.documents import DocumentError, read_model
 
 HEARTBEAT_S = 10.0
 """Seconds between two heartbeats."""
@@ -55,11 +59,11 @@ class Owner:
     host: str
     machine: str
     """Boot id and process namespace. Where it is this machine's, the process can be looked up. Host names repeat."""
-    pid: int
+    pid: Annotated[int, Field(ge=0, le=1 << 32)]
     started: int
     """Start of the process in clock ticks since boot, because a pid is used again."""
     user: str
-    job: str
+    job: Annotated[str, Field(pattern=r"^\w*$")]
     """SLURM job id; empty outside a job."""
     restarts: int
     """How often the job was requeued."""
@@ -276,8 +280,8 @@ def _owner_file(lock: Path) -> Path | None:
 def _read_owner(path: Path) -> Owner | None:
     """The owner in a file; None where the file cannot be read, because it is just being written or was released."""
     try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        return read_model(Owner, path)
+    except (FileNotFoundError, DocumentError):
         return None
 
 

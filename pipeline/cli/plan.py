@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from pipeline.cli import options
 from pipeline.cli.help import command, option
 from pipeline.cli.output import console, count, number_table, save_json, say, say_next
+from pipeline.errors import RunFailed
 from pipeline.sources.short_lists import first_names
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ def plan(
         names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
         flags = {"--force": force, "--failed": failed, "--only-missing": only_missing}
         say_next("run", config, *chain(*names), *(flag for flag, given in flags.items() if given))
-    else:
+    elif not planned.damaged:
         show_nothing_to_do(chosen=only != ALL_TILES)
+    if planned.damaged:
+        raise RunFailed("\n  ".join(["these domains are not planned, because they cannot be read:", *planned.damaged]))
 
 
 def show_nothing_to_do(*, chosen: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import console, count, log, number_table, progress_bar, save_json, say, say_next, shown
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunFailed
 from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def publish(
     wait: Annotated[
         bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
     ] = False,
+    recheck: Annotated[
+        bool, option("--recheck", "Read all unchanged files too, and write damaged ones again.")
+    ] = False,
 ) -> None:
     """Publish the sealed tiles as a new edition of the national Zarr.
 
@@ -44,7 +47,7 @@ def publish(
     from pipeline.runs.publishing.publish import publish as publish_edition
 
     with progress_bar("publish") as progress:
-        done = publish_edition(campaign, workers=workers, wait=wait, progress=progress)
+        done = publish_edition(campaign, workers=workers, wait=wait, recheck=recheck, progress=progress)
     for name, tiles in done.unsealed:
         log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
     for name in done.left_out:
@@ -57,6 +60,10 @@ def publish(
     say(f"pixels of delivered tiles outside all boundaries: {_area(done.tally.nobody)}")
     for name, pixels in done.tally.filled.items():
         say(f"pixels that {name} fills because their owner has no imagery there: {_area(pixels)}")
+    if done.damaged:
+        raise RunFailed(
+            "\n  ".join(["published without what cannot be read; `landcover run` maps it again:", *done.damaged])
+        )
     say_next("report", config)
 
 

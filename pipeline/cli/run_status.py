@@ -15,6 +15,7 @@ from pipeline.cli import options
 from pipeline.cli.help import command, option
 from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
 from pipeline.cli.plan import show_nothing_to_do, show_stale
+from pipeline.errors import RunFailed
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def status(
         for line in _remarks(states):
             say(line)
     _show_next(config, states)
+    if damaged := [f"{s.domain}: {s.problem}" for s in states if s.problem]:
+        raise RunFailed("\n  ".join(["these domains cannot be read:", *damaged]))
 
 
 def _watch(read: "Callable[[], Sequence[DomainStatus]]") -> "Sequence[DomainStatus]":

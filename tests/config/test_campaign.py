@@ -48,7 +48,7 @@ def test_the_default_extent_is_france_in_whole_tiles(tmp_path: Path) -> None:
         ({"model": {}}, "missing key 'model.weights'"),
         ({"domains": []}, "domains"),
         ({"domains": [{"name": "64_2021"}]}, "domains.0.name"),
-        ({"domains": [{"name": "D064_2021"}] * 2}, "listed twice"),
+        ({"domains": [{"name": "D064_2021"}, {"name": "D064_2021"}]}, "listed twice"),
         ({"output": {"chunk": 999}}, "chunk 999 must divide shard 25000"),
         ({"output": {"extent_km": [0, 0, 7, 10]}}, "multiples of a tile, 5.0 km"),
         ({"engine": "tensorflow"}, "engine"),

@@ -38,7 +38,7 @@ def write_levels(draft: DraftEdition) -> None:
     """
     plan = draft.plan
     tiles = plan.grid.tiles_of(plan.digests)
-    left = begin_pyramid(plan.target, former=plan.former, tiles=tiles, changed=draft.changed)
+    left = begin_pyramid(plan.target, former=plan.former, tiles=tiles, changed=draft.changed, damaged=plan.damaged)
     for _ in draft.map_on_workers(left, partial(write_tile, plan.target)):
         pass
 

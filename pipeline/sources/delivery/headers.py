@@ -86,6 +86,19 @@ def read_header(path: Path) -> Header:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
 
 
+def peek_header(path: Path) -> Header:
+    """Reads a raster's header alone.
+
+    Raises:
+        DeliveryError: it does not have the format of its suffix.
+    """
+    try:
+        with inspection_options(), rasterio.open(path, driver=_DRIVERS[path.suffix.lower()]) as file:
+            return _header(file)
+    except (RasterioIOError, OSError, KeyError) as error:
+        raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
+
+
 def inspection_options() -> rasterio.Env:
     """The GDAL environment for inspecting files."""
     # GDAL looks for sidecar files by name: listing a folder of thousands for each of its files takes minutes.
