@@ -114,9 +114,9 @@ def read_manifest(folder: Path) -> Manifest:
         sums = {match[2]: match[1] for match in found if match and ".." not in Path(match[2]).parts}
         sizes_sum, sizes = file_sha256(folder / SIZES), read_model(_Sizes, folder / SIZES).files
     except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: the manifest cannot be used: {error}") from error
+        raise ProductError(f"{path}: cannot be used, or {SIZES} beside it: {error}") from error
     if len(sums) != len(found) or sums.pop(SIZES, None) != sizes_sum or sizes.keys() != sums.keys():
-        raise ProductError(f"{path}: the manifest cannot be used: it is damaged, or does not agree with {SIZES}")
+        raise ProductError(f"{path}: cannot be used: it is damaged, or differs from {SIZES} beside it")
     return {name: SealedFile(sums[name], own.size, own.mtime_ns) for name, own in sizes.items()}
 
 
