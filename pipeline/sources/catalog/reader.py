@@ -168,7 +168,7 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int | None = None) 
         tiles.append(_tile_of(item, path, domain=domain, tile_size=tile_size))
         tile_size = tiles[-1].tile.window.height
     if not tiles:
-        raise CatalogError(f"{catalog.absolute() / domain}: the domain has no tiles; index it again")
+        raise CatalogError(f"{catalog.absolute() / domain / 'collection.json'}: lists no tiles; index the domain again")
     return DomainInputs(
         domain,
         union([t.tile.window for t in tiles]),
@@ -197,7 +197,7 @@ def _read(kind: type[_Read], path: Path) -> _Read:
     try:
         return read_model(kind, path)
     except FileNotFoundError as error:
-        raise CatalogError(f"{path}: is missing; index the domain again") from error
+        raise CatalogError(f"{path}: is missing, collection.json lists it; index the domain again") from error
     except DocumentError as error:
         what = "item" if kind is _Item else "collection"
         raise CatalogError(f"{path}: cannot be read as a STAC {what}: it {error}; index the domain again") from error
@@ -208,7 +208,10 @@ def _item_paths(collection: _Collection, folder: Path) -> list[Path]:
     hrefs = [link.href for link in collection.links if link.rel == "item"]
     if odd := [href for href in hrefs if "://" in href or "\0" in href]:
         raise CatalogError(f"{folder / 'collection.json'}: links to {odd[0]!r:.80}; expected a file; index it again")
-    return [Path(os.path.normpath(folder / href)) for href in hrefs]
+    paths = [Path(os.path.normpath(folder / href)) for href in hrefs]
+    if len(set(paths)) < len(paths):
+        raise CatalogError(f"{folder / 'collection.json'}: lists an item twice; index the domain again")
+    return paths
 
 
 def _tile_of(item: _Item, path: Path, *, domain: Domain, tile_size: int | None) -> InputTile:
