@@ -64,7 +64,8 @@ def _repairs(config: Path, verified: "Verification") -> list[str]:
         for d in verified.domains
         if d.damaged
     ]
-    lines += [f"landcover publish {config} --recheck"] if lines or verified.national else []
+    damaged = verified.national or any(d.problems for d in verified.domains)
+    lines += [f"landcover publish {config} --recheck"] if damaged else []
     return ["to write damaged files again:", *lines] if lines else []
 
 

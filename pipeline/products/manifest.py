@@ -120,6 +120,16 @@ def read_manifest(folder: Path) -> Manifest:
     return {name: SealedFile(sums[name], own.size, own.mtime_ns) for name, own in sizes.items()}
 
 
+def changed_if_sealed(folder: Path, *, read_all: bool) -> dict[str, str]:
+    """Path → problem of the files that are not as in a folder's manifest; empty where an older version wrote none."""
+    if not has_manifest(folder):
+        return {}
+    try:
+        return changed_files(folder, read_manifest(folder), read_all=read_all)
+    except ProductError as error:
+        return {SUMS: str(error)}
+
+
 def changed_files(folder: Path, manifest: Manifest, *, read_all: bool) -> dict[str, str]:
     """Path → problem of the files that are not as in the manifest.
 

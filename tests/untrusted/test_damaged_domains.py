@@ -89,6 +89,18 @@ def test_a_damaged_sealed_item_is_named_left_out_and_mapped_again(two: Made, das
     assert not verify(campaign).domains[1].problems
 
 
+def test_files_beside_the_tiles_of_a_domain_are_sealed_by_a_publish(two: Made, dask_client: Client) -> None:
+    publish(two.campaign, client=dask_client)
+    folder = two.products / OTHER
+    for name in ("collection.json", f"{OTHER}-landcover.gti.gpkg", "quicklook.png", f"{OTHER}-landcover.qml"):
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        assert any(name in problem for problem in verify(two.campaign).domains[1].problems)
+    publish(two.campaign, client=dask_client)
+    assert not verify(two.campaign).domains[1].problems
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

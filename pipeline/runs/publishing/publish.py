@@ -10,6 +10,7 @@ from distributed import Client
 from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.errors import ProductError
+from pipeline.products.manifest import changed_if_sealed
 from pipeline.products.national.edition_record import Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
@@ -22,11 +23,22 @@ from pipeline.progress import SILENT, Progress
 from pipeline.runs.planning.provenance import campaign_crs, product_origin
 from pipeline.runs.publishing.draft_edition import DraftEdition
 from pipeline.runs.publishing.national_lock import lock_national
-from pipeline.runs.publishing.sidecars import remove_leftovers, write_catalogs, write_gis_files, write_levels
+from pipeline.runs.publishing.sidecars import (
+    remove_leftovers,
+    write_catalogs,
+    write_domain_manifests,
+    write_gis_files,
+    write_levels,
+)
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.reader import read_description
 
-EXTRAS: tuple[Callable[[DraftEdition], None], ...] = (write_levels, write_catalogs, write_gis_files)
+EXTRAS: tuple[Callable[[DraftEdition], None], ...] = (
+    write_levels,
+    write_catalogs,
+    write_gis_files,
+    write_domain_manifests,
+)
 """Writers of the files beside the store, called in this order before an edition becomes current. When the bytes of one
 of them change, increase `products.national.publish_plan.EXTRAS_VERSION`."""
 
@@ -106,8 +118,10 @@ def publish(
         remove_leftovers(campaign)
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products, recheck=recheck)
-        # A pyramid that lost a file is repaired by a new edition.
-        if plan.parent is not None and plan.nothing_to_do and not check_pyramid(plan.parent):
+        folders = [campaign.product_folder(product.name) for product in products]
+        beside = any(changed_if_sealed(folder, read_all=recheck) for folder in folders)
+        # What lost a file, also beside the tiles of a domain, is repaired by a new edition.
+        if plan.parent is not None and plan.nothing_to_do and not beside and not check_pyramid(plan.parent):
             edition, facts = plan.parent, []
         else:
             begin(plan)

@@ -11,6 +11,7 @@ from pipeline.domain import Domain
 from pipeline.errors import LandcoverError, ProductError
 from pipeline.evaluation.seams import SeamRatio
 from pipeline.grid import Window
+from pipeline.products.manifest import changed_if_sealed
 from pipeline.products.national.edition_record import current_edition, damaged_files
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards
@@ -134,6 +135,8 @@ def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
         listed = [state.problem] if state.problem else []
         listed += [f"{name}: {error}" for name, error in unreadable.items()]
         listed += [f"{t.tile.name}: {problem}" for t in own for problem in problems[t]]
+        folder = campaign.product_folder(state.domain)
+        listed += [f"{folder / name}: {problem}" for name, problem in changed_if_sealed(folder, read_all=True).items()]
         metrics = QualityMetrics.of(state, inputs, own, seams)
         domains.append(
             DomainVerification(
