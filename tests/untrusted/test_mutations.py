@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from pipeline.config import load_campaign
 from pipeline.lock import Owner, lock_folder, lock_owner
 from pipeline.products.analysis.open_product import open_product
+from pipeline.products.manifest import SIZES, SUMS
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.tile.seal import read_sealed
 from pipeline.runs.tracking.run_record import RunRecord, read_run_record
@@ -53,6 +55,13 @@ def formats(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, F
     publish(folder / "national", [sealed])
     edition = folder / "national/editions/000001"
     (tile, _) = sealed.sealed
+    older = folder / "older"
+    shutil.copytree(folder / "national", older, symlinks=True)
+    for name in (SUMS, SIZES):
+        (older / "current" / name).unlink()
+    (older / "current/edition.json").write_text(
+        (older / "current/edition.json").read_text().replace('"manifest": true', '"manifest": false')
+    )
     record = made.products / domain / "run.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(RunRecord(failed={"a": "b"}, in_flight={"c": "d"}).as_json()))
@@ -86,6 +95,10 @@ def formats(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, F
         Format("edition", edition / "edition.json", lambda: current_edition(folder / "national")),
         Format("zarr of the group", edition / "product.zarr/zarr.json", opened, checked=True),
         Format("zarr of a layer", edition / "product.zarr/landcover/zarr.json", opened, checked=True),
+        Format("zarr without a manifest", older / "current/product.zarr/zarr.json", lambda: open_product(older)),
+        Format(
+            "layer without a manifest", older / "current/product.zarr/domain/zarr.json", lambda: open_product(older)
+        ),
         Format("scan cache", folder / "seen.jsonl", cached, checked=True),
         Format("patches", folder / "patches.json", lambda: _read_metadata(folder / "patches.json")),
         Format("lock", owner, lambda: lock_owner(folder / "lock")),
@@ -104,6 +117,8 @@ NAMES = (
     "edition",
     "zarr of the group",
     "zarr of a layer",
+    "zarr without a manifest",
+    "layer without a manifest",
     "scan cache",
     "patches",
     "lock",

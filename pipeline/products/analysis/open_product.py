@@ -108,7 +108,8 @@ def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
     counted = level is not None or pyramid.is_dir()
     if counted:
         refuse(edition, check_pyramid(edition))
-    with product_error(f"{edition.path}: zarr cannot open it; {REPAIR}", *MALFORMED):
+    store = edition.store if level is None else pyramid
+    with product_error(f"{store / 'zarr.json'}: zarr cannot open the store; {REPAIR}", *MALFORMED):
         if level is None:
             shares = pyramid / SHARES if counted and SHARES in levels else None
             return _named(_on_dask(xr.open_zarr(edition.store, chunks=None)), edition.path.name, shares=shares)

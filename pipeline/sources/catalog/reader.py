@@ -206,7 +206,7 @@ def _read(kind: type[_Read], path: Path) -> _Read:
 def _item_paths(collection: _Collection, folder: Path) -> list[Path]:
     """The items that a domain's collection names, as `index` wrote them: relative to its folder."""
     hrefs = [link.href for link in collection.links if link.rel == "item"]
-    if odd := [href for href in hrefs if "://" in href or "\0" in href]:
+    if odd := [href for href in hrefs if "://" in href or "\0" in href or not href.endswith(".json")]:
         raise CatalogError(f"{folder / 'collection.json'}: links to {odd[0]!r:.80}; expected a file; index it again")
     paths = [Path(os.path.normpath(folder / href)) for href in hrefs]
     if len(set(paths)) < len(paths):
