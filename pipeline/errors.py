@@ -96,8 +96,9 @@ class EvaluationError(LandcoverError):
     """A reference and a map cannot be compared, or there is too little data."""
 
 
-MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
-"""Raised where JSON, or its content, is not as expected."""
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+"""Raised by libraries and by our own arithmetic where a file, or its content, is not as expected. Parsers validate with
+`untrusted.documents` first; this is for what a format's library finds."""
 
 
 @contextmanager

@@ -31,12 +31,15 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from pipeline.errors import LockError, StorageError
-from pipeline.untrusted.documents import parse_json
+from pipeline.untrusted.documents import DocumentError, parse_model
 from pipeline.untrusted.own_files import open_plain, own_entries
 
 HEARTBEAT_S = 10.0
@@ -63,11 +66,11 @@ class Owner:
     host: str
     machine: str
     """Boot id and process namespace. Where it is this machine's, the process can be looked up. Host names repeat."""
-    pid: int
+    pid: Annotated[int, Field(ge=0, le=1 << 32)]
     started: int
     """Start of the process in clock ticks since boot, because a pid is used again."""
     user: str
-    job: str
+    job: Annotated[str, Field(pattern=r"^\w*$")]
     """SLURM job id; empty outside a job."""
     restarts: int
     """How often the job was requeued."""
@@ -302,10 +305,9 @@ def _read_owner(path: Path) -> Owner | None:
     """The owner in a file; None where it cannot be read, because it is just being written or was released."""
     try:
         with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
-            owner = Owner(**parse_json(file.read(4 * _LENGTH)))
-    except (OSError, StorageError, ValueError, TypeError):
+            return parse_model(Owner, file.read(4 * _LENGTH))
+    except (OSError, StorageError, DocumentError):
         return None
-    return owner if all(type(getattr(owner, f.name)) is f.type for f in fields(owner)) else None
 
 
 def _heartbeat_age_s(theirs: Path, mine: Path) -> float:

@@ -1,6 +1,5 @@
 """Fields that STAC items of input tiles and of sealed tiles have in common, as JSON-able values."""
 
-from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from functools import cache
 from typing import Any
@@ -90,13 +89,12 @@ def checksum(sha256: str) -> str:
     return _SHA256 + sha256
 
 
-def sha256_of(asset: Mapping[str, Any]) -> str:
-    """The SHA-256 in an asset's `file:checksum`.
+def sha256_of(given: str) -> str:
+    """The SHA-256 in a `file:checksum`.
 
     Raises:
         ValueError: the checksum is another multihash.
     """
-    given = str(asset["file:checksum"])
     if not given.startswith(_SHA256) or len(given) != 68:
         raise ValueError(f"file:checksum {given!r} is not a SHA-256 multihash")
     return given.removeprefix(_SHA256)

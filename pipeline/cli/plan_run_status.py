@@ -27,6 +27,7 @@ from pipeline.cli.output import (
     say_next,
     shown,
 )
+from pipeline.errors import RunFailed
 from pipeline.progress import Progress
 from pipeline.sources.short_lists import first_names
 
@@ -82,8 +83,10 @@ def plan(
         names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
         flags = {"--force": force, "--failed": failed, "--only-missing": only_missing}
         say_next("run", config, *chain(*names), *(flag for flag, given in flags.items() if given))
-    else:
+    elif not planned.damaged:
         _show_nothing_to_do(chosen=only != ALL_TILES)
+    if planned.damaged:
+        raise RunFailed("\n  ".join(["these domains are not planned, because they cannot be read:", *planned.damaged]))
 
 
 def _show_nothing_to_do(*, chosen: bool) -> None:
@@ -252,6 +255,8 @@ def status(
         for line in _remarks(states):
             say(line)
     _show_next(config, states)
+    if damaged := [f"{s.domain}: {s.problem}" for s in states if s.problem]:
+        raise RunFailed("\n  ".join(["these domains cannot be read:", *damaged]))
 
 
 def _watch(read: "Callable[[], Sequence[DomainStatus]]") -> "Sequence[DomainStatus]":

@@ -17,7 +17,7 @@ from pipeline.cli.output import (
     say_next,
     shown,
 )
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunFailed
 from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def publish(
     wait: Annotated[
         bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
     ] = False,
+    recheck: Annotated[
+        bool, option("--recheck", "Read all unchanged files too, and write damaged ones again.")
+    ] = False,
 ) -> None:
     """Publish the sealed tiles as a new edition of the national Zarr.
 
@@ -56,7 +59,7 @@ def publish(
     from pipeline.runs.publishing.publish import publish as publish_edition
 
     with progress_bar("publish") as progress:
-        done = publish_edition(campaign, workers=workers, wait=wait, progress=progress)
+        done = publish_edition(campaign, workers=workers, wait=wait, recheck=recheck, progress=progress)
     for name, tiles in done.unsealed:
         log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
     for name in done.left_out:
@@ -69,6 +72,10 @@ def publish(
     say(f"pixels of delivered tiles outside all boundaries: {_area(done.tally.nobody)}")
     for name, pixels in done.tally.filled.items():
         say(f"pixels that {name} fills because their owner has no imagery there: {_area(pixels)}")
+    if done.damaged:
+        raise RunFailed(
+            "\n  ".join(["published without what cannot be read; `landcover run` maps it again:", *done.damaged])
+        )
     say_next("report", config)
 
 

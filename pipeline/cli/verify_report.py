@@ -1,5 +1,6 @@
 """The commands `verify` and `report`: is the product intact, and how good does it look."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import options
@@ -30,6 +31,8 @@ def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
         say("national product: nothing is published")
     else:
         say(f"national product: {count(len(verified.national), 'problem')}")
+    if not verified.manifest:
+        say("national product: has no manifest; an older version wrote it. The next edition has one")
     say("class changes at edges, relative to those nearby (1 is seamless):")
     for kind, ratio in verified.metrics.seams.ratios.items():
         say(f"  {f'{kind} edges':<15} {ratio or 'none'}")
@@ -37,7 +40,9 @@ def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
         say(f"  {'domain borders':<15} {verified.borders} (imagery of another date begins there)")
     save_json(json_file, verified.as_json(), "results")
     if not verified.clean:
-        raise VerifyFailed("\n  ".join(["the product is damaged or incomplete:", *_problems(verified)]))
+        raise VerifyFailed(
+            "\n  ".join(["the product is damaged or incomplete:", *_problems(verified), *_repairs(config, verified)])
+        )
     say("no problem found; all limits of the campaign are met")
     say_next("publish", config)
 
@@ -50,6 +55,18 @@ def _problems(verified: "Verification") -> list[str]:
         if any(e.figure == "missing_tiles" for e in d.exceeded):
             problems += [f"{d.domain} {name}: not sealed" for name in d.missing]
     return [*problems, *(verified.national or ())]
+
+
+def _repairs(config: Path, verified: "Verification") -> list[str]:
+    """The commands that write again what is damaged."""
+    lines = [
+        f"landcover run {config} --force --domain {d.domain} {' '.join(f'--tile {name}' for name in d.damaged)}"
+        for d in verified.domains
+        if d.damaged
+    ]
+    damaged = verified.national or any(d.problems for d in verified.domains)
+    lines += [f"landcover publish {config} --recheck"] if damaged else []
+    return ["to write damaged files again:", *lines] if lines else []
 
 
 @command("landcover report campaign.yaml --domain D034_2021")

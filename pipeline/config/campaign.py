@@ -24,6 +24,8 @@ LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "heigh
 
 METROPOLITAN_FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
 """Metropolitan France with Corsica in EPSG:2154: (left, bottom, right, top), each a multiple of 5 km."""
+MOST_KM = 10_000.0
+"""Largest coordinate of a lattice: tile names have four digits of kilometres."""
 
 
 class ModelSection(Section):
@@ -56,9 +58,9 @@ class GridSection(Section):
     """Side of a block: one Dask task. It divides the tile."""
     core: int = Field(default=2_500, ge=1)
     """Side of the part of a window that is kept. It divides the block."""
-    halo: int = Field(default=160, ge=0)
+    halo: int = Field(default=160, ge=0, le=50_000)
     """Pixels on each side of the core that the network sees and that are thrown away."""
-    window: int = Field(default=2_848, ge=1)
+    window: int = Field(default=2_848, ge=1, le=50_000)
     """Side of what the network sees at once: at least the core and two halos, rounded up to the stride."""
 
     def layout(self, stride: int) -> Layout:
@@ -103,13 +105,13 @@ class ClusterSection(Section):
     """Address or scheduler file of a running Dask cluster, to use instead of a kind."""
     dashboard: bool = False
     """Whether the scheduler serves Dask's dashboard, to every user of its machine."""
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=10_000)
     """Worker processes on this machine, or on each node of a job. With GPUs there is one for each GPU instead."""
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=2, ge=1, le=10_000)
     """Tasks that a worker runs at once."""
-    tiles_in_flight: int = Field(default=2, ge=1)
+    tiles_in_flight: int = Field(default=2, ge=1, le=10_000)
     """Tiles for each worker that are submitted and not yet sealed: this bounds memory."""
-    gdal_cache_mb: int = Field(default=512, ge=16)
+    gdal_cache_mb: int = Field(default=512, ge=16, le=1_000_000)
     """GDAL's block cache in each worker, in MiB."""
     memory_bytes: int | None = Field(default=None, ge=1)
     """Memory that a worker may take. A run whose projection exceeds it does not start. No limit by default."""
@@ -118,9 +120,9 @@ class ClusterSection(Section):
     folder: ConfigPath | None = None
     """For kind `slurm`: a folder that every node can read, for keys and addresses. By default `.clusters` beside the
     products."""
-    wait_s: float = Field(default=300, gt=0)
+    wait_s: float = Field(default=300, gt=0, le=1e6)
     """Seconds to wait for the first worker."""
-    lost_s: float = Field(default=60, gt=0)
+    lost_s: float = Field(default=60, gt=0, le=1e6)
     """Seconds without any worker, or without an answer from the scheduler, after which the cluster counts as lost."""
 
 
@@ -155,7 +157,7 @@ class Campaign(Section):
     PyTorch; the choice is made when the run starts, and recorded."""
     precision: Precision = "fp32"
     """Arithmetic of the network; part of the fingerprint. `fp16` needs CUDA, `int8` needs OpenVINO."""
-    engine_threads: int | None = Field(default=None, ge=1)
+    engine_threads: int | None = Field(default=None, ge=1, le=10_000)
     """Threads of the engine in each worker. By default the machine's cores divided by its workers, and recorded."""
     torch_compile: bool = False
     """With PyTorch: fuse the network with `torch.compile`, which takes minutes when a worker starts. Fused operations
@@ -182,10 +184,10 @@ class Campaign(Section):
         tile_km = tile / (1000 * PIXELS_PER_M)
         left, bottom, right, top = self.output.extent_km
         whole = all(abs(e / tile_km - round(e / tile_km)) < 1e-6 for e in self.output.extent_km)
-        if left >= right or bottom >= top or not whole:
+        if left >= right or bottom >= top or not whole or max(map(abs, self.output.extent_km)) > MOST_KM:
             raise ValueError(
-                f"extent_km must be (left, bottom, right, top) in multiples of a tile, {tile_km} km; found "
-                f"{self.output.extent_km}"
+                f"extent_km must be (left, bottom, right, top) in multiples of a tile, {tile_km} km, up to {MOST_KM}; "
+                f"found {self.output.extent_km}"
             )
         return self
 

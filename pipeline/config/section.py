@@ -7,8 +7,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from pipeline.domain import Domain
-from pipeline.errors import ConfigError
-from pipeline.untrusted.documents import DocumentError, read_yaml_document
+from pipeline.errors import MALFORMED, ConfigError
+from pipeline.untrusted.documents import DocumentError, place_in_yaml, read_yaml_document
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -18,7 +18,10 @@ yaml.SafeDumper.add_representer(Domain, lambda dumper, domain: dumper.represent_
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
     base = (info.context or {}).get("base", Path())
-    return Path(base, path.expanduser()).absolute()
+    try:
+        return Path(base, path.expanduser()).absolute()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
 
 
 ConfigPath = Annotated[Path, AfterValidator(_absolute)]
@@ -81,7 +84,7 @@ def read_yaml(kind: type[_Model], path: Path, **extra: Any) -> _Model:
     except FileNotFoundError as error:
         raise ConfigError(f"no such file: {path}") from error
     except DocumentError as error:
-        raise ConfigError(f"{path} {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(given).__name__}")
     if clash := extra.keys() & given.keys():
@@ -89,17 +92,20 @@ def read_yaml(kind: type[_Model], path: Path, **extra: Any) -> _Model:
     try:
         return kind.model_validate(given | extra, context=extra)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_problems(error)}") from error
+        raise ConfigError(f"{path}: {_problems(error, path)}") from error
+    except MALFORMED as error:
+        raise ConfigError(f"{path}: values cannot be used: {error}") from error
 
 
-def _problems(error: ValidationError) -> str:
+def _problems(error: ValidationError, path: Path) -> str:
     lines = []
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        place = place_in_yaml(path, item["loc"])
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {where!r}")
+            lines.append(f"{place}: unknown key {where!r}")
         elif item["type"] == "missing":
-            lines.append(f"missing key {where!r}")
+            lines.append(f"{place}: missing key {where!r}")
         else:
-            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r:.80})")
+            lines.append(f"{place}: {where}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r:.80})")
     return "; ".join(lines)

@@ -3,19 +3,20 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from shapely import STRtree, box
 
 from pipeline.config import LimitName
 from pipeline.domain import Domain
-from pipeline.errors import CatalogError
+from pipeline.errors import CatalogError, DeliveryError
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Affine6, Tile, Window
 from pipeline.sources.bit_depth import DEEP, RULE
 from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import Origin
+from pipeline.sources.delivery.headers import peek_header
 from pipeline.sources.delivery.names import Kind
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.short_lists import first_names
@@ -216,7 +217,10 @@ class DomainInputs:
         return replace(self, tiles=tiles)
 
     def changes(self, assets: Iterable[Asset]) -> dict[Asset, str]:
-        """The files that are missing or have changed since they were indexed, with one sentence each.
+        """The files that are missing, have changed or differ from the catalog, with one sentence each.
+
+        Of imagery and ready heights, the header is compared too; of elevation models, of which a tile has fifty, when
+        it is read.
 
         Threads check each file once: a domain has up to twenty thousand files, and a shared file system takes a
         millisecond for each.
@@ -273,14 +277,36 @@ def _change(asset: Asset) -> str | None:
     try:
         stat = asset.path.stat()
         if (stat.st_size, stat.st_mtime_ns) == (asset.size, asset.mtime_ns):
-            return None
+            return _other_place(asset)
         if stat.st_size == asset.size and file_signature(asset.path) == asset.signature:
-            return None
+            return _other_place(asset)
     except FileNotFoundError:
         return _missing(asset)
     except OSError as error:
         return f"{asset.href}: cannot be read: {error.strerror or error}; restore it, or index the domain again"
     return f"{asset.href}: has changed since it was indexed; index the domain again"
+
+
+def _other_place(asset: Asset) -> str | None:
+    return None if asset.kind in ("dsm", "dtm") else differs_from_header(asset)
+
+
+@lru_cache(maxsize=1 << 16)
+def differs_from_header(asset: Asset) -> str | None:
+    """One sentence if the header of the file has another place, shape or type than the catalog; None if it cannot be
+    read, which reading its pixels reports.
+    """
+    try:
+        header = peek_header(asset.path)
+    except DeliveryError:
+        return None
+    stated, found = (asset.transform, asset.shape, asset.dtype), (header.transform, header.shape, header.dtype)
+    if stated == found:
+        return None
+    return (
+        f"{asset.href}: the catalog states transform, shape and type {stated}, its header has {found}; index the "
+        "domain again"
+    )
 
 
 def _missing(asset: Asset) -> str:

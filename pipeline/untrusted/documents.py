@@ -4,12 +4,19 @@ What a document means is checked by the pydantic model or the code behind it.
 """
 
 import json
+import math
 import os
+import re
 import stat
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+_Model = TypeVar("_Model")
 
 MOST_BYTES = 64 << 20
 """Bytes of a document: a collection of a nation's tiles has some 5 MB."""
@@ -17,10 +24,18 @@ MOST_YAML_BYTES = 1 << 20
 """Bytes of a YAML file, which a person writes."""
 MOST_DEPTH = 64
 """Levels of objects and lists inside each other; GeoJSON has six."""
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""NUL and halves of surrogate pairs: escapes can write them, and no file name has them."""
 
 
 class DocumentError(ValueError):
-    """A document cannot be read, is too large or too deep, or is not JSON or YAML. The caller names file and remedy."""
+    """A document cannot be read, is too large or too deep, or is not as expected. The caller names file and remedy."""
+
+
+class Document(BaseModel):
+    """Base of what a JSON file must contain: no type is converted, and unknown keys are ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
 def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
@@ -33,14 +48,14 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
     try:
         # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise DocumentError("is not a regular file")
-            content = file.read(most + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DocumentError(f"cannot be read: {error.strerror or error}") from error
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            content = file.read(most + 1) if regular else b""
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
+    except (OSError, ValueError) as error:
+        raise DocumentError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not regular:
+        raise DocumentError("is not a regular file")
     if len(content) > most:
         raise DocumentError(f"has more than {most:,} bytes, the limit for such a file")
     return content
@@ -71,7 +86,7 @@ def parse_json(content: bytes | str) -> Any:
         {'a': [1, 2]}
     """
     try:
-        value = json.loads(content, parse_constant=_refuse_constant)
+        value = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise DocumentError(f"is not valid: more than {MOST_DEPTH} levels inside each other") from error
     except ValueError as error:
@@ -82,6 +97,47 @@ def parse_json(content: bytes | str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:20]} is too large for a number")
+    return number
+
+
+def read_model(kind: type[_Model], path: Path) -> _Model:
+    """Reads a JSON file into a `Document` or a dataclass, strictly: no type is converted.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DocumentError: as for `read_json`, or a value is missing or not as expected. The message names its key.
+    """
+    return parse_model(kind, read_bytes(path))
+
+
+def parse_model(kind: type[_Model], content: bytes | str) -> _Model:
+    """Parses JSON into a `Document` or a dataclass, strictly.
+
+    Raises:
+        DocumentError: as for `parse_json`, or a value is missing or not as expected.
+
+    Example:
+        >>> parse_model(tuple[int, ...], "[1, 2]")
+        (1, 2)
+    """
+    parse_json(content)  # the limits
+    try:
+        made: _Model = _adapter(kind).validate_json(content, strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DocumentError(f"is not valid: {where + ': ' if where else ''}{first['msg']}") from error
+    return made
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _check_depth(value: Any) -> None:
@@ -121,6 +177,23 @@ def read_yaml_document(path: Path) -> Any:
         raise DocumentError(f"is not valid YAML: {error}") from error
 
 
+def place_in_yaml(path: Path, keys: Sequence[str | int]) -> str:
+    """`line 3, column 5`: where the value under these keys begins, or the last of them that the file has."""
+    node = yaml.compose(read_bytes(path, most=MOST_YAML_BYTES).decode("utf-8"), Loader=_PlainLoader)
+    if node is None:
+        return "line 1, column 1"
+    mark = node.start_mark
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            below = next((pair for pair in node.value if pair[0].value == str(key)), None)
+            if below is not None:
+                mark, node = below[0].start_mark, below[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            mark = node.start_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
 class _PlainLoader(yaml.SafeLoader):
     """YAML without aliases, whose copies grow without limit, with unique keys, and of limited depth."""
 
@@ -139,6 +212,14 @@ class _PlainLoader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+    def construct_scalar(self, node: Any) -> Any:
+        value: Any = super().construct_scalar(node)
+        if isinstance(value, str) and _NO_TEXT.search(value):
+            raise yaml.MarkedYAMLError(
+                problem="a text has a character that no file name has", problem_mark=node.start_mark
+            )
+        return value
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  PyYAML's signature
         mapping = super().construct_mapping(node, deep=deep)

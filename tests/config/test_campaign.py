@@ -126,3 +126,25 @@ def test_a_campaign_finds_its_recipe_and_its_product_folders(tmp_path: Path) -> 
     campaign = load_campaign(write(tmp_path, model={"weights": "w.pth", "recipe": "./own.yaml"}))
     assert campaign.recipe() == recipe.model_copy(update={"name": "own"})
     assert campaign.product_folder(Domain("D064_2021")) == tmp_path / "products" / "D064_2021"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("grid: {tile: x}", "line 1, column 8: grid.tile"),
+        ("name: a\ngrid:\n  core: -1", "line 3, column 3: grid.core"),
+        ("name: [", "line 1, column 8"),
+        ("name: a\nname: b", "a key occurs twice"),
+        ('catalog: "~nobody-here/x"', "catalog: "),
+        ('catalog: "a\\0b"', "no file name has"),
+        ("output: {extent_km: [0, 0, .inf, 1]}", "line 1, column 28: output.extent_km.2"),
+        ("cluster: {threads: 999999999999}", "cluster.threads"),
+    ],
+)
+def test_an_error_names_line_and_column(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "campaign.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_campaign(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)

@@ -18,6 +18,7 @@ import yaml
 
 from pipeline.config import Campaign, load_campaign, load_recipe
 from pipeline.model.network import build_network
+from pipeline.products.manifest import SUMS
 from pipeline.sources.catalog.index import index
 from tests.support.deliveries import Delivery, make_delivery
 from tests.support.waiting import count_files
@@ -114,7 +115,11 @@ def cog_bytes(folder: Path) -> dict[str, str]:
 def strays(folder: Path) -> list[Path]:
     """Files with a temporary name, or of a kind that neither a run nor a publish writes."""
     known = (".tif", ".json", ".gpkg", ".qml", ".png")
-    return [p for p in folder.rglob("*") if p.is_file() and (p.name.startswith(".") or p.suffix not in known)]
+    return [
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and (p.name.startswith(".") or (p.suffix not in known and p.name != SUMS))
+    ]
 
 
 def start(made: Made, *arguments: str) -> subprocess.Popen[bytes]:

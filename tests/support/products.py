@@ -87,10 +87,12 @@ def product(
     )
 
 
-def publish(national: Path, domains: list[DomainProduct], *, reverse: bool = False) -> EditionPlan:
+def publish(
+    national: Path, domains: list[DomainProduct], *, reverse: bool = False, recheck: bool = False
+) -> EditionPlan:
     """Plan, begin, write every shard, commit."""
     remove_abandoned(national)
-    plan = plan_edition(national, GRID, domains)
+    plan = plan_edition(national, GRID, domains, recheck=recheck)
     if not plan.nothing_to_do:
         begin(plan)
         commit(plan, [write_shard(plan.target, s) for s in (reversed(plan.write) if reverse else plan.write)])

@@ -12,16 +12,30 @@ from hypothesis import strategies as st
 
 from pipeline.untrusted.documents import (
     MOST_DEPTH,
+    Document,
     DocumentError,
     parse_json,
+    parse_model,
+    place_in_yaml,
     read_bytes,
     read_json,
     read_yaml_document,
 )
 
+
+class Sample(Document):
+    size: int
+    names: tuple[str, ...]
+
+
+def text(size: int) -> st.SearchStrategy[str]:
+    """Any text but NUL, which no file name has: YAML with it is refused."""
+    return st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=size)
+
+
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 60), 1 << 60) | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(1 << 60), 1 << 60) | text(9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text(5), inner, max_size=4),
     max_leaves=20,
 )
 
@@ -44,6 +58,7 @@ def test_any_bytes_are_json_or_a_document_error(content: bytes) -> None:
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
         (b'{"a": NaN}', "NaN"),
+        (b'{"a": 1e999}', "too large"),
         (b"[" * 100_000, "levels"),
         (b"[" * (MOST_DEPTH + 1) + b"]" * (MOST_DEPTH + 1), "levels"),
         (b"1" * 5_000, "is not JSON"),
@@ -105,3 +120,27 @@ def test_only_regular_files_within_the_limit_are_read(tmp_path: Path) -> None:
             read_bytes(path)
     with pytest.raises(FileNotFoundError):
         read_bytes(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"size": "1", "names": []}', "size: "),
+        ('{"size": true, "names": []}', "size: "),
+        ('{"names": []}', "size: Field required"),
+        ('{"size": 1, "names": ["a", 2]}', r"names\.1: "),
+        ("[]", "object"),
+    ],
+)
+def test_a_model_converts_nothing_and_names_the_key(content: str, said: str) -> None:
+    with pytest.raises(DocumentError, match=said):
+        parse_model(Sample, content)
+    assert parse_model(Sample, '{"size": 1, "names": ["a"], "more": 2}') == Sample(size=1, names=("a",))
+
+
+def test_the_place_of_a_yaml_key_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("grid:\n  tile: 1\ndomains:\n- name: a\n- name: b\n")
+    assert place_in_yaml(path, ("grid", "tile")) == "line 2, column 3"
+    assert place_in_yaml(path, ("domains", 1, "name")) == "line 5, column 3"
+    assert place_in_yaml(path, ("grid", "missing")) == "line 1, column 1"

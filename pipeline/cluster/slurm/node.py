@@ -18,6 +18,7 @@ from distributed.cli.dask_worker import main as dask_worker
 from pipeline.cluster import no_http
 from pipeline.cluster.worker_resources import memory_per_worker, visible_gpus
 from pipeline.errors import ClusterError
+from pipeline.untrusted.documents import DocumentError, read_model
 
 WORK_FILE = "node.json"
 SCHEDULER_FILE = "scheduler.json"
@@ -52,8 +53,15 @@ class NodeWork:
 
     @classmethod
     def read(cls, folder: Path) -> "NodeWork":
-        """Reads the driver's file."""
-        return cls(**json.loads((folder / WORK_FILE).read_text()))
+        """Reads the driver's file.
+
+        Raises:
+            ClusterError: it is missing or damaged.
+        """
+        try:
+            return read_model(cls, folder / WORK_FILE)
+        except (FileNotFoundError, DocumentError) as error:
+            raise ClusterError(f"{folder / WORK_FILE}: {error}; submit the job again") from error
 
 
 def scratch() -> Path:

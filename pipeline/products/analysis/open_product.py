@@ -6,7 +6,6 @@ million blocks a layer, whose graph takes longer to build than most results take
 and puts it on Dask.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 from odc.geo.xr import xr_coords
 
 from pipeline.domain import Domain
-from pipeline.errors import ProductError
+from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.analysis.accessor import register_cover
-from pipeline.products.national.edition_record import Edition, current_edition, edition_of, read_edition
+from pipeline.products.national.edition_record import REPAIR, Edition, current_edition, edition_of, read_edition
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.pyramid.store import check_pyramid
@@ -34,6 +33,7 @@ from pipeline.products.national.zarr_store import check_whole, flags_of, refuse
 from pipeline.products.tile.cog import read_cog
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.stac_item import reading_item
+from pipeline.untrusted.documents import read_json
 
 Level = int | Literal["shares"]
 """1..4 (1, 2, 10, 50 m), or the class shares in cells of 100 m."""
@@ -108,13 +108,15 @@ def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
     counted = level is not None or pyramid.is_dir()
     if counted:
         refuse(edition, check_pyramid(edition))
-    if level is None:
-        shares = pyramid / SHARES if counted and SHARES in levels else None
-        return _named(_on_dask(xr.open_zarr(edition.store, chunks=None)), edition.path.name, shares=shares)
-    if level == SHARES:
-        opened = _open_shares(pyramid, side=edition.grid.tile // FACTORS[SHARES])
-    else:
-        opened = _on_dask(xr.open_zarr(pyramid, group=str(level), chunks=None))
+    store = edition.store if level is None else pyramid
+    with product_error(f"{store / 'zarr.json'}: zarr cannot open the store; {REPAIR}", *MALFORMED):
+        if level is None:
+            shares = pyramid / SHARES if counted and SHARES in levels else None
+            return _named(_on_dask(xr.open_zarr(edition.store, chunks=None)), edition.path.name, shares=shares)
+        if level == SHARES:
+            opened = _open_shares(pyramid, side=edition.grid.tile // FACTORS[SHARES])
+        else:
+            opened = _on_dask(xr.open_zarr(pyramid, group=str(level), chunks=None))
     return _named(opened, f"{edition.path.name}, level {level}", shares=None)
 
 
@@ -183,7 +185,7 @@ def _sealed_as(folder: Path) -> tuple[str, int]:
             f"`edition.json`) or the sealed tiles of one domain; domains found: {', '.join(domains) or 'none'}"
         )
     with reading_item(items[0]):
-        return domains[0], int(json.loads(items[0].read_bytes())["properties"]["proj:shape"][0])
+        return domains[0], int(read_json(items[0])["properties"]["proj:shape"][0])
 
 
 def _read_block(

@@ -5,16 +5,26 @@
     <national>/current                          → editions/000002
     <national>/editions/000002/edition.json     number, parent, grid, domains; digest and tally of each shard
     <national>/editions/000002/product.zarr     the store: see `zarr_store`
+    <national>/editions/000002/SHA256SUMS       checksum of every file, and MANIFEST.json: see `manifest`
 """
 
-import json
+import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from pipeline.errors import MALFORMED, ProductError, product_error
+from pydantic import Field
+
+from pipeline.errors import ConfigError, ProductError, product_error
+from pipeline.grid import CRS
+from pipeline.products.manifest import SUMS, changed_files, files_below, has_manifest, read_manifest
 from pipeline.products.national.grid import GridIndex, NationalGrid
+from pipeline.untrusted.documents import Document, read_model
+
+log = logging.getLogger("landcover")
 
 STORE_LAYERS = ("landcover", "confidence", "domain")
 """The store's sharded arrays."""
@@ -22,6 +32,9 @@ STORE_LAYERS = ("landcover", "confidence", "domain")
 OUTSIDE, MAPPED, FAILED, MISSING = range(4)
 """Values of `coverage`. A tile with several owners shows the worst: failed, then missing, then mapped."""
 
+REPAIR = "`landcover publish --recheck` writes it again"
+SEALED_FOLDERS = ("product.zarr", "pyramid.zarr", "catalog")
+"""Folders of an edition in which no file may be added later."""
 HIGHEST = "highest"
 """File beside the editions: the highest number of a dropped edition."""
 
@@ -49,6 +62,38 @@ class Tally:
         return cls(dict(sorted(owned.items())), dict(sorted(filled.items())), several, nobody)
 
 
+_Side = Annotated[int, Field(ge=1, le=1 << 26)]
+_Corner = Annotated[int, Field(ge=-(1 << 26), le=1 << 26)]
+_Index = Annotated[str, Field(pattern=r"^[0-9]{1,7}/[0-9]{1,7}$")]
+
+
+class _Grid(Document):
+    extent: tuple[_Corner, _Corner, _Side, _Side]
+    tile: _Side
+    shard: _Side
+    chunk: _Side
+    crs: str = CRS
+
+
+class _Domain(Document):
+    name: str
+
+
+class _Record(Document):
+    """The content of `edition.json`; early releases wrote no tallies."""
+
+    number: int = Field(ge=0)
+    created: str
+    grid: _Grid
+    domains: tuple[_Domain, ...]
+    metadata: str
+    shards: dict[_Index, str]
+    tallies: dict[_Index, Tally] = Field(default={})
+    tally: Tally = Tally()
+    undelivered_km2: dict[str, float] = Field(default={})
+    manifest: bool = False
+
+
 @dataclass(frozen=True)
 class Edition:
     """A finished edition, as its `edition.json` describes it."""
@@ -69,6 +114,8 @@ class Edition:
     """Sum over all delivered tiles."""
     undelivered_km2: Mapping[str, float] = field(hash=False)
     """Domain → area of its polygon outside the tiles that it was delivered with, if there is any."""
+    manifest: bool = False
+    """Whether it was written with a manifest; older versions wrote none."""
 
     @property
     def store(self) -> Path:
@@ -122,25 +169,65 @@ def read_edition(folder: Path) -> Edition:
         ProductError: its record cannot be read.
     """
     path = folder / "edition.json"
-    with product_error(f"{path}: the edition's record cannot be read", *MALFORMED):
-        content = json.loads(path.read_bytes())
-        return Edition(
+    with product_error(f"{path}: the edition's record cannot be read", ValueError, ConfigError):
+        record = read_model(_Record, path)
+        found = Edition(
             path=folder,
-            number=int(content["number"]),
-            created=str(content["created"]),
-            grid=NationalGrid.from_json(content["grid"]),
-            domains=tuple(str(row["name"]) for row in content["domains"]),
-            metadata=str(content["metadata"]),
-            digests={_parse_index(k): str(v) for k, v in content["shards"].items()},
-            tallies={_parse_index(k): Tally(**v) for k, v in content.get("tallies", {}).items()},
-            tally=Tally(**content.get("tally", {})),
-            undelivered_km2=dict(content.get("undelivered_km2", {})),
+            number=record.number,
+            created=record.created,
+            grid=NationalGrid.from_json(record.grid.model_dump()),
+            domains=tuple(row.name for row in record.domains),
+            metadata=record.metadata,
+            digests={_parse_index(k): v for k, v in record.shards.items()},
+            tallies={_parse_index(k): v for k, v in record.tallies.items()},
+            tally=record.tally,
+            undelivered_km2=record.undelivered_km2,
+            manifest=record.manifest,
         )
+        rows, cols = (side // found.grid.shard for side in found.grid.extent.shape)
+        if outside := [index for index in found.digests if index[0] >= rows or index[1] >= cols]:
+            raise ValueError(f"shard {outside[0]} lies outside its grid of {rows} × {cols} shards")
+        return found
 
 
 def _parse_index(text: str) -> GridIndex:
     row, col = text.split("/")
     return (int(row), int(col))
+
+
+def parent_edition(national: Path) -> Edition | None:
+    """The current edition as the next one may build on it; None where there is none, or its record is damaged."""
+    try:
+        return current_edition(national)
+    except ProductError as error:
+        log.warning("%s; everything is written again", error)
+        return None
+
+
+def damaged_files(edition: Edition, *, read_all: bool, below: str = "") -> dict[str, str]:
+    """Path → problem of the files of an edition that are not as its commit sealed them.
+
+    Empty for editions of older versions, which have no manifest.
+
+    Args:
+        edition: finished.
+        read_all: reads every file. Otherwise only those that were changed since, by size and time; and files that were
+            added to the store, the levels or the catalog are not looked for.
+        below: only files whose paths match this regular expression.
+    """
+    if not edition.manifest and not has_manifest(edition.path):
+        return {}
+    try:
+        sealed = read_manifest(edition.path)
+    except ProductError as error:
+        return {SUMS: str(error)}
+    wanted = {name: file for name, file in sealed.items() if re.search(below, name)}
+    found = changed_files(edition.path, wanted, read_all=read_all)
+    if read_all and not below:
+        for part in SEALED_FOLDERS:
+            added = {f"{part}/{name}" for name in files_below(edition.path / part)} - sealed.keys()
+            found |= dict.fromkeys(sorted(added), "is not in the manifest; remove it")
+    return found
 
 
 def next_number(national: Path) -> int:

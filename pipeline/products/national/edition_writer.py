@@ -15,10 +15,18 @@ from pathlib import Path
 
 from pipeline.durable import link_or_copy, remove_temporaries, sync, write_json
 from pipeline.errors import ProductError, product_error
-from pipeline.products.national.edition_record import HIGHEST, STORE_LAYERS, Tally, current_edition, next_number
+from pipeline.products.manifest import files_below, write_manifest
+from pipeline.products.national.edition_record import (
+    HIGHEST,
+    STORE_LAYERS,
+    Tally,
+    next_number,
+    parent_edition,
+)
 from pipeline.products.national.grid import GridIndex, present_files
 from pipeline.products.national.publish_plan import EditionPlan
 from pipeline.products.national.shard_writer import ShardFacts
+from pipeline.products.national.zarr_metadata import COORDINATES
 from pipeline.products.national.zarr_store import create_store
 from pipeline.untrusted.own_files import is_own, own_entries
 
@@ -97,7 +105,7 @@ def _fill(plan: EditionPlan) -> None:
         plan.grid,
         domains=plan.domains,
         coverage=plan.coverage,
-        coordinates_from=former,
+        coordinates_from=former if not any(COORDINATES.search(name) for name in plan.damaged) else None,
     )
     copied = 0
     for layer in STORE_LAYERS:
@@ -126,7 +134,8 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
             cannot be written. The former edition is still current.
     """
     _check_complete(plan)
-    tallies = {f.index: f.tally for f in facts}
+    written = tuple(facts)
+    tallies = {f.index: f.tally for f in written}
     if plan.parent is not None:
         tallies |= {index: plan.parent.tallies[index] for index in plan.link}
     if uncounted := sorted(plan.digests.keys() - tallies.keys()):
@@ -136,6 +145,8 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
     with product_error(f"{final}: cannot be made current"):
         write_json(plan.staging / "edition.json", _record(plan, tallies), indent=None)
         _sync_tree(plan.staging)
+        known = {name: digest for fact in written for name, digest in fact.sha256.items()}
+        write_manifest(plan.staging, files_below(plan.staging), known=known, former=plan.former)
         # The pointer comes before the folder's final name, so that `remove_abandoned` finds what a kill in between
         # leaves.
         pointer.symlink_to(Path("editions", final.name))
@@ -147,7 +158,7 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
 
 
 def _check_complete(plan: EditionPlan) -> None:
-    now = current_edition(plan.national)
+    now = parent_edition(plan.national)
     if (now and now.number) != (plan.parent and plan.parent.number):
         raise ProductError(
             f"{plan.national}: edition {now and now.number} became current since the plan; publish again"
@@ -170,6 +181,7 @@ def _record(plan: EditionPlan, tallies: Mapping[GridIndex, Tally]) -> dict[str, 
         "tally": asdict(Tally.total([*tallies.values(), beyond])),
         "undelivered_km2": dict(plan.undelivered_km2),
         "shards": {f"{row}/{col}": plan.digests[row, col] for row, col in sorted(plan.digests)},
+        "manifest": True,
         "tallies": {f"{row}/{col}": asdict(tallies[row, col]) for row, col in sorted(plan.digests)},
     }
 

@@ -8,7 +8,6 @@ the next claim there, or to nobody.
 Which domain's pixel is shown follows from the owner: see `products.national.gap_filling`.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from shapely.geometry.base import BaseGeometry
 from pipeline.domain import Domain
 from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.grid import CRS, Window
+from pipeline.untrusted.documents import read_json
 from pipeline.untrusted.polygons import check_polygons
 
 NOBODY = 0
@@ -152,7 +152,7 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
         ProductError: the file cannot be read, has no polygon, or names an unknown CRS.
     """
     with product_error(f"{path}: expected a boundary as GeoJSON polygons", *MALFORMED, ShapelyError, ProjError):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         features = content["features"] if content["type"] == "FeatureCollection" else [content]
         geometries = [f["geometry"] if f["type"] == "Feature" else f for f in features]
         polygons = [p for g in geometries if g for p in _polygons(shape(g))]

@@ -18,6 +18,7 @@ from pipeline.errors import ProductError
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
 from pipeline.legend import NODATA
+from pipeline.products.manifest import SUMS
 from pipeline.products.national.edition_record import (
     FAILED,
     MAPPED,
@@ -25,8 +26,9 @@ from pipeline.products.national.edition_record import (
     OUTSIDE,
     STORE_LAYERS,
     Edition,
-    current_edition,
+    damaged_files,
     next_number,
+    parent_edition,
 )
 from pipeline.products.national.grid import GridIndex, NationalGrid, present_files
 from pipeline.products.national.ownership import Claim, possible_owners
@@ -38,6 +40,8 @@ EXTRAS_VERSION = 2
 """Raised by hand when files beside the store change for the same tiles: a new edition is then made, whose shards are
 links."""
 
+_RECORDS = frozenset({"edition.json", SUMS})
+"""Files without which nothing that a parent has can be trusted."""
 _WORST_LAST = (OUTSIDE, MAPPED, MISSING, FAILED)
 
 
@@ -55,6 +59,8 @@ class DomainProduct:
     """Names of the tiles in its input catalog."""
     failed: frozenset[str] = frozenset()
     """Names of expected tiles that could not be mapped."""
+    damaged: tuple[str, ...] = ()
+    """A sentence for each tile whose item cannot be read. It is published as missing."""
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """More JSON-able fields for its row in the store's table: campaign, weights, attribution, days, …"""
 
@@ -142,6 +148,8 @@ class EditionPlan:
     """Shards of the parent in which no domain has a tile any more."""
     digests: Mapping[GridIndex, str]
     """All shards of the edition, with their digest."""
+    damaged: frozenset[str] = frozenset()
+    """Paths of the parent's files that differ from its manifest. They are written again, not linked."""
 
     @property
     def metadata(self) -> str:
@@ -154,7 +162,7 @@ class EditionPlan:
     def nothing_to_do(self) -> bool:
         """True where the current edition is already the planned one."""
         unchanged = self.parent is not None and self.parent.metadata == self.metadata
-        return unchanged and not self.write and not self.drop
+        return unchanged and not (self.write or self.drop or self.damaged)
 
     @property
     def staging(self) -> Path:
@@ -168,15 +176,25 @@ class EditionPlan:
 
     @property
     def former(self) -> Path | None:
-        """The current edition's folder, where it has the same grid."""
-        return self.parent.path if self.parent is not None and self.parent.grid == self.grid else None
+        """The current edition's folder, where it has the same grid, and a record and manifest that can be trusted."""
+        usable = self.parent is not None and self.parent.grid == self.grid and not self.damaged & _RECORDS
+        return self.parent.path if self.parent is not None and usable else None
 
 
-def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainProduct]) -> EditionPlan:
+def plan_edition(
+    national: Path, grid: NationalGrid, domains: Sequence[DomainProduct], *, recheck: bool = False
+) -> EditionPlan:
     """Plans an edition of exactly these domains against the current edition.
 
     The order of the domains does not matter. A domain of the current edition that is not given leaves the nation.
-    Lost shards of the current edition are written again.
+    Lost shards of the current edition, and those that differ from its manifest, are written again.
+
+    Args:
+        national: the product's folder.
+        grid: of the edition.
+        domains: its domains.
+        recheck: reads all files of the current edition to find the damaged ones. Otherwise only those whose size or
+            time of the last change differs from the manifest.
 
     Raises:
         ProductError: a domain is given twice, a tile lies outside the extent or on another lattice, or the current
@@ -192,8 +210,9 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
         coverage[grid.tile_index(tile)], planned = _plan_tile(grid, tile, tiles[tile])
         shards += planned
     digests = {s.index: s.digest for s in shards}
-    parent = current_edition(national)
-    kept = _reusable(parent, grid, digests)
+    parent = parent_edition(national)
+    damaged = frozenset(damaged_files(parent, read_all=recheck) if parent else ())
+    kept = _reusable(parent, grid, digests, damaged)
     return EditionPlan(
         national=national,
         grid=grid,
@@ -210,6 +229,7 @@ def plan_edition(national: Path, grid: NationalGrid, domains: Sequence[DomainPro
         link=tuple(sorted(kept)),
         drop=tuple(sorted((parent.digests.keys() if parent else set()) - digests.keys())),
         digests=digests,
+        damaged=damaged,
     )
 
 
@@ -281,10 +301,14 @@ def _usable(domain: DomainProduct, tile: Tile, crs: str) -> tuple[SealedTile | N
     return None, MISSING
 
 
-def _reusable(parent: Edition | None, grid: NationalGrid, digests: Mapping[GridIndex, str]) -> set[GridIndex]:
-    """Shards that the parent has with the same digest, a tally and all files."""
-    if parent is None or parent.grid != grid:
+def _reusable(
+    parent: Edition | None, grid: NationalGrid, digests: Mapping[GridIndex, str], damaged: frozenset[str]
+) -> set[GridIndex]:
+    """Shards that the parent has with the same digest, a tally and all files as they were written."""
+    if parent is None or parent.grid != grid or damaged & _RECORDS:
         return set()
     there = set.intersection(*(present_files(parent.store / layer / "c") for layer in STORE_LAYERS))
     there &= parent.tallies.keys()
+    store = parent.store.name
+    there -= {(r, c) for r, c in there if damaged & {f"{store}/{layer}/c/{r}/{c}" for layer in STORE_LAYERS}}
     return {index for index, digest in digests.items() if parent.digests.get(index) == digest and index in there}

@@ -9,14 +9,17 @@ where nobody has data.
 
 import filecmp
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.durable import link_or_copy, sync
 from pipeline.errors import ProductError, product_error
+from pipeline.fingerprint import file_sha256
 from pipeline.grid import Window
 from pipeline.legend import Layer
 from pipeline.products.national.edition_record import Tally
@@ -40,6 +43,8 @@ class ShardFacts:
     changed: bool
     """False where all layers are equal to the former edition's, and are links to them or copies."""
     tally: Tally
+    sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Path from the edition's folder → SHA-256 of the files in all layers."""
 
 
 def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
@@ -68,8 +73,10 @@ def write_shard(target: Target, shard: ShardPlan) -> ShardFacts:
         files.append(_write(target, shard, "domain", _codes(shard, shown)))
         several = _claimed_by_several(shard)
     nobody = shard.window.pixels - sum(owned.values())
-    changed = not all(linked for _, linked in files)
-    return ShardFacts(shard.index, sum(size for size, _ in files), changed, Tally(owned, filled, several, nobody))
+    written = [file for file, _ in files]
+    sums = {file.relative_to(target.store.parent).as_posix(): file_sha256(file) for file in written}
+    size, changed = sum(file.stat().st_size for file in written), not all(linked for _, linked in files)
+    return ShardFacts(shard.index, size, changed, Tally(owned, filled, several, nobody), sums)
 
 
 def _check_source(candidate: ShardCandidate) -> None:
@@ -143,15 +150,14 @@ def _codes(shard: ShardPlan, shown: NDArray[np.uint8]) -> NDArray[np.uint16]:
 
 def _write(
     target: Target, shard: ShardPlan, layer: str, pixels: NDArray[np.uint8] | NDArray[np.uint16]
-) -> tuple[int, bool]:
-    """Writes one layer; returns its size in bytes, and whether its bytes are those of the former edition's file."""
+) -> tuple[Path, bool]:
+    """Writes one layer; returns its file, and whether its bytes are those of the former edition's file."""
     file = write_layer(target.store, layer, shard.index, shard=target.grid.shard, pixels=pixels)
-    size = file.stat().st_size
     former = target.former and target.former / file.relative_to(target.store)
     if former is None or not former.is_file() or not filecmp.cmp(file, former, shallow=False):
         sync(file)
-        return size, False
+        return file, False
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
     link_or_copy(former, temporary)
     temporary.replace(file)
-    return size, True
+    return file, True

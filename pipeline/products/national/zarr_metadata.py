@@ -4,6 +4,7 @@ Each group has them twice: by the CF conventions (`x`, `y`, a grid mapping), whi
 read, and by the Zarr conventions `spatial`, `proj` and `multiscales`, on which GeoZarr is built.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipeline.durable import link_or_copy
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import PIXELS_PER_M, Window
 
+COORDINATES = re.compile(r"/[xy]/c/")
+"""Found in the paths of the chunks of coordinates."""
 _COORDINATE_CHUNK = 100_000
 _CONVENTIONS = {
     "multiscales": ("d35379db-88df-4056-af3a-620245f8e347", "Multiscale layout of zarr datasets"),

@@ -8,26 +8,30 @@ which shards must exist.
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from pydantic import Field
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 from pipeline import legend
-from pipeline.errors import ProductError, product_error
+from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.fingerprint import PRODUCT_VERSION
 from pipeline.grid import Window
-from pipeline.products.national.edition_record import OUTSIDE, STORE_LAYERS, Edition
+from pipeline.products.manifest import files_below
+from pipeline.products.national.edition_record import OUTSIDE, REPAIR, STORE_LAYERS, Edition, damaged_files
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files
 from pipeline.products.national.zarr_metadata import Frame, count_chunks, create_frame, lost_coordinates
+from pipeline.untrusted.documents import Document, DocumentError, read_model
 
-ZSTD_LEVEL = 5
-"""On real maps and confidences, level 9 saves 4..8 % more in 2.4 times the time, and level 1 saves little time."""
+ZSTD = ZstdCodec(level=5, checksum=True)
+"""On real maps and confidences, level 9 saves 4..8 % more in 2.4 times the time, and level 1 saves little time. By the
+checksum, every reader notices a damaged chunk; chunks of older versions have none and are read as well."""
 PLACE = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
 """Attributes that name the CRS's variable; by `coordinates`, plain xarray attaches it to each layer for rioxarray."""
 _DTYPES = {"landcover": "uint8", "confidence": "uint8", "domain": "uint16"}
@@ -69,7 +73,7 @@ def create_store(
             chunks=(grid.chunk, grid.chunk),
             dtype=_DTYPES[layer],
             fill_value=0,
-            compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+            compressors=[ZSTD],
             dimension_names=("y", "x"),
             attributes=PLACE | flags_of(layer, domains),
         )
@@ -160,7 +164,7 @@ def read_zarr(path: Path, window: Window) -> NDArray[Any]:
     Raises:
         ProductError: it cannot be opened or read.
     """
-    with product_error(f"{path}: cannot be read; run `landcover verify`", ValueError):
+    with product_error(f"{path}: cannot be read; run `landcover verify`", *MALFORMED):
         array: Any = zarr.open_array(path, mode="r", zarr_format=3)
         inside = window.intersect(Window(0, 0, *array.shape))
         if inside == window:
@@ -182,15 +186,52 @@ def check_shards(edition: Edition, *, crs: str | None = None) -> list[str]:
     """
     if crs is not None and edition.grid.crs != crs:
         return [f"{edition.store}: is in {edition.grid.crs}, expected {crs}; publish again"]
+    if problems := metadata_problems(edition, edition.store):
+        return problems
     problems = lost_coordinates(edition.store, Frame(edition.grid.extent, edition.grid.crs))
     if not count_chunks(edition.store / "coverage"):
         problems.append(f"{edition.store / 'coverage'}: 0 of 1 chunks are there")
     if problems:
         return problems
-    coverage: Any = zarr.open_array(edition.store / "coverage", mode="r", zarr_format=3)
-    tiles = [(int(i), int(j)) for i, j in np.argwhere(coverage[:] != OUTSIDE)]
+    try:
+        coverage = read_zarr(edition.store / "coverage", Window(0, 0, *edition.grid.tiles_shape))
+    except ProductError as error:
+        return [str(error)]
+    tiles = [(int(i), int(j)) for i, j in np.argwhere(coverage != OUTSIDE)]
     promised = {shard for tile in tiles for shard in edition.grid.shards_of(tile)} | edition.digests.keys()
     return lost_files((edition.store / layer / "c" for layer in STORE_LAYERS), promised)
+
+
+class _ChunkShape(Document):
+    chunk_shape: tuple[int, ...]
+
+
+class _ChunkGrid(Document):
+    name: Literal["regular"]
+    configuration: _ChunkShape
+
+
+class _ZarrNode(Document):
+    """What zarr needs of a `zarr.json`; editions of older versions have no manifest that shows more."""
+
+    zarr_format: Literal[3]
+    node_type: Literal["group", "array"]
+    attributes: dict[str, Any] = Field(default={})
+    shape: tuple[Annotated[int, Field(ge=0, le=1 << 32)], ...] = ()
+    data_type: Literal["uint8", "uint16", "uint32", "int64", "float64"] | None = None
+    chunk_grid: _ChunkGrid | None = None
+    codecs: tuple[dict[str, Any], ...] = ()
+
+
+def metadata_problems(edition: Edition, store: Path) -> list[str]:
+    """Problems of the `zarr.json` of a store and of its arrays, found before zarr opens them."""
+    problems = damaged_files(edition, read_all=True, below=rf"^(edition\.json|{store.name}/(.*/)?zarr\.json)$")
+    for path in () if edition.manifest else (store / name for name in files_below(store) if name.endswith("zarr.json")):
+        try:
+            read_model(_ZarrNode, path)
+        except (FileNotFoundError, DocumentError) as error:
+            problems[path.relative_to(edition.path).as_posix()] = str(error)
+    return [f"{edition.path / name}: {problem}; {REPAIR}" for name, problem in sorted(problems.items())]
 
 
 def check_whole(edition: Edition) -> None:

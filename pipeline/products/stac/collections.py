@@ -12,7 +12,6 @@ A domain's folder is complete and has relative hrefs. The hrefs of an edition ar
 under two paths (`current` and `editions/<number>`) of different depth. Only `landcover publish` writes these files.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from pipeline.products.stac.model_item import TASK, model_item
 from pipeline.products.tile.seal import SealedTile
 from pipeline.products.tile.stac_item import MAPPED, TITLES, classes_of, model_file, reading_item, shares
 from pipeline.stac_fields import extension_schemas, providers
+from pipeline.untrusted.documents import read_json
 
 ITEMS = "items.parquet"
 ITEM = "landcover:item"
@@ -50,7 +50,7 @@ def read_item(sealed: SealedTile) -> dict[str, Any]:
         ProductError: it cannot be read.
     """
     with reading_item(sealed.item_path):
-        content: dict[str, Any] = json.loads(sealed.item_path.read_bytes())
+        content: dict[str, Any] = read_json(sealed.item_path)
         if MAPPED not in content["properties"]:
             classes = content["assets"]["landcover"]["classification:classes"]
             live = [int(c["value"]) for c in classes if c["value"] != legend.NODATA]

@@ -21,7 +21,7 @@ from pystac.utils import str_to_datetime
 from pystac_client.item_search import ItemSearch
 
 from pipeline import legend
-from pipeline.errors import ConfigError, ProductError, product_error
+from pipeline.errors import MALFORMED, ConfigError, ProductError, product_error
 from pipeline.products.stac.collections import ITEM, ITEMS
 from pipeline.products.stac.hrefs import absolute_href
 from pipeline.products.tile.stac_item import CONFIDENCE, share_name
@@ -80,7 +80,7 @@ def _read(table: Path, conditions: list[pc.Expression], least: Mapping[str, floa
         conditions: on its columns.
         least: item property → lowest value.
     """
-    kinds = (pa.ArrowException, rustac.RustacError, KeyError)
+    kinds = (pa.ArrowException, rustac.RustacError, *MALFORMED)
     with product_error(f"{table}: cannot be read as stac-geoparquet; publish again", *kinds):
         columns = set(pq.read_schema(table).names)
         if ITEM not in columns:

@@ -4,26 +4,27 @@
 run leaves no item, and the tile is mapped again.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AwareDatetime, Field
 
 from pipeline import legend
 from pipeline.domain import Domain
 from pipeline.durable import sync, write_json
-from pipeline.errors import ProductError, product_error
+from pipeline.errors import GridError, LandcoverError, ProductError, product_error
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import CRS, Tile, Window
 from pipeline.legend import LAYERS, Layer
 from pipeline.products.tile.cog import FileFacts, write_cog
 from pipeline.products.tile.stac_item import Provenance, build_item, reading_item
 from pipeline.stac_fields import sha256_of
+from pipeline.untrusted.documents import Document, read_model
 from pipeline.untrusted.own_files import own_entries
 
 STRIP_ROWS = 1024
@@ -51,6 +52,53 @@ class SealedTile:
     def file(self, layer: Layer) -> FileFacts:
         """The COG of this layer."""
         return self.files[LAYERS.index(layer)]
+
+
+class _Link(Document):
+    rel: str
+    href: str
+
+
+class _Class(Document):
+    value: int = Field(ge=0, le=255)
+
+
+class _Asset(Document):
+    href: str = Field(pattern=r"^(\./)?[\w.-]+$")
+    size: int = Field(alias="file:size", ge=0)
+    checksum: str = Field(alias="file:checksum")
+    classes: tuple[_Class, ...] = Field(default=(), alias="classification:classes")
+
+
+class _Properties(Document):
+    domain: str = Field(alias="landcover:domain")
+    tile: str = Field(alias="landcover:tile")
+    shape: tuple[int, int] = Field(alias="proj:shape")
+    crs: str = Field(alias="proj:code")
+    fingerprint: str = Field(alias="landcover:fingerprint")
+    class_pixels: dict[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=1 << 40)]] = Field(
+        alias="landcover:class_pixels"
+    )
+    depends_on: dict[str, str] = Field(default={}, alias="landcover:depends_on")
+    start: AwareDatetime = Field(alias="start_datetime")
+    end: AwareDatetime = Field(alias="end_datetime")
+    licence: str = Field(alias="license")
+    attribution: str = Field(default="", alias="landcover:attribution")
+    recipe: str = Field(alias="landcover:recipe")
+    weights: str = Field(alias="landcover:weights")
+    weights_sha256: str = Field(alias="landcover:weights_sha256", pattern=r"^\w+$")
+    layout: dict[str, int] = Field(alias="landcover:layout")
+
+
+class _Item(Document):
+    """What is read of a tile's item, here and to publish it."""
+
+    id: str
+    bbox: tuple[float, float, float, float]
+    links: tuple[_Link, ...]
+
+    properties: _Properties
+    assets: dict[str, _Asset]
 
 
 def stem(domain: Domain, tile: Tile) -> str:
@@ -190,28 +238,28 @@ def read_sealed(folder: Path, domain: Domain, tile: Tile) -> SealedTile | None:
     path = folder / f"{stem(domain, tile)}.json"
     with reading_item(path):
         try:
-            content = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+            return _from_item(read_model(_Item, path), path, domain, tile)
+        except FileNotFoundError:
             return None
-        return _from_item(content, path, domain, tile)
 
 
-def _from_item(content: Mapping[str, Any], path: Path, domain: Domain, tile: Tile) -> SealedTile:
-    properties = content["properties"]
-    found = (properties["landcover:domain"], properties["landcover:tile"])
-    if found != (domain, tile.name) or tuple(properties["proj:shape"]) != tile.window.shape:
+def _from_item(item: _Item, path: Path, domain: Domain, tile: Tile) -> SealedTile:
+    about = item.properties
+    found, pixels = (about.domain, about.tile), sum(about.class_pixels.values())
+    if found != (domain, tile.name) or about.shape != tile.window.shape or pixels != tile.window.pixels:
         raise ValueError(
-            f"expected {domain} {tile.name} of {tile.window.shape} px, got {found} of {properties['proj:shape']} px"
+            f"expected {domain} {tile.name} of {tile.window.shape} px, got {found} of {about.shape} px with {pixels} "
+            "counted"
         )
     files = []
     for layer in LAYERS:
-        asset = content["assets"][layer]
-        # COGs lie beside their item; folders in an href are ignored.
-        files.append(FileFacts(path.with_name(Path(asset["href"]).name), int(asset["file:size"]), sha256_of(asset)))
-    counts = {int(value): int(n) for value, n in properties["landcover:class_pixels"].items()}
-    fingerprint, crs = str(properties["landcover:fingerprint"]), str(properties["proj:code"])
-    depends_on = {str(name): str(digest) for name, digest in properties.get("landcover:depends_on", {}).items()}
-    return SealedTile(domain, tile, fingerprint, tuple(files), counts, path, crs, depends_on)
+        asset, name = item.assets[layer], f"{path.stem}-{layer}.tif"
+        if Path(asset.href).name != name:
+            raise ValueError(f"expected {name} as {layer}, got {asset.href}")
+        files.append(FileFacts(path.with_name(name), asset.size, sha256_of(asset.checksum)))
+    return SealedTile(
+        domain, tile, about.fingerprint, tuple(files), about.class_pixels, path, about.crs, about.depends_on
+    )
 
 
 def list_sealed(folder: Path, domain: Domain, tile_size: int) -> tuple[SealedTile, ...]:
@@ -221,9 +269,26 @@ def list_sealed(folder: Path, domain: Domain, tile_size: int) -> tuple[SealedTil
         ProductError: a damaged item, or one of another tile size.
         GridError: an item's name is not that of a tile of `tile_size` pixels.
     """
-    found = sorted(p.stem.removeprefix(f"{domain}-") for p in folder.glob(f"{domain}-[0-9]*-[0-9]*.json"))
-    sealed = (read_sealed(folder, domain, Tile.named(n, tile_size)) for n in found)
-    return tuple(s for s in sealed if s is not None)
+    sealed, damaged = list_readable(folder, domain, tile_size)
+    if damaged:
+        raise next(iter(damaged.values()))
+    return sealed
+
+
+def list_readable(
+    folder: Path, domain: Domain, tile_size: int
+) -> tuple[tuple[SealedTile, ...], dict[str, LandcoverError]]:
+    """The sealed tiles of a domain in order of their names, and name → error of those with a damaged item."""
+    sealed: list[SealedTile] = []
+    damaged: dict[str, LandcoverError] = {}
+    for name in sorted(p.stem.removeprefix(f"{domain}-") for p in folder.glob(f"{domain}-[0-9]*-[0-9]*.json")):
+        try:
+            found = read_sealed(folder, domain, Tile.named(name, tile_size))
+        except (ProductError, GridError) as error:
+            damaged[name] = error
+        else:
+            sealed += [found] if found else []
+    return tuple(sealed), damaged
 
 
 def matches(sealed: SealedTile) -> list[str]:

@@ -1,6 +1,9 @@
 """Checks a sealed tile completely: checksums, COG structure, every pixel, and its item."""
 
-import json
+import math
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +11,21 @@ from numpy.typing import NDArray
 from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.grid import CRS, Window
+from pipeline.grid import CRS, RESOLUTION_M, Window
 from pipeline.products.tile.cog import BLOCK, Cog, open_cog
 from pipeline.products.tile.seal import STRIP_ROWS, SealedTile, as_class_pixels, count_values, matches, read_sealed
-from pipeline.products.tile.stac_item import invalid
+from pipeline.products.tile.stac_item import (
+    CONFIDENCE,
+    MAPPED,
+    classes_of,
+    invalid,
+    mean_confidence,
+    reading_item,
+    share_name,
+    shares,
+)
+from pipeline.stac_fields import footprint, origin_fields, projection, time_span
+from pipeline.untrusted.documents import read_json
 
 
 def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
@@ -19,7 +33,7 @@ def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
 
     Compares with the item: sizes and checksums, the structure, CRS and place of the COGs, and every pixel of both
     layers (classes are counted again; confidence is 0 exactly where there is no data). Validates the item by STAC's
-    core schema.
+    core schema, and compares its properties with the pixels, the place and the tags of the COGs.
 
     Args:
         sealed: as its item describes it.
@@ -58,14 +72,14 @@ def _item(sealed: SealedTile, crs: str) -> list[str]:
         return [f"{sealed.item_path}: the item is missing"]
     if now != sealed:
         return [f"{sealed.item_path}: the item was replaced during the check; verify again"]
-    reason = invalid(json.loads(sealed.item_path.read_bytes()))
+    reason = invalid(read_json(sealed.item_path))
     return [f"{sealed.item_path}: not a valid STAC item: {reason}"] if reason else []
 
 
 def _pixels(sealed: SealedTile) -> list[str]:
     landcover, confidence = sealed.files
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
-    unlike = 0
+    unlike, confidence_sum = 0, 0
     with open_cog(landcover.path) as classes, open_cog(confidence.path) as confidences:
         problems = _structure(classes, sealed) + _structure(confidences, sealed)
         if problems:
@@ -73,13 +87,70 @@ def _pixels(sealed: SealedTile) -> list[str]:
         for strip in Window(0, 0, *sealed.tile.window.shape).strips(STRIP_ROWS):
             values = classes.read(strip)
             counts += count_values(values)
-            unlike += int(np.count_nonzero((values == legend.NODATA) != (confidences.read(strip) == 0)))
+            certainty = confidences.read(strip)
+            confidence_sum += int(certainty.sum(dtype=np.int64))
+            unlike += int(np.count_nonzero((values == legend.NODATA) != (certainty == 0)))
+        tags = {**classes.dataset.tags(), **classes.dataset.tags(1)}
     counted, expected = as_class_pixels(counts), dict(sealed.class_pixels)
     if counted != expected:
         problems.append(f"{landcover.path}: has class pixels {counted}; the item has {expected}")
     if unlike:
         problems.append(f"{confidence.path}: {unlike} pixels are no data in one layer only")
-    return problems
+    return problems or _properties(sealed, confidence_sum, tags)
+
+
+def _properties(sealed: SealedTile, confidence_sum: int, tags: Mapping[str, str]) -> list[str]:
+    """Properties of the item that differ from what `seal` writes for these pixels and tags.
+
+    The searched catalog is made from them. Items of older versions lack some, and their COGs lack some tags.
+    """
+    with reading_item(sealed.item_path):
+        content = read_json(sealed.item_path)
+        properties = content["properties"]
+        classes = content["assets"]["landcover"]["classification:classes"]
+        live = [int(key[6:]) for key in tags if key.startswith("class_")] or [int(c["value"]) for c in classes]
+        live = sorted(value for value in live if value != legend.NODATA)
+        geometry, bbox = footprint(sealed.tile.window, sealed.crs)
+        expected = projection(sealed.tile.window, sealed.crs) | {"gsd": RESOLUTION_M} | _of_tags(sealed, tags)
+        if MAPPED in properties or any(key in properties for key in map(share_name, live)):
+            expected |= shares(sealed.class_pixels, live)
+        if CONFIDENCE in properties or sealed.depends_on:
+            expected |= mean_confidence(sealed.class_pixels, confidence_sum)
+        found = {key: (properties.get(key), value) for key, value in expected.items()}
+        found |= {"geometry": (content["geometry"], geometry), "bbox": (content["bbox"], bbox)}
+        found["collection"] = (content.get("collection", sealed.domain), sealed.domain)
+        found["id"] = (content["id"], sealed.item_path.stem)
+        found["classification:classes"] = (classes[1:], classes_of(legend.classes(live)))
+        odd = sorted(key for key in properties if key.startswith("landcover:share_") and key not in expected)
+    problems = [f"{key} is {got}, expected {value}" for key, (got, value) in found.items() if not _alike(got, value)]
+    return [f"{sealed.item_path}: {problem}" for problem in (*problems, *(f"has {key}, of no class" for key in odd))]
+
+
+def _of_tags(sealed: SealedTile, tags: Mapping[str, str]) -> dict[str, Any]:
+    """The item's properties that the tags of its COGs repeat."""
+    origin = {key: tags.get(key, "") for key in ("licence", "attribution", "citation", "doi")}
+    names = ("campaign", "recipe", "weights_sha256", "domain", "tile", "fingerprint")
+    expected: dict[str, Any] = {f"landcover:{name}": tags[name] for name in names if name in tags}
+    if "licence" in tags:
+        expected |= origin_fields(**origin)
+        first, _, last = tags.get("acquired", "").partition("/")
+        days = (date.fromisoformat(first), date.fromisoformat(last)) if last else None
+        start, _, end = time_span(days, year=sealed.domain.year)
+        expected |= {"start_datetime": start, "end_datetime": end, "landcover:acquired": days is not None}
+    return expected
+
+
+def _alike(got: Any, expected: Any) -> bool:
+    """Whether a value of JSON is as expected; numbers to nine digits, because versions of PROJ differ."""
+    if isinstance(expected, datetime):
+        return isinstance(got, str) and datetime.fromisoformat(got) == expected
+    if isinstance(expected, dict):
+        return isinstance(got, dict) and got.keys() == expected.keys() and all(_alike(got[k], expected[k]) for k in got)
+    if isinstance(expected, list | tuple):
+        return isinstance(got, list) and len(got) == len(expected) and all(map(_alike, got, expected))
+    if isinstance(expected, float) and isinstance(got, int | float):
+        return math.isclose(got, expected, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(got == expected)
 
 
 def _structure(cog: Cog, sealed: SealedTile) -> list[str]:

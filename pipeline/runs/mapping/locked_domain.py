@@ -9,7 +9,7 @@ from pipeline.cluster.slurm.queue import is_job_running
 from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
-from pipeline.errors import LockError, OutOfSpaceError
+from pipeline.errors import LockError, OutOfSpaceError, ProductError
 from pipeline.lock import FolderLock, has_lock, lock_folder
 from pipeline.products.tile.seal import matches, read_sealed, remove_unfinished
 from pipeline.runs.mapping.events import OnEvent, TileEnded
@@ -51,17 +51,16 @@ def clean_idle_domains(plan: RunPlan) -> None:
 
 
 def drop_sealed_tiles(plan: RunPlan) -> RunPlan:
-    """The plan without the tiles that another run sealed between the plan and the lock, and without sealed ones.
-
-    Raises:
-        ProductError: a sealed item is damaged.
-    """
+    """The plan without the tiles that another run sealed between the plan and the lock, and without sealed ones."""
     campaign = plan.resolved.campaign
 
     def is_sealed(domain: Domain, planned: PlannedTile) -> bool:
         if planned.reason == "forced":
             return False
-        found = read_sealed(campaign.product_folder(domain), domain, planned.tile)
+        try:
+            found = read_sealed(campaign.product_folder(domain), domain, planned.tile)
+        except ProductError:
+            return False
         return found is not None and found.fingerprint == planned.fingerprint and not matches(found)
 
     domains = (replace(d, tiles=tuple(t for t in d.todo if not is_sealed(d.name, t))) for d in plan.domains)

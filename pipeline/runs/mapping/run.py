@@ -86,7 +86,7 @@ def run(
         StorageError: a product folder cannot be written. Nothing started.
         OutOfSpaceError: the disk is full, or a quota is used up. The tiles in flight have ended.
         ClusterError: the cluster did not start, or was lost.
-        RunFailed: some tiles failed; the others are sealed.
+        RunFailed: some tiles failed, or a domain's files are damaged; the other tiles are sealed.
         RunStopped: a stop was requested, and there are more tiles to map.
 
     Examples:
@@ -96,6 +96,7 @@ def run(
     stop = stop or StopRequest()
     clean_idle_domains(plan)
     if not plan.todo:
+        _refuse_damaged(plan)
         return ()
     cluster = plan.resolved.campaign.cluster
     plan.resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
@@ -110,7 +111,18 @@ def run(
             if any(domain.readable_tiles for domain in domains) and not stop.reason:
                 with open_cluster(plan.resolved.campaign, client=client, workers=workers) as opened:
                     _map_domains(plan.resolved, domains, client=opened, on_event=on_event)
-    return _sealed_tiles(domains, stop)
+    sealed = _sealed_tiles(domains, stop)
+    _refuse_damaged(plan)
+    return sealed
+
+
+def _refuse_damaged(plan: RunPlan) -> None:
+    """Raises RunFailed where the plan lacks a domain."""
+    if plan.damaged:
+        listed = "".join(f"\n  {sentence}" for sentence in plan.damaged)
+        raise RunFailed(
+            f"tiles of other domains are sealed; {len(plan.damaged)} domains cannot be read and are left out:{listed}"
+        )
 
 
 def _map_domains(

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 from pipeline.config import Campaign, DomainSection
 from pipeline.domain import Domain
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
 from pipeline.products.tile.seal import SealedTile, matches, read_sealed
 from pipeline.runs.planning.provenance import campaign_crs
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign, resolve
 from pipeline.runs.tracking.run_record import read_run_record
+from pipeline.runs.tracking.status import read_each
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import Asset, DomainInputs
 from pipeline.sources.http_path import WebPath
@@ -39,8 +40,8 @@ class PlannedTile:
     tile: Tile
     fingerprint: str
     reason: str | None
-    """Why it is to be mapped: `not mapped yet`, `inputs changed`, `weights and recipe changed`, `files missing or
-    damaged`, `forced`. None: its sealed product is up to date."""
+    """Why it is to be mapped: `not mapped yet`, `inputs changed`, `weights and recipe changed`, `item damaged`, `files
+    missing or damaged`, `forced`. None: its sealed product is up to date."""
     broken: tuple[str, ...]
     """A sentence for each input file that is missing or changed since it was indexed: the tile will fail."""
     sealed: SealedTile | None
@@ -81,6 +82,8 @@ class RunPlan:
 
     resolved: ResolvedCampaign
     domains: tuple[DomainPlan, ...]
+    damaged: tuple[str, ...] = ()
+    """A sentence for each domain whose catalog or run record cannot be read. It is left out of the plan."""
 
     @property
     def todo(self) -> int:
@@ -125,8 +128,8 @@ def make_plan(
     Raises:
         ConfigError: the campaign has no such domain or tile, its domains lie on several lattices, or its network
             depends on whole windows.
-        CatalogError: a domain is not indexed.
-        ProductError: a sealed item or a run record is damaged.
+        CatalogError: no domain is indexed. A single one whose catalog is damaged is named in the plan.
+        ProductError: no domain's run record can be read.
 
     Examples:
         >>> plan = make_plan(load_campaign("build/demo/campaign.yaml"))
@@ -138,13 +141,16 @@ def make_plan(
     resolved = resolve(campaign)
     check_windows(resolved.recipe, campaign.accept_limits)
     chosen = {campaign.tile(name).name for name in tiles}
-    plans = tuple(_plan_domain(resolved, section, chosen, force=force) for section in sections)
+    by_name = {section.name: section for section in sections}
+    read, damaged = read_each(by_name, lambda name: _plan_domain(resolved, by_name[name], chosen, force=force))
+    plans = tuple(read.values())
     if unknown := chosen - {t.tile.name for p in plans for t in p.tiles}:
         raise ConfigError(
             f"tile {', '.join(sorted(unknown))} is not in the catalog of {', '.join(s.name for s in sections)}; "
             "`landcover status` lists the tiles"
         )
-    return RunPlan(resolved, tuple(replace(p, tiles=tuple(filter(only.matches, p.tiles))) for p in plans))
+    plans = tuple(replace(p, tiles=tuple(filter(only.matches, p.tiles))) for p in plans)
+    return RunPlan(resolved, plans, tuple(f"{name}: {problem}" for name, problem in damaged.items()))
 
 
 def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set[str], *, force: bool) -> DomainPlan:
@@ -157,7 +163,10 @@ def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set
 
     def compare(tile: Tile) -> tuple[SealedTile | None, str | None]:
         """The sealed tile if there is one, and the reason to map it or None."""
-        sealed = read_sealed(folder, section.name, tile)
+        try:
+            sealed = read_sealed(folder, section.name, tile)
+        except ProductError:
+            return None, "item damaged"
         if sealed is None:
             return None, "not mapped yet"
         if sealed.fingerprint != fingerprints[tile]:

@@ -7,17 +7,19 @@ network and a device. The other rates belong to a core and do not depend on the 
 """
 
 import datetime as dt
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pipeline.config import DEFAULT_RECIPE, Precision
 from pipeline.durable import user_cache, write_json
 from pipeline.errors import ConfigError, StorageError
 from pipeline.inference import Engine
+from pipeline.untrusted.documents import Document, DocumentError, read_model
 
 RateKind = Literal["infer", "read", "seal", "written"]
 
@@ -62,7 +64,7 @@ class MeasuredRate:
     """One measurement, as the file contains it."""
 
     what: RateKind
-    value: float
+    value: Annotated[float, Field(gt=0)]
     host: str
     processor: str
     at: str
@@ -92,6 +94,10 @@ class MeasuredRate:
         """The rate with its source."""
         where = self.processor if self.device in ("", CPU) else self.device
         return Rate(self.value, f"measured on {self.host} ({where}) at {self.at}")
+
+
+class _RatesFile(Document):
+    rates: tuple[MeasuredRate, ...]
 
 
 def processor() -> str:
@@ -140,11 +146,10 @@ def read_rates() -> tuple[MeasuredRate, ...]:
     """
     path = rates_file()
     try:
-        entries: list[dict[str, Any]] = json.loads(path.read_bytes())["rates"]
-        return tuple(MeasuredRate(**entry) for entry in entries)
+        return read_model(_RatesFile, path).rates
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DocumentError as error:
         raise StorageError(f"{path} is damaged: {error}; delete it, `landcover bench` writes it again") from error
 
 

@@ -10,6 +10,7 @@ from distributed import Client
 from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.errors import ProductError
+from pipeline.products.manifest import changed_if_sealed
 from pipeline.products.national.edition_record import Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
@@ -17,16 +18,27 @@ from pipeline.products.national.ownership import read_boundary
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.shard_writer import ShardFacts, write_shard
-from pipeline.products.tile.seal import list_sealed
+from pipeline.products.tile.seal import list_readable
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.planning.provenance import campaign_crs, product_origin
 from pipeline.runs.publishing.draft_edition import DraftEdition
 from pipeline.runs.publishing.national_lock import lock_national
-from pipeline.runs.publishing.sidecars import remove_leftovers, write_catalogs, write_gis_files, write_levels
+from pipeline.runs.publishing.sidecars import (
+    remove_leftovers,
+    write_catalogs,
+    write_domain_manifests,
+    write_gis_files,
+    write_levels,
+)
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.reader import read_description
 
-EXTRAS: tuple[Callable[[DraftEdition], None], ...] = (write_levels, write_catalogs, write_gis_files)
+EXTRAS: tuple[Callable[[DraftEdition], None], ...] = (
+    write_levels,
+    write_catalogs,
+    write_gis_files,
+    write_domain_manifests,
+)
 """Writers of the files beside the store, called in this order before an edition becomes current. When the bytes of one
 of them change, increase `products.national.publish_plan.EXTRAS_VERSION`."""
 
@@ -45,6 +57,9 @@ class PublishedEdition:
     """Unchanged shards: hard links to the former edition."""
     unsealed: tuple[tuple[str, int], ...]
     """(domain, number of tiles in its catalog that are not sealed). Their pixels are nodata."""
+    damaged: tuple[str, ...]
+    """A sentence for each domain whose catalog or run record cannot be read, and for each tile whose item cannot be
+    read. Pixels of such tiles are nodata."""
     left_out: tuple[str, ...]
     """Domains of the former edition that the campaign, and so this edition, does not have."""
     tally: Tally
@@ -59,6 +74,7 @@ def publish(
     client: Client | None = None,
     workers: int | None = None,
     wait: bool = False,
+    recheck: bool = False,
     progress: Progress = SILENT,
 ) -> PublishedEdition:
     """Publishes the sealed tiles of the campaign's domains. Shards that did not change are linked, not written.
@@ -75,6 +91,8 @@ def publish(
         client: a client of a running cluster, which is left open. By default the campaign's cluster is opened.
         workers: number of worker processes, instead of the campaign's.
         wait: wait while another publish is running. Otherwise this is an error.
+        recheck: read all files of the current edition, and write the damaged ones again. Otherwise only files whose
+            size or time of the last change differs from the manifest are read.
         progress: counts shards, then each kind of file beside them.
 
     Raises:
@@ -94,12 +112,16 @@ def publish(
         # Read under the lock: a publish that waited publishes the tiles that are sealed now.
         states, crs = status(campaign), campaign_crs(campaign)
         products = read_products(campaign, states, crs)
+        damaged = [f"{s.domain}: {s.problem}" for s in states if s.problem]
+        damaged += [f"{p.name}: {sentence}" for p in products for sentence in p.damaged]
         remove_abandoned(national)
         remove_leftovers(campaign)
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
-        plan = plan_edition(national, grid, products)
-        # A pyramid that lost a file is repaired by a new edition.
-        if plan.parent is not None and plan.nothing_to_do and not check_pyramid(plan.parent):
+        plan = plan_edition(national, grid, products, recheck=recheck)
+        folders = [campaign.product_folder(product.name) for product in products]
+        beside = any(changed_if_sealed(folder, read_all=recheck) for folder in folders)
+        # What lost a file, also beside the tiles of a domain, is repaired by a new edition.
+        if plan.parent is not None and plan.nothing_to_do and not beside and not check_pyramid(plan.parent):
             edition, facts = plan.parent, []
         else:
             begin(plan)
@@ -114,6 +136,7 @@ def publish(
         written=written,
         linked=len(plan.digests) - written,
         unsealed=tuple((s.domain, len(s.unsealed)) for s in states if s.unsealed),
+        damaged=tuple(damaged),
         left_out=tuple(sorted(set(plan.parent.domains if plan.parent else ()) - set(edition.domains))),
         tally=edition.tally,
         undelivered_km2=edition.undelivered_km2,
@@ -143,11 +166,15 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
     origin = asdict(product_origin(campaign, campaign.recipe(), description.origin))
     acquired = [day.isoformat() for day in description.acquired or ()]
     about = {"campaign": campaign.name, "weights": campaign.model.weights, **origin, "acquired": acquired}
+    sealed, damaged = list_readable(campaign.product_folder(state.domain), state.domain, campaign.grid.tile)
+    expected = (*state.sealed, *state.damaged, *state.unsealed)
     return DomainProduct(
         name=state.domain,
         boundary=read_boundary(section.boundary, crs=crs) if section.boundary else None,
-        sealed=list_sealed(campaign.product_folder(state.domain), state.domain, campaign.grid.tile),
-        expected=(*state.sealed, *state.damaged, *state.unsealed),
+        sealed=sealed,
+        # Where the catalog cannot be read, the tiles on disk are all that is known.
+        expected=tuple(sorted({*(s.tile.name for s in sealed), *damaged})) if state.problem else expected,
+        damaged=tuple(str(error) for error in damaged.values()),
         failed=frozenset(name for name, _ in state.failures),
         about={key: value for key, value in about.items() if value},
     )

@@ -9,6 +9,7 @@ from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.gis.gis_files import QUICK_LOOK_PX, write_gis
 from pipeline.products.gis.overviews import edition_overview, overview
+from pipeline.products.manifest import SIZES, SUMS, write_manifest
 from pipeline.products.national.pyramid.store import begin_pyramid
 from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.stac.collections import write_domain, write_edition
@@ -24,7 +25,7 @@ def remove_leftovers(campaign: Campaign) -> None:
     """
     for domain in (section.name for section in campaign.domains):
         own = [f".{domain}-{layer}.gti.gpkg." for layer in LAYERS] + [f".{domain}-landcover.qml."]
-        for prefix in (".collection.json.", ".model-", ".quicklook.png.", *own):
+        for prefix in (".collection.json.", ".model-", ".quicklook.png.", f".{SUMS}.", f".{SIZES}.", *own):
             remove_temporaries(campaign.product_folder(domain), prefix)
 
 
@@ -38,7 +39,7 @@ def write_levels(draft: DraftEdition) -> None:
     """
     plan = draft.plan
     tiles = plan.grid.tiles_of(plan.digests)
-    left = begin_pyramid(plan.target, former=plan.former, tiles=tiles, changed=draft.changed)
+    left = begin_pyramid(plan.target, former=plan.former, tiles=tiles, changed=draft.changed, damaged=plan.damaged)
     for _ in draft.map_on_workers(left, partial(write_tile, plan.target)):
         pass
 
@@ -80,6 +81,18 @@ def write_gis_files(draft: DraftEdition) -> None:
     picture = edition_overview(draft.folder, draft.plan.grid, "landcover", within=_extent(tiles), side=QUICK_LOOK_PX)
     write_gis(draft.folder, tiles, quick_look=picture)
     draft.progress.advance()
+
+
+def write_domain_manifests(draft: DraftEdition) -> None:
+    """Writes the manifest of what a publish leaves beside each domain's tiles; their items have checksums of the COGs.
+
+    Raises:
+        StorageError: a folder cannot be written.
+    """
+    for name in (product.name for product in draft.products if product.shown):
+        folder = draft.campaign.product_folder(name)
+        patterns = ("collection.json", "model-*.json", f"{name}-*.gti.gpkg", f"{name}-*.qml", "quicklook.png")
+        write_manifest(folder, (path.name for pattern in patterns for path in folder.glob(pattern)))
 
 
 def _extent(sealed: Sequence[SealedTile]) -> Window:

@@ -1,5 +1,6 @@
 """Writes the quality reports of the domains and of the nation, from items, records, catalog and overviews."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pipeline.errors import ProductError
 from pipeline.evaluation.seams import Crossings
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.zarr_store import check_shards
-from pipeline.products.tile.seal import list_sealed, matches
+from pipeline.products.tile.seal import list_readable, matches
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.quality.quality_metrics import (
     QualityMetrics,
@@ -23,6 +24,8 @@ from pipeline.runs.tracking.run_record import read_run_record
 from pipeline.runs.tracking.status import status
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.inspection.radiometry import cached_levels
+
+log = logging.getLogger("landcover")
 
 REPORT_FILE = "report.html"
 
@@ -46,13 +49,14 @@ def write_reports(
         The pages.
 
     Raises:
-        CatalogError: a domain that is not indexed.
+        CatalogError: no domain is indexed.
         ConfigError: a domain that the campaign does not have.
         ProductError: nothing is sealed, or an item, a record or a tile cannot be read.
         StorageError: a page cannot be written.
     """
     wanted = [campaign.domain(name).name for name in domains] or [section.name for section in campaign.domains]
     parts = _read_domains(campaign, wanted, progress=progress)
+    wanted = [name for name in wanted if name in parts]
     if not any(parts[name].sealed for name in wanted):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
     pages = {
@@ -82,7 +86,7 @@ def _read_domains(campaign: Campaign, wanted: Sequence[Domain], *, progress: Pro
     """Reads all domains of the campaign; seams are counted in the wanted ones only."""
     sealed = {
         s.name: tuple(
-            t for t in list_sealed(campaign.product_folder(s.name), s.name, campaign.grid.tile) if not matches(t)
+            t for t in list_readable(campaign.product_folder(s.name), s.name, campaign.grid.tile)[0] if not matches(t)
         )
         for s in campaign.domains
     }
@@ -90,6 +94,9 @@ def _read_domains(campaign: Campaign, wanted: Sequence[Domain], *, progress: Pro
     parts = {}
     for state in status(campaign):
         name = state.domain
+        if state.problem:
+            log.warning("%s: no report: %s", name, state.problem)
+            continue
         inputs = read_domain(campaign.catalog, name, tile_size=campaign.grid.tile)
         counted = sealed[name] if name in wanted else ()
         seams = domain_seams(counted, cuts=cuts_of(campaign), progress=progress)

@@ -3,7 +3,6 @@
 <products>/<domain>/requeue.json     the tiles sealed when the last start ended, and the starts without progress
 """
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.errors import ClusterError, ConfigError, ProductError, RunStopped
-from pipeline.products.tile.seal import list_sealed
+from pipeline.products.tile.seal import list_readable
+from pipeline.untrusted.documents import DocumentError, read_model
 
 REQUEUE_FILE = "requeue.json"
 RESTART_CODES = (RunStopped.exit_code, ClusterError.exit_code)
@@ -98,17 +98,17 @@ def restart_job(campaign: Campaign, domain: Domain, *, resubmit: Path | None) ->
 
 
 def _sealed_digest(campaign: Campaign, domain: Domain) -> str:
-    tiles = list_sealed(campaign.product_folder(domain), domain, campaign.grid.tile)
+    tiles, _ = list_readable(campaign.product_folder(domain), domain, campaign.grid.tile)
     return fingerprint.digest(sorted((t.tile.name, t.fingerprint) for t in tiles))
 
 
 def _read(campaign: Campaign, domain: Domain) -> RestartProgress:
     path = campaign.product_folder(domain) / REQUEUE_FILE
     try:
-        return RestartProgress(**json.loads(path.read_bytes()))
+        return read_model(RestartProgress, path)
     except FileNotFoundError:
         return RestartProgress("", 0)
-    except (OSError, ValueError, TypeError) as error:
+    except DocumentError as error:
         raise ProductError(f"{path} is damaged: {error}; delete it, the next job writes it again") from error
 
 

@@ -152,7 +152,7 @@ def submit(submission: Submission, campaign: Campaign) -> tuple[str, ...]:
 
 def _choose(plan: RunPlan, queued: Mapping[str, queue.QueuedJob]) -> tuple[list[DomainPlan], list[str]]:
     """The domains to submit, and why the others are skipped."""
-    chosen, skipped = [], []
+    chosen, skipped = [], [f"{sentence}; it is skipped" for sentence in plan.damaged]
     for domain in plan.domains:
         if (job := queued.get(domain.name)) is not None:
             skipped.append(

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from pipeline.durable import remove_temporaries, write_json
 from pipeline.errors import ProductError
+from pipeline.untrusted.documents import Document, DocumentError, read_model
 
 RUN_FILE = "run.json"
 
@@ -21,11 +22,7 @@ State = Literal["running", "stopped", "ended"]
 """A killed run leaves `running`: the domain's lock shows whether its driver is alive."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class MappedTile(_Record):
+class MappedTile(Document):
     """A tile that the run sealed."""
 
     tile: str
@@ -35,17 +32,17 @@ class MappedTile(_Record):
     pixels: int
 
 
-class RunRecord(_Record):
+class RunRecord(Document):
     """The content of `run.json`. Keys that early releases did not write have defaults; unknown keys are ignored."""
 
-    campaign: dict[str, Any] = {}
+    campaign: dict[str, Any] = Field(default={})
     """The campaign with its resolved engine and threads."""
     weights_sha256: str = ""
     quantized_sha256: str | None = None
-    recipe: dict[str, Any] = {}
-    software: dict[str, str] = {}
+    recipe: dict[str, Any] = Field(default={})
+    software: dict[str, str] = Field(default={})
     """Package → version."""
-    predicted: dict[str, Any] = {}
+    predicted: dict[str, Any] = Field(default={})
     """The forecast, if there was one."""
     state: State = "ended"
     started: str = ""
@@ -55,13 +52,13 @@ class RunRecord(_Record):
     """Seconds from the start of the run to `updated`. None: early releases did not measure it."""
     left_pixels: int = 0
     """Pixels of the tiles that this run still has to map."""
-    in_flight: dict[str, str] = {}
+    in_flight: dict[str, str] = Field(default={})
     """Tile → when it was submitted."""
     tiles: tuple[MappedTile, ...] = ()
     """The tiles that this run sealed."""
-    failed: dict[str, str] = {}
+    failed: dict[str, str] = Field(default={})
     """Tile → why its last attempt failed, in this run or a former one."""
-    suspect: dict[str, str] = {}
+    suspect: dict[str, str] = Field(default={})
     """The same for tiles whose last attempt cost several workers."""
 
     @property
@@ -85,17 +82,11 @@ def read_run_record(folder: Path) -> RunRecord:
     """
     path = folder / RUN_FILE
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        return read_model(RunRecord, path)
+    except FileNotFoundError:
         return RunRecord()
-    except OSError as error:
-        raise ProductError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ProductError(
-            f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}; delete it, the next run writes it again"
-        ) from error
+    except DocumentError as error:
+        raise ProductError(f"{path} is damaged: {error}; delete it, the next run writes it again") from error
 
 
 class RunRecordWriter:

@@ -1,19 +1,20 @@
 """The state of a campaign: each domain's tiles by state, and the run that is at work. Only files are read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pipeline.cluster.slurm.queue import JobState, QueuedJob, job_states, queued_jobs
 from pipeline.config import Campaign
 from pipeline.domain import Domain
-from pipeline.errors import ConfigError
+from pipeline.errors import CatalogError, ConfigError, LandcoverError, ProductError
 from pipeline.grid import Tile
 from pipeline.lock import Owner, lock_owner, why_stale
 from pipeline.products.tile.seal import matches, read_sealed
 from pipeline.runs.tracking.run_record import RunRecord, read_run_record
 from pipeline.sources.catalog.reader import read_domain
 
+_Value = TypeVar("_Value")
 _TileState = Literal["sealed", "in flight", "failed", "suspect", "damaged", "missing"]
 
 
@@ -48,7 +49,7 @@ class DomainStatus:
     domain: Domain
     sealed: tuple[str, ...]
     damaged: tuple[str, ...]
-    """Sealed, but files are missing or have another size."""
+    """Sealed, but the item is damaged, or files are missing or have another size."""
     failed: tuple[tuple[str, str], ...]
     """(tile, cause) of the last attempt."""
     missing: tuple[str, ...]
@@ -64,6 +65,8 @@ class DomainStatus:
     """The user's own job for this domain, running or waiting."""
     speed: MappingSpeed | None = None
     """Of the present run, or of the last one."""
+    problem: str | None = None
+    """Why the state is not known: the domain's catalog or run record is damaged. No tile is listed then."""
 
     @property
     def failures(self) -> tuple[tuple[str, str], ...]:
@@ -102,8 +105,8 @@ def status(campaign: Campaign) -> tuple[DomainStatus, ...]:
         campaign: as `load_campaign` returns it.
 
     Raises:
-        CatalogError: a domain is not indexed.
-        ProductError: an item or a run record is damaged.
+        CatalogError: no domain's catalog can be read. A single one is named in its state.
+        ProductError: no domain's run record can be read.
 
     Example:
         >>> [(s.domain, len(s.sealed)) for s in status(campaign)]  # doctest: +SKIP
@@ -118,9 +121,32 @@ def status(campaign: Campaign) -> tuple[DomainStatus, ...]:
 
     alive = {name: owner for name, owner in owners.items() if why_stale(owner, job_runs=is_running) is None}
     queued = _queued(campaign)
-    return tuple(
-        replace(_domain_status(campaign, name, alive.get(name), jobs or {}), queued=queued.get(name)) for name in names
-    )
+    read, damaged = read_each(names, lambda name: _domain_status(campaign, name, alive.get(name), jobs or {}))
+    read |= {name: DomainStatus(name, (), (), (), (), problem=problem) for name, problem in damaged.items()}
+    return tuple(replace(read[name], queued=queued.get(name)) for name in names)
+
+
+def read_each(
+    names: Iterable[Domain], read: Callable[[Domain], _Value]
+) -> tuple[dict[Domain, _Value], dict[Domain, str]]:
+    """Reads something of each domain; one whose files are damaged does not keep the others from being read.
+
+    Returns:
+        Domain → value, and domain → problem of those whose files cannot be read.
+
+    Raises:
+        CatalogError, ProductError: no domain can be read.
+    """
+    values: dict[Domain, _Value] = {}
+    errors: dict[Domain, LandcoverError] = {}
+    for name in names:
+        try:
+            values[name] = read(name)
+        except (CatalogError, ProductError) as error:
+            errors[name] = error
+    if errors and not values:
+        raise next(iter(errors.values()))
+    return values, {name: str(error) for name, error in errors.items()}
 
 
 def _queued(campaign: Campaign) -> dict[str, QueuedJob]:
@@ -162,7 +188,10 @@ def mapping_speed(record: RunRecord) -> MappingSpeed | None:
 def _tile_state(campaign: Campaign, domain: Domain, tile: Tile, record: RunRecord, *, alive: bool) -> _TileState:
     if alive and tile.name in record.in_flight:
         return "in flight"
-    sealed = read_sealed(campaign.product_folder(domain), domain, tile)
+    try:
+        sealed = read_sealed(campaign.product_folder(domain), domain, tile)
+    except ProductError:
+        return "damaged"
     if sealed is not None:
         return "damaged" if matches(sealed) else "sealed"
     if tile.name in record.failed:

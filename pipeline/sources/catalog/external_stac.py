@@ -4,24 +4,23 @@ An item only says where files are. What they are is read from their names and he
 in folders. Of the item itself only provider, licence, citation and days of acquisition are used.
 """
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated
 from urllib.parse import unquote, urljoin, urlsplit
 
-import pystac
+from pydantic import AfterValidator, Field
 
-from pipeline.errors import CatalogError
-from pipeline.sources.catalog.reader import INVALID_STAC, acquired_of, interval
+from pipeline.errors import MALFORMED, CatalogError
 from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.delivery.names import RASTER_SUFFIXES, DeliveredFile, Kind, parse_name
 from pipeline.sources.http_client import HEADERS_VARIABLE, auth_headers, fetch, origin
 from pipeline.sources.http_path import WebPath
+from pipeline.untrusted.documents import Document, DocumentError, parse_model, read_bytes
 from pipeline.untrusted.limits import StacBudget
 
 _KINDS: tuple[Kind, ...] = ("rvb", "irc", "height", "dsm", "dtm")
@@ -29,6 +28,71 @@ _IMAGERY_KINDS: tuple[Kind, ...] = ("rvb", "irc", "height")
 _MAX_DEPTH = 16
 """Catalogs below catalogs. A longer chain counts as a loop."""
 _ITEM_SEARCH = "item-search"
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_Moment = Annotated[datetime, AfterValidator(_aware)]
+
+
+class _Link(Document):
+    rel: str
+    href: str
+
+
+class _Catalog(Document):
+    """What is read of a catalog, a collection, or an API's first page."""
+
+    type: str = ""
+    links: tuple[_Link, ...] = ()
+    conforms_to: tuple[str, ...] = Field(default=(), alias="conformsTo")
+
+
+class _Asset(Document):
+    href: Annotated[str, Field(pattern=r"^[^\x00]+$")]
+    kind: str | None = Field(default=None, alias="landcover:kind")
+
+
+class _Provider(Document):
+    name: str
+    roles: tuple[str, ...] = ("producer",)
+
+
+class _Properties(Document):
+    moment: _Moment | None = Field(default=None, alias="datetime")
+    start: _Moment | None = Field(default=None, alias="start_datetime")
+    end: _Moment | None = Field(default=None, alias="end_datetime")
+    providers: tuple[_Provider, ...] = ()
+    licence: str = Field(default="", alias="license")
+    citation: str = Field(default="", alias="sci:citation")
+    doi: str = Field(default="", alias="sci:doi")
+    attribution: str = Field(default="", alias="landcover:attribution")
+    tile: str = Field(default="", alias="landcover:tile")
+    acquired: bool = Field(default=False, alias="landcover:acquired")
+
+
+class ExternalItem(Document):
+    """What is read of an item."""
+
+    id: str
+    collection: str | None = None
+    bbox: tuple[float, float, float, float] | tuple[float, float, float, float, float, float] | None = None
+    assets: dict[str, _Asset]
+    properties: _Properties
+
+    @property
+    def interval(self) -> tuple[datetime | None, datetime | None]:
+        """First and last moment."""
+        about = self.properties
+        return about.start or about.moment, about.end or about.moment
+
+    @property
+    def days(self) -> Days | None:
+        """Days of acquisition, which only our own items state; None where only the vintage is known."""
+        start, end = self.interval if self.properties.acquired else (None, None)
+        return (start.date(), end.date()) if start and end else None
 
 
 @dataclass(frozen=True)
@@ -79,57 +143,58 @@ def add_catalog(files: CatalogFiles, source: str, query: Query) -> None:
     """
     given = source if is_web(source) else str(Path(source).absolute())
     count = 0
-    for item in _items(given, query):
-        count += 1
-        _add_item(files, item, given)
+    try:
+        for where, item in _items(given, query):
+            count += 1
+            _add_item(files, item, where=where, source=given)
+    except (OSError, *MALFORMED) as error:
+        cause = str(error).strip().splitlines() or [type(error).__name__]
+        raise CatalogError(f"{source}: cannot be read as a STAC catalog: {cause[0][:300]}") from error
     if not count:
         raise CatalogError(
             f"{source}: no items match {query}; check the collections, the bbox and the datetime, or leave them out"
         )
 
 
-def _items(source: str, query: Query) -> Iterator[pystac.Item]:
+def _items(source: str, query: Query) -> Iterator[tuple[str, ExternalItem]]:
+    """(URL or path, item)."""
     from pipeline.sources.catalog import stac_api
 
     budget = StacBudget(source)
-    try:
-        content = _read_json(source, budget)
-        if any(_ITEM_SEARCH in uri for uri in content.get("conformsTo", ())):
-            yield from stac_api.search(source, query, budget)
-            return
-        start, end = stac_api.parse_interval(query.datetime)
-        yield from (i for i in _walk(source, content, budget, ()) if _matches(i, query, start, end))
-    except INVALID_STAC as error:
-        cause = str(error).strip().splitlines() or [type(error).__name__]
-        raise CatalogError(f"{source}: cannot be read as a STAC catalog: {cause[0][:300]}") from error
+    content = _read(source, budget)
+    if any(_ITEM_SEARCH in uri for uri in parse_model(_Catalog, content).conforms_to):
+        yield from stac_api.search(source, query, budget)
+        return
+    start, end = stac_api.parse_interval(query.datetime)
+    yield from ((h, i) for h, i in _walk(source, content, budget, ()) if _matches(i, query, start, end))
 
 
-def _read_json(href: str, budget: StacBudget) -> dict[str, Any]:
-    content = fetch(href, source=budget.source).body if is_web(href) else Path(href).read_bytes()
+def _read(href: str, budget: StacBudget) -> bytes:
+    content = fetch(href, source=budget.source).body if is_web(href) else read_bytes(Path(href))
     budget.count_page(len(content))
-    loaded: dict[str, Any] = json.loads(content)
-    return loaded
+    return content
 
 
-def _walk(href: str, content: Mapping[str, Any], budget: StacBudget, above: tuple[str, ...]) -> Iterator[pystac.Item]:
+def _walk(href: str, content: bytes, budget: StacBudget, above: tuple[str, ...]) -> Iterator[tuple[str, ExternalItem]]:
     """Items of a static catalog and of those below it; each file is read when it is reached."""
     if href in above or len(above) > _MAX_DEPTH:
         raise CatalogError(f"{above[0]}: loops: {href} is reached again, or catalogs are nested over {_MAX_DEPTH} deep")
-    kind = content.get("type")
-    if kind == "Feature":
+    try:
+        catalog = parse_model(_Catalog, content)
+        item = parse_model(ExternalItem, content) if catalog.type == "Feature" else None
+    except DocumentError as error:
+        raise CatalogError(f"{href}: cannot be read as a STAC catalog or item: it {error}") from error
+    if item is not None:
         budget.count_item()
-        item = pystac.Item.from_dict(dict(content), href=href)
-        item.set_self_href(href)
-        yield item
+        yield href, item
         return
-    if kind not in ("Catalog", "Collection"):
-        raise CatalogError(f"{href}: is of type {kind!r}; expected a STAC Catalog, Collection or Feature")
-    links = [str(link["href"]) for link in content["links"] if link["rel"] in ("child", "item")]
-    for link in dict.fromkeys(links):
+    if catalog.type not in ("Catalog", "Collection"):
+        raise CatalogError(f"{href}: is of type {catalog.type!r}; expected a STAC Catalog, Collection or Feature")
+    for link in dict.fromkeys(link.href for link in catalog.links if link.rel in ("child", "item")):
         below = _join(href, link)
         if is_web(below) != is_web(href) or (urlsplit(link).scheme and not is_web(link)):
             raise CatalogError(f"{href}: links to {link}; expected a link from file to file, or from URL to URL")
-        yield from _walk(below, _read_json(below, budget), budget, (*above, href))
+        yield from _walk(below, _read(below, budget), budget, (*above, href))
 
 
 def _join(base: str, href: str) -> str:
@@ -139,9 +204,9 @@ def _join(base: str, href: str) -> str:
     return os.path.normpath(os.path.join(os.path.dirname(base), href))  # noqa: PTH118, PTH120  (as hrefs join)
 
 
-def _matches(item: pystac.Item, query: Query, start: datetime | None, end: datetime | None) -> bool:
+def _matches(item: ExternalItem, query: Query, start: datetime | None, end: datetime | None) -> bool:
     """True for an item of a static catalog that an API would return for the query."""
-    if query.collections and item.collection_id not in query.collections:
+    if query.collections and item.collection not in query.collections:
         return False
     if query.bbox and item.bbox:
         west, south, east, north = query.bbox
@@ -149,12 +214,11 @@ def _matches(item: pystac.Item, query: Query, start: datetime | None, end: datet
         left, bottom, right, top = item.bbox if len(item.bbox) == 4 else (*item.bbox[:2], *item.bbox[3:5])
         if left > east or right < west or bottom > north or top < south:
             return False
-    first, last = interval(item)
+    first, last = item.interval
     return not ((start and last and last < start) or (end and first and first > end))
 
 
-def _add_item(files: CatalogFiles, item: pystac.Item, source: str) -> None:
-    where = item.get_self_href() or source
+def _add_item(files: CatalogFiles, item: ExternalItem, *, where: str, source: str) -> None:
     for key, asset in sorted(item.assets.items()):
         path = _allowed_path(asset.href, item=where, source=source)
         if path.suffix.lower() not in RASTER_SUFFIXES:
@@ -164,18 +228,17 @@ def _add_item(files: CatalogFiles, item: pystac.Item, source: str) -> None:
         else:
             files.ignored.add(path)
     files.origins.append(_origin_of(item))
-    tile, days = str(item.properties.get("landcover:tile", "")), acquired_of(item)
-    if tile and days:
-        files.days[tile] = days
+    if item.properties.tile and item.days:
+        files.days[item.properties.tile] = item.days
 
 
-def _from_properties(path: Path, key: str, asset: pystac.Asset, item: pystac.Item) -> DeliveredFile | None:
+def _from_properties(path: Path, key: str, asset: _Asset, item: ExternalItem) -> DeliveredFile | None:
     """What a file is by the properties of an item that `index` wrote."""
-    kind = asset.extra_fields.get("landcover:kind", key)
-    tile = item.properties.get("landcover:tile") if kind in _IMAGERY_KINDS else None
+    kind = asset.kind or key
+    tile = item.properties.tile or None if kind in _IMAGERY_KINDS else None
     if kind not in _KINDS or (kind in _IMAGERY_KINDS and not tile):
         return None
-    return DeliveredFile(cast("Kind", kind), path, None, None, tile)
+    return DeliveredFile(kind, path, None, None, tile)
 
 
 def _allowed_path(href: str, *, item: str, source: str) -> Path:
@@ -220,12 +283,7 @@ def _allowed_web_path(href: str, *, item: str, source: str) -> Path:
     return WebPath.at(url)
 
 
-def _origin_of(item: pystac.Item) -> Origin:
-    properties = item.properties
-    names = [str(p["name"]) for p in properties.get("providers", ()) if "producer" in p.get("roles", ("producer",))]
-    return Origin(
-        str(properties.get("landcover:attribution") or ", ".join(names)),
-        str(properties.get("license", "")),
-        str(properties.get("sci:citation", "")),
-        str(properties.get("sci:doi", "")),
-    )
+def _origin_of(item: ExternalItem) -> Origin:
+    about = item.properties
+    names = [provider.name for provider in about.providers if "producer" in provider.roles]
+    return Origin(about.attribution or ", ".join(names), about.licence, about.citation, about.doi)

@@ -1,24 +1,24 @@
 """Reads a domain back from the input catalog, from its STAC items to plain values. Opens no raster."""
 
 import datetime as dt
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, TypeVar
 
-import pystac
+from pydantic import AfterValidator, Field, field_validator
 
+from pipeline.config import LimitName
 from pipeline.domain import Domain
-from pipeline.errors import CatalogError
-from pipeline.grid import CRS, PIXELS_PER_M, Tile, union
-from pipeline.sources.delivery.acquisition_dates import Days
+from pipeline.errors import CatalogError, GridError
+from pipeline.grid import CRS, PIXELS_PER_M, Affine6, Tile, union
 from pipeline.sources.delivery.attribution import DomainDescription, Origin
-from pipeline.sources.domain_inputs import Asset, DomainInputs, Fill, InputTile
+from pipeline.sources.delivery.names import OVERSEAS, Kind
+from pipeline.sources.domain_inputs import Asset, DomainInputs, Fill, InputTile, Ring
 from pipeline.sources.http_path import WebPath
+from pipeline.untrusted.documents import Document, DocumentError, read_model
 
-INVALID_STAC = (pystac.STACError, pystac.STACTypeError, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What the json module, pystac and our HTTP client raise on a file that is not STAC, or that cannot be read."""
+_Read = TypeVar("_Read", bound=Document)
 
 ASSET_FIELDS = {
     "data_type": "dtype",
@@ -33,6 +33,103 @@ ASSET_FIELDS = {
 """Field of an item's asset → attribute of `Asset`."""
 _READERS = 16
 """Threads that wait for a shared file system."""
+_LATTICES = (CRS, *(f"EPSG:{code}" for code in OVERSEAS.values()))
+_SAME_M = 1e-6
+"""Largest difference of two positions that are the same, in metres."""
+_FINEST_M, _COARSEST_M = 0.001, 1_000.0
+"""Sides of pixels that a file may have."""
+_FAR_M = 200.0
+"""Farther from its tile than any file of elevation; imagery begins at the tile's corner, to a metre."""
+
+
+def _lattice(crs: str) -> str:
+    if crs not in _LATTICES:
+        raise ValueError(f"expected one of {', '.join(_LATTICES)}, found {crs!r:.40}")
+    return crs
+
+
+_Size = Annotated[int, Field(ge=1, le=1_000_000)]
+_Number = Annotated[int | float, Field(ge=-1e12, le=1e12)]
+_Affine = tuple[_Number, _Number, _Number, _Number, _Number, _Number]
+
+
+class _Link(Document):
+    rel: str
+    href: str
+
+
+class _Collection(Document):
+    """What is read of a domain's collection."""
+
+    type: Literal["Collection"]
+    links: tuple[_Link, ...]
+    licence: str = Field(alias="license")
+    attribution: str = Field(default="", alias="landcover:attribution")
+    citation: str = Field(default="", alias="sci:citation")
+    doi: str = Field(default="", alias="sci:doi")
+    crs: Annotated[str, AfterValidator(_lattice)] = Field(default=CRS, alias="landcover:crs")
+    limits: tuple[LimitName, ...] = Field(default=(), alias="landcover:accepted_limits")
+    acquired: tuple[dt.date, dt.date] | None = Field(default=None, alias="landcover:acquired")
+
+
+class _Asset(Document):
+    """A file behind a tile."""
+
+    href: Annotated[str, Field(pattern=r"^[^\x00]+$")]
+    dtype: str = Field(alias="data_type")
+    size: int = Field(alias="file:size", ge=0)
+    shape: tuple[_Size, _Size] = Field(alias="proj:shape")
+    transform: _Affine = Field(alias="proj:transform")
+    kind: Kind = Field(alias="landcover:kind")
+    signature: str = Field(alias="landcover:signature")
+    mtime_ns: int = Field(alias="landcover:mtime_ns")
+    block: tuple[_Size, _Size] = Field(alias="landcover:block")
+    nodata: int | float | Literal["nan", "inf", "-inf"] | None = None
+
+    @field_validator("transform")
+    @classmethod
+    def _north_up(cls, transform: Affine6) -> Affine6:
+        x, one, _, other, y, _ = transform
+        if one or other or not _FINEST_M <= x <= _COARSEST_M or not _FINEST_M <= -y <= _COARSEST_M:
+            raise ValueError("expected rows that run south and columns that run east, in metres")
+        return transform
+
+
+class _Geometry(Document):
+    coordinates: tuple[tuple[tuple[tuple[_Number, _Number], ...], ...], ...]
+
+
+class _Fill(Document):
+    value: int = Field(ge=0, le=255)
+    geometry: _Geometry
+
+    @property
+    def polygons(self) -> tuple[tuple[Ring, ...], ...]:
+        return self.geometry.coordinates
+
+
+class _Holes(Document):
+    share: float = Field(ge=0, le=1)
+
+
+class _Properties(Document):
+    domain: Domain = Field(alias="landcover:domain")
+    tile: str = Field(alias="landcover:tile")
+    shape: tuple[_Size, _Size] = Field(alias="proj:shape")
+    transform: _Affine | None = Field(default=None, alias="proj:transform")
+    fill: tuple[_Fill, ...] = Field(alias="landcover:fill")
+    holes: _Holes | None = Field(default=None, alias="landcover:height_holes")
+    acquired: bool = Field(default=False, alias="landcover:acquired")
+    start: dt.datetime | None = Field(default=None, alias="start_datetime")
+    end: dt.datetime | None = Field(default=None, alias="end_datetime")
+
+
+class _Item(Document):
+    """What is read of an input tile's item."""
+
+    type: Literal["Feature"]
+    properties: _Properties
+    assets: dict[str, _Asset]
 
 
 def read_description(catalog: Path, domain: Domain) -> DomainDescription:
@@ -63,12 +160,15 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int | None = None) 
         >>> inputs = read_domain(Path("catalog"), Domain("D064_2021"), tile_size=25_000)
     """
     collection, description = _read_collection(catalog, domain)
+    paths = _item_paths(collection, catalog.absolute() / domain)
+    with ThreadPoolExecutor(_READERS) as pool:
+        items = list(pool.map(lambda path: _read(_Item, path), paths))
     tiles: list[InputTile] = []
-    for item in _read_items(collection):
-        tiles.append(_tile_of(item, tile_size=tile_size))
+    for path, item in zip(paths, items, strict=True):
+        tiles.append(_tile_of(item, path, domain=domain, tile_size=tile_size))
         tile_size = tiles[-1].tile.window.height
     if not tiles:
-        raise CatalogError(f"{collection.self_href}: the domain has no tiles; index it again")
+        raise CatalogError(f"{catalog.absolute() / domain / 'collection.json'}: lists no tiles; index the domain again")
     return DomainInputs(
         domain,
         union([t.tile.window for t in tiles]),
@@ -80,7 +180,7 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int | None = None) 
     )
 
 
-def _read_collection(catalog: Path, domain: Domain) -> tuple[pystac.Collection, DomainDescription]:
+def _read_collection(catalog: Path, domain: Domain) -> tuple[_Collection, DomainDescription]:
     root = catalog.absolute()
     path = root / domain / "collection.json"
     if not path.is_file():
@@ -88,93 +188,85 @@ def _read_collection(catalog: Path, domain: Domain) -> tuple[pystac.Collection, 
         if not known:
             raise CatalogError(f"{root}: not an input catalog; write one with `landcover index`")
         raise CatalogError(f"{root}: has no domain {domain!r}; it has {', '.join(known)}")
+    found = _read(_Collection, path)
+    origin = Origin(found.attribution, found.licence, found.citation, found.doi)
+    return found, DomainDescription(domain, origin, found.crs, found.limits, found.acquired)
+
+
+def _read(kind: type[_Read], path: Path) -> _Read:
     try:
-        collection = pystac.Collection.from_file(str(path))
-        fields = collection.extra_fields
-        origin = Origin(
-            fields.get("landcover:attribution", ""),
-            collection.license,
-            fields.get("sci:citation", ""),
-            fields.get("sci:doi", ""),
-        )
-        limits = tuple(fields.get("landcover:accepted_limits", ()))
-        days = fields.get("landcover:acquired")
-        acquired = (dt.date.fromisoformat(days[0]), dt.date.fromisoformat(days[1])) if days else None
-        return collection, DomainDescription(domain, origin, fields.get("landcover:crs", CRS), limits, acquired)
-    except INVALID_STAC as error:
-        raise CatalogError(f"{path}: cannot be read as STAC: {error}; index the domain again") from error
+        return read_model(kind, path)
+    except FileNotFoundError as error:
+        raise CatalogError(f"{path}: is missing, collection.json lists it; index the domain again") from error
+    except DocumentError as error:
+        what = "item" if kind is _Item else "collection"
+        raise CatalogError(f"{path}: cannot be read as a STAC {what}: it {error}; index the domain again") from error
 
 
-def _read_items(collection: pystac.Collection) -> list[pystac.Item]:
-    """The items that a domain's collection names, as `index` wrote them.
-
-    pystac's own walk, which migrates old versions, is ten times slower: minutes for a nation.
-
-    Raises:
-        CatalogError: an item is missing or damaged.
-    """
-    paths = [Path(link.get_absolute_href() or link.href) for link in collection.get_item_links()]
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(_read_item, paths))
+def _item_paths(collection: _Collection, folder: Path) -> list[Path]:
+    """The items that a domain's collection names, as `index` wrote them: relative to its folder."""
+    hrefs = [link.href for link in collection.links if link.rel == "item"]
+    if odd := [href for href in hrefs if "://" in href or "\0" in href or not href.endswith(".json")]:
+        raise CatalogError(f"{folder / 'collection.json'}: links to {odd[0]!r:.80}; expected a file; index it again")
+    paths = [Path(os.path.normpath(folder / href)) for href in hrefs]
+    if len(set(paths)) < len(paths):
+        raise CatalogError(f"{folder / 'collection.json'}: lists an item twice; index the domain again")
+    return paths
 
 
-def _read_item(path: Path) -> pystac.Item:
-    try:
-        return pystac.Item.from_dict(json.loads(path.read_bytes()), href=str(path), preserve_dict=False)
-    except INVALID_STAC as error:
-        raise CatalogError(f"{path}: cannot be read as a STAC item: {error}; index the domain again") from error
-
-
-def _tile_of(item: pystac.Item, *, tile_size: int | None) -> InputTile:
+def _tile_of(item: _Item, path: Path, *, domain: Domain, tile_size: int | None) -> InputTile:
     """The tile that an item describes; opens no raster. A `tile_size` of None accepts the item's own.
 
     Raises:
-        CatalogError: the item has another tile size, or was not written by `index`.
+        CatalogError: the item has another tile size, or its fields contradict each other.
     """
-    where = item.get_self_href() or item.id
-    try:
-        name, shape = item.properties["landcover:tile"], tuple(item.properties["proj:shape"])
-        fill = tuple(Fill(f["value"], _tuples(f["geometry"]["coordinates"])) for f in item.properties["landcover:fill"])
-        assets = tuple(sorted((_asset(a) for a in item.assets.values()), key=lambda a: (a.kind, a.path)))
-        holes = item.properties.get("landcover:height_holes")
-        hole_share = None if holes is None else float(holes["share"])
-        acquired = acquired_of(item)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CatalogError(
-            f"{where}: is not an item of an input tile: {type(error).__name__} {error}; index the domain again"
-        ) from error
+    about = item.properties
+    name, shape = about.tile, about.shape
     tile_size = tile_size or shape[0]
     if shape != (tile_size, tile_size):
         raise CatalogError(
-            f"{where}: tile {name} has {shape[0]} × {shape[1]} px; expected grid.tile = {tile_size}: "
+            f"{path}: tile {name} has {shape[0]} × {shape[1]} px; expected grid.tile = {tile_size}: "
             f"set the campaign's tile to {shape[0]} (a command without a campaign takes `--tile-m "
             f"{shape[0] / PIXELS_PER_M:g}`), or index a delivery of tiles of {tile_size} px"
         )
-    return InputTile(Tile.named(name, tile_size), assets, fill, acquired, hole_share)
+    try:
+        tile = Tile.named(name, tile_size)
+    except GridError as error:
+        raise CatalogError(f"{path}: {error}; index the domain again") from error
+    place = tile.window.transform
+    if about.domain != domain or (about.transform and not _same(about.transform, place)):
+        raise CatalogError(
+            f"{path}: is of domain {about.domain} at proj:transform {about.transform}; expected {domain} at {place}, "
+            f"the place of tile {name}; index the domain again"
+        )
+    assets = sorted((_asset(a, path.parent) for a in item.assets.values()), key=lambda a: (a.kind, a.path))
+    if far := [a.href for a in assets if not _at(a, tile)]:
+        raise CatalogError(
+            f"{path}: the proj:transform of {far[0]} does not lie at tile {name}; index the domain again"
+        )
+    days = (about.start.date(), about.end.date()) if about.acquired and about.start and about.end else None
+    fill = tuple(Fill(f.value, f.polygons) for f in about.fill)
+    return InputTile(tile, tuple(assets), fill, days, None if about.holes is None else about.holes.share)
 
 
-def interval(item: pystac.Item) -> tuple[dt.datetime | None, dt.datetime | None]:
-    """First and last moment of an item."""
-    common = item.common_metadata
-    return common.start_datetime or item.datetime, common.end_datetime or item.datetime
+def _same(one: _Affine, other: _Affine) -> bool:
+    return all(abs(a - b) <= _SAME_M for a, b in zip(one, other, strict=True))
 
 
-def acquired_of(item: pystac.Item) -> Days | None:
-    """Days of acquisition from our own items; None where only the vintage is known."""
-    start, end = interval(item) if item.properties.get("landcover:acquired") else (None, None)
-    return (start.date(), end.date()) if start and end else None
+def _at(asset: Asset, tile: Tile) -> bool:
+    """Whether a file lies where the files of a tile do."""
+    left, bottom, right, top = tile.window.bounds
+    west, south, east, north = asset.bounds
+    if asset.kind in ("dsm", "dtm"):
+        return west < right + _FAR_M and east > left - _FAR_M and south < top + _FAR_M and north > bottom - _FAR_M
+    return max(abs(west - left), abs(north - top)) < 1 and max(abs(east - right), abs(south - bottom)) < _FAR_M
 
 
-def _asset(asset: pystac.Asset) -> Asset:
-    fields: dict[str, Any] = {name: _tuples(asset.extra_fields[field]) for field, name in ASSET_FIELDS.items()}
-    nodata = asset.extra_fields.get("nodata")
-    return Asset(path=_path(asset), nodata=None if nodata is None else str(nodata), **fields)
+def _asset(asset: _Asset, folder: Path) -> Asset:
+    fields = {name: getattr(asset, name) for name in ASSET_FIELDS.values()}
+    nodata = None if asset.nodata is None else str(asset.nodata)
+    return Asset(path=_path(asset.href, folder), nodata=nodata, **fields)
 
 
-def _path(asset: pystac.Asset) -> Path:
-    href = asset.get_absolute_href() or asset.href
-    return WebPath.at(href) if href.startswith(("http://", "https://")) else Path(os.path.normpath(href))
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def _path(href: str, folder: Path) -> Path:
+    return WebPath.at(href) if href.startswith(("http://", "https://")) else Path(os.path.normpath(folder / href))

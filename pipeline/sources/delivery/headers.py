@@ -79,6 +79,19 @@ def read_header(path: Path) -> Header:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
 
 
+def peek_header(path: Path) -> Header:
+    """Reads a raster's header alone.
+
+    Raises:
+        DeliveryError: it does not have the format of its suffix.
+    """
+    try:
+        with environment([path], georeference=True), open_dataset(path, driver=_DRIVERS[path.suffix.lower()]) as file:
+            return _header(file)
+    except (RasterioIOError, OSError, KeyError) as error:
+        raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
+
+
 def _header(file: Any) -> Header:
     types = sorted(set(file.dtypes))
     match, crs_text = match_crs(file.crs)

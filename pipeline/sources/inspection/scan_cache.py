@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.durable import replacing
-from pipeline.errors import StorageError
+from pipeline.errors import MALFORMED, StorageError
 from pipeline.fingerprint import digest
 from pipeline.untrusted.own_files import open_plain
 
@@ -25,6 +25,8 @@ def file_key(path: Path, stat: os.stat_result) -> list[Any]:
 
 class ScanCache:
     """Entries by key, one JSON line each, in a file that only grows while an index runs.
+
+    Each line has a digest of its entry: a line that was damaged is as if it had never been written.
 
     A key contains all that its entry depends on (path, size and date of files), so an old entry is never wrong, at most
     useless. Safe for threads. Two indexes of one domain at the same time each write lines of their own.
@@ -47,8 +49,7 @@ class ScanCache:
             return None
         with self._lock:
             self._used.add(name)
-        entry: Entry = json.loads(line)["entry"]
-        return entry
+        return _parse(line)[1]
 
     def get_or_make(self, key: Any, make: Callable[[], Entry]) -> Entry:
         """The entry of a JSON-able key; where there is none yet it is made and appended.
@@ -63,7 +64,7 @@ class ScanCache:
         return entry
 
     def _append(self, name: str, entry: Entry) -> None:
-        line = json.dumps({"key": name, "entry": entry}, separators=(",", ":"))
+        line = json.dumps({"key": name, "sum": digest([name, entry]), "entry": entry}, separators=(",", ":"))
         try:
             with self._lock:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,15 +90,25 @@ class ScanCache:
 
 
 def _read_lines(path: Path) -> list[tuple[str, str]]:
-    """(key, line) pairs, without lines that a killed process left half-written."""
+    """(key, line) pairs, without lines that are damaged, or that a killed process left half-written."""
     try:
         lines = path.read_bytes().splitlines()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []
     pairs = []
     for line in lines:
         try:
-            pairs.append((json.loads(line)["key"], line.decode()))
-        except (ValueError, KeyError, TypeError):
+            text = line.decode()
+            pairs.append((_parse(text)[0], text))
+        except MALFORMED:
             continue
     return pairs
+
+
+def _parse(line: str) -> tuple[str, Entry]:
+    """(key, entry); JSON as Python writes it, with infinities."""
+    content = json.loads(line)
+    key, entry = content["key"], content["entry"]
+    if content["sum"] != digest([key, entry]):
+        raise ValueError("the entry was changed")
+    return key, entry

@@ -5,7 +5,6 @@ below one root or two), flat folders with a metadata JSON, and CSV lists of imag
 """
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from pipeline.sources.domain_inputs import BANDS
 from pipeline.sources.gdal_open import environment
 from pipeline.sources.reading.raster import open_raster_file
 from pipeline.sources.short_lists import first_names
+from pipeline.untrusted.documents import Document, DocumentError, read_json, read_model
 from pipeline.untrusted.limits import PATCH_PIXELS
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
@@ -89,11 +89,22 @@ def find_patches(places: Sequence[Path], *, metadata: Path | None = None) -> tup
     return tuple(sorted(_patch(image, mask, about) for image, mask in pairs))
 
 
-def _patch(image: Path, mask: Path, about: Mapping[str, Mapping[str, Any]]) -> Patch:
-    own = about.get(image.stem, {})
+class _About(Document):
+    """What metadata say of a patch."""
+
+    domain: str = ""
+    zone: str = ""
+
+
+class _Listed(_About):
+    image_id: str
+
+
+def _patch(image: Path, mask: Path, about: Mapping[str, _About]) -> Patch:
+    own = about.get(image.stem, _About())
     folders = image.parts[:-1]
-    domain = next((p for p in reversed(folders) if _DOMAIN.fullmatch(p)), str(own.get("domain", "")))
-    zone = next((p for p in reversed(folders) if _ZONE.fullmatch(p)), str(own.get("zone", "")))
+    domain = next((p for p in reversed(folders) if _DOMAIN.fullmatch(p)), own.domain)
+    zone = next((p for p in reversed(folders) if _ZONE.fullmatch(p)), own.zone)
     return Patch(image.stem, image, mask, domain, zone)
 
 
@@ -101,7 +112,7 @@ def _read_list(path: Path) -> list[tuple[Path, Path]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DeliveryError(f"{path}: cannot be read as a list of image,mask: {error}") from error
     pairs = []
     for number, row in enumerate(rows, start=1):
@@ -132,16 +143,16 @@ def _find_pairs(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
     return [(path, found["MSK"][key]) for key, path in found["IMG"].items()]
 
 
-def _read_metadata(path: Path) -> dict[str, Mapping[str, Any]]:
+def _read_metadata(path: Path) -> dict[str, _About]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DeliveryError(f"{path}: cannot be read as JSON of patches: {error}") from error
-    if isinstance(content, list) and all(isinstance(entry, dict) and "image_id" in entry for entry in content):
-        content = {entry["image_id"]: entry for entry in content}
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise DeliveryError(f"{path}: expected an object by image name, or a list of objects with image_id")
-    return content
+        if isinstance(read_json(path), list):
+            return {entry.image_id: entry for entry in read_model(tuple[_Listed, ...], path)}
+        return read_model(dict[str, _About], path)
+    except (FileNotFoundError, DocumentError) as error:
+        raise DeliveryError(
+            f"{path}: cannot be read as JSON of patches: {error}; expected an object by image name, or a list "
+            "of objects with image_id"
+        ) from error
 
 
 def read_image(patch: Patch, *, bands: Sequence[str]) -> NDArray[np.uint8]:

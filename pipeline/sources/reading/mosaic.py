@@ -18,7 +18,16 @@ from pipeline.errors import CatalogError, SourceError, TransientReadError
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import Window
 from pipeline.sources.bit_depth import is_fill
-from pipeline.sources.domain_inputs import BANDS, CELL, IMAGERY, RVB, DomainInputs, InputTile, whole_cells
+from pipeline.sources.domain_inputs import (
+    BANDS,
+    CELL,
+    IMAGERY,
+    RVB,
+    DomainInputs,
+    InputTile,
+    differs_from_header,
+    whole_cells,
+)
 from pipeline.sources.gdal_open import open_dataset
 from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, read
@@ -175,6 +184,8 @@ class Mosaic:
             if not tile.files("height"):
                 # A virtual raster visits each of its files in every read, and a domain has thousands.
                 near = [a for a in tile.assets if a.meets(whole_cells(part))]
+                if wrong := [sentence for a in near if (sentence := differs_from_header(a))]:
+                    raise SourceError(f"domain {self.inputs.domain}, tile {tile.tile.name}: {wrong[0]}")
                 known = read_heights(near, out[part.slices_in(window)], part, step_m=self.height_step_m)
                 if not known.all():
                     check_not_silent((a for a in near if a.kind in ("dsm", "dtm")), known, part)

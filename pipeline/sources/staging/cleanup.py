@@ -4,12 +4,12 @@ Removed files are first listed in `REMOVED_LIST`, with size and CRC, so that a l
 not unpack them again as long as the heights that replace them exist.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import shapely
+from pydantic import Field
 
 from pipeline.domain import Domain
 from pipeline.durable import write_json
@@ -17,10 +17,17 @@ from pipeline.errors import StorageError
 from pipeline.grid import Tile
 from pipeline.sources.staging.domain_heights import HeightsReport, height_path
 from pipeline.sources.staging.unpack import RemovedFiles, file_crc32
+from pipeline.untrusted.documents import Document, DocumentError, read_model
 from pipeline.untrusted.own_files import is_own
 
 REMOVED_LIST = "removed-elevation.json"
 """In the staging folder: path → size, CRC-32 and the heights that replace it."""
+
+
+class _Removed(Document):
+    size: int = Field(ge=0)
+    crc32: int
+    heights: tuple[str, ...]
 
 
 def read_removed(out: Path) -> RemovedFiles:
@@ -30,23 +37,22 @@ def read_removed(out: Path) -> RemovedFiles:
         StorageError: the list is damaged.
     """
     entries = _read_list(out)
-    existing = {name: (out / name).is_file() for name in {n for entry in entries.values() for n in entry["heights"]}}
+    existing = {name: (out / name).is_file() for name in {n for entry in entries.values() for n in entry.heights}}
     return {
-        path: (entry["size"], entry["crc32"])
+        path: (entry.size, entry.crc32)
         for path, entry in entries.items()
-        if all(existing[name] for name in entry["heights"])
+        if all(existing[name] for name in entry.heights)
     }
 
 
-def _read_list(out: Path) -> dict[str, Any]:
+def _read_list(out: Path) -> dict[str, _Removed]:
     path = out / REMOVED_LIST
     try:
-        entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        for entry in entries.values():
-            _ = entry["size"], entry["crc32"], entry["heights"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(f"{path}: cannot be read ({error}); remove it and stage again") from error
-    return entries
+        return read_model(dict[str, _Removed], path)
+    except FileNotFoundError:
+        return {}
+    except DocumentError as error:
+        raise StorageError(f"{path}: {error}; remove it and stage again") from error
 
 
 def removable_elevation(report: HeightsReport, *, out: Path, tile_size: int) -> dict[Path, tuple[str, ...]]:
@@ -92,7 +98,8 @@ def remove_elevation(files: dict[Path, tuple[str, ...]], *, out: Path, domain: D
         return 0
     try:
         new = {path.relative_to(out).as_posix(): _entry(path, tiles, out, domain) for path, tiles in files.items()}
-        write_json(out / REMOVED_LIST, dict(sorted((_read_list(out) | new).items())), indent=0)
+        former = {path: entry.model_dump() for path, entry in _read_list(out).items()}
+        write_json(out / REMOVED_LIST, dict(sorted((former | new).items())), indent=0)
         for path in files:
             path.unlink()
     except OSError as error:

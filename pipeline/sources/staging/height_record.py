@@ -16,6 +16,7 @@ from pipeline.sources.gdal_open import environment, open_dataset
 from pipeline.sources.inspection.inspected_files import InspectedFile
 from pipeline.sources.inspection.scan_cache import ScanCache
 from pipeline.sources.staging.hole_filling import REACH_M
+from pipeline.untrusted.documents import parse_model
 
 Treatment = Literal["interpolate", "leave"]
 """What happens to holes: interpolated up to `REACH_M`, or left 0, the ground's height."""
@@ -73,8 +74,8 @@ def read_record(path: Path) -> HeightRecord | None:
         if treatment not in get_args(Treatment):
             return None
         holes = HeightHoles(float(tags["height_holes_share"]), float(tags["height_filled_share"]), treatment)
-        return HeightRecord(holes, dict(json.loads(tags["height_inputs"])))
-    except (KeyError, ValueError, TypeError):
+        return HeightRecord(holes, parse_model(dict[str, str], tags["height_inputs"]))
+    except (KeyError, ValueError):
         return None
 
 

@@ -90,7 +90,7 @@ def test_records_of_the_first_release_and_with_unknown_keys_are_read(tmp_path: P
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"failed": {', "Invalid JSON"),
+        ('{"failed": {', "is not JSON"),
         ("[]", "Input should be an object"),
         ({"failed": {"a": 1}}, r"failed\.a: Input should be a valid string"),
         ({"tiles": [{"tile": "a", "seconds": 1.0}]}, r"tiles\.0\.pixels: Field required"),

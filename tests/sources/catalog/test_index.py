@@ -298,7 +298,7 @@ def test_a_broken_item_is_named(tmp_path: Path) -> None:
     indexed(make_delivery(tmp_path / "in", at=[(0, 0)]), tmp_path / "cat")
     item = files(tmp_path / "cat" / DOMAIN, f"{DOMAIN}-*.json")[0]
     item.write_text(item.read_text().replace("landcover:tile", "other:tile"))
-    with pytest.raises(CatalogError, match=f"{item.name}: is not an item of an input tile"):
+    with pytest.raises(CatalogError, match=f"{item.name}: cannot be read as a STAC item"):
         read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
 
 

@@ -11,15 +11,14 @@ Each level is counted from level 0, and a tile's part of each array is one file.
 tile are left out.
 """
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.codecs import BloscCodec
 
 from pipeline import legend
 from pipeline.durable import link_or_copy
@@ -29,11 +28,20 @@ from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files,
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import SHARES, groups, pyramid_of
-from pipeline.products.national.zarr_metadata import Frame, conventions, create_frame, lost_coordinates
-from pipeline.products.national.zarr_store import PLACE, ZSTD_LEVEL, NewStore, consolidate, flags_of
+from pipeline.products.national.zarr_metadata import COORDINATES, Frame, conventions, create_frame, lost_coordinates
+from pipeline.products.national.zarr_store import PLACE, ZSTD, NewStore, consolidate, flags_of, metadata_problems
+from pipeline.untrusted.documents import Document, DocumentError, read_model
 
 PYRAMID_VERSION = 1
 """Raised by hand, with `EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then written again."""
+
+
+class _Attributes(Document):
+    pyramid_version: int
+
+
+class _Root(Document):
+    attributes: _Attributes
 
 
 def _arrays(grid: NationalGrid) -> Iterator[Path]:
@@ -46,7 +54,12 @@ def _arrays(grid: NationalGrid) -> Iterator[Path]:
 
 
 def begin_pyramid(
-    target: Target, *, former: Path | None, tiles: Iterable[GridIndex], changed: Iterable[GridIndex]
+    target: Target,
+    *,
+    former: Path | None,
+    tiles: Iterable[GridIndex],
+    changed: Iterable[GridIndex],
+    damaged: Collection[str] = (),
 ) -> tuple[GridIndex, ...]:
     """Creates the pyramid of a new edition: metadata, and links to the files of unchanged tiles.
 
@@ -55,6 +68,7 @@ def begin_pyramid(
         former: folder of an edition on the same grid; None if there is none.
         tiles: all tiles that the edition covers.
         changed: those whose level 0 differs from `former`.
+        damaged: paths of files of `former` that are not linked.
 
     Returns:
         The tiles that `write_tile` must write.
@@ -66,8 +80,9 @@ def begin_pyramid(
     wanted, parent = set(tiles), _usable(former, grid)
     there = [present_files(parent / array) for array in _arrays(grid)] if parent else [set()]
     same = (wanted - set(changed)).intersection(*there)
+    same -= {(r, c) for r, c in same if any(f"{path.name}/{a}/{r}/{c}" in damaged for a in _arrays(grid))}
     with product_error(f"{path}: cannot be written"):
-        _create(path, target, parent)
+        _create(path, target, None if any(COORDINATES.search(name) for name in damaged) else parent)
         for array in _arrays(grid):
             for row in {tile[0] for tile in wanted}:
                 (path / array / str(row)).mkdir(parents=True)
@@ -87,10 +102,9 @@ def _usable(former: Path | None, grid: NationalGrid) -> Path | None:
 def _version(path: Path) -> int | None:
     """The pyramid's version; None where there is no pyramid of ours."""
     try:
-        version = json.loads((path / "zarr.json").read_bytes())["attributes"]["pyramid_version"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_model(_Root, path / "zarr.json").attributes.pyramid_version
+    except (FileNotFoundError, DocumentError):
         return None
-    return version if isinstance(version, int) else None
 
 
 def _create(path: Path, target: Target, linked_from: Path | None) -> None:
@@ -142,7 +156,7 @@ def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
             chunks=(chunk, chunk),
             dtype="uint8",
             fill_value=legend.NODATA,
-            compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+            compressors=[ZSTD],
             dimension_names=("y", "x"),
             attributes=PLACE | flags_of(layer) | {"cell_methods": methods[layer]},
         )
@@ -192,4 +206,6 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> li
 
 def check_pyramid(edition: Edition) -> list[str]:
     """Problems: files of an edition's levels and shares that are lost. Empty if there are none."""
-    return lost_parts(pyramid_of(edition.path), edition.grid, edition.grid.tiles_of(edition.digests))
+    path, grid = pyramid_of(edition.path), edition.grid
+    whole = lost_parts(path, grid, ()) or metadata_problems(edition, path)
+    return whole or lost_parts(path, grid, grid.tiles_of(edition.digests))
