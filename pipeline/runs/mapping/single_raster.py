@@ -36,6 +36,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     raster: Path,
     *,
     weights: str,
+    sha256: str | None = None,
     out: Path,
     recipe: str,
     window: int | None = None,
@@ -51,6 +52,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     Args:
         raster: uint8, georeferenced, with the recipe's bands in their order.
         weights: path or `hf://…`.
+        sha256: checksum that the weights must have.
         out: folder for `<stem>-landcover.tif` and `<stem>-confidence.tif`.
         recipe: name of a recipe, or path of its YAML file.
         window: side of the network's window in pixels; 2 848 by default.
@@ -81,7 +83,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     else:
         layout = Layout.for_window(window or default.window, default.halo if halo is None else halo, rules.stride)
     source = Raster.open(raster, bands=rules.bands, allow_vrt=allow_vrt)
-    model = load_model(weights, rules)
+    model = load_model(weights, rules, sha256=sha256)
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
     try:
         out.mkdir(parents=True, exist_ok=True)
