@@ -1,0 +1,298 @@
+"""Damages files of every format that is parsed, and sorts what the package makes of them.
+
+`python -m tests.untrusted.fuzz --minutes 30 [--seed 1] [--format "sealed COG"] [--input 17]`, or `make fuzz MINUTES=30`.
+Each damaged file is read in a process of its own, forked from this one, which has imported everything: within 15 s, and
+without allocations of gigabytes.
+"""
+
+import argparse
+import gc
+import json
+import os
+import random
+import resource
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import LandcoverError
+from pipeline.fingerprint import digest
+from tests.support.mutations import mutate
+from tests.untrusted.fuzz_inputs import make_inputs
+from tests.untrusted.formats import FORMATS, Format, header
+
+LONGEST_S = 15
+MOST_BYTES = 3 << 30
+"""A larger allocation for one small file is a finding, even where it fails."""
+KINDS = ("right", "clean error", "undetectable", "unnamed", "traceback", "hang", "crash", "memory", "silently wrong")
+"""`undetectable`: another result, and nothing in the product tells; `unnamed`: an error that does not name the file."""
+FINDINGS = KINDS[3:]
+SLOTS = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a damaged file."""
+
+    kind: str
+    detail: str
+    result: str = ""
+    """Digest of what was read."""
+    header: str = ""
+
+
+@dataclass
+class _Child:
+    """A process that reads one file in the folder of a slot."""
+
+    pid: int
+    pipe: int
+    slot: int
+    own: Format
+    number: int
+    whole: bytes
+    mtime_ns: int
+    started: float
+
+
+class Fuzzer:
+    """Reads damaged files in forked processes, two at a time, each in its own copy of the inputs.
+
+    Args:
+        folder: an empty one.
+        formats: to damage.
+        seed: of all mutations.
+        say: gets lines of progress.
+    """
+
+    def __init__(self, folder: Path, formats: Sequence[Format], *, seed: int, say: Callable[[str], None]) -> None:
+        self._folder, self._formats, self._seed, self._say = folder, formats, seed, say
+        self.counts = {own.name: Counter[str]() for own in formats}
+        self.findings: list[tuple[str, int, Outcome]] = []
+        self._expected: dict[str, Outcome] = {}
+        self._running: dict[int, _Child] = {}
+
+    def prepare(self) -> None:
+        """Makes the inputs, and reads each file whole."""
+        _wait(_fork(lambda: make_inputs(self._files(0))))
+        for slot in range(1, SLOTS):
+            shutil.copytree(self._files(0), self._files(slot), symlinks=True)
+        gc.freeze()
+        for own in self._formats:
+            self._start(own, 0, None)
+            child, outcome = next(self._ended())
+            self._expected[own.name] = outcome
+            if outcome.kind != "right":
+                raise AssertionError(f"{child.own.name}: the whole file: {outcome.kind}: {outcome.detail}")
+
+    def fuzz(self, jobs: Iterator[tuple[Format, int]], *, until: float) -> None:
+        """Reads damaged files until the time is over, or no more are wanted."""
+        said = began = time.monotonic()
+        while True:
+            free = [slot for slot in range(SLOTS) if slot not in self._running]
+            job = next(jobs, None) if free and time.monotonic() < until else None
+            if job is not None:
+                own, number = job
+                rng = random.Random(f"{self._seed} {own.name} {number}")
+                self._start(own, free[0], lambda whole, own=own, rng=rng: mutate(whole, rng, own.place), number)
+                continue
+            if not self._running:
+                return
+            for child, outcome in self._ended():
+                self._count(child, outcome)
+            if time.monotonic() - said > 5:
+                said = time.monotonic()
+                done = sum(c.total() for c in self.counts.values())
+                self._say(f"{done} inputs, {len(self.findings)} findings, {said - began:.0f} s")
+
+    def _files(self, slot: int) -> Path:
+        return self._folder / str(slot) / "files"
+
+    def _count(self, child: _Child, outcome: Outcome) -> None:
+        expected = self._expected[child.own.name]
+        if outcome.kind == "right" and outcome.result != expected.result:
+            told = child.own.evidence == "checksum" or (
+                child.own.evidence == "header" and outcome.header != expected.header
+            )
+            outcome = Outcome("silently wrong" if told else "undetectable", outcome.detail)
+        self.counts[child.own.name][outcome.kind] += 1
+        if outcome.kind in FINDINGS:
+            self.findings.append((child.own.name, child.number, outcome))
+
+    def _start(
+        self, own: Format, slot: int, damage: Callable[[bytes], bytes] | None, number: int = 0
+    ) -> None:
+        files = self._files(slot)
+        shutil.rmtree(scratch := files.parent / "scratch", ignore_errors=True)
+        scratch.mkdir()
+        path = own.path(files)
+        whole, mtime_ns = path.read_bytes(), path.stat().st_mtime_ns
+        if damage is not None:
+            path.write_bytes(damage(whole))
+            os.utime(path, ns=(mtime_ns, mtime_ns))  # as after a failure of the disk
+        reading, writing = os.pipe()
+        pid = _fork(lambda: os.write(writing, _read(own, files)) and None, scratch / "log")
+        os.close(writing)
+        self._running[slot] = _Child(pid, reading, slot, own, number, whole, mtime_ns, time.monotonic())
+
+    def _ended(self) -> Iterator[tuple[_Child, Outcome]]:
+        """Waits until a process ends, or has to be ended."""
+        while True:
+            ready, _, _ = select.select([c.pipe for c in self._running.values()], [], [], 0.2)
+            now = time.monotonic()
+            ended = [c for c in self._running.values() if c.pipe in ready or now - c.started > LONGEST_S]
+            for child in ended:
+                del self._running[child.slot]
+                yield child, self._outcome(child, late=child.pipe not in ready)
+            if ended:
+                return
+
+    def _outcome(self, child: _Child, *, late: bool) -> Outcome:
+        content = b""
+        if late:
+            os.kill(child.pid, signal.SIGKILL)
+        else:
+            while piece := os.read(child.pipe, 1 << 16):
+                content += piece
+        os.close(child.pipe)
+        _, status = os.waitpid(child.pid, 0)
+        files = self._files(child.slot)
+        path = child.own.path(files)
+        path.write_bytes(child.whole)
+        os.utime(path, ns=(child.mtime_ns, child.mtime_ns))
+        if late:
+            return Outcome("hang", f"more than {LONGEST_S} s")
+        if content:
+            return Outcome(**json.loads(content))
+        log = (files.parent / "scratch" / "log").read_bytes().decode(errors="replace")[-300:]
+        ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
+        return Outcome("memory" if "bad_alloc" in log else "crash", f"{ended}: {log}")
+
+
+def _fork(work: Callable[[], None], log: Path | None = None) -> int:
+    """Runs something in a forked process; returns its pid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # this process has started no threads that matter
+        pid = os.fork()
+    if pid:
+        return pid
+    try:
+        if log is not None:
+            handle = os.open(log, os.O_WRONLY | os.O_CREAT)
+            os.dup2(handle, 1)
+            os.dup2(handle, 2)
+        work()
+        os._exit(0)
+    finally:
+        traceback.print_exception(sys.exception())
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _wait(pid: int) -> None:
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise AssertionError("the inputs could not be made")
+
+
+def _read(own: Format, folder: Path) -> bytes:
+    """Reads the file in this process; returns the outcome as JSON."""
+    warnings.simplefilter("ignore")
+    os.environ["LANDCOVER_CACHE"] = str(folder / "c" / "cache")
+    tempfile.tempdir = str(folder.parent / "scratch")
+    before = _memory("VmSize")
+    most = before + 2 * MOST_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    path, shown = own.path(folder), str(folder)
+    kind, detail, result = "right", "", ""
+    try:
+        result = digest(repr(own.read(folder)).replace(shown, ""))
+    except LandcoverError as error:
+        kind, detail = "clean error" if path.name in str(error) else "unnamed", f"{type(error).__name__}: {error}"
+        kind = "memory" if _lacked_memory(error) else kind
+    except BaseException as error:  # noqa: BLE001  which is what is looked for
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "/pipeline/" in f.filename]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        kind, detail = "traceback", f"{type(error).__name__} at {where}: {error}"
+        kind = "memory" if _lacked_memory(error) else kind
+    if _memory("VmPeak") - before > MOST_BYTES:
+        kind = "memory"
+    seen = digest(repr(header(path))) if own.evidence == "header" else ""
+    outcome = {"kind": kind, "detail": detail.replace(shown, "")[:300], "result": result, "header": seen}
+    return json.dumps(outcome).encode()
+
+
+def _lacked_memory(error: BaseException | None) -> bool:
+    """Whether an error comes from an allocation that failed."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _memory(field: str) -> int:
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(text.split(f"{field}:")[1].split()[0]) * 1024
+
+
+def _jobs(formats: Sequence[Format], inputs: int | None, only: int | None) -> Iterator[tuple[Format, int]]:
+    """One input of each format, then the next one of each."""
+    number = 1 if only is None else only
+    while only is None or number == only:
+        for own in formats:
+            if inputs is not None and (number - 1) * len(formats) + formats.index(own) >= inputs:
+                return
+            yield own, number
+        number += 1
+
+
+def _table(counts: dict[str, Counter[str]]) -> str:
+    width = max(map(len, [*counts, "all"]))
+    rows = [("all", sum(counts.values(), Counter())), *counts.items()]
+    lines = ["  ".join((" " * width, "inputs", *KINDS))]
+    for name, own in rows:
+        cells = [f"{own.total():6}", *(f"{own[kind] or '·':>{len(kind)}}" for kind in KINDS)]
+        lines.append("  ".join((name.ljust(width), *cells)))
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns 1 where there are findings."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--inputs", type=int, help="stop after so many")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--format", default="", help="only formats whose name contains this")
+    parser.add_argument("--input", type=int, help="only this input of each format")
+    given = parser.parse_args(arguments)
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    formats = [own for own in FORMATS if given.format in own.name]
+    say(f"{len(formats)} formats, seed {given.seed}; making the files")
+    with tempfile.TemporaryDirectory(prefix="landcover-fuzz-") as folder:
+        fuzzer = Fuzzer(Path(folder), formats, seed=given.seed, say=say)
+        fuzzer.prepare()
+        say(f"the whole files are read after {time.monotonic() - began:.0f} s")
+        fuzzer.fuzz(_jobs(formats, given.inputs, given.input), until=began + 60 * given.minutes)
+    say(_table(fuzzer.counts))
+    for name, number, outcome in fuzzer.findings:
+        say(f"{outcome.kind}: {outcome.detail}\n  make fuzz SEED={given.seed} FORMAT='{name}' INPUT={number}")
+    return bool(fuzzer.findings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
