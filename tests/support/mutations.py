@@ -1,4 +1,4 @@
-"""Damages files at random: bytes of any file, and the structure of the formats that a parser reads beyond its header."""
+"""Damages files at random: bytes of any file, and the structure of those whose parser would stop at the first byte."""
 
 import io
 import json

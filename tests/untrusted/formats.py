@@ -52,6 +52,7 @@ from pipeline.sources.labels.patches import find_patches, read_image, read_mask
 from pipeline.sources.labels.reference import Reference
 from pipeline.sources.reading.mosaic import Mosaic
 from pipeline.sources.reading.raster import Raster
+from pipeline.sources.staging import height_record
 from pipeline.sources.staging.archives import check_md5, find_archives
 from pipeline.sources.staging.cleanup import REMOVED_LIST, read_removed
 from pipeline.sources.staging.sevenzip import read_contents
@@ -59,6 +60,7 @@ from pipeline.sources.staging.unpack import check_members, locked_work_folder, m
 from pipeline.training.run_config import load_training_config
 from tests.support.archives import files_of
 from tests.support.campaigns import TILE
+from tests.untrusted.api_answers import api_answers
 
 DOMAIN = Domain("D034_2021")
 Evidence = Literal["checksum", "header", "nothing"]
@@ -120,6 +122,12 @@ def _indexed(folder: Path, *sources: str) -> object:
 def _external(path: Path) -> object:
     add_catalog(files := CatalogFiles(), str(path), Query())
     return sorted(map(str, files.delivered)), sorted(map(str, files.ignored))
+
+
+def _answered(folder: Path) -> object:
+    with api_answers(folder) as url:
+        add_catalog(files := CatalogFiles(), url, Query())
+    return sorted(path.name for path in (*files.delivered, *files.ignored))
 
 
 def _staged(folder: Path) -> object:
@@ -230,15 +238,16 @@ FORMATS = (
     Format("imagery JPEG 2000", f"b/{DELIVERED}jp2", lambda f: _pixels(f / "b"), "header"),
     Format("indexed JPEG 2000", f"b/{DELIVERED}jp2", lambda f: _indexed(f / "b"), "header"),
     Format("elevation grid", "b/delivery/DTM/*.asc", lambda f: _pixels(f / "b"), "header"),
-    Format(
-        "table of days", "c/dates/dalles.dbf", lambda f: read_acquisition_dates([f / "c/dates"], year=DOMAIN.year)
-    ),
+    Format("table of days", "c/dates/dalles.dbf", lambda f: read_acquisition_dates([f / "c/dates"], year=DOMAIN.year)),
     Format("7z archive", "c/archives/a.7z", lambda f: _staged(f / "c/archives"), "checksum"),
     Format("list of md5 sums", "c/archives/a.7z.md5", lambda f: _staged(f / "c/archives"), "checksum"),
+    Format("record of a height", "c/height.tif", lambda f: height_record._entry(f / "c/height.tif")),
     Format("input item", f"a/{INPUT}/{DOMAIN}-*.json", lambda f: _pixels(f / "a"), "header"),
     Format("input collection", f"a/{INPUT}/collection.json", lambda f: _pixels(f / "a"), "header"),
     Format("external item", f"a/{INPUT}/{DOMAIN}-*.json", lambda f: _external(f / "a/catalog/catalog.json")),
     Format("external catalog", "a/catalog/catalog.json", lambda f: _external(f / "a/catalog/catalog.json")),
+    Format("first page of an API", "c/api/landing.json", lambda f: _answered(f / "c/api")),
+    Format("answer of an API", "c/api/search.json", lambda f: _answered(f / "c/api")),
     Format("campaign", "a/campaign.yaml", lambda f: _planned(f / "a/campaign.yaml")),
     Format("recipe", "a/tiny.yaml", _weights("weights.pth")),
     Format("cluster file", "c/site.yaml", lambda f: load_site(str(f / "c/site.yaml"))),
@@ -253,7 +262,11 @@ FORMATS = (
     Format("sizes of a domain", f"{PRODUCT}/{SIZES}", _checked_domain, "checksum"),
     Format("opened COG", f"{PRODUCT}/*-landcover.tif", _opened(PRODUCT), "header"),
     Format("run record", f"{PRODUCT}/run.json", lambda f: status(load_campaign(f / "a/campaign.yaml"))),
-    Format("requeue record", f"{PRODUCT}/requeue.json", lambda f: requeue._read(load_campaign(f / "a/campaign.yaml"), DOMAIN)),
+    Format(
+        "requeue record",
+        f"{PRODUCT}/requeue.json",
+        lambda f: requeue._read(load_campaign(f / "a/campaign.yaml"), DOMAIN),
+    ),
     Format("edition", f"{EDITION}/edition.json", _checked_edition, "checksum"),
     Format("sums of an edition", f"{EDITION}/{SUMS}", _checked_edition, "checksum"),
     Format("sizes of an edition", f"{EDITION}/{SIZES}", _checked_edition, "checksum"),

@@ -1,12 +1,13 @@
 """Damages files of every format that is parsed, and sorts what the package makes of them.
 
-`python -m tests.untrusted.fuzz --minutes 30 [--seed 1] [--format "sealed COG"] [--input 17]`, or `make fuzz MINUTES=30`.
-Each damaged file is read in a process of its own, forked from this one, which has imported everything: within 15 s, and
-without allocations of gigabytes.
+`make fuzz MINUTES=30`; `make fuzz SEED=1 FORMAT='sealed COG' INPUT=17` repeats one input. Each damaged file is read in
+a process of its own, forked from this one, which has imported everything: within 15 s, and without allocations of
+gigabytes.
 """
 
 import argparse
 import gc
+import itertools
 import json
 import os
 import random
@@ -20,23 +21,26 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import LandcoverError
 from pipeline.fingerprint import digest
 from tests.support.mutations import mutate
-from tests.untrusted.fuzz_inputs import make_inputs
 from tests.untrusted.formats import FORMATS, Format, header
+from tests.untrusted.fuzz_inputs import make_inputs
 
 LONGEST_S = 15
+"""Of a processor; asleep, or on a busy machine, four times as long."""
 MOST_BYTES = 3 << 30
 """A larger allocation for one small file is a finding, even where it fails."""
 KINDS = ("right", "clean error", "undetectable", "unnamed", "traceback", "hang", "crash", "memory", "silently wrong")
 """`undetectable`: another result, and nothing in the product tells; `unnamed`: an error that does not name the file."""
 FINDINGS = KINDS[3:]
 SLOTS = 2
+WHOLE = 0
+"""Number of the input that is not damaged."""
 
 
 @dataclass(frozen=True)
@@ -87,32 +91,30 @@ class Fuzzer:
         for slot in range(1, SLOTS):
             shutil.copytree(self._files(0), self._files(slot), symlinks=True)
         gc.freeze()
-        for own in self._formats:
-            self._start(own, 0, None)
-            child, outcome = next(self._ended())
-            self._expected[own.name] = outcome
+        for child, outcome in self._read_all((own, WHOLE) for own in self._formats):
+            self._expected[child.own.name] = outcome
             if outcome.kind != "right":
                 raise AssertionError(f"{child.own.name}: the whole file: {outcome.kind}: {outcome.detail}")
 
     def fuzz(self, jobs: Iterator[tuple[Format, int]], *, until: float) -> None:
         """Reads damaged files until the time is over, or no more are wanted."""
         said = began = time.monotonic()
-        while True:
-            free = [slot for slot in range(SLOTS) if slot not in self._running]
-            job = next(jobs, None) if free and time.monotonic() < until else None
-            if job is not None:
-                own, number = job
-                rng = random.Random(f"{self._seed} {own.name} {number}")
-                self._start(own, free[0], lambda whole, own=own, rng=rng: mutate(whole, rng, own.place), number)
-                continue
-            if not self._running:
-                return
-            for child, outcome in self._ended():
-                self._count(child, outcome)
+        for child, outcome in self._read_all(itertools.takewhile(lambda _: time.monotonic() < until, jobs)):
+            self._count(child, outcome)
             if time.monotonic() - said > 5:
                 said = time.monotonic()
                 done = sum(c.total() for c in self.counts.values())
                 self._say(f"{done} inputs, {len(self.findings)} findings, {said - began:.0f} s")
+
+    def _read_all(self, jobs: Iterable[tuple[Format, int]]) -> Iterator[tuple[_Child, Outcome]]:
+        """Reads files in a process each; yields them in the order in which they end."""
+        waiting = iter(jobs)
+        while True:
+            while len(self._running) < SLOTS and (job := next(waiting, None)):
+                self._start(*job, min(set(range(SLOTS)) - self._running.keys()))
+            if not self._running:
+                return
+            yield from self._ended()
 
     def _files(self, slot: int) -> Path:
         return self._folder / str(slot) / "files"
@@ -128,16 +130,14 @@ class Fuzzer:
         if outcome.kind in FINDINGS:
             self.findings.append((child.own.name, child.number, outcome))
 
-    def _start(
-        self, own: Format, slot: int, damage: Callable[[bytes], bytes] | None, number: int = 0
-    ) -> None:
+    def _start(self, own: Format, number: int, slot: int) -> None:
         files = self._files(slot)
         shutil.rmtree(scratch := files.parent / "scratch", ignore_errors=True)
         scratch.mkdir()
         path = own.path(files)
         whole, mtime_ns = path.read_bytes(), path.stat().st_mtime_ns
-        if damage is not None:
-            path.write_bytes(damage(whole))
+        if number != WHOLE:
+            path.write_bytes(mutate(whole, random.Random(f"{self._seed} {own.name} {number}"), own.place))
             os.utime(path, ns=(mtime_ns, mtime_ns))  # as after a failure of the disk
         reading, writing = os.pipe()
         pid = _fork(lambda: os.write(writing, _read(own, files)) and None, scratch / "log")
@@ -149,7 +149,7 @@ class Fuzzer:
         while True:
             ready, _, _ = select.select([c.pipe for c in self._running.values()], [], [], 0.2)
             now = time.monotonic()
-            ended = [c for c in self._running.values() if c.pipe in ready or now - c.started > LONGEST_S]
+            ended = [c for c in self._running.values() if c.pipe in ready or now - c.started > 4 * LONGEST_S]
             for child in ended:
                 del self._running[child.slot]
                 yield child, self._outcome(child, late=child.pipe not in ready)
@@ -170,10 +170,12 @@ class Fuzzer:
         path.write_bytes(child.whole)
         os.utime(path, ns=(child.mtime_ns, child.mtime_ns))
         if late:
-            return Outcome("hang", f"more than {LONGEST_S} s")
+            return Outcome("hang", f"more than {4 * LONGEST_S} s")
         if content:
             return Outcome(**json.loads(content))
         log = (files.parent / "scratch" / "log").read_bytes().decode(errors="replace")[-300:]
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+            return Outcome("hang", f"more than {LONGEST_S} s of a processor")
         ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
         return Outcome("memory" if "bad_alloc" in log else "crash", f"{ended}: {log}")
 
@@ -212,12 +214,15 @@ def _read(own: Format, folder: Path) -> bytes:
     before = _memory("VmSize")
     most = before + 2 * MOST_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    used = int(time.process_time()) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (used + LONGEST_S, used + LONGEST_S + 1))
     path, shown = own.path(folder), str(folder)
     kind, detail, result = "right", "", ""
     try:
         result = digest(repr(own.read(folder)).replace(shown, ""))
     except LandcoverError as error:
-        kind, detail = "clean error" if path.name in str(error) else "unnamed", f"{type(error).__name__}: {error}"
+        named = path.name in str(error) or path.stem in str(error) or shown in str(error)
+        kind, detail = "clean error" if named else "unnamed", f"{type(error).__name__}: {error}"
         kind = "memory" if _lacked_memory(error) else kind
     except BaseException as error:  # noqa: BLE001  which is what is looked for
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "/pipeline/" in f.filename]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import rasterio
 import safetensors.torch
 import shapely
 import torch
@@ -16,8 +17,8 @@ from pipeline.cluster.slurm.node import NodeWork
 from pipeline.config import config_folder
 from pipeline.durable import write_json
 from pipeline.lock import Owner
-from pipeline.products.manifest import SIZES, SUMS
 from pipeline.products.assessment.reference_sample import LAYER
+from pipeline.products.manifest import SIZES, SUMS
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.planning.throughput import MeasuredRate, save_rates
@@ -26,6 +27,7 @@ from pipeline.runs.slurm.requeue import RestartProgress
 from pipeline.runs.tracking.run_record import RunRecord
 from pipeline.sources.inspection.scan_cache import ScanCache
 from pipeline.sources.staging.cleanup import REMOVED_LIST
+from pipeline.sources.staging.height_record import HeightHoles, HeightRecord
 from tests.support.archives import noise_bytes, pack
 from tests.support.campaigns import make_campaign
 from tests.support.dask_client import in_process_client
@@ -33,6 +35,7 @@ from tests.support.dbase import write_table
 from tests.support.deliveries import hills, write_raster, write_relief
 from tests.support.flair_dataset import random_set
 from tests.support.training_runs import write_run
+from tests.untrusted.api_answers import write_answers
 
 
 def make_inputs(folder: Path) -> None:
@@ -48,9 +51,11 @@ def make_inputs(folder: Path) -> None:
     write_table(here / "dates" / "dalles.dbf", {"NOM": 80, "DATE_VOL": 10}, [(f"x-{corner}-LA93", "2021-07-14")])
     pack(here / "archives" / "a.7z", {"in/a.txt": b"a" * 3000, "in/b.bin": noise_bytes(2000, 1), "in/empty": b""})
     random_set(here / "patches", zones=1, patches=1)
+    item = next((folder / "a/catalog").rglob("D*-*.json"))
+    write_answers(here / "api", json.loads(item.read_text()))
     _lists(here)
     _vectors(here)
-    _rasters(here, folder / "a")
+    _rasters(here)
     _records(here)
 
 
@@ -60,7 +65,9 @@ def _published(folder: Path) -> None:
         run(make_plan(made.campaign), client=client)
         publish(made.campaign, client=client)
     state = torch.load(made.folder / "weights.pth", weights_only=True)
-    torch.save({"state_dict": dict(state), "epoch": 1, "pytorch-lightning_version": "2.5"}, made.folder / "weights.ckpt")
+    torch.save(
+        {"state_dict": dict(state), "epoch": 1, "pytorch-lightning_version": "2.5"}, made.folder / "weights.ckpt"
+    )
     safetensors.torch.save_file(dict(state), made.folder / "weights.safetensors")
     products = made.products / made.delivery.domain
     write_json(products / "run.json", RunRecord(failed={"a": "b"}, in_flight={"c": "d"}).as_json())
@@ -99,12 +106,17 @@ def _vectors(here: Path) -> None:
     sample.to_file(here / "sample.gpkg", layer=LAYER, driver="GPKG")
 
 
-def _rasters(here: Path, campaign: Path) -> None:
+def _rasters(here: Path) -> None:
     rng = np.random.default_rng(0)
-    write_raster(here / "raster.tif", rng.integers(0, 256, (3, 200, 300), np.uint8), 700_000, 6_600_000, compress="deflate")
+    write_raster(
+        here / "raster.tif", rng.integers(0, 256, (3, 200, 300), np.uint8), 700_000, 6_600_000, compress="deflate"
+    )
     write_raster(
         here / "reference.tif", rng.integers(1, 13, (1, 100, 100), np.uint8), 1.5, 43.6, step=0.001, crs="EPSG:4326"
     )
+    height = HeightRecord(HeightHoles(0.1, 0.05, "interpolate"), {"dsm/a.tif": "10 20"})
+    with rasterio.open(write_raster(here / "height.tif", np.ones((1, 50, 50), np.uint8), 0, 0), "r+") as file:
+        file.update_tags(**height.to_tags())
     (here / "raster.vrt").write_text(
         '<VRTDataset rasterXSize="300" rasterYSize="200">\n<SRS>EPSG:2154</SRS>\n'
         "<GeoTransform>700000, 0.2, 0, 6600000, 0, -0.2</GeoTransform>\n"

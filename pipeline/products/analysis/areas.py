@@ -14,7 +14,7 @@ from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.assessment.reference_sample import InterpretedSample
-from pipeline.untrusted.polygons import check_polygons, vector_file
+from pipeline.untrusted.polygons import check_polygons, reading_features
 
 _M2_PER_HA = 10_000
 _LEAST = 20
@@ -44,12 +44,13 @@ def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: s
     Raises:
         ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`.
     """
-    given = (
-        geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(vector_file(geometries, ProductError))
-    )
+    if not isinstance(geometries, gpd.GeoDataFrame):
+        with reading_features(geometries, ProductError) as name:
+            return read_zones(gpd.read_file(name), by, crs)
+    given = geometries
     if by is not None and by not in given.columns:
         raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
-    kinds = set(given.geom_type) - {"Polygon", "MultiPolygon"}
+    kinds = set(map(str, given.geom_type)) - {"Polygon", "MultiPolygon"}
     if kinds or given.empty:
         raise ProductError(
             f"expected polygons; got {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"

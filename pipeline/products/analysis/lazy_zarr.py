@@ -22,14 +22,15 @@ def open_group(store: Path, name: str = "") -> xr.Dataset:
     Raises:
         ProductError: when pixels are read: a chunk is damaged, or cannot be read.
     """
-    opened = xr.open_zarr(store, group=name or None, chunks=None)
+    opened: xr.Dataset = xr.open_zarr(store, group=name or None, chunks=None)
     root = zarr.open_group(store, mode="r", zarr_format=3)
     named = {}
     for layer, array in opened.data_vars.items():
         place = f"{name}/{layer}".lstrip("/")
         pixels = indexing.LazilyIndexedArray(_NamedArray(root[place], store / place))
         named[layer] = xr.Variable(array.dims, pixels, array.attrs, array.encoding)
-    return opened.assign(named)
+    lazy: xr.Dataset = opened.assign(named)
+    return lazy
 
 
 class _NamedArray(BackendArray):

@@ -31,7 +31,7 @@ from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, p
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, flags_of, refuse
-from pipeline.products.tile.cog import read_cog
+from pipeline.products.tile.cog import open_cog
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.stac_item import reading_item
 from pipeline.untrusted.documents import read_json
@@ -161,7 +161,7 @@ def _open_domain(folder: Path) -> xr.Dataset:
         layer: (
             ("y", "x"),
             da.map_blocks(
-                partial(_read_block, window=window, block=block, size=size, files=files[layer]),
+                partial(_read_block, window=window, block=block, size=size, crs=sealed[0].crs, files=files[layer]),
                 chunks=chunks,
                 dtype=np.uint8,
                 meta=np.empty((0, 0), np.uint8),
@@ -194,6 +194,7 @@ def _read_block(
     window: Window,
     block: int,
     size: int,
+    crs: str,
     files: Mapping[tuple[int, int], Path],
     block_info: Mapping[Any, Any],
 ) -> NDArray[np.uint8]:
@@ -204,4 +205,6 @@ def _read_block(
     path = files.get(corner)
     if path is None:
         return np.zeros((block, block), np.uint8)
-    return read_cog(path, Window(row - corner[0], col - corner[1], block, block))
+    with open_cog(path) as cog:
+        cog.check_place(Window(*corner, size, size), crs)
+        return cog.read(Window(row - corner[0], col - corner[1], block, block))
