@@ -39,7 +39,9 @@ def check_polygons(polygons: Iterable[Any], where: object, error: type[Landcover
 
 
 @contextmanager
-def reading_features(path: Path | str, error: type[LandcoverError]) -> Iterator[str]:
+def reading_features(
+    path: Path | str, error: type[LandcoverError], *, expected: str = "polygons in a format of GDAL"
+) -> Iterator[str]:
     """Gives `vector_file`'s name; what libraries find wrong with the file in the block becomes one `error` with it.
 
     Raises:
@@ -51,7 +53,7 @@ def reading_features(path: Path | str, error: type[LandcoverError]) -> Iterator[
     except (OSError, ShapelyError, *MALFORMED) as cause:
         text = " ".join(str(cause).split())[:300]
         raise error(
-            f"{for_terminal(path)}: cannot be read as polygons or points: {for_terminal(text)}; ogrinfo shows more"
+            f"{for_terminal(path)}: expected {expected}: {type(cause).__name__}: {for_terminal(text)}"
         ) from cause
 
 

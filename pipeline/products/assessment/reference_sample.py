@@ -155,7 +155,7 @@ def read_sample(path: Path) -> InterpretedSample:
     Raises:
         ProductError: it cannot be read, is not from `landcover sample`, or has points without a reference.
     """
-    with reading_features(path, ProductError) as name:
+    with reading_features(path, ProductError, expected="a sample of `landcover sample`") as name:
         _, _, places, columns = pyogrio.raw.read(name, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
         if len(columns) != 3:
             raise ProductError(

@@ -150,14 +150,15 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     Raises:
         ProductError: the file cannot be read, has no polygon, or names an unknown CRS.
     """
-    with reading_features(path, ProductError):
+    expected = "a boundary as GeoJSON polygons"
+    with reading_features(path, ProductError, expected=expected):
         content = read_json(path)
         features = content["features"] if content["type"] == "FeatureCollection" else [content]
         geometries = [f["geometry"] if f["type"] == "Feature" else f for f in features]
         polygons = [p for g in geometries if g for p in _polygons(shape(g))]
         own = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
         if not polygons:
-            raise ProductError(f"{path}: expected a boundary as GeoJSON polygons; it has no polygon")
+            raise ProductError(f"{path}: expected {expected}; it has no polygon")
         check_polygons(polygons, path, ProductError)
         return _moved(shapely.union_all([shapely.make_valid(p) for p in polygons]), own, crs, path)
 

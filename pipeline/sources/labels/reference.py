@@ -79,7 +79,7 @@ class Reference:
                 )
 
     def _check_polygons(self, field: str) -> None:
-        with reading_features(self.path, SourceError) as name:
+        with reading_features(self.path, SourceError, expected="a raster or polygons") as name:
             info = pyogrio.read_info(name)
         if field not in info["fields"]:
             raise SourceError(
