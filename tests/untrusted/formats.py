@@ -1,9 +1,10 @@
 """The formats that `make fuzz` damages: one small file of each, and how the package reads it.
 
 Every reader returns what the package would use of the file. Where that differs from the whole file's without an error,
-it is wrong if something in the product tells: a checksum of the file (`checksum`), or its place and shape that the
-catalog, the file's name or its partner repeat (`header`). Otherwise the content is data without a second source, such
-as a pixel of a delivery, a key of a campaign or a polygon: nobody can tell, and it counts as undetectable.
+it is wrong if something in the product tells: a checksum of the file (`checksum`), its place and shape that the file's
+name or its partner repeat (`header`), or these and the size that the catalog repeats (`catalog`). Otherwise the content
+is data without a second source, such as a pixel of a delivery, a key of a campaign or a polygon: nobody can tell, and
+it counts as undetectable.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from pipeline.cluster.slurm.node import NodeWork
 from pipeline.cluster.slurm.site import load_site
 from pipeline.config import load_campaign, load_recipe
 from pipeline.domain import Domain
-from pipeline.errors import ProductError
+from pipeline.errors import ProductError, SourceError
 from pipeline.inference.quantized_model import read_quantized
 from pipeline.lock import lock_owner
 from pipeline.model.weights import load_model
@@ -63,7 +64,7 @@ from tests.support.campaigns import TILE
 from tests.untrusted.api_answers import api_answers
 
 DOMAIN = Domain("D034_2021")
-Evidence = Literal["checksum", "header", "nothing"]
+Evidence = Literal["checksum", "catalog", "header", "nothing"]
 Read = Callable[[Path], object]
 """Reads the file below a folder of `fuzz_inputs.make_inputs`."""
 
@@ -91,13 +92,14 @@ def digest(*arrays: Any) -> str:
     return hasher.hexdigest()
 
 
-def header(path: Path) -> object:
-    """What another file can repeat of a raster: its place, shape and types."""
+def header(path: Path, evidence: Evidence) -> object:
+    """What another file repeats of a raster: its place, shape and types, and its size in the catalog."""
+    size = path.stat().st_size if evidence == "catalog" else 0
     try:
         with rasterio.open(path) as file:
-            return repr((file.driver, file.shape, file.dtypes, file.crs, file.transform, file.nodata))
+            return repr((size, file.driver, file.shape, file.dtypes, file.crs, file.transform, file.nodata))
     except (rasterio.RasterioIOError, ValueError):
-        return None
+        return size
 
 
 def _refused(problems: Iterable[str]) -> None:
@@ -108,6 +110,8 @@ def _refused(problems: Iterable[str]) -> None:
 def _pixels(folder: Path) -> object:
     """Of the mosaic of a domain in the input catalog."""
     inputs = read_domain(folder / "catalog", DOMAIN, tile_size=TILE)
+    if changes := inputs.changes(inputs.assets):  # as a plan asks
+        raise SourceError(", ".join(changes.values()))
     pixels = Mosaic.of(inputs, bands=BANDS).read(inputs.tiles[0].tile.window)
     return [t.tile.name for t in inputs.tiles], digest(pixels.bands, pixels.valid)
 
@@ -207,9 +211,9 @@ def _reference(name: str) -> Read:
     return read
 
 
-def _raster(name: str, *, allow_vrt: bool = False) -> Read:
+def _raster(place: str, *, allow_vrt: bool = False) -> Read:
     def read(folder: Path) -> object:
-        raster = Raster.open(folder / name, bands=BANDS[:3], allow_vrt=allow_vrt)
+        raster = Raster.open(min(folder.glob(place)), bands=BANDS[:3], allow_vrt=allow_vrt)
         pixels = raster.read(raster.window)
         return digest(pixels.bands, pixels.valid)
 
@@ -232,12 +236,12 @@ STORE, PYRAMID = f"{EDITION}/product.zarr", f"{EDITION}/pyramid.zarr"
 OLDER = "older/editions/000001"
 
 FORMATS = (
-    Format("imagery TIFF", f"a/{DELIVERED}tif", lambda f: _pixels(f / "a"), "header"),
+    Format("imagery TIFF", f"a/{DELIVERED}tif", lambda f: _pixels(f / "a"), "catalog"),
     Format("indexed TIFF", f"a/{DELIVERED}tif", lambda f: _indexed(f / "a"), "header"),
-    Format("elevation TIFF", "a/delivery/DSM/*.tif", lambda f: _pixels(f / "a"), "header"),
-    Format("imagery JPEG 2000", f"b/{DELIVERED}jp2", lambda f: _pixels(f / "b"), "header"),
+    Format("elevation TIFF", "a/delivery/DSM/*.tif", lambda f: _pixels(f / "a"), "catalog"),
+    Format("imagery JPEG 2000", f"b/{DELIVERED}jp2", lambda f: _pixels(f / "b"), "catalog"),
     Format("indexed JPEG 2000", f"b/{DELIVERED}jp2", lambda f: _indexed(f / "b"), "header"),
-    Format("elevation grid", "b/delivery/DTM/*.asc", lambda f: _pixels(f / "b"), "header"),
+    Format("elevation grid", "b/delivery/DTM/*.asc", lambda f: _pixels(f / "b"), "catalog"),
     Format("table of days", "c/dates/dalles.dbf", lambda f: read_acquisition_dates([f / "c/dates"], year=DOMAIN.year)),
     Format("7z archive", "c/archives/a.7z", lambda f: _staged(f / "c/archives"), "checksum"),
     Format("list of md5 sums", "c/archives/a.7z.md5", lambda f: _staged(f / "c/archives"), "checksum"),
@@ -293,6 +297,7 @@ FORMATS = (
     Format("reference TIFF", "c/reference.tif", _reference("reference.tif")),
     Format("sample GeoPackage", "c/sample.gpkg", _sample),
     Format("raster to predict", "c/raster.tif", _raster("c/raster.tif")),
+    Format("JPEG 2000 to predict", f"b/{DELIVERED}jp2", _raster(f"b/{DELIVERED}jp2")),
     Format("virtual raster", "c/raster.vrt", _raster("c/raster.vrt", allow_vrt=True)),
     Format("scan cache", "c/seen.jsonl", _cached, "checksum"),
     Format("measured rates", "c/cache/rates.json", lambda _: read_rates()),

@@ -124,9 +124,7 @@ class Fuzzer:
     def _count(self, child: _Child, outcome: Outcome) -> None:
         expected = self._expected[child.own.name]
         if outcome.kind == "right" and outcome.result != expected.result:
-            told = child.own.evidence == "checksum" or (
-                child.own.evidence == "header" and outcome.header != expected.header
-            )
+            told = child.own.evidence == "checksum" or outcome.header != expected.header
             outcome = Outcome("silently wrong" if told else "undetectable", outcome.detail)
         self.counts[child.own.name][outcome.kind] += 1
         if outcome.kind in FINDINGS:
@@ -225,7 +223,7 @@ def _read(own: Format, folder: Path) -> bytes:
     try:
         result = digest(repr(own.read(folder)).replace(shown, ""))
     except LandcoverError as error:
-        named = any(name in str(error) for name in (path.stem, shown, f"domain {DOMAIN}"))
+        named = any(name in str(error) for name in (path.stem, shown, f"domain {DOMAIN}", "http://127.0.0.1:"))
         kind, detail = "clean error" if named else "unnamed", f"{type(error).__name__}: {error}"
         kind = "memory" if _lacked_memory(error) else kind
     except BaseException as error:  # noqa: BLE001  which is what is looked for
@@ -235,7 +233,7 @@ def _read(own: Format, folder: Path) -> bytes:
         kind = "memory" if _lacked_memory(error) else kind
     if _memory("VmPeak") - before > MOST_BYTES:
         kind = "memory"
-    seen = digest(repr(header(path))) if own.evidence == "header" else ""
+    seen = digest(repr(header(path, own.evidence))) if own.evidence in ("catalog", "header") else ""
     outcome = {"kind": kind, "detail": detail.replace(shown, "")[:300], "result": result, "header": seen}
     return json.dumps(outcome).encode()
 
