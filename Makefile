@@ -10,7 +10,7 @@ TOOLS := build/tools
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture lint format lock sbom clean
+.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture fuzz damage lint format lock sbom clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks, and tra
 
 torture: $(STAMP) ## Kill a small campaign KILLS=200 times at random moments (SEED=n repeats one); within 50 minutes
 	$(BIN)/python -m tests.runs.mapping.torture $(or $(KILLS),200) $(SEED)
+
+fuzz: $(STAMP) ## Damage files of every format for MINUTES=30 and sort what comes of it (SEED=n FORMAT=… INPUT=n repeats one)
+	$(BIN)/python -m tests.untrusted.fuzz --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(FORMAT),--format '$(FORMAT)') $(if $(INPUT),--input $(INPUT))
 
 lint: $(STAMP) ## Style, types and layers
 	$(BIN)/ruff check .

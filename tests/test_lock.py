@@ -309,3 +309,12 @@ def test_at_most_one_process_owns_the_lock_in_any_order_of_steps(
     run: Callable[[], None] = LockSteps.TestCase("runTest").runTest
     LockSteps.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
     run()
+
+
+def test_a_lock_with_a_damaged_owner_is_no_traceback(tmp_path: Path) -> None:
+    owner = tmp_path / ".lock" / "token.json"
+    owner.parent.mkdir()
+    owner.write_bytes(b"[" * 2000)
+    assert lock_owner(tmp_path) is None
+    with lock_folder(tmp_path, what="a folder", stale_s=-1) as taken:
+        assert taken.path.exists()

@@ -120,6 +120,18 @@ def read_manifest(folder: Path) -> Manifest:
     return {name: SealedFile(sums[name], own.size, own.mtime_ns) for name, own in sizes.items()}
 
 
+def check_sealed_file(folder: Path, name: str) -> None:
+    """Raises ProductError where a file differs from its folder's `SHA256SUMS`, if there is one."""
+    if not (folder / SUMS).exists():
+        return
+    try:
+        listed = f"{file_sha256(folder / name)}  {name}" in read_bytes(folder / SUMS).decode("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ProductError(f"{folder / SUMS}: cannot be compared with {name}: {error}") from error
+    if not listed:
+        raise ProductError(f"{folder / name}: checksum mismatch: differs from {SUMS}; `landcover publish --recheck`")
+
+
 def changed_if_sealed(folder: Path, *, read_all: bool) -> dict[str, str]:
     """Path → problem of the files that are not as in a folder's manifest; empty where an older version wrote none."""
     if not has_manifest(folder):

@@ -7,8 +7,10 @@ matter, and what a header declares is compared with limits before pixels are rea
 """
 
 import ctypes
+import math
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import rasterio
 import rasterio._base
 from rasterio.errors import RasterioIOError
 
-from pipeline.errors import SourceError, TransientReadError
+from pipeline.errors import MALFORMED, SourceError, TransientReadError
 from pipeline.sources.http_client import HEADERS_VARIABLE, auth_headers, origin
 from pipeline.sources.http_path import WebPath
 from pipeline.untrusted.escape import for_terminal
@@ -107,12 +109,15 @@ def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = Fal
         SourceError: a limit is exceeded.
     """
     driver = driver or _driver_of(path, allow_vrt=allow_vrt)
-    file = rasterio.open(gdal_name(path), driver=driver, **options)
     try:
-        check_header(file, path)
-    except BaseException:
-        file.close()
+        with ExitStack() as closing:
+            file = closing.enter_context(rasterio.open(gdal_name(path), driver=driver, **options))
+            check_header(file, path)
+            closing.pop_all()
+    except RasterioIOError:
         raise
+    except MALFORMED as error:  # such as a text in the header that is not UTF-8
+        raise RasterioIOError(f"{path}: its header cannot be read: {type(error).__name__}: {error}") from error
     return file
 
 
@@ -160,6 +165,10 @@ def check_header(file: Any, path: object) -> None:
     """
     what = f"its header declares {file.height} × {file.width} px,"
     RASTER_PIXELS.check(file.width * file.height, path, SourceError, what=what)
+    # Values that rasterio reads when they are asked for; what is wrong with them is found here.
+    if not all(math.isfinite(number) for number in (*file.transform, *file.bounds)):
+        raise RasterioIOError(f"{path}: its header declares the transform {tuple(file.transform)[:6]}")
+    file.crs, file.nodatavals, file.tags()
     # Before the first request for overviews, at which GDAL would open that file, with any driver and anywhere.
     if file.tags(ns="OVERVIEWS"):
         raise RasterioIOError(

@@ -14,7 +14,7 @@ from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.assessment.reference_sample import InterpretedSample
-from pipeline.untrusted.polygons import check_polygons, vector_file
+from pipeline.untrusted.polygons import check_polygons, reading_features
 
 _M2_PER_HA = 10_000
 _LEAST = 20
@@ -26,15 +26,17 @@ Classes = Sequence[str | int] | None
 """Names of groups and classes, slugs or FLAIR values; None for all classes that occur."""
 
 
-def in_crs(geometries: gpd.GeoDataFrame | gpd.GeoSeries, crs: str) -> gpd.GeoDataFrame | gpd.GeoSeries:
+def in_crs(
+    geometries: gpd.GeoDataFrame | gpd.GeoSeries, crs: str, where: str = "the geometries"
+) -> gpd.GeoDataFrame | gpd.GeoSeries:
     """Geometries in the product's CRS.
 
     Raises:
         ProductError: they have no CRS, or one has more vertices than the limits.
     """
-    check_polygons(geometries.geometry, "the geometries", ProductError)
+    check_polygons(geometries.geometry, where, ProductError)
     if geometries.crs is None:
-        raise ProductError("the geometries have no CRS; set it with .set_crs(…)")
+        raise ProductError(f"{where}: no CRS; set it with .set_crs(…)")
     return geometries.to_crs(crs)
 
 
@@ -44,17 +46,21 @@ def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: s
     Raises:
         ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`.
     """
-    given = (
-        geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(vector_file(geometries, ProductError))
-    )
+    if isinstance(geometries, gpd.GeoDataFrame):
+        return _zones(geometries, by, crs, "the geometries")
+    with reading_features(geometries, ProductError) as name:
+        return _zones(gpd.read_file(name), by, crs, name)
+
+
+def _zones(given: gpd.GeoDataFrame, by: str | None, crs: str, where: str) -> gpd.GeoDataFrame:
     if by is not None and by not in given.columns:
-        raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
-    kinds = set(given.geom_type) - {"Polygon", "MultiPolygon"}
+        raise ProductError(f"{where}: no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
+    kinds = set(map(str, given.geom_type)) - {"Polygon", "MultiPolygon"}
     if kinds or given.empty:
         raise ProductError(
-            f"expected polygons; got {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"
+            f"{where}: expected polygons, found {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"
         )
-    placed = in_crs(given, crs)
+    placed = in_crs(given, crs, where)
     placed = placed.set_geometry(shapely.make_valid(placed.geometry.to_numpy()), crs=crs)
     return placed if by is None else placed.dissolve(by=by)
 

@@ -20,6 +20,7 @@ from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.grid import Window, union
 from pipeline.products.analysis.dataset_geobox import geobox_of, in_pixels, true_area, window_boxes, window_touched
+from pipeline.products.analysis.lazy_zarr import open_group
 from pipeline.products.analysis.pixel_fractions import Floats, fractions
 from pipeline.products.national.edition_record import OUTSIDE
 from pipeline.products.national.pyramid.downsample import CLASSES
@@ -62,7 +63,7 @@ class Counted:
         geobox = geobox_of(product)
         if shares is None:
             return cls(product["landcover"], geobox, None)
-        cube = xr.open_zarr(shares.parent, group=shares.name, chunks=None)
+        cube = open_group(shares.parent, shares.name)
         cells = geobox_of(cube)
         corners = [(g.affine.c, g.affine.f) for g in (cells, geobox)]
         if [n * CELL for n in cells.shape] != list(geobox.shape) or corners[0] != corners[1]:

@@ -24,13 +24,14 @@ from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.analysis.accessor import register_cover
+from pipeline.products.analysis.lazy_zarr import open_group
 from pipeline.products.national.edition_record import REPAIR, Edition, current_edition, edition_of, read_edition
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, flags_of, refuse
-from pipeline.products.tile.cog import read_cog
+from pipeline.products.tile.cog import open_cog
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.stac_item import reading_item
 from pipeline.untrusted.documents import read_json
@@ -112,11 +113,11 @@ def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
     with product_error(f"{store / 'zarr.json'}: zarr cannot open the store; {REPAIR}", *MALFORMED):
         if level is None:
             shares = pyramid / SHARES if counted and SHARES in levels else None
-            return _named(_on_dask(xr.open_zarr(edition.store, chunks=None)), edition.path.name, shares=shares)
+            return _named(_on_dask(open_group(edition.store)), edition.path.name, shares=shares)
         if level == SHARES:
             opened = _open_shares(pyramid, side=edition.grid.tile // FACTORS[SHARES])
         else:
-            opened = _on_dask(xr.open_zarr(pyramid, group=str(level), chunks=None))
+            opened = _on_dask(open_group(pyramid, str(level)))
     return _named(opened, f"{edition.path.name}, level {level}", shares=None)
 
 
@@ -129,7 +130,7 @@ def _on_dask(opened: xr.Dataset) -> xr.Dataset:
 def _open_shares(pyramid: Path, *, side: int) -> xr.Dataset:
     """`count` and `share`; `side` is a tile's, in cells."""
     chunks = {"class": CLASSES, "y": side * _TILES_A_CHUNK, "x": side * _TILES_A_CHUNK}
-    opened: xr.Dataset = xr.open_zarr(pyramid, group=SHARES, chunks=chunks)
+    opened = open_group(pyramid, SHARES).chunk(chunks)
     share = (opened["count"] / np.float32(FACTORS[SHARES] ** 2)).astype(np.float32)
     # xarray moves `grid_mapping` from the attributes to the encoding, which a derived array does not inherit.
     share.encoding["grid_mapping"] = "spatial_ref"
@@ -160,7 +161,7 @@ def _open_domain(folder: Path) -> xr.Dataset:
         layer: (
             ("y", "x"),
             da.map_blocks(
-                partial(_read_block, window=window, block=block, size=size, files=files[layer]),
+                partial(_read_block, window=window, block=block, size=size, crs=sealed[0].crs, files=files[layer]),
                 chunks=chunks,
                 dtype=np.uint8,
                 meta=np.empty((0, 0), np.uint8),
@@ -193,6 +194,7 @@ def _read_block(
     window: Window,
     block: int,
     size: int,
+    crs: str,
     files: Mapping[tuple[int, int], Path],
     block_info: Mapping[Any, Any],
 ) -> NDArray[np.uint8]:
@@ -203,4 +205,6 @@ def _read_block(
     path = files.get(corner)
     if path is None:
         return np.zeros((block, block), np.uint8)
-    return read_cog(path, Window(row - corner[0], col - corner[1], block, block))
+    with open_cog(path) as cog:
+        cog.check_place(Window(*corner, size, size), crs)
+        return cog.read(Window(row - corner[0], col - corner[1], block, block))

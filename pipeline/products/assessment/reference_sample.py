@@ -9,16 +9,15 @@ import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from pipeline import legend
-from pipeline.errors import ProductError, product_error
+from pipeline.errors import ProductError
 from pipeline.evaluation.metrics import confusion_matrix
 from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
 from pipeline.products.gis.geopackage import write_geopackage
 from pipeline.products.tile.seal import count_values
-from pipeline.untrusted.polygons import vector_file
+from pipeline.untrusted.polygons import reading_features
 
 LAYER = "sample"
 _BLOCK = 5_000
@@ -156,13 +155,16 @@ def read_sample(path: Path) -> InterpretedSample:
     Raises:
         ProductError: it cannot be read, is not from `landcover sample`, or has points without a reference.
     """
-    with product_error(f"{path}: cannot be read as a sample of `landcover sample`", DataSourceError, DataLayerError):
-        _, _, places, columns = pyogrio.raw.read(
-            vector_file(path, ProductError), layer=LAYER, columns=["mapped", "mapped_m2", "reference"]
-        )
-    if len(columns) != 3:
-        raise ProductError(f"{path}: expected attributes mapped, mapped_m2 and reference, as `landcover sample` writes")
-    mapped, area, reference = (np.nan_to_num(np.asarray(c, np.float64)) for c in columns)
+    with reading_features(path, ProductError, expected="a sample of `landcover sample`") as name:
+        _, _, places, columns = pyogrio.raw.read(name, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
+        if len(columns) != 3:
+            raise ProductError(
+                f"{path}: expected attributes mapped, mapped_m2 and reference, as `landcover sample` writes"
+            )
+        mapped, area, reference = (np.nan_to_num(np.asarray(c, np.float64)) for c in columns)
+        xy = shapely.get_coordinates(shapely.from_wkb(places))
+        if len(xy) != len(mapped) or not np.isfinite(xy).all():
+            raise ProductError(f"{path}: {len(mapped)} points have {len(xy)} finite places; expected one each")
     odd = ~np.isin(reference, list(legend.BY_VALUE))
     if odd.any():
         raise ProductError(
@@ -170,5 +172,4 @@ def read_sample(path: Path) -> InterpretedSample:
             "them, because a sample without its difficult points is not random"
         )
     areas = {int(v): float(a) for v, a in zip(mapped, area, strict=True)}
-    xy = shapely.get_coordinates(shapely.from_wkb(places))
     return InterpretedSample(xy, mapped.astype(np.int64), reference.astype(np.int64), areas)

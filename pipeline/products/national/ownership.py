@@ -17,19 +17,18 @@ import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
 from rasterio.enums import MergeAlg
 from rasterio.features import rasterize
 from rasterio.transform import Affine
-from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.domain import Domain
-from pipeline.errors import MALFORMED, ProductError, product_error
+from pipeline.errors import ProductError
 from pipeline.grid import CRS, Window
 from pipeline.untrusted.documents import read_json
-from pipeline.untrusted.polygons import check_polygons
+from pipeline.untrusted.limits import POLYGON_VERTICES
+from pipeline.untrusted.polygons import check_polygons, reading_features
 
 NOBODY = 0
 """Owner of the pixels that no domain claims."""
@@ -151,23 +150,31 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
     Raises:
         ProductError: the file cannot be read, has no polygon, or names an unknown CRS.
     """
-    with product_error(f"{path}: expected a boundary as GeoJSON polygons", *MALFORMED, ShapelyError, ProjError):
+    expected = "a boundary as GeoJSON polygons"
+    with reading_features(path, ProductError, expected=expected):
         content = read_json(path)
         features = content["features"] if content["type"] == "FeatureCollection" else [content]
         geometries = [f["geometry"] if f["type"] == "Feature" else f for f in features]
         polygons = [p for g in geometries if g for p in _polygons(shape(g))]
         own = pyproj.CRS.from_user_input(content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326"))
-    if not polygons:
-        raise ProductError(f"{path}: expected a boundary as GeoJSON polygons; it has no polygon")
-    check_polygons(polygons, path, ProductError)
-    joined = shapely.union_all([shapely.make_valid(p) for p in polygons])
+        if not polygons:
+            raise ProductError(f"{path}: expected {expected}; it has no polygon")
+        check_polygons(polygons, path, ProductError)
+        return _moved(shapely.union_all([shapely.make_valid(p) for p in polygons]), own, crs, path)
+
+
+def _moved(joined: BaseGeometry, own: pyproj.CRS, crs: str, path: Path) -> BaseGeometry:
+    """A boundary on the lattice, with points along its edges, which are bent in another CRS."""
     densify = _DENSIFY_M / _METRES_PER_DEGREE if own.is_geographic else _DENSIFY_M
+    elsewhere = ProductError(f"{path}: the boundary, in {own.to_string()}, lies outside the area of {crs}")
+    if joined.length / densify > POLYGON_VERTICES.value:
+        raise elsewhere
     transformer = pyproj.Transformer.from_crs(own, crs, always_xy=True)
     moved = shapely.transform(
         joined.segmentize(densify), lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
     )
     if moved.is_empty or not np.isfinite(moved.bounds).all():
-        raise ProductError(f"{path}: the boundary, in {own.to_string()}, lies outside the area of {crs}")
+        raise elsewhere
     return shapely.make_valid(moved)
 
 

@@ -22,6 +22,7 @@ from pystac_client.item_search import ItemSearch
 
 from pipeline import legend
 from pipeline.errors import MALFORMED, ConfigError, ProductError, product_error
+from pipeline.products.manifest import check_sealed_file
 from pipeline.products.stac.collections import ITEM, ITEMS
 from pipeline.products.stac.hrefs import absolute_href
 from pipeline.products.tile.stac_item import CONFIDENCE, share_name
@@ -99,11 +100,14 @@ def find_items(path: Path) -> Path:
     Symbolic links are resolved, so that a later publish does not mix two editions.
 
     Raises:
-        ProductError: there is none.
+        ProductError: there is none, or it differs from the checksum in its edition.
     """
     for place in (path, path / "catalog" / ITEMS, path / "current" / "catalog" / ITEMS):
         if place.is_file():
-            return place.resolve()
+            table = place.resolve()
+            if table.parent.name == "catalog":
+                check_sealed_file(table.parents[1], f"catalog/{table.name}")
+            return table
     raise ProductError(
         f"{path}: expected a national product with a catalog (current/catalog/{ITEMS}); `landcover publish` writes it"
     )

@@ -90,6 +90,14 @@ class Cog:
         # driver would see neither their class nor ours.
         raise _unreadable(self.path, f"{cause}{f', in {window}' if window else ''}")
 
+    def check_place(self, window: Window, crs: str) -> None:
+        """Raises ProductError unless the file has one band of bytes, in this window of the lattice of `crs`."""
+        file = self.dataset
+        place = (file.crs and file.crs.to_string(), tuple(file.transform)[:6], file.shape, file.dtypes)
+        expected = (crs, window.transform, window.shape, ("uint8",))
+        if place != expected:
+            raise _unreadable(self.path, f"its header has {place}, expected {expected}")
+
 
 @contextmanager
 def open_cog(path: Path) -> Iterator[Cog]:

@@ -85,7 +85,8 @@ def find_patches(places: Sequence[Path], *, metadata: Path | None = None) -> tup
         )
     twice = [str(image) for image, times in Counter(image for image, _ in pairs).items() if times > 1]
     if twice:
-        raise DeliveryError(f"{len(twice)} images are listed twice, list them once: {first_names(sorted(twice))}")
+        where, named = ", ".join(map(str, places)), first_names(sorted(twice))
+        raise DeliveryError(f"{where}: {len(twice)} images are listed twice, list them once: {named}")
     return tuple(sorted(_patch(image, mask, about) for image, mask in pairs))
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pyogrio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyogrio.errors import DataLayerError, DataSourceError, FieldError
 from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
@@ -21,7 +20,7 @@ from pipeline.legend import Nomenclature
 from pipeline.sources.gdal_open import environment
 from pipeline.sources.reading.dataset_cache import gdal_options
 from pipeline.sources.reading.raster import open_raster_file
-from pipeline.untrusted.polygons import check_polygons, vector_file
+from pipeline.untrusted.polygons import check_polygons, reading_features
 
 _UNKNOWN = 255
 """No number of a class in any nomenclature; 0 is one in FLAIR-HUB."""
@@ -80,10 +79,8 @@ class Reference:
                 )
 
     def _check_polygons(self, field: str) -> None:
-        try:
-            info = pyogrio.read_info(vector_file(self.path, SourceError))
-        except (DataSourceError, DataLayerError) as error:
-            raise SourceError(f"{self.path}: is neither a raster nor polygons that can be opened: {error}") from error
+        with reading_features(self.path, SourceError, expected="a raster or polygons") as name:
+            info = pyogrio.read_info(name)
         if field not in info["fields"]:
             raise SourceError(
                 f"{self.path}: has no attribute {field!r} with the class; name one of {', '.join(info['fields'])}"
@@ -101,12 +98,10 @@ class Reference:
         # With points along the edges, because they are bent in another CRS.
         outline = geobox.extent.segmented(geobox.boundingbox.span_x / 20)
         area = gpd.GeoSeries([outline.geom], crs=str(geobox.crs))
-        try:
-            polygons = gpd.read_file(self.path, columns=[self.field], bbox=area)
-        except (DataSourceError, DataLayerError, FieldError) as error:
-            raise SourceError(f"{self.path}: cannot be read: {error}") from error
-        check_polygons(polygons.geometry, self.path, SourceError)
-        polygons = polygons.to_crs(str(geobox.crs))
+        with reading_features(self.path, SourceError) as name:
+            polygons = gpd.read_file(name, columns=[self.field], bbox=area)
+            check_polygons(polygons.geometry, self.path, SourceError)
+            polygons = polygons.to_crs(str(geobox.crs))
         numbers, known = polygons[self.field], legend.to_flair(self.nomenclature)
         if odd := sorted({str(n) for n in numbers if _number(n) not in known})[:10]:
             raise SourceError(
@@ -117,9 +112,10 @@ class Reference:
         labelled = [(shape, _number(n)) for shape, n in places if shape and not shape.is_empty]
         if not labelled:
             return np.full(geobox.shape, _UNKNOWN, np.uint8)
-        numbered: NDArray[np.uint8] = rasterize(
-            labelled, out_shape=geobox.shape, transform=geobox.affine, fill=_UNKNOWN, dtype="uint8"
-        )
+        with reading_features(self.path, SourceError):
+            numbered: NDArray[np.uint8] = rasterize(
+                labelled, out_shape=geobox.shape, transform=geobox.affine, fill=_UNKNOWN, dtype="uint8"
+            )
         return numbered
 
 

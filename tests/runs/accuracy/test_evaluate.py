@@ -263,7 +263,7 @@ def test_references_that_are_none_are_refused(tmp_path: Path) -> None:
         evaluate_map(one, tmp_path / "far.tif", out=tmp_path / "out")
     with pytest.raises(SourceError, match="has no attribute 'code' with the class"):
         evaluate_map(one, tmp_path / "q.geojson", out=tmp_path / "out", field="code")
-    with pytest.raises(SourceError, match="neither a raster nor polygons"):
+    with pytest.raises(SourceError, match="expected a raster or polygons"):
         evaluate_map(one, tmp_path / "none.gpkg", out=tmp_path / "out", field="code")
     grid = GeoBox((10, 10), Affine(0.2, 0, 702_000, 0, -0.2, 6_546_000), "EPSG:2154")
     with pytest.raises(SourceError, match=r"attribute c has 77; expected numbers of flair19: 1\.\.19"):
