@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture lint format clean
+.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture damage lint format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks, and tra
 
 torture: $(STAMP) ## Kill a small campaign KILLS=200 times at random moments (SEED=n repeats one); within 50 minutes
 	$(BIN)/python -m tests.runs.mapping.torture $(or $(KILLS),200) $(SEED)
+
+damage: $(STAMP) ## Damage a small published campaign at PLACES=200 random places (SEED=n repeats one); within 20 minutes
+	$(BIN)/python -m tests.runs.quality.damage $(or $(PLACES),200) $(SEED)
 
 lint: $(STAMP) ## Style, types and layers
 	$(BIN)/ruff check .
