@@ -185,7 +185,7 @@ def _check_domain(
     # The state's own problem is that of the run record, or of the input catalog.
     problems += [problem for problem in dict.fromkeys((record, state.problem)) if problem]
     damaged = of_tiles.keys() | {tile for name in lost if (tile := tile_of(name, state.domain))}
-    rerun = bool(record or RUN_FILE in lost or missing)
+    rerun = bool(record or RUN_FILE in lost or (missing and set(state.unsealed) - damaged))
     return DomainVerification(
         domain=state.domain,
         tiles=len(sealed),

@@ -3,27 +3,24 @@
 `python -m tests.runs.quality.damage PLACES [SEED]`, or `make damage PLACES=200`. One or more files of the current
 edition, of the domains' tiles and of the reports are flipped, cut, extended, emptied, deleted, or edited as JSON. Each
 time `landcover verify` must name them all and exit with 4; the commands that it prints, run as they are printed, must
-restore the same bytes of COGs and shards; and `verify` must then exit with 0. Every command runs in a process that is
-forked from this one, which has imported everything.
+restore the same bytes of COGs and shards; and `verify` must then exit with 0.
 """
 
+import contextlib
 import hashlib
-import importlib
+import io
 import json
 import os
 import random
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +28,7 @@ from typing import Any
 from distributed import Client
 
 from pipeline.cli import main as command_line
-from pipeline.cli import plan_run_status, publish_editions_search, verify_report  # noqa: F401  (before the first fork)
 from pipeline.domain import Domain
-from pipeline.model.network import _import_smp
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
@@ -46,9 +41,6 @@ from tests.support.deliveries import make_delivery
 OTHER = Domain("D035_2022")
 DAMAGES = ("flip", "cut", "extend", "empty", "delete", "edit")
 MOST_AT_ONCE = 8
-
-Command = Callable[[Sequence[str]], tuple[int, str]]
-"""Runs `landcover` with these arguments; returns its exit code and what it printed."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ def make_published(folder: Path, client: Client) -> Made:
         run(plan, client=client)
         publish(made.campaign, client=client)
     write_reports(made.campaign)
-    return made
+    return made.change(cluster={"scheduler": client.scheduler.address, "gdal_cache_mb": 64})
 
 
 def kind_of(path: Path) -> str:
@@ -221,18 +213,18 @@ def items(made: Made) -> dict[str, Any]:
     return found
 
 
-def check_repair(made: Made, places: Sequence[Place], command: Command) -> list[str]:
+def check_repair(made: Made, places: Sequence[Place]) -> list[str]:
     """Verifies, repairs as printed, verifies again; returns what went wrong."""
-    code, said = command(["verify", str(made.config)])
+    code, said = in_this_process(["verify", str(made.config)])
     wrong = [f"verify exited with {code}"] if code != 4 else []
     wrong += ["traceback"] if "Traceback" in said else []
     wrong += [f"{place.path} is not named" for place in places if not is_named(place.path, said)]
     repairs = [line.strip() for line in said.splitlines() if line.startswith("  landcover ")]
     for line in repairs:
-        code, answer = command(shlex.split(line)[1:])
+        code, answer = in_this_process(shlex.split(line)[1:])
         if code:
             wrong.append(f"{line!r} exited with {code}: {answer}")
-    code, again = command(["verify", str(made.config)])
+    code, again = in_this_process(["verify", str(made.config)])
     if code:
         wrong.append(f"after {repairs}, verify exited with {code}: {again}")
     return [*wrong, said] if wrong else []
@@ -247,7 +239,7 @@ def is_named(path: Path, said: str) -> bool:
 
 
 def campaign_of_damage(
-    made: Made, places: int, *, seed: int, command: Command, say: Callable[[str], None]
+    made: Made, places: int, *, seed: int, say: Callable[[str], None]
 ) -> tuple[Counter[tuple[str, str]], list[str]]:
     """Damages and repairs a published campaign until so many places were damaged.
 
@@ -264,7 +256,7 @@ def campaign_of_damage(
     while counts.total() < places:
         damaged = damage_some(made, random.Random(f"{seed}-{turn}"))
         counts.update((place.kind, place.damage) for place in damaged)
-        wrong = check_repair(made, damaged, command)
+        wrong = check_repair(made, damaged)
         if not wrong and sealed_bytes(made) != expected:
             differ = [
                 n for n in expected.keys() | sealed_bytes(made).keys() if sealed_bytes(made).get(n) != expected.get(n)
@@ -299,55 +291,19 @@ def table(counts: Counter[tuple[str, str]]) -> str:
     return "\n".join("  ".join([row[0].ljust(width), *(cell.rjust(6) for cell in row[1:])]) for row in rows)
 
 
-def forked(folder: Path) -> Command:
-    """Runs commands in forked processes."""
-    log = folder / "command.log"
-
-    def command(arguments: Sequence[str]) -> tuple[int, str]:
-        log.write_bytes(b"")
-        if not (pid := _fork()):
-            try:
-                file = os.open(log, os.O_WRONLY | os.O_APPEND)
-                os.dup2(file, 1)
-                os.dup2(file, 2)
-                sys.argv = ["landcover", *arguments]
-                command_line()
-            except SystemExit as ended:
-                sys.stdout.flush()
-                os._exit(ended.code if isinstance(ended.code, int) else 1)
-            finally:
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(1)
-        _, status = os.waitpid(pid, 0)
-        return os.waitstatus_to_exitcode(status), log.read_text()
-
-    return command
-
-
-def _fork() -> int:
-    with warnings.catch_warnings():
-        # No thread of this process runs: it has imported libraries and made no use of them.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
-
-
-@contextmanager
-def scheduler_beside() -> Iterator[str]:
-    """The address of a cluster in a forked process."""
-    reader, writer = os.pipe()
-    if not (pid := _fork()):
-        try:
-            with in_process_client() as client:
-                os.write(writer, client.scheduler.address.encode() + b"\n")
-                signal.pause()
-        finally:
-            os._exit(1)
+def in_this_process(arguments: Sequence[str]) -> tuple[int, str]:
+    """Runs `landcover` with these arguments; returns its exit code and what it printed."""
+    given, said = sys.argv, io.StringIO()
+    sys.argv = ["landcover", *arguments]
     try:
-        yield os.read(reader, 1000).decode().strip()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            command_line()
+    except SystemExit as ended:
+        return int(ended.code or 0), said.getvalue()
+    except Exception:  # noqa: BLE001  which is what is looked for
+        return 1, said.getvalue() + traceback.format_exc()
     finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        sys.argv = given
 
 
 def main() -> None:
@@ -360,32 +316,9 @@ def main() -> None:
         sys.stdout.flush()
 
     say(f"{places} places, seed {seed}")
-    # What commands import late, so that no forked process does it.
-    _import_smp()
-    for module in (
-        "pystac.validation.stac_validator",
-        "pipeline.runs.quality.verify",
-        "pipeline.runs.planning.forecast",
-    ):
-        importlib.import_module(module)
-    with tempfile.TemporaryDirectory(prefix="landcover-damage-") as name:
-        folder = Path(name)
-        if not (pid := _fork()):
-            code = 1
-            try:
-                with in_process_client() as client:
-                    make_published(folder / "made", client)
-                code = 0
-            finally:
-                if code:
-                    traceback.print_exc()
-                os._exit(code)
-        if os.waitpid(pid, 0)[1]:
-            raise SystemExit("the campaign cannot be made")
-        made = Made(folder / "made", None)
-        with scheduler_beside() as address:
-            made.change(cluster={"scheduler": address, "gdal_cache_mb": 64})
-            counts, failures = campaign_of_damage(made, places, seed=seed, command=forked(folder), say=say)
+    with tempfile.TemporaryDirectory(prefix="landcover-damage-") as folder, in_process_client() as client:
+        made = make_published(Path(folder, "made"), client)
+        counts, failures = campaign_of_damage(made, places, seed=seed, say=say)
     say(table(counts))
     say(f"{len(failures)} failures" if failures else "each was named, and repaired with the same bytes")
     raise SystemExit(bool(failures))
