@@ -117,14 +117,14 @@ def read_manifest(folder: Path) -> Manifest:
         sizes, digest = parse_model(_Sizes, content).files, hashlib.sha256(content).hexdigest()
     except (OSError, ValueError) as error:
         problems[SIZES] = f"cannot be used: {error}"
-    listed = sums.pop(SIZES, None)
+    listed, whole = sums.pop(SIZES, None), SUMS not in problems
     if not problems and {name: file.sha256 for name, file in sizes.items()} != sums:
         # One of them was changed; what `SHA256SUMS` says about the other shows which.
         problems = {SUMS if listed == digest else SIZES: "was changed: the checksums in the two files differ"}
     elif not problems and listed != digest:
         problems = dict.fromkeys((SUMS, SIZES), "one of the two was changed: they do not fit each other")
     files = sizes
-    if not sizes or problems.keys() == {SIZES}:
+    if not sizes or (whole and SIZES in problems):
         files = {name: SealedFile(sha256, None, None) for name, sha256 in sums.items()}
     return Manifest(files, problems if files else {BOTH: f"cannot be used: {'; '.join(problems.values())}"})
 

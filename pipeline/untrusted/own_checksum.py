@@ -44,17 +44,17 @@ def check_own_checksum(content: bytes, *, former: Collection[str]) -> None:
 
     Args:
         content: of the file.
-        former: keys at the top of files of older versions, which have no checksum. Any other key is a damage, such as
-            that of a checksum whose name was changed.
+        former: keys at the top of files of older versions, which have no checksum. Under any other key, 64 characters
+            are a checksum whose name was changed.
 
     Raises:
         DocumentError: it differs.
     """
     places = list(_PLACE.finditer(content))
     if not places:
-        alien = sorted(parse_json(content).keys() - former)
-        if alien:
-            raise DocumentError(f"is not valid: {alien[0]!r} is none of its keys, and there is no {KEY}")
+        others = {key: value for key, value in parse_json(content).items() if key not in former}
+        if KEY in others or any(isinstance(value, str) and len(value) == len(ZEROS) for value in others.values()):
+            raise DocumentError(f"checksum mismatch: its {KEY} was changed")
         return
     start, end = places[0].span(1)
     whole = hashlib.sha256(content[:start] + ZEROS.encode() + content[end:]).hexdigest()
