@@ -50,6 +50,9 @@ fuzz: $(STAMP) ## Damage files of every format for MINUTES=30 and sort what come
 	$(BIN)/python -m tests.untrusted.fuzz --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(FORMAT),--format '$(FORMAT)') $(if $(INPUT),--input $(INPUT))
 
+damage: $(STAMP) ## Damage a small published campaign at PLACES=200 random places (SEED=n repeats one); within 20 minutes
+	$(BIN)/python -m tests.runs.quality.damage $(or $(PLACES),200) $(SEED)
+
 lint: $(STAMP) ## Style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

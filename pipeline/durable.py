@@ -20,6 +20,7 @@ from typing import Any
 import platformdirs
 
 from pipeline.errors import OutOfSpaceError, StorageError
+from pipeline.untrusted.own_checksum import KEY, ZEROS, with_own_checksum
 from pipeline.untrusted.own_files import own_entries
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -166,14 +167,23 @@ def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:
     return found
 
 
-def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+def write_json(path: Path, content: Any, *, indent: int | None = 2, own_checksum: bool = False) -> None:
     """Writes a JSON file that replaces a former one as `replacing` does.
+
+    Args:
+        path: the file.
+        content: plain values.
+        indent: spaces for each level; None for one line.
+        own_checksum: add the checksum that `own_checksum.read_checked` compares; the content is then an object.
 
     Raises:
         OutOfSpaceError: the disk is full, or a quota is used up.
         StorageError: the folder cannot be written.
     """
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+    if own_checksum:
+        content = content | {KEY: ZEROS}
+    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    write_text(path, with_own_checksum(text) if own_checksum else text)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -95,8 +95,10 @@ def _show_nothing_to_do(*, chosen: bool) -> None:
 
 
 def _show_stale(planned: "RunPlan") -> None:
-    """Warns of sealed tiles whose input files changed since they were indexed."""
+    """Warns of damaged run records, and of sealed tiles whose input files changed since they were indexed."""
     for d in planned.domains:
+        if d.record_problem:
+            say(f"{d.name}: {d.record_problem}")
         if d.stale:
             changed = [sentence.partition(": ")[0] for sentence in d.stale]
             say(

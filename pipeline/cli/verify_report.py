@@ -1,5 +1,6 @@
 """The commands `verify` and `report`: is the product intact, and how good does it look."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,12 @@ def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
     for d in verified.domains:
         tiles, files = count(d.tiles, "tile"), count(d.files, "file")
         say(f"{d.domain}: {tiles}, {files} read; {len(d.missing)} missing, {count(len(d.problems), 'problem')}")
-    if verified.national is None:
+    nation = verified.nation
+    if nation.problems is None:
         say("national product: nothing is published")
     else:
-        say(f"national product: {count(len(verified.national), 'problem')}")
-    if not verified.manifest:
+        say(f"national product: {count(len(nation.problems), 'problem')}")
+    if not nation.manifest:
         say("national product: has no manifest; an older version wrote it. The next edition has one")
     say("class changes at edges, relative to those nearby (1 is seamless):")
     for kind, ratio in verified.metrics.seams.ratios.items():
@@ -54,18 +56,26 @@ def _problems(verified: "Verification") -> list[str]:
         problems += [str(e) for e in d.exceeded]
         if any(e.figure == "missing_tiles" for e in d.exceeded):
             problems += [f"{d.domain} {name}: not sealed" for name in d.missing]
-    return [*problems, *(verified.national or ())]
+    return [*problems, *(verified.nation.problems or ())]
 
 
 def _repairs(config: Path, verified: "Verification") -> list[str]:
-    """The commands that write again what is damaged."""
-    lines = [
-        f"landcover run {config} --force --domain {d.domain} {' '.join(f'--tile {name}' for name in d.damaged)}"
-        for d in verified.domains
-        if d.damaged
-    ]
-    damaged = verified.national or any(d.problems for d in verified.domains)
-    lines += [f"landcover publish {config} --recheck"] if damaged else []
+    """The commands that write again what is damaged, in the order in which they are to be run."""
+    commands: list[tuple[object, ...]] = []
+    for d in verified.domains:
+        if d.damaged:
+            tiles = [word for name in d.damaged for word in ("--tile", name)]
+            commands.append(("run", config, "--force", "--domain", d.domain, *tiles))
+        if d.incomplete:
+            commands.append(("run", config, "--domain", d.domain))
+    nation = verified.nation
+    if nation.restore and nation.edition:
+        commands.append(("editions", config, "--restore", nation.edition.number))
+    if nation.publish or (nation.problems is not None and any(d.damaged or d.beside for d in verified.domains)):
+        commands.append(("publish", config, "--recheck"))
+    if nation.report or any(d.report for d in verified.domains):
+        commands.append(("report", config))
+    lines = [f"landcover {shlex.join(str(word) for word in words)}" for words in commands]
     return ["to write damaged files again:", *lines] if lines else []
 
 
@@ -73,7 +83,8 @@ def _repairs(config: Path, verified: "Verification") -> list[str]:
 def report(config: options.Config, domain: options.Domains = None) -> None:
     """Write an HTML report for each domain and for the current edition.
 
-    Each report.html is a page that needs no other file. With --domain, only the pages of these domains are written.
+    Each report/report.html is a page that needs no other file. With --domain, only the pages of these domains are
+    written.
     """
     campaign = options.open_campaign(config, domain)
     from pipeline.runs.quality.write_reports import write_reports

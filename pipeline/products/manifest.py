@@ -3,38 +3,34 @@
 ::
 
     SHA256SUMS      for `sha256sum -c`, and to be signed: paths are relative to the folder
-    MANIFEST.json   path → size in bytes and time of the last change in nanoseconds; `SHA256SUMS` lists it too
+    MANIFEST.json   path → SHA-256, size in bytes, time of the last change in nanoseconds; `SHA256SUMS` lists it too
 
-By size and time, a publish finds what was changed since without reading everything again.
+By size and time, a publish finds what was changed since without reading everything again. Each of the two has all
+checksums, so that the loss of one hides no other damage.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 
 from pipeline.durable import write_json, write_text
-from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.untrusted.documents import Document, read_bytes, read_model
+from pipeline.untrusted.documents import Document, parse_model, read_bytes
 
 SUMS, SIZES = "SHA256SUMS", "MANIFEST.json"
+BOTH = f"{SUMS} and {SIZES}"
+"""Stands among the problems of a folder where neither can be used, so that no file of it can be checked."""
+_MOST_BYTES = 1 << 30
+"""Of each of the two: a nation has some 500 000 files."""
 _LINE = re.compile(r"([0-9a-f]{64})  ((?!/)[^\x00-\x1f\\]+)")
 _READERS = 16
 """Threads that wait for a shared file system."""
-
-
-class _Size(Document):
-    size: int
-    mtime_ns: int
-
-
-class _Sizes(Document):
-    files: dict[str, _Size]
 
 
 @dataclass(frozen=True)
@@ -42,12 +38,23 @@ class SealedFile:
     """A file when its manifest was written."""
 
     sha256: str
-    size: int
-    mtime_ns: int
+    size: int | None
+    """None where only `SHA256SUMS` is left."""
+    mtime_ns: int | None
 
 
-Manifest = Mapping[str, SealedFile]
-"""Path from the manifest's folder → file."""
+class _Sizes(Document):
+    files: dict[str, SealedFile]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the manifest of a folder says."""
+
+    files: Mapping[str, SealedFile] = field(default_factory=dict)
+    """Path from the manifest's folder → file; empty where there is no manifest, or none that can be used."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """`SUMS` or `SIZES` or `BOTH` → problem of the manifest itself."""
 
 
 def files_below(folder: Path) -> Iterator[str]:
@@ -75,9 +82,7 @@ def write_manifest(
         StorageError: it cannot be written.
         OSError: a file cannot be read.
     """
-    before: Manifest = {}
-    if former is not None and has_manifest(former):
-        before = read_manifest(former)
+    before = read_manifest(former).files if former is not None else {}
 
     def seal(name: str) -> SealedFile:
         path = folder / name
@@ -91,8 +96,7 @@ def write_manifest(
     listed = sorted(names)
     with ThreadPoolExecutor(_READERS) as pool:
         sealed = dict(zip(listed, pool.map(seal, listed), strict=True))
-    sizes = {name: {"size": file.size, "mtime_ns": file.mtime_ns} for name, file in sealed.items()}
-    write_json(folder / SIZES, {"files": sizes}, indent=0)
+    write_json(folder / SIZES, {"files": {name: asdict(file) for name, file in sealed.items()}}, indent=0)
     sums = {name: file.sha256 for name, file in sealed.items()} | {SIZES: file_sha256(folder / SIZES)}
     write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
@@ -103,21 +107,38 @@ def has_manifest(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads a folder's manifest.
-
-    Raises:
-        ProductError: it is missing or damaged.
-    """
-    path = folder / SUMS
+    """Reads a folder's manifest. Where one of its two files is lost or damaged, the other gives the checksums."""
+    if not has_manifest(folder):
+        return Manifest()
+    sums, problems = _read_sums(folder)
+    sizes, digest = {}, ""
     try:
-        found = [_LINE.fullmatch(line) for line in read_bytes(path).decode("utf-8").splitlines()]
-        sums = {match[2]: match[1] for match in found if match and ".." not in Path(match[2]).parts}
-        sizes_sum, sizes = file_sha256(folder / SIZES), read_model(_Sizes, folder / SIZES).files
+        content = read_bytes(folder / SIZES, most=_MOST_BYTES)
+        sizes, digest = parse_model(_Sizes, content).files, hashlib.sha256(content).hexdigest()
     except (OSError, ValueError) as error:
-        raise ProductError(f"{path}: cannot be used, or {SIZES} beside it: {error}") from error
-    if len(sums) != len(found) or sums.pop(SIZES, None) != sizes_sum or sizes.keys() != sums.keys():
-        raise ProductError(f"{path}: cannot be used: it is damaged, or differs from {SIZES} beside it")
-    return {name: SealedFile(sums[name], own.size, own.mtime_ns) for name, own in sizes.items()}
+        problems[SIZES] = f"cannot be used: {error}"
+    listed, whole = sums.pop(SIZES, None), SUMS not in problems
+    if not problems and {name: file.sha256 for name, file in sizes.items()} != sums:
+        # One of them was changed; what `SHA256SUMS` says about the other shows which.
+        problems = {SUMS if listed == digest else SIZES: "was changed: the checksums in the two files differ"}
+    elif not problems and listed != digest:
+        problems = dict.fromkeys((SUMS, SIZES), "one of the two was changed: they do not fit each other")
+    files = sizes
+    if not sizes or (whole and SIZES in problems):
+        files = {name: SealedFile(sha256, None, None) for name, sha256 in sums.items()}
+    return Manifest(files, problems if files else {BOTH: f"cannot be used: {'; '.join(problems.values())}"})
+
+
+def _read_sums(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Path → SHA-256 of the lines that can be used, and the problem of the file if any cannot."""
+    try:
+        lines = read_bytes(folder / SUMS, most=_MOST_BYTES).decode("utf-8", "replace").split("\n")
+    except (OSError, ValueError) as error:
+        return {}, {SUMS: f"cannot be used: {error}"}
+    found = [_LINE.fullmatch(line) for line in lines]
+    sums = {match[2]: match[1] for match in found if match and ".." not in Path(match[2]).parts}
+    whole = SIZES in sums and len(sums) == len(lines) - 1 and not lines[-1]
+    return sums, {} if whole else {SUMS: "cannot be used: it is damaged"}
 
 
 def check_sealed_file(folder: Path, name: str) -> None:
@@ -133,26 +154,32 @@ def check_sealed_file(folder: Path, name: str) -> None:
 
 
 def changed_if_sealed(folder: Path, *, read_all: bool) -> dict[str, str]:
-    """Path → problem of the files that are not as in a folder's manifest; empty where an older version wrote none."""
-    if not has_manifest(folder):
-        return {}
-    try:
-        return changed_files(folder, read_manifest(folder), read_all=read_all)
-    except ProductError as error:
-        return {SUMS: str(error)}
+    """Path → problem of the files that are not as in a folder's manifest; empty where there is none."""
+    manifest = read_manifest(folder)
+    return {**manifest.problems, **changed_files(folder, manifest.files, read_all=read_all)}
 
 
-def changed_files(folder: Path, manifest: Manifest, *, read_all: bool) -> dict[str, str]:
+def changed_additions(folder: Path) -> dict[str, str]:
+    """The same for what later commands add to a folder (reports): folders in it, each with its own manifest."""
+    return {
+        f"{part.name}/{name}": problem
+        for part in sorted(folder.iterdir())
+        if part.is_dir() and not part.is_symlink()
+        for name, problem in changed_if_sealed(part, read_all=True).items()
+    }
+
+
+def changed_files(folder: Path, files: Mapping[str, SealedFile], *, read_all: bool) -> dict[str, str]:
     """Path → problem of the files that are not as in the manifest.
 
     Args:
         folder: of the manifest.
-        manifest: from `read_manifest`, or a part of it.
+        files: its files, or some of them.
         read_all: reads every file. Otherwise only files whose time of the last change differs.
     """
     with ThreadPoolExecutor(_READERS) as pool:
-        problems = pool.map(partial(_changed, folder, read_all=read_all), manifest.items())
-        return {name: problem for name, problem in zip(manifest, problems, strict=True) if problem}
+        problems = pool.map(partial(_changed, folder, read_all=read_all), files.items())
+        return {name: problem for name, problem in zip(files, problems, strict=True) if problem}
 
 
 def _changed(folder: Path, listed: tuple[str, SealedFile], *, read_all: bool) -> str | None:
@@ -162,7 +189,7 @@ def _changed(folder: Path, listed: tuple[str, SealedFile], *, read_all: bool) ->
         now = path.lstat()
         if not S_ISREG(now.st_mode):
             return "is not a regular file"
-        if now.st_size != sealed.size:
+        if sealed.size not in (None, now.st_size):
             return f"has {now.st_size} bytes, expected {sealed.size}"
         unread = now.st_mtime_ns == sealed.mtime_ns and not read_all
         return None if unread or file_sha256(path) == sealed.sha256 else f"checksum mismatch: differs from {SUMS}"

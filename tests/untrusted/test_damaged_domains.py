@@ -1,6 +1,7 @@
 """A damaged file of one domain stops that domain only, and is named; a moved tile fails by name."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.runs.quality.verify import verify
 from pipeline.runs.tracking.status import status
 from pipeline.sources.catalog.index import index
 from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.untrusted.own_checksum import KEY
 from tests.support.campaigns import TILE, Made, make_campaign
 from tests.support.deliveries import make_delivery
 
@@ -50,12 +52,9 @@ def item_of(made: Made, domain: str) -> Path:
     return next((made.folder / "catalog" / domain).glob(f"{domain}-*.json"))
 
 
-def test_a_damaged_catalog_item_or_record_stops_its_domain_only(two: Made, dask_client: Client) -> None:
+def test_a_damaged_catalog_item_stops_its_domain_only(two: Made, dask_client: Client) -> None:
     campaign, own = two.campaign, two.delivery.domain
-    (two.products / OTHER).mkdir(parents=True, exist_ok=True)
-    record = two.products / OTHER / "run.json"
-    record.write_text("{}")
-    for path in (item_of(two, OTHER), two.folder / "catalog" / OTHER / "collection.json", record):
+    for path in (item_of(two, OTHER), two.folder / "catalog" / OTHER / "collection.json"):
         restore = spoil(path)
         plan, (first, second) = make_plan(campaign), status(campaign)
         assert [d.name for d in plan.domains] == [own]
@@ -70,6 +69,38 @@ def test_a_damaged_catalog_item_or_record_stops_its_domain_only(two: Made, dask_
         restore()
 
 
+@pytest.mark.parametrize("content", ["{", '{"state": "ended", "tiles": 3}', None])
+def test_a_damaged_or_lost_run_record_is_named_and_written_again(
+    two: Made, dask_client: Client, content: str | None
+) -> None:
+    run(make_plan(two.campaign), client=dask_client)
+    publish(two.campaign, client=dask_client)
+    record = two.products / OTHER / "run.json"
+    record.unlink()
+    if content is not None:
+        record.write_text(content)
+        assert str(record) in str(status(two.campaign)[1].problem)
+    assert status(two.campaign)[0].problem is None
+    assert any(str(record) in problem for problem in verify(two.campaign).domains[1].problems)
+    plan = make_plan(two.campaign)
+    assert (plan.todo, plan.domains[0].record_problem) == (0, None)
+    assert str(record) in str(plan.domains[1].record_problem)
+    run(plan, client=dask_client)
+    assert verify(two.campaign).clean
+
+
+def test_a_damaged_cog_is_not_published(two: Made, dask_client: Client) -> None:
+    run(make_plan(two.campaign), client=dask_client)
+    shutil.rmtree(two.folder / "national", ignore_errors=True)
+    cog = next((two.products / OTHER).glob("*-landcover.tif"))
+    whole = cog.read_bytes()
+    cog.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(ProductError, match=rf"{cog.name}.*run --force --domain {OTHER} --tile"):
+        publish(two.campaign, client=dask_client)
+    cog.write_bytes(whole)
+    publish(two.campaign, client=dask_client)
+
+
 def test_a_damaged_sealed_item_is_named_left_out_and_mapped_again(two: Made, dask_client: Client) -> None:
     campaign = two.campaign
     run(make_plan(campaign), client=dask_client)
@@ -80,7 +111,7 @@ def test_a_damaged_sealed_item_is_named_left_out_and_mapped_again(two: Made, das
     assert item.name in publish(campaign, client=dask_client).damaged[0]
     verified = verify(campaign)
     assert item.name in verified.domains[1].problems[0]
-    assert verified.national == ()
+    assert verified.nation.problems == ()
     plan = make_plan(campaign)
     assert [tile.reason for domain in plan.domains for tile in domain.todo] == ["item damaged"]
     run(plan, client=dask_client)
@@ -115,10 +146,29 @@ def test_an_edited_property_of_a_sealed_item_is_found(two: Made, dask_client: Cl
     if todo := make_plan(two.campaign):
         run(todo, client=dask_client)
     item = next((two.products / OTHER).glob(f"{OTHER}-*-*.json"))
-    restore = spoil(item, lambda content: content["properties"].update({key: value}))
-    problems = verify(two.campaign).domains[1].problems
+    for older in (False, True):
+        restore = spoil(item, lambda content: edit(content, content["properties"], {key: value}, older))  # noqa: B023
+        problems = verify(two.campaign).domains[1].problems
+        restore()
+        assert any(item.name in problem and key in problem for problem in problems)
+        assert older or any(item.name in problem and "checksum mismatch" in problem for problem in problems)
+
+
+def edit(content: Any, part: Any, values: dict[str, Any], older: bool) -> None:
+    """Edits an item; those of older versions have no checksum."""
+    part.update(values)
+    if older:
+        del content[KEY]
+
+
+@pytest.mark.parametrize("key", ["created", "landcover:weights", "landcover:engine"])
+def test_an_edit_that_no_pixel_shows_is_found(two: Made, dask_client: Client, key: str) -> None:
+    if todo := make_plan(two.campaign):
+        run(todo, client=dask_client)
+    item = next((two.products / OTHER).glob(f"{OTHER}-*-*.json"))
+    restore = spoil(item, lambda content: content["properties"].update({key: "2001-01-01T00:00:00Z"}))
+    assert [len(state.damaged) for state in status(two.campaign)] == [0, 1]
     restore()
-    assert any(item.name in problem and key in problem for problem in problems)
 
 
 def test_edited_class_names_of_a_sealed_item_are_found(two: Made, dask_client: Client) -> None:

@@ -18,9 +18,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError, product_error
 from pipeline.grid import CRS
-from pipeline.products.manifest import SUMS, changed_files, files_below, has_manifest, read_manifest
+from pipeline.products.manifest import BOTH, changed_files, files_below, has_manifest, read_manifest
 from pipeline.products.national.grid import GridIndex, NationalGrid
 from pipeline.untrusted.documents import Document, read_model
 
@@ -122,6 +123,10 @@ class Edition:
         """The Zarr."""
         return self.path / "product.zarr"
 
+    def sealed(self, domain: Domain) -> bool:
+        """Whether its publish wrote a manifest beside the tiles of a domain."""
+        return self.manifest and (self.path / "catalog" / domain).is_dir()
+
 
 def current_edition(national: Path) -> Edition | None:
     """The edition that `<national>/current` points to, or None before the first publish.
@@ -141,7 +146,7 @@ def editions(national: Path) -> tuple[Edition, ...]:
     Raises:
         ProductError: an edition's record is damaged.
     """
-    return tuple(read_edition(national / "editions" / f"{number:06d}") for number in _numbers(national))
+    return tuple(read_edition(national / "editions" / f"{number:06d}") for number in edition_numbers(national))
 
 
 def edition_of(national: Path, number: int) -> Edition:
@@ -150,7 +155,7 @@ def edition_of(national: Path, number: int) -> Edition:
     Raises:
         ProductError: there is none, or its record is damaged.
     """
-    numbers = _numbers(national)
+    numbers = edition_numbers(national)
     if number not in numbers:
         raise ProductError(
             f"{national}: there is no edition {number}; there is {', '.join(map(str, numbers)) or 'none'}"
@@ -158,7 +163,8 @@ def edition_of(national: Path, number: int) -> Edition:
     return read_edition(national / "editions" / f"{number:06d}")
 
 
-def _numbers(national: Path) -> list[int]:
+def edition_numbers(national: Path) -> list[int]:
+    """Numbers of the finished editions, in order; their records need not be readable."""
     return sorted(int(p.name) for p in (national / "editions").glob("*") if p.name.isdigit())
 
 
@@ -215,17 +221,21 @@ def damaged_files(edition: Edition, *, read_all: bool, below: str = "") -> dict[
             added to the store, the levels or the catalog are not looked for.
         below: only files whose paths match this regular expression.
     """
-    if not edition.manifest and not has_manifest(edition.path):
-        return {}
-    try:
-        sealed = read_manifest(edition.path)
-    except ProductError as error:
-        return {SUMS: str(error)}
-    wanted = {name: file for name, file in sealed.items() if re.search(below, name)}
-    found = changed_files(edition.path, wanted, read_all=read_all)
-    if read_all and not below:
+    if edition.manifest and not has_manifest(edition.path):
+        return {BOTH: "are missing"}
+    return damaged_in(edition.path, read_all=read_all, below=below)
+
+
+def damaged_in(folder: Path, *, read_all: bool, below: str = "") -> dict[str, str]:
+    """What `damaged_files` returns, also where the record of the edition cannot be read."""
+    manifest = read_manifest(folder)
+    wanted = {name: file for name, file in manifest.files.items() if re.search(below, name)}
+    # Some files can be checked as long as one part of the manifest can be used.
+    problems = {} if below and manifest.files else manifest.problems
+    found = {**problems, **changed_files(folder, wanted, read_all=read_all)}
+    if read_all and not below and manifest.files:
         for part in SEALED_FOLDERS:
-            added = {f"{part}/{name}" for name in files_below(edition.path / part)} - sealed.keys()
+            added = {f"{part}/{name}" for name in files_below(folder / part)} - manifest.files.keys()
             found |= dict.fromkeys(sorted(added), "is not in the manifest; remove it")
     return found
 
@@ -236,7 +246,7 @@ def next_number(national: Path) -> int:
     Raises:
         ProductError: the file with the highest dropped number cannot be read.
     """
-    return max([*_numbers(national), _highest_dropped(national)]) + 1
+    return max([*edition_numbers(national), _highest_dropped(national)]) + 1
 
 
 def _highest_dropped(national: Path) -> int:

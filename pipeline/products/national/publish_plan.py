@@ -18,7 +18,7 @@ from pipeline.errors import ProductError
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
 from pipeline.legend import NODATA
-from pipeline.products.manifest import SUMS
+from pipeline.products.manifest import BOTH
 from pipeline.products.national.edition_record import (
     FAILED,
     MAPPED,
@@ -40,8 +40,8 @@ EXTRAS_VERSION = 2
 """Raised by hand when files beside the store change for the same tiles: a new edition is then made, whose shards are
 links."""
 
-_RECORDS = frozenset({"edition.json", SUMS})
-"""Files without which nothing that a parent has can be trusted."""
+_RECORDS = frozenset({"edition.json", BOTH})
+"""Without these, nothing that a parent has can be trusted."""
 _WORST_LAST = (OUTSIDE, MAPPED, MISSING, FAILED)
 
 

@@ -11,7 +11,7 @@ import filecmp
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.ownership import NOBODY, owners, times_claimed
 from pipeline.products.national.publish_plan import ShardCandidate, ShardPlan, Target
 from pipeline.products.national.zarr_store import write_layer
+from pipeline.products.tile.cog import FileFacts
 from pipeline.products.tile.seal import count_values, matches, read_sealed
 
 _MOST_CANDIDATES = 255
@@ -89,8 +90,21 @@ def _check_source(candidate: ShardCandidate) -> None:
         raise ProductError(
             f"{planned.item_path}: the tile was sealed again since the publish was planned; publish again"
         )
-    if problems := matches(planned):
-        raise ProductError("; ".join(problems))
+    changed = [f"{f.path}: checksum mismatch" for f in planned.files if not matches(planned) and _sha256(f) != f.sha256]
+    if problems := matches(planned) or changed:
+        command = f"landcover run --force --domain {planned.domain} --tile {planned.tile.name}"
+        raise ProductError(f"{'; '.join(problems)}; `{command}` maps it again")
+
+
+def _sha256(file: FileFacts) -> str:
+    """Reads a COG once for all shards of its tile; GDAL then finds it in memory."""
+    state = file.path.stat()
+    return _sha256_of(file.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@lru_cache(maxsize=64)
+def _sha256_of(path: Path, state: tuple[int, ...]) -> str:  # noqa: ARG001  (the state is part of the key)
+    return file_sha256(path)
 
 
 def _owner_map(shard: ShardPlan) -> NDArray[np.uint8]:

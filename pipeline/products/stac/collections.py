@@ -33,6 +33,7 @@ from pipeline.products.tile.seal import SealedTile
 from pipeline.products.tile.stac_item import MAPPED, TITLES, classes_of, model_file, reading_item, shares
 from pipeline.stac_fields import extension_schemas, providers
 from pipeline.untrusted.documents import read_json
+from pipeline.untrusted.own_checksum import KEY
 
 ITEMS = "items.parquet"
 ITEM = "landcover:item"
@@ -51,6 +52,7 @@ def read_item(sealed: SealedTile) -> dict[str, Any]:
     """
     with reading_item(sealed.item_path):
         content: dict[str, Any] = read_json(sealed.item_path)
+        content.pop(KEY, None)  # of the file, not of the tile
         if MAPPED not in content["properties"]:
             classes = content["assets"]["landcover"]["classification:classes"]
             live = [int(c["value"]) for c in classes if c["value"] != legend.NODATA]

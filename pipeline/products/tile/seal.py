@@ -25,10 +25,16 @@ from pipeline.products.tile.cog import FileFacts, write_cog
 from pipeline.products.tile.stac_item import Provenance, build_item, reading_item
 from pipeline.stac_fields import sha256_of
 from pipeline.untrusted.documents import Document, read_model
+from pipeline.untrusted.own_checksum import read_checked
 from pipeline.untrusted.own_files import own_entries
 
 STRIP_ROWS = 1024
 """Rows that are counted at once: numpy makes copies of eight bytes a pixel."""
+
+_KEYS = frozenset(
+    "type stac_version stac_extensions id geometry bbox properties links assets collection".split()  # noqa: SIM905
+)
+"""Keys at the top of items of older versions, which have no checksum of their own."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ def seal(
     depends_on = dict(provenance.depends_on)
     sealed = SealedTile(domain, tile, fingerprint, files, class_pixels, item_path, crs, depends_on)
     item = build_item(sealed, confidence_sum=confidence_sum, live=live, provenance=provenance, inputs=inputs)
-    write_json(item_path, item)
+    write_json(item_path, item, own_checksum=True)
     return sealed
 
 
@@ -229,8 +235,14 @@ def _checked_counts(
     return class_pixels, confidence_sum
 
 
-def read_sealed(folder: Path, domain: Domain, tile: Tile) -> SealedTile | None:
+def read_sealed(folder: Path, domain: Domain, tile: Tile, *, own_checksum: bool = True) -> SealedTile | None:
     """The tile as its item describes it, or None where it has no item. `matches` looks at the COGs.
+
+    Args:
+        folder: of the domain's products.
+        domain: `D064_2021`.
+        tile: name and window.
+        own_checksum: compare the item with the checksum in it; False to find out what was changed.
 
     Raises:
         ProductError: the item cannot be read, lacks a field or belongs to another tile.
@@ -238,7 +250,8 @@ def read_sealed(folder: Path, domain: Domain, tile: Tile) -> SealedTile | None:
     path = folder / f"{stem(domain, tile)}.json"
     with reading_item(path):
         try:
-            return _from_item(read_model(_Item, path), path, domain, tile)
+            item = read_checked(_Item, path, former=_KEYS) if own_checksum else read_model(_Item, path)
+            return _from_item(item, path, domain, tile)
         except FileNotFoundError:
             return None
 

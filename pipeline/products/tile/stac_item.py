@@ -87,7 +87,7 @@ class Provenance:
 
 def reading_item(path: Path) -> AbstractContextManager[None]:
     """Turns what a damaged item raises inside the block into a ProductError that names it."""
-    return product_error(f"{path}: damaged item; remove it and run the tile again", *MALFORMED)
+    return product_error(f"{path}: damaged item; `landcover run` maps the tile again", *MALFORMED)
 
 
 def build_item(

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Mapping
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.domain import Domain
+from pipeline.errors import LandcoverError, ProductError
 from pipeline.fingerprint import file_sha256
-from pipeline.grid import CRS, RESOLUTION_M, Window
+from pipeline.grid import CRS, RESOLUTION_M, Tile, Window
 from pipeline.products.tile.cog import BLOCK, Cog, open_cog
 from pipeline.products.tile.seal import STRIP_ROWS, SealedTile, as_class_pixels, count_values, matches, read_sealed
 from pipeline.products.tile.stac_item import (
@@ -42,8 +44,7 @@ def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
     Returns:
         Sentences, each with the file that it is about.
     """
-    problems = matches(sealed) or _checksums(sealed)
-    problems += _item(sealed, crs)
+    problems = [*matches(sealed), *_checksums(sealed), *_item(sealed, crs)]
     if problems:
         # A file that is known to be wrong needs no list of its wrong pixels.
         return problems
@@ -53,12 +54,33 @@ def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
         return [str(error)]
 
 
+def changes_of(folder: Path, domain: Domain, tile: Tile) -> list[str]:
+    """What was changed in an item that cannot be used, and in its COGs, as far as the rest of it shows.
+
+    Args:
+        folder: of the domain's products.
+        domain: `D064_2021`.
+        tile: whose item `read_sealed` refuses.
+    """
+    try:
+        sealed = read_sealed(folder, domain, tile, own_checksum=False)
+        return [] if sealed is None else [*matches(sealed), *_checksums(sealed)] or _pixels(sealed)
+    except (OSError, LandcoverError):
+        return []
+
+
 def _checksums(sealed: SealedTile) -> list[str]:
-    return [
-        f"{facts.path}: checksum mismatch: SHA-256 differs from {sealed.item_path.name}; the file was changed"
-        for facts in sealed.files
-        if file_sha256(facts.path) != facts.sha256
-    ]
+    """Problems of the COGs that have the size in the item."""
+    problems = []
+    for facts in sealed.files:
+        try:
+            if facts.path.stat().st_size == facts.size and file_sha256(facts.path) != facts.sha256:
+                problems.append(f"{facts.path}: checksum mismatch: SHA-256 differs from {sealed.item_path.name}")
+        except FileNotFoundError:
+            continue  # `matches` names it
+        except OSError as error:
+            problems.append(f"{facts.path}: cannot be read: {error.strerror}")
+    return problems
 
 
 def _item(sealed: SealedTile, crs: str) -> list[str]:
@@ -135,8 +157,9 @@ def _of_tags(sealed: SealedTile, tags: Mapping[str, str]) -> dict[str, Any]:
         expected |= origin_fields(**origin)
         first, _, last = tags.get("acquired", "").partition("/")
         days = (date.fromisoformat(first), date.fromisoformat(last)) if last else None
-        start, _, end = time_span(days, year=sealed.domain.year)
-        expected |= {"start_datetime": start, "end_datetime": end, "landcover:acquired": days is not None}
+        start, middle, end = time_span(days, year=sealed.domain.year)
+        expected |= {"start_datetime": start, "datetime": middle, "end_datetime": end}
+        expected["landcover:acquired"] = days is not None
     return expected
 
 

@@ -11,6 +11,7 @@ from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
 from pipeline.errors import LockError, OutOfSpaceError, ProductError
 from pipeline.lock import FolderLock, has_lock, lock_folder
+from pipeline.products.tile.domain_manifest import RUN_FILE
 from pipeline.products.tile.seal import matches, read_sealed, remove_unfinished
 from pipeline.runs.mapping.events import OnEvent, TileEnded
 from pipeline.runs.mapping.failures import FailureCause
@@ -18,7 +19,7 @@ from pipeline.runs.mapping.shutdown import StopRequest
 from pipeline.runs.planning.plan import DomainPlan, PlannedTile, RunPlan
 from pipeline.runs.planning.provenance import software
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-from pipeline.runs.tracking.run_record import RUN_FILE, RunRecordWriter
+from pipeline.runs.tracking.run_record import RunRecordWriter
 
 
 @contextmanager
@@ -40,14 +41,19 @@ def lock_domains(plan: RunPlan) -> Iterator[dict[Domain, FolderLock]]:
 
 
 def clean_idle_domains(plan: RunPlan) -> None:
-    """Deletes what killed runs left in domains without tiles to map. Domains where another run is alive are skipped."""
+    """Deletes what killed runs left in domains without tiles to map, and writes lost run records of them again.
+
+    Domains where another run is alive are skipped.
+    """
     campaign = plan.resolved.campaign
-    for name in (domain.name for domain in plan.domains if not domain.todo):
-        folder = campaign.product_folder(name)
-        if has_lock(folder):
-            with suppress(LockError), _lock(campaign, name):
-                remove_unfinished(folder, name)
+    for domain in (domain for domain in plan.domains if not domain.todo):
+        folder = campaign.product_folder(domain.name)
+        if domain.record_problem or has_lock(folder):
+            with suppress(LockError), _lock(campaign, domain.name):
+                remove_unfinished(folder, domain.name)
                 remove_temporaries(folder, f".{RUN_FILE}.")
+                if domain.record_problem:
+                    RunRecordWriter(folder, _constant_fields(plan.resolved), tiles={}).write("ended")
 
 
 def drop_sealed_tiles(plan: RunPlan) -> RunPlan:
@@ -86,7 +92,6 @@ def start_records(
         predicted: domain → its forecast, for the record.
 
     Raises:
-        ProductError: a former record is damaged.
         StorageError: a record cannot be written.
     """
     with ExitStack() as records:

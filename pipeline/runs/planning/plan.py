@@ -8,10 +8,11 @@ from pipeline.config import Campaign, DomainSection
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
+from pipeline.products.tile.domain_manifest import RUN_FILE
 from pipeline.products.tile.seal import SealedTile, matches, read_sealed
 from pipeline.runs.planning.provenance import campaign_crs
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign, resolve
-from pipeline.runs.tracking.run_record import read_run_record
+from pipeline.runs.tracking.run_record import RunRecord, read_run_record, record_problem
 from pipeline.runs.tracking.status import read_each
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import Asset, DomainInputs
@@ -64,6 +65,8 @@ class DomainPlan:
     stale: tuple[str, ...] = ()
     """A sentence for each local input file of a sealed tile that changed since it was indexed. Such tiles are mapped
     again only after the domain is indexed again. Missing files are not listed."""
+    record_problem: str | None = None
+    """Why the run record cannot be used: it is damaged, or missing although tiles are sealed. A run writes it again."""
 
     @property
     def name(self) -> Domain:
@@ -83,7 +86,7 @@ class RunPlan:
     resolved: ResolvedCampaign
     domains: tuple[DomainPlan, ...]
     damaged: tuple[str, ...] = ()
-    """A sentence for each domain whose catalog or run record cannot be read. It is left out of the plan."""
+    """A sentence for each domain whose catalog cannot be read. It is left out of the plan."""
 
     @property
     def todo(self) -> int:
@@ -129,7 +132,6 @@ def make_plan(
         ConfigError: the campaign has no such domain or tile, its domains lie on several lattices, or its network
             depends on whole windows.
         CatalogError: no domain is indexed. A single one whose catalog is damaged is named in the plan.
-        ProductError: no domain's run record can be read.
 
     Examples:
         >>> plan = make_plan(load_campaign("build/demo/campaign.yaml"))
@@ -179,7 +181,10 @@ def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set
         compared = dict(zip(tiles, pool.map(compare, tiles), strict=True))
     to_map = {tile: inputs.behind(resolved.read_window(tile)) for tile, (_, reason) in compared.items() if reason}
     changes, stale = _changed_files(inputs, to_map, compared.keys() - to_map.keys())
-    record = read_run_record(folder)
+    problem = record_problem(folder)
+    record = RunRecord() if problem else read_run_record(folder)
+    if not (folder / RUN_FILE).exists() and any(sealed for sealed, _ in compared.values()):
+        problem = f"{folder / RUN_FILE} is missing; `landcover run` writes it again"
     planned = [
         PlannedTile(
             tile,
@@ -193,7 +198,7 @@ def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set
         )
         for tile, (sealed, reason) in compared.items()
     ]
-    return DomainPlan(section, inputs, tuple(planned), stale)
+    return DomainPlan(section, inputs, tuple(planned), stale, problem)
 
 
 def _changed_parts(sealed: Mapping[str, str], now: Mapping[str, str]) -> str:

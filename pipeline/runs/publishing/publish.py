@@ -9,15 +9,16 @@ from distributed import Client
 
 from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
+from pipeline.domain import Domain
 from pipeline.errors import ProductError
-from pipeline.products.manifest import changed_if_sealed
-from pipeline.products.national.edition_record import Tally, read_edition
+from pipeline.products.national.edition_record import Edition, Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.ownership import read_boundary
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.shard_writer import ShardFacts, write_shard
+from pipeline.products.tile.domain_manifest import changed_beside
 from pipeline.products.tile.seal import list_readable
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.planning.provenance import campaign_crs, product_origin
@@ -118,8 +119,7 @@ def publish(
         remove_leftovers(campaign)
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products, recheck=recheck)
-        folders = [campaign.product_folder(product.name) for product in products]
-        beside = any(changed_if_sealed(folder, read_all=recheck) for folder in folders)
+        beside = any(_changed_beside(campaign, product.name, plan.parent, recheck=recheck) for product in products)
         # What lost a file, also beside the tiles of a domain, is repaired by a new edition.
         if plan.parent is not None and plan.nothing_to_do and not beside and not check_pyramid(plan.parent):
             edition, facts = plan.parent, []
@@ -141,6 +141,11 @@ def publish(
         tally=edition.tally,
         undelivered_km2=edition.undelivered_km2,
     )
+
+
+def _changed_beside(campaign: Campaign, domain: Domain, parent: Edition | None, *, recheck: bool) -> bool:
+    published = parent is not None and parent.sealed(domain)
+    return bool(changed_beside(campaign.product_folder(domain), domain, read_all=recheck, published=published))
 
 
 def read_products(campaign: Campaign, states: Sequence[DomainStatus], crs: str) -> list[DomainProduct]:

@@ -9,10 +9,11 @@ from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.gis.gis_files import QUICK_LOOK_PX, write_gis
 from pipeline.products.gis.overviews import edition_overview, overview
-from pipeline.products.manifest import SIZES, SUMS, write_manifest
+from pipeline.products.manifest import SIZES, SUMS
 from pipeline.products.national.pyramid.store import begin_pyramid
 from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.stac.collections import write_domain, write_edition
+from pipeline.products.tile.domain_manifest import write_domain_manifest
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.publishing.draft_edition import DraftEdition
 
@@ -84,15 +85,14 @@ def write_gis_files(draft: DraftEdition) -> None:
 
 
 def write_domain_manifests(draft: DraftEdition) -> None:
-    """Writes the manifest of what a publish leaves beside each domain's tiles; their items have checksums of the COGs.
+    """Writes the manifest of each domain's folder.
 
     Raises:
+        ProductError: a file was removed meanwhile.
         StorageError: a folder cannot be written.
     """
-    for name in (product.name for product in draft.products if product.shown):
-        folder = draft.campaign.product_folder(name)
-        patterns = ("collection.json", "model-*.json", f"{name}-*.gti.gpkg", f"{name}-*.qml", "quicklook.png")
-        write_manifest(folder, (path.name for pattern in patterns for path in folder.glob(pattern)))
+    for product in (product for product in draft.products if product.shown):
+        write_domain_manifest(draft.campaign.product_folder(product.name), product.name, product.shown)
 
 
 def _extent(sealed: Sequence[SealedTile]) -> Window:

@@ -1,5 +1,6 @@
 """Verifies products by reading everything again: COGs, checksums, items, seams, and the national store."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
@@ -8,15 +9,13 @@ from typing import Any
 
 from pipeline.config import Campaign, LimitsSection
 from pipeline.domain import Domain
-from pipeline.errors import LandcoverError, ProductError
+from pipeline.errors import LandcoverError
 from pipeline.evaluation.seams import SeamRatio
 from pipeline.grid import Window
-from pipeline.products.manifest import changed_if_sealed
-from pipeline.products.national.edition_record import current_edition, damaged_files
-from pipeline.products.national.pyramid.store import check_pyramid
-from pipeline.products.national.zarr_store import check_shards
+from pipeline.products.manifest import changed_additions
+from pipeline.products.tile.domain_manifest import RUN_FILE, changed_beside, lost_by_runs, tile_of
 from pipeline.products.tile.seal import SealedTile, list_readable
-from pipeline.products.tile.verify import check
+from pipeline.products.tile.verify import changes_of, check
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.planning.provenance import campaign_crs
 from pipeline.runs.quality.quality_metrics import (
@@ -29,7 +28,9 @@ from pipeline.runs.quality.quality_metrics import (
     national_borders,
     ratio_json,
 )
-from pipeline.runs.tracking.status import status
+from pipeline.runs.quality.verify_nation import NationVerification, check_nation
+from pipeline.runs.tracking.run_record import record_problem
+from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import DomainInputs
 
@@ -45,7 +46,13 @@ class DomainVerification:
     """Tiles of the catalog that are not sealed."""
     problems: tuple[str, ...]
     damaged: tuple[str, ...]
-    """Names of the tiles with problems."""
+    """Names of the tiles with problems: `landcover run --force` maps them again."""
+    incomplete: bool
+    """Whether `landcover run` has tiles to map, or a run record to write again."""
+    beside: bool
+    """Whether there are problems of files that a publish writes beside the tiles."""
+    report: bool
+    """Whether there are problems of what `landcover report` writes."""
     metrics: QualityMetrics
     exceeded: tuple[ExceededLimit, ...]
 
@@ -67,10 +74,7 @@ class Verification:
     """The result of a verification; `clean` where nothing is wrong and all limits are met."""
 
     domains: tuple[DomainVerification, ...]
-    national: tuple[str, ...] | None
-    """Problems of the national product; None where nothing is published."""
-    manifest: bool
-    """Whether the current edition has a manifest, by which all of its files are checked; older versions wrote none."""
+    nation: NationVerification
     borders: SeamRatio | None
     """Across borders of domains in the national store; None where it has no border or is damaged."""
     limits: LimitsSection
@@ -78,7 +82,7 @@ class Verification:
     @property
     def clean(self) -> bool:
         """True where nothing is wrong and all limits are met."""
-        return not self.national and not any(d.exceeded or d.problems for d in self.domains)
+        return not self.nation.problems and not any(d.exceeded or d.problems for d in self.domains)
 
     @property
     def metrics(self) -> QualityMetrics:
@@ -96,7 +100,7 @@ class Verification:
             "limits": self.limits.model_dump(),
             "exceeded": [asdict(e) for d in self.domains for e in d.exceeded],
             "domains": [d.as_json() for d in self.domains],
-            "national": None if self.national is None else list(self.national),
+            "national": None if self.nation.problems is None else list(self.nation.problems),
         }
 
 
@@ -110,11 +114,11 @@ def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
         progress: counts tiles; each is read twice, first to compare it with its item, then for its seams.
 
     Raises:
-        CatalogError: no domain is indexed.
+        CatalogError: no domain's input catalog can be read.
         ConfigError: domains on several lattices.
-        ProductError: no domain's run record can be read.
     """
-    states, crs = status(campaign), campaign_crs(campaign)
+    states, crs = status(campaign, all_may_fail=True), campaign_crs(campaign)
+    nation = check_nation(campaign.output.national, crs)
     found = {s.domain: list_readable(campaign.product_folder(s.domain), s.domain, campaign.grid.tile) for s in states}
     sealed = {domain: tiles for domain, (tiles, _) in found.items()}
     jobs = [tile for tiles in sealed.values() for tile in tiles]
@@ -124,36 +128,16 @@ def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
         problems = dict(zip(jobs, checked, strict=True))
     domains = []
     for state in states:
-        own = sealed[state.domain]
-        whole = [t for t in own if not problems[t]]
-        seams = domain_seams(whole, cuts=cuts_of(campaign), progress=progress)
-        progress.advance(len(own) - len(whole))
-        inputs = DomainInputs(state.domain, Window(0, 0, 0, 0), ())
-        if not state.problem:
-            inputs = read_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile)
-        unreadable = found[state.domain][1]
-        listed = [state.problem] if state.problem else []
-        listed += [f"{name}: {error}" for name, error in unreadable.items()]
-        listed += [f"{t.tile.name}: {problem}" for t in own for problem in problems[t]]
-        folder = campaign.product_folder(state.domain)
-        listed += [f"{folder / name}: {problem}" for name, problem in changed_if_sealed(folder, read_all=True).items()]
-        metrics = QualityMetrics.of(state, inputs, own, seams)
-        domains.append(
-            DomainVerification(
-                state.domain,
-                len(own),
-                sum(len(t.files) for t in own),
-                state.unsealed,
-                tuple(listed),
-                (*unreadable, *(t.tile.name for t in own if problems[t])),
-                metrics,
-                exceeded_limits(state.domain, metrics, campaign.limits),
-            )
-        )
-    national, manifest = _check_nation(campaign, crs)
-    borders = national_borders(campaign, sealed) if national == () else None
+        own, unreadable = found[state.domain]
+        listed: dict[str, list[str]] = {
+            name: [str(error), *_changes(campaign, state.domain, name)] for name, error in unreadable.items()
+        }
+        listed |= {tile.tile.name: problems[tile] for tile in own if problems[tile]}
+        published = nation.edition is not None and nation.edition.sealed(state.domain)
+        domains.append(_check_domain(campaign, state, own, listed, published=published, progress=progress))
+    borders = national_borders(campaign, sealed) if nation.problems == () else None
     ratio = borders.seam_ratio if borders else None
-    return Verification(tuple(domains), national, manifest, ratio, campaign.limits)
+    return Verification(tuple(domains), nation, ratio, campaign.limits)
 
 
 def _check(tile: SealedTile, *, crs: str) -> list[str]:
@@ -163,14 +147,55 @@ def _check(tile: SealedTile, *, crs: str) -> list[str]:
         return [str(error)]  # such as a COG that was deleted meanwhile
 
 
-def _check_nation(campaign: Campaign, crs: str) -> tuple[tuple[str, ...] | None, bool]:
-    """Problems of the national product, None where nothing is published; and whether it has a manifest."""
+def _changes(campaign: Campaign, domain: Domain, name: str) -> list[str]:
     try:
-        edition = current_edition(campaign.output.national)
-    except ProductError as error:
-        return (str(error),), True
-    if edition is None:
-        return None, True
-    damaged = [f"{edition.path / name}: {p}" for name, p in damaged_files(edition, read_all=True).items()]
-    # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
-    return tuple(damaged) or (*check_shards(edition, crs=crs), *check_pyramid(edition)), edition.manifest
+        return changes_of(campaign.product_folder(domain), domain, campaign.tile(name))
+    except LandcoverError:
+        return []  # no name of a tile
+
+
+def _check_domain(
+    campaign: Campaign,
+    state: DomainStatus,
+    sealed: tuple[SealedTile, ...],
+    of_tiles: Mapping[str, Sequence[str]],
+    *,
+    published: bool,
+    progress: Progress,
+) -> DomainVerification:
+    """Puts together the problems of a domain's tiles, of the files beside them, and its figures."""
+    whole = [tile for tile in sealed if tile.tile.name not in of_tiles]
+    seams = domain_seams(whole, cuts=cuts_of(campaign), progress=progress)
+    progress.advance(len(sealed) - len(whole))
+    inputs = DomainInputs(state.domain, Window(0, 0, 0, 0), ())
+    if not state.problem:
+        inputs = read_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile)
+    folder = campaign.product_folder(state.domain)
+    metrics = QualityMetrics.of(state, inputs, sealed, seams)
+    exceeded = exceeded_limits(state.domain, metrics, campaign.limits)
+    missing = any(limit.figure == "missing_tiles" for limit in exceeded)
+    # A lost item is a missing tile, of which the campaign may allow some.
+    checked = {tile.tile.name for tile in sealed} | set(() if missing else state.unsealed)
+    lost = lost_by_runs(folder, state.domain, checked=checked)
+    beside = changed_beside(folder, state.domain, read_all=True, published=published)
+    added = changed_additions(folder)
+    record = record_problem(folder)
+    problems = [problem for tile in of_tiles.values() for problem in tile]
+    problems += [f"{folder / name}: {problem}" for name, problem in {**lost, **beside, **added}.items()]
+    # The state's own problem is that of the run record, or of the input catalog.
+    problems += [problem for problem in dict.fromkeys((record, state.problem)) if problem]
+    damaged = of_tiles.keys() | {tile for name in lost if (tile := tile_of(name, state.domain))}
+    rerun = bool(record or RUN_FILE in lost or (missing and set(state.unsealed) - damaged))
+    return DomainVerification(
+        domain=state.domain,
+        tiles=len(sealed),
+        files=sum(len(tile.files) for tile in sealed),
+        missing=state.unsealed,
+        problems=tuple(problems),
+        damaged=tuple(sorted(damaged)),
+        incomplete=rerun,
+        beside=bool(beside),
+        report=bool(added),
+        metrics=metrics,
+        exceeded=exceeded,
+    )

@@ -9,6 +9,7 @@ from pipeline.domain import Domain
 from pipeline.durable import write_text
 from pipeline.errors import ProductError
 from pipeline.evaluation.seams import Crossings
+from pipeline.products.manifest import write_manifest
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import list_readable, matches
@@ -24,10 +25,11 @@ from pipeline.runs.tracking.run_record import read_run_record
 from pipeline.runs.tracking.status import status
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.inspection.radiometry import cached_levels
+from pipeline.untrusted.own_files import is_own
 
 log = logging.getLogger("landcover")
 
-REPORT_FILE = "report.html"
+REPORT_FOLDER, REPORT_FILE = "report", "report.html"
 
 
 def write_reports(
@@ -36,7 +38,9 @@ def write_reports(
     domains: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> tuple[Path, ...]:
-    """Writes `report.html` into each domain's folder, and one of all domains into the current edition.
+    """Writes `report/report.html` into each domain's folder, and one of all domains into the current edition.
+
+    The folder `report` has its own manifest, because those of domain and edition are sealed before.
 
     Every pixel of the land cover is read once, for its seams; the rest comes from overviews, items and records.
 
@@ -60,7 +64,7 @@ def write_reports(
     if not any(parts[name].sealed for name in wanted):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
     pages = {
-        campaign.product_folder(name) / REPORT_FILE: quality_page(
+        campaign.product_folder(name): quality_page(
             campaign,
             [own],
             title=f"{name}: land cover at 0.20 m",
@@ -74,12 +78,20 @@ def write_reports(
         borders = None if check_shards(edition) else national_borders(campaign, {n: p.sealed for n, p in parts.items()})
         mapped = [p for p in parts.values() if p.sealed]
         title = f"{campaign.name}: land cover at 0.20 m, edition {edition.number}"
-        pages[edition.path / REPORT_FILE] = quality_page(
+        pages[edition.path] = quality_page(
             campaign, mapped, title=title, compared=mapped, borders=borders or Crossings(), edition=edition
         )
-    for path, content in pages.items():
-        write_text(path, content)
-    return tuple(pages)
+    return tuple(_write(folder, page) for folder, page in pages.items())
+
+
+def _write(product: Path, page: str) -> Path:
+    """Writes a page and its manifest; removes the page that an older version wrote outside of the folder."""
+    folder = product / REPORT_FOLDER
+    write_text(folder / REPORT_FILE, page)
+    write_manifest(folder, [REPORT_FILE])
+    if is_own(product / REPORT_FILE, kind="file"):
+        (product / REPORT_FILE).unlink()
+    return folder / REPORT_FILE
 
 
 def _read_domains(campaign: Campaign, wanted: Sequence[Domain], *, progress: Progress) -> dict[Domain, ReportedDomain]:

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from pipeline.durable import remove_temporaries, write_json
 from pipeline.errors import ProductError
-from pipeline.untrusted.documents import Document, DocumentError, read_model
-
-RUN_FILE = "run.json"
+from pipeline.products.tile.domain_manifest import RUN_FILE
+from pipeline.untrusted.documents import Document, DocumentError
+from pipeline.untrusted.own_checksum import read_checked
 
 State = Literal["running", "stopped", "ended"]
 """A killed run leaves `running`: the domain's lock shows whether its driver is alive."""
@@ -82,17 +82,27 @@ def read_run_record(folder: Path) -> RunRecord:
     """
     path = folder / RUN_FILE
     try:
-        return read_model(RunRecord, path)
+        return read_checked(RunRecord, path, former=RunRecord.model_fields)
     except FileNotFoundError:
         return RunRecord()
     except DocumentError as error:
-        raise ProductError(f"{path} is damaged: {error}; delete it, the next run writes it again") from error
+        raise ProductError(f"{path} is damaged: {error}; `landcover run` writes it again") from error
+
+
+def record_problem(folder: Path) -> str | None:
+    """Why a domain's run record cannot be used; None where it can, and where there is none."""
+    try:
+        read_run_record(folder)
+    except ProductError as error:
+        return str(error)
+    return None
 
 
 class RunRecordWriter:
     """Keeps the run record of a domain up to date. The owner of the domain's lock is its only writer.
 
-    It writes the record at once. Failures of former runs are kept until their tiles are tried again.
+    It writes the record at once. Failures of former runs are kept until their tiles are tried again, but not those in a
+    damaged record, which is replaced.
 
     Args:
         folder: the domain's product.
@@ -100,12 +110,11 @@ class RunRecordWriter:
         tiles: tile → pixels, of all tiles that this run is to map.
 
     Raises:
-        ProductError: the former record is damaged.
         StorageError: the record cannot be written.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any], *, tiles: Mapping[str, int]) -> None:
-        former = read_run_record(folder)
+        former = RunRecord() if record_problem(folder) else read_run_record(folder)
         self._path, self._about, self._todo = folder / RUN_FILE, dict(about), dict(tiles)
         self._failed, self._suspect = dict(former.failed), dict(former.suspect)
         self._in_flight: dict[str, str] = {}
@@ -156,7 +165,7 @@ class RunRecordWriter:
             failed=dict(sorted(self._failed.items())),
             suspect=dict(sorted(self._suspect.items())),
         )
-        write_json(self._path, record.as_json())
+        write_json(self._path, record.as_json(), own_checksum=True)
 
 
 def _now() -> str:

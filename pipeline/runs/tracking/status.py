@@ -98,11 +98,12 @@ class DomainStatus:
         return values | {"failed": dict(self.failed), "suspect": dict(self.suspect)}
 
 
-def status(campaign: Campaign) -> tuple[DomainStatus, ...]:
+def status(campaign: Campaign, *, all_may_fail: bool = False) -> tuple[DomainStatus, ...]:
     """Reads the state of each domain from the catalog, items, run records and locks. It opens no raster.
 
     Args:
         campaign: as `load_campaign` returns it.
+        all_may_fail: no error where no domain can be read.
 
     Raises:
         CatalogError: no domain's catalog can be read. A single one is named in its state.
@@ -121,13 +122,15 @@ def status(campaign: Campaign) -> tuple[DomainStatus, ...]:
 
     alive = {name: owner for name, owner in owners.items() if why_stale(owner, job_runs=is_running) is None}
     queued = _queued(campaign)
-    read, damaged = read_each(names, lambda name: _domain_status(campaign, name, alive.get(name), jobs or {}))
+    read, damaged = read_each(
+        names, lambda name: _domain_status(campaign, name, alive.get(name), jobs or {}), all_may_fail=all_may_fail
+    )
     read |= {name: DomainStatus(name, (), (), (), (), problem=problem) for name, problem in damaged.items()}
     return tuple(replace(read[name], queued=queued.get(name)) for name in names)
 
 
 def read_each(
-    names: Iterable[Domain], read: Callable[[Domain], _Value]
+    names: Iterable[Domain], read: Callable[[Domain], _Value], *, all_may_fail: bool = False
 ) -> tuple[dict[Domain, _Value], dict[Domain, str]]:
     """Reads something of each domain; one whose files are damaged does not keep the others from being read.
 
@@ -135,7 +138,7 @@ def read_each(
         Domain → value, and domain → problem of those whose files cannot be read.
 
     Raises:
-        CatalogError, ProductError: no domain can be read.
+        CatalogError, ProductError: no domain can be read, unless `all_may_fail`.
     """
     values: dict[Domain, _Value] = {}
     errors: dict[Domain, LandcoverError] = {}
@@ -144,7 +147,7 @@ def read_each(
             values[name] = read(name)
         except (CatalogError, ProductError) as error:
             errors[name] = error
-    if errors and not values:
+    if errors and not values and not all_may_fail:
         raise next(iter(errors.values()))
     return values, {name: str(error) for name, error in errors.items()}
 

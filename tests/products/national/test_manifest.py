@@ -62,7 +62,7 @@ def test_sha256sum_reads_the_manifest_and_it_lists_every_file(folder: Path) -> N
     )
     listed = {line.rpartition(": ")[0] for line in done.stdout.splitlines()}
     assert listed == {p.relative_to(edition).as_posix() for p in files(folder)} - {SUMS}
-    assert all(state.size == (edition / name).stat().st_size for name, state in read_manifest(edition).items())
+    assert all(state.size == (edition / name).stat().st_size for name, state in read_manifest(edition).files.items())
 
 
 def test_each_file_that_is_flipped_cut_or_deleted_is_named(folder: Path) -> None:
@@ -148,9 +148,33 @@ def test_an_edition_of_an_older_version_has_no_manifest_and_stays_valid(folder: 
 
 
 @pytest.mark.parametrize("name", [SUMS, SIZES])
-def test_a_manifest_that_is_lost_is_a_problem(folder: Path, name: str) -> None:
-    (folder / "national/current" / name).unlink()
-    assert SUMS in problems(folder)
+@pytest.mark.parametrize("damage", ["delete", "flip", "cut", "extend", "empty"])
+def test_a_damaged_part_of_a_manifest_is_named_and_hides_no_other_damage(folder: Path, name: str, damage: str) -> None:
+    path, victim = (folder / "national/current").resolve() / name, shard(folder)
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    cut, longer = b"".join(lines[: len(lines) // 2]), content + b"\n"
+    changed = {"cut": cut, "extend": longer, "empty": b"", "flip": content.replace(b"1", b"2", 1), "delete": None}[
+        damage
+    ]
+    path.unlink()
+    if changed is not None:
+        path.write_bytes(changed)
+    former = victim.read_bytes()
+    flip(victim, 10, keep_time=True)
+    named = problems(folder)
+    assert name in named
+    assert victim.relative_to(path.parent).as_posix() in named
+    plan = published(folder, recheck=True)
+    assert plan.link
+    assert (folder / "national/current" / victim.relative_to(path.parent)).read_bytes() == former
+    assert problems(folder) == {}
+
+
+def test_without_a_usable_manifest_nothing_is_linked(folder: Path) -> None:
+    for name in (SUMS, SIZES):
+        (folder / "national/current" / name).write_bytes(b"x")
+    assert "cannot be used" in str(problems(folder))
     plan = plan_edition(folder / "national", GRID, [product(folder / "domains", DOMAIN, {tile_at(0, 0): 1})])
     assert not plan.link
 

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.domain import Domain
 from pipeline.durable import link_or_copy
+from pipeline.products.manifest import SIZES, SUMS
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.edition_writer import begin, commit
 from pipeline.products.national.publish_plan import plan_edition
@@ -49,8 +50,9 @@ def publish_all(folder: Path) -> Path:
 
 
 def bytes_of(national: Path) -> dict[str, bytes]:
-    """All files of all editions without their records, which have dates."""
-    files = (p for p in (national / "editions").rglob("*") if p.is_file() and p.name != "edition.json")
+    """All files of all editions without their records and manifests, which have dates."""
+    dated = ("edition.json", SUMS, SIZES)
+    files = (p for p in (national / "editions").rglob("*") if p.is_file() and p.name not in dated)
     return {p.relative_to(national).as_posix(): p.read_bytes() for p in files}
 
 

@@ -18,6 +18,7 @@ import shapely
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from pipeline.domain import Domain
+from pipeline.durable import write_json
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.grid import Tile
@@ -181,7 +182,7 @@ def test_a_damaged_item_is_an_error_that_names_it(tmp_path: Path, damage: str) -
     elif damage == "other checksum":
         damage = sealed.item_path.read_text().replace("1220", "1114")
     sealed.item_path.write_text(damage)
-    with pytest.raises(ProductError, match=rf"{sealed.item_path.name}: damaged item.*remove it"):
+    with pytest.raises(ProductError, match=rf"{sealed.item_path.name}: damaged item.*landcover run"):
         read_sealed(tmp_path, DOMAIN, tile_at(0, 0))
 
 
@@ -208,7 +209,7 @@ def adopt(sealed: item.SealedTile) -> item.SealedTile:
     for facts in sealed.files:
         text = text.replace(facts.sha256, file_sha256(facts.path))
         text = text.replace(f'"file:size": {facts.size}', f'"file:size": {facts.path.stat().st_size}')
-    sealed.item_path.write_text(text)
+    write_json(sealed.item_path, json.loads(text), own_checksum=True)
     return item_of(sealed.item_path.parent, sealed.tile)
 
 
@@ -247,7 +248,7 @@ def test_the_full_look_sees_what_checksums_cannot(tmp_path: Path) -> None:
     assert any("has class pixels" in p for p in check(adopt(sealed)))
 
     sealed = sealed_at(tmp_path, tile)
-    sealed.item_path.write_text(sealed.item_path.read_text().replace('"type": "Feature"', '"type": "Thing"'))
+    write_json(sealed.item_path, json.loads(sealed.item_path.read_text()) | {"type": "Thing"}, own_checksum=True)
     assert any("not a valid STAC item" in p for p in check(sealed))
 
 

@@ -110,7 +110,8 @@ def pages(demo: Path) -> tuple[Path, ...]:
 
 def test_each_domain_and_the_edition_have_a_self_contained_page(pages: tuple[Path, ...], campaign: Campaign) -> None:
     edition = campaign.output.national.resolve() / "editions" / "000001"
-    assert pages == (*(campaign.product_folder(name) / "report.html" for name in DOMAINS), edition / "report.html")
+    page = "report/report.html"
+    assert pages == (*(campaign.product_folder(name) / page for name in DOMAINS), edition / page)
     for path in pages:
         assert outside(path.read_text()) == []
     own, other, nation = (path.read_text() for path in pages)

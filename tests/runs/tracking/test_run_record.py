@@ -54,7 +54,7 @@ def test_the_file_has_its_keys_in_order_and_reads_as_it_was_written(tmp_path: Pa
     assert list(json.loads((tmp_path / "run.json").read_text())) == [
         *constant,
         *times,
-        *("in_flight", "tiles", "failed", "suspect"),
+        *("in_flight", "tiles", "failed", "suspect", "landcover:sha256"),
     ]
     record = read_run_record(tmp_path)
     assert (record.campaign, record.quantized_sha256, record.state) == (ABOUT["campaign"], None, "running")
@@ -102,4 +102,4 @@ def test_a_damaged_record_is_an_error_that_names_file_and_key(tmp_path: Path, co
     with pytest.raises(ProductError, match=problem) as caught:
         read_run_record(tmp_path)
     assert str(caught.value).startswith(f"{path} is damaged: ")
-    assert str(caught.value).endswith("delete it, the next run writes it again")
+    assert str(caught.value).endswith("`landcover run` writes it again")

@@ -23,7 +23,7 @@ from zarr.codecs import BloscCodec
 from pipeline import legend
 from pipeline.durable import link_or_copy
 from pipeline.errors import product_error
-from pipeline.products.national.edition_record import Edition
+from pipeline.products.national.edition_record import REPAIR, Edition
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files, present_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
@@ -208,4 +208,12 @@ def check_pyramid(edition: Edition) -> list[str]:
     """Problems: files of an edition's levels and shares that are lost. Empty if there are none."""
     path, grid = pyramid_of(edition.path), edition.grid
     whole = lost_parts(path, grid, ()) or metadata_problems(edition, path)
-    return whole or lost_parts(path, grid, grid.tiles_of(edition.digests))
+    return whole or link_problems(edition) or lost_parts(path, grid, grid.tiles_of(edition.digests))
+
+
+def link_problems(edition: Edition) -> list[str]:
+    """Problems of the link from an edition's levels to its level 0, which is in no manifest."""
+    link, expected = pyramid_of(edition.path) / "0", Path("..", edition.store.name)
+    if link.readlink() == expected if link.is_symlink() else link.is_dir():
+        return []
+    return [f"{link}: expected a link to {expected}; {REPAIR}"]

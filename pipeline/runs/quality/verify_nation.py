@@ -1,0 +1,61 @@
+"""Verifies the current edition: the link to it, every file, and what its record says must be there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ProductError
+from pipeline.products.manifest import changed_additions, has_manifest
+from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
+from pipeline.products.national.pyramid.store import check_pyramid, link_problems
+from pipeline.products.national.zarr_store import check_shards
+
+
+@dataclass(frozen=True)
+class NationVerification:
+    """The verification of the national product."""
+
+    problems: tuple[str, ...] | None
+    """None where nothing is published."""
+    edition: Edition | None = None
+    """The current one; the newest where `current` names none; None where its record cannot be read."""
+    restore: bool = False
+    """Whether `current` names no edition, and `landcover editions --restore` can make `edition` current again."""
+    publish: bool = False
+    """Whether a file of the edition is damaged, which `landcover publish --recheck` writes again."""
+    report: bool = False
+    """Whether there are problems of what `landcover report` wrote."""
+
+    @property
+    def manifest(self) -> bool:
+        """Whether all files are checked by a manifest; older versions wrote none."""
+        return self.edition is None or self.edition.manifest
+
+
+def check_nation(national: Path, crs: str) -> NationVerification:
+    """Reads every file of the current edition.
+
+    Args:
+        national: the product's folder.
+        crs: `EPSG:…` of the expected lattice.
+    """
+    pointer, numbers = national / "current", edition_numbers(national)
+    linked = (pointer / "edition.json").exists() or has_manifest(pointer)
+    if not linked and not pointer.is_symlink() and not pointer.exists() and not numbers:
+        return NationVerification(None)
+    lost = () if linked else (f"{pointer}: names no edition, expected a link to one in {national / 'editions'}",)
+    if not linked and not numbers:
+        return NationVerification(lost, publish=True)
+    folder = pointer.resolve() if linked else national / "editions" / f"{numbers[-1]:06d}"
+    added = [f"{folder / name}: {problem}" for name, problem in changed_additions(folder).items()]
+    try:
+        edition = read_edition(folder)
+    except ProductError as error:
+        damaged = [f"{folder / name}: {problem}" for name, problem in damaged_in(folder, read_all=True).items()]
+        return NationVerification((*lost, str(error), *damaged, *added), publish=True, report=bool(added))
+    damaged = [f"{folder / name}: {problem}" for name, problem in damaged_files(edition, read_all=True).items()]
+    # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
+    known = bool(damaged) and edition.manifest
+    damaged += link_problems(edition) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]
+    restore = not linked and not check_shards(edition)
+    publish = bool(damaged or (lost and not restore))
+    return NationVerification((*lost, *damaged, *added), edition, restore, publish, bool(added))
