@@ -20,6 +20,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from pipeline.durable import write_json, write_text
+from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.untrusted.documents import Document, parse_model, read_bytes
 
