@@ -18,6 +18,7 @@ from docs.builder.commands import command_options
 from pipeline.cli import app
 from pipeline.config import config_folder, load_campaign, load_recipe
 from pipeline.training.run_config import load_training_config
+from pipeline.untrusted import limits
 from tests.support.paths import ROOT
 
 TRAIN = ROOT / "slurm" / "train.sbatch"
@@ -128,7 +129,10 @@ def test_every_environment_variable_of_ours_is_documented() -> None:
     documented = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
     sources = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "slurm").iterdir(), *(ROOT / "notebooks").glob("*.ipynb")]
     used = {name for path in sources for name in re.findall(r"LANDCOVER_[A-Z_]+", path.read_text(encoding="utf-8"))}
+    of_limits = {limit.variable for limit in vars(limits).values() if isinstance(limit, limits.Limit)}
     assert "LANDCOVER_CACHE" in used
+    assert "LANDCOVER_MAX_STAC_PAGES" in of_limits
+    used = (used - {"LANDCOVER_MAX_"}) | of_limits
     assert {name for name in used if f"`{name}`" not in documented} == set()
 
 

@@ -105,5 +105,6 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
             for name in LAYERS
         ]
         with Callback(posttask=count):
-            store([dataset[name].data for name in LAYERS], drafts, lock=False)
+            # In this process, which has the files open, whatever Dask client the caller has.
+            store([dataset[name].data for name in LAYERS], drafts, lock=False, scheduler="threads")
     return PredictedRaster(paths["landcover"], paths["confidence"], source.window.pixels)
