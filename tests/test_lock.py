@@ -312,7 +312,7 @@ def test_at_most_one_process_owns_the_lock_in_any_order_of_steps(
 
 
 def test_a_lock_with_a_damaged_owner_is_no_traceback(tmp_path: Path) -> None:
-    owner = tmp_path / ".lock" / "token.json"
+    owner = tmp_path / ".lock" / "0f.json"
     owner.parent.mkdir()
     owner.write_bytes(b"[" * 2000)
     assert lock_owner(tmp_path) is None

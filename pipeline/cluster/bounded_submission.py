@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -116,7 +116,7 @@ def map_jobs(
 
     Args:
         jobs: picklable; read as workers become free.
-        function: picklable. Its exceptions are raised here.
+        function: picklable. Its first exception is raised here, after the jobs that were running have ended.
         client: of the cluster.
         per_worker: jobs per worker that are submitted at once.
         lost_s: seconds without any worker after which the cluster is lost.
@@ -131,5 +131,13 @@ def map_jobs(
     def limit() -> int:
         return per_worker * worker_count(client)
 
-    for job, future in submit_bounded(jobs, submit, client=client, limit=limit, lost_s=lost_s):
-        yield job, future.result()
+    failure: BaseException | None = None
+    wanted = takewhile(lambda _: failure is None, jobs)
+    for job, future in submit_bounded(wanted, submit, client=client, limit=limit, lost_s=lost_s):
+        if future.status == "error":
+            # What runs beside it ends first: it may still write into a folder that the caller uses again.
+            failure = failure or future.exception().with_traceback(future.traceback())
+        elif failure is None:
+            yield job, future.result()
+    if failure is not None:
+        raise failure

@@ -21,7 +21,7 @@ import rasterio._base
 from rasterio.errors import RasterioIOError
 
 from pipeline.errors import MALFORMED, SourceError, TransientReadError
-from pipeline.sources.http_client import HEADERS_VARIABLE, auth_headers, origin
+from pipeline.sources.http_client import HEADERS_VARIABLE, UnavailableError, auth_headers, origin
 from pipeline.sources.http_path import WebPath
 from pipeline.untrusted.escape import for_terminal
 from pipeline.untrusted.limits import RASTER_BLOCK_BYTES, RASTER_PIXELS
@@ -84,9 +84,10 @@ def environment(web: Iterable[Path] = (), *, georeference: bool = False, network
     for path in on_web:
         try:
             _set_headers(str(path), path.gdal_headers())
+        except UnavailableError as error:
+            raise TransientReadError(str(error)) from error
         except OSError as error:
-            kind = TransientReadError if "try again" in str(error) else SourceError
-            raise kind(str(error)) from error
+            raise SourceError(str(error)) from error
     curl = {} if on_web or network else _NO_NETWORK
     side = _GEOREFERENCE if georeference else _NO_SIDE_FILES
     return rasterio.Env(**{**_ALWAYS, **side, **curl, **more})
@@ -112,7 +113,7 @@ def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = Fal
     try:
         with ExitStack() as closing:
             file = closing.enter_context(rasterio.open(gdal_name(path), driver=driver, **options))
-            check_header(file, path)
+            _check_header(file, path)
             closing.pop_all()
     except RasterioIOError:
         raise
@@ -156,7 +157,7 @@ def _driver_of(path: Path, *, allow_vrt: bool) -> str:
     raise RasterioIOError("expected a GeoTIFF or JPEG 2000 file; its first bytes are of neither")
 
 
-def check_header(file: Any, path: object) -> None:
+def _check_header(file: Any, path: object) -> None:
     """Compares what an open raster declares with the limits, and refuses overviews in another file.
 
     Raises:

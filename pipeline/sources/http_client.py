@@ -50,6 +50,10 @@ class RequestError(OSError):
         return f"{self.filename}: {self.strerror}"
 
 
+class UnavailableError(RequestError):
+    """The server cannot be reached, is overloaded or answers too slowly: the same request may succeed later."""
+
+
 class MissingOnServerError(RequestError, FileNotFoundError):
     """The server answers that there is no such file."""
 
@@ -141,7 +145,7 @@ def _read_body(answer: urllib3.BaseHTTPResponse, most: int, url: str) -> bytes:
     while len(content) < most and (piece := answer.read1(min(_PIECE_BYTES, most - len(content)))):
         content += piece
         if time.monotonic() > end:
-            raise RequestError(0, f"the answer takes more than {ANSWER_SECONDS} s; try again later", url)
+            raise UnavailableError(0, f"the answer takes more than {ANSWER_SECONDS} s; try again later", url)
     return bytes(content)
 
 
@@ -202,12 +206,13 @@ def _check_status(answer: urllib3.BaseHTTPResponse, target: str, url: str, home:
     if 200 <= status < 300:
         return
     where = f" after a redirect to {target}" if target != url else ""
-    advice = "try again later" if status == 429 or status >= 500 else "check the URL"
+    busy = status == 429 or status >= 500
+    advice = "try again later" if busy else "check the URL"
     if status in (401, 403):
         advice = f"set {HEADERS_VARIABLE} to the headers that it requires"
         if auth_headers() and origin(target) != origin(home):
             advice = f"{HEADERS_VARIABLE} is only sent to {origin(home)}"
-    kind = MissingOnServerError if status in (404, 410) else RequestError
+    kind = UnavailableError if busy else MissingOnServerError if status in (404, 410) else RequestError
     raise kind(0, f"the server answers {status} {answer.reason or ''}{where}; {advice}", url)
 
 
@@ -217,4 +222,4 @@ def _explained(url: str) -> Iterator[None]:
         yield
     except HTTPError as error:
         cause = getattr(error, "reason", None) or error
-        raise RequestError(0, f"no answer: {cause}; check the URL and the network, then try again", url) from error
+        raise UnavailableError(0, f"no answer: {cause}; check the URL and the network, then try again", url) from error

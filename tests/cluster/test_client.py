@@ -10,20 +10,11 @@ from distributed import Client, Worker, WorkerPlugin
 from pipeline.cluster.bounded_submission import map_jobs, submit_bounded
 from pipeline.cluster.client import open_cluster, register_plugin
 from pipeline.cluster.connection import worker_count
-from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
+from pipeline.config import Campaign
 from pipeline.errors import ClusterError
+from tests.support.campaigns import campaign_with_cluster
 from tests.support.dask_processes import scheduler, worker
 from tests.support.waiting import LONGEST_S
-
-
-def _campaign(folder: Path, **section: float) -> Campaign:
-    return Campaign(
-        name="tiny",
-        catalog=folder / "catalog",
-        model=ModelSection(weights="none"),
-        domains=(DomainSection(name="D034_2021"),),
-        cluster=ClusterSection(**section),
-    )
 
 
 def _open(campaign: Campaign, **where: Any) -> None:
@@ -40,7 +31,7 @@ def _work(client: Client, *, lost_s: float, jobs: int = 200) -> None:
 
 
 def test_a_lost_scheduler_or_no_workers_end_the_work_with_an_error(tmp_path: Path) -> None:
-    campaign = _campaign(tmp_path, wait_s=LONGEST_S, lost_s=5)
+    campaign = campaign_with_cluster(tmp_path, wait_s=LONGEST_S, lost_s=5)
     with scheduler(tmp_path) as (file, started):
         with worker(file) as only, open_cluster(campaign.on_cluster(scheduler=str(file))) as client:
             assert worker_count(client) == 1
@@ -71,7 +62,7 @@ class Deadly(WorkerPlugin):
 
 
 def test_a_worker_that_dies_while_it_sets_up_a_plugin_is_replaced(tmp_path: Path) -> None:
-    seen, campaign = tmp_path / "seen", _campaign(tmp_path, wait_s=LONGEST_S)
+    seen, campaign = tmp_path / "seen", campaign_with_cluster(tmp_path, wait_s=LONGEST_S)
     seen.mkdir()
     with (
         scheduler(tmp_path) as (file, _),
@@ -86,7 +77,7 @@ def test_a_worker_that_dies_while_it_sets_up_a_plugin_is_replaced(tmp_path: Path
 
 
 def test_a_cluster_that_does_not_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    campaign = _campaign(tmp_path, wait_s=0.3)
+    campaign = campaign_with_cluster(tmp_path, wait_s=0.3)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with scheduler(tmp_path) as (file, _), pytest.raises(ClusterError, match=r"no worker came within 0\.3 s"):
         _open(campaign, scheduler=str(file))
@@ -117,7 +108,7 @@ def test_the_number_of_submitted_jobs_follows_the_limit() -> None:
 
 
 def test_a_ready_client_is_used_as_it_is_and_left_open(tmp_path: Path, dask_client: Client) -> None:
-    with open_cluster(_campaign(tmp_path), client=dask_client) as client:
+    with open_cluster(campaign_with_cluster(tmp_path), client=dask_client) as client:
         assert client is dask_client
     assert worker_count(dask_client) == 1
 
@@ -141,3 +132,18 @@ def test_jobs_are_mapped_on_workers_and_their_errors_are_raised(dask_client: Cli
     assert dict(map_jobs(["1", "2", "3"], int, **given)) == {"1": 1, "2": 2, "3": 3}
     with pytest.raises(ValueError, match="invalid literal"):
         dict(map_jobs(["1", "x"], int, **given))
+
+
+def test_the_first_error_is_raised_after_the_jobs_beside_it_have_ended(tmp_path: Path, dask_client: Client) -> None:
+    def write_late(job: int) -> None:
+        if job == 0:
+            raise ValueError("at once")
+        time.sleep(0.5)
+        (tmp_path / str(job)).touch()
+
+    with pytest.raises(ValueError, match="at once"):
+        dict(map_jobs(range(20), write_late, client=dask_client, per_worker=2, lost_s=60))
+    written = set(tmp_path.iterdir())
+    time.sleep(1)
+    assert set(tmp_path.iterdir()) == written
+    assert len(written) < 19

@@ -13,17 +13,7 @@ from distributed import Client, Security
 
 from pipeline.cluster.client import dashboard, open_cluster
 from pipeline.cluster.parallel_map import parallel_map
-from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection
-
-
-def _campaign(folder: Path, **section: Any) -> Campaign:
-    return Campaign(
-        name="tiny",
-        catalog=folder / "catalog",
-        model=ModelSection(weights="none"),
-        domains=(DomainSection(name="D034_2021"),),
-        cluster=ClusterSection(**section),
-    )
+from tests.support.campaigns import campaign_with_cluster
 
 
 def _refused(address: str, security: Security | None) -> bool:
@@ -73,7 +63,7 @@ def where_and_what(dask_worker: Any) -> tuple[int, str]:
 
 def test_scheduler_and_workers_refuse_everybody_without_the_key(tmp_path: Path) -> None:
     before = _listening()
-    with open_cluster(_campaign(tmp_path, kind="local", workers=1)) as client:
+    with open_cluster(campaign_with_cluster(tmp_path, kind="local", workers=1)) as client:
         address = client.scheduler_info()["address"]
         workers = client.run(where_and_what)
         assert address.startswith("tls://127.0.0.1:")
@@ -99,7 +89,7 @@ def test_scheduler_and_workers_refuse_everybody_without_the_key(tmp_path: Path) 
 
 def test_a_dashboard_is_served_where_it_is_wanted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "landcover")
-    campaign = _campaign(tmp_path).on_cluster(dashboard=True)
+    campaign = campaign_with_cluster(tmp_path).on_cluster(dashboard=True)
     with open_cluster(campaign) as client:
         address = dashboard(client)
         assert address is not None

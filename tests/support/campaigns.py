@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from pipeline.config import Campaign, load_campaign, load_recipe
+from pipeline.config import Campaign, ClusterSection, DomainSection, ModelSection, load_campaign, load_recipe
 from pipeline.model.network import build_network
 from pipeline.products.manifest import SUMS
 from pipeline.sources.catalog.index import index
@@ -105,6 +105,17 @@ def make_campaign(folder: Path, *, at: Iterable[tuple[int, int]] = SIX, suffix: 
     made = Made(folder, delivery)
     made.index()
     return made
+
+
+def campaign_with_cluster(folder: Path, **section: Any) -> Campaign:
+    """A campaign without files, to open the cluster that its section describes."""
+    return Campaign(
+        name="tiny",
+        catalog=folder / "catalog",
+        model=ModelSection(weights="none"),
+        domains=(DomainSection(name="D034_2021"),),
+        cluster=ClusterSection(**section),
+    )
 
 
 def cog_bytes(folder: Path) -> dict[str, str]:

@@ -31,11 +31,12 @@ from pipeline.model.weights import load_model
 from pipeline.products.analysis.areas import read_zones
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.assessment.reference_sample import read_sample
-from pipeline.products.manifest import SIZES, SUMS, changed_if_sealed
+from pipeline.products.manifest import SIZES, SUMS
 from pipeline.products.national.edition_record import current_edition, damaged_files, next_number
 from pipeline.products.national.ownership import read_boundary
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.stac.search import search
+from pipeline.products.tile.domain_manifest import changed_beside
 from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.verify import check
 from pipeline.progress import SILENT
@@ -177,7 +178,8 @@ def _checked_edition(folder: Path) -> object:
 
 def _checked_domain(folder: Path) -> object:
     home = folder / "a/products" / DOMAIN
-    _refused(f"{home / name}: {problem}" for name, problem in changed_if_sealed(home, read_all=True).items())
+    changed = changed_beside(home, DOMAIN, read_all=True, published=True)
+    _refused(f"{home / name}: {problem}" for name, problem in changed.items())
     return None
 
 

@@ -198,8 +198,8 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> li
         grid: of its edition.
         tiles: that it must have.
     """
-    if _version(path) is None or not (path / "0" / "zarr.json").is_file():
-        return [f"{path / 'zarr.json'}: is missing or damaged, or the link 0 beside it; publish again to write it"]
+    if _version(path) is None:
+        return [f"{path / 'zarr.json'}: is missing or damaged; publish again to write it"]
     problems = [p for name, frame in groups(grid).items() for p in lost_coordinates(path / name, frame)]
     return problems + lost_files((path / array for array in _arrays(grid)), tiles)
 
