@@ -7,14 +7,16 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.errors import MALFORMED, ProductError, product_error
 from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.assessment.reference_sample import InterpretedSample
-from pipeline.untrusted.polygons import check_polygons, vector_file
+from pipeline.untrusted.polygons import check_polygons
+from pipeline.untrusted.vector_files import vector_file
 
 _M2_PER_HA = 10_000
 _LEAST = 20
@@ -44,19 +46,25 @@ def read_zones(geometries: gpd.GeoDataFrame | Path | str, by: str | None, crs: s
     Raises:
         ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`.
     """
-    given = (
-        geometries if isinstance(geometries, gpd.GeoDataFrame) else gpd.read_file(vector_file(geometries, ProductError))
-    )
+    given = geometries if isinstance(geometries, gpd.GeoDataFrame) else _read_vectors(geometries)
     if by is not None and by not in given.columns:
         raise ProductError(f"the geometries have no attribute {by!r}; there are {', '.join(map(str, given.columns))}")
     kinds = set(given.geom_type) - {"Polygon", "MultiPolygon"}
     if kinds or given.empty:
         raise ProductError(
-            f"expected polygons; got {len(given)} geometries, of other types: {', '.join(kinds) or 'none'}"
+            f"expected polygons; got {len(given)} geometries, of other types: {', '.join(map(str, kinds)) or 'none'}"
         )
     placed = in_crs(given, crs)
     placed = placed.set_geometry(shapely.make_valid(placed.geometry.to_numpy()), crs=crs)
     return placed if by is None else placed.dissolve(by=by)
+
+
+def _read_vectors(path: Path | str) -> gpd.GeoDataFrame:
+    with (
+        product_error(f"{path}: cannot be read", DataSourceError, DataLayerError, *MALFORMED),
+        vector_file(path, ProductError) as name,
+    ):
+        return gpd.read_file(name)
 
 
 def class_columns(classes: Classes, found: ZoneAreas) -> dict[str, list[int]]:

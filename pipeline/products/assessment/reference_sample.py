@@ -18,7 +18,7 @@ from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
 from pipeline.products.gis.geopackage import write_geopackage
 from pipeline.products.tile.seal import count_values
-from pipeline.untrusted.polygons import vector_file
+from pipeline.untrusted.vector_files import vector_file
 
 LAYER = "sample"
 _BLOCK = 5_000
@@ -156,10 +156,11 @@ def read_sample(path: Path) -> InterpretedSample:
     Raises:
         ProductError: it cannot be read, is not from `landcover sample`, or has points without a reference.
     """
-    with product_error(f"{path}: cannot be read as a sample of `landcover sample`", DataSourceError, DataLayerError):
-        _, _, places, columns = pyogrio.raw.read(
-            vector_file(path, ProductError), layer=LAYER, columns=["mapped", "mapped_m2", "reference"]
-        )
+    with (
+        product_error(f"{path}: cannot be read as a sample of `landcover sample`", DataSourceError, DataLayerError),
+        vector_file(path, ProductError) as name,
+    ):
+        _, _, places, columns = pyogrio.raw.read(name, layer=LAYER, columns=["mapped", "mapped_m2", "reference"])
     if len(columns) != 3:
         raise ProductError(f"{path}: expected attributes mapped, mapped_m2 and reference, as `landcover sample` writes")
     mapped, area, reference = (np.nan_to_num(np.asarray(c, np.float64)) for c in columns)

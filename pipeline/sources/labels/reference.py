@@ -16,12 +16,13 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 
 from pipeline import legend
-from pipeline.errors import SourceError
+from pipeline.errors import MALFORMED, SourceError
 from pipeline.legend import Nomenclature
 from pipeline.sources.gdal_open import environment
 from pipeline.sources.reading.dataset_cache import gdal_options
 from pipeline.sources.reading.raster import open_raster_file
-from pipeline.untrusted.polygons import check_polygons, vector_file
+from pipeline.untrusted.polygons import check_polygons
+from pipeline.untrusted.vector_files import vector_file
 
 _UNKNOWN = 255
 """No number of a class in any nomenclature; 0 is one in FLAIR-HUB."""
@@ -81,8 +82,9 @@ class Reference:
 
     def _check_polygons(self, field: str) -> None:
         try:
-            info = pyogrio.read_info(vector_file(self.path, SourceError))
-        except (DataSourceError, DataLayerError) as error:
+            with vector_file(self.path, SourceError) as name:
+                info = pyogrio.read_info(name)
+        except (DataSourceError, DataLayerError, *MALFORMED) as error:
             raise SourceError(f"{self.path}: is neither a raster nor polygons that can be opened: {error}") from error
         if field not in info["fields"]:
             raise SourceError(
@@ -102,8 +104,9 @@ class Reference:
         outline = geobox.extent.segmented(geobox.boundingbox.span_x / 20)
         area = gpd.GeoSeries([outline.geom], crs=str(geobox.crs))
         try:
-            polygons = gpd.read_file(self.path, columns=[self.field], bbox=area)
-        except (DataSourceError, DataLayerError, FieldError) as error:
+            with vector_file(self.path, SourceError) as name:
+                polygons = gpd.read_file(name, columns=[self.field], bbox=area)
+        except (DataSourceError, DataLayerError, FieldError, *MALFORMED) as error:
             raise SourceError(f"{self.path}: cannot be read: {error}") from error
         check_polygons(polygons.geometry, self.path, SourceError)
         polygons = polygons.to_crs(str(geobox.crs))
