@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.untrusted.own_files import open_regular
+
 PRODUCT_VERSION = 3
 """Raise it when the same inputs give other bytes; all tiles are then mapped again."""
 
@@ -49,5 +51,5 @@ def file_sha256(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

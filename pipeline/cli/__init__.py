@@ -8,7 +8,6 @@ wrong option are answered at once.
 import importlib.metadata
 import logging
 import time
-import traceback
 from typing import Annotated
 
 import typer
@@ -26,7 +25,7 @@ from pipeline.cli import (  # noqa: F401  (their functions become commands when 
 )
 from pipeline.cli.exit_codes import main
 from pipeline.cli.help import app
-from pipeline.cli.output import say
+from pipeline.cli.output import say, say_traceback
 
 __all__ = ["app", "main"]
 
@@ -43,8 +42,7 @@ class _LogLines(logging.Handler):
         level = f"{record.levelname.lower()}: " if style else ""
         say(f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {level}{record.getMessage()}", style=style)
         if record.exc_info and record.exc_info[1]:
-            for line in traceback.format_exception(record.exc_info[1]):
-                say("\n  ".join(line.splitlines()))
+            say_traceback(record.exc_info[1])
 
 
 def _print_versions(wanted: bool) -> None:

@@ -5,7 +5,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from pipeline.cli.help import app
-from pipeline.cli.output import say
+from pipeline.cli.output import say, say_traceback
 from pipeline.errors import LandcoverError
 
 
@@ -16,4 +16,7 @@ def main() -> NoReturn:
     except LandcoverError as error:
         say(f"error: {error}", on=Console(stderr=True))
         raise SystemExit(error.exit_code) from None
+    except Exception as error:  # noqa: BLE001  (the process ends)
+        say_traceback(error, on=Console(stderr=True))
+        raise SystemExit(1) from None
     raise SystemExit(0)

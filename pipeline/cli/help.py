@@ -1,10 +1,13 @@
 """The command `landcover` and its `--help`: commands in groups, names in one column, examples as they are typed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from pipeline.untrusted.escape import for_terminal_lines
 
 Function = TypeVar("Function", bound=Callable[..., None])
 GROUPS = {
@@ -50,8 +53,29 @@ class Command(_PlainEpilog, TyperCommand):
                     formatter.write_dl(rows)
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Escapes what an error of typer repeats of the command line."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and isinstance(getattr(error, "message", None), str):
+            error.message = for_terminal_lines(error.message)  # type: ignore[attr-defined]
+        raise
+
+
 class CommandGroups(_PlainEpilog, TyperGroup):
     """`landcover`, whose help lists the commands in groups."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Reads the options of `landcover` itself."""
+        with _one_line_errors():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Reads the options of the command and runs it."""
+        with _one_line_errors():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Writes one section per group."""

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import traceback
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,12 @@ progress_bar = partial(bar_on, console=console)
 def say(message: object = "", *, style: str | None = None, on: Console = console) -> None:
     """Prints a message without wrapping, so that paths stay whole. Names from outside cannot move the cursor."""
     on.print(Text(for_terminal_lines(message)), style=style, highlight=False, soft_wrap=True)
+
+
+def say_traceback(error: BaseException, *, on: Console = console) -> None:
+    """Prints a traceback, in which texts from outside are escaped too."""
+    for line in traceback.format_exception(error):
+        say("\n  ".join(line.splitlines()), on=on)
 
 
 def cell(content: object, style: str = "") -> Text:

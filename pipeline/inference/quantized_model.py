@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from pipeline.errors import EngineError
 from pipeline.fingerprint import digest
 from pipeline.model import Model
+from pipeline.untrusted.own_files import open_regular
 
 _SECTION = "landcover"
 """Our part of the XML's `rt_info`."""
@@ -86,7 +87,8 @@ def _sha256(path: Path) -> str:
     hasher = hashlib.sha256()
     for part in (path, path.with_suffix(".bin")):
         try:
-            hasher.update(part.read_bytes())
+            with open_regular(part) as file:
+                hasher.update(file.read())
         except OSError as error:
             raise EngineError(
                 f"{part}: a quantized network's file cannot be read: {error.strerror}; give the path of "

@@ -8,18 +8,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.durable import user_cache
 from pipeline.errors import EngineError
 from pipeline.inference.map_graph import NOT_FINITE, MapGraph
 from pipeline.legend import LAYERS
 from pipeline.model import Model
+from pipeline.untrusted.own_files import private_folder
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_CACHE_REMEDY = "set LANDCOVER_CACHE to a folder of your own that can be written"
 LANES = 3
 """Batches in flight at once: one is copied to the device, one is mapped, one is copied back."""
 
@@ -60,6 +64,9 @@ class TorchPredictor:
         self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         if compiled:
             _check_compiler(self._device)
+            # Torch's own is below /tmp under a name that anybody can take, and code from it is run.
+            own = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or user_cache() / "torch-compile"
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder(Path(own), remedy=_CACHE_REMEDY))
             self._graph = torch.compile(self._graph)
         # Last in, first out: a single thread always gets the same lane, and pins the buffers of one only.
         self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()

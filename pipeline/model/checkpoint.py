@@ -17,6 +17,7 @@ from torch import nn
 from pipeline.config import Recipe, config_folder, load_recipe
 from pipeline.errors import WeightsError
 from pipeline.model.network import build_network
+from pipeline.untrusted.own_files import open_regular
 
 FLAIR_PREFIX = "model.seg_model."
 """Prefix of the names of segmentation-models-pytorch in FLAIR-INC files, from their Lightning module."""
@@ -78,7 +79,8 @@ def read_content(path: Path) -> bytes:
         WeightsError: the file is missing, or cannot be read.
     """
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path}: no such file; expected a .pth, .ckpt or .safetensors file, or hf://org/name@COMMIT"

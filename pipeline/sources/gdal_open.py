@@ -25,6 +25,7 @@ from pipeline.sources.http_client import HEADERS_VARIABLE, UnavailableError, aut
 from pipeline.sources.http_path import WebPath
 from pipeline.untrusted.escape import for_terminal
 from pipeline.untrusted.limits import RASTER_BLOCK_BYTES, RASTER_PIXELS
+from pipeline.untrusted.own_files import open_regular
 
 _SIGNATURES = {
     "GTiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -54,8 +55,18 @@ _ALWAYS: dict[str, Any] = {
     "GDAL_HTTP_HEADER_FILE": "",
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 1,
+    # A server that sends next to nothing is not waited for.
+    "GDAL_HTTP_CONNECTTIMEOUT": 15,
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 100,
+    # This file system does not heed the list of allowed names below.
+    "SWIFT_STORAGE_URL": "",
+    "SWIFT_AUTH_V1_URL": "",
+    "OS_IDENTITY_API_VERSION": "",
     "CPL_VSIL_CURL_AUTHORIZATION_HEADER_ALLOWED_IF_REDIRECT": "NO",
 }
+_CREDENTIALS = ("GDAL_HTTP_USERPWD", "GDAL_HTTP_COOKIE", "GDAL_HTTP_COOKIEFILE")
+"""GDAL would send these to every server. Those of `.netrc` go to their own host only."""
 _NO_NETWORK = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none"}
 
 _NETWORK_DRIVERS = (
@@ -90,7 +101,9 @@ def environment(web: Iterable[Path] = (), *, georeference: bool = False, network
             raise SourceError(str(error)) from error
     curl = {} if on_web or network else _NO_NETWORK
     side = _GEOREFERENCE if georeference else _NO_SIDE_FILES
-    return rasterio.Env(**{**_ALWAYS, **side, **curl, **more})
+    # Empty ones are sent too, so only those that are set are emptied.
+    none = {name: "" for name in _CREDENTIALS if name in os.environ}
+    return rasterio.Env(**{**_ALWAYS, **none, **side, **curl, **more})
 
 
 def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = False, **options: Any) -> Any:
@@ -109,7 +122,10 @@ def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = Fal
         RasterioIOError: it cannot be opened, has another format, or names a file of overviews elsewhere.
         SourceError: a limit is exceeded.
     """
-    driver = driver or _driver_of(path, allow_vrt=allow_vrt)
+    if driver is None:
+        driver = _driver_of(path, allow_vrt=allow_vrt)
+    elif not isinstance(path, WebPath):
+        _head(path)
     try:
         with ExitStack() as closing:
             file = closing.enter_context(rasterio.open(gdal_name(path), driver=driver, **options))
@@ -137,11 +153,7 @@ def _driver_of(path: Path, *, allow_vrt: bool) -> str:
         if by_suffix is None:
             raise RasterioIOError(f"{path.url}: expected a name that ends in {', '.join(_BY_SUFFIX)}")
         return by_suffix
-    try:
-        with open(gdal_name(path), "rb") as file:  # noqa: PTH123  (the name that GDAL will get)
-            head = file.read(1024)
-    except OSError as error:
-        raise RasterioIOError(f"{path}: {error.strerror or error}") from error
+    head = _head(path)
     for driver, signatures in _SIGNATURES.items():
         if head.startswith(signatures):
             return driver
@@ -155,6 +167,15 @@ def _driver_of(path: Path, *, allow_vrt: bool) -> str:
             "`landcover predict --allow-vrt` reads it; gdal_translate makes a GeoTIFF of it"
         )
     raise RasterioIOError("expected a GeoTIFF or JPEG 2000 file; its first bytes are of neither")
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a regular file: GDAL would wait for those of a named pipe."""
+    try:
+        with open_regular(Path(gdal_name(path))) as file:
+            return file.read(1024)
+    except OSError as error:
+        raise RasterioIOError(f"{path}: {error.strerror or error}") from error
 
 
 def _check_header(file: Any, path: object) -> None:

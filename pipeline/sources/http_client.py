@@ -4,17 +4,21 @@ Its rules: redirects are followed one at a time; the credentials of the environm
 connections and requests to overloaded servers are retried; a limited number of bytes is read into memory.
 """
 
+import io
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urljoin
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import make_headers, parse_url
 
@@ -27,6 +31,8 @@ MAX_BODY_BYTES = 64 * 2**20
 """A page of ten thousand items is about as long."""
 ANSWER_SECONDS = 600
 """Time that one answer may take."""
+HEAD_SECONDS = 120
+"""Time that the head of one answer may take."""
 _PIECE_BYTES = 2**16
 
 _PORTS = {"http": 80, "https": 443}
@@ -167,7 +173,8 @@ def _follow(
                 answer.url = target
                 yield answer
                 return
-            target = urljoin(target, location)
+            with _explained(url):
+                target = urljoin(target, location)
             if answer.status == 303 and method != "HEAD":
                 method, body = "GET", None
     raise RequestError(0, f"redirects more than {MAX_REDIRECTS} times, at last to {target}; check the URL", url)
@@ -195,10 +202,58 @@ def _pool(proxy: str) -> urllib3.PoolManager:
     # As many connections to a server are kept as an index has threads.
     options: dict[str, Any] = {"retries": _RETRIES, "timeout": _TIMEOUT, "maxsize": 16}
     if not proxy:
-        return urllib3.PoolManager(**options)
-    named = parse_url(proxy if "://" in proxy else f"http://{proxy}")
-    login = make_headers(proxy_basic_auth=named.auth) if named.auth else None
-    return urllib3.ProxyManager(named._replace(auth=None).url, proxy_headers=login, **options)
+        pool = urllib3.PoolManager(**options)
+    else:
+        named = parse_url(proxy if "://" in proxy else f"http://{proxy}")
+        login = make_headers(proxy_basic_auth=named.auth) if named.auth else None
+        pool = urllib3.ProxyManager(named._replace(auth=None).url, proxy_headers=login, **options)
+    pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+    return pool
+
+
+class _TimedSocket(io.RawIOBase):
+    """The bytes of a socket, until a moment after which reading is an error."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw, self.end = raw, time.monotonic() + HEAD_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > self.end:
+            raise TimeoutError(f"the head of the answer takes more than {HEAD_SECONDS} s")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedAnswer(HTTPResponse):
+    """An answer whose head must arrive in time: a server may send it byte by byte, or without an end."""
+
+    def begin(self) -> None:
+        timed = _TimedSocket(self.fp.detach())
+        self.fp = io.BufferedReader(timed)
+        super().begin()
+        timed.end = math.inf
+
+
+class _Connection(HTTPConnection):
+    response_class = _TimedAnswer
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _TimedAnswer
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
 
 
 def _check_status(answer: urllib3.BaseHTTPResponse, target: str, url: str, home: str) -> None:
@@ -220,6 +275,6 @@ def _check_status(answer: urllib3.BaseHTTPResponse, target: str, url: str, home:
 def _explained(url: str) -> Iterator[None]:
     try:
         yield
-    except HTTPError as error:
+    except (HTTPError, ValueError) as error:  # ValueError: a redirect to what is no URL
         cause = getattr(error, "reason", None) or error
         raise UnavailableError(0, f"no answer: {cause}; check the URL and the network, then try again", url) from error

@@ -54,9 +54,12 @@ class WebPath(PosixPath):
         """
         answer = fetch(self.url, method="HEAD")
         _refuse_move(self.url, answer.url)
-        date = answer.headers.get("Last-Modified")
-        seconds = parsedate_to_datetime(date).timestamp() if date else 0.0
-        size = int(answer.headers.get("Content-Length", 0))
+        date, length = (answer.headers.get(name, "") for name in ("Last-Modified", "Content-Length"))
+        try:
+            seconds = parsedate_to_datetime(date).timestamp() if date else 0.0
+            size = int(length or 0)
+        except ValueError as error:
+            raise RequestError(0, f"its date {date!r} or size {length!r} cannot be read", self.url) from error
         times = {"st_atime_ns": int(seconds * 1e9), "st_mtime_ns": int(seconds * 1e9), "st_ctime_ns": 0}
         return os.stat_result((0o100444, 0, 0, 1, 0, 0, size, seconds, seconds, 0), times)
 

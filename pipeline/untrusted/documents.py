@@ -5,9 +5,7 @@ What a document means is checked by the pydantic model or the code behind it.
 
 import json
 import math
-import os
 import re
-import stat
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from pipeline.untrusted.own_files import open_regular
 
 _Model = TypeVar("_Model")
 
@@ -46,16 +46,12 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
         DocumentError: it is no regular file, is too large, or cannot be read.
     """
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            content = file.read(most + 1) if regular else b""
+        with open_regular(path) as file:
+            content = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
     except (OSError, ValueError) as error:
         raise DocumentError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not regular:
-        raise DocumentError("is not a regular file")
     if len(content) > most:
         raise DocumentError(f"has more than {most:,} bytes, the limit for such a file")
     return content

@@ -5,6 +5,7 @@ leaves it is somebody else's: it is skipped by a cleanup, and refused by a load.
 """
 
 import errno
+import io
 import os
 import re
 import shutil
@@ -49,6 +50,25 @@ def is_sealed_off(path: Path) -> bool:
         return False
     state = path.lstat()
     return state.st_nlink == 1 and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Opens a file to read its bytes. Links are followed; a named pipe or a device, which may have no end, is refused.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+
+    Example:
+        >>> open_regular(Path("/dev/zero"))
+        Traceback (most recent call last):
+        OSError: [Errno 22] is not a regular file: '/dev/zero'
+    """
+    # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "is not a regular file", str(path))
 
 
 def open_plain(path: Path, flags: int) -> int:

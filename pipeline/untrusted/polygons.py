@@ -1,17 +1,12 @@
 """Polygons from outside, whose work is limited before geometry libraries see them: those cannot be interrupted."""
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import shapely
-from shapely.errors import ShapelyError
 
-from pipeline.errors import MALFORMED, LandcoverError
-from pipeline.untrusted.escape import for_terminal
+from pipeline.errors import LandcoverError
 from pipeline.untrusted.limits import INVALID_VERTICES, POLYGON_VERTICES
 
 _MOST_COORDINATE = 1e9
@@ -36,42 +31,3 @@ def check_polygons(polygons: Iterable[Any], where: object, error: type[Landcover
         # Testing takes no longer for more crossings, repairing and overlaying do.
         if vertices > INVALID_VERTICES.value and not shapely.is_valid(polygon):
             INVALID_VERTICES.check(vertices, where, error)
-
-
-@contextmanager
-def reading_features(
-    path: Path | str, error: type[LandcoverError], *, expected: str = "polygons in a format of GDAL"
-) -> Iterator[str]:
-    """Gives `vector_file`'s name; what libraries find wrong with the file in the block becomes one `error` with it.
-
-    Raises:
-        LandcoverError: the file is virtual, cannot be read, or is damaged, of class `error`.
-    """
-    name = vector_file(path, error)
-    try:
-        yield name
-    except (OSError, ShapelyError, *MALFORMED) as cause:
-        text = " ".join(str(cause).split())[:300]
-        raise error(
-            f"{for_terminal(path)}: expected {expected}: {type(cause).__name__}: {for_terminal(text)}"
-        ) from cause
-
-
-def vector_file(path: Path | str, error: type[LandcoverError]) -> str:
-    """The absolute path of a file of polygons or points, which is neither virtual nor the description of a service.
-
-    Raises:
-        LandcoverError: it is one, of class `error`; a file that cannot be read is left to its reader.
-    """
-    name = os.path.abspath(path)  # noqa: PTH100  (resolves `..`, and no symbolic links)
-    try:
-        with Path(name).open("rb") as file:
-            head = file.read(1024)
-    except OSError:
-        head = b""
-    if name.lower().startswith("/vsi") or b"<OGR" in head:
-        raise error(
-            f"{for_terminal(path)}: names other files or servers; expected the geometries themselves: ogr2ogr makes a "
-            "GeoPackage of them"
-        )
-    return name

@@ -73,6 +73,26 @@ def test_an_error_is_escaped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert capsys.readouterr().err == f"error: {ESCAPED}: no such file\n"
 
 
+def test_a_bug_is_escaped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(**_: object) -> None:
+        raise KeyError(f"{HOSTILE}") from OSError(2, HOSTILE, HOSTILE)
+
+    monkeypatch.setattr(exit_codes, "app", fail)
+    with pytest.raises(SystemExit, match="1"):
+        exit_codes.main()
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown
+    assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(shown)
+
+
+@pytest.mark.parametrize("given", [[HOSTILE], ["run", f"--{HOSTILE}"], ["plan", "a", HOSTILE], ["run", "a", HOSTILE]])
+def test_an_error_of_the_command_line_is_escaped(given: list[str]) -> None:
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 2
+    assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(done.output)
+    assert "\nerror:" not in done.output
+
+
 def test_a_progress_bar_shows_its_description_as_text() -> None:
     shown = io.StringIO()
     with progress_bar(HOSTILE, console=Console(file=shown, force_terminal=True, width=200)) as progress:

@@ -1,8 +1,10 @@
 """A raster from outside is read as what it is named: no other file, server or code, and no more than its limits."""
 
+import base64
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -55,6 +57,14 @@ class Listener:
         except BlockingIOError:
             return False
         return True
+
+    def request(self) -> str:
+        """The next request, which gets no answer."""
+        self._socket.settimeout(60)
+        client = self._socket.accept()[0]
+        with client:
+            client.settimeout(60)
+            return client.recv(10_000).decode()
 
     def close(self) -> None:
         self._socket.close()
@@ -239,6 +249,20 @@ def test_credentials_go_to_the_file_that_was_checked_and_nowhere_else(
             environment([path, elsewhere])
         monkeypatch.setenv(HEADERS_VARIABLE, f"{other}\n{TOKEN_HEADER}: {WORD}")
         assert path.gdal_headers() == ""
+
+
+def test_no_credentials_of_gdals_own_variables_are_sent(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(HEADERS_VARIABLE)
+    for name in ("GDAL_HTTP_USERPWD", "GDAL_HTTP_COOKIE", "GDAL_HTTP_HEADERS"):
+        monkeypatch.setenv(name, "X-Secret: secret")
+    path = WebPath.at(f"{listener.url}/x.tif")
+    with ThreadPoolExecutor() as pool, environment([path], GDAL_HTTP_TIMEOUT=2, GDAL_HTTP_MAX_RETRY=0):
+        request = pool.submit(listener.request)
+        with pytest.raises(rasterio.errors.RasterioIOError):
+            open_dataset(path)
+    assert request.result().startswith("HEAD /x.tif")
+    assert "secret" not in request.result()
+    assert base64.b64encode(b"X-Secret: secret").decode() not in request.result()
 
 
 def test_a_file_that_only_get_redirects_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 import io
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -184,3 +187,55 @@ def test_a_server_that_sends_for_ever_is_not_waited_for(server: str, monkeypatch
     monkeypatch.setattr(http_client, "ANSWER_SECONDS", -1)
     with pytest.raises(RequestError, match="the answer takes more than -1 s"):
         fetch(f"{server}/file.bin")
+
+
+def answering(*pieces: bytes, again: float | None = None) -> Iterator[str]:
+    """A server that sends these bytes to each request; the last ones again and again, with a pause in seconds."""
+
+    def answer(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.recv(10_000)
+            for piece in pieces:
+                client.sendall(piece)
+            while again is not None:
+                client.sendall(pieces[-1])
+                time.sleep(again)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/file.tif"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize(
+    ("pieces", "again"),
+    [((b"HTTP/1.1 200 OK\r\n", b"X"), 0.1), ((b"HTTP/1.1 100 Continue\r\n\r\n",), 0.001)],
+    ids=["byte by byte", "heads without an end"],
+)
+def test_a_server_that_sends_its_head_for_ever_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...], again: float
+) -> None:
+    monkeypatch.setattr(http_client, "HEAD_SECONDS", 0.3)
+    for url in answering(*pieces, again=again):
+        with pytest.raises(RequestError, match="timed out"):
+            fetch(url)
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "http://127.0.0.1:99999999/", "//[x]/"])
+def test_a_redirect_to_no_url_is_an_error(location: str) -> None:
+    for url in answering(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()):
+        with pytest.raises(RequestError, match="check the URL"):
+            fetch(url)
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 9\r\nLast-Modified: yesterday", "Last-Modified: 1e999"])
+def test_a_date_or_size_of_a_web_file_that_cannot_be_read_is_an_error(head: str) -> None:
+    for url in answering(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode()):
+        with pytest.raises(RequestError, match="cannot be read"):
+            WebPath.at(url).stat()

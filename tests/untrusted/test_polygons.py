@@ -9,7 +9,7 @@ import pytest
 import shapely
 from odc.geo.geobox import GeoBox
 
-from pipeline.errors import LandcoverError, ProductError, SourceError
+from pipeline.errors import ProductError, SourceError
 from pipeline.products.analysis.areas import read_zones
 from pipeline.products.national.ownership import read_boundary
 from pipeline.sources.labels.reference import Reference
@@ -57,18 +57,3 @@ def test_a_coast_of_a_hundred_thousand_vertices_is_read(tmp_path: Path) -> None:
     path = written(tmp_path / "zones.geojson", circle(100_000))
     assert read_boundary(path).area == pytest.approx(read_zones(path, None, "EPSG:2154").area.item(), rel=1e-6)
     assert (Reference.open(path, field="class").read(GEOBOX) == 1).any()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "<OGRVRTDataSource><OGRVRTLayer name='a'><SrcDataSource>/vsicurl/http://x/a</SrcDataSource></OGRVRTLayer>",
-        "<?xml version='1.0'?>\n<OGRWFSDataSource><URL>http://127.0.0.1:1</URL></OGRWFSDataSource>",
-    ],
-)
-def test_a_description_of_polygons_elsewhere_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "zones.gpkg").write_text(content)
-    for read in (lambda p: read_zones(p, None, "EPSG:2154"), lambda p: Reference.open(p, field="class")):
-        for path in (tmp_path / "zones.gpkg", Path("/vsicurl/http://127.0.0.1:1/a.gpkg")):
-            with pytest.raises(LandcoverError, match="names other files or servers"):
-                read(path)

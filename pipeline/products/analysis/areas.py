@@ -14,7 +14,8 @@ from pipeline.evaluation.area_estimation import Estimate, area_of
 from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.assessment.reference_sample import InterpretedSample
-from pipeline.untrusted.polygons import check_polygons, reading_features
+from pipeline.untrusted.polygons import check_polygons
+from pipeline.untrusted.vector_files import reading_features
 
 _M2_PER_HA = 10_000
 _LEAST = 20

@@ -17,7 +17,7 @@ from pipeline.grid import Window
 from pipeline.products.assessment.class_maps import ClassMap
 from pipeline.products.gis.geopackage import write_geopackage
 from pipeline.products.tile.seal import count_values
-from pipeline.untrusted.polygons import reading_features
+from pipeline.untrusted.vector_files import reading_features
 
 LAYER = "sample"
 _BLOCK = 5_000

@@ -28,7 +28,8 @@ from pipeline.errors import ProductError
 from pipeline.grid import CRS, Window
 from pipeline.untrusted.documents import read_json
 from pipeline.untrusted.limits import POLYGON_VERTICES
-from pipeline.untrusted.polygons import check_polygons, reading_features
+from pipeline.untrusted.polygons import check_polygons
+from pipeline.untrusted.vector_files import errors_named
 
 NOBODY = 0
 """Owner of the pixels that no domain claims."""
@@ -151,7 +152,7 @@ def read_boundary(path: Path, *, crs: str = CRS) -> BaseGeometry:
         ProductError: the file cannot be read, has no polygon, or names an unknown CRS.
     """
     expected = "a boundary as GeoJSON polygons"
-    with reading_features(path, ProductError, expected=expected):
+    with errors_named(path, ProductError, expected=expected):
         content = read_json(path)
         features = content["features"] if content["type"] == "FeatureCollection" else [content]
         geometries = [f["geometry"] if f["type"] == "Feature" else f for f in features]

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pipeline.sources.delivery.names import files_below, parse_name
+from pipeline.untrusted.own_files import open_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +114,7 @@ def _read_table(path: Path) -> "pa.Table | None":
     import pyogrio
     from pyogrio.errors import DataSourceError
 
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         # GDAL opens a file as whatever its content looks like; this one may be a dBASE table and nothing else.
         if file.read(1) not in _DBASE_VERSIONS:
             return None

@@ -1,5 +1,6 @@
 """Headers of raster files, and checks that the files are complete; no pixel is decoded."""
 
+import stat
 import struct
 from dataclasses import dataclass
 from functools import cache
@@ -153,7 +154,10 @@ def _short(crs: rasterio_crs.CRS) -> str:
 
 def _check_jp2_boxes(path: Path) -> None:
     """Follows the boxes of a JP2 file (ISO/IEC 15444-1, annex I) to the end of its codestream."""
-    size = path.stat().st_size
+    state = path.stat()
+    size = state.st_size
+    if not stat.S_ISREG(state.st_mode):
+        raise DeliveryError(f"{path}: is not a regular file")
     with path.open("rb") as file:
         if file.read(12) != _JP2_SIGNATURE:
             raise DeliveryError(f"{path}: not a JPEG 2000 file: its first 12 bytes are not the JP2 signature")

@@ -5,6 +5,7 @@ below one root or two), flat folders with a metadata JSON, and CSV lists of imag
 """
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from pipeline.sources.reading.raster import open_raster_file
 from pipeline.sources.short_lists import first_names
 from pipeline.untrusted.documents import Document, DocumentError, read_json, read_model
 from pipeline.untrusted.limits import PATCH_PIXELS
+from pipeline.untrusted.own_files import open_regular
 
 _NAME = re.compile(r"(IMG|MSK)_(.+)\.tif", re.IGNORECASE)
 _DOMAIN = re.compile(r"D(0?2[AB]|[0-9]{2,3})_[0-9]{4}", re.IGNORECASE)
@@ -111,8 +113,8 @@ def _patch(image: Path, mask: Path, about: Mapping[str, _About]) -> Patch:
 
 def _read_list(path: Path) -> list[tuple[Path, Path]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
+        with open_regular(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+            rows = [row for row in csv.reader(text) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DeliveryError(f"{path}: cannot be read as a list of image,mask: {error}") from error
     pairs = []

@@ -20,7 +20,8 @@ from pipeline.legend import Nomenclature
 from pipeline.sources.gdal_open import environment
 from pipeline.sources.reading.dataset_cache import gdal_options
 from pipeline.sources.reading.raster import open_raster_file
-from pipeline.untrusted.polygons import check_polygons, reading_features
+from pipeline.untrusted.polygons import check_polygons
+from pipeline.untrusted.vector_files import errors_named, reading_features
 
 _UNKNOWN = 255
 """No number of a class in any nomenclature; 0 is one in FLAIR-HUB."""
@@ -112,7 +113,7 @@ class Reference:
         labelled = [(shape, _number(n)) for shape, n in places if shape and not shape.is_empty]
         if not labelled:
             return np.full(geobox.shape, _UNKNOWN, np.uint8)
-        with reading_features(self.path, SourceError):
+        with errors_named(self.path, SourceError, expected="polygons"):
             numbered: NDArray[np.uint8] = rasterize(
                 labelled, out_shape=geobox.shape, transform=geobox.affine, fill=_UNKNOWN, dtype="uint8"
             )
