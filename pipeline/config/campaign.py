@@ -217,7 +217,10 @@ class Campaign(Section):
         Raises:
             ConfigError: there is no such recipe, or it is not valid.
         """
-        return load_recipe(self.model.recipe, base=self.base)
+        try:
+            return load_recipe(self.model.recipe, base=self.base)
+        except ConfigError as error:
+            raise ConfigError(f"campaign {self.name} in {self.base}: model.recipe: {error}") from error
 
     def product_folder(self, domain: Domain) -> Path:
         """Folder of a domain's product: its COGs, items and run record."""

@@ -1,7 +1,7 @@
 """The recipe of a network: which bands it reads, how they are normalised, and which of its classes may appear."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,7 +41,7 @@ class Recipe(Section):
     """Decoder of segmentation-models-pytorch."""
     encoder: str = "resnet34"
     """Name of the encoder in segmentation-models-pytorch."""
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    decoder_channels: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = (256, 128, 64, 32, 16)
     """Channels of the U-Net's five decoder blocks. Other architectures ignore it."""
     stride: int = Field(default=32, ge=1)
     """Stride of the network in pixels. Windows begin on its multiples, because the map depends on where they begin."""

@@ -7,7 +7,7 @@ from huggingface_hub import constants, errors
 from torch import nn
 
 from pipeline.config import Recipe
-from pipeline.errors import ConfigError, WeightsError
+from pipeline.errors import MALFORMED, ConfigError, WeightsError
 
 
 def make_torchvision_importable() -> None:
@@ -77,7 +77,7 @@ def build_network(recipe: Recipe, *, imagenet: bool = False) -> nn.Module:
             f"({str(error)[:200]}). Build it once on a machine with internet that shares the hub's cache "
             f"{constants.HF_HUB_CACHE}, or start from random weights"
         ) from error
-    except (KeyError, ValueError, RuntimeError) as error:  # unknown to smp, wrong decoder, unknown to timm (`tu-`)
+    except MALFORMED as error:  # unknown to smp, wrong decoder, unknown to timm (`tu-`), numbers beyond 64 bits
         raise ConfigError(
             f"recipe {recipe.name}: segmentation-models-pytorch cannot build {recipe.architecture} on encoder "
             f"{recipe.encoder!r} with decoder channels {recipe.decoder_channels}: {str(error)[:300]}"

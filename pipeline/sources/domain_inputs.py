@@ -10,7 +10,7 @@ from shapely import STRtree, box
 
 from pipeline.config import LimitName
 from pipeline.domain import Domain
-from pipeline.errors import CatalogError, DeliveryError
+from pipeline.errors import CatalogError, DeliveryError, SourceError
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Affine6, Tile, Window
 from pipeline.sources.bit_depth import DEEP, RULE
@@ -300,12 +300,17 @@ def differs_from_header(asset: Asset) -> str | None:
         header = peek_header(asset.path)
     except DeliveryError:
         return None
-    stated, found = (asset.transform, asset.shape, asset.dtype), (header.transform, header.shape, header.dtype)
-    if stated == found:
+    except SourceError as error:
+        return str(error)
+    nodata = None if asset.nodata is None or header.nodata is None else str(float(asset.nodata))
+    stated = (asset.transform, asset.shape, asset.dtype, nodata or asset.nodata)
+    found = (header.transform, header.shape, header.dtype, nodata and str(header.nodata))
+    # A catalog of others may not state a nodata value.
+    if stated == found if asset.nodata is not None else stated[:3] == found[:3]:
         return None
     return (
-        f"{asset.href}: the catalog states transform, shape and type {stated}, its header has {found}; index the "
-        "domain again"
+        f"{asset.href}: the catalog states transform, shape, type and nodata {stated}, its header has {found}; index "
+        "the domain again"
     )
 
 

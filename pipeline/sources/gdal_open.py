@@ -9,6 +9,7 @@ matter, and what a header declares is compared with limits before pixels are rea
 import ctypes
 import math
 import os
+import struct
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -75,6 +76,16 @@ _NETWORK_DRIVERS = (
 )
 
 
+_TIFF_LAYOUTS = {
+    order.encode() * 2 + struct.pack(sign + "H", version): (at, sign + offset, sign + number, entry)
+    for order, sign in (("I", "<"), ("M", ">"))
+    for version, at, offset, number, entry in ((42, 4, "I", "H", 12), (43, 8, "Q", "Q", 20))
+}
+"""First bytes of a TIFF → where the offset of its directory is, the types of it and of the number of tags, and the
+bytes of a tag. Version 43 is BigTIFF."""
+_MOST_TAGS = 1000
+
+
 def environment(web: Iterable[Path] = (), *, georeference: bool = False, network: bool = False, **more: Any) -> Any:
     """GDAL's environment for input from outside, as a context manager.
 
@@ -126,6 +137,8 @@ def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = Fal
         driver = _driver_of(path, allow_vrt=allow_vrt)
     elif not isinstance(path, WebPath):
         _head(path)
+    if driver == "GTiff" and not isinstance(path, WebPath):
+        _check_tags(path)
     try:
         with ExitStack() as closing:
             file = closing.enter_context(rasterio.open(gdal_name(path), driver=driver, **options))
@@ -176,6 +189,28 @@ def _head(path: Path) -> bytes:
             return file.read(1024)
     except OSError as error:
         raise RasterioIOError(f"{path}: {error.strerror or error}") from error
+
+
+def _check_tags(path: Path) -> None:
+    """Refuses a TIFF whose tags do not ascend, as TIFF 6.0, section 2, requires.
+
+    libtiff reads one, such as after a damage of a single tag, with a warning and perhaps other pixels.
+    """
+    with open_regular(Path(gdal_name(path))) as file:
+        head = file.read(16)
+        if head[:4] not in _TIFF_LAYOUTS:
+            return
+        at, offset, number, entry = _TIFF_LAYOUTS[head[:4]]
+        try:
+            file.seek(struct.unpack_from(offset, head, at)[0])
+            count = struct.unpack(number, file.read(struct.calcsize(number)))[0]
+            entries = file.read(entry * min(count, _MOST_TAGS))
+        except (struct.error, OverflowError):
+            return  # the directory lies outside the file, which GDAL reports
+    starts = range(0, len(entries) - entry + 1, entry)
+    tags = [struct.unpack_from(number[0] + "H", entries, start)[0] for start in starts]
+    if tags != sorted(set(tags)):
+        raise SourceError(f"{path}: is damaged: the tags of its header are not in ascending order; restore the file")
 
 
 def _check_header(file: Any, path: object) -> None:

@@ -272,3 +272,18 @@ def test_a_file_that_only_get_redirects_is_refused(tmp_path: Path, monkeypatch: 
         path = WebPath.at(f"{home}/moved/{quote(f'{other}/x.tif', safe='')}")
         with pytest.raises(SourceError, match=f"redirects to {other}; refused while {HEADERS_VARIABLE} is set"):
             environment([path])
+
+
+@pytest.mark.parametrize("big", ["NO", "YES"])
+def test_a_damaged_tag_of_a_tiff_is_an_error(tmp_path: Path, big: str) -> None:
+    path = tmp_path / "a.tif"
+    place = {"height": 9, "width": 9, "count": 1, "dtype": "uint8", "BIGTIFF": big}
+    with rasterio.open(path, "w", driver="GTiff", **place) as file:
+        file.write(np.ones((1, 9, 9), np.uint8))
+    with environment(), open_dataset(path):
+        pass
+    content = path.read_bytes()
+    at = content.index(struct.pack("<HH", 277, 3))  # samples per pixel, which comes to follow tags of higher numbers
+    path.write_bytes(content[:at] + struct.pack("<H", 324) + content[at + 2 :])
+    with environment(), pytest.raises(SourceError, match=r"a\.tif: is damaged: the tags of its header"):
+        open_dataset(path)

@@ -6,6 +6,7 @@ from typing import Any
 from pipeline import fingerprint
 from pipeline.cluster.worker_resources import engine_threads
 from pipeline.config import Campaign, Recipe
+from pipeline.errors import ConfigError
 from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
 from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
@@ -85,7 +86,10 @@ def resolve(campaign: Campaign) -> ResolvedCampaign:
         WeightsError: the weights are missing, or do not fit the recipe.
     """
     recipe = campaign.recipe()
-    layout = campaign.grid.layout(recipe.stride)
+    try:
+        layout = campaign.grid.layout(recipe.stride)
+    except ConfigError as error:
+        raise ConfigError(f"campaign {campaign.name} in {campaign.base}: grid: {error}") from error
     model = load_campaign_model(campaign)
     engine = resolve_engine(
         campaign.engine,

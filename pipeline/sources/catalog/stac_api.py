@@ -12,8 +12,10 @@ from urllib.parse import urlencode
 from pystac import STACError, STACTypeError
 from pystac.utils import str_to_datetime
 from pystac_client import Client, ItemSearch
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import DoesNotConformTo
 
 from pipeline.errors import CatalogError
 from pipeline.sources.catalog.external_stac import ExternalItem, Query
@@ -49,7 +51,7 @@ def search(source: str, query: Query, budget: StacBudget) -> Iterator[tuple[str,
                 returned.add(name)
                 budget.count_item()
                 yield _url_of(feature, source), item
-    except (STACError, STACTypeError, APIError) as error:
+    except (STACError, STACTypeError, APIError, ClientTypeError, DoesNotConformTo) as error:
         raise CatalogError(f"{source}: cannot be read as a STAC API: {error}") from error
 
 

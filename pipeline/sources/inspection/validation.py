@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
 from pipeline.errors import GridError
@@ -17,6 +18,8 @@ from pipeline.sources.reading.vrt import ELEVATION_TYPES
 _IMAGERY_BANDS: dict[Kind, int] = {"rvb": 3, "irc": 3, "height": 1}
 _CORNER_TOLERANCE_M = 0.02
 """A tenth of a pixel."""
+_FINEST_M = 0.01
+"""Finer pixels than any orthophoto or elevation has."""
 _COARSEST_M = 5.0
 """RGE ALTI comes at 1 m and 5 m."""
 _ELEVATION_FILE_M = 1000.0
@@ -162,9 +165,11 @@ def _named_resolution_problem(file: InspectedFile) -> str | None:
 
 
 def _placement_problem(header: Header) -> str | None:
-    if header.north_up:
-        return None
-    return f"is rotated or not north-up: transform {header.transform}; expected rows that run south, columns east"
+    if not header.north_up:
+        return f"is rotated or not north-up: transform {header.transform}; expected rows that run south, columns east"
+    if not all(map(isfinite, header.transform)) or min(header.transform[0], -header.transform[4]) < _FINEST_M:
+        return f"cannot be placed: transform {header.transform}; expected metres, pixels of at least {_FINEST_M} m"
+    return None
 
 
 def _corner_problem(header: Header, tile: Tile) -> str | None:

@@ -37,7 +37,10 @@ def read_removed(out: Path) -> RemovedFiles:
         StorageError: the list is damaged.
     """
     entries = _read_list(out)
-    existing = {name: (out / name).is_file() for name in {n for entry in entries.values() for n in entry.heights}}
+    try:
+        existing = {name: (out / name).is_file() for name in {n for entry in entries.values() for n in entry.heights}}
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{out / REMOVED_LIST}: {error}; remove it and stage again") from error
     return {
         path: (entry.size, entry.crc32)
         for path, entry in entries.items()

@@ -71,6 +71,7 @@ def virtual_raster(delivery: DamagedDelivery) -> None:
 
 
 ROTATED = Affine(0.2, 0.01, 770500, 0.01, -0.2, 6277600)
+TINY = Affine(1e-310, 0, 770500, 0, -1e-310, 6277600)
 SOUTH_UP = Affine(0.2, 0, 770500, 0, 0.2, 6277550)
 
 
@@ -111,6 +112,8 @@ TABLE = (
         "elevation in another CRS", lambda d: d.rewrite("dsm", crs="EPSG:3946"), "CRS is EPSG:3946; expected EPSG:2154"
     ),
     Case("a rotated raster", lambda d: d.rewrite("rvb", transform=ROTATED), "is rotated or not north-up"),
+    Case("pixels of no size", lambda d: d.rewrite("rvb", transform=TINY), "cannot be placed"),
+    Case("elevation of no size", lambda d: d.rewrite("dtm", transform=TINY), "cannot be placed"),
     Case("a south-up raster", lambda d: d.rewrite("rvb", transform=SOUTH_UP), "is rotated or not north-up"),
     Case("rotated elevation", lambda d: d.rewrite("dtm", transform=ROTATED), "is rotated or not north-up"),
     Case("0.5 m", lambda d: d.rewrite("rvb", lambda p: p[:, :100, :100], step=0.5), "resolution is 0.5 × 0.5 m"),
