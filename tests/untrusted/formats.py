@@ -98,7 +98,8 @@ def header(path: Path, evidence: Evidence) -> object:
     size = path.stat().st_size if evidence == "catalog" else 0
     try:
         with rasterio.open(path) as file:
-            return repr((size, file.driver, file.shape, file.dtypes, file.crs, file.transform, file.nodata))
+            place = tuple(round(number, 6) for number in file.transform)  # a change below is no other place
+            return repr((size, file.driver, file.shape, file.dtypes, file.crs, place, file.nodata))
     except (rasterio.RasterioIOError, ValueError):
         return size
 
