@@ -51,11 +51,12 @@ def check_nation(national: Path, crs: str) -> NationVerification:
         edition = read_edition(folder)
     except ProductError as error:
         damaged = [f"{folder / name}: {problem}" for name, problem in damaged_in(folder, read_all=True).items()]
-        return NationVerification((*lost, str(error), *damaged, *added), publish=True, report=bool(added))
+        problems = (*lost, str(error), *damaged, *link_problems(folder), *added)
+        return NationVerification(problems, publish=True, report=bool(added))
     damaged = [f"{folder / name}: {problem}" for name, problem in damaged_files(edition, read_all=True).items()]
     # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
     known = bool(damaged) and edition.manifest
-    damaged += link_problems(edition) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]
+    damaged += link_problems(edition.path) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]
     restore = not linked and not check_shards(edition)
     publish = bool(damaged or (lost and not restore))
     return NationVerification((*lost, *damaged, *added), edition, restore, publish, bool(added))

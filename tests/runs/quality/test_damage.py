@@ -28,3 +28,11 @@ def test_a_lost_link_to_the_current_edition_is_named_and_restored(made: Made, co
         link.write_bytes(content)
     assert not check_repair(made, [Place(link, "current", "delete")])
     assert link.readlink() == Path("editions/000002")
+
+
+def test_a_lost_link_is_named_where_the_record_is_lost_too(made: Made) -> None:
+    edition = (made.folder / "national/current").resolve()
+    places = [Place(edition / name, "edition", "delete") for name in ("pyramid.zarr/0", "edition.json")]
+    for place in places:
+        place.path.unlink()
+    assert not check_repair(made, places)

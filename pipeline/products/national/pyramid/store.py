@@ -208,12 +208,14 @@ def check_pyramid(edition: Edition) -> list[str]:
     """Problems: files of an edition's levels and shares that are lost. Empty if there are none."""
     path, grid = pyramid_of(edition.path), edition.grid
     whole = lost_parts(path, grid, ()) or metadata_problems(edition, path)
-    return whole or link_problems(edition) or lost_parts(path, grid, grid.tiles_of(edition.digests))
+    return whole or link_problems(edition.path) or lost_parts(path, grid, grid.tiles_of(edition.digests))
 
 
-def link_problems(edition: Edition) -> list[str]:
+def link_problems(folder: Path) -> list[str]:
     """Problems of the link from an edition's levels to its level 0, which is in no manifest."""
-    link, expected = pyramid_of(edition.path) / "0", Path("..", edition.store.name)
+    link, expected = pyramid_of(folder) / "0", Path("..", "product.zarr")
+    if not link.parent.is_dir():
+        return []
     if link.readlink() == expected if link.is_symlink() else link.is_dir():
         return []
     return [f"{link}: expected a link to {expected}; {REPAIR}"]
