@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
-from rich.table import Table
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
@@ -82,13 +81,14 @@ def fetch(
 
     service, wanted = Service(url.rstrip("/")), _parse_contents(contents)
     if only_list:
-        listed = fetching.list_editions(service, zone)
-        console.print(_edition_table(listed))
+        _print_editions(fetching.list_editions(service, zone), zone)
         return
     if out is None:
         raise typer.BadParameter("--out is missing; or ask what there is with --list")
     plan = fetching.plan_fetch(service, zone, year=year, contents=wanted)
-    console.print(_edition_table(plan.editions))
+    _print_editions(plan.editions, zone)
+    for sentence in plan.choice.notes:
+        log.info("%s", sentence)
     done = fetching.fetch(plan, service, out=out, bar=progress_bar)
     for sentence in done.notes:
         log.warning("%s", sentence)
@@ -97,9 +97,10 @@ def fetch(
     say_next("stage", shown(done.folder), "--domain", plan.choice.domain, "--out", shown(done.folder / "staged"))
 
 
-def _edition_table(listed: "Sequence[ListedEdition]") -> Table:
+def _print_editions(listed: "Sequence[ListedEdition]", zone: str) -> None:
     rows = [(e.edition.name, e.edition.part or "-", len(e.files), f"{e.size_bytes / 1e9:.2f}") for e in listed]
-    return number_table(("edition", "used as", "files", "GB"), rows)
+    console.print(number_table(("edition", "used as", "files", "GB"), rows))
+    say(f"{zone}: {count(len(listed), 'edition')}, {sum(e.size_bytes for e in listed) / 1e9:.2f} GB")
 
 
 @command("landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ \\\n    --domain D034_2021 --out staged")

@@ -9,7 +9,7 @@ from pipeline.durable import write_text
 from pipeline.lock import lock_folder
 from pipeline.runs.ingest.stage import ProgressBars
 from pipeline.sources.download.choose import Choice, Content, choose
-from pipeline.sources.download.editions import Edition
+from pipeline.sources.download.editions import RemoteEdition
 from pipeline.sources.download.record import DownloadedEdition, DownloadedFile, DownloadRecord, write_record
 from pipeline.sources.download.service import RemoteFile, Service
 from pipeline.sources.download.transfer import (
@@ -26,7 +26,7 @@ from pipeline.sources.staging.archives import find_archives
 class ListedEdition:
     """An edition and its files, as far as they are listed."""
 
-    edition: Edition
+    edition: RemoteEdition
     files: tuple[RemoteFile, ...]
 
     @property
@@ -59,7 +59,7 @@ class FetchReport:
     kept: int
     """Number of files that were there, with the right length and md5."""
     notes: tuple[str, ...]
-    """What was found on the way, a sentence each."""
+    """What could not be checked, a sentence each."""
 
 
 def list_editions(service: Service, zone: str) -> tuple[ListedEdition, ...]:
@@ -96,7 +96,7 @@ def plan_fetch(service: Service, zone: str, *, year: int | None, contents: Colle
     return FetchPlan(choice, _with_files(service, choice.editions))
 
 
-def _with_files(service: Service, editions: Sequence[Edition]) -> tuple[ListedEdition, ...]:
+def _with_files(service: Service, editions: Sequence[RemoteEdition]) -> tuple[ListedEdition, ...]:
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         return tuple(map(ListedEdition, editions, pool.map(service.files, editions)))
 
@@ -130,7 +130,7 @@ def fetch(plan: FetchPlan, service: Service, *, out: Path, bar: ProgressBars) ->
         with bar("download") as progress:
             download_all(missing, service, progress)
         find_archives([folder])  # their own headers say whether a volume is missing at the end
-    return FetchReport(folder, len(missing), wanted, len(downloads) - len(missing), (*plan.choice.notes, *notes))
+    return FetchReport(folder, len(missing), wanted, len(downloads) - len(missing), tuple(notes))
 
 
 def _downloads(plan: FetchPlan, folder: Path) -> tuple[Download, ...]:

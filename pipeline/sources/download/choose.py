@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pipeline.domain import Domain
 from pipeline.errors import DownloadError
-from pipeline.sources.download.editions import Edition, Part
+from pipeline.sources.download.editions import Part, RemoteEdition
 from pipeline.sources.short_lists import first_lines
 
 Content = Literal["rvb", "irc", "elevation", "graph", "borders"]
@@ -20,12 +20,12 @@ class Choice:
     """The editions to download for a domain."""
 
     domain: Domain
-    editions: tuple[Edition, ...]
+    editions: tuple[RemoteEdition, ...]
     notes: tuple[str, ...]
     """What is wanted and does not exist, or is of another year, a sentence each."""
 
 
-def choose(available: Sequence[Edition], *, zone: str, year: int | None, contents: Collection[Content]) -> Choice:
+def choose(available: Sequence[RemoteEdition], *, zone: str, year: int | None, contents: Collection[Content]) -> Choice:
     """Chooses the newest version of imagery of one vintage, its graph, the nearest elevation and the newest borders.
 
     Args:
@@ -38,8 +38,8 @@ def choose(available: Sequence[Edition], *, zone: str, year: int | None, content
         DownloadError: no vintage has all wanted spectra. The message lists the imagery that there is.
     """
     spectra = [part for part in _SPECTRA if part in contents]
-    vintage = _vintage(available, zone, year, spectra or list(_SPECTRA))
-    chosen: list[Edition] = []
+    vintage = year if year and not spectra else _vintage(available, zone, year, spectra or list(_SPECTRA))
+    chosen: list[RemoteEdition] = []
     notes: list[str] = []
     for part in spectra:
         chosen += _best(available, part, lambda e: e.year == vintage, _newest)
@@ -52,7 +52,7 @@ def choose(available: Sequence[Edition], *, zone: str, year: int | None, content
         for part, what in (("surface", "surface model (MNS)"), ("terrain", "terrain model (RGE ALTI or MNT)")):
             found = _best(available, part, lambda _: True, near)
             notes += [] if found else [f"no {what} for {zone}: without one, no heights can be made"]
-            notes += [f"{e.name} is of {e.year}, the imagery of {vintage}" for e in found if e.year != vintage]
+            notes += [f"{e.name} is of {e.year}; the imagery is of {vintage}" for e in found if e.year != vintage]
             chosen += found
     if "borders" in contents:
         found = _best(available, "borders", lambda _: True, lambda e: (e.date, e.version, _is_plain(e), e.name))
@@ -61,7 +61,7 @@ def choose(available: Sequence[Edition], *, zone: str, year: int | None, content
     return Choice(Domain(f"{zone}_{vintage}"), tuple(chosen), tuple(notes))
 
 
-def _vintage(available: Sequence[Edition], zone: str, year: int | None, spectra: Sequence[Part]) -> int:
+def _vintage(available: Sequence[RemoteEdition], zone: str, year: int | None, spectra: Sequence[Part]) -> int:
     years = [{e.year for e in available if e.part == part} for part in spectra]
     common = set.intersection(*years)
     if year in common or (year is None and common):
@@ -75,22 +75,25 @@ def _vintage(available: Sequence[Edition], zone: str, year: int | None, spectra:
 
 
 def _best(
-    available: Iterable[Edition], part: Part, fits: Callable[[Edition], bool], value: Callable[[Edition], Any]
-) -> list[Edition]:
+    available: Iterable[RemoteEdition],
+    part: Part,
+    fits: Callable[[RemoteEdition], bool],
+    value: Callable[[RemoteEdition], Any],
+) -> list[RemoteEdition]:
     """The edition of this part with the highest value, if there is any."""
     found = [edition for edition in available if edition.part == part and fits(edition)]
     return [max(found, key=value)] if found else []
 
 
-def _newest(edition: Edition) -> Any:
+def _newest(edition: RemoteEdition) -> Any:
     return edition.version, edition.date, edition.name
 
 
-def _nearest_to(vintage: int) -> Callable[[Edition], Any]:
+def _nearest_to(vintage: int) -> Callable[[RemoteEdition], Any]:
     """Nearest in years; then archives before LiDAR HD, which has thousands of files."""
     return lambda e: (-abs(e.year - vintage), "LIDAR" not in e.product.upper(), e.version, e.date, e.name)
 
 
-def _is_plain(edition: Edition) -> bool:
+def _is_plain(edition: RemoteEdition) -> bool:
     """ADMIN EXPRESS itself rather than its variant of the official geographic code."""
     return not edition.product.upper().endswith("COG")

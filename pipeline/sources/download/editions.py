@@ -22,7 +22,7 @@ _TERRITORIES = {"D971": "GLP", "D972": "MTQ", "D973": "GUF", "D974": "REU", "D97
 
 
 @dataclass(frozen=True, order=True)
-class Edition:
+class RemoteEdition:
     """An edition of a product for one zone. Its name was checked, so it is safe in paths and URLs."""
 
     product: str
@@ -57,7 +57,7 @@ class Edition:
         return self.date.year
 
 
-def parse_edition(product: str, name: str) -> Edition | None:
+def parse_edition(product: str, name: str) -> RemoteEdition | None:
     """An edition from its name; None where the name is of another form.
 
     Example:
@@ -72,7 +72,7 @@ def parse_edition(product: str, name: str) -> Edition | None:
         date = dt.date.fromisoformat(match["date"])
     except ValueError:
         return None
-    return Edition(product, name, (int(major), int(minor)), match["theme"].strip("_"), match["zone"], date)
+    return RemoteEdition(product, name, (int(major), int(minor)), match["theme"].strip("_"), match["zone"], date)
 
 
 def is_used_product(name: str) -> bool:

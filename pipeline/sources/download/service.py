@@ -15,7 +15,7 @@ from urllib3.util import parse_url
 
 from pipeline.errors import DownloadError
 from pipeline.sources.delivery.names import parse_name
-from pipeline.sources.download.editions import Edition, border_zones, is_used_product, parse_edition
+from pipeline.sources.download.editions import RemoteEdition, border_zones, is_used_product, parse_edition
 from pipeline.sources.download.feed import FeedEntry, FeedLink, parse_page
 from pipeline.sources.http_client import MissingOnServerError, RequestError, fetch, origin
 from pipeline.sources.md5_lists import parse_sums
@@ -78,7 +78,7 @@ class Service:
             raise DownloadError(f"{self.url}/capabilities: expected a product BDORTHO, found {found}; check --service")
         return used
 
-    def editions(self, zone: str) -> tuple[Edition, ...]:
+    def editions(self, zone: str) -> tuple[RemoteEdition, ...]:
         """Editions of all products for a département, and of borders that contain it.
 
         Args:
@@ -89,9 +89,9 @@ class Service:
         """
         return tuple(sorted(e for product in self.products() for e in self._editions_of(product, zone)))
 
-    def _editions_of(self, product: str, zone: str) -> set[Edition]:
+    def _editions_of(self, product: str, zone: str) -> set[RemoteEdition]:
         zones = border_zones(zone) if product.startswith("ADMIN") else (zone,)
-        found: set[Edition] = set()
+        found: set[RemoteEdition] = set()
         for wanted in zones:
             try:
                 entries = self._entries("resource", product, zone=wanted)
@@ -112,7 +112,7 @@ class Service:
                 break
         return found
 
-    def files(self, edition: Edition) -> tuple[RemoteFile, ...]:
+    def files(self, edition: RemoteEdition) -> tuple[RemoteFile, ...]:
         """The files of an edition that are downloaded, with md5 sums as far as the service gives them.
 
         Raises:
@@ -125,13 +125,13 @@ class Service:
                 if "/download/" in link.href and (file := self._file(edition, entry, link)):
                     found[file.name] = file
         kept = {name: file for name, file in found.items() if file.kind != "sums"}
-        _check_volumes(kept, where)
+        _check_volumes(kept, where, needed=edition.part is not None)
         if any(file.md5 is None for file in kept.values()):
             sums = self._read_sums([file for file in found.values() if file.kind == "sums"])
             kept = {n: f if f.md5 else RemoteFile(n, f.url, f.length, sums.get(n), f.kind) for n, f in kept.items()}
         return tuple(kept[name] for name in sorted(kept))
 
-    def _file(self, edition: Edition, entry: FeedEntry, link: FeedLink) -> RemoteFile | None:
+    def _file(self, edition: RemoteEdition, entry: FeedEntry, link: FeedLink) -> RemoteFile | None:
         """A file that a link names; None for a kind that is not downloaded, such as a PDF."""
         place = f"download/{edition.product}/{edition.name}"
         _, _, name = unquote(urlsplit(link.href).path).partition(f"/{place}/")
@@ -211,9 +211,9 @@ def _kind(name: str) -> Kind | None:
     return "raster" if delivered and delivered.kind in ("dsm", "dtm") else None
 
 
-def _check_volumes(files: dict[str, RemoteFile], where: str) -> None:
-    """Refuses an edition without files, and volumes that do not count from 001 without a gap."""
-    if not files:
+def _check_volumes(files: dict[str, RemoteFile], where: str, *, needed: bool) -> None:
+    """Refuses a needed edition without files, and volumes that do not count from 001 without a gap."""
+    if needed and not files:
         raise DownloadError(f"{where}: expected archives NAME.7z or NAME.7z.001, found none")
     volumes = sorted(int(m["number"]) for name in files if (m := _ARCHIVE.fullmatch(name)) and m["number"])
     missing = sorted(set(range(1, max(volumes, default=0) + 1)) - set(volumes))
