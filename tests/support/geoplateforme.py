@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     service: Geoplateforme
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the body follows the head at once
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
