@@ -13,8 +13,7 @@ from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.sources.download.choose import Content
-from pipeline.sources.download.editions import parse_zone
-from pipeline.sources.download.service import GEOPLATEFORME, Service
+from pipeline.sources.download.editions import GEOPLATEFORME, parse_zone
 from pipeline.sources.short_lists import first_names
 
 if TYPE_CHECKING:
@@ -78,10 +77,13 @@ def fetch(
     with their md5.
     """
     from pipeline.runs.ingest import fetch as fetching
+    from pipeline.sources.download.service import Service
 
     service, wanted = Service(url.rstrip("/")), _parse_contents(contents)
     if only_list:
-        _print_editions(fetching.list_editions(service, zone), zone)
+        products = service.products()
+        _print_editions(fetching.list_editions(service, zone, products), zone)
+        say(f"products of the service that were searched: {', '.join(products)}")
         return
     if out is None:
         raise typer.BadParameter("--out is missing; or ask what there is with --list")

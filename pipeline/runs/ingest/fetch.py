@@ -1,6 +1,6 @@
 """From a département's name to a folder that `stage` reads: chooses editions, and downloads their archives."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,17 +62,18 @@ class FetchReport:
     """What could not be checked, a sentence each."""
 
 
-def list_editions(service: Service, zone: str) -> tuple[ListedEdition, ...]:
-    """All editions of imagery, elevation and borders for a département, with their files.
+def list_editions(service: Service, zone: str, products: Iterable[str]) -> tuple[ListedEdition, ...]:
+    """All editions of products for a département, with their files.
 
     Args:
         service: where.
         zone: such as `D034`.
+        products: such as all of `service.products()`.
 
     Raises:
         DownloadError: the service does not answer, or otherwise than expected.
     """
-    return _with_files(service, service.editions(zone))
+    return _with_files(service, service.editions(zone, products))
 
 
 def plan_fetch(service: Service, zone: str, *, year: int | None, contents: Collection[Content]) -> FetchPlan:
@@ -92,7 +93,7 @@ def plan_fetch(service: Service, zone: str, *, year: int | None, contents: Colle
         >>> fetch(plan, Service(), out=Path("deliveries"), bar=progress_bar).folder
         PosixPath('deliveries/D034_2021')
     """
-    choice = choose(service.editions(zone), zone=zone, year=year, contents=contents)
+    choice = choose(service.editions(zone, service.products()), zone=zone, year=year, contents=contents)
     return FetchPlan(choice, _with_files(service, choice.editions))
 
 

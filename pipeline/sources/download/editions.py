@@ -7,6 +7,9 @@ from typing import Literal
 
 from pipeline.errors import ConfigError
 
+GEOPLATEFORME = "https://data.geopf.fr/telechargement"
+"""IGN's download service."""
+
 Part = Literal["rvb", "irc", "graph", "surface", "terrain", "borders"]
 """What an edition contains: imagery, days of flight, elevation of either kind, or borders."""
 

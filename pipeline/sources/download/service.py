@@ -6,6 +6,7 @@ Paths and filters as documented for the Géoplateforme: `/capabilities`, `/resou
 
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,14 +16,19 @@ from urllib3.util import parse_url
 
 from pipeline.errors import DownloadError
 from pipeline.sources.delivery.names import parse_name
-from pipeline.sources.download.editions import RemoteEdition, border_zones, is_used_product, parse_edition
+from pipeline.sources.download.editions import (
+    GEOPLATEFORME,
+    RemoteEdition,
+    border_zones,
+    is_used_product,
+    parse_edition,
+)
 from pipeline.sources.download.feed import FeedEntry, FeedLink, parse_page
 from pipeline.sources.http_client import MissingOnServerError, RequestError, fetch, origin
 from pipeline.sources.md5_lists import parse_sums
 from pipeline.sources.short_lists import first_names
 from pipeline.untrusted.limits import FEED_PAGES
 
-GEOPLATEFORME = "https://data.geopf.fr/telechargement"
 _OWN_HOSTS = ".geopf.fr"
 """Hosts to which the Géoplateforme may redirect, over https only."""
 _ENTRIES = 50
@@ -78,16 +84,17 @@ class Service:
             raise DownloadError(f"{self.url}/capabilities: expected a product BDORTHO, found {found}; check --service")
         return used
 
-    def editions(self, zone: str) -> tuple[RemoteEdition, ...]:
-        """Editions of all products for a département, and of borders that contain it.
+    def editions(self, zone: str, products: Iterable[str]) -> tuple[RemoteEdition, ...]:
+        """Editions of products for a département, and of borders that contain it.
 
         Args:
             zone: such as `D034`.
+            products: from `products`.
 
         Raises:
             DownloadError: no answer, or one that is no feed of editions.
         """
-        return tuple(sorted(e for product in self.products() for e in self._editions_of(product, zone)))
+        return tuple(sorted(e for product in products for e in self._editions_of(product, zone)))
 
     def _editions_of(self, product: str, zone: str) -> set[RemoteEdition]:
         zones = border_zones(zone) if product.startswith("ADMIN") else (zone,)

@@ -434,7 +434,8 @@ def test_rasters_of_lidar_lie_in_their_own_folder(tmp_path: Path, shelf: Path, w
 
 
 def test_all_editions_are_listed_with_files_and_bytes(shelf: Path, service: Geoplateforme) -> None:
-    listed = {e.edition.name: e for e in list_editions(Service(service.url), "D034")}
+    asked = Service(service.url)
+    listed = {e.edition.name: e for e in list_editions(asked, "D034", asked.products())}
     assert len(listed) == 16
     assert len(listed[IRC].files) == 13
     assert listed[IRC].size_bytes == sum(p.stat().st_size for p in (shelf / "BDORTHO" / IRC).iterdir())
@@ -455,6 +456,7 @@ def test_the_command_says_what_it_fetched_and_what_is_next(
     assert max(len(line) for line in lines if "warning" not in line) <= 80
     listed = CliRunner().invoke(app, ["fetch", "D034", "--list", *options[:2]], env={"COLUMNS": "80"})
     assert listed.output.count("BDORTHO_") == 8
+    assert listed.output.endswith("searched: ADMIN-EXPRESS, BDORTHO, MNS-CORREL, RGEALTI\n")
 
 
 @pytest.mark.parametrize(
