@@ -6,9 +6,11 @@ Paths and filters as documented for the Géoplateforme: `/capabilities`, `/resou
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -24,7 +26,7 @@ from pipeline.sources.download.editions import (
     parse_edition,
 )
 from pipeline.sources.download.feed import FeedEntry, FeedLink, parse_page
-from pipeline.sources.http_client import MissingOnServerError, RequestError, fetch, origin
+from pipeline.sources.http_client import ByteStream, MissingOnServerError, RequestError, fetch, open_stream, origin
 from pipeline.sources.md5_lists import parse_sums
 from pipeline.sources.short_lists import first_names
 from pipeline.untrusted.limits import FEED_PAGES
@@ -34,12 +36,28 @@ _OWN_HOSTS = ".geopf.fr"
 _ENTRIES = 50
 """Of a page: the most that the Géoplateforme gives."""
 _PAUSE_S = 0.12
-"""Between two requests for pages: the Géoplateforme tolerates ten a second."""
-_MOST_PAGE_BYTES = 8 << 20
-_MOST_LIST_BYTES = 1 << 20
+"""Between two requests: the Géoplateforme tolerates ten a second."""
+_MOST_ANSWER_BYTES = 8 << 20
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 _ARCHIVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}\.7z(\.(?P<number>\d{3}))?", re.ASCII)
 _MD5 = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
+
+
+class _Pace:
+    """Spaces the requests of all threads."""
+
+    def __init__(self) -> None:
+        self._free_at, self._lock = 0.0, Lock()
+
+    def wait(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            begin = max(now, self._free_at)
+            self._free_at = begin + _PAUSE_S
+        time.sleep(begin - now)
+
+
+_PACE = _Pace()
 
 Kind = Literal["archive", "raster", "sums"]
 
@@ -69,6 +87,13 @@ class Service:
             return True
         hosts = (parse_url(u).host or "" for u in (url, self.url))
         return url.lower().startswith("https://") and all(host.endswith(_OWN_HOSTS) for host in hosts)
+
+    @contextmanager
+    def open_file(self, file: RemoteFile, start: int) -> Iterator[ByteStream]:
+        """Requests a file from byte `start` on, as `open_stream` does."""
+        _PACE.wait()
+        with open_stream(file.url, start=start, allow=self.allows) as stream:
+            yield stream
 
     def products(self) -> tuple[str, ...]:
         """Names of the products that this package can use.
@@ -167,9 +192,11 @@ class Service:
         sums: dict[str, str] = {}
         for file in lists:
             try:
-                content = fetch(file.url, allow=self.allows, most=_MOST_LIST_BYTES).body
-            except RequestError:
-                continue
+                content = self._request(file.url)[0]
+            except DownloadError as error:
+                if isinstance(error.__cause__, MissingOnServerError):
+                    continue
+                raise
             sums |= parse_sums(content, alone=Path(file.name).stem)
         return sums
 
@@ -189,15 +216,15 @@ class Service:
                 break
             page_number += 1
             FEED_PAGES.check(page_number, base, DownloadError)
-            time.sleep(_PAUSE_S)
         if page.total is not None and len(found) != page.total:
             raise DownloadError(f"{base}: says that it has {page.total} entries, and its pages have {len(found)}")
         return tuple(found)
 
     def _request(self, url: str, *, method: str = "GET") -> tuple[bytes, dict[str, str]]:
         sent = {"Accept": "application/json, application/atom+xml;q=0.9, application/xml;q=0.8"}
+        _PACE.wait()
         try:
-            answer = fetch(url, method=method, headers=sent, allow=self.allows, most=_MOST_PAGE_BYTES)
+            answer = fetch(url, method=method, headers=sent, allow=self.allows, most=_MOST_ANSWER_BYTES)
         except RequestError as error:
             raise DownloadError(str(error)) from error
         return answer.body, dict(answer.headers)

@@ -20,7 +20,7 @@ from pipeline.durable import out_of_space, sync
 from pipeline.errors import DownloadError, StorageError
 from pipeline.progress import Progress
 from pipeline.sources.download.service import RemoteFile, Service
-from pipeline.sources.http_client import RequestError, UnavailableError, open_stream
+from pipeline.sources.http_client import RequestError, UnavailableError
 from pipeline.sources.short_lists import first_lines
 from pipeline.untrusted.own_files import open_plain, own_entries
 
@@ -196,7 +196,7 @@ class _Transfer:
             RequestError: the file has another length than its feed says, or is refused.
         """
         url, expected = self._file.url, self._file.length
-        with open_stream(url, start=self._size, allow=self._service.allows) as stream:
+        with self._service.open_file(self._file, self._size) as stream:
             if stream.length not in (None, expected):
                 self._discard()
                 raise RequestError(0, f"has {stream.length} bytes; expected {expected} as in its feed", url)
