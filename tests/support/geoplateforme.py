@@ -237,6 +237,8 @@ def send_until(handler: Handler, content: bytes, start: int, end: int, *, rate: 
     if "Range" in handler.headers:
         handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
     handler.end_headers()
+    if handler.command == "HEAD":
+        return
     step = int(rate / 20) or 1 << 20
     for at in range(start, end, step):
         handler.wfile.write(content[at : min(at + step, end)])

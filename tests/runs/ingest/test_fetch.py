@@ -29,6 +29,7 @@ from pipeline.sources.download.service import Service
 from pipeline.sources.http_client import HEADERS_VARIABLE
 from tests.support import geoplateforme as support
 from tests.support.archives import files_of
+from tests.support.disk import files_of_at_most
 from tests.support.geoplateforme import IRC, PRODUCTS, RVB, SURFACE, TERRAIN, Answer, Geoplateforme, Handler
 from tests.support.paths import ROOT
 from tests.support.progress import Recorder
@@ -364,10 +365,33 @@ def test_only_hosts_of_the_geoplateforme_may_be_redirected_to() -> None:
 def test_a_disk_that_is_too_small_is_refused_before_the_download(
     tmp_path: Path, service: Geoplateforme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_500_000))
-    with pytest.raises(StorageError, match=r"the download needs 1\.\d+ GB and 0.002 GB are free|needs 0\.\d+ GB"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000))
+    with pytest.raises(StorageError, match=r"the download needs 0\.00[12] GB and 0\.001 GB are free; free space"):
         run(service, tmp_path)
     assert not service.downloads()
+
+
+def test_a_disk_that_fills_up_leaves_whole_files_and_resumes(
+    tmp_path: Path, shelf: Path, service: Geoplateforme
+) -> None:
+    with files_of_at_most(50_000), pytest.raises(StorageError, match=r"\.7z\.\d+: cannot be written"):
+        run(service, tmp_path, PAIR)
+    right = expected(shelf)
+    assert there(tmp_path).items() <= right.items()
+    run(service, tmp_path)
+    assert there(tmp_path) == right
+
+
+def test_a_length_that_the_feed_lacks_is_asked_of_the_server(
+    tmp_path: Path, shelf: Path, service: Geoplateforme
+) -> None:
+    entries = service.entries(["resource", "BDORTHO", RVB], "")
+    for link in (link for entry in entries for link in entry["link"]):
+        link.pop("length", None)
+    service.feeds = {f"resource/BDORTHO/{RVB}": support.as_xml(entries, {})}
+    run(service, tmp_path, ["rvb"])
+    assert there(tmp_path) == expected(shelf, RVB)
+    assert set(service.downloads().values()) == {2}, "one HEAD and one GET each"
 
 
 def test_a_folder_that_another_fetch_writes_is_refused(tmp_path: Path, service: Geoplateforme) -> None:
