@@ -6,6 +6,7 @@ all have come and their md5 is right, the file gets its name.
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ from pipeline.sources.download.service import RemoteFile, Service
 from pipeline.sources.http_client import RequestError, UnavailableError
 from pipeline.sources.short_lists import first_lines
 from pipeline.untrusted.own_files import open_plain, own_entries
+
+log = logging.getLogger("landcover")
 
 CONNECTIONS = 3
 """Files that are downloaded at a time: IGN asks for two to four at most."""
@@ -172,10 +175,12 @@ class _Transfer:
                 before = self._size
                 try:
                     self._receive(part)
-                except UnavailableError:
+                except UnavailableError as error:
                     cuts, idle = cuts + 1, 0 if self._size > before else idle + 1
                     if cuts > _MOST_CUTS or idle > _MOST_IDLE:
                         raise
+                    if idle:
+                        log.warning("%s; trying again in %.0f s", error, PAUSE_S * 2**idle)
                     self._stop.wait(PAUSE_S * 2**idle)
             part.flush()
             os.fsync(part.fileno())
