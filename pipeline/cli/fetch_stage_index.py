@@ -96,7 +96,8 @@ def fetch(
         log.warning("%s", sentence)
     files, size = count(done.fetched, "file"), f"{done.fetched_bytes / 1e9:.2f} GB"
     say(f"{plan.choice.domain}: {files} downloaded to {shown(done.folder)} ({size}), {done.kept} already there")
-    say_next("stage", shown(done.folder), "--domain", plan.choice.domain, "--out", shown(done.folder / "staged"))
+    domain, staged = plan.choice.domain, done.folder.parent / "staged" / plan.choice.domain
+    say_next("stage", shown(done.folder), "--domain", domain, "--out", shown(staged))
 
 
 def _print_editions(listed: "Sequence[ListedEdition]", zone: str) -> None:
