@@ -71,7 +71,7 @@ def fetch(
         bool, option("--list", "List what the service has for the département, and download nothing.")
     ] = False,
 ) -> None:
-    """Download BD ORTHO, elevation and borders of a département from IGN.
+    """Download a département's imagery, elevation and borders from IGN.
 
     After an interruption run the same command again: it continues where it stopped. Files that are there are compared
     with their md5.
