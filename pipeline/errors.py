@@ -28,6 +28,10 @@ class DeliveryError(LandcoverError):
     """A delivery differs from its file names or headers."""
 
 
+class DownloadError(LandcoverError):
+    """A download service answers otherwise than expected, or files could not be downloaded. Complete files stay."""
+
+
 class CatalogError(LandcoverError):
     """The input catalog lacks a domain, tile or asset, or does not fit the files any more."""
 

@@ -16,10 +16,10 @@ from pipeline import __version__
 from pipeline.cli import (  # noqa: F401  (their functions become commands when they are imported)
     demo_bench_doctor,
     evaluate_sample_calibrate,
+    fetch_stage_index,
     networks,
     plan_run_status,
     publish_editions_search,
-    stage_index,
     submit_requeue,
     verify_report,
 )

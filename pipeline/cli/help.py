@@ -11,7 +11,7 @@ from pipeline.untrusted.escape import for_terminal_lines
 
 Function = TypeVar("Function", bound=Callable[..., None])
 GROUPS = {
-    "Prepare the imagery": ("stage", "index"),
+    "Prepare the imagery": ("fetch", "stage", "index"),
     "Map": ("plan", "run", "status", "submit", "requeue"),
     "Check, publish and search": ("verify", "report", "publish", "editions", "search"),
     "Measure accuracy": ("evaluate", "sample", "calibrate"),

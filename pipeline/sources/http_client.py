@@ -1,26 +1,23 @@
 """The HTTP client of the project: all requests except those of GDAL and huggingface-hub go through it.
 
 Its rules: redirects are followed one at a time; the credentials of the environment are sent to one origin only; broken
-connections and requests to overloaded servers are retried; a limited number of bytes is read into memory.
+connections and requests to overloaded servers are retried; a limited number of bytes is read into memory. Larger files
+are read piece by piece (`open_stream`).
 """
 
-import io
-import math
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from http.client import HTTPResponse
-from typing import Any
 from urllib.parse import urljoin
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
-from urllib3.util import make_headers, parse_url
+from urllib3.util import parse_url
+
+from pipeline.sources.http_connection import RETRIES, pool_for
 
 HEADERS_VARIABLE = "LANDCOVER_STAC_HEADERS"
 """Environment variable with `Name: value` lines: the request headers that a catalog and its files require. A line with
@@ -31,22 +28,17 @@ MAX_BODY_BYTES = 64 * 2**20
 """A page of ten thousand items is about as long."""
 ANSWER_SECONDS = 600
 """Time that one answer may take."""
-HEAD_SECONDS = 120
-"""Time that the head of one answer may take."""
+STALL_SECONDS = 300
+"""A stream that brings less than `_STALL_BYTES` in this time has stalled."""
+_STALL_BYTES = 2**18
 _PIECE_BYTES = 2**16
 
+_AGENT = "landcover-pipeline"
+"""The Géoplateforme refuses requests without any."""
 _PORTS = {"http": 80, "https": 443}
-_TIMEOUT = urllib3.Timeout(connect=15.0, read=60.0)
-_RETRIES = urllib3.Retry(
-    3,
-    redirect=False,
-    status_forcelist=(429, 502, 503, 504),
-    # POST included: it searches a STAC API, and changes nothing there.
-    allowed_methods=None,
-    backoff_factor=0.5,
-    raise_on_status=False,
-    retry_after_max=120,
-)
+
+AllowUrl = Callable[[str], bool]
+"""Whether a URL may be requested."""
 
 
 class RequestError(OSError):
@@ -73,6 +65,18 @@ class Response:
     headers: Mapping[str, str]
     """By name, in any case."""
     body: bytes
+
+
+@dataclass(frozen=True)
+class ByteStream:
+    """A file that is being received."""
+
+    start: int
+    """Position of the first byte: the requested one, or 0 where the server serves no ranges."""
+    length: int | None
+    """Bytes of the whole file; None where the server does not say."""
+    pieces: Iterator[bytes]
+    """The bytes from `start` on. Reading raises UnavailableError where the connection breaks or stalls."""
 
 
 def auth_headers(url: str | None = None) -> dict[str, str]:
@@ -107,6 +111,8 @@ def fetch(
     body: bytes | None = None,
     source: str | None = None,
     byte_range: tuple[int, int] | None = None,
+    allow: AllowUrl | None = None,
+    most: int | None = None,
 ) -> Response:
     """Sends a request and reads the answer into memory; retries if the connection breaks meanwhile.
 
@@ -117,22 +123,24 @@ def fetch(
         body: of the request.
         source: the URL to whose origin the credentials of the environment belong; `url` by default.
         byte_range: first and last byte, to read only a part of the file.
+        allow: which URLs may answer; a redirect to another one is refused, and no credentials are sent.
+        most: bytes of the longest answer, instead of `MAX_BODY_BYTES`.
 
     Raises:
-        RequestError: no answer, an answer other than success, or one longer than `MAX_BODY_BYTES` or the range.
+        RequestError: no answer, an answer other than success, or one longer than `most` or the range.
 
     Example:
         >>> catalog = json.loads(fetch("https://example.org/stac/catalog.json").body)
     """
-    sent, limit = dict(headers or {}), MAX_BODY_BYTES
+    sent, limit = dict(headers or {}), most or MAX_BODY_BYTES
     if byte_range:
         limit = byte_range[1] - byte_range[0] + 1
         sent["Range"] = f"bytes={byte_range[0]}-{byte_range[1]}"
-    retries = _RETRIES
+    home, retries = None if allow else source or url, RETRIES
     with _explained(url):
         while True:
             try:
-                with _follow(method, url, sent, body, source or url) as answer:
+                with _follow(method, url, sent, body=body, home=home, allow=allow) as answer:
                     if byte_range and answer.status != 206:
                         raise RequestError(0, "the server does not serve ranges of bytes; download the file", url)
                     content = _read_body(answer, limit + 1, url)
@@ -143,6 +151,53 @@ def fetch(
     if len(content) > limit:
         raise RequestError(0, f"the answer is longer than {limit} bytes; check that the URL is the one you mean", url)
     return Response(answer.url or url, answer.headers, content)
+
+
+@contextmanager
+def open_stream(url: str, *, start: int = 0, allow: AllowUrl) -> Iterator[ByteStream]:
+    """Requests a file from one of its bytes on, to be read piece by piece. What breaks later is not retried.
+
+    Args:
+        url: http or https.
+        start: position of the first byte.
+        allow: which URLs may answer; a redirect to another one is refused, and no credentials are sent.
+
+    Raises:
+        RequestError: no answer, or an answer other than success.
+
+    Example:
+        >>> with open_stream("https://example.org/a.7z", start=1000, allow=is_ours) as stream:
+        ...     for piece in stream.pieces:
+        ...         file.write(piece)
+    """
+    # Compressed on its way, a file would have other lengths than its feed says.
+    sent = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with _follow("GET", url, sent, allow=allow) as answer:
+        yield ByteStream(*_range_of(answer, start, url), _pieces(answer, url))
+
+
+def _range_of(answer: urllib3.BaseHTTPResponse, start: int, url: str) -> tuple[int, int | None]:
+    """Position of the answer's first byte, and bytes of the whole file."""
+    if answer.status != 206:
+        length = answer.headers.get("Content-Length", "")
+        return 0, int(length) if length.isascii() and length.isdigit() else None
+    found = answer.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", found, re.ASCII)
+    if not match or int(match[1]) != start:
+        raise RequestError(0, f"the server answers with range {found!r}; expected bytes {start}-", url)
+    return start, int(match[2])
+
+
+def _pieces(answer: urllib3.BaseHTTPResponse, url: str) -> Iterator[bytes]:
+    since, received = time.monotonic(), 0
+    with _explained(url):
+        while piece := answer.read1(_PIECE_BYTES):
+            yield piece
+            received += len(piece)
+            if received >= _STALL_BYTES:
+                since, received = time.monotonic(), 0
+            elif time.monotonic() - since > STALL_SECONDS:
+                raise UnavailableError(0, f"the answer brings {received} bytes in {STALL_SECONDS} s; try later", url)
 
 
 def _read_body(answer: urllib3.BaseHTTPResponse, most: int, url: str) -> bytes:
@@ -157,15 +212,25 @@ def _read_body(answer: urllib3.BaseHTTPResponse, most: int, url: str) -> bytes:
 
 @contextmanager
 def _follow(
-    method: str, url: str, headers: Mapping[str, str], body: bytes | None, home: str
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    body: bytes | None = None,
+    home: str | None = None,
+    allow: AllowUrl | None = None,
 ) -> Iterator[urllib3.BaseHTTPResponse]:
     """Yields the answer to a request, whose body is not read yet and whose `url` is the one after redirects.
 
     Redirects are followed here and not by urllib3, so that the credentials of the environment are sent only in requests
-    to the origin of `home`.
+    to the origin of `home`, and only URLs that `allow` accepts are requested.
     """
     target = url
     for _ in range(MAX_REDIRECTS + 1):
+        with _explained(url):
+            if allow and not allow(target):
+                what = f"redirects to {target}, which is" if target != url else "is"
+                raise RequestError(0, f"{what} on no host of this service; refused", url)
         with _send(method, target, headers, body, home) as answer:
             location = answer.get_redirect_location()
             if not location:
@@ -180,90 +245,26 @@ def _follow(
     raise RequestError(0, f"redirects more than {MAX_REDIRECTS} times, at last to {target}; check the URL", url)
 
 
-def _send(method: str, url: str, headers: Mapping[str, str], body: bytes | None, home: str) -> urllib3.BaseHTTPResponse:
+def _send(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | None, home: str | None
+) -> urllib3.BaseHTTPResponse:
     with _explained(url):
         scheme = parse_url(url).scheme
         if scheme not in _PORTS:
             raise RequestError(0, f"has the scheme {scheme!r}; expected http or https", url)
-        own = auth_headers(url) if origin(url) == origin(home) else {}
-        return _pool(_proxy(url)).request(
-            method, url, headers={**headers, **own}, body=body, redirect=False, preload_content=False
-        )
+        own = auth_headers(url) if home and origin(url) == origin(home) else {}
+        sent = {"User-Agent": _AGENT, **headers, **own}
+        return pool_for(url).request(method, url, headers=sent, body=body, redirect=False, preload_content=False)
 
 
-def _proxy(url: str) -> str:
-    """The proxy that the environment names for a URL; empty where there is none."""
-    parts = parse_url(url)
-    return "" if proxy_bypass(parts.host or "") else getproxies().get(parts.scheme or "", "")
-
-
-@cache
-def _pool(proxy: str) -> urllib3.PoolManager:
-    # As many connections to a server are kept as an index has threads.
-    options: dict[str, Any] = {"retries": _RETRIES, "timeout": _TIMEOUT, "maxsize": 16}
-    if not proxy:
-        pool = urllib3.PoolManager(**options)
-    else:
-        named = parse_url(proxy if "://" in proxy else f"http://{proxy}")
-        login = make_headers(proxy_basic_auth=named.auth) if named.auth else None
-        pool = urllib3.ProxyManager(named._replace(auth=None).url, proxy_headers=login, **options)
-    pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-    return pool
-
-
-class _TimedSocket(io.RawIOBase):
-    """The bytes of a socket, until a moment after which reading is an error."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw, self.end = raw, time.monotonic() + HEAD_SECONDS
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if time.monotonic() > self.end:
-            raise TimeoutError(f"the head of the answer takes more than {HEAD_SECONDS} s")
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _TimedAnswer(HTTPResponse):
-    """An answer whose head must arrive in time: a server may send it byte by byte, or without an end."""
-
-    def begin(self) -> None:
-        timed = _TimedSocket(self.fp.detach())
-        self.fp = io.BufferedReader(timed)
-        super().begin()
-        timed.end = math.inf
-
-
-class _Connection(HTTPConnection):
-    response_class = _TimedAnswer
-
-
-class _SecureConnection(HTTPSConnection):
-    response_class = _TimedAnswer
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-def _check_status(answer: urllib3.BaseHTTPResponse, target: str, url: str, home: str) -> None:
+def _check_status(answer: urllib3.BaseHTTPResponse, target: str, url: str, home: str | None) -> None:
     status = answer.status
     if 200 <= status < 300:
         return
     where = f" after a redirect to {target}" if target != url else ""
     busy = status == 429 or status >= 500
     advice = "try again later" if busy else "check the URL"
-    if status in (401, 403):
+    if status in (401, 403) and home:
         advice = f"set {HEADERS_VARIABLE} to the headers that it requires"
         if auth_headers() and origin(target) != origin(home):
             advice = f"{HEADERS_VARIABLE} is only sent to {origin(home)}"

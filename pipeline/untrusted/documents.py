@@ -1,4 +1,4 @@
-"""Reads JSON and YAML from files that anybody may have written: within limits, and with one error for all defects.
+"""Reads JSON, YAML and XML that anybody may have written: within limits, and with one error for all defects.
 
 What a document means is checked by the pydantic model or the code behind it.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -148,6 +149,27 @@ def _check_depth(value: Any) -> None:
         depth += 1
         if depth >= MOST_DEPTH:
             raise DocumentError(f"is not valid: more than {MOST_DEPTH} levels inside each other")
+
+
+def parse_xml(content: bytes) -> Element:
+    """Parses XML in UTF-8 without a document type, and so without entities, which grow or name files.
+
+    Raises:
+        DocumentError: it is not such XML.
+
+    Example:
+        >>> parse_xml(b"<a><b/></a>").tag
+        'a'
+    """
+    try:
+        text = content.decode("utf-8-sig")
+        if "<!DOCTYPE" in text:
+            raise DocumentError("has a document type, which may declare entities; expected XML without one")
+        return fromstring(text)  # noqa: S314  entities can be declared in a document type only
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"is not UTF-8: byte {error.start} is {content[error.start]:#04x}") from error
+    except (ParseError, ValueError) as error:
+        raise error if isinstance(error, DocumentError) else DocumentError(f"is not XML: {error}") from error
 
 
 def read_yaml_document(path: Path) -> Any:

@@ -66,6 +66,8 @@ STAC_PAGES = Limit("stac_pages", "documents", 200_000)
 """Catalogs, collections, items and pages of a search."""
 STAC_ITEMS = Limit("stac_items", "items", 100_000)
 STAC_SECONDS = Limit("stac_seconds", "seconds of reading", 3_600)
+FEED_PAGES = Limit("feed_pages", "pages", 1_000)
+"""Of one feed of a download service, with up to 50 entries each."""
 POLYGON_VERTICES = Limit("polygon_vertices", "vertices in one polygon", 150_000)
 INVALID_VERTICES = Limit("invalid_polygon_vertices", "vertices in one polygon that crosses itself", 10_000)
 """Repairing a polygon takes time with the square of its vertices."""

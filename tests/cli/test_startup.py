@@ -50,11 +50,12 @@ def test_a_missing_campaign_is_named_at_once(tmp_path: Path, command: str) -> No
         (["run", "campaign.yaml", "--domain", "D030_2024"], "D030_2024"),
         (["run", "campaign.yaml", "--tile", "nowhere"], "nowhere"),
         (["index", "delivery", "--domain", "34", "--catalog", "catalog"], "'34' is not"),
+        (["fetch", "345", "--list"], "'345' is not a département"),
         (["predict", "absent.tif", "--weights", "w.pth", "--out", "maps"], "'absent.tif' does not exist"),
         (["evaluate", "--out", "evaluation"], "exactly one of --weights, --reference and --sample"),
         (["search", "national", "--min-share", "vineyard"], "expected CLASS=SHARE"),
     ],
-    ids=["option", "key", "domain", "tile", "domain name", "raster", "nothing to score by", "share"],
+    ids=["option", "key", "domain", "tile", "domain name", "département", "raster", "nothing to score by", "share"],
 )
 def test_wrong_input_is_refused_at_once(tmp_path: Path, words: list[str], said: str) -> None:
     (tmp_path / "campaign.yaml").write_text(CAMPAIGN)

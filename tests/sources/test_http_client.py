@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from pipeline.sources import http_client
+from pipeline.sources import http_client, http_connection
 from pipeline.sources.http_client import HEADERS_VARIABLE, MAX_REDIRECTS, RequestError, fetch
 from pipeline.sources.http_path import WebPath
 from tests.support.file_server import TOKEN_HEADER, serving
@@ -221,7 +221,7 @@ def answering(*pieces: bytes, again: float | None = None) -> Iterator[str]:
 def test_a_server_that_sends_its_head_for_ever_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...], again: float
 ) -> None:
-    monkeypatch.setattr(http_client, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 0.3)
     for url in answering(*pieces, again=again):
         with pytest.raises(RequestError, match="timed out"):
             fetch(url)

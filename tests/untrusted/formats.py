@@ -49,6 +49,8 @@ from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.delivery.acquisition_dates import read_acquisition_dates
 from pipeline.sources.domain_inputs import BANDS
+from pipeline.sources.download.feed import parse_page
+from pipeline.sources.download.record import downloaded_paths
 from pipeline.sources.inspection.scan_cache import ScanCache
 from pipeline.sources.labels.patches import find_patches, read_image, read_mask
 from pipeline.sources.labels.reference import Reference
@@ -228,6 +230,10 @@ def _cached(folder: Path) -> object:
     return [cache.get(key) or {"header": [1, 2.5, None], "signature": "x"} for key in "abc"]
 
 
+def _feed(name: str) -> Callable[[Path], object]:
+    return lambda folder: parse_page((folder / "c" / name).read_bytes(), name)
+
+
 def _sample(folder: Path) -> object:
     sample = read_sample(folder / "c/sample.gpkg")
     return digest(sample.xy, sample.mapped, sample.reference), sample.mapped_m2
@@ -255,6 +261,9 @@ FORMATS = (
     Format("external catalog", "a/catalog/catalog.json", lambda f: _external(f / "a/catalog/catalog.json")),
     Format("first page of an API", "c/api/landing.json", lambda f: _answered(f / "c/api")),
     Format("answer of an API", "c/api/search.json", lambda f: _answered(f / "c/api")),
+    Format("feed as XML", "c/feed.xml", _feed("feed.xml")),
+    Format("feed as JSON", "c/feed.json", _feed("feed.json")),
+    Format("record of a download", "c/download/download.json", lambda f: downloaded_paths(f / "c/download")),
     Format("campaign", "a/campaign.yaml", lambda f: _planned(f / "a/campaign.yaml")),
     Format("recipe", "a/tiny.yaml", _weights("weights.pth")),
     Format("cluster file", "c/site.yaml", lambda f: load_site(str(f / "c/site.yaml"))),

@@ -15,6 +15,7 @@ import torch
 
 from pipeline.cluster.slurm.node import NodeWork
 from pipeline.config import config_folder
+from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.lock import Owner
 from pipeline.products.assessment.reference_sample import LAYER
@@ -25,6 +26,7 @@ from pipeline.runs.planning.throughput import MeasuredRate, save_rates
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.slurm.requeue import RestartProgress
 from pipeline.runs.tracking.run_record import RunRecord
+from pipeline.sources.download.record import DownloadedEdition, DownloadedFile, DownloadRecord, write_record
 from pipeline.sources.inspection.scan_cache import ScanCache
 from pipeline.sources.staging.cleanup import REMOVED_LIST
 from pipeline.sources.staging.height_record import HeightHoles, HeightRecord
@@ -34,6 +36,7 @@ from tests.support.dask_client import in_process_client
 from tests.support.dbase import write_table
 from tests.support.deliveries import hills, write_raster, write_relief
 from tests.support.flair_dataset import random_set
+from tests.support.geoplateforme import as_xml
 from tests.support.training_runs import write_run
 from tests.untrusted.api_answers import write_answers
 
@@ -54,6 +57,7 @@ def make_inputs(folder: Path) -> None:
     item = next((folder / "a/catalog").rglob("D*-*.json"))
     write_answers(here / "api", json.loads(item.read_text()))
     _lists(here)
+    _downloads(here)
     _vectors(here)
     _rasters(here)
     _records(here)
@@ -79,6 +83,21 @@ def _published(folder: Path) -> None:
         (older / "current" / name).unlink()
     record = older / "current/edition.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"manifest": False}))
+
+
+def _downloads(here: Path) -> None:
+    """A page of a feed in both formats, and a downloaded folder with its record."""
+    url, paging = "https://host/download/P/E/a.7z", {"page": 1, "pagesize": 2, "pagecount": 1, "totalentries": 2}
+    file = {"title": "a.7z", "id": url, "content": "0" * 32, "link": [{"href": url, "length": 5}]}
+    entries = [file, {"title": "E", "id": "https://host/resource/P/E", "link": []}]
+    (here / "feed.xml").write_bytes(as_xml(entries, paging))
+    (here / "feed.json").write_text(json.dumps({**paging, "entry": entries}))
+    (here / "download").mkdir()
+    (here / "download" / "a.7z").write_bytes(b"12345")
+    files = (DownloadedFile(path="a.7z", length=5, md5="0" * 32),)
+    edition = DownloadedEdition(name="E", part="rvb", url="https://host/resource/P/E", files=files)
+    record = DownloadRecord(domain=Domain("D034_2021"), service="https://host", editions=(edition,))
+    write_record(here / "download", record)
 
 
 def _lists(here: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pipeline.errors import DeliveryError
 from pipeline.progress import SILENT, Progress
+from pipeline.sources.download.record import downloaded_paths
+from pipeline.sources.md5_lists import parse_sums
 from pipeline.sources.range_reader import RangeReader
 from pipeline.sources.short_lists import first_names
 
@@ -20,8 +22,6 @@ _SIGNATURE = b"7z\xbc\xaf\x27\x1c"
 _START_HEADER = struct.Struct("<6s2x4xQQ4x")
 """Signature, and offset and size of the header at the archive's end (7zFormat.txt of the LZMA SDK)."""
 _READ_BYTES = 2**20
-_SUM_LINE = re.compile(r"\\?(?P<sum>[0-9a-f]{32})(\s+\*?(?P<name>.+))?", re.IGNORECASE)
-_SUM_LINE_BSD = re.compile(r"MD5 ?\((?P<name>.+)\) ?= ?(?P<sum>[0-9a-f]{32})", re.IGNORECASE)
 _MAX_LIST_BYTES = 2**20
 """Of each `.md5` file: 10 000 lines of 100 bytes."""
 
@@ -70,10 +70,13 @@ class Archive:
 def find_archives(paths: Iterable[Path]) -> tuple[tuple[Archive, ...], tuple[Path, ...]]:
     """Sorts paths into archives and folders; any volume means its whole archive, and `.md5` files are ignored.
 
+    A folder of `landcover fetch` counts as the archives that were downloaded into it.
+
     Checks by its start header and the sizes of its volumes that each archive is complete.
 
     Raises:
-        DeliveryError: a path that is neither an archive nor a folder, a missing volume, a truncated archive.
+        DeliveryError: a path that is neither an archive nor a folder, a missing volume, a truncated archive, an
+            incomplete download.
 
     Example:
         >>> archives, folders = find_archives([Path("BDORTHO_D034.7z.001"), Path("LIDARHD_D034")])
@@ -84,7 +87,9 @@ def find_archives(paths: Iterable[Path]) -> tuple[tuple[Archive, ...], tuple[Pat
         path = given.absolute()
         match = _ARCHIVE.fullmatch(path.name)
         if path.is_dir():
-            folders[path] = None
+            archives, rasters = downloaded_paths(path) or ([], [path])
+            bases |= dict.fromkeys(a.with_name(m["base"]) for a in archives if (m := _ARCHIVE.fullmatch(a.name)))
+            folders |= dict.fromkeys(rasters)
         elif match:
             bases[path.with_name(match["base"])] = None
         elif path.suffix.lower() != ".md5":
@@ -189,12 +194,7 @@ def _read_sums(base: Path) -> dict[str, str]:
     try:
         for path in sorted(p for p in base.parent.iterdir() if p.suffix.lower() == ".md5" and p.is_file()):
             with path.open("rb") as file:
-                # Names of volumes are ASCII, so other names may be decoded wrongly.
-                text = file.read(_MAX_LIST_BYTES).decode("utf-8-sig", errors="replace")
-            for line in text.splitlines():
-                if match := _SUM_LINE.fullmatch(line.strip()) or _SUM_LINE_BSD.fullmatch(line.strip()):
-                    name = match["name"] or path.stem
-                    sums[name.replace("\\", "/").rsplit("/", 1)[-1].strip()] = match["sum"].lower()
+                sums |= parse_sums(file.read(_MAX_LIST_BYTES), alone=path.stem)
     except OSError as error:
         raise DeliveryError(f"{base.parent}: its md5 files cannot be read: {error.strerror}") from error
     return sums

@@ -1,16 +1,23 @@
-"""The commands `stage` and `index`: from archives to the input catalog."""
+"""The commands `fetch`, `stage` and `index`: from a département's name to the input catalog."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import typer
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.output import count, log, progress_bar, say, say_next, shown
+from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M
+from pipeline.sources.download.choose import Content
+from pipeline.sources.download.editions import GEOPLATEFORME, parse_zone
 from pipeline.sources.short_lists import first_names
+
+if TYPE_CHECKING:
+    from pipeline.runs.ingest.fetch import ListedEdition
 
 _MOST_NAMED = 5
 """Ignored files that are named: RGE ALTI has two rasters of sources and distances beside each of its thousands."""
@@ -33,6 +40,70 @@ AcceptOption = Annotated[
 CollectionOption = Annotated[
     list[str] | None, option("--collection ID", "Only items of this collection. Can be repeated.")
 ]
+
+
+_CONTENTS: tuple[Content, ...] = get_args(Content)
+
+
+def _parse_contents(text: str) -> tuple[Content, ...]:
+    wanted = tuple(name for name in _CONTENTS if name in text.split(","))
+    if not wanted or len(wanted) < len(text.split(",")):
+        raise typer.BadParameter(f"{text!r}: expected some of {','.join(_CONTENTS)}, separated by commas")
+    return wanted
+
+
+@command(
+    "landcover fetch D034 --list",
+    "landcover fetch D034 --year 2021 --out deliveries",
+    "landcover fetch D034 --with rvb,irc --out deliveries",
+)
+def fetch(
+    zone: Annotated[str, argument("DEPARTEMENT", "Such as D034, D02A or D974.", parser=parse_zone)],
+    year: Annotated[
+        int | None, option("--year N", "Vintage of the imagery. By default the newest that has RVB and IRC.")
+    ] = None,
+    contents: Annotated[str, option("--with LIST", "What to download, separated by commas.")] = ",".join(_CONTENTS),
+    out: Annotated[
+        Path | None, option("--out FOLDER", "Where to make the folder of the domain, such as FOLDER/D034_2021.")
+    ] = None,
+    url: Annotated[str, option("--service URL", "Another download service with the same paths.")] = GEOPLATEFORME,
+    only_list: Annotated[
+        bool, option("--list", "List what the service has for the département, and download nothing.")
+    ] = False,
+) -> None:
+    """Download a département's imagery, elevation and borders from IGN.
+
+    After an interruption run the same command again: it continues where it stopped. Files that are there are compared
+    with their md5.
+    """
+    from pipeline.runs.ingest import fetch as fetching
+    from pipeline.sources.download.service import Service
+
+    service, wanted = Service(url.rstrip("/")), _parse_contents(contents)
+    if only_list:
+        products = service.products()
+        _print_editions(fetching.list_editions(service, zone, products), zone)
+        say(f"products of the service that were searched: {', '.join(products)}")
+        return
+    if out is None:
+        raise typer.BadParameter("--out is missing; or ask what there is with --list")
+    plan = fetching.plan_fetch(service, zone, year=year, contents=wanted)
+    _print_editions(plan.editions, zone)
+    for sentence in plan.choice.notes:
+        log.info("%s", sentence)
+    done = fetching.fetch(plan, service, out=out, bar=progress_bar)
+    for sentence in done.notes:
+        log.warning("%s", sentence)
+    files, size = count(done.fetched, "file"), f"{done.fetched_bytes / 1e9:.2f} GB"
+    say(f"{plan.choice.domain}: {files} downloaded to {shown(done.folder)} ({size}), {done.kept} already there")
+    domain, staged = plan.choice.domain, done.folder.parent / "staged" / plan.choice.domain
+    say_next("stage", shown(done.folder), "--domain", domain, "--out", shown(staged))
+
+
+def _print_editions(listed: "Sequence[ListedEdition]", zone: str) -> None:
+    rows = [(e.edition.name, e.edition.part or "-", len(e.files), f"{e.size_bytes / 1e9:.2f}") for e in listed]
+    console.print(number_table(("edition", "used as", "files", "GB"), rows))
+    say(f"{zone}: {count(len(listed), 'edition')}, {sum(e.size_bytes for e in listed) / 1e9:.2f} GB")
 
 
 @command("landcover stage BDORTHO_D034.7z.001 RGEALTI_D034.7z LIDARHD_D034/ \\\n    --domain D034_2021 --out staged")
