@@ -27,8 +27,8 @@ from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.analysis.lazy_zarr import open_group
 from pipeline.products.national.edition_record import REPAIR, Edition, current_edition, edition_of, read_edition
 from pipeline.products.national.pyramid.downsample import CLASSES
-from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
-from pipeline.products.national.pyramid.store import check_pyramid
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, pyramid_of
+from pipeline.products.national.pyramid.store import all_groups, check_pyramid
 from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, flags_of, refuse
 from pipeline.products.tile.cog import open_cog
@@ -37,7 +37,7 @@ from pipeline.products.tile.stac_item import reading_item
 from pipeline.untrusted.documents import read_json
 
 Level = int | Literal["shares"]
-"""1..4 (1, 2, 10, 50 m), or the class shares in cells of 100 m."""
+"""1..7 (1, 2, 10, 50, 250 m, 1 and 5 km), or the class shares in cells of 100 m."""
 
 BLOCK = 5_000
 """Pixels a side of a Dask chunk: 1 km of level 0, 25 MB a layer."""
@@ -53,8 +53,8 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
     Args:
         path: the national folder, an edition's folder, or a domain's folder of COGs.
         edition: number of an edition of the national product; None for the current one.
-        level: None for 0.20 m, or one of the coarser levels of a national product: 1..4 (1, 2, 10, 50 m), or
-            `"shares"` for the classes in cells of 100 m.
+        level: None for 0.20 m, or one of the coarser levels of a national product: 1..7 (1, 2, 10, 50, 250 m, 1 and
+            5 km), or `"shares"` for the classes in cells of 100 m.
 
     Returns:
         `landcover` and `confidence` uint8 (y, x); of a nation at 0.20 m also `domain` and `coverage`. `landcover` names
@@ -99,7 +99,8 @@ def _edition(folder: Path, number: int | None) -> Edition | None:
 
 
 def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
-    pyramid, levels = pyramid_of(edition.path), groups(edition.grid)
+    pyramid = pyramid_of(edition.path)
+    levels = all_groups(pyramid, edition.grid)
     if level is not None and str(level) not in levels:
         raise ProductError(
             f"{edition.path}: has no level {level}; expected None (0.20 m) or one of {', '.join(levels)}, whose cells "
