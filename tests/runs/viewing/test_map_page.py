@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from pipeline.products.map_page.building import BUILT
 from pipeline.runs.publishing.publish import publish
 from tests.support.browser import chromium
 from tests.support.campaigns import Made, make_campaign
+from tests.support.file_server import serving
 from tests.support.products import sealed_at
 
 DOMAIN = Domain("D034_2021")
@@ -246,3 +248,20 @@ def test_a_narrow_screen_shows_the_map_first_and_the_panel_below(address: str, s
     assert box["height"] > 300
     assert narrow.errors == []
     narrow.tab.close()
+
+
+def test_a_copy_without_links_is_shown_by_any_server_of_ranges(
+    shown: Shown, made: Made, product: xr.Dataset, tmp_path: Path
+) -> None:
+    editions = made.campaign.output.national / "editions"
+    for path in (p for p in editions.rglob("*") if p.is_file() and not p.is_symlink()):
+        copy = tmp_path / "bucket" / path.relative_to(editions)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    assert not [p for p in (tmp_path / "bucket").rglob("*") if p.is_symlink()]
+    ((x, y, pixel),) = pixels(product, 1)
+    with serving(tmp_path / "bucket") as server:
+        shown.open(f"{server}/000002/map/#{near(x, y)}")
+        assert shown.colour_at(x, y) == rgb(int(pixel.landcover))
+        assert shown.click(x, y)["confidence"] == str(int(pixel.confidence))
+    assert shown.errors == []
