@@ -178,7 +178,7 @@ class Tile:
         Raises:
             GridError: the corner does not lie on a multiple of the unit of tile names.
         """
-        unit, digits = _name_unit(size)
+        unit, digits = name_unit(size)
         if row % unit or col % unit:
             raise GridError(f"no tile of {size} px starts at ({row}, {col}): expected multiples of {unit} px")
         name = f"{col // unit:0{digits}d}-{-row // unit:0{digits}d}"
@@ -191,7 +191,7 @@ class Tile:
         Raises:
             GridError: not a tile name, or not in the unit for tiles of `size`.
         """
-        unit, digits = _name_unit(size)
+        unit, digits = name_unit(size)
         match = _TILE_NAME.fullmatch(name)
         if not match or any(len(g) != digits for g in match.groups()):
             raise GridError(
@@ -204,7 +204,7 @@ class Tile:
         return cls(name, Window(-y * unit, x * unit, size, size))
 
 
-def _name_unit(size: int) -> tuple[int, int]:
+def name_unit(size: int) -> tuple[int, int]:
     """The unit of the names of tiles of `size` pixels: its pixels and its digits."""
     for unit_m, digits in ((1000, 4), (100, 5), (10, 6)):
         unit = unit_m * PIXELS_PER_M

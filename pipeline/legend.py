@@ -32,6 +32,11 @@ class LandCover:
     """CoSIA's `numero`, 1..15; None where CoSIA has no such class."""
     flair_hub: int
     """FLAIR-HUB's index, 0..18."""
+    french: str
+    """The name in French."""
+    safe: str | None = None
+    """`#rrggbb` for colour-blind users: any two of these colours differ by a CIEDE2000 of 12 or more as people without
+    one kind of cones see them. None of the classes that the published networks do not map."""
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -45,25 +50,25 @@ class LandCover:
 
 
 FLAIR = (
-    LandCover(1, "building", "#db0e9a", 1, 0),
-    LandCover(2, "pervious surface", "#938e7b", 2, 4),
-    LandCover(3, "impervious surface", "#f80c00", 3, 3),
-    LandCover(4, "bare soil", "#a97101", 5, 5),
-    LandCover(5, "water", "#1553ae", 6, 6),
-    LandCover(6, "coniferous", "#194a26", 8, 13),
-    LandCover(7, "deciduous", "#46e483", 9, 12),
-    LandCover(8, "brushwood", "#f3a60d", 10, 14),
-    LandCover(9, "vineyard", "#660082", 11, 11),
-    LandCover(10, "herbaceous vegetation", "#55ff00", 12, 8),
-    LandCover(11, "agricultural land", "#fff30d", 13, 9),
-    LandCover(12, "plowed land", "#e4df7c", 14, 10),
-    LandCover(13, "swimming pool", "#3de6eb", 4, 2),
-    LandCover(14, "snow", "#ffffff", 7, 7),
-    LandCover(15, "clear cut", "#8ab3a0", None, 15),
-    LandCover(16, "mixed", "#6b714f", None, 17),
-    LandCover(17, "ligneous", "#c5dc42", None, 16),
-    LandCover(18, "greenhouse", "#9999ff", 15, 1),
-    LandCover(19, "other", "#000000", None, 18),
+    LandCover(1, "building", "#db0e9a", 1, 0, "bâtiment", "#ce2582"),
+    LandCover(2, "pervious surface", "#938e7b", 2, 4, "zone perméable", "#999687"),
+    LandCover(3, "impervious surface", "#f80c00", 3, 3, "zone imperméable", "#ee0009"),
+    LandCover(4, "bare soil", "#a97101", 5, 5, "sol nu", "#937250"),
+    LandCover(5, "water", "#1553ae", 6, 6, "eau", "#1a5dd6"),
+    LandCover(6, "coniferous", "#194a26", 8, 13, "conifères", "#24492a"),
+    LandCover(7, "deciduous", "#46e483", 9, 12, "feuillus", "#1aedc4"),
+    LandCover(8, "brushwood", "#f3a60d", 10, 14, "broussailles", "#e79709"),
+    LandCover(9, "vineyard", "#660082", 11, 11, "vigne", "#630081"),
+    LandCover(10, "herbaceous vegetation", "#55ff00", 12, 8, "végétation herbacée", "#8ec87e"),
+    LandCover(11, "agricultural land", "#fff30d", 13, 9, "terre agricole", "#f5ea03"),
+    LandCover(12, "plowed land", "#e4df7c", 14, 10, "terre labourée", "#f1fea9"),
+    LandCover(13, "swimming pool", "#3de6eb", 4, 2, "piscine"),
+    LandCover(14, "snow", "#ffffff", 7, 7, "neige"),
+    LandCover(15, "clear cut", "#8ab3a0", None, 15, "coupe"),
+    LandCover(16, "mixed", "#6b714f", None, 17, "mixte"),
+    LandCover(17, "ligneous", "#c5dc42", None, 16, "ligneux"),
+    LandCover(18, "greenhouse", "#9999ff", 15, 1, "serre"),
+    LandCover(19, "other", "#000000", None, 18, "autre"),
 )
 
 BY_VALUE = {c.value: c for c in FLAIR}

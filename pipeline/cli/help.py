@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., None])
 GROUPS = {
     "Prepare the imagery": ("fetch", "stage", "index"),
     "Map": ("plan", "run", "status", "submit", "requeue"),
-    "Check, publish and search": ("verify", "report", "publish", "editions", "search"),
+    "Check, publish and see": ("verify", "report", "publish", "view", "editions", "search"),
     "Measure accuracy": ("evaluate", "sample", "calibrate"),
     "Train and apply networks": ("patches", "train", "predict", "quantize"),
     "Try out and measure this machine": ("doctor", "bench", "demo"),

@@ -1,11 +1,11 @@
-"""The commands `verify` and `report`: is the product intact, and how good does it look."""
+"""The commands `verify`, `report` and `view`: is the product intact, how good is it, and how does it look."""
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pipeline.cli import options
-from pipeline.cli.help import command
+from pipeline.cli.help import command, option
 from pipeline.cli.output import count, progress_bar, save_json, say, say_next, shown
 from pipeline.errors import VerifyFailed
 
@@ -93,3 +93,32 @@ def report(config: options.Config, domain: options.Domains = None) -> None:
         pages = write_reports(campaign, domains=domain or (), progress=progress)
     for path in pages:
         say(f"report: {shown(path)}")
+
+
+@command("landcover view campaign.yaml", "landcover view campaign.yaml --edition 2 --port 8080")
+def view(
+    config: options.Config,
+    edition: Annotated[int | None, option("--edition N", "Show edition N instead of the current one.")] = None,
+    port: Annotated[int, option("--port N", "Port to listen on; by default any free one.", min=0, max=65535)] = 0,
+    no_browser: Annotated[bool, option("--no-browser", "Only print the address.")] = False,
+) -> None:
+    """Show the map of an edition in a browser, until Ctrl+C.
+
+    The address has a token and works on this machine only; through SSH, forward the port that is printed:
+    ssh -L PORT:127.0.0.1:PORT HOST. No request goes to another host.
+    """
+    campaign = options.open_campaign(config)
+    import contextlib
+    import webbrowser
+
+    from pipeline.runs.viewing.view import prepare_view
+
+    shown_view = prepare_view(campaign, edition)
+    with shown_view.serve(port) as server:
+        address = server.address(shown_view.page)
+        say(f"edition {shown_view.edition.number}: {address}")
+        say("Ctrl+C ends it")
+        if not no_browser:
+            webbrowser.open(address)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()

@@ -4,12 +4,18 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.waiting import LONGEST_S
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _ASKING = {"src", "href", "srcset", "poster", "data", "action", "background"}
 
@@ -68,3 +74,17 @@ def screenshot(page: Path, picture: Path, *, work: Path, size: tuple[int, int]) 
     asked = re.findall(r'"initiator":"([^"]*)".*?"url":"((?:https?|wss?)://[^"]+)"', log.read_text())
     # Chromium asks its makers for the time and for updates, in vain: those requests have no page behind them.
     return {address for initiator, address in asked if initiator != "not an origin"}
+
+
+@contextmanager
+def chromium() -> "Iterator[Browser]":
+    """Debian's Chromium, driven by Playwright; WebGL is computed by the processor. Skips without one of the two."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader", "--hide-scrollbars"]
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()

@@ -100,6 +100,8 @@ class Files(http.server.SimpleHTTPRequestHandler):
             return
         content = path.read_bytes()
         first, _, last = span.removeprefix("bytes=").partition("-")
+        if not first:
+            first, last = str(max(0, len(content) - int(last))), ""
         part = content[int(first) : int(last or len(content)) + 1]
         self.send_response(206)
         self.send_header("Content-Length", str(len(part)))

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pipeline.products.national.edition_record import MAPPED, STORE_LAYERS
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import Target
+from pipeline.products.national.pyramid.edition_root import write_root
+from pipeline.products.national.pyramid.overviews import write_overviews
 from pipeline.products.national.pyramid.store import begin_pyramid
 from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.national.zarr_store import create_store, write_layer
@@ -32,8 +34,9 @@ def write_nation(national: Path, grid: NationalGrid, classes: NDArray[np.uint8],
             (store / layer / "c" / str(tile[0])).mkdir(parents=True, exist_ok=True)
             write_layer(store, layer, tile, shard=grid.shard, pixels=whole[rows, cols])
     begin_pyramid(Target(store, grid, None), former=None, tiles=tiles, changed=tiles)
-    for tile in tiles:
-        write_tile(Target(store, grid, None), tile)
+    cells = {tile: write_tile(Target(store, grid, None), tile) for tile in tiles}
+    write_overviews(Target(store, grid, None), cells, former=None, tiles=tiles)
+    write_root(store, grid)
     shards = {f"{i}/{j}": "x" for i, j in tiles}
     record = {"number": number, "created": "", "grid": grid.to_json(), "domains": [], "metadata": "", "shards": shards}
     (edition / "edition.json").write_text(json.dumps(record))

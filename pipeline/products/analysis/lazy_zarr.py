@@ -8,15 +8,16 @@ import zarr
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
+from zarr.abc.store import Store
 
 from pipeline.errors import MALFORMED, product_error
 
 
-def open_group(store: Path, name: str = "") -> xr.Dataset:
+def open_group(store: Path | Store, name: str = "") -> xr.Dataset:
     """Opens a Zarr group lazily, without Dask.
 
     Args:
-        store: with consolidated metadata.
+        store: with consolidated metadata; of another kind than folders, one whose `str` is its address.
         name: of the group in it; empty for its root.
 
     Raises:
@@ -27,7 +28,7 @@ def open_group(store: Path, name: str = "") -> xr.Dataset:
     named = {}
     for layer, array in opened.data_vars.items():
         place = f"{name}/{layer}".lstrip("/")
-        pixels = indexing.LazilyIndexedArray(_NamedArray(root[place], store / place))
+        pixels = indexing.LazilyIndexedArray(_NamedArray(root[place], f"{store}/{place}"))
         named[layer] = xr.Variable(array.dims, pixels, array.attrs, array.encoding)
     lazy: xr.Dataset = opened.assign(named)
     return lazy
@@ -36,7 +37,7 @@ def open_group(store: Path, name: str = "") -> xr.Dataset:
 class _NamedArray(BackendArray):
     """An array of a Zarr group, as xarray's backends read them."""
 
-    def __init__(self, array: Any, path: Path) -> None:
+    def __init__(self, array: Any, path: str) -> None:
         self._array, self._path = array, path
         self.shape, self.dtype = array.shape, array.dtype
 

@@ -7,7 +7,7 @@ and puts it on Dask.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +25,12 @@ from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
 from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.analysis.lazy_zarr import open_group
+from pipeline.products.analysis.remote_store import ADDRESS, EditionStore, open_store
 from pipeline.products.national.edition_record import REPAIR, Edition, current_edition, edition_of, read_edition
+from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.pyramid.downsample import CLASSES
-from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
-from pipeline.products.national.pyramid.store import check_pyramid
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, overview_groups, pyramid_of
+from pipeline.products.national.pyramid.store import all_groups, check_pyramid
 from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, flags_of, refuse
 from pipeline.products.tile.cog import open_cog
@@ -37,7 +39,7 @@ from pipeline.products.tile.stac_item import reading_item
 from pipeline.untrusted.documents import read_json
 
 Level = int | Literal["shares"]
-"""1..4 (1, 2, 10, 50 m), or the class shares in cells of 100 m."""
+"""1..7 (1, 2, 10, 50, 250 m, 1 and 5 km), or the class shares in cells of 100 m."""
 
 BLOCK = 5_000
 """Pixels a side of a Dask chunk: 1 km of level 0, 25 MB a layer."""
@@ -51,10 +53,11 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
     """Opens a product lazily: the nation, one of its former editions or a domain, at full or at coarser resolution.
 
     Args:
-        path: the national folder, an edition's folder, or a domain's folder of COGs.
+        path: the national folder, an edition's folder, or a domain's folder of COGs; or the address of one of the
+            first two on a web server or in a bucket, `https://…` (with the extra `remote`) or `s3://…` (with s3fs).
         edition: number of an edition of the national product; None for the current one.
-        level: None for 0.20 m, or one of the coarser levels of a national product: 1..4 (1, 2, 10, 50 m), or
-            `"shares"` for the classes in cells of 100 m.
+        level: None for 0.20 m, or one of the coarser levels of a national product: 1..7 (1, 2, 10, 50, 250 m, 1 and
+            5 km), or `"shares"` for the classes in cells of 100 m.
 
     Returns:
         `landcover` and `confidence` uint8 (y, x); of a nation at 0.20 m also `domain` and `coverage`. `landcover` names
@@ -74,6 +77,8 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
         1.0
     """
     register_cover()
+    if ADDRESS.match(str(path)):
+        return _open_remote(open_store(str(path), edition), level)
     folder = Path(path).absolute()
     if not folder.is_dir():
         raise ProductError(f"{folder}: no such folder; expected that of a national product, an edition or a domain")
@@ -99,12 +104,10 @@ def _edition(folder: Path, number: int | None) -> Edition | None:
 
 
 def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
-    pyramid, levels = pyramid_of(edition.path), groups(edition.grid)
+    pyramid = pyramid_of(edition.path)
+    levels = all_groups(pyramid, edition.grid)
     if level is not None and str(level) not in levels:
-        raise ProductError(
-            f"{edition.path}: has no level {level}; expected None (0.20 m) or one of {', '.join(levels)}, whose cells "
-            f"divide its tiles of {edition.grid.tile} px"
-        )
+        raise _no_level(str(edition.path), level, levels, edition.grid)
     check_whole(edition)
     counted = level is not None or pyramid.is_dir()
     if counted:
@@ -115,10 +118,34 @@ def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
             shares = pyramid / SHARES if counted and SHARES in levels else None
             return _named(_on_dask(open_group(edition.store)), edition.path.name, shares=shares)
         if level == SHARES:
-            opened = _open_shares(pyramid, side=edition.grid.tile // FACTORS[SHARES])
+            opened = _with_shares(open_group(pyramid, SHARES), side=edition.grid.tile // FACTORS[SHARES])
         else:
             opened = _on_dask(open_group(pyramid, str(level)))
     return _named(opened, f"{edition.path.name}, level {level}", shares=None)
+
+
+def _open_remote(store: EditionStore, level: Level | None) -> xr.Dataset:
+    """An edition elsewhere, whose files are looked for when they are read."""
+    grid, title = store.edition.grid, f"{store.edition.number:06d}"
+    levels = groups(grid) | overview_groups(grid)
+    if level is not None and str(level) not in levels:
+        raise _no_level(str(store), level, levels, grid)
+    with product_error(f"{store}/zarr.json: zarr cannot open the edition; `landcover publish` makes one", *MALFORMED):
+        if level is None:
+            return _named(_on_dask(open_group(store, store.edition.store.name)), title, shares=None)
+        group = f"{pyramid_of(store.edition.path).name}/{level}"
+        if level == SHARES:
+            opened = _with_shares(open_group(store, group), side=grid.tile // FACTORS[SHARES])
+        else:
+            opened = _on_dask(open_group(store, group))
+    return _named(opened, f"{title}, level {level}", shares=None)
+
+
+def _no_level(where: str, level: Level, levels: Iterable[str], grid: NationalGrid) -> ProductError:
+    return ProductError(
+        f"{where}: has no level {level}; expected None (0.20 m) or one of {', '.join(levels)}, whose cells divide its "
+        f"tiles of {grid.tile} px"
+    )
 
 
 def _on_dask(opened: xr.Dataset) -> xr.Dataset:
@@ -127,10 +154,10 @@ def _on_dask(opened: xr.Dataset) -> xr.Dataset:
     return opened.chunk({"y": BLOCK, "x": BLOCK}) if blocks <= _MOST_CHUNKS else opened
 
 
-def _open_shares(pyramid: Path, *, side: int) -> xr.Dataset:
+def _with_shares(counts: xr.Dataset, *, side: int) -> xr.Dataset:
     """`count` and `share`; `side` is a tile's, in cells."""
     chunks = {"class": CLASSES, "y": side * _TILES_A_CHUNK, "x": side * _TILES_A_CHUNK}
-    opened = open_group(pyramid, SHARES).chunk(chunks)
+    opened = counts.chunk(chunks)
     share = (opened["count"] / np.float32(FACTORS[SHARES] ** 2)).astype(np.float32)
     # xarray moves `grid_mapping` from the attributes to the encoding, which a derived array does not inherit.
     share.encoding["grid_mapping"] = "spatial_ref"

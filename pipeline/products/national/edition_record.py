@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, ProductError, product_error
 from pipeline.grid import CRS
 from pipeline.products.manifest import BOTH, changed_files, files_below, has_manifest, read_manifest
 from pipeline.products.national.grid import GridIndex, NationalGrid
-from pipeline.untrusted.documents import Document, read_model
+from pipeline.untrusted.documents import Document, parse_model, read_model
 
 log = logging.getLogger("landcover")
 
@@ -176,24 +176,41 @@ def read_edition(folder: Path) -> Edition:
     """
     path = folder / "edition.json"
     with product_error(f"{path}: the edition's record cannot be read", ValueError, ConfigError):
-        record = read_model(_Record, path)
-        found = Edition(
-            path=folder,
-            number=record.number,
-            created=record.created,
-            grid=NationalGrid.from_json(record.grid.model_dump()),
-            domains=tuple(row.name for row in record.domains),
-            metadata=record.metadata,
-            digests={_parse_index(k): v for k, v in record.shards.items()},
-            tallies={_parse_index(k): v for k, v in record.tallies.items()},
-            tally=record.tally,
-            undelivered_km2=record.undelivered_km2,
-            manifest=record.manifest,
-        )
-        rows, cols = (side // found.grid.shard for side in found.grid.extent.shape)
-        if outside := [index for index in found.digests if index[0] >= rows or index[1] >= cols]:
-            raise ValueError(f"shard {outside[0]} lies outside its grid of {rows} × {cols} shards")
-        return found
+        return _edition(read_model(_Record, path), folder)
+
+
+def parse_edition(content: bytes, address: str) -> Edition:
+    """The edition of the content of an `edition.json`.
+
+    Args:
+        content: of the file.
+        address: of the edition, for messages. The edition's `path` names no folder of this machine.
+
+    Raises:
+        ProductError: the record cannot be read.
+    """
+    with product_error(f"{address}/edition.json: the edition's record cannot be read", ValueError, ConfigError):
+        return _edition(parse_model(_Record, content), Path(address))
+
+
+def _edition(record: _Record, folder: Path) -> Edition:
+    found = Edition(
+        path=folder,
+        number=record.number,
+        created=record.created,
+        grid=NationalGrid.from_json(record.grid.model_dump()),
+        domains=tuple(row.name for row in record.domains),
+        metadata=record.metadata,
+        digests={_parse_index(k): v for k, v in record.shards.items()},
+        tallies={_parse_index(k): v for k, v in record.tallies.items()},
+        tally=record.tally,
+        undelivered_km2=record.undelivered_km2,
+        manifest=record.manifest,
+    )
+    rows, cols = (side // found.grid.shard for side in found.grid.extent.shape)
+    if outside := [index for index in found.digests if index[0] >= rows or index[1] >= cols]:
+        raise ValueError(f"shard {outside[0]} lies outside its grid of {rows} × {cols} shards")
+    return found
 
 
 def _parse_index(text: str) -> GridIndex:

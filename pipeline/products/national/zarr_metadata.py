@@ -30,6 +30,8 @@ _CONVENTIONS = {
 }
 """Name → (UUID, description) of https://github.com/zarr-conventions, each at its version `_TAG`."""
 _TAG = "v0.1"
+PLACE_OF_ALL = ("proj:code", "proj:wkt2", "proj:projjson", "spatial:dimensions", "spatial:bbox")
+"""Attributes of a `Frame` that all levels of a tree share."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,16 @@ class Frame:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """A group's attributes by the conventions `proj` and `spatial`."""
+        """A group's attributes by the conventions `proj` and `spatial`.
+
+        The CRS is there in three ways, because clients without a database of codes cannot resolve `proj:code`.
+        """
+        crs = pyproj.CRS.from_user_input(self.crs)
         return {
             "zarr_conventions": conventions(("proj", "spatial")),
             "proj:code": self.crs,
+            "proj:wkt2": crs.to_wkt(),
+            "proj:projjson": crs.to_json_dict(),
             "spatial:dimensions": ["y", "x"],
             "spatial:bbox": list(self.extent.bounds),
             "spatial:transform": list(self.geobox.affine)[:6],

@@ -1,5 +1,6 @@
 """Publishes the sealed tiles of a campaign as a new edition of the national product."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -10,7 +11,8 @@ from distributed import Client
 from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.domain import Domain
-from pipeline.errors import ProductError
+from pipeline.errors import MachineError, ProductError
+from pipeline.products.map_page.page_files import can_show, write_map
 from pipeline.products.national.edition_record import Edition, Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
@@ -33,6 +35,8 @@ from pipeline.runs.publishing.sidecars import (
 )
 from pipeline.runs.tracking.status import DomainStatus, status
 from pipeline.sources.catalog.reader import read_description
+
+log = logging.getLogger("landcover")
 
 EXTRAS: tuple[Callable[[DraftEdition], None], ...] = (
     write_levels,
@@ -85,7 +89,7 @@ def publish(
     3. Deletes what killed publishes left in the national product and beside the domains' tiles.
     4. Plans the edition: which shards are written, and which are links.
     5. Begins the edition under a temporary name, and writes its shards and the files beside them.
-    6. Commits: makes the edition current.
+    6. Commits: makes the edition current, and writes the map page into it.
 
     Args:
         campaign: its domains, boundaries, extent and chunks are used.
@@ -129,6 +133,7 @@ def publish(
                 facts = _write(campaign, products, plan, client=opened, progress=progress)
             lock.check()
             edition = read_edition(commit(plan, facts))
+        _add_map(campaign, edition)
     written = sum(f.changed for f in facts)
     return PublishedEdition(
         edition=edition.number,
@@ -141,6 +146,16 @@ def publish(
         tally=edition.tally,
         undelivered_km2=edition.undelivered_km2,
     )
+
+
+def _add_map(campaign: Campaign, edition: Edition) -> None:
+    """Writes the map page into the edition; without the page, everything else is published."""
+    if not can_show(edition):
+        return
+    try:
+        write_map(edition, domains=campaign.output.domains, live=campaign.recipe().live)
+    except MachineError as error:
+        log.warning("the edition has no map page: %s", error)
 
 
 def _changed_beside(campaign: Campaign, domain: Domain, parent: Edition | None, *, recheck: bool) -> bool:

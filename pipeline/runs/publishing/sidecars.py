@@ -10,6 +10,8 @@ from pipeline.legend import LAYERS
 from pipeline.products.gis.gis_files import QUICK_LOOK_PX, write_gis
 from pipeline.products.gis.overviews import edition_overview, overview
 from pipeline.products.manifest import SIZES, SUMS
+from pipeline.products.national.pyramid.edition_root import write_root
+from pipeline.products.national.pyramid.overviews import write_overviews
 from pipeline.products.national.pyramid.store import begin_pyramid
 from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.stac.collections import write_domain, write_edition
@@ -41,8 +43,9 @@ def write_levels(draft: DraftEdition) -> None:
     plan = draft.plan
     tiles = plan.grid.tiles_of(plan.digests)
     left = begin_pyramid(plan.target, former=plan.former, tiles=tiles, changed=draft.changed, damaged=plan.damaged)
-    for _ in draft.map_on_workers(left, partial(write_tile, plan.target)):
-        pass
+    cells = dict(draft.map_on_workers(left, partial(write_tile, plan.target)))
+    write_overviews(plan.target, cells, former=plan.former, tiles=tiles)
+    write_root(plan.target.store, plan.grid)
 
 
 def write_catalogs(draft: DraftEdition) -> None:

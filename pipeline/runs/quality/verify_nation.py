@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import ProductError
 from pipeline.products.manifest import changed_additions, has_manifest
+from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
 from pipeline.products.national.pyramid.store import check_pyramid, link_problems
 from pipeline.products.national.zarr_store import check_shards
@@ -46,17 +47,20 @@ def check_nation(national: Path, crs: str) -> NationVerification:
     if not linked and not numbers:
         return NationVerification(lost, publish=True)
     folder = pointer.resolve() if linked else national / "editions" / f"{numbers[-1]:06d}"
-    added = [f"{folder / name}: {problem}" for name, problem in changed_additions(folder).items()]
+    changed = changed_additions(folder)
+    added = [f"{folder / name}: {problem}" for name, problem in changed.items()]
+    page = any(name.startswith(f"{MAP_FOLDER}/") for name in changed)
+    report = any(not name.startswith(f"{MAP_FOLDER}/") for name in changed)
     try:
         edition = read_edition(folder)
     except ProductError as error:
         damaged = [f"{folder / name}: {problem}" for name, problem in damaged_in(folder, read_all=True).items()]
         problems = (*lost, str(error), *damaged, *link_problems(folder), *added)
-        return NationVerification(problems, publish=True, report=bool(added))
+        return NationVerification(problems, publish=True, report=report)
     damaged = [f"{folder / name}: {problem}" for name, problem in damaged_files(edition, read_all=True).items()]
     # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
     known = bool(damaged) and edition.manifest
     damaged += link_problems(edition.path) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]
     restore = not linked and not check_shards(edition)
     publish = bool(damaged or (lost and not restore))
-    return NationVerification((*lost, *damaged, *added), edition, restore, publish, bool(added))
+    return NationVerification((*lost, *damaged, *added), edition, restore, publish or page, report)

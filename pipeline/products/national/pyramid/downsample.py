@@ -100,10 +100,10 @@ def _block_sums(
         array: unsigned (…, y, x).
         side: divides both.
         largest: of the array's values, which decides the smallest type for the sums; None for 32 bits, enough for
-            the confidences of cells of 4 096 px.
+            the confidences of cells of 4 096 px, or for the array's own 64 bits.
     """
     *rest, height, width = array.shape
-    dtype = np.dtype(np.uint32) if largest is None else np.min_scalar_type(largest * side**2)
+    dtype = np.result_type(np.uint32, array.dtype) if largest is None else np.min_scalar_type(largest * side**2)
     rows = array.reshape(*rest, height // side, side, width).sum(axis=-2, dtype=dtype)
     # Strided sums: a reduction over an axis of 5 is an order of magnitude slower.
     total: NDArray[np.unsignedinteger] = rows[..., ::side].copy()

@@ -6,7 +6,9 @@ from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.zarr_metadata import Frame
 
 FACTORS = {"1": 5, "2": 10, "3": 50, "4": 250, "shares": 500}
-"""Group → side of its cells in lattice pixels; each divides the next."""
+"""Group → side of its cells in lattice pixels; each divides the next. A tile's part of an array is one file."""
+OVERVIEWS = {"5": 1_250, "6": 5_000, "7": 25_000}
+"""The same of the coarsest levels, whose files have many tiles; each divides the next, and level 4 the first."""
 SHARES = "shares"
 
 
@@ -16,5 +18,10 @@ def pyramid_of(edition: Path) -> Path:
 
 
 def groups(grid: NationalGrid) -> dict[str, Frame]:
-    """The groups of the grid's pyramid besides level 0, from fine to coarse."""
+    """The groups of the grid's pyramid with a file for each tile, from fine to coarse."""
     return {name: Frame(grid.extent, grid.crs, f) for name, f in FACTORS.items() if grid.tile % f == 0}
+
+
+def overview_groups(grid: NationalGrid) -> dict[str, Frame]:
+    """The groups of the grid's pyramid whose files have many tiles, from fine to coarse."""
+    return {name: Frame(grid.extent, grid.crs, f) for name, f in OVERVIEWS.items() if grid.tile % f == 0}

@@ -2,13 +2,13 @@
 
 ::
 
-    <edition>/pyramid.zarr          attributes `multiscales`: a tree for `xarray.open_datatree`
-    <edition>/pyramid.zarr/0        → ../product.zarr
+    <edition>/pyramid.zarr/0        → ../product.zarr, for readers of former versions; see `edition_root`
     <edition>/pyramid.zarr/1 … 4    `landcover`, `confidence` (y, x) at 1, 2, 10 and 50 m
+    <edition>/pyramid.zarr/5 … 7    the same at 250 m, 1 km and 5 km
     <edition>/pyramid.zarr/shares   `count` (class, y, x): pixels of each class in cells of 100 m
 
-Each level is counted from level 0, and a tile's part of each array is one file. Levels whose cells do not divide the
-tile are left out.
+Each level is counted from level 0. A tile's part of an array is one file; at levels 5 to 7, a file has many tiles.
+Levels whose cells do not divide the tile are left out.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -27,12 +27,20 @@ from pipeline.products.national.edition_record import REPAIR, Edition
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files, present_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES
-from pipeline.products.national.pyramid.levels import SHARES, groups, pyramid_of
-from pipeline.products.national.zarr_metadata import COORDINATES, Frame, conventions, create_frame, lost_coordinates
+from pipeline.products.national.pyramid.levels import SHARES, groups, overview_groups, pyramid_of
+from pipeline.products.national.pyramid.overviews import CHUNK, any_overview, lost_overviews
+from pipeline.products.national.zarr_metadata import (
+    COORDINATES,
+    PLACE_OF_ALL,
+    Frame,
+    conventions,
+    create_frame,
+    lost_coordinates,
+)
 from pipeline.products.national.zarr_store import PLACE, ZSTD, NewStore, consolidate, flags_of, metadata_problems
 from pipeline.untrusted.documents import Document, DocumentError, read_model
 
-PYRAMID_VERSION = 1
+PYRAMID_VERSION = 2
 """Raised by hand, with `EXTRAS_VERSION`, when the same level 0 gives other bytes: all are then written again."""
 
 
@@ -77,7 +85,7 @@ def begin_pyramid(
         ProductError: it cannot be written.
     """
     path, grid = pyramid_of(target.store.parent), target.grid
-    wanted, parent = set(tiles), _usable(former, grid)
+    wanted, parent = set(tiles), None if any_overview(damaged) else linkable(former, grid)
     there = [present_files(parent / array) for array in _arrays(grid)] if parent else [set()]
     same = (wanted - set(changed)).intersection(*there)
     same -= {(r, c) for r, c in same if any(f"{path.name}/{a}/{r}/{c}" in damaged for a in _arrays(grid))}
@@ -92,7 +100,7 @@ def begin_pyramid(
     return tuple(sorted(wanted - same))
 
 
-def _usable(former: Path | None, grid: NationalGrid) -> Path | None:
+def linkable(former: Path | None, grid: NationalGrid) -> Path | None:
     """The pyramid of a former edition, if its files can be linked."""
     if former is None or _version(pyramid_of(former)) != PYRAMID_VERSION or lost_parts(pyramid_of(former), grid, ()):
         return None
@@ -110,11 +118,14 @@ def _version(path: Path) -> int | None:
 def _create(path: Path, target: Target, linked_from: Path | None) -> None:
     root = zarr.create_group(NewStore(path), zarr_format=3, attributes=_root_attributes(target.grid))
     (path / "0").symlink_to(Path("..", target.store.name))
-    for name, frame in groups(target.grid).items():
+    coarsest = overview_groups(target.grid)
+    for name, frame in (groups(target.grid) | coarsest).items():
         group = root.create_group(name, attributes={"Conventions": "CF-1.11"} | frame.attributes)
         side = target.grid.tile // frame.factor
         if name == SHARES:
             _create_counts(group, frame, side)
+        elif name in coarsest:
+            _create_level(group, frame, side=CHUNK, chunk=CHUNK)
         else:
             _create_level(group, frame, side=side, chunk=gcd(side, target.grid.chunk))
         create_frame(group, path / name, frame, linked_from=None if linked_from is None else linked_from / name)
@@ -122,21 +133,10 @@ def _create(path: Path, target: Target, linked_from: Path | None) -> None:
 
 
 def _root_attributes(grid: NationalGrid) -> dict[str, Any]:
-    """The root's attributes, with `multiscales`: each level is derived from level 0 and has its own transform."""
-    frames = {"0": Frame(grid.extent, grid.crs)} | {n: f for n, f in groups(grid).items() if n != SHARES}
-    layout = []
-    for name, frame in frames.items():
-        scale = float(frame.factor)
-        derived = {"derived_from": "0", "resampling_method": "mode"} if name != "0" else {}
-        own = frame.attributes
-        place = {key: own[key] for key in ("spatial:shape", "spatial:transform")}
-        transform = {"scale": [scale, scale], "translation": [0.0, 0.0]}
-        layout.append({"asset": name, **derived, "transform": transform, **place})
-    of_all = frames["0"].attributes
+    of_all = Frame(grid.extent, grid.crs).attributes
     return {
-        "zarr_conventions": conventions(("multiscales", "proj", "spatial")),
-        "multiscales": {"layout": layout, "resampling_method": "mode"},
-        **{key: of_all[key] for key in ("proj:code", "spatial:dimensions", "spatial:bbox")},
+        "zarr_conventions": conventions(("proj", "spatial")),
+        **{key: of_all[key] for key in PLACE_OF_ALL},
         "title": "Land cover in levels, and class shares in cells of 100 m",
         "pyramid_version": PYRAMID_VERSION,
     }
@@ -198,10 +198,16 @@ def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> li
         grid: of its edition.
         tiles: that it must have.
     """
-    if _version(path) is None:
+    if (version := _version(path)) is None:
         return [f"{path / 'zarr.json'}: is missing or damaged; publish again to write it"]
-    problems = [p for name, frame in groups(grid).items() for p in lost_coordinates(path / name, frame)]
+    problems = [p for name, frame in all_groups(path, grid).items() for p in lost_coordinates(path / name, frame)]
+    problems += lost_overviews(path, grid) if version > 1 else []
     return problems + lost_files((path / array for array in _arrays(grid)), tiles)
+
+
+def all_groups(path: Path, grid: NationalGrid) -> dict[str, Frame]:
+    """The groups of a pyramid besides level 0. Version 1 had none of the coarsest."""
+    return groups(grid) | (overview_groups(grid) if _version(path) != 1 else {})
 
 
 def check_pyramid(edition: Edition) -> list[str]:

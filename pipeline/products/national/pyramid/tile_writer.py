@@ -12,15 +12,16 @@ from pipeline.grid import Window
 from pipeline.legend import LAYERS
 from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.publish_plan import Target
-from pipeline.products.national.pyramid.downsample import CLASSES, count_cells
-from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, pyramid_of
+from pipeline.products.national.pyramid.downsample import CLASSES, CellCounts, count_cells
+from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, overview_groups, pyramid_of
+from pipeline.products.national.pyramid.overviews import Cells, overview_cells
 from pipeline.products.national.zarr_store import read_zarr
 
 _PIECE = 500
 """Pixels a side that are counted at once, about: they fit into a core's cache."""
 
 
-def write_tile(target: Target, tile: GridIndex) -> None:
+def write_tile(target: Target, tile: GridIndex) -> Cells:
     """Writes a tile's part of every level and of the class counts. One task, no locks, may be repeated.
 
     A tile of 25 000 px takes about 200 MB of memory.
@@ -29,20 +30,25 @@ def write_tile(target: Target, tile: GridIndex) -> None:
         target: the edition, after `begin_pyramid`; the tile's level 0 is complete.
         tile: (row, column) in the national grid.
 
+    Returns:
+        The tile's cells of the coarsest levels, for `write_overviews`.
+
     Raises:
         ProductError: level 0 cannot be read or has a value that is not a class, or a file cannot be written.
     """
     path = pyramid_of(target.store.parent)
     with product_error(f"{path}: tile {tile} (row, column) cannot be written", ValueError):
-        for name, values in _levels_of(target, tile).items():
+        levels, coarsest = _levels_of(target, tile)
+        for name, values in levels.items():
             side = values.shape[-1]
             place = tuple(slice(i * side, (i + 1) * side) for i in tile)
             array: Any = zarr.open_array(path / name, mode="r+", zarr_format=3)
             array.with_config({"write_empty_chunks": True})[..., *place] = values
+        return coarsest
 
 
-def _levels_of(target: Target, tile: GridIndex) -> dict[str, NDArray[Any]]:
-    """Path of an array in the pyramid → a tile's values, counted piece by piece."""
+def _levels_of(target: Target, tile: GridIndex) -> tuple[dict[str, NDArray[Any]], Cells]:
+    """Path of an array in the pyramid → a tile's values, counted piece by piece; and those of the coarsest levels."""
     grid = target.grid
     names = list(groups(grid))
     made: dict[str, NDArray[Any]] = {}
@@ -52,7 +58,7 @@ def _levels_of(target: Target, tile: GridIndex) -> dict[str, NDArray[Any]]:
             made[f"{name}/count"] = np.zeros((CLASSES, side, side), np.uint32)
         else:
             made |= {f"{name}/{layer}": np.zeros((side, side), np.uint8) for layer in LAYERS}
-    finest = FACTORS[names[0]]
+    finest, whole = FACTORS[names[0]], _Whole(grid.tile) if overview_groups(grid) else None
     for window, classes, confidence in _pieces(target, tile, step=FACTORS[names[-1]]):
         cells, factor = count_cells(classes, confidence, factor=finest), finest
         for name in names:
@@ -63,7 +69,30 @@ def _levels_of(target: Target, tile: GridIndex) -> dict[str, NDArray[Any]]:
             else:
                 made[f"{name}/landcover"][place] = cells.mode
                 made[f"{name}/confidence"][place] = cells.mean
-    return made
+            if whole is not None and factor == _Whole.FACTOR:
+                whole.add(cells, place)
+    return made, {} if whole is None else overview_cells(grid, whole.counted)
+
+
+class _Whole:
+    """A whole tile in cells of level 4."""
+
+    FACTOR = FACTORS["4"]
+
+    def __init__(self, tile: int) -> None:
+        side = tile // self.FACTOR
+        self._counts: NDArray[np.uint32] = np.zeros((CLASSES, side, side), np.uint32)
+        self._confidence: NDArray[np.uint64] = np.zeros((side, side), np.uint64)
+
+    def add(self, cells: CellCounts, place: tuple[slice, ...]) -> None:
+        """Sets a piece."""
+        self._counts[:, *place] = cells.dense
+        self._confidence[place] = cells.confidence
+
+    @property
+    def counted(self) -> CellCounts:
+        """All pieces."""
+        return CellCounts(np.arange(CLASSES, dtype=np.uint8), self._counts, self._confidence)
 
 
 def _pieces(

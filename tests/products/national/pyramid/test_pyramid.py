@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
+import pyproj
 import pytest
 import rasterio
 import rioxarray  # noqa: F401  (registers .rio)
@@ -22,7 +23,9 @@ from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.edition_writer import begin, commit
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
+from pipeline.products.national.pyramid.edition_root import write_root
 from pipeline.products.national.pyramid.levels import FACTORS, groups
+from pipeline.products.national.pyramid.overviews import write_overviews
 from pipeline.products.national.pyramid.store import begin_pyramid, check_pyramid
 from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.national.shard_writer import write_shard
@@ -44,8 +47,9 @@ def publish(national: Path, domains: list[DomainProduct], grid: NationalGrid = G
     facts = [write_shard(plan.target, shard) for shard in plan.write]
     changed = plan.grid.tiles_of(s.index for s in plan.write)
     left = begin_pyramid(plan.target, former=plan.former, tiles=plan.grid.tiles_of(plan.digests), changed=changed)
-    for tile in left:
-        write_tile(plan.target, tile)
+    cells = {tile: write_tile(plan.target, tile) for tile in left}
+    write_overviews(plan.target, cells, former=plan.former, tiles=plan.grid.tiles_of(plan.digests))
+    write_root(plan.target.store, plan.grid)
     commit(plan, facts)
     return plan, left
 
@@ -114,9 +118,13 @@ def test_each_level_and_the_shares_are_what_loops_over_level_0_find(published: P
 
 
 def test_xarray_alone_opens_all_levels_as_a_tree(published: Path) -> None:
-    tree = xr.open_datatree(pyramid(published), engine="zarr")
-    assert sorted(tree.children) == ["0", "1", "2", "3", "4", "shares"]
-    np.testing.assert_array_equal(tree["0"].landcover.values, open_product(published).landcover.values)
+    tree = xr.open_datatree(published / "current", engine="zarr")
+    assert sorted(tree.children) == ["product.zarr", "pyramid.zarr"]
+    assert sorted(tree["pyramid.zarr"].children) == ["1", "2", "3", "4", "shares"]
+    np.testing.assert_array_equal(tree["product.zarr"].landcover.values, open_product(published).landcover.values)
+    # As readers of former versions do.
+    former = xr.open_datatree(pyramid(published), engine="zarr")
+    np.testing.assert_array_equal(former["0"].landcover.values, open_product(published).landcover.values)
 
 
 def test_shares_are_derived_only_when_they_are_asked_for(published: Path) -> None:
@@ -148,25 +156,35 @@ def test_the_metadata_keep_the_conventions_rules(published: Path) -> None:
         metadata = json.loads((pyramid(published) / group / "zarr.json").read_bytes())
         zarr_cm.proj.validate_group_metadata(metadata)
         zarr_cm.spatial.validate_group_metadata(metadata)
-    root = json.loads((pyramid(published) / "zarr.json").read_bytes())
+    edition = published / "current"
+    root = json.loads((edition / "zarr.json").read_bytes())
+    zarr_cm.proj.validate_group_metadata(root)
     zarr_cm.multiscales.validate_group_metadata(root)
+    assert pyproj.CRS(root["attributes"]["proj:wkt2"]) == pyproj.CRS(root["attributes"]["proj:projjson"])
+    assert pyproj.CRS(root["attributes"]["proj:wkt2"]).to_epsg() == 2154
     layout = root["attributes"]["multiscales"]["layout"]
-    assert [level["asset"] for level in layout] == ["0", "1", "2", "3", "4"]
+    assert [level["asset"] for level in layout] == ["product.zarr", *(f"pyramid.zarr/{name}" for name in "1234")]
+    places = [edition / level["asset"] for level in layout]
+    assert not [place for place in places if place.resolve() != edition.resolve() / place.relative_to(edition)]
     finest = layout[0]
     for level in layout:
-        array = xr.open_zarr(pyramid(published), group=level["asset"]).landcover
+        array = xr.open_zarr(edition, group=level["asset"]).landcover
         assert list(array.shape) == level["spatial:shape"]
         scale = level["transform"]["scale"]
         assert [s * n for s, n in zip(scale, array.shape, strict=True)] == finest["spatial:shape"]
         np.testing.assert_allclose(array.rio.transform()[:6], level["spatial:transform"], atol=1e-6)
-    assert {level.get("derived_from") for level in layout[1:]} == {"0"}
+    assert {level.get("derived_from") for level in layout[1:]} == {"product.zarr"}
 
 
 def test_one_file_opens_the_whole_tree(published: Path) -> None:
     """Consolidated: a reader over a network lists no folders."""
-    root = json.loads((pyramid(published) / "zarr.json").read_bytes())
+    root = json.loads((published / "current" / "zarr.json").read_bytes())
     held = root["consolidated_metadata"]["metadata"]
-    assert {f"{group}/landcover" for group in "01234"} | {"shares/count", "0/x", "4/spatial_ref"} <= held.keys()
+    arrays = {f"pyramid.zarr/{name}" for name in ("1/landcover", "4/confidence", "shares/count", "4/spatial_ref")}
+    assert arrays | {"product.zarr/landcover", "product.zarr/x"} <= held.keys()
+    assert not [name for name in held if name.startswith("pyramid.zarr/0")]
+    for name, node in held.items():
+        assert json.loads((published / "current" / name / "zarr.json").read_bytes()).items() >= node.items()
 
 
 def test_gdal_reads_a_level(published: Path) -> None:

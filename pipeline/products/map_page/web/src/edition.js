@@ -1,0 +1,160 @@
+// An edition's Zarr tree: its levels, pixels for tiles of the map, and single pixels.
+import './zstd.js';
+import {FetchStore, get, open, root, slice, withRangeCoalescing} from 'zarrita';
+
+const LAYERS = ['landcover', 'confidence'];
+const LARGEST_TILE = 1024;
+const MOST_CACHED = 192;
+
+/** Serves metadata from the edition's one `zarr.json`, and chunks by requests. */
+class Tree {
+  constructor(url, nodes) {
+    this.files = withRangeCoalescing(new FetchStore(url, {useSuffixRequest: true}));
+    this.nodes = nodes;
+  }
+
+  async get(key, options) {
+    if (!key.endsWith('/zarr.json')) return this.files.get(key, options);
+    const node = this.nodes[key.slice(1, -'/zarr.json'.length)];
+    return node && new TextEncoder().encode(JSON.stringify(node));
+  }
+
+  getRange(key, range, options) {
+    return this.files.getRange(key, range, options);
+  }
+}
+
+/** Cells a side of a tile of the map: whole chunks, so that no chunk is decoded for several tiles. */
+function tileSide(node) {
+  const sharding = node.codecs.find((codec) => codec.name === 'sharding_indexed');
+  const chunk = (sharding ?? node.chunk_grid).configuration.chunk_shape[0];
+  if (chunk > LARGEST_TILE) return 512;
+  return chunk * Math.max(1, Math.floor(512 / chunk));
+}
+
+export class Edition {
+  /** Opens the edition in the folder `url`, which ends with a slash. */
+  static async open(url) {
+    const [metadata, page] = await Promise.all(
+      ['zarr.json', 'map/page.json'].map(async (name) => {
+        const answer = await fetch(new URL(name, url));
+        if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
+        return answer.json();
+      }),
+    );
+    const edition = new Edition(url, metadata, page);
+    const coverage = await get(await edition.array('product.zarr/coverage'));
+    edition.coverage = {data: coverage.data, shape: coverage.shape};
+    return edition;
+  }
+
+  constructor(url, metadata, page) {
+    this.url = url;
+    this.page = page;
+    this.nodes = metadata.consolidated_metadata.metadata;
+    this.attributes = metadata.attributes;
+    this.root = root(new Tree(url, this.nodes));
+    this.opened = new Map();
+    this.cache = new Map();
+    this.bbox = this.attributes['spatial:bbox'];
+    /** From coarse to fine, as OpenLayers counts zoom levels. */
+    this.levels = this.attributes.multiscales.layout
+      .map((level) => {
+        const node = this.nodes[`${level.asset}/landcover`];
+        return {path: level.asset, shape: node.shape, side: tileSide(node), resolution: level['spatial:transform'][0]};
+      })
+      .sort((a, b) => b.resolution - a.resolution);
+  }
+
+  array(path) {
+    if (!this.opened.has(path)) this.opened.set(path, open.v3(this.root.resolve(path), {kind: 'array'}));
+    return this.opened.get(path);
+  }
+
+  /** Whether any tile of the nation that has files lies in these cells of a level. */
+  covered({resolution}, top, left, bottom, right) {
+    const [rows, cols] = this.coverage.shape;
+    const cells = (this.bbox[3] - this.bbox[1]) / rows / resolution;
+    for (let row = Math.floor(top / cells); row < Math.min(rows, Math.ceil(bottom / cells)); row++) {
+      for (let col = Math.floor(left / cells); col < Math.min(cols, Math.ceil(right / cells)); col++) {
+        if (this.coverage.data[row * cols + col]) return true;
+      }
+    }
+    return false;
+  }
+
+  /** The bounds of all tiles that have files: [left, bottom, right, top]. */
+  get mapped() {
+    const [rows, cols] = this.coverage.shape;
+    const [left, bottom, right, top] = this.bbox;
+    const found = {top: rows, left: cols, bottom: 0, right: 0};
+    for (let i = 0; i < rows * cols; i++) {
+      if (!this.coverage.data[i]) continue;
+      const [row, col] = [Math.floor(i / cols), i % cols];
+      found.top = Math.min(found.top, row);
+      found.left = Math.min(found.left, col);
+      found.bottom = Math.max(found.bottom, row + 1);
+      found.right = Math.max(found.right, col + 1);
+    }
+    if (!found.bottom) return this.bbox;
+    const [width, height] = [(right - left) / cols, (top - bottom) / rows];
+    return [left + found.left * width, top - found.bottom * height, left + found.right * width, top - found.top * height];
+  }
+
+  /** Class and confidence of a tile of the map: bytes (y, x, 4), of which the last two are 0 and 255. */
+  tile(z, x, y) {
+    const key = `${z}/${x}/${y}`;
+    let found = this.cache.get(key);
+    this.cache.delete(key);
+    if (!found) {
+      found = this.read(this.levels[z], x, y);
+      found.catch(() => this.cache.delete(key));
+    }
+    this.cache.set(key, found);
+    if (this.cache.size > MOST_CACHED) this.cache.delete(this.cache.keys().next().value);
+    return found;
+  }
+
+  async read(level, x, y) {
+    const {side, shape, path} = level;
+    const [top, left] = [y * side, x * side];
+    const [bottom, right] = [Math.min(top + side, shape[0]), Math.min(left + side, shape[1])];
+    const pixels = new Uint8Array(side * side * 4);
+    for (let i = 3; i < pixels.length; i += 4) pixels[i] = 255;
+    if (bottom <= top || right <= left || !this.covered(level, top, left, bottom, right)) return pixels;
+    const place = [slice(top, bottom), slice(left, right)];
+    const parts = await Promise.all(LAYERS.map(async (layer) => get(await this.array(`${path}/${layer}`), place)));
+    parts.forEach(({data}, band) => {
+      for (let row = 0, i = 0; row < bottom - top; row++) {
+        for (let to = row * side * 4 + band, col = 0; col < right - left; col++, to += 4) pixels[to] = data[i++];
+      }
+    });
+    return pixels;
+  }
+
+  /** What level 0 has at a place, or null outside of all tiles. */
+  async at([x, y]) {
+    const level = this.levels.at(-1);
+    const [left, , , top] = this.bbox;
+    const [row, col] = [Math.floor((top - y) / level.resolution), Math.floor((x - left) / level.resolution)];
+    const inside = row >= 0 && col >= 0 && row < level.shape[0] && col < level.shape[1];
+    if (!inside || !this.covered(level, row, col, row + 1, col + 1)) return null;
+    const place = [slice(row, row + 1), slice(col, col + 1)];
+    const [value, confidence, code] = await Promise.all(
+      [...LAYERS, 'domain'].map(async (layer) => (await get(await this.array(`${level.path}/${layer}`), place)).data[0]),
+    );
+    return {row, col, value, confidence, domain: this.page.domains.find((d) => d.code === code), tile: this.tileName(row, col)};
+  }
+
+  /** The name of the tile around a pixel: its north-west corner in the unit of the campaign's names. */
+  tileName(row, col) {
+    const {size, unit, digits, extent} = this.page.tiles;
+    const [north, west] = [extent[0] + Math.floor(row / size) * size, extent[1] + Math.floor(col / size) * size];
+    return [west / unit, -north / unit].map((corner) => String(corner).padStart(digits, '0')).join('-');
+  }
+
+  /** Address of a file beside the tiles of a domain. */
+  fileOf(domain, name) {
+    return new URL(`${this.page.products}/${encodeURIComponent(domain)}/${encodeURIComponent(name)}`, new URL('map/', this.url)).href;
+  }
+}

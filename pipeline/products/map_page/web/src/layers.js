@@ -1,0 +1,103 @@
+// The layers of the map, drawn by the graphics card from classes and confidences, with nearest resampling.
+import WebGLTileLayer from 'ol/layer/WebGLTile.js';
+import {getRenderPixel} from 'ol/render.js';
+import DataTile from 'ol/source/DataTile.js';
+import TileGrid from 'ol/tilegrid/TileGrid.js';
+
+const CLASSES = 20;
+const VALUE = ['round', ['*', ['band', 1], 255]];
+const CONFIDENCE = ['*', ['band', 2], 255];
+const NONE = [0, 0, 0, 0];
+/** Of confidence, from low to high: readable for all, and darker where the network is less sure. */
+const RAMP = [[0, 68, 1, 84], [64, 59, 82, 139], [128, 33, 145, 140], [192, 94, 201, 98], [255, 253, 231, 37]];
+
+export const rampCss = RAMP.map(([at, ...rgb]) => `rgb(${rgb.join(' ')}) ${(at / 2.55).toFixed(0)}%`).join(', ');
+
+function source(edition, projection) {
+  return new DataTile({
+    loader: (z, x, y) => edition.tile(z, x, y),
+    bandCount: 4,
+    interpolate: false,
+    transition: 0,
+    wrapX: false,
+    projection,
+    tileGrid: new TileGrid({
+      extent: edition.bbox,
+      origin: [edition.bbox[0], edition.bbox[3]],
+      resolutions: edition.levels.map((level) => level.resolution),
+      tileSizes: edition.levels.map((level) => level.side),
+    }),
+  });
+}
+
+/** Draws a pixel with data whose class is chosen and whose confidence is high enough. */
+function shown(state, colour) {
+  return ['case', ['<', VALUE, 0.5], NONE, ['<', CONFIDENCE, ['var', 'least']], NONE, colour];
+}
+
+export function classColour(state, entry) {
+  return (state.palette === 'safe' && entry.safe) || entry.colour;
+}
+
+function landcoverStyle(state, classes) {
+  const colours = Array.from({length: CLASSES}, (_, value) => {
+    const entry = classes.find((c) => c.value === value);
+    return entry && !state.off.has(value) ? classColour(state, entry) : 'rgba(0,0,0,0)';
+  });
+  return {variables: {least: least(state)}, color: shown(state, ['palette', VALUE, colours])};
+}
+
+function confidenceStyle(state) {
+  const stops = RAMP.flatMap(([at, ...rgb]) => [at, [...rgb, 1]]);
+  const ramp = ['interpolate', ['linear'], CONFIDENCE, ...stops];
+  const off = [...state.off].map((value) => ['between', VALUE, value - 0.5, value + 0.5]);
+  const colour = off.length ? ['case', off.length > 1 ? ['any', ...off] : off[0], NONE, ramp] : ramp;
+  return {variables: {least: least(state)}, color: shown(state, colour)};
+}
+
+/** The threshold as stored: confidence is 255 × probability. */
+function least(state) {
+  return (state.least / 100) * 255;
+}
+
+/** Land cover and confidence of an edition. */
+export class EditionLayers {
+  constructor(edition, projection, state) {
+    this.classes = edition.page.classes;
+    const tiles = source(edition, projection);
+    this.landcover = new WebGLTileLayer({source: tiles, style: landcoverStyle(state, this.classes), className: 'landcover'});
+    this.confidence = new WebGLTileLayer({source: source(edition, projection), style: confidenceStyle(state), className: 'confidence'});
+    this.all = [this.landcover, this.confidence];
+    this.update(state);
+  }
+
+  update(state) {
+    const drawn = JSON.stringify([[...state.off].sort(), state.palette]);
+    if (drawn !== this.drawn) {
+      this.drawn = drawn;
+      this.landcover.setStyle(landcoverStyle(state, this.classes));
+      this.confidence.setStyle(confidenceStyle(state));
+    }
+    for (const layer of this.all) layer.updateStyleVariables({least: least(state)});
+    for (const [layer, opacity] of [[this.landcover, state.landcover], [this.confidence, state.confidence]]) {
+      layer.setOpacity(opacity / 100);
+      layer.setVisible(opacity > 0);
+    }
+  }
+}
+
+/** Draws layers only left or only right of the swipe. */
+export function clip(layers, map, side, position) {
+  for (const layer of layers) {
+    layer.on('prerender', (event) => {
+      const gl = event.context;
+      const [width, height] = map.getSize();
+      const at = width * position();
+      const [left, right] = side === 'left' ? [0, at] : [at, width];
+      const [bottomLeft, topRight] = [getRenderPixel(event, [left, height]), getRenderPixel(event, [right, 0])];
+      gl.enable(gl.SCISSOR_TEST);
+      gl.scissor(Math.round(bottomLeft[0]), Math.round(bottomLeft[1]), Math.round(topRight[0] - bottomLeft[0]), Math.round(topRight[1] - bottomLeft[1]));
+    });
+    layer.on('postrender', (event) => event.context.disable(event.context.SCISSOR_TEST));
+  }
+}

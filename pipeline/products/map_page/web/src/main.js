@@ -1,0 +1,186 @@
+// The map page of an edition. Everything is read from the edition's own folder: no request goes to another host.
+import 'ol/ol.css';
+import './style.css';
+import Feature from 'ol/Feature.js';
+import Map from 'ol/Map.js';
+import View from 'ol/View.js';
+import {defaults as controls} from 'ol/control/defaults.js';
+import ScaleLine from 'ol/control/ScaleLine.js';
+import Point from 'ol/geom/Point.js';
+import VectorLayer from 'ol/layer/Vector.js';
+import {toLonLat} from 'ol/proj.js';
+import {fromProjectionDefinition, register} from 'ol/proj/proj4.js';
+import VectorSource from 'ol/source/Vector.js';
+import {Circle, Fill, Stroke, Style} from 'ol/style.js';
+import proj4 from 'proj4';
+import {Edition} from './edition.js';
+import {clip, EditionLayers} from './layers.js';
+import {fill, tell} from './panel.js';
+import {read, write} from './state.js';
+import {words} from './words.js';
+
+const [panel, status, toggle, swipe, target] = ['panel', 'status', 'toggle', 'swipe', 'map'].map((id) => document.getElementById(id));
+
+class Page {
+  constructor(edition) {
+    this.edition = edition;
+    this.state = read(location.hash);
+    this.asked = null;
+    register(proj4);
+    this.projection = fromProjectionDefinition(edition.attributes['proj:projjson']);
+    this.layers = new EditionLayers(edition, this.projection, this.state);
+    this.marker = new Feature();
+    this.showPanel(window.innerWidth > 640);
+    this.map = this.makeMap();
+    clip(this.layers.all, this.map, 'left', () => (this.other ? this.state.swipe / 1000 : 1));
+    this.map.on('click', (event) => this.ask(event.coordinate));
+    this.map.on('moveend', () => this.moved());
+    this.listen();
+    this.translate();
+    this.compare();
+  }
+
+  makeMap() {
+    const finest = this.edition.levels.at(-1).resolution;
+    const ring = (color, width) => new Style({image: new Circle({radius: 9, fill: new Fill({color: '#0000'}), stroke: new Stroke({color, width})})});
+    const marks = new VectorLayer({source: new VectorSource({features: [this.marker]}), style: [ring('#000', 5), ring('#fff', 2.5)], zIndex: 9});
+    const view = new View({projection: this.projection, center: [0, 0], resolution: 1, minResolution: finest / 16, extent: this.edition.bbox, showFullExtent: true, constrainOnlyCenter: true, enableRotation: false});
+    const map = new Map({
+      target,
+      layers: [...this.layers.all, marks],
+      controls: controls({attribution: false, rotate: false}).extend([new ScaleLine()]),
+      view,
+    });
+    this.look(map);
+    return map;
+  }
+
+  look(map = this.map) {
+    const view = map.getView();
+    if (this.state.view) {
+      const [x, y, resolution] = this.state.view;
+      view.setCenter([x, y]);
+      view.setResolution(resolution);
+    } else {
+      view.fit(this.edition.mapped, {size: map.getSize(), padding: [24, 24, 24, 24]});
+    }
+  }
+
+  listen() {
+    window.addEventListener('hashchange', () => {
+      if (location.hash === write(this.state)) return;
+      this.state = read(location.hash);
+      this.look();
+      this.translate();
+      this.update();
+      this.compare();
+    });
+    target.addEventListener('keydown', (event) => {
+      if (event.key === 'Enter' && event.target === target) this.ask(this.map.getView().getCenter());
+    });
+    toggle.addEventListener('click', () => this.showPanel(panel.hidden));
+    swipe.addEventListener('input', () => this.change({swipe: Number(swipe.value)}));
+  }
+
+  showPanel(visible) {
+    panel.hidden = !visible;
+    toggle.setAttribute('aria-expanded', String(visible));
+    document.body.classList.toggle('with-panel', visible);
+    this.map?.updateSize();
+  }
+
+  change(part, rebuild = false) {
+    Object.assign(this.state, part);
+    if (rebuild) this.translate();
+    if ('with' in part) this.compare();
+    this.update();
+  }
+
+  update() {
+    this.layers.update(this.state);
+    this.other?.layers.update(this.state);
+    swipe.value = String(this.state.swipe);
+    swipe.style.setProperty('--at', `${this.state.swipe / 10}%`);
+    this.map.render();
+    this.save();
+  }
+
+  translate() {
+    const say = words(this.state.language);
+    document.documentElement.lang = this.state.language;
+    document.documentElement.dataset.theme = this.state.theme;
+    document.title = say.title;
+    target.setAttribute('aria-label', say.map);
+    toggle.setAttribute('aria-label', say.panel);
+    swipe.setAttribute('aria-label', say.swipe);
+    for (const [name, title] of [['.ol-zoom-in', say.zoomIn], ['.ol-zoom-out', say.zoomOut]]) {
+      for (const button of target.querySelectorAll(name)) button.title = title;
+    }
+    const focused = document.activeElement?.id;
+    fill(panel, this.state, this.edition, {change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
+    if (focused) document.getElementById(focused)?.focus();
+    if (this.asked) tell(panel, this.state, this.edition, this.asked.found, this.asked.lonLat);
+  }
+
+  async compare() {
+    const name = this.state.with;
+    for (const layer of this.other?.layers.all ?? []) this.map.removeLayer(layer);
+    this.other = null;
+    swipe.hidden = !this.edition.page.others.includes(name);
+    if (!swipe.hidden) {
+      const edition = await Edition.open(new URL(`../${name}/`, this.edition.url)).catch((error) => this.fail(error));
+      if (!edition || this.state.with !== name) return;
+      const layers = new EditionLayers(edition, this.projection, this.state);
+      clip(layers.all, this.map, 'right', () => this.state.swipe / 1000);
+      for (const layer of layers.all) this.map.addLayer(layer);
+      this.other = {edition, layers};
+    }
+    this.update();
+  }
+
+  async ask(coordinate) {
+    try {
+      const found = await this.edition.at(coordinate);
+      this.asked = {found, lonLat: toLonLat(coordinate, this.projection)};
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.marker.setGeometry(new Point(coordinate));
+    this.showPanel(true);
+    tell(panel, this.state, this.edition, this.asked.found, this.asked.lonLat);
+  }
+
+  moved() {
+    const view = this.map.getView();
+    this.state.view = [...view.getCenter(), view.getResolution()];
+    this.save();
+  }
+
+  save() {
+    history.replaceState(null, '', write(this.state));
+  }
+
+  whole() {
+    this.state.view = null;
+    this.look();
+  }
+
+  async copy() {
+    this.save();
+    await navigator.clipboard?.writeText(location.href).catch(() => undefined);
+    status.textContent = words(this.state.language).copied;
+  }
+
+  fail(error) {
+    status.textContent = `${words(this.state.language).wrong}: ${error.message}`;
+  }
+}
+
+try {
+  window.landcover = new Page(await Edition.open(new URL('../', location.href).href.replace(/#.*/, '')));
+  document.body.dataset.ready = 'true';
+} catch (error) {
+  status.textContent = `${words(read(location.hash).language).wrong}: ${error.message}`;
+  console.error(error.cause ?? error);
+}

@@ -1,0 +1,124 @@
+// The panel: legend with class filter, sliders and choices. It is built anew when the language changes.
+import {classColour, rampCss} from './layers.js';
+import {LANGUAGES, words} from './words.js';
+
+/** An element with attributes, listeners (`onclick`) and children; text is never read as HTML. */
+export function make(tag, given = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(given)) {
+    if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
+    else if (name in element && typeof value !== 'string') element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+const number = (value, language) => new Intl.NumberFormat(language, {minimumFractionDigits: 1, maximumFractionDigits: 1}).format(value);
+
+function slider(id, label, state, change, {unit = '%'} = {}) {
+  const output = make('output', {for: id}, `${state[id]} ${unit}`);
+  const input = make('input', {
+    id, type: 'range', min: '0', max: '100', step: '1', value: String(state[id]),
+    oninput: () => {
+      output.textContent = `${input.value} ${unit}`;
+      change({[id]: Number(input.value)});
+    },
+  });
+  return make('div', {class: 'slider'}, make('label', {for: id}, label), output, input);
+}
+
+function choice(id, label, options, state, change) {
+  const select = make('select', {id, onchange: () => change({[id]: select.value}, true)});
+  for (const [value, text] of Object.entries(options)) {
+    select.append(make('option', {value, selected: state[id] === value}, text));
+  }
+  return make('div', {class: 'choice'}, make('label', {for: id}, label), select);
+}
+
+function legend(state, edition, change, say) {
+  const boxes = [];
+  const rows = edition.page.classes.filter((entry) => entry.live).map((entry) => {
+    const id = `class-${entry.value}`;
+    const box = make('input', {id, type: 'checkbox', checked: !state.off.has(entry.value), onchange: () => toggled()});
+    box.dataset.value = entry.value;
+    boxes.push(box);
+    const patch = make('span', {class: 'patch'});
+    patch.style.backgroundColor = classColour(state, entry);
+    return make('li', {}, box, make('label', {for: id}, patch, entry[state.language]));
+  });
+  const toggled = () => change({off: new Set(boxes.filter((b) => !b.checked).map((b) => Number(b.dataset.value)))});
+  const all = (checked) => () => {
+    for (const box of boxes) box.checked = checked;
+    toggled();
+  };
+  return make('fieldset', {id: 'legend'},
+    make('legend', {}, say.classes),
+    make('div', {class: 'buttons'},
+      make('button', {type: 'button', id: 'all', onclick: all(true)}, say.all),
+      make('button', {type: 'button', id: 'none', onclick: all(false)}, say.none)),
+    make('ul', {}, ...rows));
+}
+
+/**
+ * Fills the panel.
+ * @param {HTMLElement} panel
+ * @param {object} state of the page
+ * @param {object} edition that is shown
+ * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`
+ */
+export function fill(panel, state, edition, {change, whole, copy}) {
+  const say = words(state.language);
+  const {number: edited, created} = edition.page;
+  const day = created && new Intl.DateTimeFormat(state.language, {dateStyle: 'long', timeZone: 'UTC'}).format(new Date(created));
+  const others = {'': say.nothing, ...Object.fromEntries(edition.page.others.map((n) => [n, `${say.edition} ${Number(n)}`]))};
+  const ramp = make('div', {class: 'ramp', role: 'img', 'aria-label': say.confidence});
+  ramp.style.background = `linear-gradient(to right, ${rampCss})`;
+  panel.setAttribute('aria-label', say.panel);
+  panel.replaceChildren(
+    make('h1', {}, say.title),
+    make('p', {class: 'quiet'}, `${say.edition} ${edited}${day ? `, ${say.published} ${day}` : ''}`),
+    make('section', {id: 'here', 'aria-live': 'polite'}, make('h2', {}, say.here), make('p', {class: 'quiet'}, say.hint)),
+    slider('landcover', say.landcover, state, change),
+    slider('confidence', say.confidence, state, change),
+    make('div', {class: 'ends'}, make('span', {}, `0 % ${say.low}`), ramp, make('span', {}, `100 % ${say.high}`)),
+    slider('least', say.least, state, change),
+    legend(state, edition, change, say),
+    choice('palette', say.palette, {flair: say.flair, safe: say.safe}, state, change),
+    ...(edition.page.others.length ? [choice('with', say.compare, others, state, change)] : []),
+    choice('language', say.language, LANGUAGES, state, change),
+    choice('theme', say.theme, {auto: say.auto, light: say.light, dark: say.dark}, state, change),
+    make('div', {class: 'buttons'},
+      make('button', {type: 'button', id: 'whole', onclick: whole}, say.whole),
+      make('button', {type: 'button', id: 'copy', onclick: copy}, say.link)),
+    make('p', {class: 'quiet'}, edition.page.attribution.join(' · '), ' ', make('a', {href: 'LICENSES.txt'}, say.licence)),
+  );
+}
+
+/** Shows what is at a place. */
+export function tell(panel, state, edition, found, lonLat) {
+  const say = words(state.language);
+  const rows = [];
+  const row = (term, ...value) => rows.push(make('dt', {}, term), make('dd', {}, ...value));
+  if (found) {
+    const entry = edition.page.classes.find((c) => c.value === found.value);
+    row(say.class, entry ? entry[state.language] : say.nodata);
+    if (entry) row(say.confidence, `${number((found.confidence / 255) * 100, state.language)} %`);
+    row(say.domain, found.domain?.name ?? say.nobody);
+    if (found.domain) row(say.dates, found.domain.acquired.join(' – ') || String(found.domain.year));
+    row(say.tile, found.tile);
+    if (found.domain) {
+      const file = (end) => edition.fileOf(found.domain.name, `${found.domain.name}-${found.tile}${end}`);
+      row(say.files,
+        make('a', {href: file('-landcover.tif')}, 'COG'), ' · ',
+        make('a', {href: file('.json')}, say.item));
+    }
+  }
+  const [lon, lat] = lonLat;
+  row(say.place, `${lat.toFixed(6)}, ${lon.toFixed(6)}`);
+  const here = panel.querySelector('#here');
+  here.replaceChildren(make('h2', {}, say.here), ...(found ? [] : [make('p', {}, say.outside)]), make('dl', {}, ...rows));
+  here.dataset.value = found?.value ?? '';
+  here.dataset.confidence = found?.confidence ?? '';
+  here.dataset.domain = found?.domain?.code ?? '';
+}

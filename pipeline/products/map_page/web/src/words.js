@@ -1,0 +1,31 @@
+// The page's words.
+const WORDS = {
+  en: {
+    title: 'Land cover at 20 cm', edition: 'edition', published: 'published', landcover: 'Land cover', confidence: 'Confidence',
+    least: 'Hide below a confidence of', classes: 'Classes', all: 'All', none: 'None', palette: 'Colours', flair: 'FLAIR',
+    safe: 'For colour-blind users', language: 'Language', theme: 'Appearance', auto: 'As the system', light: 'Light', dark: 'Dark',
+    here: 'At this place', hint: 'Click on the map, or press Enter for its centre.', nodata: 'no data', outside: 'No tile here.',
+    class: 'Class', domain: 'Domain', dates: 'Imagery of', tile: 'Tile', files: 'Files', item: 'STAC item', place: 'Place',
+    nobody: 'none', whole: 'Show everything', link: 'Copy the link', copied: 'Link copied.', zoomIn: 'Zoom in', zoomOut: 'Zoom out',
+    compare: 'Compare with', nothing: 'nothing', swipe: 'Position of the swipe', map: 'Map: arrow keys move, + and − zoom, Enter asks at the centre',
+    panel: 'Legend and options', wrong: 'The edition cannot be read', low: 'low', high: 'high', licence: 'Software licences',
+    noGraphics: 'This browser has no WebGL, which the map needs.',
+  },
+  fr: {
+    title: 'Occupation du sol à 20 cm', edition: 'édition', published: 'publiée le', landcover: 'Occupation du sol', confidence: 'Confiance',
+    least: 'Masquer sous une confiance de', classes: 'Classes', all: 'Toutes', none: 'Aucune', palette: 'Couleurs', flair: 'FLAIR',
+    safe: 'Pour daltoniens', language: 'Langue', theme: 'Apparence', auto: 'Comme le système', light: 'Claire', dark: 'Sombre',
+    here: 'À cet endroit', hint: 'Cliquez sur la carte, ou appuyez sur Entrée pour son centre.', nodata: 'sans donnée', outside: 'Aucune dalle ici.',
+    class: 'Classe', domain: 'Domaine', dates: 'Images de', tile: 'Dalle', files: 'Fichiers', item: 'Item STAC', place: 'Lieu',
+    nobody: 'aucun', whole: 'Tout afficher', link: 'Copier le lien', copied: 'Lien copié.', zoomIn: 'Agrandir', zoomOut: 'Réduire',
+    compare: 'Comparer à', nothing: 'rien', swipe: 'Position du rideau', map: 'Carte : les flèches déplacent, + et − zooment, Entrée interroge le centre',
+    panel: 'Légende et options', wrong: 'L’édition est illisible', low: 'faible', high: 'forte', licence: 'Licences des logiciels',
+    noGraphics: 'Ce navigateur n’a pas WebGL, dont la carte a besoin.',
+  },
+};
+
+export const LANGUAGES = {en: 'English', fr: 'Français'};
+
+export function words(language) {
+  return WORDS[language];
+}

@@ -1,0 +1,58 @@
+"""Finds the edition that `landcover view` shows, and the folders that its server may read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os.path import commonpath
+from pathlib import Path
+
+from pipeline.config import Campaign
+from pipeline.errors import ConfigError, ProductError
+from pipeline.products.map_page.page_files import write_map
+from pipeline.products.national.edition_record import Edition, current_edition, edition_of
+from pipeline.runs.viewing.server import ProductServer
+
+
+@dataclass(frozen=True)
+class View:
+    """A page, and what it reads."""
+
+    edition: Edition
+    folders: Mapping[tuple[str, ...], Path]
+    """(first parts of the path) → folder: the editions, and the domains' tiles, which stay as far from each other as on
+    the disk."""
+    page: str
+    """Path of the page, in these."""
+
+    def serve(self, port: int = 0) -> ProductServer:
+        """A server that listens.
+
+        Raises:
+            ConfigError: the port is in use.
+        """
+        try:
+            return ProductServer(self.folders, port=port)
+        except OSError as error:
+            raise ConfigError(f"--port {port}: cannot be used: {error.strerror or error}") from error
+
+
+def prepare_view(campaign: Campaign, number: int | None = None) -> View:
+    """The view of an edition, into which the map page is written where it has none.
+
+    Args:
+        campaign: whose national product is shown.
+        number: of the edition; None for the current one.
+
+    Raises:
+        MachineError: the package was built without the page.
+        ProductError: nothing is published, or the edition does not exist or is of an older version.
+        StorageError: the page cannot be written.
+    """
+    national = campaign.output.national
+    edition = current_edition(national) if number is None else edition_of(national, number)
+    if edition is None:
+        raise ProductError(f"{national}: nothing is published yet; `landcover publish` makes the first edition")
+    page = write_map(edition, domains=campaign.output.domains, live=campaign.recipe().live)
+    editions, domains = edition.path.resolve().parent, campaign.output.domains.resolve()
+    above = Path(commonpath([editions, domains]))
+    folders = {folder.relative_to(above).parts: folder for folder in (editions, domains)}
+    return View(edition, folders, page.resolve().relative_to(above).as_posix())
