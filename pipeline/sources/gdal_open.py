@@ -2,12 +2,14 @@
 
 Left alone, GDAL goes by a file's content: under the name `ortho.tif` it opens a virtual raster and follows it to other
 files and servers, or looks for overviews where a tag or a file beside the raster says. Here a file is opened only by
-the drivers of its purpose, its overviews and masks come from the file itself, options in the user's environment do not
-matter, and what a header declares is compared with limits before pixels are read.
+the drivers of its purpose, its overviews and masks come from the file itself (a mask beside it is refused),
+options in the user's environment do not matter, and what a header declares is compared with limits before pixels are
+read.
 """
 
 import ctypes
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio._base
-from rasterio.errors import RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.io import DatasetReader
 
 from pipeline.errors import SourceError, TransientReadError
 from pipeline.sources.http_client import HEADERS_VARIABLE, auth_headers, origin
@@ -56,6 +59,10 @@ _ALWAYS: dict[str, Any] = {
 }
 _NO_NETWORK = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none"}
 
+# rasterio warns of a missing georeference. Here it is read once, with the header, and its absence is an error or does
+# not matter: pixels are read without the files that may state it. Only this module's own calls are silent.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=__name__.replace(".", r"\."))
+
 _NETWORK_DRIVERS = (
     "WMS WMTS WCS HTTP OGCAPI PLMOSAIC PLSCENES DAAS EEDA EEDAI STACIT STACTA NGW PostGISRaster WFS OAPIF CSW Carto "
     "AmigoCloud Elasticsearch PostgreSQL MySQL"
@@ -68,7 +75,7 @@ def environment(web: Iterable[Path] = (), *, georeference: bool = False, network
     Args:
         web: files that will be read. Only if some are on the web, GDAL may send requests, with the credentials of
             `LANDCOVER_STAC_HEADERS` to exactly these files.
-        georeference: whether files beside a raster may say where it lies.
+        georeference: whether files beside a raster on disk may say where it lies.
         network: whether requests without credentials are allowed in any case.
         more: further options.
 
@@ -86,7 +93,7 @@ def environment(web: Iterable[Path] = (), *, georeference: bool = False, network
             kind = TransientReadError if "try again" in str(error) else SourceError
             raise kind(str(error)) from error
     curl = {} if on_web or network else _NO_NETWORK
-    side = _GEOREFERENCE if georeference else _NO_SIDE_FILES
+    side = _GEOREFERENCE if georeference and not on_web else _NO_SIDE_FILES
     return rasterio.Env(**{**_ALWAYS, **side, **curl, **more})
 
 
@@ -104,10 +111,11 @@ def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = Fal
 
     Raises:
         RasterioIOError: it cannot be opened, has another format, or names a file of overviews elsewhere.
-        SourceError: a limit is exceeded.
+        SourceError: a limit is exceeded, or its mask is in a file beside it.
     """
     driver = driver or _driver_of(path, allow_vrt=allow_vrt)
-    file = rasterio.open(gdal_name(path), driver=driver, **options)
+    check_no_mask_beside(path)
+    file = DatasetReader(gdal_name(path), driver=driver, sharing=False, **options)
     try:
         check_header(file, path)
     except BaseException:
@@ -122,7 +130,7 @@ def open_own_vrt(xml: str) -> Any:
     Raises:
         RasterioIOError: it cannot be opened.
     """
-    return rasterio.open(xml, driver="VRT")
+    return DatasetReader(xml, driver="VRT", sharing=False)
 
 
 def _driver_of(path: Path, *, allow_vrt: bool) -> str:
@@ -181,9 +189,36 @@ def gdal_name(path: Path) -> str:
     if isinstance(path, WebPath):
         return str(path)
     name = os.path.abspath(path)  # noqa: PTH100  (resolves `..`, and no symbolic links)
-    if name.lower().startswith("/vsi"):
-        raise SourceError(f"{for_terminal(path)}: is one of GDAL's virtual files; expected the path of a plain file")
+    if is_virtual(name):
+        archive = name.lower().startswith(("/vsizip", "/vsitar", "/vsigzip", "/vsi7z", "/vsirar"))
+        remedy = "unpack the archive first (`unzip ARCHIVE.zip`)" if archive else "copy the file to a disk first"
+        raise SourceError(
+            f"{for_terminal(path)}: is one of GDAL's virtual files; expected the path of a plain file: {remedy} and "
+            "name the file itself"
+        )
     return name
+
+
+def is_virtual(name: object) -> bool:
+    """True for the name of one of GDAL's virtual files, such as `/vsizip/ortho.zip/ortho.tif`."""
+    return str(name).lower().startswith("/vsi")
+
+
+def check_no_mask_beside(path: Path) -> None:
+    """Refuses a raster whose mask is in a file beside it: it would be ignored, because no such file is read.
+
+    Raises:
+        SourceError: there is such a file.
+    """
+    if isinstance(path, WebPath):
+        return
+    for suffix in (".msk", ".MSK"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            raise SourceError(
+                f"{path}: its mask is in the file {beside.name} beside it, which is not read; write it into the file: "
+                f"`GDAL_TIFF_INTERNAL_MASK=YES rio convert {path.name} NEW.tif`"
+            )
 
 
 def _check_one_origin(paths: Sequence[WebPath]) -> None:
