@@ -25,7 +25,7 @@ def crs_problem(header: Header, crs: str = CRS) -> str:
 
 def no_georeference(path: Path, header: Header) -> str | None:
     """A sentence where a raster does not say where it lies, and how to write its place into it."""
-    if header.transform != (1, 0, 0, 0, 1, 0):
+    if list(header.transform) != [1, 0, 0, 0, 1, 0]:
         return None
     sentence = f"has no georeference, and CRS is {header.crs_text}; expected both"
     for table in (path.with_suffix(".tab"), path.with_suffix(".TAB")):
@@ -51,7 +51,7 @@ def _coefficients_of_table(path: Path) -> Affine6 | None:
         return None
     x, y, col, row = np.array(points, float).T
     corners = np.stack([col, row, np.ones(len(points))], axis=1)
-    (a, b, c), (d, e, f) = (np.linalg.lstsq(corners, to, rcond=None)[0].round(9).tolist() for to in (x, y))
+    (a, b, c), (d, e, f) = (np.linalg.lstsq(corners, to, rcond=None)[0].round(6).tolist() for to in (x, y))
     return a, b, c, d, e, f
 
 

@@ -29,12 +29,12 @@ _CORRELATION = np.array(
 _NOISE = 9.0
 """Variance that is added to each band: 3 levels of compression and of bands without any variation."""
 
-_BETTER = 1.5
+_BETTER = 1.0
 """How much smaller the divergence of another order must be.
 
 Measured: real images in their own order never have an order that is better by more than 0.54 (five patches of 100 m,
-BD ORTHO of Montpellier, two German orthophotos); with infrared or height at a wrong place another is better by 2.07 to
-19. Red and blue cannot be told apart (0.1 to 2.5).
+BD ORTHO of Montpellier, two German orthophotos); with infrared or height at a wrong place another is better by 1.30 to
+23. Red and blue cannot be told apart (0.1 to 2.5).
 """
 _FITS = 8.0
 """Largest divergence of an order that fits: real images have 0.2 to 5.1. Where none fits, nothing is known."""
