@@ -77,6 +77,7 @@ def read_header(path: Path) -> Header:
         DeliveryError: it does not have the format of its suffix, is truncated, or exceeds a limit.
     """
     try:
+        check_codestream(path)
         with environment([path], georeference=True), open_dataset(path, driver=_DRIVERS[path.suffix.lower()]) as file:
             check_complete(path, file)
             return header_of(file)
@@ -86,8 +87,18 @@ def read_header(path: Path) -> Header:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
 
 
+def check_codestream(path: Path) -> None:
+    """Checks, without opening it, that a file named `.jp2` is a complete JPEG 2000 file.
+
+    Raises:
+        SourceError: it is not, or it is truncated.
+    """
+    if path.suffix.lower() == ".jp2":
+        _check_jp2_boxes(path)
+
+
 def check_complete(path: Path, file: Any) -> None:
-    """Checks, without decoding, that an open raster's file is complete.
+    """Checks, without decoding, that the file of an open TIFF or Esri ASCII raster is complete.
 
     Raises:
         SourceError: it is truncated.
@@ -96,8 +107,6 @@ def check_complete(path: Path, file: Any) -> None:
         _check_tiff_blocks(path, file)
     elif file.driver == "AAIGrid":
         _check_ascii_rows(path, file)
-    elif file.driver == "JP2OpenJPEG":
-        _check_jp2_boxes(path)
 
 
 def peek_header(path: Path) -> Header:

@@ -15,7 +15,7 @@ from pipeline.errors import SourceError
 from pipeline.grid import CRS, RESOLUTION_M, Window
 from pipeline.sources.bit_depth import DEEP, to_levels
 from pipeline.sources.delivery.header_problems import crs_problem, depth_problem, no_georeference, placement_problem
-from pipeline.sources.delivery.headers import Header, check_complete, header_of
+from pipeline.sources.delivery.headers import Header, check_codestream, check_complete, header_of
 from pipeline.sources.gdal_open import environment, open_dataset
 from pipeline.sources.reading.dataset_cache import gdal_options, open_here
 from pipeline.sources.reading.virtual_sources import check_sources
@@ -103,8 +103,9 @@ class Raster:
             header = header_of(file)
             if wrong := [*_band_problems(header, bands), *_placement_problems(path, header, file)]:
                 raise SourceError(f"{path}: {'; '.join(wrong)}")
-            if file.driver == "GTiff":
-                check_complete(path, file)
+            if file.driver == "JP2OpenJPEG":
+                check_codestream(path)
+            check_complete(path, file)
             if file.driver == "VRT":
                 check_sources(file, header.validity, path)
             return cls(path, bands, header, GeoBox.from_rio(file), f"{stat.st_size} {stat.st_mtime_ns}", allow_vrt)
