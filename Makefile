@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS := build/tools
 
 # Three processes test at once on two cores: much of a test is waiting for a worker or a job to start.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture lint format clean
+.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture lint format lock sbom clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,23 @@ format: $(STAMP) ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Linux and CPython up to 3.13 are in the header; without these markers, and with one line a package, grep can leave
+# packages out. uv keeps the versions that the present file has and constraints.txt lacks: CUDA's libraries.
+lock: $(TOOLS)/.installed ## Write requirements.lock anew from constraints.txt, with the SHA-256 of each file
+	$(TOOLS)/bin/uv pip compile pyproject.toml --quiet --universal --no-python-downloads --python-version 3.11.5 \
+	  -c constraints.txt --extra cpu --extra cuda --extra train \
+	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements.lock
+	sed -i -e ':join' -e '/\\$$/{N;s/ *\\\n */ /;bjoin' -e '}' \
+	  -e "s/ ; python_full_version < '3.14' and platform_[a-z_]* == 'CPython' and sys_platform == 'linux'//" requirements.lock
+	sed -i '1i # Made by `make lock`, for CPython 3.11.5 to 3.13 on Linux: constraints.txt and the CUDA libraries of PyTorch.' \
+	  requirements.lock
+
+sbom: $(TOOLS)/.installed ## Write build/sbom.cdx.json: what requirements.lock installs, as CycloneDX; ENVIRONMENT=.venv lists that instead
+	mkdir -p build
+	sed "s/^dynamic = .*/version = \"$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pipeline/__init__.py)\"/" pyproject.toml > build/pyproject.toml
+	$(TOOLS)/bin/cyclonedx-py $(if $(ENVIRONMENT),environment $(ENVIRONMENT),requirements requirements.lock) \
+	  --pyproject build/pyproject.toml --output-reproducible --output-file build/sbom.cdx.json
+
 clean: ## Remove .venv, build/, dist/ and the tools' caches
 	rm -rf $(VENV) build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -64,6 +82,12 @@ $(BIN)/python:
 	  echo "landcover-pipeline needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "Name another one, for example: make install PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Apart from .venv, so that they are in no list of what is installed.
+$(TOOLS)/.installed: constraints.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt cyclonedx-bom uv
+	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing into $(VENV), once: some 3 GB'

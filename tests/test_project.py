@@ -6,11 +6,13 @@ import shutil
 import stat
 import subprocess
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import typer.main
 import yaml
+from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 import pipeline
@@ -18,12 +20,13 @@ from docs.builder.commands import command_options
 from pipeline.cli import app
 from pipeline.config import config_folder, load_campaign, load_recipe
 from pipeline.training.run_config import load_training_config
+from pipeline.untrusted import limits
 from tests.support.paths import ROOT
 
 TRAIN = ROOT / "slurm" / "train.sbatch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "pipeline/DESIGN.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "pipeline/DESIGN.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
@@ -32,19 +35,72 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_constraints_are_names_and_versions_and_pin_what_is_installed_directly() -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line for line in lines if not line.startswith("#")]
-    assert [p for p in pins if not re.fullmatch(r"[\w.\-]+==[\w.]+", p)] == []
-    versions = {canonical(name): version for name, version in (p.split("==") for p in pins)}
-    assert len(versions) == len(pins)
+def pinned(name: str, line: str) -> dict[str, str]:
+    """Name → version of a file whose every line matches a pattern."""
+    lines = [text for text in (ROOT / name).read_text().splitlines() if not text.startswith("#")]
+    found = [re.fullmatch(rf"([\w.\-]+)==([\w.]+){line}", text) for text in lines]
+    assert [text[:60] for text, match in zip(lines, found, strict=True) if match is None] == []
+    versions = {canonical(match[1]): match[2] for match in found if match}
+    assert len(versions) == len(lines)
+    return versions
+
+
+def required(*extras: str) -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + [
-        r for name in ("cpu", "dev", "docs", "notebooks", "train") for r in extras[name]
-    ]
-    assert {canonical(re.split(r"[\[<>=~]", r)[0]) for r in wanted} - versions.keys() == set()
+    texts = project["dependencies"] + [text for name in extras for text in project["optional-dependencies"][name]]
+    return [Requirement(text) for text in texts]
+
+
+def lacking(versions: dict[str, str], wanted: list[Requirement]) -> list[str]:
+    """What a file of versions does not have as required."""
+    found = ((requirement, versions.get(canonical(requirement.name))) for requirement in wanted)
+    return [str(requirement) for requirement, version in found if version not in requirement.specifier]
+
+
+def test_constraints_are_names_and_versions_and_pin_what_is_installed_directly() -> None:
+    versions = pinned("constraints.txt", "")
+    assert lacking(versions, required("cpu", "cuda", "dev", "docs", "notebooks", "train")) == []
     assert versions["dask"] == versions["distributed"] == "2026.7.1"  # the one release that dask-cuda 26.10 takes
+
+
+def test_the_lock_file_has_the_versions_of_the_constraints_and_hashes() -> None:
+    # No other host and no option: only what pip compares with the file that it got.
+    locked = pinned("requirements.lock", r"( ; [^#:/]+?)?( --hash=sha256:[0-9a-f]{64})+")
+    constraints = pinned("constraints.txt", "")
+    assert {name: version for name, version in locked.items() if constraints.get(name, version) != version} == {}
+    own = {name for name in locked.keys() - constraints.keys() if not name.startswith("nvidia-")}
+    assert own == {"cuda-toolkit", "setuptools", "triton"}  # with nvidia-…, what torch for CUDA requires
+    assert lacking(locked, required("cpu", "cuda", "train")) == []
+
+
+def test_the_lock_file_has_what_its_packages_require() -> None:
+    locked = pinned("requirements.lock", ".*")
+    installed = {canonical(found.metadata["Name"]): found.requires or () for found in metadata.distributions()}
+    for name in locked.keys() & installed.keys():
+        needed = [r for r in map(Requirement, installed[name]) if r.marker is None or r.marker.evaluate({"extra": ""})]
+        assert lacking(locked, needed) == [], name
+
+
+def test_the_container_starts_from_an_image_that_a_build_argument_names() -> None:
+    recipe = (ROOT / "slurm" / "landcover.def").read_text()
+    arguments = recipe.partition("%arguments")[2].partition("\n\n")[0]
+    defaults = dict(re.findall(r"^ +(\w+)=(\S+)$", arguments, re.MULTILINE))
+    assert re.search(r"^From: \{\{ BASE \}\}$", recipe, re.MULTILINE)
+    assert set(re.findall(r"\{\{ (\w+) \}\}", recipe)) == defaults.keys() == {"BASE"}
+    files = recipe.partition("%files")[2].partition("%post")[0].split()
+    assert [name for name in files if not name.startswith("/") and not (ROOT / name).exists()] == []
+    assert "--require-hashes -r /opt/landcover/requirements.lock" in recipe
+
+
+def test_every_module_that_the_threat_model_names_exists() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(pipeline/[\w/]+\.py)`", text)
+    short = set(re.findall(r"`(\w+\.py)`", text))
+    assert len(named) > 15
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+    assert short - {Path(path).name for path in named} == set()
+    assert re.findall(r"^\*\*([A-K])\. ", text, re.MULTILINE) == list("ABCDEFGHIJK")
+    assert f"at present {'.'.join(pipeline.__version__.split('.')[:2])}," in text
 
 
 def test_every_shipped_recipe_loads_under_its_own_name() -> None:
@@ -127,8 +183,10 @@ def test_version_citation_and_changelog_agree() -> None:
 def test_every_environment_variable_of_ours_is_documented() -> None:
     documented = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
     sources = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "slurm").iterdir(), *(ROOT / "notebooks").glob("*.ipynb")]
-    used = {name for path in sources for name in re.findall(r"LANDCOVER_[A-Z_]+", path.read_text(encoding="utf-8"))}
+    pattern = r"LANDCOVER_[A-Z_]*[A-Z](?![A-Z_])"
+    used = {name for path in sources for name in re.findall(pattern, path.read_text(encoding="utf-8"))}
     assert "LANDCOVER_CACHE" in used
+    used |= {limit.variable for limit in vars(limits).values() if isinstance(limit, limits.Limit)}
     assert {name for name in used if f"`{name}`" not in documented} == set()
 
 

@@ -28,7 +28,7 @@ from pipeline.demo.walkthrough import prepare
 from pipeline.durable import write_json
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import Tile, Window, union
-from pipeline.model import Model, load_model
+from pipeline.model import Model, load_campaign_model
 from pipeline.progress import OnMessage
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
@@ -69,7 +69,7 @@ class Imagery:
     def model(self) -> Model:
         """The campaign's network."""
         campaign = self.campaign
-        return load_model(campaign.weights, campaign.recipe())
+        return load_campaign_model(campaign)
 
     @property
     def mosaic(self) -> Mosaic:

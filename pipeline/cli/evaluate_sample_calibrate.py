@@ -57,6 +57,7 @@ def evaluate(
     out: Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")],
     places: PlacesArgument = None,
     weights: EvaluatedWeightsOption = None,
+    weights_sha256: options.WeightsSha256 = None,
     reference: ReferenceOption = None,
     sample: SampleOption = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
@@ -84,7 +85,14 @@ def evaluate(
     from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
     from pipeline.runs.accuracy.scoring import EvaluationOptions
 
-    network = partial(evaluate_set, recipe=recipe, metadata=metadata, engine=engine, precision=precision)
+    network = partial(
+        evaluate_set,
+        sha256=weights_sha256,
+        recipe=recipe,
+        metadata=metadata,
+        engine=engine,
+        precision=precision,
+    )
     comparison = partial(evaluate_map, nomenclature=reference_as, field=field, classes=classes)
     scoring = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler)
     with progress_bar("evaluate") as progress:
@@ -172,6 +180,7 @@ def calibrate(
     places: options.Patches,
     weights: options.Weights,
     out: Annotated[Path, option("--out FOLDER", "Where the new recipe, a figure and its numbers go.")],
+    weights_sha256: options.WeightsSha256 = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
     metadata: options.Metadata = None,
 ) -> None:
@@ -182,7 +191,15 @@ def calibrate(
     from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
 
     with progress_bar("calibrate") as progress:
-        done = calibrate_set(places, weights=weights, recipe=recipe, out=out, metadata=metadata, progress=progress)
+        done = calibrate_set(
+            places,
+            weights=weights,
+            sha256=weights_sha256,
+            recipe=recipe,
+            out=out,
+            metadata=metadata,
+            progress=progress,
+        )
     errors = f"{100 * done.before.ece:.2f} % → {100 * done.after.ece:.2f} %"
     say(f"temperature {done.temperature:g}: expected calibration error {errors}, on zones that the fit did not use")
     say(f"next: set model.recipe in the campaign to {shown(done.recipe)}")

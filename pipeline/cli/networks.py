@@ -99,6 +99,7 @@ def predict(
     out: Annotated[Path, option("--out FOLDER", "Where both COGs go. It is created if missing.")],
     window: Annotated[int | None, option("--window N", "Side in pixels of what the network sees at once.")] = None,
     halo: Annotated[int | None, option("--halo N", "Pixels along a window's edge that are discarded.")] = None,
+    weights_sha256: options.WeightsSha256 = None,
     engine: options.Engine = "auto",
     precision: options.Arithmetic = "fp32",
     quantized: QuantizedOption = None,
@@ -122,6 +123,7 @@ def predict(
         done = predict_raster(
             raster,
             weights=weights,
+            sha256=weights_sha256,
             out=out,
             recipe=recipe,
             window=window,

@@ -58,7 +58,10 @@ Recipe = Annotated[
     ),
 ]
 Weights = Annotated[
-    str, option("--weights PATH|HUB", "Checkpoint: a path, hf://org/name or hf://org/name/file.", show_default=False)
+    str, option("--weights PATH|HUB", "Checkpoint: a path, or hf://org/name@COMMIT[/file].", show_default=False)
+]
+WeightsSha256 = Annotated[
+    str | None, option("--weights-sha256 HEX", "SHA-256 that the checkpoint must have; compared before it is loaded.")
 ]
 Accept = Annotated[
     list[str] | None,

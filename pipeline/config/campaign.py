@@ -32,7 +32,10 @@ class ModelSection(Section):
     """The network's weights and their recipe."""
 
     weights: str
-    """Path of the checkpoint (relative to the campaign's folder), or `hf://org/name[/file]` on the Hugging Face hub."""
+    """Path of the checkpoint (relative to the campaign's folder), or `hf://org/name@COMMIT[/file]` on the Hugging Face
+    hub. Without `@COMMIT` it is the newest, which may be another one tomorrow; the log names it."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 that the checkpoint must have, as `sha256sum` prints it. It is compared before the file is loaded."""
     recipe: str = DEFAULT_RECIPE
     """Name of a recipe under `configs/models/`, or the path of a recipe's YAML."""
     quantized: ConfigPath | None = None

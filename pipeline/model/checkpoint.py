@@ -45,42 +45,53 @@ _UNREADABLE = (
 damaged file can fail in many places; fuzzing raised all of these except OverflowError."""
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Reads the tensors of a checkpoint by the names of segmentation-models-pytorch, on the CPU.
+def parse_tensors(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by the names of segmentation-models-pytorch, on the CPU.
 
     A `.safetensors` file is read as such, and any other file as the output of `torch.save`: a state dict, or a dict
     with one under `state_dict`, as Lightning writes it. Prefixes of the names, such as `model.seg_model.`, are removed.
     Pickled objects that are not tensors are refused and never run (`weights_only=True`).
 
+    Args:
+        content: of the file.
+        path: of the file, for its suffix and for messages.
+
     Raises:
-        WeightsError: the file is missing, empty, truncated, not a checkpoint, or contains other pickled objects.
+        WeightsError: the file is empty, truncated, not a checkpoint, or contains other pickled objects.
     """
-    return _plain_names(_state_dict(read_plain(path), path), path)
+    return _plain_names(_state_dict(_parse(content, path), path), path)
 
 
 def read_plain(path: Path) -> Any:
-    """Reads a checkpoint of tensors, numbers, texts, lists and dicts, on the CPU; see `read_tensors`.
+    """Reads a checkpoint of tensors, numbers, texts, lists and dicts, on the CPU; see `parse_tensors`.
 
     Raises:
-        WeightsError: as `read_tensors`.
+        WeightsError: as `read_content` and `parse_tensors`.
+    """
+    return _parse(read_content(path), path)
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a checkpoint. They are read before they are parsed, so that a disk error is no damaged file.
+
+    Raises:
+        WeightsError: the file is missing, or cannot be read.
     """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise WeightsError(
-            f"{path}: no such file; expected a .pth, .ckpt or .safetensors file, or hf://org/name"
+            f"{path}: no such file; expected a .pth, .ckpt or .safetensors file, or hf://org/name@COMMIT"
         ) from error
     except IsADirectoryError as error:
         raise WeightsError(f"{path}: expected a checkpoint file, got a folder") from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error}") from error
-    if not content:
-        raise WeightsError(f"{path}: the file is empty; copy or download it again")
-    return _parse(content, path)
 
 
 def _parse(content: bytes, path: Path) -> Any:
-    """The parsed content of the file; it is read before, so that a disk error is not reported as a damaged file."""
+    if not content:
+        raise WeightsError(f"{path}: the file is empty; copy or download it again")
     try:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load(content)
@@ -139,7 +150,7 @@ def load_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, recipe
     """Loads tensors into a network as float32; counters stay integers.
 
     Args:
-        tensors: by name, as `read_tensors` gives them.
+        tensors: by name, as `parse_tensors` gives them.
         network: of the recipe.
         recipe: to compare with in error messages.
         source: names the file in error messages.

@@ -1,10 +1,12 @@
 """Loads a network with its weights from a file or the Hugging Face hub, checks and hashes it, and keeps it."""
 
 import hashlib
+import logging
+import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import torch
 from huggingface_hub import constants, errors, hf_hub_download
 from torch import nn
 
-from pipeline.config import DEFAULT_RECIPE, Recipe, load_recipe
+from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, load_recipe
 from pipeline.errors import WeightsError
-from pipeline.fingerprint import file_sha256
 from pipeline.model import checkpoint
 from pipeline.model.network import build_network
 
+log = logging.getLogger("landcover")
+
 HUB = "hf://"
+_ON_HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<commit>[^/]*))?(?:/(?P<file>.+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TransportError: type[Exception] = errors.HTTPError
 """A broken connection, under the only name that does not depend on the HTTP library of the hub's client."""
 
@@ -37,7 +42,7 @@ class Model:
     weights_hash: str
     """SHA-256 of the file of weights, or of the state dict if there is no file."""
     source: str = ""
-    """The absolute path or `hf://…` that it was loaded from; empty if it was made in memory."""
+    """The absolute path that it was loaded from, or `hf://…` with the commit; empty if it was made in memory."""
 
     @classmethod
     def in_memory(cls, network: nn.Module, recipe: Recipe) -> "Model":
@@ -50,7 +55,7 @@ class Model:
 
     def __reduce__(self) -> tuple[Callable[..., "Model"], tuple[Any, ...]]:
         if self.source:
-            return _load_again, (self.source, self.recipe, self.weights_hash)
+            return partial(load_model, sha256=self.weights_hash), (self.source, self.recipe)
         return Model, (self.network, self.recipe, self.weights_hash)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
@@ -58,19 +63,22 @@ class Model:
         return ("landcover-model", self.weights_hash, self.recipe.model_dump_json())
 
 
-def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Model:
+def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE, *, sha256: str | None = None) -> Model:
     """Loads the model of a checkpoint: FLAIR-INC `.pth`, Lightning `.ckpt` or `.safetensors`.
 
     A process keeps the last models that it loaded, so a second call with the same file and recipe returns the same
     object. Half precision becomes float32.
 
     Args:
-        weights: a path, or `hf://org/name[/file]`. Without a file, `<name>_weights.pth` and then `model.safetensors`
-            are tried. Without a network, the hub's cache is used.
+        weights: a path, or `hf://org/name[@commit][/file]`. Without a file, `<name>_weights.pth` and then
+            `model.safetensors` are tried. Without a commit it is the newest, and the log names it. Without a network,
+            the hub's cache is used.
         recipe: a recipe, a name under `configs/models/`, or the path of a recipe's YAML.
+        sha256: the checksum that the file must have. It is compared before anything in the file is interpreted.
 
     Raises:
-        WeightsError: the file is missing, cannot be downloaded, is damaged or unsafe, or does not fit the recipe.
+        WeightsError: the file is missing, cannot be downloaded, has another checksum, is damaged or unsafe, or does not
+            fit the recipe.
         ConfigError: there is no such recipe.
 
     Examples:
@@ -79,11 +87,21 @@ def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE) -> Mo
         ('red', 'green', 'blue', 'nir', 'elevation')
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    text = str(weights)
-    source = text if text.startswith(HUB) else str(Path(weights).expanduser().absolute())
-    path = _from_hub(source) if source.startswith(HUB) else Path(source)
+    path, source = _locate(str(weights))
     with _LOCK:
-        return _load_file(path, recipe, source, _file_identity(path))
+        file = _File(path, recipe, source, _file_identity(path), sha256)
+        model = _load_file(file)
+        _compare(sha256, model.weights_hash, source=source, path=path)
+        return model
+
+
+def load_campaign_model(campaign: Campaign) -> Model:
+    """Loads the model of a campaign, whose file must have the campaign's checksum if that names one.
+
+    Raises:
+        ConfigError, WeightsError: as `load_model`.
+    """
+    return load_model(campaign.weights, campaign.recipe(), sha256=campaign.model.sha256)
 
 
 _LOCK = threading.Lock()
@@ -99,66 +117,115 @@ def _file_identity(path: Path) -> tuple[int, ...]:
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def read_weights(weights: str | Path) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True)
+class _File:
+    """A file of weights, and the recipe by which it becomes a model: the key under which that is kept."""
+
+    path: Path
+    recipe: Recipe
+    source: str
+    identity: tuple[int, ...]
+    expected: str | None = field(default=None, compare=False)
+    """SHA-256. It is no part of the key, so that the process keeps one model for each file."""
+
+
+def read_weights(weights: str | Path, *, sha256: str | None = None) -> dict[str, torch.Tensor]:
     """Reads the tensors of a checkpoint by name, whatever their network.
 
     Args:
         weights: as for `load_model`.
+        sha256: the checksum that the file must have.
 
     Raises:
-        WeightsError: the file is missing, cannot be downloaded, is damaged or unsafe.
+        WeightsError: the file is missing, cannot be downloaded, has another checksum, is damaged or unsafe.
     """
-    text = str(weights)
-    return checkpoint.read_tensors(_from_hub(text) if text.startswith(HUB) else Path(weights).expanduser().absolute())
+    path, source = _locate(str(weights))
+    return _read(path, source, sha256)[0]
+
+
+def _read(path: Path, source: str, expected: str | None) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors of a file, and the SHA-256 of the very bytes that they come from."""
+    content = checkpoint.read_content(path)
+    found = hashlib.sha256(content).hexdigest()
+    _compare(expected, found, source=source, path=path)
+    return checkpoint.parse_tensors(content, path), found
+
+
+def _compare(expected: str | None, found: str, *, source: str, path: Path) -> None:
+    """Raises WeightsError if a checksum is expected and another was found."""
+    if expected not in (None, found):
+        raise WeightsError(
+            f"{source}: checksum mismatch: expected weights of SHA-256 {expected}, found {found} in {path}. The file "
+            "changed after its checksum was written down or the run was planned, or differs on this machine: restore "
+            "it, or start again with the new checksum (model.sha256 of a campaign)"
+        )
 
 
 @lru_cache(maxsize=2)
-def _load_file(path: Path, recipe: Recipe, source: str, _identity: tuple[int, ...]) -> Model:
+def _load_file(file: _File) -> Model:
     """Loads a model; the process keeps the last two, each as long as its file has this identity."""
-    tensors = checkpoint.read_tensors(path)
-    network = build_network(recipe)
-    checkpoint.load_tensors(tensors, network, recipe, source=source)
-    return Model(network.eval().requires_grad_(requires_grad=False), recipe, file_sha256(path), source)
+    tensors, found = _read(file.path, file.source, file.expected)
+    network = build_network(file.recipe)
+    checkpoint.load_tensors(tensors, network, file.recipe, source=file.source)
+    return Model(network.eval().requires_grad_(requires_grad=False), file.recipe, found, file.source)
 
 
-def _load_again(source: str, recipe: Recipe, weights_hash: str) -> Model:
-    """Loads a pickled model in another process; raises WeightsError if its file has changed."""
-    model = load_model(source, recipe)
-    if model.weights_hash != weights_hash:
+def _locate(weights: str) -> tuple[Path, str]:
+    """The local file of weights, downloaded if need be, and the name under which another process finds the same."""
+    if weights.startswith(HUB):
+        return _from_hub(weights)
+    path = Path(weights).expanduser().absolute()
+    return path, str(path)
+
+
+def _from_hub(source: str) -> tuple[Path, str]:
+    """The local file of `hf://org/name[@commit][/file]`, and this name with the commit."""
+    parts = _ON_HUB.fullmatch(source)
+    if parts is None:
         raise WeightsError(
-            f"{source}: checksum mismatch: expected weights of SHA-256 {weights_hash[:12]}…, found "
-            f"{model.weights_hash[:12]}…. The file changed after the run was planned, or differs on this machine: "
-            "restore it or start the run again"
+            f"{source}: expected hf://org/name@COMMIT or hf://org/name@COMMIT/file, where @COMMIT may be left out"
         )
-    return model
-
-
-def _from_hub(source: str) -> Path:
-    """The local file of `hf://org/name[/file]`, downloaded if it is not in the hub's cache."""
-    parts = source.removeprefix(HUB).split("/", 2)
-    if len(parts) < 2 or not all(parts):
-        raise WeightsError(f"{source}: expected hf://org/name or hf://org/name/file")
-    repo = "/".join(parts[:2])
-    files = parts[2:] or [f"{parts[1]}_weights.pth", "model.safetensors"]
-    for file in files:
-        path = _download(source, repo, file, command=f"hf download {repo} {files[0]}")
+    repo, commit, file = parts["repo"], parts["commit"], parts["file"]
+    if commit is not None and not _COMMIT.fullmatch(commit):
+        raise WeightsError(
+            f"{source}: expected the 40 hexadecimal digits of a commit after @, found {commit!r}: branches and tags "
+            "can be moved to other weights. Leave it out once, and the log names the newest commit"
+        )
+    name = repo.partition("/")[2]
+    files = [file] if file else [f"{name}_weights.pth", "model.safetensors"]
+    command = f"hf download {repo} {files[0]}" + (f" --revision {commit}" if commit else "")
+    for candidate in files:
+        path = _download(source, repo, candidate, commit, command=command)
         if path is not None:
-            return path
+            return path, _pinned(source, repo, commit, file, path)
     raise WeightsError(
         f"{source}: {' and '.join(files)} not found in repository {repo} or in the cache {constants.HF_HUB_CACHE}. "
-        f"If this machine has no internet, run on a login node that shares the cache: hf download {repo} {files[0]}"
+        f"If this machine has no internet, run on a login node that shares the cache: {command}"
     )
 
 
-def _download(source: str, repo: str, file: str, *, command: str) -> Path | None:
+def _pinned(source: str, repo: str, commit: str | None, file: str | None, path: Path) -> str:
+    """The name with the commit of the downloaded file, whose path in the hub's cache contains it."""
+    found = path.parts[path.parts.index("snapshots", len(Path(constants.HF_HUB_CACHE).parts)) + 1]
+    pinned = f"{HUB}{repo}@{found}" + (f"/{file}" if file else "")
+    if commit is None:
+        log.warning("%s names no commit, so other weights may come tomorrow; today it is %s", source, pinned)
+    elif found != commit:
+        raise WeightsError(f"{source}: the hub answers with commit {found}; check the commit, or HF_ENDPOINT")
+    return pinned
+
+
+def _download(source: str, repo: str, file: str, commit: str | None, *, command: str) -> Path | None:
     """The file's path in the hub's cache, or None if neither the repository nor the cache has it."""
     try:
-        return Path(hf_hub_download(repo, file))
+        return Path(hf_hub_download(repo, file, revision=commit))
     except errors.EntryNotFoundError:
         return None
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+    except (errors.RepositoryNotFoundError, ValueError) as error:  # ValueError: names that the hub does not allow
         reason = str(error).strip().splitlines()
-        raise WeightsError(f"{source}: no such repository, or it needs a login (hf auth login): {reason[0]}") from error
+        raise WeightsError(
+            f"{source}: no such repository or file, or it needs a login (hf auth login): {reason[0]}"
+        ) from error
     except (OSError, _TransportError) as error:
         raise WeightsError(
             f"{source}: {file} could not be downloaded from the hub ({error}) and is not in the cache "

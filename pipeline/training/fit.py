@@ -188,7 +188,7 @@ def _initial_network(recipe: Recipe, config: TrainingConfig) -> nn.Module:
     start = config.start_weights
     network = build_network(recipe, imagenet=start == "imagenet")
     if start not in ("random", "imagenet"):
-        tensors = read_weights(start)
+        tensors = read_weights(start, sha256=config.start.sha256)
         if config.start.head == "replace":
             own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(_HEAD)}
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEAD)} | own

@@ -90,7 +90,10 @@ class StartSection(Section):
     """The weights before the first step."""
 
     weights: str = "random"
-    """`random`, `imagenet` (encoder only), a checkpoint's path relative to the YAML's folder, or `hf://…`."""
+    """`random`, `imagenet` (encoder only), a checkpoint's path relative to the YAML's folder, or
+    `hf://org/name@COMMIT[/file]`."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 that the checkpoint must have. It is compared before the file is loaded."""
     head: Literal["keep", "replace"] = "keep"
     """With a checkpoint: `keep` its segmentation head, or `replace` it by a new one for other classes."""
 

@@ -22,7 +22,8 @@ ESCAPED = r"a\x1b]0;owned\x07\r\nerror: b\x9b2J\u202e[/bad][red]:warning:"
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     shown = io.StringIO()
-    monkeypatch.setattr(output.console, "file", shown)
+    # Not the property `file`: it would be restored to this test's standard output, for every later test.
+    monkeypatch.setattr(output.console, "_file", shown)
     return shown
 
 

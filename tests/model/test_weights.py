@@ -3,17 +3,13 @@
 import copy
 import os
 import pickle
-import shutil
 import socket
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from pipeline.config import DEFAULT_RECIPE, Recipe, load_recipe
@@ -300,54 +296,6 @@ def test_an_unknown_encoder_or_a_wrong_stride_is_refused() -> None:
         build_network(LIGHT.model_copy(update={"stride": 16}))
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache on a machine without network."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return tmp_path / "hub"
-
-
-def cached(hub: Path, repo: str, file: str, content: Path) -> Path:
-    """Puts a file into a hub cache, in the hub's own layout: a named revision and its snapshot."""
-    revision = "0123456789abcdef0123456789abcdef01234567"
-    root = hub / f"models--{repo.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True, exist_ok=True)
-    (root / "refs" / "main").write_text(revision)
-    target = root / "snapshots" / revision / file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(content, target))
-
-
-def test_the_cache_of_the_hub_is_enough(hub: Path, tmp_path: Path, state: State) -> None:
-    path = saved(tmp_path / "w.pth", state)
-    expected = output(load_model(path, LIGHT))
-    cached(hub, "org/light", "light_weights.pth", path)
-    cached(hub, "org/light", "deep/other.pth", path)
-    cached(hub, "org/safe", "model.safetensors", as_safetensors(tmp_path / "s", state))
-    for source in (
-        "hf://org/light",
-        "hf://org/light/deep/other.pth",
-        "hf://org/safe",
-        "hf://org/safe/model.safetensors",
-    ):
-        model = load_model(source, LIGHT)
-        assert model.source == source
-        np.testing.assert_array_equal(output(model), expected)
-        assert pickle.loads(pickle.dumps(model)).weights_hash == model.weights_hash
-
-
-def test_without_network_and_cache_the_error_gives_a_command(hub: Path) -> None:
-    refused("hf://org/name", "login node", "hf download org/name name_weights.pth", "model.safetensors", str(hub))
-    refused("hf://org/name/a.ckpt", "hf download org/name a.ckpt")
-
-
-@pytest.mark.parametrize("source", ["hf://org", "hf://", "hf://org/", "hf:///name"])
-def test_an_incomplete_hub_address_is_refused(source: str) -> None:
-    with pytest.raises(WeightsError, match=r"expected hf://org/name"):
-        load_model(source, LIGHT)
-
-
 def test_loading_a_file_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a socket was asked for")
@@ -357,20 +305,3 @@ def test_loading_a_file_opens_no_socket(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert load_model(path, LIGHT).weights_hash
     assert build_network(load_recipe(DEFAULT_RECIPE))
-
-
-@pytest.mark.slow
-def test_a_worker_process_finds_the_cache_by_the_environment(tmp_path: Path, state: State) -> None:
-    cached(tmp_path / "hub", "org/light", "light_weights.pth", saved(tmp_path / "w.pth", state))
-    (tmp_path / "light.yaml").write_text(LIGHT.model_dump_json())
-    code = (
-        "import sys; from pipeline.model import load_model as f; print(f('hf://org/light', sys.argv[1]).weights_hash)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "light.yaml")],
-        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == file_sha256(tmp_path / "w.pth")

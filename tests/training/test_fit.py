@@ -198,6 +198,8 @@ def test_fine_tuning_keeps_the_head_or_replaces_it(done: TrainingResult, folder:
         "segmentation_head.0.weight",
         "segmentation_head.0.bias",
     }
+    with pytest.raises(WeightsError, match="checksum mismatch"):
+        _initial_network(recipe, a_run(folder, start=start | {"sha256": "0" * 64}))
     assert config.start_weights == "random"
 
 

@@ -37,6 +37,7 @@ def evaluate_set(
     places: Sequence[Path],
     *,
     weights: str,
+    sha256: str | None = None,
     recipe: str,
     out: Path,
     metadata: Path | None = None,
@@ -50,6 +51,7 @@ def evaluate_set(
     Args:
         places: folders and CSV lists of labelled patches.
         weights: path or `hf://…`, with `recipe`, a name or a path.
+        sha256: checksum that the weights must have.
         out: folder of the results.
         metadata: JSON that says domain and zone where paths do not.
         engine: what runs the network, with `precision`.
@@ -65,7 +67,7 @@ def evaluate_set(
     """
     patches = find_patches(places, metadata=metadata)
     rules = load_recipe(recipe)
-    model = load_model(weights, rules)
+    model = load_model(weights, rules, sha256=sha256)
     resolved = resolve_engine(engine, precision=precision)
     zones = _by_zones(patches, options.units)
     progress.start(len(patches))

@@ -42,6 +42,7 @@ def calibrate(
     places: Sequence[Path],
     *,
     weights: str,
+    sha256: str | None = None,
     recipe: str,
     out: Path,
     metadata: Path | None = None,
@@ -52,6 +53,7 @@ def calibrate(
     Args:
         places: folders and CSV lists of labelled patches that the network was not trained on.
         weights: path or `hf://…`, with `recipe`, a name or a path; its own temperature does not matter.
+        sha256: checksum that the weights must have.
         out: folder of the results.
         metadata: JSON with domain and zone of patches whose paths do not name them.
         progress: counts patches.
@@ -63,7 +65,7 @@ def calibrate(
         StorageError: `out` cannot be written.
     """
     rules = load_recipe(recipe)
-    model = load_model(weights, rules)
+    model = load_model(weights, rules, sha256=sha256)
     predictor = TorchPredictor(model)
     fitting, held_out = _halves(find_patches(places, metadata=metadata))
     progress.start(len(fitting) + len(held_out))

@@ -18,7 +18,7 @@ from pipeline.config import Campaign
 from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
 from pipeline.inference.torch_engine import cuda_devices
-from pipeline.model import load_model
+from pipeline.model import load_campaign_model
 from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota, why_no_hard_links
 from pipeline.runs.planning.provenance import software
 from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version
@@ -161,11 +161,17 @@ def _slurm() -> Check:
 def _network(campaign: Campaign) -> Iterator[Check]:
     """The weights, and the engine that would run them."""
     try:
-        model = load_model(campaign.weights, campaign.recipe())
+        model = load_campaign_model(campaign)
     except LandcoverError as error:
         yield Check("weights", "fail", str(error), "without internet, run `landcover doctor` on a login node first")
         return
-    yield Check("weights", "ok", f"{campaign.weights}, SHA-256 {model.weights_hash[:12]}…")
+    pinned = campaign.model.sha256 or model.source == campaign.weights
+    yield Check(
+        "weights",
+        "ok" if pinned else "warn",
+        f"{campaign.weights}, SHA-256 {model.weights_hash}",
+        "" if pinned else f"other weights may come tomorrow: write model.weights: {model.source}",
+    )
     try:
         engine = resolve_engine(
             campaign.engine, precision=campaign.precision, quantized=campaign.model.quantized, model=model

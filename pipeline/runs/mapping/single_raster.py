@@ -40,6 +40,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     raster: Path,
     *,
     weights: str,
+    sha256: str | None = None,
     out: Path,
     recipe: str,
     window: int | None = None,
@@ -57,6 +58,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     Args:
         raster: uint8, georeferenced, with the recipe's bands in their order.
         weights: path or `hf://…`.
+        sha256: checksum that the weights must have.
         out: folder for `<stem>-landcover.tif` and `<stem>-confidence.tif`; a raster that is not named `.tif` keeps its
             suffix there: `<name>-landcover.tif`.
         recipe: name of a recipe, or path of its YAML file.
@@ -96,7 +98,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     paths = {name: out / f"{stem}-{name}.tif" for name in LAYERS}
     for path in paths.values():
         _check_same_place(path, source)
-    model = load_model(weights, rules)
+    model = load_model(weights, rules, sha256=sha256)
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -119,7 +121,8 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
             for name in LAYERS
         ]
         with Callback(posttask=count):
-            store([dataset[name].data for name in LAYERS], drafts, lock=False)
+            # In this process, which has the files open, whatever Dask client the caller has.
+            store([dataset[name].data for name in LAYERS], drafts, lock=False, scheduler="threads")
     return PredictedRaster(paths["landcover"], paths["confidence"], source.window.pixels)
 
 

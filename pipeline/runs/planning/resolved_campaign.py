@@ -10,7 +10,7 @@ from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
 from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, project_memory
-from pipeline.model import Model, load_model
+from pipeline.model import Model, load_campaign_model
 from pipeline.sources.domain_inputs import DomainInputs
 
 
@@ -86,7 +86,7 @@ def resolve(campaign: Campaign) -> ResolvedCampaign:
     """
     recipe = campaign.recipe()
     layout = campaign.grid.layout(recipe.stride)
-    model = load_model(campaign.weights, recipe)
+    model = load_campaign_model(campaign)
     engine = resolve_engine(
         campaign.engine,
         precision=campaign.precision,

@@ -26,7 +26,7 @@ from pipeline.inference.post_training_quantization import (
     save_quantized,
 )
 from pipeline.inference.quantized_model import QuantizedModel
-from pipeline.model import Model, load_model
+from pipeline.model import Model, load_campaign_model
 from pipeline.progress import SILENT, OnMessage, Progress
 from pipeline.runs.quantization.agreement import Agreement, agree
 from pipeline.runs.quantization.quantization_report import report_json, report_page
@@ -79,7 +79,7 @@ def quantize(
     if out.suffix != ".xml":
         raise ConfigError(f"{out}: expected the name of an XML, such as model.xml; the weights go beside it as .bin")
     require_nncf()
-    model = load_model(campaign.weights, campaign.recipe())
+    model = load_campaign_model(campaign)
     split = draw_windows(campaign, model, domains=domains, windows=windows, progress=progress)
     say(f"{len(split.quantization)} windows to quantize with, {len(split.held_out)} held out")
     schemes = (*SCHEMES, CONTROLLED) if slow else SCHEMES

@@ -16,7 +16,7 @@ from pipeline.grid import Window
 from pipeline.inference import Engine, Predictor, predictor_for
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import SCHEMES, Scheme, quantize_graph, save_quantized
-from pipeline.model import Model, load_model
+from pipeline.model import Model, load_campaign_model
 from pipeline.runs.quantization.agreement import agree
 from pipeline.runs.quantization.windows import SampledWindow, WindowSplit, classes_of, draw_windows
 from pipeline.sources.reading.raster import Pixels
@@ -94,7 +94,7 @@ def of_patches(patches: NDArray[np.uint8], model: Model) -> WindowSplit:
 
 def of_campaign(campaign: Campaign, *, windows: int) -> tuple[Model, WindowSplit]:
     """A campaign's network, and windows as `landcover quantize` draws them."""
-    model = load_model(campaign.weights, campaign.recipe())
+    model = load_campaign_model(campaign)
     return model, draw_windows(campaign, model, windows=windows)
 
 
