@@ -7,9 +7,11 @@ from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, log, progress_bar, say, shown
 from pipeline.config import DEFAULT_RECIPE
+from pipeline.errors import SourceError
 
 RasterArgument = Annotated[
-    Path, argument("IN.tif", "Georeferenced raster: uint8, with the recipe's bands in their order.", exists=True)
+    Path,
+    argument("IN.tif", "Georeferenced raster: uint8, with the recipe's bands in their order; transparency may follow."),
 ]
 QuantizedOption = Annotated[
     Path | None, option("--quantized FILE", "With int8: the XML that `landcover quantize` wrote.")
@@ -102,14 +104,19 @@ def predict(
     precision: options.Arithmetic = "fp32",
     quantized: QuantizedOption = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
+    accept: options.Accept = None,
     allow_vrt: Annotated[
         bool, option("--allow-vrt", "Read a virtual raster (VRT): its author decides what files and servers are read.")
     ] = False,
 ) -> None:
     """Map a single raster, without a catalog.
 
-    Writes STEM-landcover.tif and STEM-confidence.tif, named after the raster.
+    Writes STEM-landcover.tif and STEM-confidence.tif, named after the raster. It is refused if it exceeds a limit of
+    the model card that is not accepted.
     """
+    if not (raster.exists() or str(raster).startswith("/vsi")):
+        raise SourceError(f"'{raster}' does not exist")
+    limits = options.limits(accept)
     from pipeline.runs.mapping.single_raster import predict_raster
 
     with progress_bar("predict") as progress:
@@ -124,6 +131,7 @@ def predict(
             engine=engine,
             precision=precision,
             quantized=quantized,
+            accept=limits,
             allow_vrt=allow_vrt,
             progress=progress,
         )

@@ -167,8 +167,14 @@ def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[i
     return map_block(source, block, layout=method.layout, predictor=predictor_for(method.model, method.engine))
 
 
-def predict_overlapped(pixels: da.Array, nodata: float | None, method: Method) -> da.Array:
-    """Maps a uint8 Dask array (band, y, x) with `dask.array.overlap`, deep enough for the widest read of any block."""
+def predict_overlapped(pixels: da.Array, valid: da.Array, method: Method) -> da.Array:
+    """Maps a Dask array with `dask.array.overlap`, deep enough for the widest read of any block.
+
+    Args:
+        pixels: uint8 (band, y, x).
+        valid: bool (y, x): True = data.
+        method: the network and its windows.
+    """
     window = Window(0, 0, *pixels.shape[1:])
     # A last block narrower than the halo cannot give it to its neighbour, so Dask's helper merges it here.
     reach = method.layout.reach + method.layout.stride
@@ -176,13 +182,14 @@ def predict_overlapped(pixels: da.Array, nodata: float | None, method: Method) -
     _, *blocks = da.core.normalize_chunks((len(pixels), method.block, method.block), pixels.shape)
     rows, cols = (da.overlap.ensure_minimum_chunksize(depth[axis], blocks[axis - 1]) for axis in (1, 2))
     row_edges, col_edges = np.cumsum((0, *rows)), np.cumsum((0, *cols))
-    overlapped = da.overlap.overlap(pixels.rechunk((pixels.shape[0], rows, cols)), depth=depth, boundary="none")
+    both = da.concatenate([pixels, valid[None].astype(np.uint8)])
+    overlapped = da.overlap.overlap(both.rechunk((len(pixels) + 1, rows, cols)), depth=depth, boundary="none")
 
     def mapped(part: NDArray[np.uint8], block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
         _, i, j = block_id
         at = Window.from_edges(int(row_edges[i]), int(col_edges[j]), int(row_edges[i + 1]), int(col_edges[j + 1]))
         with_halo = at.grow(depth[1], depth[2]).intersect(window)
-        source = ArraySource.of(part, with_halo, window=window, nodata=nodata)
+        source = ArraySource(part[:-1], part[-1].astype(np.bool_), with_halo, window)
         return map_block(source, at, layout=method.layout, predictor=predictor_for(method.model, method.engine))
 
     stack: da.Array = overlapped.map_blocks(mapped, chunks=((len(LAYERS),), rows, cols), dtype=np.uint8, meta=_META)

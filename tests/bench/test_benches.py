@@ -94,7 +94,7 @@ def test_a_bench_writes_its_figures_and_a_chart(
 @pytest.mark.slow
 def test_a_rehearsal_seals_every_tile_of_its_departement(imagery: Imagery, tmp_path: Path) -> None:
     footprint = Footprint.rectangle(1, rows=1, cols=3, tile=500)
-    catalog = write_domains(tmp_path, [footprint], write=rehearsal.write_empty_raster)
+    catalog = write_domains(tmp_path, [footprint], write=rehearsal.write_uniform_raster)
     campaign = rehearsal.rehearsal_campaign(imagery, catalog, footprint)
     done = rehearsal.rehearse(campaign)
     assert (done.tiles, done.blocks, len(done.driver_bytes)) == (3, 3 * 25, 3)

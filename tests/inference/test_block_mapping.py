@@ -183,7 +183,7 @@ def test_an_array_in_memory_or_on_dask_is_mapped_like_a_source(
     source = image(np.random.default_rng(height), Window(0, 0, height, width))
     source.pixels[:, : height // 2, : width // 3] = 7
     array = xr.DataArray(source.pixels, dims=("band", "y", "x"), coords={"band": list(BANDS)}).rio.write_nodata(7)
-    source.valid[(source.pixels == 7).all(0)] = False
+    source.valid[(source.pixels[:4] == 7).any(0)] = False
     if chunks:
         array = array.chunk({"band": 1, "y": chunks[0], "x": chunks[1]})
     dataset = pipeline.predict(array, MODEL, layout=LAYOUT, block=20, engine="torch")

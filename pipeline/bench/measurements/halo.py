@@ -96,7 +96,7 @@ def _whole_forward(pixels: NDArray[np.uint8], layout: Layout, predictor: Predict
     """Classes (y, x) from one forward of the whole image, with the halo reflected around it."""
     window = Window(0, 0, *pixels.shape[1:])
     padding = _padding(layout)
-    read = read_reflected(ArraySource.of(pixels, window, window=window, nodata=None), window.grow(padding))
+    read = read_reflected(ArraySource.all_valid(pixels, window), window.grow(padding))
     return predictor(read.bands[None], read.valid[None])[0, 0, padding:-padding, padding:-padding]
 
 
@@ -115,7 +115,7 @@ def _differing(
         shift: pixels by which the image is moved off the alignment of the windows.
     """
     window = Window(shift, shift, *whole.shape)
-    source = ArraySource.of(pixels, window, window=window, nodata=None)
+    source = ArraySource.all_valid(pixels, window)
     block = Window(part.row + shift, part.col + shift, *part.shape)
     classes = map_block(source, block, layout=layout, predictor=predictor)[0]
     return float((classes != whole[part.slices_in(Window(0, 0, *whole.shape))]).mean())

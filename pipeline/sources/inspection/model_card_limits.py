@@ -16,8 +16,9 @@ from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS
 from pipeline.sources.delivery.names import OVERSEAS, DeliveredFile
+from pipeline.sources.inspection.band_order import better_order, order_sentence
 from pipeline.sources.inspection.lowest_level import BandSums
-from pipeline.sources.inspection.radiometry import MEAN_STDS, STD_RATIO, levels
+from pipeline.sources.inspection.radiometry import SMALL_KM2, levels, limits_of
 
 REASONS: Mapping[LimitName, str] = {
     "resolution": "the model card: 0.20 m only, trained without scale augmentation",
@@ -52,11 +53,16 @@ class ExceededCardLimit:
 
     @property
     def refusal(self) -> str:
-        """The sentence with the reason of the limit and how to accept it."""
+        """The sentence with the reason of the limit and how to accept it in a catalog."""
         return (
             f"{self.sentence} ({REASONS[self.limit]}; to map it anyway, add --accept {self.limit} here and "
             f"accept_limits: [{self.limit}] to the campaign)"
         )
+
+    @property
+    def single_refusal(self) -> str:
+        """The sentence with the reason of the limit and how to accept it for a single raster."""
+        return f"{self.sentence} ({REASONS[self.limit]}; to map it anyway, add --accept {self.limit})"
 
     @property
     def note(self) -> str:
@@ -64,19 +70,21 @@ class ExceededCardLimit:
         return f"limit {self.limit} accepted: {self.sentence} ({REASONS[self.limit]})"
 
 
-def radiometry(sums: BandSums, recipe: Recipe) -> list[ExceededCardLimit]:
-    """Finds bands whose mean or deviation over the domain is far from the training statistics.
+def radiometry(sums: BandSums, recipe: Recipe, *, area_km2: float = SMALL_KM2) -> list[ExceededCardLimit]:
+    """Finds bands whose mean or deviation is far from the training statistics.
 
     Args:
-        sums: over all tiles; three components of RVB, then those of IRC if the recipe has infrared.
+        sums: over all tiles, or over a single raster; red, green and blue, then near infrared if the recipe has it.
         recipe: its means and deviations are those of the training images, in levels 0..255.
+        area_km2: of the image; by default that of a tile, the smallest delivery.
     """
     if sums.count < _MIN_CELLS:
         return []
+    mean_stds, std_ratio = limits_of(area_km2)
     far = [
         f"{b.band} mean {b.mean:.0f}, deviation {b.std:.0f} (trained on {b.trained_mean:.0f}, {b.trained_std:.0f})"
         for b in levels(sums, recipe)
-        if b.outlying
+        if b.beyond(mean_stds=mean_stds, std_ratio=std_ratio)
     ]
     if not far:
         return []
@@ -84,9 +92,16 @@ def radiometry(sums: BandSums, recipe: Recipe) -> list[ExceededCardLimit]:
         ExceededCardLimit(
             "radiometry",
             f"the imagery's levels are far from those of the training images: {'; '.join(far)}; expected means within "
-            f"{MEAN_STDS:g} training deviation, and deviations of {STD_RATIO[0]:.2f}..{STD_RATIO[1]:g} times theirs",
+            f"{mean_stds:g} training deviation, and deviations of {std_ratio[0]:.2f}..{std_ratio[1]:g} times theirs",
         )
     ]
+
+
+def band_order(sums: BandSums, bands: tuple[str, ...]) -> list[ExceededCardLimit]:
+    """Finds bands that seem to be others than they should be; `sums` are over all of them, in their order."""
+    if sums.count < _MIN_CELLS or not (found := better_order(sums, bands)):
+        return []
+    return [ExceededCardLimit("radiometry", order_sentence(found, bands))]
 
 
 def territory(files: Sequence[DeliveredFile]) -> tuple[str, list[ExceededCardLimit]]:
