@@ -7,6 +7,7 @@ the disk when the block ends: temporary name, sync of the file, rename, sync of 
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import secrets
@@ -167,13 +168,24 @@ def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
-    """Writes a JSON file that replaces a former one as `replacing` does.
+    """Writes a JSON file that replaces a former one as `replacing` does; NaN, a figure that does not exist, as null.
 
     Raises:
         OutOfSpaceError: the disk is full, or a quota is used up.
         StorageError: the folder cannot be written.
+        ValueError: an infinite number.
     """
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+    text = json.dumps(_without_nan(content), indent=indent, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _without_nan(content: Any) -> Any:
+    """The content with null for NaN, which JSON does not have."""
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def write_text(path: Path, text: str) -> None:

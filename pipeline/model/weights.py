@@ -109,15 +109,16 @@ def read_weights(weights: str | Path) -> dict[str, torch.Tensor]:
         WeightsError: the file is missing, cannot be downloaded, is damaged or unsafe.
     """
     text = str(weights)
-    return checkpoint.read_tensors(_from_hub(text) if text.startswith(HUB) else Path(weights).expanduser().absolute())
+    path = _from_hub(text) if text.startswith(HUB) else Path(weights).expanduser().absolute()
+    return checkpoint.read_checkpoint(path).tensors
 
 
 @lru_cache(maxsize=2)
 def _load_file(path: Path, recipe: Recipe, source: str, _identity: tuple[int, ...]) -> Model:
     """Loads a model; the process keeps the last two, each as long as its file has this identity."""
-    tensors = checkpoint.read_tensors(path)
+    found = checkpoint.read_checkpoint(path)
     network = build_network(recipe)
-    checkpoint.load_tensors(tensors, network, recipe, source=source)
+    checkpoint.load_tensors(found, network, recipe, source=source)
     return Model(network.eval().requires_grad_(requires_grad=False), recipe, file_sha256(path), source)
 
 
