@@ -305,9 +305,8 @@ def test_points_in_drawn_squares_are_a_two_stage_sample(tmp_path: Path, monkeypa
     interpret(path, lambda mapped, *_: mapped)
     points = gpd.read_file(path, layer="sample")
     assert sorted(points.cluster.unique()) == [1, 2, 3, 4, 5]
-    squares = {
-        (m, round(x // 10), round(y // 10)) for m, x, y in zip(points["map"], points["x"], points["y"], strict=True)
-    }
+    places = zip(points["map"], points["x"], points["y"], strict=True)
+    squares = {(name, round(x // 10), round(y // 10)) for name, x, y in places}
     assert len(squares) == 5
     done = evaluate_sample(path, out=tmp_path / "out", place=maps)
     assert done.design == "90 points in 5 clusters (two stages), stratified by mapped class"
