@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
+from pipeline.cli.output import console, count, log, number_table, percent, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE
 from pipeline.errors import ConfigError
 from pipeline.legend import BY_VALUE, Nomenclature
@@ -20,7 +20,8 @@ PlacesArgument = Annotated[
     argument(
         "DATA",
         "With --weights: labelled patches (folders, CSV lists). "
-        "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr).",
+        "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr). "
+        "With --sample: the map that was sampled, to check that it is the same.",
     ),
 ]
 EvaluatedWeightsOption = Annotated[
@@ -31,6 +32,9 @@ ReferenceOption = Annotated[
 ]
 SampleOption = Annotated[
     Path | None, option("--sample FILE", "Evaluate a map by an interpreted sample of `landcover sample`.")
+]
+UnsealedOption = Annotated[
+    bool, option("--unsealed", "Accept a sample without a sealed design, of an earlier version or another program.")
 ]
 ClassesOption = Annotated[Nomenclature, option("--classes", "Legend in which a map is compared with the reference.")]
 ModeOption = Annotated[
@@ -60,6 +64,7 @@ def evaluate(
     weights_sha256: options.WeightsSha256 = None,
     reference: ReferenceOption = None,
     sample: SampleOption = None,
+    unsealed: UnsealedOption = False,
     recipe: options.Recipe = DEFAULT_RECIPE,
     metadata: options.Metadata = None,
     reference_as: options.ReferenceLegend = "flair19",
@@ -80,7 +85,8 @@ def evaluate(
     if sum(given is not None for given in (weights, reference, sample)) != 1:
         raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
     if sample is not None:
-        _evaluate_sample(sample, out)
+        place = _one_map(places, "--sample") if places else None
+        _evaluate_sample(sample, out, place=place, unsealed=unsealed, workers=workers)
         return
     from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
     from pipeline.runs.accuracy.scoring import EvaluationOptions
@@ -99,13 +105,15 @@ def evaluate(
         if weights is not None:
             done = network(places or (), weights=weights, out=out, options=scoring, progress=progress)
         elif reference is not None:
-            done = comparison(_one_map(places or ()), reference, out=out, options=scoring, progress=progress)
+            done = comparison(
+                _one_map(places or (), "--reference"), reference, out=out, options=scoring, progress=progress
+            )
     _show_scores(done)
 
 
-def _one_map(places: Sequence[Path]) -> Path:
+def _one_map(places: Sequence[Path], given: str) -> Path:
     if len(places) != 1:
-        raise ConfigError(f"--reference compares one map: expected one GeoTIFF or one folder, found {len(places)}")
+        raise ConfigError(f"{given} takes one map: expected one GeoTIFF or one folder, found {len(places)}")
     return places[0]
 
 
@@ -117,28 +125,33 @@ def _show_scores(done: "EvaluationResult") -> None:
     for name, title in MEANS.items():
         interval = ""
         if given.intervals is not None:
-            low, high = given.intervals.means[name]
-            interval = f"  (95 % interval: {100 * low:.2f} – {100 * high:.2f})"
-        say(f"{title:<17} {100 * found[name]:.3f} %{interval}")
+            low, high = (percent(limit, 2) for limit in given.intervals.means[name])
+            interval = f"  (95 % interval: {low} – {high})"
+        say(f"{title:<17} {percent(found[name])} %{interval}")
     rows = (
-        (name, *(f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS))
+        (name, *(percent(found[what][k]) if found["present"][k] else "absent" for what in BY_CLASS))
         for k, name in enumerate(given.names)
     )
     console.print(number_table(("class", *BY_CLASS.values()), rows))
+    if given.few_units:
+        log.warning("%s", given.few_units)
     say(f"report: {shown(done.report)} (means in mode {given.mode})")
 
 
-def _evaluate_sample(sample: Path, out: Path) -> None:
+def _evaluate_sample(sample: Path, out: Path, *, place: Path | None, unsealed: bool, workers: int) -> None:
     from pipeline.runs.accuracy.stratified_sample import evaluate_sample
 
-    done = evaluate_sample(sample, out=out)
-    say(f"overall accuracy {done.overall * 100:.2f} %")
+    with progress_bar("evaluate") as progress:
+        done = evaluate_sample(sample, out=out, place=place, unsealed=unsealed, workers=workers, progress=progress)
+    say(f"{done.design}: overall accuracy {done.overall * 100:.2f} %")
     rows = (
         (c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
         for c in done.classes
     )
     console.print(number_table(("class", "user's, %", "producer's, %", "area, ha"), rows))
-    say("± is the half-width of a 95 % interval")
+    say("in brackets: 95 % intervals")
+    for note in done.notes:
+        log.warning("%s", note)
     say(f"report: {shown(done.report)}")
 
 
@@ -150,6 +163,9 @@ def sample(
     out: Annotated[Path, option("--out FILE", "The GeoPackage to write.")],
     size: Annotated[int, option("--size N", "Number of points.", min=2)] = 600,
     least: Annotated[int, option("--least N", "Smallest number per class.", min=2)] = 30,
+    clusters: Annotated[
+        int | None, option("--clusters N", "Draw N squares of 1 km first, and points in them only.", min=2)
+    ] = None,
     catalog: Annotated[
         Path | None, option("--catalog FOLDER", "Input catalog; adds a crop of the imagery to each point.")
     ] = None,
@@ -164,7 +180,15 @@ def sample(
 
     with progress_bar("sample") as progress:
         done = sample_map(
-            place, out=out, size=size, least=least, catalog=catalog, workers=workers, seed=seed, progress=progress
+            place,
+            out=out,
+            size=size,
+            least=least,
+            clusters=clusters or 0,
+            catalog=catalog,
+            workers=workers,
+            seed=seed,
+            progress=progress,
         )
     say(f"{count(sum(done.units.values()), 'point')}, {count(done.crops, 'crop')} of imagery: {shown(done.path)}")
     for value, number in done.units.items():
@@ -202,6 +226,9 @@ def calibrate(
         )
     errors = f"{100 * done.before.ece:.2f} % → {100 * done.after.ece:.2f} %"
     say(f"temperature {done.temperature:g}: expected calibration error {errors}, on zones that the fit did not use")
+    say(f"over zones: {done.spread}")
     say(f"next: set model.recipe in the campaign to {shown(done.recipe)}")
+    if done.spread.warning:
+        log.warning("%s", done.spread.warning)
     if done.after.ece >= done.before.ece:
         log.warning("the error did not fall: keep the former recipe, or calibrate on labelled patches of more zones")

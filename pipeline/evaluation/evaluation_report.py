@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline import legend
 from pipeline.evaluation import figures
 from pipeline.evaluation.calibration import Reliability
-from pipeline.evaluation.intervals import Intervals
+from pipeline.evaluation.intervals import Intervals, few_units
 from pipeline.evaluation.metrics import BY_CLASS, MEANS, Mode, Scores, scores
 from pipeline.html_page import render
 
@@ -43,6 +43,11 @@ class Evaluation:
     def scored(self, mode: Mode) -> Scores:
         """Its scores."""
         return scores(self.matrix, live=self.live, mode=mode)
+
+    @property
+    def few_units(self) -> str:
+        """A warning about intervals over few units; empty where there is nothing to warn of."""
+        return few_units(self.intervals.units, self.units) if self.intervals else ""
 
     @property
     def kept(self) -> NDArray[np.int64]:

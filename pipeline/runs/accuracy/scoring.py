@@ -194,7 +194,7 @@ def write_evaluation(out: Path, evaluation: Evaluation) -> Path:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """IGN's keys first, in percent; then keys of our own, shares 0..1."""
+    """IGN's keys first, in percent; then keys of our own, shares 0..1. NaN becomes null."""
     more: dict[str, Any] = {
         "mode": evaluation.mode,
         "modes": _means(evaluation.matrix, evaluation.live),
@@ -208,6 +208,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             "units": f"{evaluation.intervals.units} {evaluation.units}",
             "means": evaluation.intervals.means,
             "by_class": {k: list(v) for k, v in evaluation.intervals.by_class.items()},
+            "warning": evaluation.few_units or None,
         }
     if evaluation.reliability is not None:
         more["expected_calibration_error"] = evaluation.reliability.ece
