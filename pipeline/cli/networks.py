@@ -101,6 +101,7 @@ def predict(
     precision: options.Arithmetic = "fp32",
     quantized: QuantizedOption = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
+    accept: options.Accept = None,
     allow_vrt: Annotated[
         bool, option("--allow-vrt", "Read a virtual raster (VRT): its author decides what files and servers are read.")
     ] = False,
@@ -109,6 +110,7 @@ def predict(
 
     Writes STEM-landcover.tif and STEM-confidence.tif, named after the raster.
     """
+    limits = options.limits(accept)
     from pipeline.runs.mapping.single_raster import predict_raster
 
     with progress_bar("predict") as progress:
@@ -122,6 +124,7 @@ def predict(
             engine=engine,
             precision=precision,
             quantized=quantized,
+            accept=limits,
             allow_vrt=allow_vrt,
             progress=progress,
         )

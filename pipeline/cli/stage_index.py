@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, log, progress_bar, say, say_next, shown
-from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
-from pipeline.errors import ConfigError
+from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.grid import PIXELS_PER_M
 from pipeline.sources.short_lists import first_names
 
@@ -25,10 +24,6 @@ SourcesArgument = Annotated[
         "Folders of deliveries, static STAC catalogs (path or URL of their JSON), or URLs of STAC APIs. "
         "--collection, --bbox and --datetime choose among STAC items.",
     ),
-]
-AcceptOption = Annotated[
-    list[str] | None,
-    option("--accept LIMIT", "A limit of the model card that the imagery may exceed. Can be repeated."),
 ]
 CollectionOption = Annotated[
     list[str] | None, option("--collection ID", "Only items of this collection. Can be repeated.")
@@ -81,7 +76,7 @@ def index(
     catalog: options.Catalog,
     tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
     recipe: options.Recipe = DEFAULT_RECIPE,
-    accept: AcceptOption = None,
+    accept: options.Accept = None,
     collections: CollectionOption = None,
     bbox: options.Box = None,
     when: options.When = None,
@@ -94,9 +89,6 @@ def index(
     from pipeline.sources.catalog.external_stac import Query
     from pipeline.sources.catalog.index import index as index_domain
 
-    if unknown := set(accept or ()) - set(get_args(LimitName)):
-        limits = ", ".join(get_args(LimitName))
-        raise ConfigError(f"unknown limit {', '.join(sorted(unknown))}; expected some of {limits}")
     with progress_bar("index") as progress:
         report = index_domain(
             sources,
@@ -104,7 +96,7 @@ def index(
             catalog=catalog,
             tile_size=tile_m * PIXELS_PER_M,
             recipe=load_recipe(recipe),
-            accept=[name for name in get_args(LimitName) if name in (accept or ())],
+            accept=options.limits(accept),
             query=Query(tuple(collections or ()), bbox, when),
             progress=progress,
         )

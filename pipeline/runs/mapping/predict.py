@@ -10,7 +10,7 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from pipeline import legend
-from pipeline.config import EngineName, Recipe
+from pipeline.config import EngineName, LimitName, Recipe
 from pipeline.errors import EngineError
 from pipeline.grid import Window
 from pipeline.halo import Layout
@@ -20,6 +20,7 @@ from pipeline.inference.block_mapping import predict_overlapped
 from pipeline.legend import LAYERS
 from pipeline.model import Model
 from pipeline.products.analysis.accessor import register_cover
+from pipeline.sources.inspection.model_card_limits import check_halo
 from pipeline.sources.lazy_image import source_of
 from pipeline.sources.reading.raster import GeoSource
 
@@ -31,6 +32,7 @@ def predict(
     layout: Layout | None = None,
     block: int | None = None,
     engine: EngineName | Engine = "auto",
+    accept: Sequence[LimitName] = (),
 ) -> xr.Dataset:
     """Maps an image lazily with Dask, in overlapping windows.
 
@@ -41,6 +43,7 @@ def predict(
         layout: core, halo and window; by default `Layout()` with the recipe's stride.
         block: side of a block in pixels, a multiple of the core; by default twice the core.
         engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.
+        accept: limits that may be exceeded: `halo`.
 
     Returns:
         Dataset (y, x) with the image's coordinates, of `landcover` (uint8: FLAIR values 1..19, 0 = nodata) and
@@ -49,7 +52,8 @@ def predict(
         corner for any other array, a part of a domain among them.
 
     Raises:
-        ConfigError: sizes do not fit each other.
+        ConfigError: sizes do not fit each other, or several windows meet and the halo is smaller than the recipe's
+            smallest.
         EngineError: the engine is unknown, or the bands are not those of the recipe.
 
     Examples:
@@ -63,9 +67,11 @@ def predict(
     if isinstance(image, xr.DataArray):
         source = source_of(image)
         if source is None:
+            check_halo(model.recipe, layout, accept, shape=(image.sizes.get("y", 0), image.sizes.get("x", 0)))
             return _predict_array(image, method)
         image = source
     _check_bands(image.bands, model.recipe)
+    check_halo(model.recipe, layout, accept, shape=image.window.shape)
     stack = predict_stack(image, method, window=image.window)
     return _dataset(stack, xr_coords(image.geobox, dims=("y", "x")), model.recipe)
 

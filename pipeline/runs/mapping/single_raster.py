@@ -1,6 +1,7 @@
 """Maps a single georeferenced raster into two COGs, without a catalog."""
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from dask.array import store
 from dask.callbacks import Callback
 
-from pipeline.config import EngineName, Precision, load_recipe
+from pipeline.config import EngineName, LimitName, Precision, load_recipe
 from pipeline.errors import ConfigError, ProductError
 from pipeline.halo import Layout
 from pipeline.inference import resolve_engine
@@ -43,6 +44,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     engine: EngineName = "auto",
     precision: Precision = "fp32",
     quantized: Path | None = None,
+    accept: Sequence[LimitName] = (),
     allow_vrt: bool = False,
     progress: Progress = SILENT,
 ) -> PredictedRaster:
@@ -58,12 +60,13 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
         engine: `auto`, `torch` or `openvino`.
         precision: arithmetic of the forward pass.
         quantized: the XML file that `landcover quantize` made from these weights; for precision int8 only.
+        accept: limits that may be exceeded: `halo`.
         allow_vrt: whether it may be a virtual raster, whose author decides what files and servers are read.
         progress: counts blocks.
 
     Raises:
-        ConfigError: window and halo do not fit each other or the network's stride, or a quantized network is given
-            without precision int8.
+        ConfigError: window and halo do not fit each other or the network's stride, the halo is too small for the
+            recipe, or a quantized network is given without precision int8.
         EngineError: the engine or precision is not available, or the quantized network was made from other weights.
         SourceError: the raster cannot be read, or its bands are not the recipe's.
         WeightsError: the weights are missing, or do not fit the recipe.
@@ -83,12 +86,12 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     source = Raster.open(raster, bands=rules.bands, allow_vrt=allow_vrt)
     model = load_model(weights, rules)
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
+    block = max(1, _BLOCK // layout.core) * layout.core
+    dataset = predict(source, model, layout=layout, block=block, engine=resolved, accept=accept)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProductError(f"folder {out} cannot be made: {error.strerror or error}") from error
-    block = max(1, _BLOCK // layout.core) * layout.core
-    dataset = predict(source, model, layout=layout, block=block, engine=resolved)
     progress.start(math.prod(dataset["landcover"].data.numblocks))
 
     def count(key: Any, *_: Any) -> None:
