@@ -38,7 +38,7 @@ def test_a_campaign_with_too_small_a_halo_is_refused_unless_accepted(tmp_path: P
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE | {"smallest_halo": 33}))
     with pytest.raises(
         ConfigError,
-        match=r"halo of 32 px is too small for recipe tiny, which needs 33 .*use halo 33 and window 256 \(core 125\)"
+        match=r"halo of 32 px is too small for recipe tiny, which needs 33 .*use halo 33 and window 224 \(core 125\)"
         r".*accept_limits: \[halo\]",
     ):
         make_plan(made.campaign)
@@ -88,9 +88,9 @@ def test_every_shipped_recipe_states_its_smallest_halo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("smallest", "ratio", "limit", "remedy"),
     [
-        (64, 2.6, None, "halo 64 and window 320"),
-        (16, 2.6, None, "halo 64 and window 320"),  # wide enough by the recipe: one stride more
-        (None, 2.6, 1.5, "halo 64 and window 320"),
+        (64, 2.6, None, "halo 64 and window 288"),
+        (16, 2.6, None, "halo 64 and window 288"),  # wide enough by the recipe: one stride more
+        (None, 2.6, 1.5, "halo 64 and window 288"),
         (96, 1.05, None, ""),
         (96, 2.6, 3.0, ""),
     ],
