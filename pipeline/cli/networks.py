@@ -169,9 +169,9 @@ def quantize(
             say=log.info,
             progress=progress,
         )
-    say(f"int8, {count(len(done.windows.held_out), 'held-out window')}: {agreement_text(done.judgement)}")
-    if done.judgement.accuracy:
-        found = done.judgement.accuracy.as_json()
+    say(f"int8, {count(len(done.windows.held_out), 'held-out window')}: {agreement_text(done.result)}")
+    if done.result.accuracy:
+        found = done.result.accuracy.as_json()
         means = ", ".join(f"{name} {found[name]['oa']:.2%}" for name in ("fp32", "int8"))
         say(f"overall accuracy: {means} ({found['patches_unseen']} of {found['patches']} patches of unseen domains)")
     say(f"network: {shown(done.quantized.path)}")

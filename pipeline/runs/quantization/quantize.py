@@ -2,7 +2,7 @@
 
 1. Windows are drawn over the domains' catalog and split into two sets (`runs.quantization.windows`).
 2. NNCF quantizes with the first set, scheme by scheme (`inference.post_training_quantization`).
-3. Each scheme is judged on the second set by leaving out one domain after the other (`unseen_domains`); the first that
+3. Each scheme is measured on the second set, leaving out one domain after the other (`unseen_domains`); the first that
    agrees well enough there is written, quantized with the first set of all domains.
 4. Model, JSON and HTML are written side by side: `model.xml`, `model.bin`, `model.json`, `model.html`.
 """
@@ -28,11 +28,11 @@ from pipeline.model import Model, load_model
 from pipeline.progress import SILENT, OnMessage, Progress
 from pipeline.runs.quantization.agreement import Agreement
 from pipeline.runs.quantization.quantization_report import report_json, report_page
-from pipeline.runs.quantization.unseen_domains import Judgement, judge
+from pipeline.runs.quantization.unseen_domains import SchemeResult, measure_scheme
 from pipeline.runs.quantization.windows import WindowSplit, draw_windows
 from pipeline.sources.labels.patches import find_patches
 
-Trials = list[Judgement]
+Trials = list[SchemeResult]
 """The schemes that were tried; the last one was kept."""
 
 
@@ -41,7 +41,7 @@ class QuantizationResult:
     """A quantized network that was written, with its reports."""
 
     quantized: QuantizedModel
-    judgement: Judgement
+    result: SchemeResult
     windows: WindowSplit
     html_file: Path
 
@@ -91,21 +91,21 @@ def quantize(
     trials: Trials = []
     for scheme in schemes:
         graph = quantize_graph(model, [w.pixels for w in split.quantization], scheme, max_drop=1 - min_agreement)
-        trials.append(judge(model, graph, split, scheme, max_drop=1 - min_agreement, labelled=labelled))
+        trials.append(measure_scheme(model, graph, split, scheme, max_drop=1 - min_agreement, labelled=labelled))
         say(f"{scheme.name}: {agreement_text(trials[-1])}")
         if trials[-1].decisive.overall >= min_agreement:
             return _write(out.absolute(), model, graph, split=split, trials=trials)
     raise EngineError(_refusal(trials, min_agreement, slow=slow))
 
 
-def agreement_text(judged: Judgement) -> str:
+def agreement_text(result: SchemeResult) -> str:
     """The agreement in words, with the domain that agrees least."""
-    seen = f"{judged.seen.overall:.4%} of held-out pixels as in fp32"
-    if judged.unseen is None:
+    seen = f"{result.seen.overall:.4%} of held-out pixels as in fp32"
+    if result.unseen is None:
         return f"{seen}, of seen imagery: there is one domain only, and another may agree less"
-    domain, share = min(judged.unseen.by_domain.items(), key=lambda item: item[1])
+    domain, share = min(result.unseen.by_domain.items(), key=lambda item: item[1])
     return (
-        f"{judged.unseen.agreement.overall:.4%} of the pixels of unseen domains as in fp32, least in {domain} "
+        f"{result.unseen.agreement.overall:.4%} of the pixels of unseen domains as in fp32, least in {domain} "
         f"({share:.4%}); {seen} where its domain was seen"
     )
 

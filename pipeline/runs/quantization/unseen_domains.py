@@ -1,4 +1,4 @@
-"""Judges a quantization by imagery that it has not seen: one domain after the other is left out and compared.
+"""Measures a quantization on imagery that it has not seen: one domain after the other is left out and compared.
 
 A network whose ranges were measured on some domains agrees less with fp32 on others, whose radiometry differs. With
 labelled patches, accuracy is measured too: of fp32, and of the int8 network that has not seen the patch's domain.
@@ -63,8 +63,8 @@ class UnseenDomains:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
-    """A scheme, judged."""
+class SchemeResult:
+    """What was measured of one scheme."""
 
     scheme: str
     seen: Agreement
@@ -82,9 +82,9 @@ class Judgement:
         return self.unseen.agreement if self.unseen else self.seen
 
 
-def judge(
+def measure_scheme(
     model: Model, graph: Any, windows: WindowSplit, scheme: Scheme, *, max_drop: float, labelled: Sequence[Patch] = ()
-) -> Judgement:
+) -> SchemeResult:
     """Compares a quantized graph with fp32, and graphs of the same scheme that have not seen a domain.
 
     Args:
@@ -119,7 +119,7 @@ def judge(
         whole = sum((_confusion(fp32, model, p) for p in labelled), _nothing())
         count = strangers + len(labelled) - len(known)
         accuracy = Accuracy(model.recipe.live, whole, matrix, len(labelled), count)
-    return Judgement(scheme.name, seen, maps, _of_unseen(windows, unseen), accuracy)
+    return SchemeResult(scheme.name, seen, maps, _of_unseen(windows, unseen), accuracy)
 
 
 def _groups(windows: WindowSplit) -> list[frozenset[str]]:

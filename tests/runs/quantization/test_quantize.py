@@ -1,4 +1,4 @@
-"""A network in int8: made from windows, judged on others, kept only where it agrees, and then run like any engine."""
+"""A network in int8: made from windows, measured on others, kept only where it agrees, and then run like any engine."""
 
 import json
 import pickle
@@ -115,7 +115,7 @@ def test_the_report_has_agreement_by_class_and_window_and_all_trials(xml: Path, 
     assert report["agreement"] == pytest.approx(np.trace(counts) / counts.sum())
     named = dict(zip(report["confusion"]["classes"], np.diag(counts) / counts.sum(axis=1).clip(1), strict=True))
     assert report["agreement_by_class"] == pytest.approx({k: named[k] for k in report["agreement_by_class"]})
-    assert report["judged_by"] == "seen imagery"
+    assert report["measured_on"] == "seen imagery"
     last = {"scheme": report["scheme"], "agreement": report["agreement"], "agreement_unseen": None}
     assert report["tried"][-1] == last
     assert len(report["calibration"]) == len(report["held_out"]) == 3

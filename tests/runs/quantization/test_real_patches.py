@@ -11,7 +11,7 @@ from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import CONTROLLED, SCHEMES, quantize_graph, save_quantized
 from pipeline.model import Model, load_model
 from pipeline.runs.quantization.tradeoff import as_figures, frontier, kept, of_patches
-from pipeline.runs.quantization.unseen_domains import judge
+from pipeline.runs.quantization.unseen_domains import measure_scheme
 from pipeline.runs.quantization.windows import WindowSplit, classes_of
 from tests.support.networks import exact_model
 
@@ -34,7 +34,7 @@ def test_int8_agrees_with_fp32_on_the_real_patches_less_on_unseen_ones(shared_da
     windows = of_patches(np.stack(patches), model)
     assert [w.window.col for w in windows.held_out] == [256] * 2
     graph = quantize_graph(model, [w.pixels for w in windows.quantization], SCHEMES[0])
-    found = judge(model, graph, windows, SCHEMES[0], max_drop=0.01)
+    found = measure_scheme(model, graph, windows, SCHEMES[0], max_drop=0.01)
     assert found.seen.overall >= 0.99
     assert found.unseen is not None
     assert 0.95 < found.unseen.agreement.overall < found.seen.overall, "an unseen domain agrees less"

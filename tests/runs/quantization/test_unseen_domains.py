@@ -1,4 +1,4 @@
-"""int8 is judged by domains that it has not seen, and by labels where there are some."""
+"""int8 is measured on domains that it has not seen, and on labels where there are some."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ from pipeline.inference.post_training_quantization import SCHEMES, quantize_grap
 from pipeline.model import Model
 from pipeline.runs.quantization.agreement import agree
 from pipeline.runs.quantization.quantize import agreement_text, quantize
-from pipeline.runs.quantization.unseen_domains import Judgement, UnseenDomains, judge
+from pipeline.runs.quantization.unseen_domains import SchemeResult, UnseenDomains, measure_scheme
 from pipeline.runs.quantization.windows import SampledWindow, WindowSplit, classes_of
 from pipeline.sources.catalog.index import index
 from pipeline.sources.labels.patches import Patch, read_image, read_mask, write_patch
@@ -57,9 +57,9 @@ def split_of(model: Model, domains: dict[str, int]) -> WindowSplit:
     return WindowSplit(*sides)
 
 
-def judged(model: Model, split: WindowSplit, labelled: tuple[Patch, ...] = ()) -> Judgement:
+def result_of(model: Model, split: WindowSplit, labelled: tuple[Patch, ...] = ()) -> SchemeResult:
     graph = quantize_graph(model, [w.pixels for w in split.quantization], SCHEMES[0])
-    return judge(model, graph, split, SCHEMES[0], max_drop=0.01, labelled=labelled)
+    return measure_scheme(model, graph, split, SCHEMES[0], max_drop=0.01, labelled=labelled)
 
 
 def int8_without(model: Model, split: WindowSplit, domain: str, folder: Path) -> OpenVinoPredictor:
@@ -72,7 +72,7 @@ def int8_without(model: Model, split: WindowSplit, domain: str, folder: Path) ->
 def test_each_domain_is_mapped_by_a_network_that_has_not_seen_it(tmp_path: Path) -> None:
     model = exact_model()
     split = split_of(model, {"dark": 40, "bright": 256, "middle": 128})
-    found = judged(model, split)
+    found = result_of(model, split)
     assert found.unseen is not None
     maps = [classes_of(int8_without(model, split, w.domain, tmp_path), w.pixels) for w in split.held_out]
     expected = agree([w.classes for w in split.held_out], maps)
@@ -82,9 +82,9 @@ def test_each_domain_is_mapped_by_a_network_that_has_not_seen_it(tmp_path: Path)
     assert found.unseen.by_domain["bright"] < found.seen.by_window[1], "ranges of darker domains are too narrow"
 
 
-def test_one_domain_only_is_judged_by_seen_imagery_and_says_so() -> None:
+def test_one_domain_only_is_measured_on_seen_imagery_and_says_so() -> None:
     model = exact_model()
-    found = judged(model, split_of(model, {"only": 256}))
+    found = result_of(model, split_of(model, {"only": 256}))
     assert found.unseen is None
     assert found.decisive is found.seen
     assert "of seen imagery: there is one domain only" in agreement_text(found)
@@ -93,7 +93,7 @@ def test_one_domain_only_is_judged_by_seen_imagery_and_says_so() -> None:
 def test_the_limit_is_compared_with_the_unseen_figure() -> None:
     classes = np.ones((4, 4), np.uint8)
     good, bad = agree([classes], [classes]), agree([classes], [classes + 1])
-    seen = Judgement("x", good, [classes], None, None)
+    seen = SchemeResult("x", good, [classes], None, None)
     unseen = replace(seen, unseen=UnseenDomains(bad, {"a": 0.0}))
     assert (seen.decisive.overall, unseen.decisive.overall) == (1.0, 0.0)
     assert agreement_text(unseen).startswith("0.0000% of the pixels of unseen domains as in fp32, least in a")
@@ -110,7 +110,7 @@ def test_accuracy_is_of_the_network_that_has_not_seen_the_patch(tmp_path: Path) 
     model = exact_model()
     split = split_of(model, {"D001_2021": 40, "D002_2021": 256})
     patches = tuple(labelled(tmp_path, domain, i) for i, domain in enumerate(("D001_2021", "D002_2021", "D003_2021")))
-    found = judged(model, split, patches).accuracy
+    found = result_of(model, split, patches).accuracy
     assert found is not None
     assert (found.patches, found.unseen) == (3, 3), "the third is of a domain that no network has seen"
     expected = {"fp32": np.zeros((19, 19), np.int64), "int8": np.zeros((19, 19), np.int64)}
@@ -126,7 +126,7 @@ def test_accuracy_is_of_the_network_that_has_not_seen_the_patch(tmp_path: Path) 
     live = [0, 1, 2, 4]
     kept = expected["int8"][np.ix_(live, live)]
     assert shown["int8"]["oa"] == pytest.approx(np.trace(kept) / kept.sum())
-    one = judged(model, split_of(model, {"D001_2021": 40}), patches).accuracy
+    one = result_of(model, split_of(model, {"D001_2021": 40}), patches).accuracy
     assert one is not None
     assert (one.patches, one.unseen) == (3, 2)
 
@@ -147,9 +147,9 @@ def test_the_report_of_two_domains_has_both_figures_and_accuracy(two_domains: Ma
     given: dict[str, Any] = {"windows": 2, "labels": [tmp_path / "labels"]}
     done = quantize(two_domains.campaign, out=tmp_path / "model.xml", min_agreement=0.5, **given)
     report = json.loads((tmp_path / "model.json").read_text())
-    assert report["judged_by"] == "unseen domains"
+    assert report["measured_on"] == "unseen domains"
     assert report["agreement_unseen_by_domain"].keys() == {"D030_2021", "D034_2021"}
-    assert report["agreement_unseen"] == done.judgement.decisive.overall != report["agreement"]
+    assert report["agreement_unseen"] == done.result.decisive.overall != report["agreement"]
     assert report["tried"][-1]["agreement_unseen"] == report["agreement_unseen"]
     assert report["accuracy"]["patches"] == report["accuracy"]["patches_unseen"] == 1
     assert patch.domain == "D034_2021"
