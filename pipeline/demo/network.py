@@ -23,6 +23,9 @@ from pipeline.model.saving import save_recipe, save_weights
 ENCODER = "tu-regnetx_002"
 """2.7 million parameters with the U-Net. It has no squeeze-and-excitation, whose mean over the whole window would make
 the map depend on where windows begin."""
+SMALLEST_HALO = 64
+"""In pixels. Windows with a core of 250 px differ from one forward of the whole image on 0.09 % of the demo's pixels
+without a halo, 0.005 % with 32 px, 0.0001 % with 64 px and nowhere with 96 px."""
 DECODER_CHANNELS = (64, 32, 32, 16, 16)
 
 
@@ -118,6 +121,7 @@ def _recipe(tiles: Sequence[TrainingTile]) -> Recipe:
         mean=tuple(round(float(m), 2) for m in pixels.mean(axis=1)),
         std=tuple(round(max(float(s), 0.01), 2) for s in pixels.std(axis=1)),
         live=CLASSES,
+        smallest_halo=SMALLEST_HALO,
         licence="apache-2.0",
         citation="landcover-pipeline's demo: a procedural landscape, no real place",
     )

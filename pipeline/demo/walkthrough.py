@@ -239,7 +239,7 @@ def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
     layout = Layout.for_core(campaign.grid.core, halo=0, stride=campaign.recipe().stride)
     grid = campaign.grid.model_copy(update={"halo": 0, "window": layout.window})
     output = campaign.output.model_copy(update={"domains": folder})
-    bare = campaign.model_copy(update={"grid": grid, "output": output})
+    bare = campaign.model_copy(update={"grid": grid, "output": output, "accept_limits": ("halo",)})
     run(make_plan(bare))
     cuts, tile = cuts_of(bare), bare.grid.tile
     found = (domain_seams(list_sealed(folder / d.name, d.name, tile), cuts=cuts) for d in bare.domains)

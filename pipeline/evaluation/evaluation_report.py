@@ -34,6 +34,8 @@ class Evaluation:
     about: Mapping[str, str] = field(default_factory=dict)
     """Inputs of the comparison: weights, recipe, labels."""
     reliability: Reliability | None = None
+    as_mapped: "Evaluation | None" = None
+    """The same patches in windows with a halo, as the product is made; None where only one figure was measured."""
 
     @property
     def other_mode(self) -> Mode:
@@ -77,6 +79,7 @@ def evaluation_page(evaluation: Evaluation) -> str:
         evaluation=evaluation,
         found=evaluation.scored(evaluation.mode),
         other=evaluation.scored(evaluation.other_mode),
+        mapped=evaluation.as_mapped and evaluation.as_mapped.scored(evaluation.mode),
         domains={
             name: (scores(matrix, live=evaluation.live, mode="present"), int(matrix.sum()))
             for name, matrix in sorted(evaluation.by_domain.items())

@@ -21,7 +21,7 @@ from pipeline.inference.block_mapping import predict_overlapped
 from pipeline.legend import LAYERS
 from pipeline.model import Model
 from pipeline.products.analysis.accessor import register_cover
-from pipeline.sources.inspection.model_card_limits import ExceededCardLimit
+from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, check_halo
 from pipeline.sources.inspection.single_image import check_array, check_raster, place_of
 from pipeline.sources.lazy_image import source_of
 from pipeline.sources.reading.raster import GeoSource, Raster
@@ -49,7 +49,7 @@ def predict(
         layout: core, halo and window; by default `Layout()` with the recipe's stride.
         block: side of a block in pixels, a multiple of the core; by default twice the core.
         engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.
-        accept: limits of the model's card that the image may exceed.
+        accept: limits of the model's card that the image may exceed, and `halo`.
         checks: what follows where it exceeds others: a `CardLimitWarning` for each, an error, or nothing. All limits of
             `landcover predict` are checked for what `open_raster` returned and for arrays in memory, and place and
             resolution alone for other arrays on Dask, of which nothing is computed. `index` checked a domain.
@@ -61,7 +61,8 @@ def predict(
         corner for any other array, a part of a domain among them.
 
     Raises:
-        ConfigError: sizes do not fit each other.
+        ConfigError: sizes do not fit each other, or several windows meet and the halo is smaller than the recipe's
+            smallest.
         EngineError: the engine is unknown, the bands are not those of the recipe, or the array's rows do not run south
             and its columns east.
         SourceError: with `checks="raise"`, the image exceeds a limit that is not accepted.
@@ -77,9 +78,11 @@ def predict(
     if isinstance(image, xr.DataArray):
         source = source_of(image)
         if source is None:
+            check_halo(model.recipe, layout, accept, shape=(image.sizes.get("y", 0), image.sizes.get("x", 0)))
             return _predict_array(image, method, accept=accept, checks=checks)
         image = source
     _check_bands(image.bands, model.recipe)
+    check_halo(model.recipe, layout, accept, shape=image.window.shape)
     if isinstance(image, Raster) and checks != "ignore":
         _report(check_raster(image, model.recipe), accept, checks)
     stack = predict_stack(image, method, window=image.window)

@@ -67,14 +67,14 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
         engine: `auto`, `torch` or `openvino`.
         precision: arithmetic of the forward pass.
         quantized: the XML file that `landcover quantize` made from these weights; for precision int8 only.
-        accept: limits of the model's card that it may exceed.
+        accept: limits of the model's card that it may exceed, and `halo`.
         allow_vrt: whether it may be a virtual raster, whose author decides what files and servers are read.
         on_message: gets accepted limits and doubts, a sentence each.
         progress: counts blocks.
 
     Raises:
-        ConfigError: window and halo do not fit each other or the network's stride, or a quantized network is given
-            without precision int8.
+        ConfigError: window and halo do not fit each other or the network's stride, the halo is too small for the
+            recipe, or a quantized network is given without precision int8.
         EngineError: the engine or precision is not available, or the quantized network was made from other weights.
         SourceError: the raster cannot be read, its bands are not the recipe's, or it exceeds a limit that is not
             accepted.
@@ -100,12 +100,12 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
         _check_same_place(path, source)
     model = load_model(weights, rules, sha256=sha256)
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
+    block = max(1, _BLOCK // layout.core) * layout.core
+    dataset = predict(source, model, layout=layout, block=block, engine=resolved, accept=accept, checks="ignore")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProductError(f"folder {out} cannot be made: {error.strerror or error}") from error
-    block = max(1, _BLOCK // layout.core) * layout.core
-    dataset = predict(source, model, layout=layout, block=block, engine=resolved, checks="ignore")
     progress.start(math.prod(dataset["landcover"].data.numblocks))
 
     def count(key: Any, *_: Any) -> None:

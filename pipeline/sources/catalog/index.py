@@ -26,7 +26,7 @@ from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.external_stac import Query
 from pipeline.sources.catalog.source_files import SourceFiles, find_source_files
 from pipeline.sources.catalog.writer import TileDescription, write_domain
-from pipeline.sources.delivery.acquisition_dates import join_days
+from pipeline.sources.delivery.acquisition_dates import join_days, season_notes
 from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.delivery.names import Kind, check_domain
 from pipeline.sources.domain_inputs import BANDS, IMAGERY, Fill, InputTile
@@ -253,6 +253,7 @@ def _describe_tiles(
         notes = [
             *header_notes(imagery, elevation, crs=domain.crs),
             *year_notes(elevation, acquired[0].year if acquired else domain.domain.year),
+            *season_notes(acquired),
             *found.acquired.notes,
             *(e.note for e in exceeded if e.tile in (None, tile.name)),
             *([holes.note] if holes and holes.note else []),

@@ -15,6 +15,7 @@ from pipeline.config.campaign import METROPOLITAN_FRANCE_KM, LimitName
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS
+from pipeline.halo import Layout
 from pipeline.sources.delivery.names import OVERSEAS, DeliveredFile
 from pipeline.sources.inspection.band_order import better_order, order_sentence
 from pipeline.sources.inspection.lowest_level import BandSums
@@ -28,6 +29,7 @@ REASONS: Mapping[LimitName, str] = {
     "height_encoding": "the model card: height above ground in steps of 0.20 m, 0..255",
     "whole_window": "its decoder pools over the whole window, so a pixel's class depends on the windows' positions, "
     "and seams show where two meet; U-Net, U-Net++, Linknet, SegFormer and nearly FPN see no farther than the halo",
+    "halo": "a pixel's class depends on imagery beyond the halo, so seams show where two windows meet",
 }
 
 _MIN_CELLS = 4096
@@ -130,6 +132,37 @@ def check_windows(recipe: Recipe, accept: Sequence[LimitName]) -> None:
             f"recipe {recipe.name}: its decoder {recipe.architecture!r} cannot map several windows without seams "
             f"({REASONS['whole_window']}); to map with it anyway, add accept_limits: [whole_window] to the campaign"
         )
+
+
+def check_halo(
+    recipe: Recipe, layout: Layout, accept: Sequence[LimitName], *, shape: tuple[int, int] | None = None
+) -> None:
+    """Refuses a halo that is smaller than the recipe's smallest.
+
+    Args:
+        recipe: one without `smallest_halo` refuses none.
+        layout: its halo is compared.
+        accept: limits that may be exceeded.
+        shape: (rows, columns) of a single image: one that fits into a core has no two windows that meet.
+
+    Raises:
+        ConfigError: the halo is too small, and `accept` does not name `halo`.
+    """
+    least = recipe.smallest_halo
+    alone = shape is not None and max(shape) <= layout.core
+    if least is None or layout.halo >= least or alone or "halo" in accept:
+        return
+    raise ConfigError(
+        f"a halo of {layout.halo} px is too small for recipe {recipe.name}, which needs {least} or more "
+        f"({REASONS['halo']}): use {wider_halo(layout, least)}. To map with seams anyway, accept the limit halo: "
+        "accept_limits: [halo] in a campaign, --accept halo on the command line, accept=['halo'] in Python"
+    )
+
+
+def wider_halo(layout: Layout, halo: int) -> str:
+    """The sizes of this layout with another halo, for messages."""
+    wider = Layout.for_core(layout.core, halo, layout.stride)
+    return f"halo {wider.halo} and window {max(wider.window, layout.window)} (core {wider.core})"
 
 
 def metropolitan(departement: str) -> bool:

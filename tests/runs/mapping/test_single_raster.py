@@ -37,7 +37,7 @@ def patch(shared_data: Path) -> NDArray[np.uint8]:
 def predict(shared_data: Path, raster: Path | str, out: Path, *options: str) -> str:
     """What the command prints, or the message with which it ends; anything else than these is raised."""
     given = ["predict", str(raster), "--weights", str(shared_data / WEIGHTS), "--out", str(out), "--engine", "torch"]
-    result = CliRunner().invoke(app, [*given, "--window", "64", "--halo", "0", *options])
+    result = CliRunner().invoke(app, [*given, "--window", "64", "--halo", "0", "--accept", "halo", *options])
     if isinstance(result.exception, LandcoverError):
         return f"error: {result.exception}"
     if result.exception is not None:
