@@ -7,6 +7,7 @@ the disk when the block ends: temporary name, sync of the file, rename, sync of 
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import secrets
@@ -168,7 +169,7 @@ def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2, own_checksum: bool = False) -> None:
-    """Writes a JSON file that replaces a former one as `replacing` does.
+    """Writes a JSON file that replaces a former one as `replacing` does; NaN, a figure that does not exist, as null.
 
     Args:
         path: the file.
@@ -179,11 +180,22 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2, own_checksum
     Raises:
         OutOfSpaceError: the disk is full, or a quota is used up.
         StorageError: the folder cannot be written.
+        ValueError: an infinite number.
     """
+    content = _without_nan(content)
     if own_checksum:
         content = content | {KEY: ZEROS}
-    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path, with_own_checksum(text) if own_checksum else text)
+
+
+def _without_nan(content: Any) -> Any:
+    """The content with null for NaN, which JSON does not have."""
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def write_text(path: Path, text: str) -> None:

@@ -100,6 +100,10 @@ class EvaluationError(LandcoverError):
     """A reference and a map cannot be compared, or there is too little data."""
 
 
+class CardLimitWarning(UserWarning):
+    """An image exceeds a limit of the model's card, and is mapped all the same."""
+
+
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
 """Raised by libraries and by our own arithmetic where a file, or its content, is not as expected. Parsers validate with
 `untrusted.documents` first; this is for what a format's library finds."""

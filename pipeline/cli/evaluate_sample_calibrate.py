@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
+from pipeline.cli.output import console, count, log, number_table, percent, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE
 from pipeline.errors import ConfigError
 from pipeline.legend import BY_VALUE, Nomenclature
@@ -20,7 +20,8 @@ PlacesArgument = Annotated[
     argument(
         "DATA",
         "With --weights: labelled patches (folders, CSV lists). "
-        "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr).",
+        "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr). "
+        "With --sample: the map that was sampled, to check that it is the same.",
     ),
 ]
 EvaluatedWeightsOption = Annotated[
@@ -32,6 +33,9 @@ ReferenceOption = Annotated[
 SampleOption = Annotated[
     Path | None, option("--sample FILE", "Evaluate a map by an interpreted sample of `landcover sample`.")
 ]
+UnsealedOption = Annotated[
+    bool, option("--unsealed", "Accept a sample without a sealed design, of an earlier version or another program.")
+]
 ClassesOption = Annotated[Nomenclature, option("--classes", "Legend in which a map is compared with the reference.")]
 ModeOption = Annotated[
     Literal["legacy", "present"],
@@ -39,6 +43,9 @@ ModeOption = Annotated[
 ]
 UnitsOption = Annotated[
     Literal["auto", "zones", "patches"], option("--units", "What the bootstrap intervals resample.")
+]
+AloneOption = Annotated[
+    bool, option("--alone", "With --weights: score only patch by patch, not as mapped too; takes half the time.")
 ]
 ProcessesOption = Annotated[int, option("--workers N", "Number of processes.", min=1)]
 AddressOption = Annotated[
@@ -60,6 +67,7 @@ def evaluate(
     weights_sha256: options.WeightsSha256 = None,
     reference: ReferenceOption = None,
     sample: SampleOption = None,
+    unsealed: UnsealedOption = False,
     recipe: options.Recipe = DEFAULT_RECIPE,
     metadata: options.Metadata = None,
     reference_as: options.ReferenceLegend = "flair19",
@@ -67,6 +75,7 @@ def evaluate(
     classes: ClassesOption = "flair12",
     mode: ModeOption = "legacy",
     units: UnitsOption = "auto",
+    alone: AloneOption = False,
     engine: options.Engine = "auto",
     precision: options.Arithmetic = "fp32",
     workers: ProcessesOption = 1,
@@ -74,13 +83,15 @@ def evaluate(
 ) -> None:
     """Score a network or a map against reference data.
 
-    Choose one: --weights scores a network on labelled patches, --reference compares a map with a raster or polygons,
-    --sample estimates a map's accuracy and true areas from an interpreted sample.
+    Choose one: --weights scores a network on labelled patches, patch by patch and put together as a map is;
+    --reference compares a map with a raster or polygons; --sample estimates a map's accuracy and true areas from an
+    interpreted sample.
     """
     if sum(given is not None for given in (weights, reference, sample)) != 1:
         raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
     if sample is not None:
-        _evaluate_sample(sample, out)
+        place = _one_map(places, "--sample") if places else None
+        _evaluate_sample(sample, out, place=place, unsealed=unsealed, workers=workers)
         return
     from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
     from pipeline.runs.accuracy.scoring import EvaluationOptions
@@ -94,18 +105,20 @@ def evaluate(
         precision=precision,
     )
     comparison = partial(evaluate_map, nomenclature=reference_as, field=field, classes=classes)
-    scoring = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler)
+    scoring = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler, as_mapped=not alone)
     with progress_bar("evaluate") as progress:
         if weights is not None:
             done = network(places or (), weights=weights, out=out, options=scoring, progress=progress)
         elif reference is not None:
-            done = comparison(_one_map(places or ()), reference, out=out, options=scoring, progress=progress)
+            done = comparison(
+                _one_map(places or (), "--reference"), reference, out=out, options=scoring, progress=progress
+            )
     _show_scores(done)
 
 
-def _one_map(places: Sequence[Path]) -> Path:
+def _one_map(places: Sequence[Path], given: str) -> Path:
     if len(places) != 1:
-        raise ConfigError(f"--reference compares one map: expected one GeoTIFF or one folder, found {len(places)}")
+        raise ConfigError(f"{given} takes one map: expected one GeoTIFF or one folder, found {len(places)}")
     return places[0]
 
 
@@ -117,28 +130,36 @@ def _show_scores(done: "EvaluationResult") -> None:
     for name, title in MEANS.items():
         interval = ""
         if given.intervals is not None:
-            low, high = given.intervals.means[name]
-            interval = f"  (95 % interval: {100 * low:.2f} – {100 * high:.2f})"
-        say(f"{title:<17} {100 * found[name]:.3f} %{interval}")
+            low, high = (percent(limit, 2) for limit in given.intervals.means[name])
+            interval = f"  (95 % interval: {low} – {high})"
+        mapped = f"  as mapped {percent(given.as_mapped.scored(given.mode)[name])} %" if given.as_mapped else ""
+        say(f"{title:<17} {percent(found[name])} %{interval}{mapped}")
+    if given.as_mapped and "without a neighbour" in given.as_mapped.about:
+        say(f"as mapped, without a neighbour: {given.as_mapped.about['without a neighbour']}")
     rows = (
-        (name, *(f"{100 * found[what][k]:.3f}" if found["present"][k] else "absent" for what in BY_CLASS))
+        (name, *(percent(found[what][k]) if found["present"][k] else "absent" for what in BY_CLASS))
         for k, name in enumerate(given.names)
     )
     console.print(number_table(("class", *BY_CLASS.values()), rows))
+    if given.few_units:
+        log.warning("%s", given.few_units)
     say(f"report: {shown(done.report)} (means in mode {given.mode})")
 
 
-def _evaluate_sample(sample: Path, out: Path) -> None:
+def _evaluate_sample(sample: Path, out: Path, *, place: Path | None, unsealed: bool, workers: int) -> None:
     from pipeline.runs.accuracy.stratified_sample import evaluate_sample
 
-    done = evaluate_sample(sample, out=out)
-    say(f"overall accuracy {done.overall * 100:.2f} %")
+    with progress_bar("evaluate") as progress:
+        done = evaluate_sample(sample, out=out, place=place, unsealed=unsealed, workers=workers, progress=progress)
+    say(f"{done.design}: overall accuracy {done.overall * 100:.2f} %")
     rows = (
         (c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
         for c in done.classes
     )
     console.print(number_table(("class", "user's, %", "producer's, %", "area, ha"), rows))
-    say("± is the half-width of a 95 % interval")
+    say("in brackets: 95 % intervals")
+    for note in done.notes:
+        log.warning("%s", note)
     say(f"report: {shown(done.report)}")
 
 
@@ -150,6 +171,9 @@ def sample(
     out: Annotated[Path, option("--out FILE", "The GeoPackage to write.")],
     size: Annotated[int, option("--size N", "Number of points.", min=2)] = 600,
     least: Annotated[int, option("--least N", "Smallest number per class.", min=2)] = 30,
+    clusters: Annotated[
+        int | None, option("--clusters N", "Draw N squares of 1 km first, and points in them only.", min=2)
+    ] = None,
     catalog: Annotated[
         Path | None, option("--catalog FOLDER", "Input catalog; adds a crop of the imagery to each point.")
     ] = None,
@@ -164,7 +188,15 @@ def sample(
 
     with progress_bar("sample") as progress:
         done = sample_map(
-            place, out=out, size=size, least=least, catalog=catalog, workers=workers, seed=seed, progress=progress
+            place,
+            out=out,
+            size=size,
+            least=least,
+            clusters=clusters or 0,
+            catalog=catalog,
+            workers=workers,
+            seed=seed,
+            progress=progress,
         )
     say(f"{count(sum(done.units.values()), 'point')}, {count(done.crops, 'crop')} of imagery: {shown(done.path)}")
     for value, number in done.units.items():
@@ -202,6 +234,9 @@ def calibrate(
         )
     errors = f"{100 * done.before.ece:.2f} % → {100 * done.after.ece:.2f} %"
     say(f"temperature {done.temperature:g}: expected calibration error {errors}, on zones that the fit did not use")
+    say(f"over zones: {done.spread}")
     say(f"next: set model.recipe in the campaign to {shown(done.recipe)}")
+    if done.spread.warning:
+        log.warning("%s", done.spread.warning)
     if done.after.ece >= done.before.ece:
         log.warning("the error did not fall: keep the former recipe, or calibrate on labelled patches of more zones")

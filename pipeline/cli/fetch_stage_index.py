@@ -9,8 +9,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import console, count, log, number_table, progress_bar, say, say_next, shown
-from pipeline.config import DEFAULT_RECIPE, LimitName, load_recipe
-from pipeline.errors import ConfigError
+from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.grid import PIXELS_PER_M
 from pipeline.sources.download.choose import Content
 from pipeline.sources.download.editions import GEOPLATEFORME, parse_zone
@@ -32,10 +31,6 @@ SourcesArgument = Annotated[
         "Folders of deliveries, static STAC catalogs (path or URL of their JSON), or URLs of STAC APIs. "
         "--collection, --bbox and --datetime choose among STAC items.",
     ),
-]
-AcceptOption = Annotated[
-    list[str] | None,
-    option("--accept LIMIT", "A limit of the model card that the imagery may exceed. Can be repeated."),
 ]
 CollectionOption = Annotated[
     list[str] | None, option("--collection ID", "Only items of this collection. Can be repeated.")
@@ -152,7 +147,7 @@ def index(
     catalog: options.Catalog,
     tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
     recipe: options.Recipe = DEFAULT_RECIPE,
-    accept: AcceptOption = None,
+    accept: options.Accept = None,
     collections: CollectionOption = None,
     bbox: options.Box = None,
     when: options.When = None,
@@ -164,10 +159,8 @@ def index(
     """
     from pipeline.sources.catalog.external_stac import Query
     from pipeline.sources.catalog.index import index as index_domain
+    from pipeline.sources.delivery.names import RASTER_SUFFIXES
 
-    if unknown := set(accept or ()) - set(get_args(LimitName)):
-        limits = ", ".join(get_args(LimitName))
-        raise ConfigError(f"unknown limit {', '.join(sorted(unknown))}; expected some of {limits}")
     with progress_bar("index") as progress:
         report = index_domain(
             sources,
@@ -175,16 +168,18 @@ def index(
             catalog=catalog,
             tile_size=tile_m * PIXELS_PER_M,
             recipe=load_recipe(recipe),
-            accept=[name for name in get_args(LimitName) if name in (accept or ())],
+            accept=options.limits(accept),
             query=Query(tuple(collections or ()), bbox, when),
             progress=progress,
         )
     for sentence, tiles in _grouped(report.notes).items():
         log.info("%s (%s)", sentence, tiles)
     for path in report.ignored[:_MOST_NAMED]:
-        log.warning("ignored %s: not the name of a delivered file", path)
+        known = path.suffix.lower() in RASTER_SUFFIXES
+        why = "not the name of a delivered file" if known else "expected GeoTIFF or JPEG 2000; convert it: rio convert"
+        log.warning("ignored %s: %s", path, why)
     if len(report.ignored) > _MOST_NAMED:
-        log.warning("ignored %d more rasters for the same reason", len(report.ignored) - _MOST_NAMED)
+        log.warning("ignored %d more rasters", len(report.ignored) - _MOST_NAMED)
     tiles, files = count(len(report.tiles), "tile"), count(report.files, "file")
     say(f"{domain}: {tiles}, {files}, {report.size_bytes / 1e9:.2f} GB indexed in {shown(report.catalog / domain)}")
     if report.limits:

@@ -7,15 +7,20 @@ from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, log, progress_bar, say, shown
 from pipeline.config import DEFAULT_RECIPE
+from pipeline.errors import SourceError
 
 RasterArgument = Annotated[
-    Path, argument("IN.tif", "Georeferenced raster: uint8, with the recipe's bands in their order.", exists=True)
+    Path,
+    argument("IN.tif", "Georeferenced raster: uint8, with the recipe's bands in their order; transparency may follow."),
 ]
 QuantizedOption = Annotated[
     Path | None, option("--quantized FILE", "With int8: the XML that `landcover quantize` wrote.")
 ]
 AgreementOption = Annotated[
-    float, option("--min-agreement X", "Share of pixels that int8 must map as fp32 does.", min=0, max=1)
+    float, option("--min-agreement X", "Share of unseen domains' pixels that int8 must map as fp32 does.", min=0, max=1)
+]
+LabelsOption = Annotated[
+    list[Path] | None, option("--labels DATA", "Labelled patches, to measure accuracy too. Can be repeated.")
 ]
 SlowOption = Annotated[bool, option("--slow", "If the agreement is too low, return operations to float one by one.")]
 
@@ -102,14 +107,19 @@ def predict(
     precision: options.Arithmetic = "fp32",
     quantized: QuantizedOption = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
+    accept: options.Accept = None,
     allow_vrt: Annotated[
         bool, option("--allow-vrt", "Read a virtual raster (VRT): its author decides what files and servers are read.")
     ] = False,
 ) -> None:
     """Map a single raster, without a catalog.
 
-    Writes STEM-landcover.tif and STEM-confidence.tif, named after the raster.
+    Writes STEM-landcover.tif and STEM-confidence.tif, named after the raster. It is refused if it exceeds a limit of
+    the model card that is not accepted.
     """
+    if not (raster.exists() or str(raster).startswith("/vsi")):
+        raise SourceError(f"'{raster}' does not exist")
+    limits = options.limits(accept)
     from pipeline.runs.mapping.single_raster import predict_raster
 
     with progress_bar("predict") as progress:
@@ -124,6 +134,7 @@ def predict(
             engine=engine,
             precision=precision,
             quantized=quantized,
+            accept=limits,
             allow_vrt=allow_vrt,
             progress=progress,
         )
@@ -140,12 +151,16 @@ def quantize(
     windows: Annotated[int, option("--windows N", "Windows to quantize with, and as many to compare on.", min=1)] = 64,
     min_agreement: AgreementOption = 0.99,
     slow: SlowOption = False,
+    labels: LabelsOption = None,
+    metadata: options.Metadata = None,
 ) -> None:
     """Make an int8 network for CPUs and compare it with fp32.
 
-    Windows of the campaign's imagery set the ranges of int8; other windows measure the agreement.
+    Windows of the campaign's imagery set the ranges of int8. Other windows measure the agreement, with networks that
+    have not seen their domain.
     """
     campaign = options.open_campaign(config, domain)
+    from pipeline.runs.quantization.quantize import agreement_text
     from pipeline.runs.quantization.quantize import quantize as quantize_campaign
 
     with progress_bar("quantize") as progress:
@@ -156,11 +171,16 @@ def quantize(
             windows=windows,
             min_agreement=min_agreement,
             slow=slow,
+            labels=labels or (),
+            metadata=metadata,
             say=log.info,
             progress=progress,
         )
-    compared = count(len(done.windows.held_out), "held-out window")
-    say(f"int8 agrees with fp32 on {done.agreement.overall:.3%} of the pixels of {compared}")
+    say(f"int8, {count(len(done.windows.held_out), 'held-out window')}: {agreement_text(done.result)}")
+    if done.result.accuracy:
+        found = done.result.accuracy.as_json()
+        means = ", ".join(f"{name} {found[name]['oa']:.2%}" for name in ("fp32", "int8"))
+        say(f"overall accuracy: {means} ({found['patches_unseen']} of {found['patches']} patches of unseen domains)")
     say(f"network: {shown(done.quantized.path)}")
     say(f"report: {shown(done.html_file)}")
     say("next: set precision: int8 and model.quantized to this network in the campaign")

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pipeline.cli.help import argument, option
-from pipeline.config import Campaign, ClusterKind, EngineName, Precision, load_campaign
+from pipeline.config import Campaign, ClusterKind, EngineName, LimitName, Precision, load_campaign
 from pipeline.domain import Domain
+from pipeline.errors import ConfigError
 from pipeline.legend import Nomenclature
 
 BD_ORTHO_TILE_M = 5_000
@@ -62,6 +63,10 @@ Weights = Annotated[
 WeightsSha256 = Annotated[
     str | None, option("--weights-sha256 HEX", "SHA-256 that the checkpoint must have; compared before it is loaded.")
 ]
+Accept = Annotated[
+    list[str] | None,
+    option("--accept LIMIT", "A limit of the model card that the imagery may exceed. Can be repeated."),
+]
 Engine = Annotated[EngineName, option("--engine", "What runs the network.")]
 Arithmetic = Annotated[Precision, option("--precision", "Arithmetic: fp16 needs CUDA, int8 needs OpenVINO.")]
 ReferenceLegend = Annotated[Nomenclature, option("--reference-as", "Legend of the reference's class numbers.")]
@@ -77,6 +82,18 @@ Box = Annotated[
 ]
 When = Annotated[str | None, option("--datetime WHEN", "Only items of a day, a month, a year or START/END.")]
 JsonFile = Annotated[Path | None, option("--json FILE", "Also write the result to this JSON file.")]
+
+
+def limits(accept: Sequence[str] | None) -> tuple[LimitName, ...]:
+    """The limits that `--accept` names.
+
+    Raises:
+        ConfigError: there is no such limit.
+    """
+    known = get_args(LimitName)
+    if unknown := set(accept or ()) - set(known):
+        raise ConfigError(f"unknown limit {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
+    return tuple(name for name in known if name in (accept or ()))
 
 
 def open_campaign(config: Path, domains: Sequence[str] | None = None, tiles: Sequence[str] | None = None) -> Campaign:

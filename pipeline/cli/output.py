@@ -1,6 +1,7 @@
 """The commands' console, and how they print results."""
 
 import logging
+import math
 import shlex
 import traceback
 from collections.abc import Iterable, Sequence
@@ -64,6 +65,11 @@ def save_json(file: Path | None, content: Any, what: str) -> None:
     if file:
         write_json(file, content)
         say(f"{what} written to {shown(file)}")
+
+
+def percent(share: float, digits: int = 3) -> str:
+    """A share in percent without its sign; a dash for NaN, a figure that does not exist."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
 def number_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

@@ -21,6 +21,7 @@ def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
     code is 4 if anything is wrong or a domain exceeds one of the campaign's limits.
     """
     campaign = options.open_campaign(config)
+    from pipeline.runs.quality.quality_metrics import seam_remedy
     from pipeline.runs.quality.verify import verify as read_again
 
     with progress_bar("verify") as progress:
@@ -37,7 +38,8 @@ def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
         say("national product: has no manifest; an older version wrote it. The next edition has one")
     say("class changes at edges, relative to those nearby (1 is seamless):")
     for kind, ratio in verified.metrics.seams.ratios.items():
-        say(f"  {f'{kind} edges':<15} {ratio or 'none'}")
+        remedy = seam_remedy(campaign, ratio)
+        say(f"  {f'{kind} edges':<15} {ratio or 'none'}{remedy and f': {remedy}'}")
     if verified.borders:
         say(f"  {'domain borders':<15} {verified.borders} (imagery of another date begins there)")
     save_json(json_file, verified.as_json(), "results")

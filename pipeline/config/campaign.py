@@ -18,8 +18,9 @@ from pipeline.halo import Layout
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 ClusterKind = Literal["local", "cuda", "slurm"]
-LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding", "whole_window"]
-"""Limits that the models' cards state, and `whole_window`: networks whose windows show seams in any layout.
+LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding", "whole_window", "halo"]
+"""Limits that the models' cards state, and two that seams come from: `whole_window`, networks whose windows show seams
+in any layout, and `halo`, a halo that is smaller than the recipe's smallest.
 `pipeline.sources.inspection.model_card_limits` explains and checks them."""
 
 METROPOLITAN_FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)

@@ -32,7 +32,7 @@ _POOLING: frozenset[Architecture] = frozenset({"manet", "pspnet", "pan", "deepla
 class Recipe(Section):
     """Bands, normalisation and classes of a network.
 
-    Every value here changes bytes of a product, so the whole recipe is part of the fingerprint.
+    Every value here but `smallest_halo` changes bytes of a product, so the recipe is part of the fingerprint.
     """
 
     name: str = Field(pattern=r"^[\w.\-]+$")
@@ -55,6 +55,10 @@ class Recipe(Section):
     """Output channels of the network; logit i belongs to FLAIR class i + 1."""
     live: tuple[int, ...]
     """FLAIR values 1..19 that may appear in a map. All other logits are masked before the argmax."""
+    # No value in the map follows from it: it is left out of the recipe's content, and so of fingerprints.
+    smallest_halo: int | None = Field(default=None, ge=0, exclude=True)
+    """Smallest halo in pixels with which the windows of this network meet without visible seams. A campaign with a
+    smaller one is refused, unless it accepts the limit `halo`. Without this key no halo is refused."""
     height_step_m: float = Field(default=0.2, gt=0)
     """Metres of height for one unit of the elevation band, whose values are clipped to 0..255."""
     # Maps made before the field existed keep their fingerprints.

@@ -23,6 +23,8 @@ from pipeline.model.saving import save_recipe, save_weights
 ENCODER = "tu-regnetx_002"
 """2.7 million parameters with the U-Net. It has no squeeze-and-excitation, whose mean over the whole window would make
 the map depend on where windows begin."""
+SMALLEST_HALO = 64
+"""In pixels. The demo's campaign has 96, with which its windows meet without seams."""
 DECODER_CHANNELS = (64, 32, 32, 16, 16)
 
 
@@ -118,6 +120,7 @@ def _recipe(tiles: Sequence[TrainingTile]) -> Recipe:
         mean=tuple(round(float(m), 2) for m in pixels.mean(axis=1)),
         std=tuple(round(max(float(s), 0.01), 2) for s in pixels.std(axis=1)),
         live=CLASSES,
+        smallest_halo=SMALLEST_HALO,
         licence="apache-2.0",
         citation="landcover-pipeline's demo: a procedural landscape, no real place",
     )

@@ -4,6 +4,7 @@ Each step is that of a real campaign, except that the country and its network ar
 """
 
 import json
+import math
 import os
 import shutil
 import time
@@ -238,7 +239,7 @@ def seams_without_halo(campaign: Campaign, folder: Path) -> Seams:
     layout = Layout.for_core(campaign.grid.core, halo=0, stride=campaign.recipe().stride)
     grid = campaign.grid.model_copy(update={"halo": 0, "window": layout.window})
     output = campaign.output.model_copy(update={"domains": folder})
-    bare = campaign.model_copy(update={"grid": grid, "output": output})
+    bare = campaign.model_copy(update={"grid": grid, "output": output, "accept_limits": ("halo",)})
     run(make_plan(bare))
     cuts, tile = cuts_of(bare), bare.grid.tile
     found = (domain_seams(list_sealed(folder / d.name, d.name, tile), cuts=cuts) for d in bare.domains)
@@ -272,7 +273,9 @@ def _draw_preview(path: Path, campaign: Campaign, country: Country) -> Path:
 
 def _report(summary: Mapping[str, Any], on_message: OnMessage) -> None:
     for name, share in summary["class_shares"].items():
-        on_message(f"  {name:24s} {share:6.1%} of the map, recall {summary['class_accuracy'][name]:6.1%}")
+        recall = summary["class_accuracy"][name]
+        known = "–" if math.isnan(recall) else f"{recall:6.1%}"
+        on_message(f"  {name:24s} {share:6.1%} of the map, recall {known}")
     on_message(f"accuracy on tiles that were not for fitting: {summary['accuracy']:.3f}")
     on_message(f"{summary['mpx_per_s']:.2f} Mpx/s; {summary['seconds']:.0f} s in all")
     on_message("\n".join(f"{what:8s} {summary[what]}" for what in ("product", "preview", "campaign")))

@@ -1,7 +1,9 @@
 """Accuracy and areas from a stratified sample (Olofsson et al. 2014, doi 10.1016/j.rse.2014.02.015).
 
 The map's classes are the strata. A sample's counts are weighted by the strata's shares of the map, so that neither
-the sample's allocation nor the map's own errors bias accuracy and areas. Equation numbers are the paper's.
+the sample's allocation nor the map's own errors bias accuracy and areas. Values and standard errors are the paper's;
+its intervals, ± 1.96 standard errors, have no width where a stratum has no errors, and are replaced by those of
+`share_interval`.
 """
 
 import math
@@ -9,31 +11,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from pipeline.errors import EvaluationError
+from pipeline.evaluation.share_interval import Floats, part_interval
+from pipeline.evaluation.stratified_shares import Counts, Shares, simple_shares, two_stage_shares
 
-Z_95 = 1.96
-"""Half width of a 95 % interval in standard errors, as the paper takes it."""
+FEW_POINTS = 30
+"""Below this number of points a stratum's own figures say little: see `few_points`."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and half the width of its 95 % interval; `f"{estimate:.1f}"` gives `92.0 ± 10.9`, or `–` for NaN."""
+    """A value with its 95 % interval; `f"{estimate:.1f}"` gives `92.0 (81.1 – 97.3)`, or `–` for NaN."""
 
     value: float
-    half_width: float
+    """NaN where there is nothing to estimate it from."""
+    low: float
+    high: float
+    standard_error: float
+    """By the formulas of the paper; 0 where no point of a stratum differs, however few there are."""
 
     @property
     def interval(self) -> tuple[float, float]:
         """(low, high)."""
-        return (self.value - self.half_width, self.value + self.half_width)
+        return (self.low, self.high)
 
     def __mul__(self, factor: float) -> "Estimate":
-        return Estimate(self.value * factor, self.half_width * factor)
+        return Estimate(*(factor * x for x in (self.value, self.low, self.high, self.standard_error)))
 
     def __format__(self, spec: str) -> str:
-        return "–" if math.isnan(self.value) else f"{self.value:{spec}} ± {self.half_width:{spec}}"
+        return "–" if math.isnan(self.value) else f"{self.value:{spec}} ({self.low:{spec}} – {self.high:{spec}})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +51,7 @@ class AreaEstimates:
     overall: Estimate
     """Share of the area that is mapped correctly."""
     users: tuple[Estimate, ...]
-    """Share of the area mapped as a class that truly is this class."""
+    """Share of the area mapped as a class that truly is this class; NaN for a class that is not on the map."""
     producers: tuple[Estimate, ...]
     """Share of a class's true area that is mapped as this class; NaN for a class that no sampled point has."""
     areas: tuple[Estimate, ...]
@@ -54,61 +62,105 @@ def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimate
     """Area-adjusted accuracy and areas.
 
     Args:
-        counts: int64 (map class, reference class): sampled units; rows are strata.
+        counts: int64 (map class, reference class): sampled units; rows are strata. Of a sample in two stages
+            (cluster, map class, reference class).
         mapped: area of each stratum on the map, in any unit.
 
     Raises:
-        EvaluationError: shapes that do not fit, or a stratum with area and fewer than two units: its variance
-            cannot be known.
+        EvaluationError: shapes that do not fit, or a stratum with area and fewer than two units, or units in fewer
+            than two clusters: its variance cannot be known.
     """
-    counts, area = np.asarray(counts), np.asarray(mapped, np.float64)
-    if counts.ndim != 2 or counts.shape != (len(area), len(area)) or area.min() < 0 or area.sum() <= 0:
-        raise EvaluationError(f"expected counts (class, class) and an area for each class; got {counts.shape}")
-    per_stratum = counts.sum(axis=1)
-    if thin := np.flatnonzero((area > 0) & (per_stratum < 2)).tolist():
-        raise EvaluationError(f"strata {thin} have area and fewer than two sampled units; sample them, or merge strata")
-    weights = area / area.sum()
-    shares = counts / np.maximum(per_stratum, 1)[:, None]
-    # Estimated shares of the whole area (eq. 4).
-    proportions = weights[:, None] * shares
-    # n − 1 of a stratum without area is never 0 in what counts: its weight is 0.
-    spare = np.maximum(per_stratum - 1, 1)
-    users, uncertain = np.diag(shares), shares * (1 - shares) / spare[:, None]
-    users_variance = np.diag(uncertain)
-    column, column_variance = proportions.sum(axis=0), (weights[:, None] ** 2 * uncertain).sum(axis=0)
-    # Producer's accuracy and its variance (eq. 7); without a reference of the class both are NaN.
-    truth = np.where(column > 0, column, np.nan)
-    producers = np.diag(proportions) / truth
-    elsewhere = column_variance - weights**2 * users_variance
-    producers_variance = (weights**2 * (1 - producers) ** 2 * users_variance + producers**2 * elsewhere) / truth**2
+    found, area = _checked(counts, mapped)
+    weights, classes = area / area.sum(), range(len(area))
+    own, column = np.eye(len(area)), weights[None, :].repeat(len(area), axis=0)
+    elsewhere = column * (1 - own)
+    hits = np.moveaxis(found, -1, 0)
+    right = np.stack([hits[k][..., k] for k in classes], axis=-1)
+    correct = _shares(right, found, weights)
+    users = _shares(np.moveaxis(right[..., None] * own, -2, 0).astype(np.int64), found, own)
+    areas = _shares(hits, found, column)
+    rest = elsewhere.sum(axis=1)
+    missed = _shares(hits, found, elsewhere / np.where(rest > 0, rest, 1)[:, None])
+    unsampled = found.reshape(-1, len(area), len(area)).sum(axis=(0, 2)) == 0
     return AreaEstimates(
-        overall=_estimates([np.trace(proportions)], [(weights**2 * users_variance).sum()])[0],
-        users=_estimates(users, users_variance),
-        producers=_estimates(producers, producers_variance),
-        areas=_estimates(column * area.sum(), column_variance * area.sum() ** 2),
+        overall=_estimates(correct)[0],
+        users=_estimates(users, unknown=unsampled),
+        producers=_producers(users, missed, weights, rest),
+        areas=tuple(e * float(area.sum()) for e in _estimates(areas)),
     )
 
 
-def _estimates(values: ArrayLike, variances: ArrayLike) -> tuple[Estimate, ...]:
-    half_widths = Z_95 * np.sqrt(np.maximum(variances, 0))
-    return tuple(Estimate(float(v), float(h)) for v, h in zip(np.asarray(values), half_widths, strict=True))
+def _checked(counts: NDArray[np.int64], mapped: Sequence[float]) -> tuple[Counts, Floats]:
+    found, area = np.asarray(counts), np.asarray(mapped, np.float64)
+    if found.ndim not in (2, 3) or found.shape[-2:] != (len(area), len(area)) or area.min() < 0 or area.sum() <= 0:
+        raise EvaluationError(
+            f"expected counts (class, class) or (cluster, class, class) and an area for each class; got {found.shape}"
+        )
+    points = found.sum(axis=-1)
+    per_stratum = points if found.ndim == 2 else points.sum(axis=0)
+    if thin := np.flatnonzero((area > 0) & (per_stratum < 2)).tolist():
+        raise EvaluationError(f"strata {thin} have area and fewer than two sampled units; sample them, or merge strata")
+    if found.ndim == 3 and (thin := np.flatnonzero((area > 0) & ((points > 0).sum(axis=0) < 2)).tolist()):
+        raise EvaluationError(f"strata {thin} have sampled units in one cluster only; draw more clusters")
+    return found, area
+
+
+def _shares(hits: Counts, counts: Counts, weights: Floats) -> Shares:
+    points = counts.sum(axis=-1)
+    return simple_shares(hits, points, weights) if counts.ndim == 2 else two_stage_shares(hits, points, weights)
+
+
+def _estimates(shares: Shares, *, unknown: NDArray[np.bool_] | None = None) -> tuple[Estimate, ...]:
+    values = (shares.value, *shares.interval(), np.sqrt(shares.variance))
+    return _rows(*(np.where(False if unknown is None else unknown, np.nan, v) for v in values))
+
+
+def _rows(*columns: Floats) -> tuple[Estimate, ...]:
+    return tuple(Estimate(*row) for row in np.stack([np.atleast_1d(c) for c in columns], axis=-1).tolist())
+
+
+def _producers(users: Shares, missed: Shares, weights: Floats, rest: Floats) -> tuple[Estimate, ...]:
+    """Producer's accuracy: of the class's area, what its own stratum has by what all others have (eq. 7)."""
+    part = tuple(weights * v for v in (users.value, *users.interval()))
+    other = tuple(rest * v for v in (missed.value, *missed.interval()))
+    share, low, high = part_interval(part, other)  # type: ignore[arg-type]  # three each
+    whole = np.where(np.isnan(share), np.nan, part[0] + other[0])
+    variance = weights**2 * (1 - share) ** 2 * users.variance + share**2 * rest**2 * missed.variance
+    return _rows(share, low, high, np.sqrt(variance) / whole)
+
+
+def few_points(names: Sequence[str], points: Sequence[int]) -> str:
+    """What it means that some strata have fewer than `FEW_POINTS` points; empty where none has.
+
+    Args:
+        names: of the strata with area.
+        points: of each.
+    """
+    few = [f"{name} ({n})" for name, n in zip(names, points, strict=True) if n < FEW_POINTS]
+    if not few:
+        return ""
+    return (
+        f"Fewer than {FEW_POINTS} points were drawn of: {', '.join(few)}. Their intervals hold, but are wide, and the "
+        "values in them may lie anywhere inside: with 8 points of 8 right, the user's accuracy can be as low as "
+        "63 %. Where such a class covers much of the map, all areas are that uncertain. Draw more points of it "
+        "(--least) before you compare or publish figures of it."
+    )
 
 
 def area_of(counts: NDArray[np.int64], mapped: Sequence[float], members: Sequence[int]) -> Estimate:
     """True area of several classes together; their errors among each other cancel, so intervals are not summed.
 
     Args:
-        counts: int64 (map class, reference class), as `estimate` takes them.
+        counts: int64 (map class, reference class) or (cluster, map class, reference class), as `estimate` takes them.
         mapped: area of each stratum on the map, in any unit.
         members: positions of the classes.
 
     Raises:
         EvaluationError: as `estimate`.
     """
-    merged = np.zeros((len(mapped), len(mapped)), np.int64)
-    merged[:, 0] = np.asarray(counts)[:, list(members)].sum(axis=1)
-    merged[:, -1] += np.asarray(counts).sum(axis=1) - merged[:, 0]
-    return estimate(merged, mapped).areas[0]
+    found, area = _checked(counts, mapped)
+    shares = _shares(found[..., list(members)].sum(axis=-1), found, area / area.sum())
+    return _estimates(shares)[0] * float(area.sum())
 
 
 def allocate(mapped: Mapping[int, float], size: int, *, least: int = 50) -> dict[int, int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline import legend
 from pipeline.evaluation import figures
 from pipeline.evaluation.calibration import Reliability
-from pipeline.evaluation.intervals import Intervals
+from pipeline.evaluation.intervals import Intervals, few_units
 from pipeline.evaluation.metrics import BY_CLASS, MEANS, Mode, Scores, scores
 from pipeline.html_page import render
 
@@ -34,6 +34,8 @@ class Evaluation:
     about: Mapping[str, str] = field(default_factory=dict)
     """Inputs of the comparison: weights, recipe, labels."""
     reliability: Reliability | None = None
+    as_mapped: "Evaluation | None" = None
+    """The same patches in windows with a halo, as the product is made; None where only one figure was measured."""
 
     @property
     def other_mode(self) -> Mode:
@@ -43,6 +45,11 @@ class Evaluation:
     def scored(self, mode: Mode) -> Scores:
         """Its scores."""
         return scores(self.matrix, live=self.live, mode=mode)
+
+    @property
+    def few_units(self) -> str:
+        """A warning about intervals over few units; empty where there is nothing to warn of."""
+        return few_units(self.intervals.units, self.units) if self.intervals else ""
 
     @property
     def kept(self) -> NDArray[np.int64]:
@@ -72,6 +79,7 @@ def evaluation_page(evaluation: Evaluation) -> str:
         evaluation=evaluation,
         found=evaluation.scored(evaluation.mode),
         other=evaluation.scored(evaluation.other_mode),
+        mapped=evaluation.as_mapped and evaluation.as_mapped.scored(evaluation.mode),
         domains={
             name: (scores(matrix, live=evaluation.live, mode="present"), int(matrix.sum()))
             for name, matrix in sorted(evaluation.by_domain.items())

@@ -4,6 +4,7 @@ Pixels of one patch, and patches of one zone, are alike: resampling pixels would
 units are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ Interval = tuple[float, float]
 """(low, high) of 95 %."""
 
 _LEVEL = (2.5, 97.5)
+FEW_UNITS = 10
+"""Below this number a bootstrap says little: it knows no zone but those few."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Intervals:
     means: dict[str, Interval]
     """By the name of a figure of `Scores`."""
     by_class: dict[str, tuple[Interval, ...]]
-    """By the name of a figure, in the order of `live`; over the draws in which a class occurs, 0 where none has it."""
+    """By the name of a figure, in the order of `live`; over the draws in which the figure exists, else NaN."""
 
 
 def bootstrap(
@@ -64,15 +67,30 @@ def bootstrap(
         counts = rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64)
         found.append(scores((counts @ flat).reshape(n, n), live=live, mode=mode))
     values = {name: np.stack([f[name] for f in found]) for name in (*MEANS, *BY_CLASS)}
-    present = np.stack([f["present"] for f in found])
-    means = {name: _interval(values[name]) for name in MEANS}
-    # Draws in which a class does not occur are left out, so that they do not pull its interval down to 0.
-    by_class = {name: tuple(_interval(values[name][present[:, k], k]) for k in range(len(live))) for name in BY_CLASS}
+    means = {name: percentiles(values[name]) for name in MEANS}
+    by_class = {name: tuple(percentiles(values[name][:, k]) for k in range(len(live))) for name in BY_CLASS}
     return Intervals(units, means, by_class)
 
 
-def _interval(values: NDArray[np.float64]) -> Interval:
-    if not values.size:
-        return (0.0, 0.0)
-    low, high = np.percentile(values, _LEVEL)
+def percentiles(values: NDArray[np.float64]) -> Interval:
+    """The middle 95 % of draws; those in which the figure does not exist, NaN, are left out. NaN if no draw has it."""
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return (math.nan, math.nan)
+    low, high = np.percentile(known, _LEVEL)
     return float(low), float(high)
+
+
+def few_units(count: int, units: str) -> str:
+    """A warning about intervals from few units; empty where there are enough.
+
+    Args:
+        count: of the units that were drawn from.
+        units: what they are called.
+    """
+    if count >= FEW_UNITS:
+        return ""
+    return (
+        f"The intervals come from a bootstrap over {count} {units}. Below {FEW_UNITS} they are too narrow, because "
+        f"they know no other {units} than these: take them as the least uncertainty"
+    )

@@ -89,8 +89,9 @@ def scores(matrix: ArrayLike, *, live: Sequence[int], mode: Mode = "legacy") -> 
     """Accuracy figures of the live classes.
 
     In both modes rows and columns of other classes are deleted, as IGN's code does with classes of weight 0: a pixel of
-    theirs, in truth or prediction, vanishes, from the overall accuracy too. `legacy` counts a class that does not
-    occur as 0 and takes the plain mean over all live classes; `present` takes it over those that occur.
+    theirs, in truth or prediction, vanishes, from the overall accuracy too. `legacy` takes the plain mean over all live
+    classes and counts a figure that does not exist as 0, as IGN's code does; `present` takes it over the figures that
+    exist.
 
     Args:
         matrix: integers (n, n), rows truth, columns prediction, as `confusion_matrix` gives it.
@@ -98,10 +99,12 @@ def scores(matrix: ArrayLike, *, live: Sequence[int], mode: Mode = "legacy") -> 
         mode: what a mean is over.
 
     Returns:
-        All shares 0..1, and 0 where nothing is to be divided by. Overall accuracy `oa`; `iou` TP / (TP + FP + FN),
-        `fscore` 2 TP / (2 TP + FP + FN), `precision` TP / (TP + FP), the user's accuracy, and `recall` TP / (TP + FN),
-        the producer's, each float64 (class,) in the order of `live`; their means `miou`, `mfscore`, `mprecision`,
-        `mrecall`; and `present`, bool (class,): True where the class occurs, in truth or prediction.
+        All shares 0..1, and NaN where nothing is to be divided by: the precision of a class that was never mapped, the
+        recall of one that never occurs, IoU and F-score of one that does neither. Overall accuracy `oa`; `iou`
+        TP / (TP + FP + FN), `fscore` 2 TP / (2 TP + FP + FN), `precision` TP / (TP + FP), the user's accuracy, and
+        `recall` TP / (TP + FN), the producer's, each float64 (class,) in the order of `live`; their means `miou`,
+        `mfscore`, `mprecision`, `mrecall`; and `present`, bool (class,): True where the class occurs, in truth or
+        prediction.
 
     Raises:
         EvaluationError: no such matrix, classes that it does not have, or an unknown mode.
@@ -123,16 +126,20 @@ def scores(matrix: ArrayLike, *, live: Sequence[int], mode: Mode = "legacy") -> 
         "precision": _ratio(hits, mapped),
         "recall": _ratio(hits, true),
     }
-    counted = present if mode == "present" else np.ones_like(present)
-    means = {f"m{name}": float(_ratio(v[counted].sum(), counted.sum())) for name, v in by_class.items()}
+    means = {f"m{name}": _mean(values, mode) for name, values in by_class.items()}
     return {"oa": float(_ratio(hits.sum(), kept.sum())), "present": present} | means | by_class
 
 
 def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
-    """Part over whole, and 0 where there is no whole."""
+    """Part over whole, and NaN where there is no whole."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    share: NDArray[np.float64] = np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    share: NDArray[np.float64] = np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
     return share
+
+
+def _mean(values: NDArray[np.float64], mode: Mode) -> float:
+    exist = ~np.isnan(values)
+    return float(_ratio(values[exist].sum(), exist.sum() if mode == "present" else len(values)))
 
 
 def as_ign(found: Scores, *, live: Sequence[int]) -> dict[str, Any]:

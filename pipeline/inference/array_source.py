@@ -23,10 +23,9 @@ class ArraySource:
     """The whole image; reads beyond it are reflected."""
 
     @classmethod
-    def of(cls, pixels: NDArray[np.uint8], part: Window, *, window: Window, nodata: float | None) -> "ArraySource":
-        """Pixels where every band equals `nodata` are no data; with None all are data."""
-        valid = np.ones(part.shape, bool) if nodata is None else (pixels != nodata).any(axis=0)
-        return cls(pixels, valid, part, window)
+    def all_valid(cls, pixels: NDArray[np.uint8], window: Window) -> "ArraySource":
+        """A whole image at this position, of which every pixel is data."""
+        return cls(pixels, np.ones(window.shape, np.bool_), window, window)
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """See `Source`."""

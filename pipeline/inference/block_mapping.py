@@ -3,13 +3,15 @@
 A block is one task and gives one stacked array (layer, y, x).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from dask.base import normalize_token, tokenize
+from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
 from pipeline import legend
@@ -68,6 +70,22 @@ _META = np.empty((0, 0, 0), np.uint8)
 
 
 def map_block(source: Source, block: Window, *, layout: Layout, predictor: Predictor) -> NDArray[np.uint8]:
+    """The layers of `map_and_count`: uint8 (layer, y, x)."""
+    return map_and_count(source, block, layout=layout, predictor=predictor).layers
+
+
+@dataclass(frozen=True, eq=False)
+class MappedPixels:
+    """A mapped block or tile."""
+
+    layers: NDArray[np.uint8]
+    """uint8 (layer, y, x); 0 in both layers where the source has nodata."""
+    switched_off: int | None
+    """Pixels with data where a logit that is switched off is greater than all live ones. None where the engine does not
+    tell: a network that an older version quantized."""
+
+
+def map_and_count(source: Source, block: Window, *, layout: Layout, predictor: Predictor) -> MappedPixels:
     """Maps one block: reads it once with its halo, maps its windows, and drops the halo.
 
     Args:
@@ -75,9 +93,6 @@ def map_block(source: Source, block: Window, *, layout: Layout, predictor: Predi
         block: inside `source.window`.
         layout: cuts the block into windows.
         predictor: the engine.
-
-    Returns:
-        uint8 (layer, y, x) of the block's shape; 0 in both layers where the source has nodata.
     """
     out = np.zeros((len(LAYERS), *block.shape), np.uint8)
     read = layout.read_of_block(block)
@@ -85,11 +100,16 @@ def map_block(source: Source, block: Window, *, layout: Layout, predictor: Predi
     inside = pixels.valid[block.slices_in(read)]
     # A window needs no forward if its core is all nodata.
     jobs = [w for w in layout.windows_of(block) if pixels.valid[w[0].slices_in(read)].any()]
-    for batch in _batches(jobs):
-        _map_batch(batch, pixels, read=read, block=block, out=out, predictor=predictor)
+    counts = [_map_batch(b, pixels, read=read, block=block, out=out, predictor=predictor) for b in _batches(jobs)]
     if not inside.all():
         out[:, ~inside] = legend.NODATA
-    return out
+    return MappedPixels(out, _total(counts))
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """The sum; None where one of them is not known."""
+    known = list(counts)
+    return None if None in known else sum(n for n in known if n is not None)
 
 
 def read_reflected(source: Source, window: Window) -> Pixels:
@@ -147,8 +167,12 @@ def _map_batch(
     block: Window,
     out: NDArray[np.uint8],
     predictor: Predictor,
-) -> None:
-    """Maps windows of one shape and writes their cores into `out`, (layer, y, x) of the block."""
+) -> int | None:
+    """Maps windows of one shape and writes their cores into `out`, (layer, y, x) of the block.
+
+    Returns:
+        The valid pixels of the cores where a logit that is switched off would have won; None where it is not known.
+    """
     places = [window.slices_in(read) for _, window in batch]
     if len(places) == 1:
         # A view is enough, because the engine copies a large window anyway.
@@ -156,8 +180,43 @@ def _map_batch(
     else:
         images = np.stack([pixels.bands[:, rows, cols] for rows, cols in places])
         valid = np.stack([pixels.valid[rows, cols] for rows, cols in places])
-    for (core, window), layers in zip(batch, predictor(images, valid), strict=True):
-        out[(slice(None), *core.slices_in(block))] = layers[(slice(None), *core.slices_in(window))]
+    mapped = predictor(images, valid)
+    counts: list[int | None] = []
+    for (core, window), planes, data in zip(batch, mapped, valid, strict=True):
+        kept = core.slices_in(window)
+        layers, rest = planes[: len(LAYERS), *kept], planes[len(LAYERS) :, *kept]
+        out[(slice(None), *core.slices_in(block))] = layers
+        counts.append(int(np.count_nonzero(rest[0] & data[kept])) if len(rest) else None)
+    return _total(counts)
+
+
+def predict_tile(source: Source, method: Method, *, window: Window) -> Delayed:
+    """Maps a window of a source lazily as `predict_stack` does, and counts: a delayed `MappedPixels`.
+
+    Each block is one task, and one more puts them together.
+    """
+    blocks, name = list(window.split(method.block)), tokenize(source, method, window)
+    # Partial functions, because Dask would search arguments for collections, in every field of every dataclass.
+    mapped = [
+        delayed(partial(_map_and_count_at, source, method, block))(dask_key_name=f"predict-tile-{name}-{i}")
+        for i, block in enumerate(blocks)
+    ]
+    tile: Delayed = delayed(partial(_put_together, window, blocks))(mapped, dask_key_name=f"tile-{name}")
+    return tile
+
+
+def _map_and_count_at(source: Source, method: Method, block: Window) -> MappedPixels:
+    predictor = predictor_for(method.model, method.engine)
+    return map_and_count(source, block, layout=method.layout, predictor=predictor)
+
+
+def _put_together(window: Window, blocks: Sequence[Window], mapped: Sequence[MappedPixels]) -> MappedPixels:
+    if len(mapped) == 1:
+        return mapped[0]
+    layers = np.empty((len(LAYERS), *window.shape), np.uint8)
+    for block, own in zip(blocks, mapped, strict=True):
+        layers[(slice(None), *block.slices_in(window))] = own.layers
+    return MappedPixels(layers, _total(own.switched_off for own in mapped))
 
 
 def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -167,8 +226,14 @@ def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[i
     return map_block(source, block, layout=method.layout, predictor=predictor_for(method.model, method.engine))
 
 
-def predict_overlapped(pixels: da.Array, nodata: float | None, method: Method) -> da.Array:
-    """Maps a uint8 Dask array (band, y, x) with `dask.array.overlap`, deep enough for the widest read of any block."""
+def predict_overlapped(pixels: da.Array, valid: da.Array, method: Method) -> da.Array:
+    """Maps a Dask array with `dask.array.overlap`, deep enough for the widest read of any block.
+
+    Args:
+        pixels: uint8 (band, y, x).
+        valid: bool (y, x): True = data.
+        method: the network and its windows.
+    """
     window = Window(0, 0, *pixels.shape[1:])
     # A last block narrower than the halo cannot give it to its neighbour, so Dask's helper merges it here.
     reach = method.layout.reach + method.layout.stride
@@ -176,13 +241,14 @@ def predict_overlapped(pixels: da.Array, nodata: float | None, method: Method) -
     _, *blocks = da.core.normalize_chunks((len(pixels), method.block, method.block), pixels.shape)
     rows, cols = (da.overlap.ensure_minimum_chunksize(depth[axis], blocks[axis - 1]) for axis in (1, 2))
     row_edges, col_edges = np.cumsum((0, *rows)), np.cumsum((0, *cols))
-    overlapped = da.overlap.overlap(pixels.rechunk((pixels.shape[0], rows, cols)), depth=depth, boundary="none")
+    both = da.concatenate([pixels, valid[None].astype(np.uint8)])
+    overlapped = da.overlap.overlap(both.rechunk((len(pixels) + 1, rows, cols)), depth=depth, boundary="none")
 
     def mapped(part: NDArray[np.uint8], block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
         _, i, j = block_id
         at = Window.from_edges(int(row_edges[i]), int(col_edges[j]), int(row_edges[i + 1]), int(col_edges[j + 1]))
         with_halo = at.grow(depth[1], depth[2]).intersect(window)
-        source = ArraySource.of(part, with_halo, window=window, nodata=nodata)
+        source = ArraySource(part[:-1], part[-1].astype(np.bool_), with_halo, window)
         return map_block(source, at, layout=method.layout, predictor=predictor_for(method.model, method.engine))
 
     stack: da.Array = overlapped.map_blocks(mapped, chunks=((len(LAYERS),), rows, cols), dtype=np.uint8, meta=_META)

@@ -3,19 +3,22 @@
 import torch
 from torch import nn
 
+from pipeline.legend import LAYERS
 from pipeline.model import Model, optimize_for_inference
 
+PLANES = len(LAYERS) + 1
+"""Planes of a mapped window: the layers, and where a logit that is switched off would have won."""
 NOT_FINITE = 0
 """Confidence of a pixel with a NaN or infinite live logit. The greatest softmax over n classes is never below 1 / n."""
 
 
 class MapGraph(nn.Module):
-    """Normalisation, mask, network (live logits only), temperature, softmax and argmax.
+    """Normalisation, mask, network, temperature, softmax and argmax.
 
-    `forward` takes pixels, uint8 (n, band, y, x), and valid, uint8 (n, y, x) of 0 and 1. It returns layers, uint8
-    (n, layer, y, x): the FLAIR value of the most probable live class, and its confidence round(255 × softmax), where
-    the softmax is over the live logits divided by the recipe's temperature. The confidence is `NOT_FINITE` if a logit
-    is not finite.
+    `forward` takes pixels, uint8 (n, band, y, x), and valid, uint8 (n, y, x) of 0 and 1. It returns `PLANES` planes,
+    uint8 (n, plane, y, x): the FLAIR value of the most probable live class; its confidence round(255 × softmax), where
+    the softmax is over the live logits divided by the recipe's temperature; and 1 where a logit that is switched off is
+    greater than all live ones, else 0. The confidence is `NOT_FINITE` if a live logit is not finite.
     """
 
     def __init__(self, model: Model) -> None:
@@ -33,14 +36,17 @@ class MapGraph(nn.Module):
 
     def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """The network's live logits before the temperature: float32 (n, class, y, x)."""
+        return self._all_logits(pixels, valid)[0]
+
+    def _all_logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> list[torch.Tensor]:
+        """The live logits, and those that are switched off where there are some."""
         # Masked after normalisation, invalid pixels have the channel mean, like the zeros with which convolutions pad.
         x = (pixels.float() - self.mean) / self.std * valid.float().unsqueeze(1)
-        live: torch.Tensor = self.network(x).float()
-        return live
+        return [logits.float() for logits in self.network(x)]
 
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        logits = self.logits(pixels, valid)
+        logits, *switched_off = self._all_logits(pixels, valid)
         # A division by 1 would change no value, but it would change the graph that engines compile.
         if self.temperature != 1.0:
             logits = logits / self.temperature
@@ -48,4 +54,7 @@ class MapGraph(nn.Module):
         # The greatest softmax is 1 / Σ exp(l - max l), which needs no array of all probabilities.
         share = 1.0 / (logits - best.unsqueeze(1)).exp().sum(dim=1)
         confidence = torch.where(torch.isfinite(share), torch.round(share * 255.0), float(NOT_FINITE))
-        return torch.stack([self.values[index], confidence.to(torch.uint8)], dim=1)
+        wins = torch.zeros_like(best, dtype=torch.bool)
+        for others in switched_off:
+            wins = others.amax(dim=1) / self.temperature > best
+        return torch.stack([self.values[index], confidence.to(torch.uint8), wins.to(torch.uint8)], dim=1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pipeline.errors import ConfigError
 from pipeline.halo import Layout
 from pipeline.inference.block_mapping import BATCH_PIXELS
+from pipeline.inference.map_graph import PLANES
 from pipeline.inference.predictor import Engine
 from pipeline.inference.torch_engine import LANES
 from pipeline.legend import LAYERS
@@ -111,9 +112,9 @@ def project_memory(
     window = layout.window**2
     batch = min(max(1, BATCH_PIXELS // window), (block // layout.core) ** 2) * window
     # For each thread: bands and mask of a block, copies of a batch's windows for the engine, and the mapped layers.
-    reads = threads * ((bands + 1) * ((block + layout.reach) ** 2 + batch) + len(LAYERS) * (block**2 + batch))
+    reads = threads * ((bands + 1) * ((block + layout.reach) ** 2 + batch) + len(LAYERS) * block**2 + PLANES * batch)
     # Torch copies batches through buffers of its own, on the host and on the device if there is one.
-    lanes = min(LANES, threads) * (bands + 1 + len(LAYERS)) * batch if engine.name == "torch" else 0
+    lanes = min(LANES, threads) * (bands + 1 + PLANES) * batch if engine.name == "torch" else 0
     forward = (batch if engine.name == "torch" else window) * _BYTES_A_PIXEL[engine.name]
     return MemoryProjection(
         process=_PROCESS_BYTES + (_CUDA_PROCESS_BYTES if gpu else 0),

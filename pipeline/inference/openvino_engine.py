@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.durable import sync, user_cache, write_text
 from pipeline.errors import EngineError, StorageError
 from pipeline.fingerprint import PRODUCT_VERSION, digest, file_sha256
-from pipeline.inference.map_graph import MapGraph
+from pipeline.inference.map_graph import PLANES, MapGraph
 from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.inference.torch_engine import check_finite
 from pipeline.model import Model
@@ -68,7 +68,8 @@ class OpenVinoPredictor:
         """See `Predictor`."""
         with self._lock:
             request = self._request(pixels.shape[1:])
-            layers = np.empty((len(pixels), 2, *pixels.shape[2:]), np.uint8)
+            # A network that an older version quantized has two planes.
+            layers = np.empty((len(pixels), *request.get_output_tensor(0).shape[1:]), np.uint8)
             for i in range(len(pixels)):
                 layers[i] = request.infer([pixels[i : i + 1], valid[i : i + 1].view(np.uint8)])[0][0]
         check_finite(layers)
@@ -107,7 +108,7 @@ def converted_graph(model: Model) -> Path:
     import openvino
 
     recipe = model.recipe.model_dump(mode="json")
-    key = digest([PRODUCT_VERSION, openvino.__version__, torch.__version__, model.weights_hash, recipe])
+    key = digest([PRODUCT_VERSION, PLANES, openvino.__version__, torch.__version__, model.weights_hash, recipe])
     path = private_folder(user_cache() / "openvino", remedy=_REMEDY) / f"{key}.xml"
     if not _is_intact(path):
         example = (

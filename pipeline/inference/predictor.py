@@ -61,10 +61,11 @@ class Predictor(Protocol):
             valid: bool (n, y, x); where it is False, the network sees the channel mean.
 
         Returns:
-            uint8 (n, layer, y, x): the FLAIR value of the most probable live class (never 0), and
-            round(255 × its softmax over the live logits). Invalid pixels have values too, and the caller masks them.
-            The same call gives the same bytes on the same processor, with the same libraries and threads of the
-            engine; `OpenVinoPredictor` and `TorchPredictor` say what else may change.
+            uint8 (n, plane, y, x): the FLAIR value of the most probable live class (never 0);
+            round(255 × its softmax over the live logits); and 1 where a logit that is switched off is greater than all
+            live ones, else 0. Networks that an older version quantized lack the third plane. Invalid pixels have values
+            too, and the caller masks them. The same call gives the same bytes on the same processor, with the same
+            libraries and threads of the engine; `OpenVinoPredictor` and `TorchPredictor` say what else may change.
 
         Raises:
             EngineError: a logit is not finite.

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.durable import user_cache
 from pipeline.errors import EngineError
-from pipeline.inference.map_graph import NOT_FINITE, MapGraph
-from pipeline.legend import LAYERS
+from pipeline.inference.map_graph import NOT_FINITE, PLANES, MapGraph
 from pipeline.model import Model
 from pipeline.untrusted.own_files import private_folder
 
@@ -79,7 +78,7 @@ class TorchPredictor:
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See `Predictor`; a batch that exceeds the device's memory is split."""
         count, (height, width) = len(pixels), pixels.shape[2:]
-        layers = np.empty((count, len(LAYERS), height, width), np.uint8)
+        layers = np.empty((count, PLANES, height, width), np.uint8)
         start = 0
         while start < count:
             size = min(count - start, max(1, self._batch_pixels // (height * width)))

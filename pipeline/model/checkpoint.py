@@ -1,10 +1,12 @@
 """Reads the tensors of a checkpoint without running its code, and loads them into a network that they fit."""
 
 import io
+import logging
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ LOSS_PREFIX = "criterion."
 HEAD = "segmentation_head.0.bias"
 """Bias of the head, whose length is the number of logits."""
 
+_log = logging.getLogger("landcover")
 _MOST_NAMED = 10
 """Names in an error message."""
 
@@ -46,7 +49,17 @@ _UNREADABLE = (
 damaged file can fail in many places; fuzzing raised all of these except OverflowError."""
 
 
-def parse_tensors(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The content of a checkpoint."""
+
+    tensors: dict[str, torch.Tensor]
+    """By the names of segmentation-models-pytorch."""
+    class_weights: torch.Tensor | None = None
+    """Of the loss, (logit,), which say what classes were trained; None where the file has none."""
+
+
+def parse_tensors(content: bytes, path: Path) -> Checkpoint:
     """The tensors of a checkpoint by the names of segmentation-models-pytorch, on the CPU.
 
     A `.safetensors` file is read as such, and any other file as the output of `torch.save`: a state dict, or a dict
@@ -60,7 +73,8 @@ def parse_tensors(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: the file is empty, truncated, not a checkpoint, or contains other pickled objects.
     """
-    return _plain_names(_state_dict(_parse(content, path), path), path)
+    state = _state_dict(_parse(content, path), path)
+    return Checkpoint(_plain_names(state, path), state.get(f"{LOSS_PREFIX}weight"))
 
 
 def read_plain(path: Path) -> Any:
@@ -148,11 +162,11 @@ def _plain_names(state: Mapping[str, torch.Tensor], path: Path) -> dict[str, tor
     return plain
 
 
-def load_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, recipe: Recipe, *, source: str) -> None:
-    """Loads tensors into a network as float32; counters stay integers.
+def load_tensors(checkpoint: Checkpoint, network: nn.Module, recipe: Recipe, *, source: str) -> None:
+    """Loads tensors into a network as float32; counters stay integers. Warns of class weights of another recipe.
 
     Args:
-        tensors: by name, as `parse_tensors` gives them.
+        checkpoint: from `parse_tensors`.
         network: of the recipe.
         recipe: to compare with in error messages.
         source: names the file in error messages.
@@ -161,7 +175,7 @@ def load_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, recipe
         WeightsError: tensors do not fit: another number of logits or input channels, tensors that are missing,
             unexpected or of another shape, or values that are not finite. The message lists all of them.
     """
-    wanted = network.state_dict()
+    wanted, tensors = network.state_dict(), checkpoint.tensors
     faults = _mismatches(tensors, wanted, network, recipe)
     if named := _name_mismatch(source, recipe):
         faults.append(named)
@@ -175,6 +189,9 @@ def load_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, recipe
             f"another checkpoint"
         )
     network.load_state_dict(cast)
+    trained = _trained_classes(checkpoint.class_weights)
+    if trained and (doubt := _other_classes(trained, tensors, recipe)):
+        _log.warning("%s: %s", source, doubt)
 
 
 def _mismatches(
@@ -226,7 +243,10 @@ def _shipped() -> list[Recipe]:
 
 
 def _name_mismatch(source: str, recipe: Recipe) -> str | None:
-    """A message if the file's name names another shipped recipe; 12cl and 15cl have the same tensors."""
+    """A message if the file's name names another shipped recipe; 12cl and 15cl have the same tensors.
+
+    Class weights in the file do not overrule its name: those of the 12-class model list 15 classes, by its card.
+    """
     names = [r.name for r in _shipped()]
     said = [n for n in names if re.search(rf"(?<![a-z]){re.escape(n)}(?![a-z])", source.lower())]
     if recipe.name not in names or not said or recipe.name in said:
@@ -234,6 +254,43 @@ def _name_mismatch(source: str, recipe: Recipe) -> str | None:
     return (
         f"by its name it belongs to recipe {said[-1]}: set model.recipe to it, or rename the file if its name is wrong"
     )
+
+
+def _trained_classes(weights: torch.Tensor | None) -> tuple[int, ...]:
+    """FLAIR values of the classes whose weight in the loss is above 0; empty where the file does not say it."""
+    if weights is None or weights.ndim != 1:
+        return ()
+    return tuple(k + 1 for k, weight in enumerate(weights.tolist()) if weight > 0)
+
+
+def _other_classes(trained: tuple[int, ...], tensors: Mapping[str, torch.Tensor], recipe: Recipe) -> str:
+    """What is doubtful about the recipe's classes, by the class weights of the checkpoint; empty where nothing is."""
+    if trained == recipe.live:
+        return ""
+    others = [r.name for r in _shipped() if r.live == trained and r.name in _fitting(tensors)]
+    untrained = sorted(set(recipe.live) - set(trained))
+    if not others and not untrained:
+        return ""
+    faults = [f"its class weights (criterion.weight) are above 0 for classes {_ranges(trained)}"]
+    if others:
+        faults.append(f"as in recipe {_listed(others)}")
+    if untrained:
+        faults.append(f"so classes {_ranges(untrained)}, which recipe {recipe.name} maps, were not trained")
+    return (
+        f"{', '.join(faults)}; mapped with recipe {recipe.name}, classes {_ranges(recipe.live)}. The model's card says "
+        "which holds: set model.recipe (--recipe) to the right one"
+    )
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """`1–14, 18`."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _signature(tensor: torch.Tensor) -> tuple[tuple[int, ...], bool]:

@@ -1,9 +1,10 @@
-"""Optimizes a network for inference: it computes only the live logits, in fewer steps.
+"""Optimizes a network for inference: it computes the live logits apart from the others, in fewer steps.
 
 The optimized network differs from the original by rounding alone. It rests on three identities:
 
 - A batch normalisation after a convolution is the same as another weight and bias (`batchnorm_folding`).
-- A logit that the recipe switches off is a row of the head's weight that nothing needs.
+- A logit is a row of the head's weight. The rows of the live logits and those of the logits that are switched off
+  become two convolutions: the live ones have the same bits as if there was no other.
 - Nearest upsampling by 2 followed by a 3 × 3 convolution is one transposed convolution of 4 × 4 and stride 2, whose
   weight is the 3 × 3 one convolved with 2 × 2 ones. It takes 4 multiplications instead of 9, and no upsampled array. A
   convolution of two concatenated arrays is the sum of a convolution of each, so they need not be concatenated.
@@ -11,6 +12,7 @@ The optimized network differs from the original by rounding alone. It rests on t
 On two cores the forward of the ResNet-34 U-Net takes 0.85 of the time and 0.7 of the memory.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,35 +24,50 @@ from pipeline.model.network import unet_blocks
 
 
 def optimize_for_inference(network: nn.Module, recipe: Recipe) -> nn.Module:
-    """Copies a network and optimizes the copy: it gives only the live logits, in the order of the recipe's `live`.
+    """Copies a network and optimizes the copy: it gives the live logits, in the order of `live`, apart from the rest.
 
     Args:
         network: float32, in evaluation mode; maps (n, band, y, x) to logits (n, recipe.logits, y, x).
         recipe: gives bands, stride and live classes.
 
     Returns:
-        A network that maps (n, band, y, x), whose sides are multiples of the stride, to float32 (n, class, y, x).
+        A network that maps (n, band, y, x), whose sides are multiples of the stride, to a tuple of one or two float32
+        (n, class, y, x): the live logits, and those that are switched off where there are some.
     """
     network = fold_batchnorms(network, recipe)
     _merge_upsampling(network, recipe)
     live = [value - 1 for value in recipe.live]
+    switched_off = [i for i in range(recipe.logits) if i not in live]
+    parts = [live, switched_off] if switched_off else [live]
     head = getattr(network, "segmentation_head", None)
     if isinstance(head, nn.Sequential) and type(head[0]) is nn.Conv2d and all(map(_is_channelwise, list(head)[1:])):
-        head[0] = _with_outputs(head[0], live)
+        rest = list(head)[1:]
+        network.segmentation_head = _Parts(nn.Sequential(_with_outputs(head[0], part), *rest) for part in parts)
         return network
-    return nn.Sequential(network, _LiveLogits(live))
+    return nn.Sequential(network, _Parts(_PickedLogits(part) for part in parts))
 
 
-class _LiveLogits(nn.Module):
-    """Picks the channels of the live logits."""
+class _Parts(nn.Module):
+    """Applies each part to the same input."""
 
-    def __init__(self, live: list[int]) -> None:
+    def __init__(self, parts: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.live: torch.Tensor
-        self.register_buffer("live", torch.tensor(live))
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(part(x) for part in self.parts)
+
+
+class _PickedLogits(nn.Module):
+    """Picks channels of the logits."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.channels: torch.Tensor
+        self.register_buffer("channels", torch.tensor(channels))
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.index_select(1, self.live)
+        return logits.index_select(1, self.channels)
 
 
 def _is_channelwise(module: nn.Module) -> bool:

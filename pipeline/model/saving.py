@@ -37,5 +37,8 @@ def save_recipe(path: Path, recipe: Recipe) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    content = recipe.model_dump(mode="json")
+    if recipe.smallest_halo is not None:
+        content["smallest_halo"] = recipe.smallest_halo
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(path, text)

@@ -140,11 +140,11 @@ def read_weights(weights: str | Path, *, sha256: str | None = None) -> dict[str,
         WeightsError: the file is missing, cannot be downloaded, has another checksum, is damaged or unsafe.
     """
     path, source = _locate(str(weights))
-    return _read(path, source, sha256)[0]
+    return _read(path, source, sha256)[0].tensors
 
 
-def _read(path: Path, source: str, expected: str | None) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of a file, and the SHA-256 of the very bytes that they come from."""
+def _read(path: Path, source: str, expected: str | None) -> tuple[checkpoint.Checkpoint, str]:
+    """The content of a checkpoint, and the SHA-256 of the very bytes that they come from."""
     content = checkpoint.read_content(path)
     found = hashlib.sha256(content).hexdigest()
     _compare(expected, found, source=source, path=path)
@@ -164,9 +164,9 @@ def _compare(expected: str | None, found: str, *, source: str, path: Path) -> No
 @lru_cache(maxsize=2)
 def _load_file(file: _File) -> Model:
     """Loads a model; the process keeps the last two, each as long as its file has this identity."""
-    tensors, found = _read(file.path, file.source, file.expected)
+    content, found = _read(file.path, file.source, file.expected)
     network = build_network(file.recipe)
-    checkpoint.load_tensors(tensors, network, file.recipe, source=file.source)
+    checkpoint.load_tensors(content, network, file.recipe, source=file.source)
     return Model(network.eval().requires_grad_(requires_grad=False), file.recipe, found, file.source)
 
 

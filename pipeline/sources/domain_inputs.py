@@ -20,6 +20,7 @@ from pipeline.sources.delivery.headers import peek_header
 from pipeline.sources.delivery.names import Kind
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.short_lists import first_names
+from pipeline.sources.validity import Validity
 
 RVB = ("red", "green", "blue")
 """Bands of an RVB file, in its order."""
@@ -62,6 +63,8 @@ class Asset:
     """(height, width) of the file's internal blocks."""
     nodata: str | None
     """Nodata value of an elevation file, as text because it may be `nan`; None where there is none."""
+    validity: Validity | None = None
+    """What a file of imagery states about which pixels are valid; None where all are."""
 
     @property
     def resolution_m(self) -> float:
@@ -107,8 +110,9 @@ class Asset:
             "transform": [round(c, 6) for c in self.transform],
             "shape": self.shape,
             "nodata": self.nodata,
-            # Only where it applies: if the rule changes, nothing else is mapped again.
+            # Only where they apply: if a rule changes, nothing else is mapped again.
             **({"levels": RULE} if self.deep else {}),
+            **({"validity": self.validity.to_json()} if self.validity else {}),
         }
 
     @cached_property
@@ -293,8 +297,8 @@ def _other_place(asset: Asset) -> str | None:
 
 @lru_cache(maxsize=1 << 16)
 def differs_from_header(asset: Asset) -> str | None:
-    """One sentence if the header of the file has another place, shape or type than the catalog; None if it cannot be
-    read, which reading its pixels reports.
+    """One sentence if the header of the file has another place, shape, type or nodata than the catalog; None if it
+    cannot be read, which reading its pixels reports.
     """
     try:
         header = peek_header(asset.path)
@@ -307,6 +311,11 @@ def differs_from_header(asset: Asset) -> str | None:
     found = (header.transform, header.shape, header.dtype, nodata and str(header.nodata))
     # A catalog of others may not state a nodata value.
     if stated == found if asset.nodata is not None else stated[:3] == found[:3]:
+        if asset.kind in ("rvb", "irc") and (asset.validity or Validity()) != header.validity:
+            return (
+                f"{asset.href}: its header states which pixels are valid (a mask, transparency, nodata values or "
+                "unwritten blocks), and the catalog has something else; index the domain again"
+            )
         return None
     return (
         f"{asset.href}: the catalog states transform, shape, type and nodata {stated}, its header has {found}; index "

@@ -2,14 +2,16 @@
 
 Left alone, GDAL goes by a file's content: under the name `ortho.tif` it opens a virtual raster and follows it to other
 files and servers, or looks for overviews where a tag or a file beside the raster says. Here a file is opened only by
-the drivers of its purpose, its overviews and masks come from the file itself, options in the user's environment do not
-matter, and what a header declares is compared with limits before pixels are read.
+the drivers of its purpose, its overviews and masks come from the file itself (a mask beside it is refused),
+options in the user's environment do not matter, and what a header declares is compared with limits before pixels are
+read.
 """
 
 import ctypes
 import math
 import os
 import struct
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -19,7 +21,8 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio._base
-from rasterio.errors import RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.io import DatasetReader
 
 from pipeline.errors import MALFORMED, SourceError, TransientReadError
 from pipeline.sources.http_client import HEADERS_VARIABLE, UnavailableError, auth_headers, origin
@@ -70,6 +73,10 @@ _CREDENTIALS = ("GDAL_HTTP_USERPWD", "GDAL_HTTP_COOKIE", "GDAL_HTTP_COOKIEFILE")
 """GDAL would send these to every server. Those of `.netrc` go to their own host only."""
 _NO_NETWORK = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none"}
 
+# rasterio warns of a missing georeference. Here it is read once, with the header, and its absence is an error or does
+# not matter: pixels are read without the files that may state it. Only this module's own calls are silent.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=__name__.replace(".", r"\."))
+
 _NETWORK_DRIVERS = (
     "WMS WMTS WCS HTTP OGCAPI PLMOSAIC PLSCENES DAAS EEDA EEDAI STACIT STACTA NGW PostGISRaster WFS OAPIF CSW Carto "
     "AmigoCloud Elasticsearch PostgreSQL MySQL"
@@ -92,7 +99,7 @@ def environment(web: Iterable[Path] = (), *, georeference: bool = False, network
     Args:
         web: files that will be read. Only if some are on the web, GDAL may send requests, with the credentials of
             `LANDCOVER_STAC_HEADERS` to exactly these files.
-        georeference: whether files beside a raster may say where it lies.
+        georeference: whether files beside a raster on disk may say where it lies.
         network: whether requests without credentials are allowed in any case.
         more: further options.
 
@@ -111,7 +118,7 @@ def environment(web: Iterable[Path] = (), *, georeference: bool = False, network
         except OSError as error:
             raise SourceError(str(error)) from error
     curl = {} if on_web or network else _NO_NETWORK
-    side = _GEOREFERENCE if georeference else _NO_SIDE_FILES
+    side = _GEOREFERENCE if georeference and not on_web else _NO_SIDE_FILES
     # Empty ones are sent too, so only those that are set are emptied.
     none = {name: "" for name in _CREDENTIALS if name in os.environ}
     return rasterio.Env(**{**_ALWAYS, **none, **side, **curl, **more})
@@ -131,7 +138,7 @@ def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = Fal
 
     Raises:
         RasterioIOError: it cannot be opened, has another format, or names a file of overviews elsewhere.
-        SourceError: a limit is exceeded.
+        SourceError: a limit is exceeded, or its mask is in a file beside it.
     """
     if driver is None:
         driver = _driver_of(path, allow_vrt=allow_vrt)
@@ -139,9 +146,10 @@ def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = Fal
         _head(path)
     if driver == "GTiff" and not isinstance(path, WebPath):
         _check_tags(path)
+    check_no_mask_beside(path)
     try:
         with ExitStack() as closing:
-            file = closing.enter_context(rasterio.open(gdal_name(path), driver=driver, **options))
+            file = closing.enter_context(DatasetReader(gdal_name(path), driver=driver, sharing=False, **options))
             _check_header(file, path)
             closing.pop_all()
     except RasterioIOError:
@@ -157,7 +165,7 @@ def open_own_vrt(xml: str) -> Any:
     Raises:
         RasterioIOError: it cannot be opened.
     """
-    return rasterio.open(xml, driver="VRT")
+    return DatasetReader(xml, driver="VRT", sharing=False)
 
 
 def _driver_of(path: Path, *, allow_vrt: bool) -> str:
@@ -247,9 +255,36 @@ def gdal_name(path: Path) -> str:
     if isinstance(path, WebPath):
         return str(path)
     name = os.path.abspath(path)  # noqa: PTH100  (resolves `..`, and no symbolic links)
-    if name.lower().startswith("/vsi"):
-        raise SourceError(f"{for_terminal(path)}: is one of GDAL's virtual files; expected the path of a plain file")
+    if is_virtual(name):
+        archive = name.lower().startswith(("/vsizip", "/vsitar", "/vsigzip", "/vsi7z", "/vsirar"))
+        remedy = "unpack the archive first (`unzip ARCHIVE.zip`)" if archive else "copy the file to a disk first"
+        raise SourceError(
+            f"{for_terminal(path)}: is one of GDAL's virtual files; expected the path of a plain file: {remedy} and "
+            "name the file itself"
+        )
     return name
+
+
+def is_virtual(name: object) -> bool:
+    """True for the name of one of GDAL's virtual files, such as `/vsizip/ortho.zip/ortho.tif`."""
+    return str(name).lower().startswith("/vsi")
+
+
+def check_no_mask_beside(path: Path) -> None:
+    """Refuses a raster whose mask is in a file beside it: it would be ignored, because no such file is read.
+
+    Raises:
+        SourceError: there is such a file.
+    """
+    if isinstance(path, WebPath):
+        return
+    for suffix in (".msk", ".MSK"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            raise SourceError(
+                f"{path}: its mask is in the file {beside.name} beside it, which is not read; write it into the file: "
+                f"`GDAL_TIFF_INTERNAL_MASK=YES rio convert {path.name} NEW.tif`"
+            )
 
 
 def _check_one_origin(paths: Sequence[WebPath]) -> None:

@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.evaluation import figures
 from pipeline.evaluation.evaluation_report import Evaluation
 from pipeline.model import build_network
-from pipeline.model.checkpoint import load_tensors, read_plain
+from pipeline.model.checkpoint import Checkpoint, load_tensors, read_plain
 from pipeline.model.weights import read_weights
 from pipeline.progress import OnMessage
 from pipeline.sources.labels.patches import channel_statistics
@@ -192,7 +192,7 @@ def _initial_network(recipe: Recipe, config: TrainingConfig) -> nn.Module:
         if config.start.head == "replace":
             own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(_HEAD)}
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEAD)} | own
-        load_tensors(tensors, network, recipe, source=start)
+        load_tensors(Checkpoint(tensors), network, recipe, source=start)
     return network
 
 

@@ -42,6 +42,7 @@ FIGURES = {
         for what in ("mpx_per_s", "km2_per_hour", "gemm_share", "cores_to_feed", "agreement")
         for precision in (("fp32", "fp16", "bf16") if torch.cuda.is_available() else ("fp32", "bf16"))
     },
+    "coverage": {f"coverage.{what}" for what in ("least", "least_mean", "most_mean", "mean", "width_of_exact")},
     "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
     "publish": {
         "publish.mpx_per_s",
@@ -82,7 +83,7 @@ def test_a_bench_writes_its_figures_and_a_chart(
     report = json.loads((folder / f"{name}.json").read_text())
     assert report["figures"].keys() == FIGURES[name]
     assert all(np.isfinite(value) and value >= 0 for value in report["figures"].values())
-    if name not in ("nation", "publish"):  # which make their own domains
+    if name not in ("coverage", "nation", "publish"):  # which make their own domains, or need none
         assert "demo's country" in report["notes"][0]
     assert report["machine"]["cores"] >= 1
     with Image.open(folder / f"{name}.png") as chart:
@@ -94,7 +95,7 @@ def test_a_bench_writes_its_figures_and_a_chart(
 @pytest.mark.slow
 def test_a_rehearsal_seals_every_tile_of_its_departement(imagery: Imagery, tmp_path: Path) -> None:
     footprint = Footprint.rectangle(1, rows=1, cols=3, tile=500)
-    catalog = write_domains(tmp_path, [footprint], write=rehearsal.write_empty_raster)
+    catalog = write_domains(tmp_path, [footprint], write=rehearsal.write_uniform_raster)
     campaign = rehearsal.rehearsal_campaign(imagery, catalog, footprint)
     done = rehearsal.rehearse(campaign)
     assert (done.tiles, done.blocks, len(done.driver_bytes)) == (3, 3 * 25, 3)

@@ -8,7 +8,14 @@ import pytest
 from scipy.special import softmax
 
 from pipeline.errors import EvaluationError
-from pipeline.evaluation.calibration import BINS, Reliability, fit_temperature
+from pipeline.evaluation.calibration import (
+    BINS,
+    RANGE,
+    Reliability,
+    TemperatureSpread,
+    fit_temperature,
+    temperature_spread,
+)
 
 
 def drawn(temperature: float, pixels: int = 40_000) -> tuple[np.ndarray, np.ndarray]:
@@ -61,3 +68,45 @@ def test_the_fitted_temperature_lowers_the_error_on_other_labels() -> None:
 def test_nothing_to_fit_on_is_refused() -> None:
     with pytest.raises(EvaluationError, match="logits"):
         fit_temperature(np.zeros((0, 3)), np.zeros(0, int))
+
+
+@pytest.mark.parametrize(
+    ("logits", "truth", "said"),
+    [
+        # Logits that say nothing about the labels, and logits that are always right.
+        (
+            np.tile(np.eye(4) * 9, (50, 1)),
+            np.arange(200) // 50,
+            r"found the bound, 20, because the network says next to",
+        ),
+        (
+            np.tile(np.eye(4), (50, 1)),
+            np.arange(200) % 4,
+            r"found the bound, 0\.05, because the network is right on nearly",
+        ),
+    ],
+)
+def test_a_temperature_at_the_bound_of_its_search_is_refused(logits: np.ndarray, truth: np.ndarray, said: str) -> None:
+    with pytest.raises(EvaluationError, match=said):
+        fit_temperature(logits, truth)
+
+
+def test_the_interval_of_a_temperature_widens_with_the_spread_of_zones() -> None:
+    alike, unlike = (
+        temperature_spread([drawn(t, 2_000) for t in temperatures], drawn=6, draws=200)
+        for temperatures in ([2.0] * 12, np.geomspace(0.7, 6, 12).tolist())
+    )
+    assert alike.low <= 2.1
+    assert alike.high >= 1.9
+    assert unlike.high - unlike.low > 3 * (alike.high - alike.low)
+    assert not alike.warning
+    assert "from draws of 6 of 12 zones" in str(unlike)
+
+
+def test_few_zones_and_an_interval_at_the_bound_are_warned_of() -> None:
+    flat = (np.zeros((4, 4)) + np.eye(4) * 9, np.array([1, 2, 3, 0]))
+    found = temperature_spread([drawn(2.0, 500), *[flat] * 4], drawn=2, draws=100)
+    assert found.high == pytest.approx(RANGE[1])
+    assert "reaches the bound of the search, 20" in found.warning
+    assert "bootstrap over 5 zones. Below 10 they are too narrow" in found.warning
+    assert not TemperatureSpread(1.5, 2.5, 10, 5).warning

@@ -1,7 +1,9 @@
 """Bootstrap, figures and page of an evaluation."""
 
 import io
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from pipeline.evaluation import figures, scores
 from pipeline.evaluation.calibration import Reliability
 from pipeline.evaluation.evaluation_report import Evaluation, evaluation_page
 from pipeline.evaluation.intervals import bootstrap
+from pipeline.runs.accuracy.scoring import write_evaluation
 
 
 def zones(count: int = 30, spread: float = 0.15) -> np.ndarray:
@@ -47,7 +50,7 @@ def test_a_class_of_one_zone_is_scored_from_the_draws_that_have_it() -> None:
     matrices[0, 1] = (10, 90, 0)
     found = bootstrap(matrices, live=(0, 1, 2))
     assert found.by_class["recall"][1] == pytest.approx((0.9, 0.9))
-    assert found.by_class["recall"][2] == (0, 0)
+    assert np.isnan(found.by_class["recall"][2]).all(), "no zone has class 2"
 
 
 def test_intervals_contain_the_score_and_widen_with_the_spread_of_zones() -> None:
@@ -87,6 +90,33 @@ def test_the_page_shows_every_score_and_needs_no_other_file() -> None:
     assert written.count("data:image/png;base64,") == 3
     assert "D006_2020" in written
     assert not re.findall(r'(?:src|href)="(?!data:)', written)
+
+
+def test_intervals_over_few_zones_carry_a_warning() -> None:
+    for count, warned in ((9, True), (10, False)):
+        matrices = np.tile(np.diag([5, 4, 3]), (count, 1, 1))
+        given = Evaluation("few", matrices.sum(axis=0), live=(0, 1, 2), intervals=bootstrap(matrices, live=(0, 1, 2)))
+        assert ("bootstrap over 9 zones. Below 10" in given.few_units) == warned
+        assert ("too narrow" in evaluation_page(given)) == warned
+
+
+def test_a_class_that_was_never_mapped_has_no_precision_anywhere(tmp_path: Path) -> None:
+    """Water is never mapped, bare soil never occurs, brushwood does neither."""
+    matrix = np.zeros((19, 19), np.int64)
+    matrix[0, 0], matrix[4, 0], matrix[0, 3] = 90, 7, 3
+    given = Evaluation("m", matrix, live=(0, 3, 4, 7), by_domain={"D034_2021": np.zeros_like(matrix)})
+    write_evaluation(tmp_path, given)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["per_class_precision"] == [pytest.approx(100 * 90 / 97), 0, None, None]
+    assert written["per_class_recall"] == [pytest.approx(100 * 90 / 93), None, 0, None]
+    assert written["per_class_iou"] == [90, 0, 0, None]
+    assert written["per_class_fscore"][3] is None
+    assert written["by_domain"]["D034_2021"]["present"] == dict.fromkeys(written["modes"]["present"])
+    assert written["modes"]["legacy"]["mprecision"] == pytest.approx(90 / 97 / 4), "IGN's rule"
+    assert written["modes"]["present"]["mprecision"] == pytest.approx(90 / 97 / 2)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<td>–</td>") == 2 + 2, "water's precision, bare soil's recall, two of the empty domain"
+    assert "nan" not in page
 
 
 @pytest.mark.parametrize("by", ["precision", "recall"])

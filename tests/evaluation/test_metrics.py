@@ -68,12 +68,14 @@ def test_nodata_minus_one_is_ignored_in_both_types_whatever_was_predicted() -> N
         np.testing.assert_array_equal(matrix, [[1, 0], [1, 0]])
 
 
-def test_nothing_counted_gives_zeros_and_zero_scores() -> None:
+def test_nothing_counted_gives_no_scores() -> None:
     matrix = confusion_matrix(np.full((4, 4), 255, np.uint8), np.zeros((4, 4), np.uint8), 3)
     assert not matrix.any()
     for mode in metrics.MODES:
         found = scores(matrix, live=(0, 1), mode=mode)
-        assert (found["oa"], found["miou"], found["iou"].tolist()) == (0, 0, [0, 0])
+        assert np.isnan([found["oa"], *found["iou"], *found["precision"], *found["recall"], *found["fscore"]]).all()
+        # IGN's rule counts what does not exist as 0.
+        assert found["miou"] == 0 if mode == "legacy" else np.isnan(found["miou"])
     assert confusion_matrix([], [], 3).sum() == 0
 
 
@@ -129,24 +131,27 @@ def test_legacy_deletes_rows_and_columns_and_counts_absent_classes_as_nothing(
             "recall": recall,
             "fscore": np.nan_to_num(2 * precision * recall / (precision + recall)),
         }
-        oa = np.nan_to_num(np.trace(cleaned) / cleaned.sum())
+        oa = np.trace(cleaned) / cleaned.sum()
     found = scores(matrix, live=live, mode="legacy")
-    assert found["oa"] == pytest.approx(oa)
+    assert found["oa"] == pytest.approx(oa, nan_ok=True)
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values)
+        np.testing.assert_allclose(np.nan_to_num(found[name]), values)
         assert found["m" + name] == pytest.approx(values.mean())
 
 
-def test_present_takes_means_over_the_classes_that_occur() -> None:
+def test_present_takes_means_over_the_figures_that_exist() -> None:
     rng = np.random.default_rng(0)
     truth, prediction = rng.integers(0, 4, 500), rng.integers(0, 5, 500)  # 4 is only predicted, 5 never occurs
     found = scores(confusion_matrix(truth, prediction, 6), live=range(6), mode="present")
     assert found["present"].tolist() == [True] * 5 + [False]
-    occurring = {"labels": range(5), "average": "macro", "zero_division": 0}
-    assert found["miou"] == pytest.approx(jaccard_score(truth, prediction, **occurring))
+    occurring = {"labels": range(5), "average": "macro", "zero_division": np.nan}
+    # scikit-learn's Jaccard score takes no NaN, and every class here has one.
+    assert found["miou"] == pytest.approx(jaccard_score(truth, prediction, **occurring | {"zero_division": 0}))
     assert found["mfscore"] == pytest.approx(f1_score(truth, prediction, **occurring))
     assert found["mprecision"] == pytest.approx(precision_score(truth, prediction, **occurring))
     assert found["mrecall"] == pytest.approx(recall_score(truth, prediction, **occurring))
+    assert np.isnan(found["recall"][4]), "never occurs in the truth"
+    assert found["precision"][4] == 0, "is on the map, and always wrong"
     assert found["miou"] * 5 / 6 == pytest.approx(scores(confusion_matrix(truth, prediction, 6), live=range(6))["miou"])
 
 

@@ -81,7 +81,8 @@ def test_a_domain_of_several_tiles_is_mapped_with_each_recipe(
     assert mosaic.read(mosaic.window).bands.shape[0] == len(recipe.bands)
     model = load_model(weights(name), recipe)
     layout = Layout(core=SIZE, halo=16, window=160, stride=32)
-    mapped = predict(mosaic, model, layout=layout, block=SIZE, engine="torch").compute(scheduler="synchronous")
+    lazy = predict(mosaic, model, layout=layout, block=SIZE, engine="torch", accept=["halo"])
+    mapped = lazy.compute(scheduler="synchronous")
     assert mapped.landcover.shape == mosaic.window.shape == (2 * SIZE, 2 * SIZE)
     classes, confidence = mapped.landcover.values[delivery.covered], mapped.confidence.values[delivery.covered]
     assert set(np.unique(classes)) <= set(recipe.live)

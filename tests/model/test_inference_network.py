@@ -56,16 +56,18 @@ def test_a_unet_without_upsampling_and_concatenation_has_the_same_logits(encoder
     assert count(short, nn.ConvTranspose2d) == 5
     image = torch.randn(2, 5, 96, 64)
     with torch.inference_mode():
-        logits = short(image)
+        logits, others = short(image)
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()), (
             "the original changed"
         )
-        truth = network.double()(image.double())[:, [value - 1 for value in LIVE]]
-    assert logits.shape == truth.shape
-    assert (logits - truth).abs().max() / truth.abs().max() < 1e-5
+        every = network.double()(image.double())
+    for got, values in ((logits, LIVE), (others, [v for v in range(1, rules.logits + 1) if v not in LIVE])):
+        truth = every[:, [value - 1 for value in values]]
+        assert got.shape == truth.shape
+        assert (got - truth).abs().max() / truth.abs().max() < 1e-5
 
 
-def test_a_dead_logit_is_not_computed() -> None:
+def test_a_dead_logit_does_not_touch_the_live_ones() -> None:
     rules = some(recipe())
     network = trained(build_network(rules))
     head: Any = network.segmentation_head
@@ -74,7 +76,16 @@ def test_a_dead_logit_is_not_computed() -> None:
     image = torch.randn(1, 5, 64, 64)
     with torch.inference_mode():
         assert network(image).isnan().any()
-        assert optimize_for_inference(network, rules)(image).isfinite().all()
+        live, dead_ones = optimize_for_inference(network, rules)(image)
+    assert live.isfinite().all()
+    assert dead_ones.isnan().all()
+
+
+def test_without_dead_logits_only_the_live_ones_are_given() -> None:
+    rules = recipe().model_copy(update={"live": tuple(range(1, 20))})
+    with torch.inference_mode():
+        (live,) = optimize_for_inference(trained(build_network(rules)), rules)(torch.randn(1, 5, 64, 64))
+    assert live.shape == (1, 19, 64, 64)
 
 
 def _other_unet(**options: Any) -> nn.Module:
@@ -109,6 +120,6 @@ def test_other_blocks_stay_and_the_logits_too(network: Any) -> None:
     rules, given_network = some(recipe()), network()
     image = torch.randn(1, 5, 64, 96)
     with torch.inference_mode():
-        got = optimize_for_inference(given_network, rules)(image)
+        got, _ = optimize_for_inference(given_network, rules)(image)
         truth = given_network.double()(image.double())[:, [value - 1 for value in LIVE]]
     assert (got - truth).abs().max() / truth.abs().max() < 1e-5

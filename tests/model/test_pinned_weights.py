@@ -227,7 +227,11 @@ def test_a_campaign_whose_weights_changed_ends_with_exit_code_2(tmp_path: Path) 
     made.change(model={**section, "sha256": wrong})
     raster = write_raster(tmp_path / "image.tif", np.ones((5, 64, 64), np.uint8), 770_000, 6_278_000)
     predict = ("predict", raster, "--out", tmp_path, "--weights", made.folder / "weights.pth")
-    for command in (("plan", made.config), ("run", made.config), (*predict, "--weights-sha256", wrong)):
+    for command in (
+        ("plan", made.config),
+        ("run", made.config),
+        (*predict, "--accept", "radiometry", "--weights-sha256", wrong),
+    ):
         done = CliRunner().invoke(app, list(map(str, command)))
         assert isinstance(done.exception, WeightsError), done.output
         assert done.exception.exit_code == 2

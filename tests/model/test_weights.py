@@ -3,8 +3,10 @@
 import copy
 import os
 import pickle
+import re
 import socket
 from collections import OrderedDict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,57 @@ def test_real_weights_load_as_float32_under_the_default_recipe(real: Path) -> No
     stored = torch.load(real, weights_only=True)["model.seg_model.segmentation_head.0.bias"]
     assert torch.equal(model.network.state_dict()[HEAD[1]], stored.float())
     assert output(model).shape == (1, 19, 64, 64)
+
+
+def weighted(path: Path, values: tuple[int, ...]) -> Path:
+    """A checkpoint of the default network's shapes, whose loss had weights for these classes only."""
+    state = OrderedDict((f"model.seg_model.{n}", t) for n, t in default_state().items())
+    weights = torch.tensor([float(k + 1 in values) for k in range(19)])
+    torch.save(OrderedDict([*state.items(), ("criterion.weight", weights)]), path)
+    return path
+
+
+@cache
+def default_state() -> State:
+    return OrderedDict(build_network(load_recipe(DEFAULT_RECIPE)).state_dict())
+
+
+TWELVE, FIFTEEN = (tuple(load_recipe(f"flair-inc_rgbie_{n}cl_resnet34-unet").live) for n in (12, 15))
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "recipe", "said"),
+    [
+        ("any.pth", TWELVE, "12cl", ""),
+        ("any.pth", FIFTEEN, "15cl", ""),
+        ("any.pth", FIFTEEN, "12cl", r"classes 1–14, 18, as in recipe flair-inc_rgbie_15cl_resnet34-unet; .* 1–12\."),
+        ("any.pth", TWELVE, "15cl", r"recipe flair-inc_rgbie_12cl_resnet34-unet, so classes 13–14, 18, .*not trained"),
+        ("any.pth", (1, 2, 3), "12cl", r"classes 1–3, so classes 4–12, which recipe \S+ maps, were not trained"),
+        ("any.pth", tuple(range(1, 20)), "12cl", ""),
+        # As the card of the 12-class model has it.
+        ("FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth", FIFTEEN, "12cl", "classes 1–14, 18, as in recipe"),
+    ],
+)
+def test_class_weights_of_another_recipe_are_warned_of(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    trained: tuple[int, ...],
+    recipe: str,
+    said: str,
+) -> None:
+    load_model(weighted(tmp_path / name, trained), f"flair-inc_rgbie_{recipe}_resnet34-unet")
+    if said:
+        assert re.search(said, caplog.text)
+    else:
+        assert not caplog.text
+
+
+@pytest.mark.parametrize("trained", [TWELVE, FIFTEEN])
+def test_class_weights_do_not_overrule_the_name_of_a_file(tmp_path: Path, trained: tuple[int, ...]) -> None:
+    path = weighted(tmp_path / "FLAIR-INC_rgbie_15cl_resnet34-unet_weights.pth", trained)
+    with pytest.raises(WeightsError, match="by its name it belongs to recipe flair-inc_rgbie_15cl"):
+        load_model(path, DEFAULT_RECIPE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -1,5 +1,6 @@
 """The xarray accessor `ds.cover`: select, clip, plot, areas and change of a product."""
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TypeAlias, cast
 import geopandas as gpd
 import matplotlib.pyplot as plt
 import numpy as np
+import shapely
 import xarray as xr
 from affine import Affine
 from matplotlib.axes import Axes
@@ -24,7 +26,7 @@ from pipeline.products.analysis.areas import Classes, adjusted, class_columns, i
 from pipeline.products.analysis.cell_and_edge_counts import Counted, count_zones
 from pipeline.products.analysis.change import Change, FalseChange, change
 from pipeline.products.analysis.dataset_geobox import geobox_of, window_touched
-from pipeline.products.assessment.reference_sample import read_sample
+from pipeline.products.assessment.reference_sample import InterpretedSample, read_sample
 from pipeline.progress import SHORT_S, progress_bar
 
 _CHUNK = 5_000
@@ -140,6 +142,7 @@ class Cover:
         by: str | None = None,
         classes: Classes = None,
         sample: Path | str | None = None,
+        unsealed: bool = False,
     ) -> gpd.GeoDataFrame:
         """Hectares of each class in each zone. A progress bar appears after two seconds.
 
@@ -150,6 +153,7 @@ class Cover:
             classes: names of groups and classes, slugs or FLAIR values; by default all classes that occur.
             sample: an interpreted sample of `landcover sample`: adds the estimated true areas with 95 % intervals, for
                 zones with enough points.
+            unsealed: accept a sample without a sealed design, of an earlier version or another program.
 
         Returns:
             One row a zone, indexed by `by`, in the product's CRS: the zones' attributes (of its first polygon),
@@ -169,7 +173,33 @@ class Cover:
             found = count_zones(counted, zones.geometry.to_numpy(), progress=progress)
         columns = class_columns(classes, found)
         table = measured(zones, found, columns)
-        return table if sample is None else table.join(adjusted(zones, found, read_sample(Path(sample)), columns))
+        if sample is None:
+            return table
+        points = read_sample(Path(sample), unsealed=unsealed)
+        self._check_sampled(points, zones, Path(sample))
+        return table.join(adjusted(zones, found, points, columns))
+
+    def _check_sampled(self, points: InterpretedSample, zones: gpd.GeoDataFrame, path: Path) -> None:
+        """Raises ProductError if a point in the zones has another class on this map than on the one it was drawn from.
+
+        Only pixels of the sampled map's own size can be compared, and not those without data: `select` and `clip` leave
+        them.
+        """
+        geobox = geobox_of(self._product)
+        if points.design is not None and not math.isclose(points.design.pixel_m, geobox.resolution.x):
+            return
+        col, row = (np.floor(a).astype(np.int64) for a in geobox.wld2pix(*points.xy.T))
+        near = shapely.contains_xy(shapely.box(*zones.total_bounds), points.xy)
+        at = np.flatnonzero(near & (col >= 0) & (row >= 0) & (col < geobox.width) & (row < geobox.height))
+        rows, cols = (xr.DataArray(a[at], dims="point") for a in (row, col))
+        here = self._landcover.isel(y=rows, x=cols).to_numpy()
+        if wrong := np.flatnonzero((here != legend.NODATA) & (here != points.mapped[at])).tolist():
+            expected, found = (legend.BY_VALUE[int(v[wrong[0]])].name for v in (points.mapped[at], here))
+            x, y = points.xy[at[wrong[0]]]
+            raise ProductError(
+                f"{path}: drawn from another map: {len(wrong)} of {len(at)} points have another class on this one; at "
+                f"{x:.2f}, {y:.2f} expected {expected}, found {found}. Draw a sample of this map"
+            )
 
     def change(
         self,

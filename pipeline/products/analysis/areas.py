@@ -113,7 +113,7 @@ def _adjusted(
     supported = _supported(zone, plane_m2, points)
     for slug, values in columns.items():
         if isinstance(supported, str):
-            estimate = Estimate(float("nan"), float("nan"))
+            estimate = Estimate(*(float("nan"),) * 4)
         else:
             classes, counts, mapped = supported
             estimate = area_of(counts, mapped, [k for k, v in enumerate(classes) if v in values])
@@ -131,11 +131,13 @@ def _supported(
     classes = tuple(sorted({*points.classes, *np.flatnonzero(plane_m2).tolist()} - {legend.NODATA}))
     counts = points.counts(classes, shapely.contains_xy(zone, points.xy))
     mapped = [float(plane_m2[v]) for v in classes]
-    there = counts.sum(axis=1)
+    by_cluster = counts.sum(axis=-1).reshape(-1, len(classes))
+    there, clusters = by_cluster.sum(axis=0), (by_cluster > 0).sum(axis=0)
     whole = sum(mapped)
-    for value, n, area in zip(classes, there, mapped, strict=True):
-        least = _LEAST if area > _TRACE * whole else 2
+    for value, n, own, area in zip(classes, there, clusters, mapped, strict=True):
+        least, name = _LEAST if area > _TRACE * whole else 2, legend.BY_VALUE[value].name
         if area and n < least:
-            name = legend.BY_VALUE[value].name
             return f"{n} sampled points in {name}, mapped on {area / _M2_PER_HA:.4g} ha; needs {least}"
+        if area and points.cluster is not None and own < 2:
+            return f"all sampled points in {name} lie in one cluster; needs two"
     return (classes, counts, mapped) if whole else "nothing is mapped here"

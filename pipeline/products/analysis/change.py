@@ -113,7 +113,11 @@ class Change:
     map: xr.DataArray
     """uint8 (y, x): 0 no data, 1 stable, 2 changed, 3 uncertain (a confidence or a patch below its limit)."""
     changed_share: float
-    """Share of the certain pixels whose class differs, 0..1."""
+    """Share of the certain pixels whose class differs, 0..1, before small patches are left out: compare it with the
+    shares below, which errors alone would change."""
+    changed_share_after_filter: float
+    """The same after patches smaller than `min_area_m2` became uncertain, as on `map` and in `matrix`; NaN where no
+    certain pixel is left. Equal to `changed_share` without a least area."""
     if_independent: float
     """Share that independent errors alone would change, if confidences are right."""
     if_together: float
@@ -122,7 +126,13 @@ class Change:
     """Share that errors alone change, from labels of both dates; None without labels."""
 
     def __str__(self) -> str:
-        changed = f"{self.changed_share:.2%} of the certain pixels changed class."
+        after = (
+            "none is left" if math.isnan(self.changed_share_after_filter) else f"{self.changed_share_after_filter:.2%}"
+        )
+        changed = (
+            f"{self.changed_share:.2%} of the certain pixels changed class before the minimum-area filter, "
+            f"{after} after it."
+        )
         between = f"{self.if_together:.2%} (in the same places) and {self.if_independent:.2%} (anywhere)"
         lines = [changed, f"Errors alone, if confidences are right, would show between {between}."]
         if self.expected is not None:
@@ -174,6 +184,7 @@ def change(
         .rename("change")
         .assign_attrs(flag_values=[0, 1, 2, 3], flag_meanings="no_data stable changed uncertain", long_name="change"),
         changed_share=share,
+        changed_share_after_filter=float(differ[counted].mean()) if counted.any() else math.nan,
         if_independent=float(np.mean(1 - p * q, dtype=np.float64)),
         if_together=float(np.mean(np.abs(p - q), dtype=np.float64)),
         expected=None if errors is None else errors.expected(lesser[kept]),

@@ -80,6 +80,8 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
     if ADDRESS.match(str(path)):
         return _open_remote(open_store(str(path), edition), level)
     folder = Path(path).absolute()
+    if folder.is_file():
+        raise ProductError(f'{folder}: is a file; `pipeline.open_raster(FILE, bands=["landcover"])` opens a single map')
     if not folder.is_dir():
         raise ProductError(f"{folder}: no such folder; expected that of a national product, an edition or a domain")
     if (found := _edition(folder, edition)) is not None:

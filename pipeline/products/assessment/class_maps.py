@@ -14,6 +14,7 @@ from pipeline.grid import Window
 from pipeline.products.national.edition_record import MAPPED, Edition, current_edition
 from pipeline.products.national.zarr_store import check_whole, read_zarr
 from pipeline.products.tile.cog import open_cog, read_cog
+from pipeline.sources.delivery.header_problems import placement_problem
 
 _SUFFIX = "-landcover.tif"
 
@@ -68,6 +69,8 @@ def _of_file(path: Path) -> ClassMap:
             raise ProductError(
                 f"{path}: has {file.count} bands of {file.dtypes[0]}, CRS {file.crs}; expected one of uint8 classes"
             )
+        if placed := placement_problem(tuple(file.transform)[:6]):
+            raise ProductError(f"{path}: {placed}")
         stem = path.name.removesuffix(_SUFFIX)
         domain = "_".join(stem.split("-")[0].split("_")[:2]) if stem.startswith("D") else ""
         geobox = GeoBox.from_rio(file)

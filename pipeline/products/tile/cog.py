@@ -281,7 +281,9 @@ def _over_file(plain: Path, geobox: GeoBox) -> Iterator[Any]:
     height, width = geobox.shape
     source = f"<SourceFilename>{for_xml(plain.absolute())}</SourceFilename><SourceBand>1</SourceBand>"
     band = f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource></VRTRasterBand>'
-    xml = f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{band}</VRTDataset>'
+    # Placed from the beginning: rasterio warns of a raster without a place.
+    place = f"<GeoTransform>{', '.join(map(repr, geobox.affine.to_gdal()))}</GeoTransform>"
+    xml = f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{place}{band}</VRTDataset>'
     with rasterio.open(xml, "r+", driver="VRT") as dataset:
         dataset.transform, dataset.crs = geobox.affine, str(geobox.crs)
         yield dataset

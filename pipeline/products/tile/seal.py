@@ -54,6 +54,8 @@ class SealedTile:
     """`EPSG:…` of the tile's lattice."""
     depends_on: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Name → digest of each part of the fingerprint; empty in items of older versions."""
+    switched_off: int | None = None
+    """Pixels with data where a class that is switched off would have won; None where this was not counted."""
 
     def file(self, layer: Layer) -> FileFacts:
         """The COG of this layer."""
@@ -86,6 +88,7 @@ class _Properties(Document):
         alias="landcover:class_pixels"
     )
     depends_on: dict[str, str] = Field(default={}, alias="landcover:depends_on")
+    switched_off: int | None = Field(default=None, ge=0, alias="landcover:switched_off_pixels")
     start: AwareDatetime = Field(alias="start_datetime")
     end: AwareDatetime = Field(alias="end_datetime")
     licence: str = Field(alias="license")
@@ -123,6 +126,7 @@ def seal(
     provenance: Provenance,
     inputs: Sequence[str],
     crs: str = CRS,
+    switched_off: int | None = None,
 ) -> SealedTile:
     """Writes a tile's COGs, then its item.
 
@@ -137,6 +141,7 @@ def seal(
         provenance: how the tile was mapped.
         inputs: hrefs of the input items.
         crs: `EPSG:…` of the lattice.
+        switched_off: pixels with data where a class that is switched off would have won; None where not counted.
 
     Returns:
         The sealed tile.
@@ -161,7 +166,7 @@ def seal(
         for index, layer in enumerate(LAYERS)
     )
     depends_on = dict(provenance.depends_on)
-    sealed = SealedTile(domain, tile, fingerprint, files, class_pixels, item_path, crs, depends_on)
+    sealed = SealedTile(domain, tile, fingerprint, files, class_pixels, item_path, crs, depends_on, switched_off)
     item = build_item(sealed, confidence_sum=confidence_sum, live=live, provenance=provenance, inputs=inputs)
     write_json(item_path, item, own_checksum=True)
     return sealed
@@ -271,7 +276,15 @@ def _from_item(item: _Item, path: Path, domain: Domain, tile: Tile) -> SealedTil
             raise ValueError(f"expected {name} as {layer}, got {asset.href}")
         files.append(FileFacts(path.with_name(name), asset.size, sha256_of(asset.checksum)))
     return SealedTile(
-        domain, tile, about.fingerprint, tuple(files), about.class_pixels, path, about.crs, about.depends_on
+        domain,
+        tile,
+        about.fingerprint,
+        tuple(files),
+        about.class_pixels,
+        path,
+        about.crs,
+        about.depends_on,
+        about.switched_off,
     )
 
 

@@ -33,6 +33,7 @@ _EXTENSIONS = extension_schemas(
 )
 MAPPED = "landcover:mapped"
 CONFIDENCE = "landcover:confidence"
+SWITCHED_OFF = "landcover:switched_off_pixels"
 _RECORDED = ("campaign", "recipe", "weights", "weights_sha256", "engine", "precision", "engine_threads")
 """Fields of `Provenance` that are item properties of the same name."""
 _ORIGIN = ("licence", "attribution", "citation", "doi")
@@ -204,7 +205,8 @@ def _ours(sealed: "SealedTile", provenance: Provenance) -> dict[str, Any]:
         "landcover:quantized_sha256": provenance.quantized_sha256,
         "landcover:depends_on": dict(sealed.depends_on),
     }
-    return given | {key: value for key, value in optional.items() if value}
+    counted = {} if sealed.switched_off is None else {SWITCHED_OFF: sealed.switched_off}
+    return given | counted | {key: value for key, value in optional.items() if value}
 
 
 def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:

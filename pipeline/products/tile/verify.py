@@ -19,6 +19,7 @@ from pipeline.products.tile.seal import STRIP_ROWS, SealedTile, as_class_pixels,
 from pipeline.products.tile.stac_item import (
     CONFIDENCE,
     MAPPED,
+    SWITCHED_OFF,
     classes_of,
     invalid,
     mean_confidence,
@@ -116,6 +117,8 @@ def _pixels(sealed: SealedTile) -> list[str]:
     counted, expected = as_class_pixels(counts), dict(sealed.class_pixels)
     if counted != expected:
         problems.append(f"{landcover.path}: has class pixels {counted}; the item has {expected}")
+    if (sealed.switched_off or 0) > sum(n for value, n in counted.items() if value != legend.NODATA):
+        problems.append(f"{sealed.item_path}: {SWITCHED_OFF} is {sealed.switched_off}, more than the mapped pixels")
     if unlike:
         problems.append(f"{confidence.path}: {unlike} pixels are no data in one layer only")
     return problems or _properties(sealed, confidence_sum, tags)

@@ -1,6 +1,7 @@
 """Evaluates a network on labelled patches, or a map against a reference, by one streamed confusion matrix."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from pipeline import legend
 from pipeline.config import EngineName, Precision, load_recipe
 from pipeline.errors import EvaluationError
 from pipeline.grid import Window
+from pipeline.halo import Layout
 from pipeline.inference import Engine, predictor_for, resolve_engine
-from pipeline.legend import Nomenclature
+from pipeline.inference.block_mapping import map_block
+from pipeline.legend import LAYERS, Nomenclature
 from pipeline.model import Model, load_model
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.progress import SILENT, Progress
@@ -22,8 +25,11 @@ from pipeline.runs.accuracy.scoring import (
     EvaluationResult,
     Units,
     compare,
-    evaluate_jobs,
+    score_jobs,
+    write_evaluation,
 )
+from pipeline.sources.inspection.model_card_limits import check_halo
+from pipeline.sources.labels.patch_mosaic import PatchMosaic, mosaic_patches
 from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
 from pipeline.sources.labels.reference import Reference
 
@@ -46,7 +52,10 @@ def evaluate_set(
     options: EvaluationOptions = DEFAULT,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
-    """Maps every patch as one window, as the cards do, and compares it with its mask.
+    """Compares labelled patches with their masks: mapped patch by patch as the cards do, and as a product is mapped.
+
+    For the second figure (`as_mapped`), adjoining patches of a zone are put together and mapped in the default windows
+    with their halo; one block of a core is in memory at a time.
 
     Args:
         places: folders and CSV lists of labelled patches.
@@ -55,8 +64,8 @@ def evaluate_set(
         out: folder of the results.
         metadata: JSON that says domain and zone where paths do not.
         engine: what runs the network, with `precision`.
-        options: mode, units, processes.
-        progress: counts patches.
+        options: mode, units, processes, and whether both figures are measured.
+        progress: counts patches, for each of the figures.
 
     Raises:
         DeliveryError, SourceError: patches are missing, or cannot be read.
@@ -67,26 +76,69 @@ def evaluate_set(
     """
     patches = find_patches(places, metadata=metadata)
     rules = load_recipe(recipe)
+    layout = Layout(stride=rules.stride)
+    check_halo(rules, layout, ())
     model = load_model(weights, rules, sha256=sha256)
     resolved = resolve_engine(engine, precision=precision)
     zones = _by_zones(patches, options.units)
-    progress.start(len(patches))
-    return evaluate_jobs(
-        (patches[start : start + _BATCH] for start in range(0, len(patches), _BATCH)),
-        partial(_compare_patches, model=model, engine=resolved, zones=zones),
+    mosaics = mosaic_patches(patches, bands=rules.bands) if options.as_mapped else ()
+    blocks = [(m.around(layout.read_of_block(b)), b) for m in mosaics for b in m.window.split(layout.core)]
+    blocks = [(mosaic, block) for mosaic, block in blocks if mosaic.meeting(block)]
+    progress.start(len(patches) + sum(len(mosaic.meeting(block)) for mosaic, block in blocks))
+    score = partial(
+        score_jobs,
         title=f"{rules.name} on {len(patches)} patches",
         live=rules.live,
         units="zones" if zones else "patches",
+        options=options,
+        progress=progress,
+    )
+    found = score(
+        (patches[start : start + _BATCH] for start in range(0, len(patches), _BATCH)),
+        partial(_compare_patches, model=model, engine=resolved, zones=zones),
         about={
             "weights": f"{weights}, SHA-256 {model.weights_hash}",
             "recipe": rules.name,
             "engine": f"{resolved.name} {resolved.precision}",
             "patches": ", ".join(map(str, places)),
         },
-        out=out,
-        options=options,
-        progress=progress,
     )
+    if mosaics:
+        work = partial(_compare_block_of_patches, model=model, engine=resolved, layout=layout, zones=zones)
+        found = replace(found, as_mapped=score(blocks, work, about=_about_mosaics(mosaics, layout)))
+    return write_evaluation(out, found)
+
+
+def _about_mosaics(mosaics: Sequence[PatchMosaic], layout: Layout) -> dict[str, str]:
+    """How patches were put together, in sentences."""
+    alone = sum(len(m.patches) == 1 for m in mosaics)
+    together = sum(len(m.patches) for m in mosaics) - alone
+    about = {
+        "windows": f"core {layout.core} px, halo {layout.halo}, window {layout.window}",
+        "adjoining": f"{together} patches in {len(mosaics) - alone} mosaics",
+    }
+    if alone:
+        about["without a neighbour"] = (
+            f"{alone} patches: the image is reflected beyond their edges, as at the edge of a delivery"
+        )
+    return about
+
+
+def _compare_block_of_patches(
+    job: tuple[PatchMosaic, Window], *, model: Model, engine: Engine, layout: Layout, zones: bool
+) -> list[BlockComparison]:
+    """Maps a block of adjoining patches with its halo, and compares the part of each patch in it."""
+    mosaic, block = job
+    classes, confidence = map_block(mosaic, block, layout=layout, predictor=predictor_for(model, engine))
+    compared = []
+    for patch, window in ((placed.patch, placed.window) for placed in mosaic.meeting(block)):
+        part = window.intersect(block)
+        truth, inside = read_mask(patch)[part.slices_in(window)], part.slices_in(block)
+        unit = patch.unit if zones else patch.name
+        compared.append(
+            compare(truth, classes[inside], confidence[inside], live=model.recipe.live, unit=unit, domain=patch.domain)
+        )
+    return compared
 
 
 def _by_zones(patches: Sequence[Patch], units: Units) -> bool:
@@ -109,7 +161,7 @@ def _compare_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zo
                 f"{patch.image}: found {truth.shape[0]} × {truth.shape[1]} px, expected multiples of the network's "
                 f"stride, {recipe.stride}; map it with `landcover predict` and evaluate the map"
             )
-        classes, confidence = predictor(pixels[None], np.ones((1, *truth.shape), np.bool_))[0]
+        classes, confidence = predictor(pixels[None], np.ones((1, *truth.shape), np.bool_))[0, : len(LAYERS)]
         unit = patch.unit if zones else patch.name
         compared.append(compare(truth, classes, confidence, live=recipe.live, unit=unit, domain=patch.domain))
     return compared
@@ -151,17 +203,17 @@ def evaluate_map(
     jobs = [(one, window) for one in maps for window in one.window.split(_BLOCK)]
     several = len(maps) > 1
     progress.start(len(jobs))
-    return evaluate_jobs(
+    found = score_jobs(
         jobs,
         partial(_compare_block, reference=truth, live=live, tiles=several),
         title=f"{place.name} against {reference.name}",
         live=live,
         units="tiles" if several else "blocks of 1 km",
         about={"maps": str(place), "reference": f"{reference}, {nomenclature}", "classes": classes},
-        out=out,
         options=options,
         progress=progress,
     )
+    return write_evaluation(out, found)
 
 
 def _compare_block(

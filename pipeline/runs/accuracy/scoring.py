@@ -40,6 +40,8 @@ class EvaluationOptions:
     """Processes on this machine."""
     scheduler: str | None = None
     """Address or scheduler file of a running Dask cluster, instead of them."""
+    as_mapped: bool = True
+    """For labelled patches: whether they are scored as mapped too, besides patch by patch."""
 
 
 DEFAULT = EvaluationOptions()
@@ -94,7 +96,7 @@ class EvaluationResult:
     report: Path
 
 
-def evaluate_jobs(
+def score_jobs(
     jobs: Iterable[Job],
     work: Callable[[Job], Sequence[BlockComparison]],
     *,
@@ -102,11 +104,10 @@ def evaluate_jobs(
     live: Sequence[int],
     units: str,
     about: Mapping[str, str],
-    out: Path,
     options: EvaluationOptions,
     progress: Progress,
-) -> EvaluationResult:
-    """Runs all comparisons, sums their matrices, and writes figures and report.
+) -> Evaluation:
+    """Runs all comparisons, and sums their matrices.
 
     Args:
         jobs: picklable.
@@ -115,20 +116,18 @@ def evaluate_jobs(
         live: FLAIR values of the compared classes.
         units: what the resampled units are called: zones, patches, blocks.
         about: inputs of the comparison, by name.
-        out: folder of the results.
         options: mode, processes.
         progress: counts blocks.
 
     Raises:
         EvaluationError: no pixel could be compared.
         ClusterError: the running cluster does not answer, or was lost.
-        StorageError: `out` cannot be written.
     """
     results = parallel_map(jobs, work, workers=options.workers, scheduler=options.scheduler)
     by_unit, by_domain, reliability = _add_up(results, progress)
     index = tuple(value - 1 for value in live)
     stacked = np.stack([by_unit[unit] for unit in sorted(by_unit)])
-    evaluation = Evaluation(
+    return Evaluation(
         title,
         stacked.sum(axis=0),
         index,
@@ -139,7 +138,6 @@ def evaluate_jobs(
         about=about,
         reliability=reliability if reliability.pixels.any() else None,
     )
-    return EvaluationResult(evaluation, write_evaluation(out, evaluation))
 
 
 def _add_up(
@@ -175,14 +173,19 @@ def _no_pixels() -> NDArray[np.int64]:
     return np.zeros((CLASSES, CLASSES), np.int64)
 
 
-def write_evaluation(out: Path, evaluation: Evaluation) -> Path:
-    """Writes `confmat.npy`, `metrics.json`, the figures and `report.html`; returns the report's path.
+def write_evaluation(out: Path, evaluation: Evaluation) -> EvaluationResult:
+    """Writes `confmat.npy`, `metrics.json`, the figures and `report.html`.
+
+    Patches that were also scored as mapped have that matrix in `confmat-as-mapped.npy`.
 
     Raises:
         StorageError: `out` cannot be written.
     """
-    with replacing(out / "confmat.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, evaluation.matrix)
+    mapped = evaluation.as_mapped
+    matrices = {"confmat.npy": evaluation.matrix} | ({"confmat-as-mapped.npy": mapped.matrix} if mapped else {})
+    for name, matrix in matrices.items():
+        with replacing(out / name) as temporary, temporary.open("wb") as file:
+            np.save(file, matrix)
     for by in figures.BY:
         write_bytes(out / f"confusion-{by}.png", figures.confusion(evaluation.kept, evaluation.names, by=by))
     if evaluation.reliability is not None:
@@ -190,11 +193,11 @@ def write_evaluation(out: Path, evaluation: Evaluation) -> Path:
     write_json(out / "metrics.json", as_json(evaluation))
     report = out / "report.html"
     write_text(report, evaluation_page(evaluation))
-    return report
+    return EvaluationResult(evaluation, report)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """IGN's keys first, in percent; then keys of our own, shares 0..1."""
+    """IGN's keys first, in percent; then keys of our own, shares 0..1. NaN becomes null."""
     more: dict[str, Any] = {
         "mode": evaluation.mode,
         "modes": _means(evaluation.matrix, evaluation.live),
@@ -208,7 +211,10 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             "units": f"{evaluation.intervals.units} {evaluation.units}",
             "means": evaluation.intervals.means,
             "by_class": {k: list(v) for k, v in evaluation.intervals.by_class.items()},
+            "warning": evaluation.few_units or None,
         }
+    if evaluation.as_mapped is not None:
+        more["as_mapped"] = as_json(evaluation.as_mapped)
     if evaluation.reliability is not None:
         more["expected_calibration_error"] = evaluation.reliability.ece
     return as_ign(evaluation.scored(evaluation.mode), live=evaluation.live) | more

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ from pipeline.cluster.parallel_map import parallel_map
 from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json, write_text
 from pipeline.errors import ProductError
-from pipeline.evaluation.area_estimation import AreaEstimates, Estimate, allocate, estimate
+from pipeline.evaluation.area_estimation import AreaEstimates, Estimate, allocate, estimate, few_points
+from pipeline.fingerprint import digest
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.html_page import render
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
@@ -27,6 +29,7 @@ from pipeline.products.assessment.reference_sample import (
     read_sample,
     write_sample,
 )
+from pipeline.products.assessment.sample_design import SampleDesign
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.reading.mosaic import Mosaic
@@ -53,6 +56,7 @@ def sample_map(
     out: Path,
     size: int,
     least: int = 50,
+    clusters: int = 0,
     catalog: Path | None = None,
     workers: int = 1,
     seed: int = 2022,
@@ -65,6 +69,8 @@ def sample_map(
         out: the GeoPackage.
         size: points in all.
         least: points of each class at least; the others follow the classes' areas.
+        clusters: draw so many squares of 1 km first, and points in them only: fewer places to visit, and wider
+            intervals for as many points. 0 draws points from the whole map.
         catalog: input catalog of the maps' domains, to cut a crop of imagery around each point into `<stem>-crops`.
         workers: processes that count pixels.
         seed: of the draw.
@@ -76,22 +82,45 @@ def sample_map(
         CatalogError, SourceError: imagery cannot be read.
         StorageError: the folder of `out` cannot be written.
     """
-    maps = find_maps(place)
-    blocks = blocks_of(maps)
-    counts = np.zeros((len(blocks), len(legend.FLAIR) + 1), np.int64)
-    progress.start(len(blocks))
-    for at, values in progress.track(parallel_map(enumerate(blocks), _count, workers=workers)):
-        counts[at] = values
-    pixel_m2 = abs(maps[0].geobox.affine.determinant)
-    mapped_m2 = {v: float(n) * pixel_m2 for v, n in enumerate(counts.sum(axis=0).tolist()) if v and n}
-    units = allocate(mapped_m2, size, least=least)
-    points = draw(blocks, counts, units, seed=seed)
+    counted = _count_map(place, workers=workers, progress=progress)
+    units = allocate(counted.mapped_m2, size, least=least)
+    points = draw(counted.blocks, counted.counts, units, seed=seed, clusters=clusters)
     crops = _crop(points, out.with_name(f"{out.stem}-crops"), catalog) if catalog else [""] * len(points)
-    write_sample(out, points, mapped_m2=mapped_m2, crops=crops)
+    one = counted.blocks[0][0].geobox
+    crs = f"EPSG:{one.crs.epsg}" if one.crs and one.crs.epsg else str(one.crs)
+    design = SampleDesign(seed, clusters, units, counted.mapped_m2, one.resolution.x, crs, counted.digest)
+    write_sample(out, points, design=design, crops=crops)
     return DrawnSample(out, units, sum(bool(c) for c in crops))
 
 
-def _count(job: tuple[int, tuple[ClassMap, Window]]) -> tuple[int, NDArray[np.int64]]:
+@dataclass(frozen=True, eq=False)
+class _CountedMap:
+    blocks: Sequence[tuple[ClassMap, Window]]
+    counts: NDArray[np.int64]
+    """int64 (block, 20), pixels by value."""
+    digest: str
+
+    @property
+    def mapped_m2(self) -> dict[int, float]:
+        """FLAIR value → its area."""
+        pixel_m2 = abs(self.blocks[0][0].geobox.affine.determinant)
+        return {v: float(n) * pixel_m2 for v, n in enumerate(self.counts.sum(axis=0).tolist()) if v and n}
+
+
+def _count_map(place: Path, *, workers: int, progress: Progress) -> _CountedMap:
+    maps = find_maps(place)
+    if len({(one.geobox.crs, one.geobox.resolution.x) for one in maps}) != 1:
+        raise ProductError(f"{place}: the maps have several CRS or pixel sizes; draw a sample from each")
+    blocks = blocks_of(maps)
+    counts, digests = np.zeros((len(blocks), len(legend.FLAIR) + 1), np.int64), [""] * len(blocks)
+    progress.start(len(blocks))
+    for at, (values, own) in progress.track(parallel_map(enumerate(blocks), _count, workers=workers)):
+        counts[at], digests[at] = values, own
+    # Sorted, so that neither names of files nor their order are part of it.
+    return _CountedMap(blocks, counts, digest(sorted(digests)))
+
+
+def _count(job: tuple[int, tuple[ClassMap, Window]]) -> tuple[int, tuple[NDArray[np.int64], str]]:
     at, block = job
     return at, count(block)
 
@@ -154,50 +183,104 @@ class SampleAccuracy:
     overall: Estimate
     classes: tuple[ClassAccuracy, ...]
     report: Path
+    design: str
+    """How the sample was drawn, in a sentence."""
+    notes: tuple[str, ...]
+    """What readers of the figures must know: few points, a design that is not sealed."""
 
 
-def evaluate_sample(path: Path, *, out: Path) -> SampleAccuracy:
+_UNSEALED = "The sample has no sealed design, so nobody can tell whether points were lost."
+
+
+def evaluate_sample(
+    path: Path,
+    *,
+    out: Path,
+    place: Path | None = None,
+    unsealed: bool = False,
+    workers: int = 1,
+    progress: Progress = SILENT,
+) -> SampleAccuracy:
     """Area-adjusted accuracy and areas from an interpreted sample, into `area.json` and `area.html`.
 
+    Args:
+        path: the sample.
+        out: folder of the results.
+        place: the map, to check that the sample was drawn from it.
+        unsealed: accept a sample without a design, see `read_sample`.
+        workers: processes that read the map.
+        progress: counts blocks of the map.
+
     Raises:
-        ProductError: no sample, or one that is not interpreted completely.
-        EvaluationError: a stratum with fewer than two points.
+        ProductError: no sample, one that is not interpreted completely, or one that differs from its design or the map.
+        EvaluationError: a stratum with fewer than two points, or with points in one cluster only.
         StorageError: `out` cannot be written.
     """
-    sample = read_sample(path)
+    sample = read_sample(path, unsealed=unsealed)
+    if place is not None:
+        _check_map(sample, _count_map(place, workers=workers, progress=progress), path, place)
     counts = sample.counts(sample.classes)
     found = estimate(counts, [sample.mapped_m2.get(value, 0.0) for value in sample.classes])
-    classes = _by_class(sample, found)
-    write_json(
-        out / "area.json",
-        {
-            "overall": _json(found.overall),
-            "classes": [
-                {
-                    "class": c.land_cover.name,
-                    "mapped_ha": c.mapped_ha,
-                    "area_ha": c.area_ha.value,
-                    "area_ha_half_width": c.area_ha.half_width,
-                    "users": _json(c.users),
-                    "producers": _json(c.producers),
-                }
-                for c in classes
-            ],
-            "points": counts.tolist(),
-            "method": "Olofsson et al. 2014, doi 10.1016/j.rse.2014.02.015; half widths of 95 % intervals",
-        },
+    done = SampleAccuracy(
+        found.overall, _by_class(sample, found), out / "area.html", _described(sample), _notes(sample)
     )
-    report = out / "area.html"
-    page = render(
-        "area.html",
-        title="Accuracy from a sample",
-        sample=path.name,
-        points=len(sample.mapped),
-        overall=found.overall,
-        classes=classes,
+    write_json(out / "area.json", _as_json(done, counts))
+    page = render("area.html", title="Accuracy from a sample", sample=path.name, points=len(sample.mapped), done=done)
+    write_text(done.report, page)
+    return done
+
+
+def _check_map(sample: InterpretedSample, found: _CountedMap, path: Path, place: Path) -> None:
+    """Raises ProductError if the map is not the one that was sampled."""
+    design = sample.design
+    if design is None:
+        raise ProductError(f"{path}: the sample does not say from which map it was drawn; leave out {place}")
+    if found.digest == design.map_digest:
+        return
+    values = sorted(design.mapped_m2.keys() | found.mapped_m2.keys())
+    areas = {v: (design.mapped_m2.get(v, 0.0) / _M2_PER_HA, found.mapped_m2.get(v, 0.0) / _M2_PER_HA) for v in values}
+    differ = [f"{legend.BY_VALUE[v].name} {a:.4f} ha, found {b:.4f} ha" for v, (a, b) in areas.items() if a != b]
+    what = f"expected {'; '.join(differ[:3])}" if differ else "its classes have the same areas in other places"
+    raise ProductError(
+        f"{place}: not the map from which {path.name} was drawn: {what}. A sample says nothing about another map, and "
+        "nothing about the same map after it was made again"
     )
-    write_text(report, page)
-    return SampleAccuracy(found.overall, classes, report)
+
+
+def _described(sample: InterpretedSample) -> str:
+    count = f"{len(sample.mapped)} points"
+    if sample.cluster is None:
+        return f"{count}, stratified by mapped class"
+    return f"{count} in {len(np.unique(sample.cluster))} clusters (two stages), stratified by mapped class"
+
+
+def _notes(sample: InterpretedSample) -> tuple[str, ...]:
+    values = [v for v in sample.classes if sample.mapped_m2.get(v, 0)]
+    names = [legend.BY_VALUE[v].name for v in values]
+    few = few_points(names, [int((sample.mapped == v).sum()) for v in values])
+    return tuple(note for note in (few, "" if sample.design else _UNSEALED) if note)
+
+
+def _as_json(done: SampleAccuracy, counts: NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        "overall": _json(done.overall),
+        "classes": [
+            {
+                "class": c.land_cover.name,
+                "points": c.points,
+                "mapped_ha": c.mapped_ha,
+                "area_ha": _json(c.area_ha),
+                "users": _json(c.users),
+                "producers": _json(c.producers),
+            }
+            for c in done.classes
+        ],
+        "points": counts.reshape(-1, *counts.shape[-2:]).sum(axis=0).tolist(),
+        "design": done.design,
+        "notes": done.notes,
+        "method": "values: Olofsson et al. 2014, doi 10.1016/j.rse.2014.02.015; 95 % intervals: mid-P beta limits of "
+        "weighted sums (after Fay and Feuer 1997, Fay and Kim 2017), producer's by MOVER (Donner and Zou 2012)",
+    }
 
 
 def _by_class(sample: InterpretedSample, found: AreaEstimates) -> tuple[ClassAccuracy, ...]:
@@ -206,7 +289,7 @@ def _by_class(sample: InterpretedSample, found: AreaEstimates) -> tuple[ClassAcc
             legend.BY_VALUE[value],
             int((sample.mapped == value).sum()),
             sample.mapped_m2.get(value, 0.0) / _M2_PER_HA,
-            Estimate(found.areas[k].value / _M2_PER_HA, found.areas[k].half_width / _M2_PER_HA),
+            found.areas[k] * (1 / _M2_PER_HA),
             found.users[k],
             found.producers[k],
         )
@@ -215,4 +298,4 @@ def _by_class(sample: InterpretedSample, found: AreaEstimates) -> tuple[ClassAcc
 
 
 def _json(estimate: Estimate) -> dict[str, float] | None:
-    return None if math.isnan(estimate.value) else {"value": estimate.value, "half_width": estimate.half_width}
+    return None if math.isnan(estimate.value) else asdict(estimate)

@@ -1,5 +1,6 @@
 """Fits the temperature of a network's confidence on half of a set's zones, and measures it on the other half."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pipeline.config import Recipe, load_recipe
 from pipeline.durable import write_bytes, write_json
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import figures
-from pipeline.evaluation.calibration import Reliability, fit_temperature
+from pipeline.evaluation.calibration import Reliability, TemperatureSpread, fit_temperature, temperature_spread
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model, load_model
 from pipeline.model.saving import save_recipe
@@ -24,6 +25,8 @@ _A_PATCH = 2_000
 _IN_ALL = 1_000_000
 _SEED = 2022
 """Of the split by zones and of the choice of pixels."""
+_Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Logits (pixel, class) and truth (pixel,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,8 @@ class TemperatureFit:
     """A fitted temperature; its reliabilities are of zones that it was not fitted on."""
 
     temperature: float
+    spread: TemperatureSpread
+    """Over zones, of both halves."""
     before: Reliability
     after: Reliability
     recipe: Path
@@ -61,7 +66,7 @@ def calibrate(
     Raises:
         DeliveryError, SourceError: patches that are missing, unreadable or not patches.
         WeightsError, ConfigError: weights or recipe that cannot be loaded.
-        EvaluationError: fewer than two zones, or no label of a live class in one of the halves.
+        EvaluationError: fewer than two zones, or no label of a live class in one of the halves, or no temperature fits.
         StorageError: `out` cannot be written.
     """
     rules = load_recipe(recipe)
@@ -71,18 +76,28 @@ def calibrate(
     progress.start(len(fitting) + len(held_out))
     rng = np.random.default_rng(_SEED)
     limit = min(_A_PATCH, max(1, _IN_ALL // len(fitting)))
-    logits, truth = [], []
-    for one, labels in progress.track(_labelled(predictor, rules, fitting)):
+    zones: defaultdict[str, list[_Labelled]] = defaultdict(list)
+    for patch, one, labels in progress.track(_labelled(predictor, rules, fitting)):
         chosen = rng.permutation(len(labels))[:limit]
-        logits.append(one[chosen])
-        truth.append(labels[chosen])
-    temperature = round(fit_temperature(np.concatenate(logits), np.concatenate(truth)), 4)
+        zones[patch.unit].append((one[chosen], labels[chosen]))
+    drawn, fitted = len(zones), [pair for own in zones.values() for pair in own]
+    temperature = round(fit_temperature(*_joined(fitted)), 4)
     before, after = Reliability(), Reliability()
-    for one, labels in progress.track(_labelled(predictor, rules, held_out)):
+    for patch, one, labels in progress.track(_labelled(predictor, rules, held_out)):
         before, after = before + _reliability(one, labels, 1.0), after + _reliability(one, labels, temperature)
-    calibrated = TemperatureFit(temperature, before, after, out / f"{rules.name}.yaml", out / "reliability.png")
+        chosen = rng.permutation(len(labels))[:limit]
+        zones[patch.unit].append((one[chosen], labels[chosen]))
+    labelled = [pair for pair in map(_joined, zones.values()) if len(pair[1])]
+    spread = temperature_spread(labelled, drawn=drawn)
+    recipe_file, figure = out / f"{rules.name}.yaml", out / "reliability.png"
+    calibrated = TemperatureFit(temperature, spread, before, after, recipe_file, figure)
     _write(calibrated, model)
     return calibrated
+
+
+def _joined(pairs: Sequence[_Labelled]) -> _Labelled:
+    logits, truth = zip(*pairs, strict=True)
+    return np.concatenate(logits), np.concatenate(truth)
 
 
 def _halves(patches: Sequence[Patch]) -> tuple[list[Patch], list[Patch]]:
@@ -97,14 +112,14 @@ def _halves(patches: Sequence[Patch]) -> tuple[list[Patch], list[Patch]]:
 
 def _labelled(
     predictor: TorchPredictor, recipe: Recipe, patches: Sequence[Patch]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Yields logits (pixel, class) and truth (pixel,) of each patch, where the truth is a live class."""
+) -> Iterator[tuple[Patch, NDArray[np.float32], NDArray[np.int64]]]:
+    """Yields each patch with logits (pixel, class) and truth (pixel,), where the truth is a live class."""
     live = np.array(recipe.live)
     for patch in patches:
         mask = read_mask(patch)
         counted = np.isin(mask, live)
         logits = predictor.logits(read_image(patch, bands=recipe.bands)[None])[0]
-        yield logits[:, counted].T, np.searchsorted(live, mask[counted])
+        yield patch, logits[:, counted].T, np.searchsorted(live, mask[counted])
 
 
 def _reliability(logits: NDArray[np.float32], truth: NDArray[np.int64], temperature: float) -> Reliability:
@@ -118,6 +133,9 @@ def _write(done: TemperatureFit, model: Model) -> None:
     content = {
         "weights_sha256": model.weights_hash,
         "temperature": done.temperature,
+        "temperature_interval_95": [done.spread.low, done.spread.high],
+        "temperature_interval_zones": {"drawn": done.spread.drawn, "of": done.spread.zones},
+        "warning": done.spread.warning or None,
         "held_out_pixels": int(done.after.pixels.sum()),
         "expected_calibration_error": {"before": done.before.ece, "after": done.after.ece},
     }

@@ -1,7 +1,8 @@
 """Maps an image lazily: xarray in, xarray out."""
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -10,8 +11,8 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from pipeline import legend
-from pipeline.config import EngineName, Recipe
-from pipeline.errors import EngineError
+from pipeline.config import EngineName, LimitName, Recipe
+from pipeline.errors import CardLimitWarning, EngineError, SourceError
 from pipeline.grid import Window
 from pipeline.halo import Layout
 from pipeline.inference import Engine, Method, predict_stack, resolve_engine
@@ -20,8 +21,12 @@ from pipeline.inference.block_mapping import predict_overlapped
 from pipeline.legend import LAYERS
 from pipeline.model import Model
 from pipeline.products.analysis.accessor import register_cover
+from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, check_halo
+from pipeline.sources.inspection.single_image import check_array, check_raster, place_of
 from pipeline.sources.lazy_image import source_of
-from pipeline.sources.reading.raster import GeoSource
+from pipeline.sources.reading.raster import GeoSource, Raster
+
+Checks = Literal["warn", "raise", "ignore"]
 
 
 def predict(
@@ -31,16 +36,23 @@ def predict(
     layout: Layout | None = None,
     block: int | None = None,
     engine: EngineName | Engine = "auto",
+    accept: Sequence[LimitName] = (),
+    checks: Checks = "warn",
 ) -> xr.Dataset:
     """Maps an image lazily with Dask, in overlapping windows.
 
     Args:
         image: from `open_domain` or `open_raster`, or any uint8 array (band, y, x) in memory or on Dask, with the bands
-            of the model's recipe. Pixels that have the array's nodata value in all bands are nodata.
+            of the model's recipe. Its coordinate `valid`, bool (y, x), says which pixels are data. Without one, a pixel
+            is nodata if a band of imagery has the array's nodata value; the elevation decides nothing.
         model: from `load_model`.
         layout: core, halo and window; by default `Layout()` with the recipe's stride.
         block: side of a block in pixels, a multiple of the core; by default twice the core.
         engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.
+        accept: limits of the model's card that the image may exceed, and `halo`.
+        checks: what follows where it exceeds others: a `CardLimitWarning` for each, an error, or nothing. All limits of
+            `landcover predict` are checked for what `open_raster` returned and for arrays in memory, and place and
+            resolution alone for other arrays on Dask, of which nothing is computed. `index` checked a domain.
 
     Returns:
         Dataset (y, x) with the image's coordinates, of `landcover` (uint8: FLAIR values 1..19, 0 = nodata) and
@@ -49,8 +61,11 @@ def predict(
         corner for any other array, a part of a domain among them.
 
     Raises:
-        ConfigError: sizes do not fit each other.
-        EngineError: the engine is unknown, or the bands are not those of the recipe.
+        ConfigError: sizes do not fit each other, or several windows meet and the halo is smaller than the recipe's
+            smallest.
+        EngineError: the engine is unknown, the bands are not those of the recipe, or the array's rows do not run south
+            and its columns east.
+        SourceError: with `checks="raise"`, the image exceeds a limit that is not accepted.
 
     Examples:
         >>> maps = predict(mosaic, load("weights.pth"))  # doctest: +SKIP
@@ -63,14 +78,18 @@ def predict(
     if isinstance(image, xr.DataArray):
         source = source_of(image)
         if source is None:
-            return _predict_array(image, method)
+            check_halo(model.recipe, layout, accept, shape=(image.sizes.get("y", 0), image.sizes.get("x", 0)))
+            return _predict_array(image, method, accept=accept, checks=checks)
         image = source
     _check_bands(image.bands, model.recipe)
+    check_halo(model.recipe, layout, accept, shape=image.window.shape)
+    if isinstance(image, Raster) and checks != "ignore":
+        _report(check_raster(image, model.recipe), accept, checks)
     stack = predict_stack(image, method, window=image.window)
     return _dataset(stack, xr_coords(image.geobox, dims=("y", "x")), model.recipe)
 
 
-def _predict_array(image: xr.DataArray, method: Method) -> xr.Dataset:
+def _predict_array(image: xr.DataArray, method: Method, *, accept: Sequence[LimitName], checks: Checks) -> xr.Dataset:
     """Maps a DataArray: in memory through an `ArraySource`, on Dask by a halo that chunks exchange."""
     recipe = method.model.recipe
     if image.dims != ("band", "y", "x") or image.dtype != np.uint8:
@@ -79,14 +98,37 @@ def _predict_array(image: xr.DataArray, method: Method) -> xr.Dataset:
         raise EngineError(f"recipe {recipe.name} needs {len(recipe.bands)} bands; got {image.sizes['band']}")
     if image.coords["band"].dtype.kind == "U":
         _check_bands([str(b) for b in image.coords["band"].values], recipe)
-    nodata = image.rio.nodata
+    place = place_of(image)
+    valid = _valid_of(image, recipe)
     if image.chunks is None:
         window = Window(0, 0, image.sizes["y"], image.sizes["x"])
-        source = ArraySource.of(image.values, window, window=window, nodata=nodata)
+        source = ArraySource(image.values, np.asarray(valid), window, window)
         stack = predict_stack(source, method, window=window)
     else:
-        stack = predict_overlapped(image.data, nodata, method)
+        source = None
+        stack = predict_overlapped(image.data, valid, method)
+    if checks != "ignore":
+        _report(check_array(place, source, recipe), accept, checks)
     return _dataset(stack, image.isel(band=0, drop=True).coords, recipe)
+
+
+def _valid_of(image: xr.DataArray, recipe: Recipe) -> Any:
+    """bool (y, x), numpy's or Dask's as the image is: True where there is data."""
+    if "valid" in image.coords and image.coords["valid"].dims == ("y", "x"):
+        valid = image.coords["valid"].data
+        return valid if image.chunks is None else da.asarray(valid)
+    imagery = image.data[[i for i, band in enumerate(recipe.bands) if band != "elevation"]]
+    if image.rio.nodata is None:
+        return (da if image.chunks else np).ones(image.shape[1:], np.bool_)
+    return (imagery != image.rio.nodata).all(axis=0)
+
+
+def _report(exceeded: Sequence[ExceededCardLimit], accept: Sequence[LimitName], checks: Checks) -> None:
+    refused = [e for e in exceeded if e.limit not in accept]
+    if refused and checks == "raise":
+        raise SourceError("; ".join(e.single_refusal for e in refused))
+    for e in refused:
+        warnings.warn(e.single_refusal, CardLimitWarning, stacklevel=3)
 
 
 def _check_bands(bands: Sequence[str], recipe: Recipe) -> None:

@@ -24,7 +24,7 @@ from pipeline.cluster.connection import worker_count
 from pipeline.cluster.worker_resources import share_of_memory
 from pipeline.domain import Domain
 from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, RunStopped
-from pipeline.inference import Engine, Predictor, predict_stack, predictor_for
+from pipeline.inference import Engine, MappedPixels, Predictor, predict_tile, predictor_for
 from pipeline.lock import FolderLock
 from pipeline.model import Model
 from pipeline.products.tile.seal import SealedTile, seal
@@ -173,16 +173,16 @@ def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Cli
 
 
 def _tile_graph(resolved: ResolvedCampaign, domain: LockedDomain, mosaic: Mosaic, planned: PlannedTile) -> Any:
-    """The lazy graph of a tile: a task per block, and one that seals the tile."""
+    """The lazy graph of a tile: a task per block, one that puts them together, and one that seals the tile."""
     inputs, name = domain.plan.inputs, domain.plan.name
     # Only the files that this tile reads travel with its tasks, not the thousands of the domain.
     part = mosaic.around(resolved.read_window(planned.tile))
     return delayed(_seal_if_locked, pure=False)(
         domain.lock,
         resolved.campaign.product_folder(name),
+        predict_tile(part, resolved.method, window=planned.tile.window),
         domain=name,
         tile=planned.tile,
-        stack=predict_stack(part, resolved.method, window=planned.tile.window),
         fingerprint=planned.fingerprint,
         live=resolved.recipe.live,
         provenance=tile_provenance(resolved, inputs, planned.tile),
@@ -191,7 +191,7 @@ def _tile_graph(resolved: ResolvedCampaign, domain: LockedDomain, mosaic: Mosaic
     )
 
 
-def _seal_if_locked(lock: FolderLock, folder: Path, **tile: Any) -> SealedTile:
+def _seal_if_locked(lock: FolderLock, folder: Path, mapped: MappedPixels, **tile: Any) -> SealedTile:
     """Seals a tile in a worker if this run still owns the lock: a dead driver may leave its workers behind.
 
     Raises:
@@ -199,7 +199,7 @@ def _seal_if_locked(lock: FolderLock, folder: Path, **tile: Any) -> SealedTile:
         ProductError, StorageError: as for `seal`.
     """
     lock.check()
-    return seal(folder, **tile)
+    return seal(folder, stack=mapped.layers, switched_off=mapped.switched_off, **tile)
 
 
 def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> tuple[TileEnded, ...]:

@@ -17,7 +17,7 @@ from pipeline.runs.tracking.status import read_each
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import Asset, DomainInputs
 from pipeline.sources.http_path import WebPath
-from pipeline.sources.inspection.model_card_limits import check_windows
+from pipeline.sources.inspection.model_card_limits import check_halo, check_windows
 
 _THREADS = 16
 """They wait for a shared file system."""
@@ -129,8 +129,8 @@ def make_plan(
         only: keeps only the tiles that it matches.
 
     Raises:
-        ConfigError: the campaign has no such domain or tile, its domains lie on several lattices, or its network
-            depends on whole windows.
+        ConfigError: the campaign has no such domain or tile, its domains lie on several lattices, its network
+            depends on whole windows, or its halo is too small.
         CatalogError: no domain is indexed. A single one whose catalog is damaged is named in the plan.
 
     Examples:
@@ -142,6 +142,7 @@ def make_plan(
     campaign_crs(campaign)  # refuses several lattices
     resolved = resolve(campaign)
     check_windows(resolved.recipe, campaign.accept_limits)
+    check_halo(resolved.recipe, resolved.layout, campaign.accept_limits)
     chosen = {campaign.tile(name).name for name in tiles}
     by_name = {section.name: section for section in sections}
     read, damaged = read_each(by_name, lambda name: _plan_domain(resolved, by_name[name], chosen, force=force))

@@ -15,7 +15,10 @@ from pipeline.products.tile.seal import SealedTile
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.tracking.status import DomainStatus
 from pipeline.sources.domain_inputs import DomainInputs
+from pipeline.sources.inspection.model_card_limits import wider_halo
 
+VISIBLE_SEAMS = 1.1
+"""Seam ratio from which on `verify` names a remedy where the campaign sets no limit."""
 TILES_AT_ONCE = 2
 """Tiles that threads read side by side. Counting seams takes a strip of a tile and the pixels beside its lines."""
 
@@ -83,6 +86,34 @@ class ElevationHoles(_Summed):
         return {"tiles": self.tiles, "tiles_counted": self.counted, "share": self.share}
 
 
+@dataclass(frozen=True)
+class SwitchedOff(_Summed):
+    """How often a class that is switched off would have won, over the tiles where it was counted."""
+
+    tiles: int
+    """Tiles that were counted; items of older versions lack the figure."""
+    mapped: int
+    """Their pixels with data."""
+    pixels: int
+    """Of these, those where a logit that is switched off is greater than all live ones."""
+
+    @classmethod
+    def of(cls, sealed: Sequence[SealedTile]) -> "SwitchedOff":
+        """Of a domain's sealed tiles."""
+        counted = [s for s in sealed if s.switched_off is not None]
+        mapped = sum(s.tile.window.pixels - s.class_pixels.get(legend.NODATA, 0) for s in counted)
+        return cls(len(counted), mapped, sum(s.switched_off or 0 for s in counted))
+
+    @property
+    def share(self) -> float | None:
+        """0..1 of the mapped pixels of the counted tiles; None where there are none."""
+        return self.pixels / self.mapped if self.mapped else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"tiles_counted": self.tiles, "pixels": self.pixels, "share": self.share}
+
+
 @dataclass(frozen=True, eq=False)
 class QualityMetrics(_Summed):
     """Values that limits are compared with, of one domain or of all."""
@@ -94,6 +125,7 @@ class QualityMetrics(_Summed):
     no_data: int
     """Of these pixels."""
     seams: Seams
+    switched_off: SwitchedOff
 
     @classmethod
     def of(
@@ -106,6 +138,7 @@ class QualityMetrics(_Summed):
             sum(s.tile.window.pixels for s in sealed),
             sum(s.class_pixels.get(legend.NODATA, 0) for s in sealed),
             seams,
+            SwitchedOff.of(sealed),
         )
 
     @property
@@ -119,6 +152,7 @@ class QualityMetrics(_Summed):
             "coverage": self.coverage.as_json(),
             "no_data_share": self.no_data_share,
             "elevation_holes": self.holes.as_json(),
+            "switched_off": self.switched_off.as_json(),
             "seam_ratio": {kind: ratio_json(ratio) for kind, ratio in self.seams.ratios.items()},
         }
 
@@ -164,6 +198,17 @@ def exceeded_limits(domain: Domain, metrics: QualityMetrics, limits: LimitsSecti
 def ratio_json(ratio: SeamRatio | None) -> dict[str, float | None] | None:
     """`ratio` and `standard_error`; None where there is no edge."""
     return None if ratio is None else asdict(ratio)
+
+
+def seam_remedy(campaign: Campaign, ratio: SeamRatio | None) -> str:
+    """What lessens seams; empty where they do not exceed the campaign's limit, or `VISIBLE_SEAMS` without one."""
+    if ratio is None or not ratio.exceeds(campaign.limits.seam_ratio or VISIBLE_SEAMS):
+        return ""
+    recipe, grid = campaign.recipe(), campaign.grid
+    if recipe.pools_whole_window:
+        return f"no halo lessens them: its decoder {recipe.architecture} pools over whole windows"
+    halo = max(recipe.smallest_halo or 0, grid.halo + recipe.stride)
+    return f"a wider halo lessens them: in the campaign's grid set {wider_halo(grid.layout(recipe.stride), halo)}"
 
 
 def cuts_of(campaign: Campaign) -> Cuts:

@@ -31,7 +31,7 @@ from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.planning.provenance import product_origin
-from pipeline.runs.quality.quality_metrics import QualityMetrics, exceeded_limits
+from pipeline.runs.quality.quality_metrics import QualityMetrics, SwitchedOff, exceeded_limits, seam_remedy
 from pipeline.runs.tracking.run_record import RunRecord
 from pipeline.runs.tracking.status import DomainStatus
 from pipeline.sources.domain_inputs import DomainInputs
@@ -99,6 +99,7 @@ def quality_page(
         speeds={p.name: p.state.speed for p in parts if p.state.speed},
         domains={p.name: p.metrics for p in parts} if edition else {},
         borders=borders,
+        remedies=dict.fromkeys(r for ratio in metrics.seams.ratios.values() if (r := seam_remedy(campaign, ratio))),
         edition=edition,
         area=_area,
         **_tiles(campaign, parts, national=edition is not None),
@@ -129,6 +130,9 @@ def _tiles(campaign: Campaign, parts: Sequence[ReportedDomain], *, national: boo
         "failures": [(named(p, tile), cause) for p in parts for tile, cause in p.state.failures],
         "missing": [named(p, tile) for p in parts for tile in p.state.not_tried],
         "gaps": _largest(gaps),
+        "switched_off_tiles": _largest(
+            [(named(p, s.tile.name), SwitchedOff.of([s]).share or 0.0) for p in parts for s in p.sealed]
+        ),
         "hole_tiles": _largest([(named(p, t.tile.name), t.hole_share or 0.0) for p in parts for t in p.inputs.tiles]),
         "levels": {p.name: levels(reduce(add, p.seen.values()), recipe) for p in parts if p.seen},
         "outlying": {tile: bands for tile, bands in outlying.items() if bands},

@@ -12,7 +12,7 @@ from pipeline.html_page import render
 from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.model import Model
 from pipeline.products.gis.overviews import class_colours
-from pipeline.runs.quantization.agreement import Agreement
+from pipeline.runs.quantization.unseen_domains import SchemeResult
 from pipeline.runs.quantization.windows import SampledWindow, WindowSplit
 
 _SHOWN = 6
@@ -20,17 +20,21 @@ _SHOWN = 6
 
 
 def report_json(
-    model: Model, quantized: QuantizedModel, windows: WindowSplit, trials: Sequence[tuple[str, Agreement]]
+    model: Model, quantized: QuantizedModel, windows: WindowSplit, trials: Sequence[SchemeResult]
 ) -> dict[str, Any]:
-    """The report's values; the last of `trials` (scheme, agreement) is the scheme that was kept."""
-    scheme, kept = trials[-1]
+    """The report's values; the last of `trials` is the scheme that was kept."""
+    last, kept = trials[-1], trials[-1].seen
     values = sorted(set(np.flatnonzero(kept.confusion.sum(axis=0) + kept.confusion.sum(axis=1)).tolist()))
     return {
         "weights_sha256": model.weights_hash,
         "recipe": model.recipe.model_dump(mode="json"),
         "quantized_sha256": quantized.sha256,
-        "scheme": scheme,
+        "scheme": last.scheme,
+        "measured_on": "unseen domains" if last.unseen else "seen imagery",
         "agreement": kept.overall,
+        "agreement_unseen": last.unseen and last.unseen.agreement.overall,
+        "agreement_unseen_by_domain": dict(last.unseen.by_domain) if last.unseen else {},
+        "accuracy": last.accuracy and last.accuracy.as_json(),
         "agreement_by_class": {legend.BY_VALUE[v].name: share for v, share in kept.by_class.items()},
         "confusion": {
             "rows": "fp32",
@@ -38,7 +42,14 @@ def report_json(
             "classes": [legend.BY_VALUE[v].name for v in values],
             "pixels": kept.confusion[np.ix_(values, values)].tolist(),
         },
-        "tried": [{"scheme": name, "agreement": a.overall} for name, a in trials],
+        "tried": [
+            {
+                "scheme": t.scheme,
+                "agreement": t.seen.overall,
+                "agreement_unseen": t.unseen and t.unseen.agreement.overall,
+            }
+            for t in trials
+        ],
         "held_out": [
             {**_place(w), "agreement": share} for w, share in zip(windows.held_out, kept.by_window, strict=True)
         ],
@@ -52,17 +63,15 @@ def _place(window: SampledWindow) -> dict[str, Any]:
     return {"domain": window.domain, "tile": window.tile, "window": [w.row, w.col, w.height, w.width]}
 
 
-def report_page(
-    content: dict[str, Any], windows: WindowSplit, maps: Sequence[NDArray[np.uint8]], agreement: Agreement
-) -> str:
+def report_page(content: dict[str, Any], windows: WindowSplit, result: SchemeResult) -> str:
     """The HTML page.
 
     Args:
         content: the values, from `report_json`.
         windows: of quantization and comparison.
-        maps: int8 class maps of the held-out windows.
-        agreement: of the held-out windows, in the same order.
+        result: of the scheme that was kept.
     """
+    agreement, maps = result.seen, result.maps
     worst = agreement.worst[:_SHOWN]
     return render(
         "quantization.html",

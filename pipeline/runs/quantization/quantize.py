@@ -2,11 +2,11 @@
 
 1. Windows are drawn over the domains' catalog and split into two sets (`runs.quantization.windows`).
 2. NNCF quantizes with the first set, scheme by scheme (`inference.post_training_quantization`).
-3. Each result is compared with fp32 on the second set; the first that agrees well enough is written.
+3. Each scheme is measured on the second set, leaving out one domain after the other (`unseen_domains`); the first that
+   agrees well enough there is written, quantized with the first set of all domains.
 4. Model, JSON and HTML are written side by side: `model.xml`, `model.bin`, `model.json`, `model.html`.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,9 @@ from pipeline import legend
 from pipeline.config import Campaign
 from pipeline.durable import write_json, write_text
 from pipeline.errors import ConfigError, EngineError
-from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import (
     CONTROLLED,
     SCHEMES,
-    Scheme,
     quantize_graph,
     require_nncf,
     save_quantized,
@@ -28,12 +26,14 @@ from pipeline.inference.post_training_quantization import (
 from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.model import Model, load_campaign_model
 from pipeline.progress import SILENT, OnMessage, Progress
-from pipeline.runs.quantization.agreement import Agreement, agree
+from pipeline.runs.quantization.agreement import Agreement
 from pipeline.runs.quantization.quantization_report import report_json, report_page
-from pipeline.runs.quantization.windows import SampledWindow, WindowSplit, classes_of, draw_windows
+from pipeline.runs.quantization.unseen_domains import SchemeResult, measure_scheme
+from pipeline.runs.quantization.windows import WindowSplit, draw_windows
+from pipeline.sources.labels.patches import find_patches
 
-Trials = list[tuple[str, Agreement]]
-"""Names of the schemes that were tried, each with the agreement of its network; the last one was kept."""
+Trials = list[SchemeResult]
+"""The schemes that were tried; the last one was kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,7 @@ class QuantizationResult:
     """A quantized network that was written, with its reports."""
 
     quantized: QuantizedModel
-    agreement: Agreement
-    """With fp32, on the held-out windows."""
+    result: SchemeResult
     windows: WindowSplit
     html_file: Path
 
@@ -55,6 +54,8 @@ def quantize(
     windows: int = 64,
     min_agreement: float = 0.99,
     slow: bool = False,
+    labels: Sequence[Path] = (),
+    metadata: Path | None = None,
     say: OnMessage = lambda _: None,
     progress: Progress = SILENT,
 ) -> QuantizationResult:
@@ -65,69 +66,65 @@ def quantize(
         out: the XML to write; its reports go beside it as `.json` and `.html`.
         domains: names of the domains to draw windows from; all when empty.
         windows: to quantize with, and as many to compare on.
-        min_agreement: share of held-out pixels that int8 must map as fp32 does, 0..1.
+        min_agreement: share of held-out pixels that int8 must map as fp32 does, 0..1: pixels of domains that it was
+            not quantized with; with one domain only, of imagery that it has seen.
         slow: where no scheme suffices, let NNCF return operations to float one by one.
+        labels: folders and CSV lists of labelled patches, on which accuracy is measured as well.
+        metadata: JSON with the domains of patches whose paths do not name them.
         say: called with a line of text after each step.
         progress: counts windows that were read.
 
     Raises:
         EngineError: no scheme agrees well enough, and nothing was written; or NNCF is not installed.
         ConfigError: `out` is not an `.xml`, an unknown domain, or no windows with data.
-        CatalogError, SourceError, WeightsError: inputs or weights that cannot be read.
+        CatalogError, DeliveryError, SourceError, WeightsError: inputs, patches or weights that cannot be read.
         StorageError: the folder of `out` cannot be written.
     """
     if out.suffix != ".xml":
         raise ConfigError(f"{out}: expected the name of an XML, such as model.xml; the weights go beside it as .bin")
     require_nncf()
     model = load_campaign_model(campaign)
+    labelled = find_patches(labels, metadata=metadata) if labels else ()
     split = draw_windows(campaign, model, domains=domains, windows=windows, progress=progress)
     say(f"{len(split.quantization)} windows to quantize with, {len(split.held_out)} held out")
     schemes = (*SCHEMES, CONTROLLED) if slow else SCHEMES
     trials: Trials = []
     for scheme in schemes:
-        graph, agreement, maps = _attempt(model, split, scheme, max_drop=1 - min_agreement)
-        trials.append((scheme.name, agreement))
-        say(f"{scheme.name}: {agreement.overall:.4%} of held-out pixels as in fp32")
-        if agreement.overall >= min_agreement:
-            return _write(out.absolute(), model, graph, split=split, trials=trials, maps=maps)
+        graph = quantize_graph(model, [w.pixels for w in split.quantization], scheme, max_drop=1 - min_agreement)
+        trials.append(measure_scheme(model, graph, split, scheme, max_drop=1 - min_agreement, labelled=labelled))
+        say(f"{scheme.name}: {agreement_text(trials[-1])}")
+        if trials[-1].decisive.overall >= min_agreement:
+            return _write(out.absolute(), model, graph, split=split, trials=trials)
     raise EngineError(_refusal(trials, min_agreement, slow=slow))
 
 
-def compare_with_fp32(
-    model: Model, quantized: QuantizedModel, windows: Sequence[SampledWindow]
-) -> tuple[Agreement, list[Any]]:
-    """Agreement of a quantized network with fp32 on windows, and its class maps of them."""
-    predictor = OpenVinoPredictor(model, precision="int8", quantized=quantized)
-    maps = [classes_of(predictor, w.pixels) for w in windows]
-    return agree([w.classes for w in windows], maps), maps
+def agreement_text(result: SchemeResult) -> str:
+    """The agreement in words, with the domain that agrees least."""
+    seen = f"{result.seen.overall:.4%} of held-out pixels as in fp32"
+    if result.unseen is None:
+        return f"{seen}, of seen imagery: there is one domain only, and another may agree less"
+    domain, share = min(result.unseen.by_domain.items(), key=lambda item: item[1])
+    return (
+        f"{result.unseen.agreement.overall:.4%} of the pixels of unseen domains as in fp32, least in {domain} "
+        f"({share:.4%}); {seen} where its domain was seen"
+    )
 
 
-def _attempt(model: Model, split: WindowSplit, scheme: Scheme, *, max_drop: float) -> tuple[Any, Agreement, list[Any]]:
-    """Quantizes, saves, reads again as a run would, and compares with fp32."""
-    graph = quantize_graph(model, [w.pixels for w in split.quantization], scheme, max_drop=max_drop)
-    with tempfile.TemporaryDirectory(prefix="landcover-quantize-") as folder:
-        agreement, maps = compare_with_fp32(model, save_quantized(graph, Path(folder, "model.xml")), split.held_out)
-    return graph, agreement, maps
-
-
-def _write(
-    out: Path, model: Model, graph: Any, *, split: WindowSplit, trials: Trials, maps: list[Any]
-) -> QuantizationResult:
+def _write(out: Path, model: Model, graph: Any, *, split: WindowSplit, trials: Trials) -> QuantizationResult:
     """Model, JSON and HTML, side by side."""
     quantized = save_quantized(graph, out)
-    content = report_json(model, quantized, split, trials)
-    agreement, html_file = trials[-1][1], out.with_suffix(".html")
+    content, html_file = report_json(model, quantized, split, trials), out.with_suffix(".html")
     write_json(out.with_suffix(".json"), content)
-    write_text(html_file, report_page(content, split, maps, agreement))
-    return QuantizationResult(quantized, agreement, split, html_file)
+    write_text(html_file, report_page(content, split, trials[-1]))
+    return QuantizationResult(quantized, trials[-1], split, html_file)
 
 
 def _refusal(trials: Trials, min_agreement: float, *, slow: bool) -> str:
-    lines = [f"  {name}: {agreement.overall:.4%}, least {_least(agreement)}" for name, agreement in trials]
+    lines = [f"  {t.scheme}: {agreement_text(t)}; least {_least(t.decisive)}" for t in trials]
     advice = "more --windows may help" + ("" if slow else ", --slow returns operations to float")
     return (
-        f"int8 and fp32 agree on too few held-out pixels: expected {min_agreement:.2%} or more, nothing was "
-        f"written; {advice}, or keep fp32:\n" + "\n".join(lines)
+        f"int8 and fp32 agree on too few held-out pixels: expected {min_agreement:.2%} or more, nothing was written; "
+        f"{advice}, or keep fp32:\n" + "\n".join(lines)
     )
 
 

@@ -88,7 +88,7 @@ def of_patches(patches: NDArray[np.uint8], model: Model) -> WindowSplit:
         for side, col in zip(sides, (0, half), strict=True):
             window = Window(0, col, height, half)
             pixels = Pixels(patch[:, :, col : col + half].copy(), np.ones(window.shape, np.bool_))
-            side.append(SampledWindow("", f"patch {number}", window, pixels, classes_of(reference, pixels)))
+            side.append(SampledWindow(f"patch {number}", "", window, pixels, classes_of(reference, pixels)))
     return WindowSplit(*map(tuple, sides))
 
 

@@ -35,7 +35,7 @@ class SampledWindow:
     """One window and its class map by fp32."""
 
     domain: str
-    """Empty for a patch that belongs to no domain."""
+    """`D034_2021`, or the name of a patch."""
     tile: str
     window: Window
     """On the lattice, aligned to the network's stride, inside its tile."""

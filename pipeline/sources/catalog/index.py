@@ -9,7 +9,6 @@ Everything is checked before anything of the catalog is written. Items come firs
 catalog, each by rename, so a reader sees a domain as it was or as it is.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from operator import add
 from pathlib import Path
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.config import LimitName, Recipe
 from pipeline.domain import Domain
@@ -28,10 +26,10 @@ from pipeline.progress import SILENT, Progress
 from pipeline.sources.catalog.external_stac import Query
 from pipeline.sources.catalog.source_files import SourceFiles, find_source_files
 from pipeline.sources.catalog.writer import TileDescription, write_domain
-from pipeline.sources.delivery.acquisition_dates import join_days
+from pipeline.sources.delivery.acquisition_dates import join_days, season_notes
 from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.delivery.names import Kind, check_domain
-from pipeline.sources.domain_inputs import BANDS, Fill, InputTile
+from pipeline.sources.domain_inputs import BANDS, IMAGERY, Fill, InputTile
 from pipeline.sources.inspection import model_card_limits as limits
 from pipeline.sources.inspection.band_pairing import mismatched_infrared
 from pipeline.sources.inspection.elevation_coverage import ElevationCoverage, header_notes, year_notes
@@ -41,7 +39,7 @@ from pipeline.sources.inspection.lowest_level import LowestLevel, cache_key, rea
 from pipeline.sources.inspection.model_card_limits import ExceededCardLimit
 from pipeline.sources.inspection.nodata_fill import outer_fill
 from pipeline.sources.inspection.scan_cache import CACHE_FILE, ScanCache
-from pipeline.sources.inspection.validation import pair_problems, validate
+from pipeline.sources.inspection.validation import pair_problems, unsplit_infrared, validate
 from pipeline.sources.short_lists import first_lines
 from pipeline.sources.staging.height_record import HeightRecord, read_records
 
@@ -136,9 +134,7 @@ def index(
     request = _Request(sources, domain, tile_size, bands, recipe, accept, cache, progress)
     found = find_source_files(sources, query or Query(), year=domain.year, bands=bands)
     progress.start(len(found.delivered) + sum(f.kind == "rvb" for f in found.delivered))
-    with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES), warnings.catch_warnings():
-        # A missing georeference is reported as a problem of the file.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
         files = _check_headers(request, found)
         levels = _read_lowest_levels(request, files)
         exceeded = [*files.exceeded, *_check_pixels(request, files, levels)]
@@ -169,6 +165,7 @@ def _check_headers(request: _Request, found: SourceFiles) -> _CheckedFiles:
     valid = validate(inspected, tile_size=request.tile_size, crs=crs)
     coverage = ElevationCoverage(valid.elevation)
     problems += unreadable + valid.problems
+    problems += unsplit_infrared(valid.tiles) if "nir" in request.bands else []
     if "elevation" in request.bands and not unreadable:
         problems += [
             f"tile {tile.name}: neither a ready height nor surface and terrain models cover it; add them, or index "
@@ -195,7 +192,8 @@ def _read_lowest_levels(request: _Request, files: _CheckedFiles) -> dict[Tile, L
 
     def read(tile: Tile) -> LowestLevel:
         rvb, irc = files.tiles[tile]["rvb"], files.tiles[tile].get("irc")
-        key = cache_key(rvb.signature, irc.signature if irc else None)
+        stated = any(f.header.validity.stated for f in (rvb, irc) if f)
+        key = cache_key(rvb.signature, irc.signature if irc else None, stated=stated)
         made = request.cache.get_or_make(key, lambda: read_lowest_level(rvb.path, irc.path if irc else None).to_json())
         return LowestLevel.from_json(made)
 
@@ -221,7 +219,10 @@ def _check_pixels(
         problems = mismatched_infrared(levels, names)
     exceeded: list[ExceededCardLimit] = []
     if request.recipe:
-        exceeded += limits.radiometry(reduce(add, (level.sums for level in levels.values())), request.recipe)
+        sums = reduce(add, (level.sums for level in levels.values()))
+        imagery = tuple(b for b in request.bands if b in IMAGERY)
+        exceeded += limits.radiometry(sums, request.recipe)
+        exceeded += limits.band_order(sums.select([IMAGERY.index(b) for b in imagery]), imagery)
     if "elevation" in request.bands:
         exceeded += implausible_heights(files.tiles, files.coverage)
     _refuse(request, problems, exceeded)
@@ -252,6 +253,7 @@ def _describe_tiles(
         notes = [
             *header_notes(imagery, elevation, crs=domain.crs),
             *year_notes(elevation, acquired[0].year if acquired else domain.domain.year),
+            *season_notes(acquired),
             *found.acquired.notes,
             *(e.note for e in exceeded if e.tile in (None, tile.name)),
             *([holes.note] if holes and holes.note else []),

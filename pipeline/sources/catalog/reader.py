@@ -16,6 +16,7 @@ from pipeline.sources.delivery.attribution import DomainDescription, Origin
 from pipeline.sources.delivery.names import OVERSEAS, Kind
 from pipeline.sources.domain_inputs import Asset, DomainInputs, Fill, InputTile, Ring
 from pipeline.sources.http_path import WebPath
+from pipeline.sources.validity import Validity
 from pipeline.untrusted.documents import Document, DocumentError, read_model
 
 _Read = TypeVar("_Read", bound=Document)
@@ -72,6 +73,16 @@ class _Collection(Document):
     acquired: tuple[dt.date, dt.date] | None = Field(default=None, alias="landcover:acquired")
 
 
+class _Validity(Document):
+    """See `validity.Validity`."""
+
+    masks: tuple[int, ...] = ()
+    alpha: int | None = None
+    nodata: tuple[int | None, ...] = ()
+    unwritten: bool = False
+    lossy: bool = False
+
+
 class _Asset(Document):
     """A file behind a tile."""
 
@@ -85,6 +96,7 @@ class _Asset(Document):
     mtime_ns: int = Field(alias="landcover:mtime_ns")
     block: tuple[_Size, _Size] = Field(alias="landcover:block")
     nodata: int | float | Literal["nan", "inf", "-inf"] | None = None
+    validity: _Validity | None = Field(default=None, alias="landcover:validity")
 
     @field_validator("transform")
     @classmethod
@@ -265,7 +277,8 @@ def _at(asset: Asset, tile: Tile) -> bool:
 def _asset(asset: _Asset, folder: Path) -> Asset:
     fields = {name: getattr(asset, name) for name in ASSET_FIELDS.values()}
     nodata = None if asset.nodata is None else str(asset.nodata)
-    return Asset(path=_path(asset.href, folder), nodata=nodata, **fields)
+    validity = None if asset.validity is None else Validity(**asset.validity.model_dump())
+    return Asset(path=_path(asset.href, folder), nodata=nodata, validity=validity, **fields)
 
 
 def _path(href: str, folder: Path) -> Path:

@@ -24,7 +24,12 @@ from pipeline.stac_fields import extension_schemas, footprint, origin_fields, pr
 from pipeline.untrusted.own_files import own_entries
 
 _EXTENSIONS = extension_schemas("projection/v2.0.0", "file/v2.1.0", "scientific/v1.0.0")
-_MEDIA = {".jp2": "image/jp2", ".tif": "image/tiff; application=geotiff", ".asc": "text/plain"}
+_MEDIA = {
+    ".jp2": "image/jp2",
+    ".tif": "image/tiff; application=geotiff",
+    ".tiff": "image/tiff; application=geotiff",
+    ".asc": "text/plain",
+}
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
     fields: dict[str, Any] = {field: getattr(asset, name) for field, name in ASSET_FIELDS.items()}
     if asset.nodata is not None:
         fields["nodata"] = asset.nodata if asset.nodata in ("nan", "inf", "-inf") else float(asset.nodata)
+    if asset.validity is not None:
+        fields["landcover:validity"] = asset.validity.to_json()
     return pystac.Asset(href, media_type=_MEDIA.get(asset.path.suffix.lower()), roles=["data"], extra_fields=fields)
 
 

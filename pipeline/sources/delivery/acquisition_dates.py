@@ -22,6 +22,7 @@ _DATE_FIELD = re.compile(r"DATE(?!_?(MAJ|EDIT|CREA|LIV))", re.IGNORECASE)
 """Days of flight, not those of an update, an edition or a delivery."""
 _NAME_FIELD = "NOM"
 _DATES = (re.compile(r"(?P<y>\d{4})-?(?P<m>\d\d)-?(?P<d>\d\d)"), re.compile(r"(?P<d>\d\d)/(?P<m>\d\d)/(?P<y>\d{4})"))
+_TRAINED_MONTHS = range(4, 12)
 _MAX_YEARS_OFF = 2
 """A vintage is flown in its own year, and completed with images of the neighbouring ones."""
 _DBASE_VERSIONS = (b"\x03", b"\x30", b"\x31", b"\x83", b"\x8b")
@@ -41,6 +42,14 @@ class AcquisitionDates:
     def of(self, tile: str) -> Days | None:
         """The tile's own days, else the domain's, else None."""
         return self.tiles.get(tile, self.domain)
+
+
+def season_notes(days: Days | None) -> list[str]:
+    """A sentence where imagery was flown outside of the season that FLAIR's networks were trained on."""
+    if days is None or all(day.month in _TRAINED_MONTHS for day in days):
+        return []
+    flown = " to ".join(dict.fromkeys(day.isoformat() for day in days))
+    return [f"flown {flown}: the model card's networks were trained on imagery of April to November"]
 
 
 def read_acquisition_dates(folders: Iterable[Path], *, year: int) -> AcquisitionDates:

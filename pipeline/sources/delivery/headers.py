@@ -2,25 +2,24 @@
 
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from rasterio import crs as rasterio_crs
-from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, RasterioIOError
 
 from pipeline.errors import DeliveryError, SourceError
 from pipeline.grid import Affine6
 from pipeline.sources.delivery.names import OVERSEAS
 from pipeline.sources.gdal_open import environment, open_dataset
+from pipeline.sources.validity import Validity, tiff_blocks
 
 _LATTICES = frozenset({2154, *OVERSEAS.values()})
 CRSMatch = Literal["code", "parameters", "absent", "other"]
 
-_DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".asc": "AAIGrid"}
+_DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".tiff": "GTiff", ".asc": "AAIGrid"}
 """The only driver that may open a file with this suffix. Going by content, GDAL would also open a virtual raster under
 such a name, and follow it to other files."""
 
@@ -45,14 +44,28 @@ class Header:
     crs: CRSMatch
     crs_text: str
     """The lattice's code if the CRS is one of ours, by code or by parameters; else the file's own CRS, shortened."""
-    alpha: bool = False
-    """True where the file declares its last band as transparency."""
+    colours: tuple[str, ...] = ()
+    """Each band's colour interpretation, by rasterio's names: `red`, `nir`, `alpha`, `undefined`."""
+    validity: Validity = field(default_factory=Validity)
+    """What it states about which pixels are valid."""
+    local: bool = False
+    """True for a CRS without a place on the Earth (LOCAL_CS), as some programs write for Lambert-93."""
+
+    @property
+    def colour_bands(self) -> int:
+        """Number of bands that are not transparency."""
+        return self.count - (self.validity.alpha is not None)
 
     @property
     def north_up(self) -> bool:
         """True where rows run south and columns east, without rotation."""
-        a, b, _, d, e, _ = self.transform
-        return b == 0 and d == 0 and a > 0 and e < 0
+        return is_north_up(self.transform)
+
+
+def is_north_up(transform: Affine6) -> bool:
+    """True where rows run south and columns east, without rotation."""
+    a, b, _, d, e, _ = transform
+    return b == 0 and d == 0 and a > 0 and e < 0
 
 
 def read_header(path: Path) -> Header:
@@ -64,20 +77,37 @@ def read_header(path: Path) -> Header:
     Raises:
         DeliveryError: it does not have the format of its suffix, is truncated, or exceeds a limit.
     """
-    suffix = path.suffix.lower()
     try:
-        if suffix == ".jp2":
-            _check_jp2_boxes(path)
-        with environment([path], georeference=True), open_dataset(path, driver=_DRIVERS[suffix]) as file:
-            if file.driver == "GTiff":
-                _check_tiff_blocks(path, file)
-            elif file.driver == "AAIGrid":
-                _check_ascii_rows(path, file)
-            return _header(file)
+        check_codestream(path)
+        with environment([path], georeference=True), open_dataset(path, driver=_DRIVERS[path.suffix.lower()]) as file:
+            check_complete(path, file)
+            return header_of(file)
     except SourceError as error:
-        raise DeliveryError(f"{error}; or download the file again") from error
+        raise DeliveryError(str(error)) from error
     except (RasterioIOError, OSError) as error:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
+
+
+def check_codestream(path: Path) -> None:
+    """Checks, without opening it, that a file named `.jp2` is a complete JPEG 2000 file.
+
+    Raises:
+        SourceError: it is not, or it is truncated.
+    """
+    if path.suffix.lower() == ".jp2":
+        _check_jp2_boxes(path)
+
+
+def check_complete(path: Path, file: Any) -> None:
+    """Checks, without decoding, that the file of an open TIFF or Esri ASCII raster is complete.
+
+    Raises:
+        SourceError: it is truncated.
+    """
+    if file.driver == "GTiff":
+        _check_tiff_blocks(path, file)
+    elif file.driver == "AAIGrid":
+        _check_ascii_rows(path, file)
 
 
 def peek_header(path: Path) -> Header:
@@ -88,12 +118,13 @@ def peek_header(path: Path) -> Header:
     """
     try:
         with environment([path], georeference=True), open_dataset(path, driver=_DRIVERS[path.suffix.lower()]) as file:
-            return _header(file)
-    except (RasterioIOError, OSError, KeyError) as error:
+            return header_of(file)
+    except (RasterioIOError, SourceError, OSError, KeyError) as error:
         raise DeliveryError(f"{path}: cannot be opened as a raster: {error}; download the file again") from error
 
 
-def _header(file: Any) -> Header:
+def header_of(file: Any) -> Header:
+    """The header of an open raster."""
     types = sorted(set(file.dtypes))
     match, crs_text = match_crs(file.crs)
     return Header(
@@ -105,7 +136,9 @@ def _header(file: Any) -> Header:
         nodata=file.nodata,
         crs=match,
         crs_text=crs_text,
-        alpha=file.colorinterp[-1] == ColorInterp.alpha,
+        colours=tuple(c.name for c in file.colorinterp),
+        validity=Validity.of(file),
+        local=bool(file.crs) and file.crs.to_wkt().startswith(("LOCAL_CS", "ENGCRS")),
     )
 
 
@@ -160,7 +193,7 @@ def _check_jp2_boxes(path: Path) -> None:
         raise DeliveryError(f"{path}: is not a regular file")
     with path.open("rb") as file:
         if file.read(12) != _JP2_SIGNATURE:
-            raise DeliveryError(f"{path}: not a JPEG 2000 file: its first 12 bytes are not the JP2 signature")
+            raise SourceError(f"{path}: not a JPEG 2000 file: its first 12 bytes are not the JP2 signature")
         start, codestream = 12, False
         while start < size:
             file.seek(start)
@@ -190,14 +223,10 @@ def _box(head: bytes) -> tuple[int, bytes, int]:
 
 
 def _check_tiff_blocks(path: Path, file: Any) -> None:
-    """Compares the end of each block with the file's size; sparse blocks have no offset."""
+    """Compares the end of each block with the file's size; blocks that were never written have no offset."""
     size = path.stat().st_size
-    rows, cols = (-(-extent // block) for extent, block in zip(file.shape, file.block_shapes[0], strict=True))
-    bands = file.indexes if file.interleaving is not None and file.interleaving.name == "band" else (1,)
-    for band, row, col in product(bands, range(rows), range(cols)):
-        offset = file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
-        length = file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
-        if offset is not None and length is not None and (end := int(offset) + int(length)) > size:
+    for _, row, col, offset, length in tiff_blocks(file):
+        if offset is not None and (end := offset + length) > size:
             raise _truncated(path, f"block {row}, {col} ends at byte {end}, the file at {size}")
 
 
@@ -214,5 +243,5 @@ def _check_ascii_rows(path: Path, file: Any) -> None:
         raise _truncated(path, f"the last row has {len(last)} values of {file.width}")
 
 
-def _truncated(path: Path, what: str) -> DeliveryError:
-    return DeliveryError(f"{path}: is truncated: {what}; download the file again")
+def _truncated(path: Path, what: str) -> SourceError:
+    return SourceError(f"{path}: is truncated: {what}; download the file again")

@@ -18,6 +18,7 @@ from typing import Literal
 
 from pipeline.domain import Domain, normal_departement
 from pipeline.errors import DeliveryError
+from pipeline.sources.gdal_open import is_virtual
 
 Kind = Literal["rvb", "irc", "height", "dsm", "dtm"]
 
@@ -26,7 +27,10 @@ OVERSEAS = {"U20N": 5490, "U21N": 4467, "U22N": 2972, "U40S": 2975, "U38S": 4471
 gives zone and hemisphere of UTM on GRS80."""
 _OVERSEAS_DEPARTEMENTS = {"973": "U22N", "974": "U40S", "975": "U21N", "976": "U38S"}
 
-RASTER_SUFFIXES = frozenset({".jp2", ".tif", ".asc"})
+RASTER_SUFFIXES = frozenset({".jp2", ".tif", ".tiff", ".asc"})
+"""Of rasters that are read, in lower case."""
+_OTHER_RASTERS = frozenset({".ecw", ".img", ".j2k", ".jpeg", ".jpf", ".jpg", ".jpx", ".png", ".vrt"})
+"""Of rasters in other formats, which are listed as ignored where their name is that of a delivered file."""
 _FOLDERS: dict[str, Kind] = {"DSM": "dsm", "MNS": "dsm", "DTM": "dtm", "MNT": "dtm"}
 
 _CORNER = r"(?P<x>\d{4,6})-(?P<y>\d{4,6})"
@@ -36,15 +40,15 @@ _DOMAIN = (
     + r"-(?P<projection>[A-Z0-9]+)-(?P<resolution>\d+M\d\d)"
 )
 _IMAGERY = re.compile(
-    _DOMAIN + r"(-RVB|(?P<infrared>-IRC))?(?P<quality>-E\d{2,3})?\.(?P<suffix>jp2|tif)", re.IGNORECASE
+    _DOMAIN + r"(-(RVB|RGB)I?R?|(?P<infrared>-IRC))?(?P<quality>-E\d{2,3})?\.(?P<suffix>jp2|tiff?)", re.IGNORECASE
 )
-_HEIGHT = re.compile(_DOMAIN + r"-HAUTEUR\.tif", re.IGNORECASE)
+_HEIGHT = re.compile(_DOMAIN + r"-HAUTEUR\.tiff?", re.IGNORECASE)
 _LIDAR = re.compile(
-    r"LHD_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNS|MNT)(_[A-Z])?_\d+M\d\d_[A-Z0-9]+_[A-Z0-9]+\.tif",
+    r"LHD_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNS|MNT)(_[A-Z])?_\d+M\d\d_[A-Z0-9]+_[A-Z0-9]+\.tiff?",
     re.IGNORECASE,
 )
 _RGE_ALTI = re.compile(
-    r"RGEALTI_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNT)_[A-Z0-9]+_[A-Z0-9]+\.(asc|tif)", re.IGNORECASE
+    r"RGEALTI_[A-Z]{3}_(?P<x>\d{4,6})_(?P<y>\d{4,6})_(?P<model>MNT)_[A-Z0-9]+_[A-Z0-9]+\.(asc|tiff?)", re.IGNORECASE
 )
 
 
@@ -80,7 +84,7 @@ def parse_name(path: Path) -> DeliveredFile | None:
         kind: Kind = "dsm" if match["model"].upper() == "MNS" else "dtm"
         return DeliveredFile(kind, path, None, None, f"{match['x']}-{match['y']}")
     folder = _FOLDERS.get(path.parent.name.upper())
-    if folder and path.suffix.lower() in {".tif", ".asc"}:
+    if folder and path.suffix.lower() in {".tif", ".tiff", ".asc"}:
         return DeliveredFile(folder, path, None, None, None)
     return None
 
@@ -89,7 +93,7 @@ def _imagery_kind(match: re.Match[str]) -> Kind:
     if match["infrared"]:
         return "irc"
     # MNS-Correl is named as imagery is, without the compression, and never comes at 0.20 m.
-    plain_tif = match["suffix"].lower() == "tif" and not match["quality"]
+    plain_tif = match["suffix"].lower() != "jp2" and not match["quality"]
     return "dsm" if plain_tif and match["resolution"].upper() != "0M20" else "rvb"
 
 
@@ -103,15 +107,17 @@ def find_files(folders: Sequence[Path]) -> tuple[list[DeliveredFile], list[Path]
     """Lists all rasters below `folders`. Links to folders are followed; a file that is reached twice counts once.
 
     Returns:
-        Files with a known name, sorted by kind and path, and rasters with an unknown name, sorted.
+        Files with a known name, sorted by kind and path, and rasters with an unknown name or another format, sorted.
 
     Raises:
         DeliveryError: a folder that does not exist or cannot be listed.
     """
     delivered: dict[Path, DeliveredFile] = {}
     ignored: set[Path] = set()
-    for path in files_below(folders, RASTER_SUFFIXES):
-        if found := parse_name(path):
+    for path in files_below(folders, RASTER_SUFFIXES | _OTHER_RASTERS):
+        if path.suffix.lower() in _OTHER_RASTERS:
+            ignored |= {path} if parse_name(path.with_suffix(".tif")) else set()
+        elif found := parse_name(path):
             delivered.setdefault(path.resolve(), found)
         else:
             ignored.add(path)
@@ -129,7 +135,8 @@ def files_below(folders: Iterable[Path], suffixes: Container[str]) -> Iterator[P
     visited: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
-            raise DeliveryError(f"{folder}: no such folder; check the path")
+            remedy = "unpack the archive with `landcover stage`" if is_virtual(folder) else "check the path"
+            raise DeliveryError(f"{folder}: no such folder; {remedy}")
         for root, below, files in os.walk(folder.absolute(), followlinks=True, onerror=_raise_unlistable):
             real = os.path.realpath(root)
             if real in visited:

@@ -55,8 +55,7 @@ def header_notes(
             notes.append(
                 f"{kind}: the CRS lacks the code {code}; it is used because its parameters are {_called(code)}'s"
             )
-        if file.header.nodata is not None:
-            notes.append(f"{kind}: nodata tag {file.header.nodata:g} ignored: 8-bit pixels can have this value")
+        notes += [f"{kind}: {note}" for note in _validity_notes(file)] if kind != "height" else []
     for kind in ("dsm", "dtm"):
         files = [f for f in elevation if f.kind == kind]
         if without := sum(f.header.crs == "absent" for f in files):
@@ -72,6 +71,26 @@ def header_notes(
                 f"{kind}: {shifted} of {len(files)} files lie half a pixel off the corner in their names: "
                 "their georeference is used"
             )
+    return notes
+
+
+def _validity_notes(file: InspectedFile) -> list[str]:
+    """How a file of imagery's own statements about valid pixels are used."""
+    stated, notes = file.header.validity, []
+    if stated.masks:
+        notes.append("pixels that its mask excludes are nodata")
+    if stated.alpha is not None:
+        notes.append(f"pixels that its band {stated.alpha} makes transparent are nodata")
+    if values := sorted({v for v in stated.nodata if v is not None}):
+        tag = ", ".join(map(str, values))
+        notes.append(
+            f"pixels with the nodata tag {tag} in any band are nodata; if this is a level of the imagery, remove the "
+            "tag with `rio edit-info --unset-nodata FILE` and index again"
+        )
+    elif file.header.nodata is not None:
+        notes.append(f"nodata tag {file.header.nodata:g} ignored: no pixel can have this value")
+    if stated.unwritten:
+        notes.append("blocks that were never written are nodata")
     return notes
 
 

@@ -14,6 +14,7 @@ from pipeline.sources.delivery.headers import Header, read_header
 from pipeline.sources.delivery.names import DeliveredFile, Kind
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.inspection.scan_cache import ScanCache, file_key
+from pipeline.sources.validity import Validity
 
 INSPECTION_THREADS = min(8, os.cpu_count() or 1)
 """Threads that read headers and lowest levels."""
@@ -55,7 +56,8 @@ class InspectedFile:
         """The file as the catalog keeps it, without a nodata tag that is not used."""
         header, nodata = self.header, str(self.header.nodata) if self.nodata_is_used else None
         grid = (header.transform, header.shape, header.dtype, header.block)
-        return Asset(self.kind, self.path, self.signature, self.size, self.mtime_ns, *grid, nodata)
+        validity = header.validity if self.kind in ("rvb", "irc") and header.validity.stated else None
+        return Asset(self.kind, self.path, self.signature, self.size, self.mtime_ns, *grid, nodata, validity)
 
 
 def inspect_files(
@@ -93,8 +95,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _to_header(entry: dict[str, Any]) -> Header:
     """A header from its JSON, which has lists for tuples."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    fields = _with_tuples(entry) | {"validity": Validity(**_with_tuples(entry["validity"]))}
     return Header(**fields)
+
+
+def _with_tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
 
 
 def printable(path: Path) -> str:

@@ -15,9 +15,11 @@ from pipeline.config.campaign import METROPOLITAN_FRANCE_KM, LimitName
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS
+from pipeline.halo import Layout
 from pipeline.sources.delivery.names import OVERSEAS, DeliveredFile
+from pipeline.sources.inspection.band_order import better_order, order_sentence
 from pipeline.sources.inspection.lowest_level import BandSums
-from pipeline.sources.inspection.radiometry import MEAN_STDS, STD_RATIO, levels
+from pipeline.sources.inspection.radiometry import SMALL_KM2, levels, limits_of
 
 REASONS: Mapping[LimitName, str] = {
     "resolution": "the model card: 0.20 m only, trained without scale augmentation",
@@ -27,6 +29,7 @@ REASONS: Mapping[LimitName, str] = {
     "height_encoding": "the model card: height above ground in steps of 0.20 m, 0..255",
     "whole_window": "its decoder pools over the whole window, so a pixel's class depends on the windows' positions, "
     "and seams show where two meet; U-Net, U-Net++, Linknet, SegFormer and nearly FPN see no farther than the halo",
+    "halo": "a pixel's class depends on imagery beyond the halo, so seams show where two windows meet",
 }
 
 _MIN_CELLS = 4096
@@ -52,11 +55,16 @@ class ExceededCardLimit:
 
     @property
     def refusal(self) -> str:
-        """The sentence with the reason of the limit and how to accept it."""
+        """The sentence with the reason of the limit and how to accept it in a catalog."""
         return (
             f"{self.sentence} ({REASONS[self.limit]}; to map it anyway, add --accept {self.limit} here and "
             f"accept_limits: [{self.limit}] to the campaign)"
         )
+
+    @property
+    def single_refusal(self) -> str:
+        """The sentence with the reason of the limit and how to accept it for a single raster."""
+        return f"{self.sentence} ({REASONS[self.limit]}; to map it anyway, add --accept {self.limit})"
 
     @property
     def note(self) -> str:
@@ -64,19 +72,21 @@ class ExceededCardLimit:
         return f"limit {self.limit} accepted: {self.sentence} ({REASONS[self.limit]})"
 
 
-def radiometry(sums: BandSums, recipe: Recipe) -> list[ExceededCardLimit]:
-    """Finds bands whose mean or deviation over the domain is far from the training statistics.
+def radiometry(sums: BandSums, recipe: Recipe, *, area_km2: float = SMALL_KM2) -> list[ExceededCardLimit]:
+    """Finds bands whose mean or deviation is far from the training statistics.
 
     Args:
-        sums: over all tiles; three components of RVB, then those of IRC if the recipe has infrared.
+        sums: over all tiles, or over a single raster; red, green and blue, then near infrared if the recipe has it.
         recipe: its means and deviations are those of the training images, in levels 0..255.
+        area_km2: of the image; by default that of a tile, the smallest delivery.
     """
     if sums.count < _MIN_CELLS:
         return []
+    mean_stds, std_ratio = limits_of(area_km2)
     far = [
         f"{b.band} mean {b.mean:.0f}, deviation {b.std:.0f} (trained on {b.trained_mean:.0f}, {b.trained_std:.0f})"
         for b in levels(sums, recipe)
-        if b.outlying
+        if b.beyond(mean_stds=mean_stds, std_ratio=std_ratio)
     ]
     if not far:
         return []
@@ -84,9 +94,16 @@ def radiometry(sums: BandSums, recipe: Recipe) -> list[ExceededCardLimit]:
         ExceededCardLimit(
             "radiometry",
             f"the imagery's levels are far from those of the training images: {'; '.join(far)}; expected means within "
-            f"{MEAN_STDS:g} training deviation, and deviations of {STD_RATIO[0]:.2f}..{STD_RATIO[1]:g} times theirs",
+            f"{mean_stds:g} training deviation, and deviations of {std_ratio[0]:.2f}..{std_ratio[1]:g} times theirs",
         )
     ]
+
+
+def band_order(sums: BandSums, bands: tuple[str, ...]) -> list[ExceededCardLimit]:
+    """Finds bands that seem to be others than they should be; `sums` are over all of them, in their order."""
+    if sums.count < _MIN_CELLS or not (found := better_order(sums, bands)):
+        return []
+    return [ExceededCardLimit("radiometry", order_sentence(found, bands))]
 
 
 def territory(files: Sequence[DeliveredFile]) -> tuple[str, list[ExceededCardLimit]]:
@@ -115,6 +132,37 @@ def check_windows(recipe: Recipe, accept: Sequence[LimitName]) -> None:
             f"recipe {recipe.name}: its decoder {recipe.architecture!r} cannot map several windows without seams "
             f"({REASONS['whole_window']}); to map with it anyway, add accept_limits: [whole_window] to the campaign"
         )
+
+
+def check_halo(
+    recipe: Recipe, layout: Layout, accept: Sequence[LimitName], *, shape: tuple[int, int] | None = None
+) -> None:
+    """Refuses a halo that is smaller than the recipe's smallest.
+
+    Args:
+        recipe: one without `smallest_halo` refuses none.
+        layout: its halo is compared.
+        accept: limits that may be exceeded.
+        shape: (rows, columns) of a single image: one that fits into a core has no two windows that meet.
+
+    Raises:
+        ConfigError: the halo is too small, and `accept` does not name `halo`.
+    """
+    least = recipe.smallest_halo
+    alone = shape is not None and max(shape) <= layout.core
+    if least is None or layout.halo >= least or alone or "halo" in accept:
+        return
+    raise ConfigError(
+        f"a halo of {layout.halo} px is too small for recipe {recipe.name}, which needs {least} or more "
+        f"({REASONS['halo']}): use {wider_halo(layout, least)}. To map with seams anyway, accept the limit halo: "
+        "accept_limits: [halo] in a campaign, --accept halo on the command line, accept=['halo'] in Python"
+    )
+
+
+def wider_halo(layout: Layout, halo: int) -> str:
+    """The sizes of this layout with another halo, for messages."""
+    wider = Layout.for_core(layout.core, halo, layout.stride)
+    return f"halo {wider.halo} and window {max(wider.window, layout.window)} (core {wider.core})"
 
 
 def metropolitan(departement: str) -> bool:

@@ -20,6 +20,12 @@ STD_RATIO = (1 / 3, 2.0)
 levels are averages; five real patches have 0.44..1.25."""
 
 
+SMALL_KM2 = 25.0
+"""Area of a tile. A smaller image may show one kind of ground only."""
+_SMALL_MEAN_STDS = 2.0
+"""`MEAN_STDS` of small images: five real patches of 100 m lie up to 1.4 off. Their deviation may be small (water)."""
+
+
 @dataclass(frozen=True)
 class BandLevels:
     """Mean and deviation of a band and of the training images, in levels 0..255."""
@@ -38,7 +44,16 @@ class BandLevels:
     @property
     def outlying(self) -> bool:
         """True if `index` would refuse a whole domain with these levels, see `model_card_limits`."""
-        return abs(self.off) > MEAN_STDS or not STD_RATIO[0] <= self.std / self.trained_std <= STD_RATIO[1]
+        return self.beyond(mean_stds=MEAN_STDS, std_ratio=STD_RATIO)
+
+    def beyond(self, *, mean_stds: float, std_ratio: tuple[float, float]) -> bool:
+        """True if mean or deviation is outside of these limits."""
+        return abs(self.off) > mean_stds or not std_ratio[0] <= self.std / self.trained_std <= std_ratio[1]
+
+
+def limits_of(area_km2: float) -> tuple[float, tuple[float, float]]:
+    """(limit of the mean's distance, limits of the deviation's ratio) for an image of this area."""
+    return (_SMALL_MEAN_STDS, (0.0, STD_RATIO[1])) if area_km2 < SMALL_KM2 else (MEAN_STDS, STD_RATIO)
 
 
 def levels(sums: BandSums, recipe: Recipe) -> tuple[BandLevels, ...]:
@@ -56,7 +71,8 @@ def cached_levels(catalog: Path, inputs: DomainInputs) -> dict[str, BandSums]:
     found = {}
     for tile in inputs.tiles:
         signatures: dict[str, str] = {a.kind: a.signature for a in tile.assets if a.kind in ("rvb", "irc")}
-        entry = cache.get(cache_key(signatures.get("rvb"), signatures.get("irc")))
+        stated = any(a.validity for a in tile.assets)
+        entry = cache.get(cache_key(signatures.get("rvb"), signatures.get("irc"), stated=stated))
         if entry is not None:
             found[tile.tile.name] = LowestLevel.from_json(entry).sums
     return found

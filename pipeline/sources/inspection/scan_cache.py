@@ -20,7 +20,7 @@ Entry = dict[str, Any]
 
 def file_key(path: Path, stat: os.stat_result) -> list[Any]:
     """The key of a file's header: with the same path, size and date it need not be read again."""
-    return ["header 3", str(path), stat.st_size, stat.st_mtime_ns]
+    return ["header 4", str(path), stat.st_size, stat.st_mtime_ns]
 
 
 class ScanCache:

@@ -1,16 +1,23 @@
 """Compares the names of a delivery's files with their headers; lists every problem as a sentence."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 
 from pipeline.errors import GridError
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Tile
-from pipeline.sources.bit_depth import DEEP, RULE
+from pipeline.sources.delivery.header_problems import (
+    DEEP_SENTENCE,
+    OUTSIDE,
+    crs_problem,
+    depth_problem,
+    no_georeference,
+    other_resolution,
+    placement_problem,
+)
 from pipeline.sources.delivery.headers import Header
-from pipeline.sources.delivery.names import DeliveredFile, Kind
+from pipeline.sources.delivery.names import DeliveredFile, Kind, imagery_name
 from pipeline.sources.inspection.inspected_files import InspectedFile
 from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, outside_france
 from pipeline.sources.reading.vrt import ELEVATION_TYPES
@@ -18,8 +25,6 @@ from pipeline.sources.reading.vrt import ELEVATION_TYPES
 _IMAGERY_BANDS: dict[Kind, int] = {"rvb": 3, "irc": 3, "height": 1}
 _CORNER_TOLERANCE_M = 0.02
 """A tenth of a pixel."""
-_FINEST_M = 0.01
-"""Finer pixels than any orthophoto or elevation has."""
 _COARSEST_M = 5.0
 """RGE ALTI comes at 1 m and 5 m."""
 _ELEVATION_FILE_M = 1000.0
@@ -99,12 +104,13 @@ def _add_imagery(found: ValidatedDelivery, file: InspectedFile, tile_size: int, 
 def _imagery_problems(file: InspectedFile, tile: Tile, crs: str) -> list[str]:
     header = file.header
     wrong = _crs_problems(header, crs)
-    if header.count != _IMAGERY_BANDS[file.kind]:
-        fourth = " (the last is transparency, not infrared)" if header.alpha else ""
-        wrong.append(f"has {header.count} bands{fourth}; expected {_IMAGERY_BANDS[file.kind]}")
+    if header.colour_bands != _IMAGERY_BANDS[file.kind]:
+        wrong.append(_count_problem(file))
+    elif colour := _colour_problem(file):
+        wrong.append(colour)
     if header.dtype != "uint8" and not file.asset.deep:
-        wrong.append(_depth_problem(file))
-    if placed := _placement_problem(header):
+        wrong.append(depth_problem(header.dtype, height=file.kind == "height"))
+    if placed := no_georeference(file.path, header) or placement_problem(header.transform):
         return [*wrong, placed]
     size = round(tile.window.height * RESOLUTION_M / header.transform[0])
     if header.shape != (size, size):
@@ -118,40 +124,63 @@ def _imagery_problems(file: InspectedFile, tile: Tile, crs: str) -> list[str]:
 
 
 def _crs_problems(header: Header, crs: str) -> list[str]:
-    if header.crs_text == crs:
-        return []
-    return [f"CRS is {header.crs_text}; expected {crs}{' (Lambert-93)' if crs == CRS else ''}"]
+    return [] if header.crs_text == crs else [crs_problem(header, crs)]
 
 
-def _depth_problem(file: InspectedFile) -> str:
-    """What is wrong with samples that neither have 8 bits nor are accepted by `bit_depth`, and how to convert them."""
-    if file.kind == "height":
-        return (
-            f"samples are {file.header.dtype}; expected uint8 in units of 0.2 m: if they are metres, convert them with "
-            "gdal_translate -ot Byte -scale 0 51 0 255 IN OUT, which makes negative heights 0"
-        )
+def _count_problem(file: InspectedFile) -> str:
+    """What is wrong with a number of bands; how to split one file with colours and infrared into the two of IGN."""
+    count, path, delivered = file.header.count, file.path, file.delivered
+    sentence = f"has {count} bands; expected {_IMAGERY_BANDS[file.kind]}"
+    if file.kind == "height" or count != 4 or delivered.corner is None:
+        return sentence
+    departement, year = str(delivered.departement), delivered.year or 0
+    colours, infrared = (
+        imagery_name(delivered.corner, departement=departement, year=year, infrared=i, suffix="tif")
+        for i in (False, True)
+    )
     return (
-        f"samples are {file.header.dtype}; expected uint8 ({DEEP} where bit_depth is accepted): convert them with "
-        "gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT, where LOW and HIGH look like BD ORTHO's black and white"
+        f"{sentence}: if they are red, green, blue and near infrared, split them and remove this file: "
+        f"`rio stack {path.name} --bidx 1,2,3 -o {colours}` and `rio stack {path.name} --bidx 4,1,2 -o {infrared}`"
     )
 
 
+def unsplit_infrared(tiles: Mapping[Tile, Mapping[Kind, InspectedFile]]) -> list[str]:
+    """A sentence for each file of four bands without an infrared file beside it, whose fourth is declared transparent.
+
+    It may be infrared: GDAL declares the fourth band of 8-bit files so.
+    """
+    return [
+        f"{file.path}: {_count_problem(file)}"
+        for _, files in sorted(tiles.items())
+        if (file := files.get("rvb"))
+        and "irc" not in files
+        and file.header.count == 4
+        and file.header.colour_bands == 3
+    ]
+
+
+def _colour_problem(file: InspectedFile) -> str | None:
+    """A sentence where a file of colours declares them in another order; infrared files declare what they show."""
+    found = file.header.colours[:3]
+    if file.kind != "rvb" or sorted(found) != ["blue", "green", "red"] or found == ("red", "green", "blue"):
+        return None
+    return f"its bands are {', '.join(found)} by their colour interpretation; expected red, green, blue"
+
+
 def _exceeded_limits(file: InspectedFile, tile: Tile, crs: str) -> list[ExceededCardLimit]:
-    x, y = file.header.transform[0], -file.header.transform[4]
     found = []
     if file.asset.deep:
-        sentence = f"{file.path}: samples are {DEEP}; expected uint8; accepted samples v are read as {RULE}"
-        found.append(ExceededCardLimit("bit_depth", sentence, tile.name))
-    if (
-        file.kind != "height"
-        and file.header.north_up
-        and max(abs(x - RESOLUTION_M), abs(y - RESOLUTION_M)) > 1e-6 * RESOLUTION_M
-    ):
-        sentence = f"resolution is {x:g} × {y:g} m; expected {RESOLUTION_M:g} m; accepted imagery is resampled"
-        found.append(ExceededCardLimit("resolution", f"{file.path}: {sentence}", tile.name))
+        found.append(ExceededCardLimit("bit_depth", f"{file.path}: {DEEP_SENTENCE}", tile.name))
+    if file.kind != "height" and file.header.north_up and (other := other_resolution(*_sides(file.header))):
+        sentence = f"{file.path}: {other}; accepted imagery is resampled"
+        found.append(ExceededCardLimit("resolution", sentence, tile.name))
     if crs == CRS and file.kind == "rvb" and outside_france(tile.window.bounds):
-        found.append(ExceededCardLimit("territory", f"{file.path}: lies outside metropolitan France", tile.name))
+        found.append(ExceededCardLimit("territory", f"{file.path}: {OUTSIDE}", tile.name))
     return found
+
+
+def _sides(header: Header) -> tuple[float, float]:
+    return header.transform[0], -header.transform[4]
 
 
 def _named_resolution_problem(file: InspectedFile) -> str | None:
@@ -162,14 +191,6 @@ def _named_resolution_problem(file: InspectedFile) -> str | None:
     if abs(expected - actual) <= 1e-3 * expected:
         return None
     return f"its name says {expected:g} m a pixel; the georeference has {actual:g} m"
-
-
-def _placement_problem(header: Header) -> str | None:
-    if not header.north_up:
-        return f"is rotated or not north-up: transform {header.transform}; expected rows that run south, columns east"
-    if not all(map(isfinite, header.transform)) or min(header.transform[0], -header.transform[4]) < _FINEST_M:
-        return f"cannot be placed: transform {header.transform}; expected metres, pixels of at least {_FINEST_M} m"
-    return None
 
 
 def _corner_problem(header: Header, tile: Tile) -> str | None:
@@ -199,8 +220,11 @@ def _elevation_problems(file: InspectedFile, crs: str) -> list[str]:
         wrong.append(f"has {header.count} bands; expected 1")
     if header.dtype not in ELEVATION_TYPES:
         wrong.append(f"samples are {header.dtype}; expected metres as one of {', '.join(sorted(ELEVATION_TYPES))}")
-    x, y = header.transform[0], -header.transform[4]
-    if placed := _placement_problem(header):
+    if header.validity.masks or (header.validity.unwritten and header.nodata is None):
+        what = "it has a mask" if header.validity.masks else "some of its blocks were never written"
+        wrong.append(f"{what}; expected a nodata value where there is no elevation: write one, or download it again")
+    x, y = _sides(header)
+    if placed := placement_problem(header.transform):
         wrong.append(placed)
     elif abs(x - y) > 1e-6 * x or x > _COARSEST_M:
         wrong.append(f"resolution is {x:g} × {y:g} m; expected square pixels of at most {_COARSEST_M:g} m")

@@ -3,7 +3,8 @@
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,21 @@ def read(
     Raises:
         rasterio.errors.RasterioIOError: it cannot be opened or read.
     """
+    with open_here(name, version=version, allow_vrt=allow_vrt) as dataset:
+        array: NDArray[Any] = dataset.read(indexes, window=window.slices, out=out)
+    return array
+
+
+@contextmanager
+def open_here(name: str | Path, *, version: str = "", allow_vrt: bool = False) -> Iterator[Any]:
+    """This thread's open dataset, for several reads; see `read`."""
     try:
-        array: NDArray[Any] = _dataset(name, version, allow_vrt=allow_vrt).read(indexes, window=window.slices, out=out)
+        yield _dataset(name, version, allow_vrt=allow_vrt)
     except RasterioIOError:
         # The next try opens the file again.
         if (dataset := _OPEN.by_name.pop((name, version), None)) is not None:
             dataset.close()
         raise
-    return array
 
 
 def _dataset(name: str | Path, version: str, *, allow_vrt: bool) -> Any:

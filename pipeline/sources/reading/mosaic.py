@@ -35,6 +35,7 @@ from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.reading.raster import Pixels, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
 from pipeline.sources.reading.silent_failures import FileReadableAgain, check_not_silent
+from pipeline.sources.reading.valid_assets import valid_in_asset
 from pipeline.sources.short_lists import first_names
 
 _HEIGHT_STEP_M = 0.2
@@ -132,12 +133,12 @@ class Mosaic:
                 self._check_imagery(pixels.bands, window)
                 if "elevation" in self.bands:
                     self._read_elevation(pixels.bands[self.bands.index("elevation")], window, tiles)
+                for tile in tiles:
+                    self._mark_valid(pixels, window, tile)
             except FileReadableAgain:
                 return replace(self).read(window, within=within)  # with new virtual rasters
             except RasterioIOError as error:
                 raise self._explain(window, error) from error
-        for tile in tiles:
-            self._mark_valid(pixels, window, tile)
         return whole
 
     def _read_imagery(self, out: NDArray[np.uint8], window: Window) -> None:
@@ -197,10 +198,19 @@ class Mosaic:
             out[part.slices_in(window)] = units
 
     def _mark_valid(self, pixels: Pixels, window: Window, tile: InputTile) -> None:
-        """Marks a tile's pixels as data, except those in the area of fill with its value in every imagery band."""
+        """Marks a tile's pixels as data, except fill and what the files state as nodata.
+
+        Fill is what has its value in every imagery band, inside of its area.
+        """
         part = tile.tile.window.intersect(window)
         inside = part.slices_in(window)
         pixels.valid[inside] = True
+        for asset in (a for a in tile.assets if a.validity is not None):
+            names = {"rvb": RVB, "irc": ("nir",)}.get(asset.kind, ())
+            if own := [i for i, name in enumerate(self.bands) if name in names]:
+                indexes = [names.index(self.bands[i]) + 1 for i in own]
+                bands = pixels.bands[own][:, *inside]
+                pixels.valid[inside] &= valid_in_asset(asset, part, indexes=indexes, pixels=bands)
         imagery = [i for i, name in enumerate(self.bands) if name in IMAGERY]
         for fill in tile.fill:
             place = {"out_shape": part.shape, "transform": Affine(*part.transform)}

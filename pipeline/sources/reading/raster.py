@@ -12,9 +12,13 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 
 from pipeline.errors import SourceError
-from pipeline.grid import CRS, Window
+from pipeline.grid import CRS, RESOLUTION_M, Window
+from pipeline.sources.bit_depth import DEEP, to_levels
+from pipeline.sources.delivery.header_problems import crs_problem, depth_problem, no_georeference, placement_problem
+from pipeline.sources.delivery.headers import Header, check_codestream, check_complete, header_of
 from pipeline.sources.gdal_open import environment, open_dataset
-from pipeline.sources.reading.dataset_cache import gdal_options, read
+from pipeline.sources.reading.dataset_cache import gdal_options, open_here
+from pipeline.sources.reading.virtual_sources import check_sources
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +73,13 @@ class GeoSource(Source, Protocol):
 
 @dataclass(frozen=True)
 class Raster:
-    """One georeferenced uint8 file with the network's bands."""
+    """One georeferenced file with the network's bands, and maybe transparency."""
 
     path: Path
     """Absolute."""
     bands: tuple[str, ...]
+    header: Header
     geobox: GeoBox
-    nodata: int | None
-    """The file's no-data value; pixels that have it in all bands are no data."""
     version: str
     """Size and modification time when it was opened."""
     allow_vrt: bool = False
@@ -86,39 +89,45 @@ class Raster:
         """Reads the header.
 
         Args:
-            bands: names of the file's bands, in order.
+            bands: names of the file's bands, in order. A band of transparency may follow them.
             allow_vrt: whether it may be a virtual raster, whose author decides what files and servers are read.
 
         Raises:
-            SourceError: it cannot be opened, is not uint8, has no CRS or georeference, or another number of bands.
+            SourceError: it cannot be opened, its samples are neither uint8 nor uint16, it has no CRS in metres or no
+                georeference, is rotated, has other bands, or its valid pixels cannot be told.
         """
         path = path.absolute()
         # The georeference of a user's raster may be in a file beside it.
         with environment(georeference=True, network=allow_vrt), open_raster_file(path, allow_vrt=allow_vrt) as file:
             stat = path.stat()
-            version = f"{stat.st_size} {stat.st_mtime_ns}"
-            if file.count != len(bands):
-                raise SourceError(
-                    f"{path}: has {file.count} bands; expected {len(bands)}: {', '.join(bands)}, in this order"
-                )
-            if set(file.dtypes) != {"uint8"}:
-                raise SourceError(f"{path}: samples are {file.dtypes[0]}; expected uint8, 0..255 as in BD ORTHO")
-            if file.crs is None or file.transform.is_identity:
-                raise SourceError(
-                    f"{path}: has no CRS or no georeference; expected both: gdal_edit -a_srs {CRS} -a_ullr … "
-                    "writes them"
-                )
-            # Ignored if no uint8 sample can have it.
-            nodata = int(file.nodata) if file.nodata in range(256) else None
-            return cls(path, bands, GeoBox.from_rio(file), nodata, version, allow_vrt)
+            header = header_of(file)
+            if wrong := [*_band_problems(header, bands), *_placement_problems(path, header, file)]:
+                raise SourceError(f"{path}: {'; '.join(wrong)}")
+            if file.driver == "JP2OpenJPEG":
+                check_codestream(path)
+            check_complete(path, file)
+            if file.driver == "VRT":
+                check_sources(file, header.validity, path)
+            return cls(path, bands, header, GeoBox.from_rio(file), f"{stat.st_size} {stat.st_mtime_ns}", allow_vrt)
 
     @property
     def window(self) -> Window:
         """(0, 0, height, width): positions count from the file's own corner."""
         return Window(0, 0, *self.geobox.shape)
 
+    @property
+    def nodata(self) -> int | None:
+        """The nodata value of the bands of imagery; None where they have none or several."""
+        values = {self.header.validity.nodata[i] for i in self.imagery if self.header.validity.nodata}
+        return values.pop() if len(values) == 1 else None
+
+    @property
+    def imagery(self) -> list[int]:
+        """Places of the bands that decide which pixels are valid: all but the elevation."""
+        return [i for i, band in enumerate(self.bands) if band != "elevation"]
+
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
-        """The pixels of a window inside `.window`; not valid where all bands have the file's no-data value.
+        """The pixels of a window inside `.window`; see `validity` for which are valid.
 
         Args:
             within: see `Source.read`.
@@ -130,13 +139,66 @@ class Raster:
         pixels = Pixels.nothing(len(self.bands), within or window)
         own = pixels.part(window, of=within or window)
         indexes = list(range(1, len(self.bands) + 1))
+        how: dict[str, Any] = {"version": self.version, "allow_vrt": self.allow_vrt}
         try:
-            with gdal_options(network=self.allow_vrt):
-                read(self.path, window, indexes=indexes, out=own.bands, version=self.version, allow_vrt=self.allow_vrt)
+            with gdal_options(network=self.allow_vrt), open_here(self.path, **how) as file:
+                samples = own.bands if self.header.dtype == "uint8" else None
+                samples = file.read(indexes, window=window.slices, out=samples)
+                if samples is not own.bands:
+                    own.bands[:] = to_levels(samples)
+                used = [i + 1 for i in self.imagery]
+                own.valid[:] = True
+                if self.header.validity.stated:
+                    levels = samples[self.imagery]
+                    own.valid[:] = self.header.validity.valid(file, window, indexes=used, pixels=levels)
         except RasterioIOError as error:
             raise SourceError(f"{self.path}: cannot be read in {window}: {error.__cause__ or error}") from error
-        own.valid[:] = True if self.nodata is None else (own.bands != self.nodata).any(axis=0)
         return pixels
+
+    def transparency(self, window: Window) -> NDArray[np.uint8]:
+        """The band of transparency of a window inside `.window`, as levels 0..255: uint8 (y, x).
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        how: dict[str, Any] = {"version": self.version, "allow_vrt": self.allow_vrt}
+        try:
+            with gdal_options(network=self.allow_vrt), open_here(self.path, **how) as file:
+                return to_levels(file.read(self.header.validity.alpha, window=window.slices))
+        except RasterioIOError as error:
+            raise SourceError(f"{self.path}: cannot be read in {window}: {error.__cause__ or error}") from error
+
+
+def _band_problems(header: Header, bands: tuple[str, ...]) -> list[str]:
+    expected = f"expected {len(bands)}: {', '.join(bands)}, in this order"
+    alpha = header.validity.alpha
+    if alpha is not None and alpha <= len(bands):
+        colours = ",".join([*header.colours[: alpha - 1], "undefined", *header.colours[alpha:]])
+        wrong = f"its band {alpha} is declared as transparency, not {bands[alpha - 1]}; {expected}"
+        return [f"{wrong}. If it is that band, declare it so: `rio edit-info --colorinterp {colours} FILE`"]
+    if header.colour_bands != len(bands):
+        return [f"has {header.colour_bands} bands; {expected}"]
+    for i, (band, colour) in enumerate(zip(bands, header.colours, strict=False)):
+        # Infrared composites are often declared as the colours that they are shown in.
+        if {band, colour} <= {"red", "green", "blue", "nir"} and band != colour:
+            return [f"its band {i + 1} is {colour} by its colour interpretation; {expected}"]
+    if header.dtype != "uint8" and not (header.dtype == DEEP and "elevation" not in bands):
+        return [depth_problem(header.dtype)]
+    return []
+
+
+def _placement_problems(path: Path, header: Header, file: Any) -> list[str]:
+    """What keeps a raster from lying north-up in a CRS of metres."""
+    if missing := no_georeference(path, header):
+        return [missing]
+    if header.crs == "absent" or header.local:
+        return [crs_problem(header)]
+    if file.crs.is_geographic or abs(file.crs.linear_units_factor[1] - 1) > 1e-9:
+        units = "degrees" if file.crs.is_geographic else file.crs.linear_units
+        remedy = f"`rio warp IN OUT --dst-crs {CRS} --res {RESOLUTION_M:g}` resamples it"
+        return [f"CRS is {header.crs_text}, in {units}; expected metres, as in {CRS}: {remedy}"]
+    placed = placement_problem(header.transform)
+    return [placed] if placed else []
 
 
 @contextmanager

@@ -32,6 +32,14 @@ def test_the_matrix_has_hectares_by_class_and_small_patches_are_uncertain() -> N
     assert "vineyard" not in found.matrix.columns
     assert found.matrix.to_numpy().sum() == pytest.approx(119 * pixel_ha)
     assert found.changed_share == pytest.approx(21 / 120)
+    assert found.changed_share_after_filter == pytest.approx(20 / 119)
+    assert "17.50% of the certain pixels changed class before the minimum-area filter, 16.81% after it" in str(found)
+    whole = change(made_up(before), made_up(after))
+    assert whole.changed_share_after_filter == whole.changed_share
+    alone = change(made_up(before), made_up(np.full_like(after, 7)), min_area_m2=5)
+    assert alone.changed_share == 1
+    assert np.isnan(alone.changed_share_after_filter)
+    assert "none is left after it" in str(alone)
     state = found.map.to_numpy()
     assert [(state == s).sum() for s in (STABLE, CHANGED, UNCERTAIN)] == [99, 20, 1]
     # Certain maps: errors alone show nothing.

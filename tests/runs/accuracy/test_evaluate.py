@@ -21,14 +21,18 @@ from pipeline.cli import app
 from pipeline.domain import Domain
 from pipeline.errors import ClusterError, ConfigError, EvaluationError, ProductError, SourceError
 from pipeline.evaluation import confusion_matrix, scores
-from pipeline.grid import union
+from pipeline.geobox import lattice_geobox
+from pipeline.grid import Window, union
+from pipeline.halo import Layout
 from pipeline.inference import Engine, predictor_for
+from pipeline.inference.array_source import ArraySource
+from pipeline.inference.block_mapping import map_block
 from pipeline.legend import to_flair
 from pipeline.model import load_model
 from pipeline.products.tile.cog import write_cog
 from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
 from pipeline.runs.accuracy.scoring import EvaluationOptions, EvaluationResult
-from pipeline.sources.labels.patches import find_patches, read_image, read_mask
+from pipeline.sources.labels.patches import find_patches, read_image, read_mask, write_patch
 from pipeline.sources.labels.reference import Reference
 from tests.support.campaigns import RECIPE, write_weights
 from tests.support.dask_client import in_process_client
@@ -83,6 +87,45 @@ def test_a_set_is_compared_patch_by_patch_whatever_the_workers(
     np.testing.assert_array_equal(np.load(tmp_path / "spread" / "confmat.npy"), expected)
     assert (evaluated.out / "metrics.json").read_text() == (tmp_path / "spread" / "metrics.json").read_text()
     assert spread.report.stat().st_size > 10_000
+
+
+def test_adjoining_patches_are_scored_as_one_map_too(net: Net, tmp_path: Path) -> None:
+    """Four patches cut from one image, and one far away."""
+    rng = np.random.default_rng(3)
+    pixels, mask = rng.integers(0, 256, (5, 128, 128), np.uint8), rng.integers(1, 13, (128, 128), np.uint8)
+    for number, (row, col) in enumerate([(0, 0), (0, 64), (64, 0), (64, 64), (0, 64)]):
+        north, west = -6_600_000 * 5 + (640 if number == 4 else 0) + row, 700_000 * 5 + col
+        part = Window(row, col, 64, 64).slices
+        geobox = lattice_geobox(Window(north, west, 64, 64), "EPSG:2154")
+        write_patch(tmp_path / "set", ("D004_2021", "Z1_NN", number), pixels[:, *part], mask[part], geobox=geobox)
+    done = evaluate_set(
+        [tmp_path / "set"], weights=net.weights, recipe=net.recipe, out=tmp_path / "out", engine="torch"
+    )
+    model, layout = load_model(net.weights, net.recipe), Layout()
+    whole, expected = Window(-6_600_000 * 5, 700_000 * 5, 128, 128), np.zeros((19, 19), np.int64)
+    for window, own in ((whole, np.s_[:, :]), (Window(whole.row + 640, whole.col + 64, 64, 64), np.s_[:64, 64:])):
+        source = ArraySource(pixels[:, *own], np.ones(window.shape, bool), window, window)
+        mapped = map_block(source, window, layout=layout, predictor=predictor_for(model, Engine("torch")))
+        expected += confusion_matrix(mask[own] - 1, mapped[0] - 1, 19)
+    both = done.evaluation.as_mapped
+    assert both is not None
+    np.testing.assert_array_equal(both.matrix, expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "confmat-as-mapped.npy"), expected)
+    assert (both.matrix != done.evaluation.matrix).any(), "alone, patches are mapped otherwise"
+    assert both.about["adjoining"] == "4 patches in 1 mosaics"
+    assert both.about["without a neighbour"].startswith("1 patches")
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["as_mapped"]["pixels"] == written["pixels"] == 5 * 64 * 64
+    assert "as mapped, mode legacy" in done.report.read_text()
+
+
+def test_patches_can_be_scored_alone_only(net: Net, evaluated: EvaluatedSet, tmp_path: Path) -> None:
+    options = EvaluationOptions(as_mapped=False)
+    given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
+    done = evaluate_set([evaluated.data], out=tmp_path, options=options, **given)
+    assert done.evaluation.as_mapped is None
+    assert "as mapped" not in done.report.read_text()
+    np.testing.assert_array_equal(done.evaluation.matrix, evaluated.done.evaluation.matrix)
 
 
 def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, evaluated: EvaluatedSet, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pipeline.errors import ConfigError
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import CONTROLLED, SCHEMES, quantize_graph, save_quantized
 from pipeline.model import Model, load_model
-from pipeline.runs.quantization.quantize import compare_with_fp32
 from pipeline.runs.quantization.tradeoff import as_figures, frontier, kept, of_patches
+from pipeline.runs.quantization.unseen_domains import measure_scheme
 from pipeline.runs.quantization.windows import WindowSplit, classes_of
 from tests.support.networks import exact_model
 
@@ -25,17 +25,19 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_int8_agrees_with_fp32_on_unseen_halves_of_the_real_patches(shared_data: Path, tmp_path: Path) -> None:
+def test_int8_agrees_with_fp32_on_the_real_patches_less_on_unseen_ones(shared_data: Path) -> None:
     model = load_model(shared_data / "weights" / "mini_resnet34-unet_weights.pth")
     patches = []
-    for path in sorted((shared_data / "flair_patches").glob("IMG_*.tif")):
+    for path in sorted((shared_data / "flair_patches").glob("IMG_*.tif"))[:2]:
         with rasterio.open(path) as file:
             patches.append(file.read())
     windows = of_patches(np.stack(patches), model)
-    assert [w.window.col for w in windows.held_out] == [256] * 5
+    assert [w.window.col for w in windows.held_out] == [256] * 2
     graph = quantize_graph(model, [w.pixels for w in windows.quantization], SCHEMES[0])
-    agreement, _ = compare_with_fp32(model, save_quantized(graph, tmp_path / "model.xml"), windows.held_out)
-    assert agreement.overall >= 0.99
+    found = measure_scheme(model, graph, windows, SCHEMES[0], max_drop=0.01)
+    assert found.seen.overall >= 0.99
+    assert found.unseen is not None
+    assert 0.95 < found.unseen.agreement.overall < found.seen.overall, "an unseen domain agrees less"
 
 
 def halves(model: Model) -> WindowSplit:

@@ -209,7 +209,7 @@ def test_a_wrong_size_is_named(tmp_path: Path) -> None:
 
 
 def test_wrong_bands_are_named(tmp_path: Path) -> None:
-    assert "has 4 bands (the last is transparency, not infrared); expected 3" in imagery_problem(tmp_path, bands=4)
+    assert "has 5 bands; expected 3" in imagery_problem(tmp_path, bands=5)
 
 
 def test_a_wrong_type_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pipeline.domain import Domain
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
-from pipeline.sources.delivery.acquisition_dates import read_acquisition_dates
+from pipeline.sources.delivery.acquisition_dates import read_acquisition_dates, season_notes
 from tests.support.dbase import write_table
 from tests.support.deliveries import make_delivery
 
@@ -103,3 +103,20 @@ def test_a_virtual_table_named_as_a_table_is_not_followed(tmp_path: Path) -> Non
     layer = f"<OGRVRTLayer name='a'><SrcDataSource>{tmp_path}/other/a.dbf</SrcDataSource></OGRVRTLayer>"
     (tmp_path / "in" / "a.dbf").write_text(f"<OGRVRTDataSource>{layer}</OGRVRTDataSource>")
     assert read_acquisition_dates([tmp_path / "in"], year=2021).domain is None
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "noted"),
+    [
+        ("2021-04-01", "2021-11-30", ""),
+        ("2021-03-31", "2021-06-02", "flown 2021-03-31 to 2021-06-02:"),
+        ("2021-11-02", "2021-12-01", "flown 2021-11-02 to 2021-12-01:"),
+        ("2022-01-15", "2022-01-15", "flown 2022-01-15:"),
+        ("2021-06-02", "2022-06-02", ""),  # of two summers
+    ],
+)
+def test_imagery_of_a_season_without_training_is_noted(first: str, last: str, noted: str) -> None:
+    notes = season_notes((dt.date.fromisoformat(first), dt.date.fromisoformat(last)))
+    assert len(notes) == bool(noted)
+    assert all(note.startswith(noted) and "April to November" in note for note in notes)
+    assert season_notes(None) == []

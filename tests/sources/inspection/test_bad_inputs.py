@@ -153,9 +153,9 @@ TABLE = (
     Case(
         "alpha for infrared",
         lambda d: d.rewrite("rvb", lambda p: p[[0, 1, 2, 2]], photometric="rgb", alpha="yes"),
-        "transparency, not infrared",
+        "of it are levels between; if it is infrared",
     ),
-    Case("a real RGBA chip", real("rgba_alpha_is_not_nir.tif"), "has 4 bands (the last is transparency, not infrared)"),
+    Case("a real RGBA chip", real("rgba_alpha_is_not_nir.tif"), "CRS is EPSG:28992"),
     Case("a real chip of NIR, G, B, R", real("nir_g_b_r_1354.tif"), "CRS is EPSG:25832"),
     Case(
         "infrared first in the colours",

@@ -21,17 +21,22 @@ PIXELS = np.random.default_rng(0).integers(1, 255, (5, 60, 70), dtype=np.uint8)
 def raster(tmp_path: Path) -> Path:
     pixels = PIXELS.copy()
     pixels[:, :10, :20] = 0
-    pixels[1:, 30, 30] = 0
+    pixels[2, 30, 30] = 0
+    pixels[4, 31, 31] = 0
     return write_raster(tmp_path / "in.tif", pixels, 500_000, 6_500_000, nodata=0)
 
 
-def test_a_raster_counts_from_its_corner_and_nodata_is_the_tag_in_all_bands(raster: Path) -> None:
+def test_a_raster_counts_from_its_corner_and_nodata_is_the_tag_in_any_band(raster: Path) -> None:
     source: GeoSource = pickle.loads(pickle.dumps(Raster.open(raster, bands=BANDS)))
     assert source.window == Window(0, 0, 60, 70)
     assert source.geobox == GeoBox((60, 70), Affine(0.2, 0.0, 500_000.0, 0.0, -0.2, 6_500_000.0), "EPSG:2154")
     read = source.read(Window(5, 10, 40, 30))
-    np.testing.assert_array_equal(read.bands[0], np.where(read.valid, PIXELS[0, 5:45, 10:40], 0))
-    assert read.valid.sum() == 40 * 30 - 5 * 10
+    expected = PIXELS[0, 5:45, 10:40].copy()
+    expected[:5, :10] = 0
+    np.testing.assert_array_equal(read.bands[0], expected)
+    assert not read.valid[25, 20], "no blue"
+    assert read.valid[26, 21], "a height alone decides nothing"
+    assert read.valid.sum() == 40 * 30 - 5 * 10 - 1
     roomy = source.read(Window(5, 10, 40, 30), within=Window(3, 6, 50, 40))
     np.testing.assert_array_equal(roomy.bands, np.pad(read.bands, ((0, 0), (2, 8), (4, 6))))
     np.testing.assert_array_equal(roomy.valid, np.pad(read.valid, ((2, 8), (4, 6))))
@@ -42,7 +47,7 @@ def test_a_raster_counts_from_its_corner_and_nodata_is_the_tag_in_all_bands(rast
     [
         (PIXELS[:3], {}, "has 3 bands; expected 5: red, green, blue, nir, elevation, in this order"),
         (PIXELS.astype(np.uint16), {}, "samples are uint16; expected uint8"),
-        (PIXELS, {"crs": None}, "has no CRS or no georeference"),
+        (PIXELS, {"crs": None}, "CRS is no CRS; expected EPSG:2154"),
     ],
 )
 def test_a_raster_that_does_not_fit_is_refused(
@@ -67,7 +72,7 @@ def test_a_raster_that_is_damaged_later_is_named(raster: Path) -> None:
 
 
 def test_a_real_image_with_alpha_is_not_taken_for_five_bands(shared_data: Path) -> None:
-    with pytest.raises(SourceError, match="has 4 bands; expected 5"):
+    with pytest.raises(SourceError, match="its band 4 is declared as transparency, not nir; expected 5"):
         Raster.open(shared_data / "band_order" / "rgba_alpha_is_not_nir.tif", bands=BANDS)
 
 
