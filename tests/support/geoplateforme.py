@@ -18,6 +18,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, quoteattr
 
+import geopandas as gpd
+import shapely
+
 from tests.support.archives import make_archives, noise_bytes, pack
 from tests.support.dbase import write_table
 
@@ -60,12 +63,11 @@ def make_shelf(folder: Path, *, more_bytes: int = 0) -> Path:
         for name, start in ((RVB, "_RVB-"), (IRC, "_IRC-"), (SURFACE, "LIDARHD"), (TERRAIN, "RGEALTI"))
     }
     parts[GRAPH] = {"GRAPHE/graphe.dbf": graph}
+    inner = "ADE_3-2_GPKG_LAMB93_FXX-ED2025-01-15"
+    parts[BORDERS] = {f"{BORDERS}/ADMIN-EXPRESS/{inner}/{inner}.gpkg": _write_borders(folder / "source")}
     for product, names in PRODUCTS.items():
         for name in names:
-            content: dict[str, bytes | Path] = {
-                **parts.get(name, {}),
-                **({"A/adm.gpkg": noise_bytes(9_000, 1)} if name == BORDERS else {}),
-            }
+            content: dict[str, bytes | Path] = dict(parts[name])
             if more_bytes and name in (RVB, IRC):
                 content["noise.bin"] = noise_bytes(more_bytes, 1)
             base = folder / "shelf" / product / name / f"{name}.7z"
@@ -77,6 +79,15 @@ def make_shelf(folder: Path, *, more_bytes: int = 0) -> Path:
         for name in OTHERS[product]:
             pack(folder / "shelf" / product / name / f"{name}.7z", {"a": b"of another edition"}, md5=False)
     return folder / "shelf"
+
+
+def _write_borders(folder: Path) -> Path:
+    """A GeoPackage with a layer of départements, one of which contains the tile."""
+    path = folder / "borders.gpkg"
+    boxes = [shapely.box(760_000, 6_270_000, 780_000, 6_290_000), shapely.box(0, 0, 1, 1)]
+    table = gpd.GeoDataFrame({"INSEE_DEP": ["34", "30"]}, geometry=boxes, crs="EPSG:2154")
+    table.to_file(path, layer="departement", driver="GPKG", engine="pyogrio")
+    return path
 
 
 @dataclass
