@@ -63,7 +63,7 @@ def write_map(edition: Edition, *, domains: Path, live: Iterable[int]) -> Path:
     built, folder = built_page(), edition.path / MAP_FOLDER
     if not can_show(edition):
         raise ProductError(
-            f"{edition.path}: an older version wrote it, without what the map page reads; publish a new edition"
+            f"{edition.path}: an older version wrote it, without the map page; `landcover publish` makes a new one"
         )
     content = _content(edition, domains=domains, live=frozenset(live))
     if _is_current(folder, built, content):

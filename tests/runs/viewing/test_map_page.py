@@ -1,6 +1,7 @@
 """The map page in Chromium, on a small published edition that `landcover view` serves."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -265,3 +266,14 @@ def test_a_copy_without_links_is_shown_by_any_server_of_ranges(
         assert shown.colour_at(x, y) == rgb(int(pixel.landcover))
         assert shown.click(x, y)["confidence"] == str(int(pixel.confidence))
     assert shown.errors == []
+
+
+def test_a_lost_file_is_said_and_not_drawn_as_no_data(shown: Shown, made: Made, tmp_path: Path) -> None:
+    edition = shutil.copytree(made.campaign.output.national / "current", tmp_path / "000002")
+    (edition / "product.zarr" / "landcover" / "c" / "0" / "0").unlink()
+    left, bottom, _, top = made.campaign.extent.bounds
+    with serving(tmp_path) as server:
+        shown.open(f"{server}/000002/map/#{near(left + 50, (bottom + top) / 2)}")
+        shown.tab.wait_for_selector("#status:not(:empty)")
+        assert "product.zarr/landcover/c/0/0: is lost" in shown.tab.inner_text("#status")
+    shown.errors.clear()  # the browser's own line about the file

@@ -8,19 +8,26 @@ const MOST_CACHED = 192;
 
 /** Serves metadata from the edition's one `zarr.json`, and chunks by requests. */
 class Tree {
-  constructor(url, nodes) {
+  constructor(url, nodes, promised) {
+    this.promised = promised;
     this.files = withRangeCoalescing(new FetchStore(url, {useSuffixRequest: true}));
     this.nodes = nodes;
   }
 
   async get(key, options) {
-    if (!key.endsWith('/zarr.json')) return this.files.get(key, options);
+    if (!key.endsWith('/zarr.json')) return this.there(key, await this.files.get(key, options));
     const node = this.nodes[key.slice(1, -'/zarr.json'.length)];
     return node && new TextEncoder().encode(JSON.stringify(node));
   }
 
-  getRange(key, range, options) {
-    return this.files.getRange(key, range, options);
+  async getRange(key, range, options) {
+    return this.there(key, await this.files.getRange(key, range, options));
+  }
+
+  /** Zarr itself takes a lost file for no data. */
+  there(key, bytes) {
+    if (!bytes && this.promised(key)) throw new Error(`${key.slice(1)}: is lost; \`landcover verify\` says how to repair it`);
+    return bytes;
   }
 }
 
@@ -53,7 +60,8 @@ export class Edition {
     this.page = page;
     this.nodes = metadata.consolidated_metadata.metadata;
     this.attributes = metadata.attributes;
-    this.root = root(new Tree(url, this.nodes));
+    this.root = root(new Tree(url, this.nodes, (key) => this.promises(key)));
+    this.onError = () => undefined;
     this.opened = new Map();
     this.cache = new Map();
     this.bbox = this.attributes['spatial:bbox'];
@@ -83,6 +91,15 @@ export class Edition {
     return false;
   }
 
+  /** Whether a file must be there: the store has one for all cells of each tile that has any. */
+  promises(key) {
+    const [, path, layer, row, col] = /^\/(.*)\/(landcover|confidence|domain)\/c\/(\d+)\/(\d+)$/.exec(key) ?? [];
+    const level = this.levels.find((l) => l.path === path);
+    if (!level) return false;
+    const side = this.nodes[`${path}/${layer}`].chunk_grid.configuration.chunk_shape[0];
+    return this.covered(level, row * side, col * side, (Number(row) + 1) * side, (Number(col) + 1) * side);
+  }
+
   /** The bounds of all tiles that have files: [left, bottom, right, top]. */
   get mapped() {
     const [rows, cols] = this.coverage.shape;
@@ -108,7 +125,10 @@ export class Edition {
     this.cache.delete(key);
     if (!found) {
       found = this.read(this.levels[z], x, y);
-      found.catch(() => this.cache.delete(key));
+      found.catch((error) => {
+        this.cache.delete(key);
+        this.onError(error);
+      });
     }
     this.cache.set(key, found);
     if (this.cache.size > MOST_CACHED) this.cache.delete(this.cache.keys().next().value);

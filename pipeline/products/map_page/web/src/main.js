@@ -26,6 +26,7 @@ class Page {
     this.edition = edition;
     this.state = read(location.hash);
     this.asked = null;
+    edition.onError = (error) => this.fail(error);
     register(proj4);
     this.projection = fromProjectionDefinition(edition.attributes['proj:projjson']);
     this.layers = new EditionLayers(edition, this.projection, this.state);
@@ -130,6 +131,7 @@ class Page {
     if (!swipe.hidden) {
       const edition = await Edition.open(new URL(`../${name}/`, this.edition.url)).catch((error) => this.fail(error));
       if (!edition || this.state.with !== name) return;
+      edition.onError = this.edition.onError;
       const layers = new EditionLayers(edition, this.projection, this.state);
       clip(layers.all, this.map, 'right', () => this.state.swipe / 1000);
       for (const layer of layers.all) this.map.addLayer(layer);
@@ -173,7 +175,7 @@ class Page {
   }
 
   fail(error) {
-    status.textContent = `${words(this.state.language).wrong}: ${error.message}`;
+    status.textContent = `${words(this.state.language).wrong}: ${(error.cause ?? error).message}`;
   }
 }
 
