@@ -232,8 +232,10 @@ def test_a_swipe_shows_an_earlier_edition_beside_this_one(
     now, before = (int(p.landcover.values[rows[i], cols[i]]) for p in (product, former))
     shown.open(f"{address}#{near(x, y)}&with=000001&swipe=900")
     assert shown.colour_at(x, y) == rgb(now)
-    shown.tab.evaluate("() => { landcover.change({swipe: 100}) }")
-    assert shown.settle().colour_at(x, y) == rgb(before)
+    assert shown.click(x, y)["value"] == str(now)
+    shown.open(f"{address}#{near(x, y)}&with=000001&swipe=100")
+    assert shown.colour_at(x, y) == rgb(before)
+    assert shown.click(x, y)["value"] == str(before)
     shown.tab.select_option("#with", "")
     assert shown.settle().colour_at(x, y) == rgb(now)
     assert shown.errors == []

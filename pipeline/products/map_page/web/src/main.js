@@ -19,7 +19,7 @@ import {fill, tell} from './panel.js';
 import {read, write} from './state.js';
 import {words} from './words.js';
 
-const [panel, status, toggle, swipe, target] = ['panel', 'status', 'toggle', 'swipe', 'map'].map((id) => document.getElementById(id));
+const [panel, status, toggle, swipe, border, target] = ['panel', 'status', 'toggle', 'swipe', 'border', 'map'].map((id) => document.getElementById(id));
 
 class Page {
   constructor(edition) {
@@ -101,7 +101,9 @@ class Page {
     this.layers.update(this.state);
     this.other?.layers.update(this.state);
     swipe.value = String(this.state.swipe);
-    swipe.style.setProperty('--at', `${this.state.swipe / 10}%`);
+    border.hidden = swipe.hidden;
+    document.body.classList.toggle('with-swipe', !swipe.hidden);
+    document.body.style.setProperty('--swipe', String(this.state.swipe / 1000));
     this.map.render();
     this.save();
   }
@@ -120,7 +122,7 @@ class Page {
     const focused = document.activeElement?.id;
     fill(panel, this.state, this.edition, {change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
     if (focused) document.getElementById(focused)?.focus();
-    if (this.asked) tell(panel, this.state, this.edition, this.asked.found, this.asked.lonLat);
+    if (this.asked) tell(panel, this.state, this.asked);
   }
 
   async compare() {
@@ -142,15 +144,22 @@ class Page {
 
   async ask(coordinate) {
     try {
-      const found = await this.edition.at(coordinate);
-      this.asked = {found, lonLat: toLonLat(coordinate, this.projection)};
+      const edition = this.shownAt(coordinate);
+      const found = await edition.at(coordinate);
+      this.asked = {edition, found, lonLat: toLonLat(coordinate, this.projection)};
     } catch (error) {
       this.fail(error);
       return;
     }
     this.marker.setGeometry(new Point(coordinate));
     this.showPanel(true);
-    tell(panel, this.state, this.edition, this.asked.found, this.asked.lonLat);
+    tell(panel, this.state, this.asked);
+  }
+
+  /** The edition that is drawn at a place: the other one right of the swipe. */
+  shownAt(coordinate) {
+    const at = this.map.getPixelFromCoordinate(coordinate)[0] / this.map.getSize()[0];
+    return this.other && at > this.state.swipe / 1000 ? this.other.edition : this.edition;
   }
 
   moved() {

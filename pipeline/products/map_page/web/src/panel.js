@@ -96,7 +96,7 @@ export function fill(panel, state, edition, {change, whole, copy}) {
 }
 
 /** Shows what is at a place. */
-export function tell(panel, state, edition, found, lonLat) {
+export function tell(panel, state, {edition, found, lonLat}) {
   const say = words(state.language);
   const rows = [];
   const row = (term, ...value) => rows.push(make('dt', {}, term), make('dd', {}, ...value));
@@ -107,6 +107,7 @@ export function tell(panel, state, edition, found, lonLat) {
     row(say.domain, found.domain?.name ?? say.nobody);
     if (found.domain) row(say.dates, found.domain.acquired.join(' – ') || String(found.domain.year));
     row(say.tile, found.tile);
+    if (edition.page.others.length || state.with) row(say.edition, String(edition.page.number));
     if (found.domain) {
       const file = (end) => edition.fileOf(found.domain.name, `${found.domain.name}-${found.tile}${end}`);
       row(say.files,
