@@ -70,7 +70,7 @@ def submit(
     say_next("status", config)
 
 
-@command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5")
+@command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5", hidden=True)
 def requeue(
     config: options.Config,
     domain: options.OneDomain,
