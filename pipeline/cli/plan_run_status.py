@@ -287,7 +287,8 @@ def _remarks(states: "Sequence[DomainStatus]") -> list[str]:
         if s.owner:
             lines.append(f"{s.domain} is being mapped by {s.owner}" + ("" if s.queued else _job(s)))
         if s.queued:
-            lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}")
+            why = f" ({s.queued.meaning})" if s.queued.meaning else ""
+            lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}{why}")
         if s.speed and s.speed.predicted_s:
             lines.append(f"{s.domain}: {_clock(s.speed.seconds)} elapsed, {_clock(s.speed.predicted_s)} predicted")
         lines += [f"{s.domain} {tile} failed: {cause}" for tile, cause in s.failed]

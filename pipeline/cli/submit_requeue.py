@@ -1,5 +1,6 @@
 """The commands `submit` and `requeue`: a campaign on a SLURM cluster."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from pipeline.cli import options
 from pipeline.cli.help import command, option
 from pipeline.cli.output import console, count, log, say, say_next, shown
 from pipeline.domain import Domain
+from pipeline.errors import ConfigError
 
 PublishOption = Annotated[
     bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
@@ -38,6 +40,11 @@ def submit(
     Domains that already have a job in the queue are skipped.
     """
     campaign = options.open_campaign(config, domain)
+    if not dry_run and shutil.which("sbatch") is None:
+        raise ConfigError(
+            "SLURM is not installed here: there is no command sbatch. Submit from a login node of the cluster; "
+            "--dry-run shows the job scripts anywhere"
+        )
     from pipeline.cluster.slurm.queue import queued_jobs
     from pipeline.runs.planning.forecast import duration
     from pipeline.runs.slurm.submit import JobOptions, prepare

@@ -1,6 +1,7 @@
 """Submitting to SLURM: jobs give the products of a local run, and refusals have SLURM's words."""
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,32 @@ def test_slurm_and_shellcheck_accept_the_scripts_of_every_cluster(
             (tmp_path / script).write_text(content)
             lab.tell("sbatch", "--test-only", str(tmp_path / script))
             shellcheck(tmp_path / script)
+
+
+def test_a_job_that_can_never_start_is_refused_with_the_sites_figures(lab: Lab, fresh: Made) -> None:
+    for changes, message in (
+        ({"cores_per_node": 999}, "a job asks for 1 × 999 cores, and partition main has"),
+        ({"sbatch": {"reservation": "none"}}, "SLURM refuses `sbatch --test-only"),
+    ):
+        site = write_site(fresh.folder, **changes)
+        refused = lab.ask(*COMMAND, "submit", str(fresh.config), "--cluster", str(site))
+        assert refused.returncode == 2
+        assert message in refused.stderr
+    assert lab.tell("squeue", "--noheader") == ""
+
+
+def test_status_says_why_a_job_waits(lab: Lab, fresh: Made) -> None:
+    lab.sbatch("--hold", f"--comment={queue.job_comment(fresh.products, [FIRST])}", wrap="true")
+    shown = lab.tell(*COMMAND, "status", str(fresh.config))
+    assert "is PENDING: JobHeldUser (you hold it; `scontrol release` frees it)" in shown
+
+
+def test_a_machine_without_slurm_says_so(fresh: Made, tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    command = [*COMMAND, "submit", str(fresh.config), "--cluster", "generic"]
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=Path.cwd())
+    assert refused.returncode == 2
+    assert "SLURM is not installed here" in refused.stderr
 
 
 def test_a_domain_that_has_a_job_is_skipped(lab: Lab, fresh: Made, monkeypatch: pytest.MonkeyPatch) -> None:
