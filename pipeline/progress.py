@@ -71,10 +71,12 @@ class _TimeLeft(ProgressColumn):
 
 
 def _amount(done: float, total: float | None, unit: Unit) -> str:
+    if total is None:
+        return "starting"
     if unit == "bytes":
-        return decimal(int(done)) + ("" if total is None else f"/{decimal(int(total))}")
+        return f"{decimal(int(done))}/{decimal(int(total))}"
     scale, name = (1e6, " Mpx") if unit == "pixels" else (1.0, "")
-    return f"{done / scale:,.0f}" + ("" if total is None else f"/{total / scale:,.0f}") + name
+    return f"{done / scale:,.0f}/{total / scale:,.0f}{name}"
 
 
 def _speed(task: Task) -> str:
@@ -160,8 +162,7 @@ class ProgressBar(Progress):
         while not self._closed.wait(every_s):
             with self._lock:
                 task = self._bar.tasks[0]
-                total = task.total or None
-                parts = (_amount(task.completed, total, task.fields["unit"]), _speed(task), _left(task))
+                parts = (_amount(task.completed, task.total, task.fields["unit"]), _speed(task), _left(task))
                 line = f"{time.strftime('%H:%M:%S')} {task.description}: {', '.join(filter(None, parts))}"
             self._bar.console.print(Text(line), highlight=False, soft_wrap=True)
 

@@ -17,7 +17,7 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.progress import OnMessage
 from pipeline.runs.ingest.found_deliveries import FoundDelivery, archives_below, domain_of_archives, find_deliveries
-from pipeline.runs.ingest.new_campaign import CATALOG, ShowProgress, index_delivery, init
+from pipeline.runs.ingest.new_campaign import CATALOG, NewCampaign, ShowProgress, index_delivery, init
 from pipeline.runs.ingest.stage import stage
 from pipeline.runs.mapping.events import OnEvent
 from pipeline.runs.mapping.run import run
@@ -138,7 +138,7 @@ def _staged(
     domain = domain_of_archives(archives, folder)
     staged = out / STAGED / domain
     if _indexed_since(archives, out / CATALOG / domain / "collection.json"):
-        on_message(f"stage: {len(archives)} archives are unpacked already in {staged}")
+        on_message(f"stage: {len(archives)} archives are unpacked already in {STAGED}/{domain}")
         return (staged, folder)
     report = stage(
         [*archives, folder],
@@ -150,7 +150,9 @@ def _staged(
         bar=bar,
     )
     written = sum(part.written for _, part in report.unpacked)
-    on_message(f"stage: {written} files unpacked in {staged}, {len(report.heights.written)} height files written")
+    on_message(
+        f"stage: {written} files unpacked, {len(report.heights.written)} height files written, in {STAGED}/{domain}"
+    )
     return report.folders
 
 
@@ -189,9 +191,9 @@ def _campaign(
         )
         if len(new.indexed) == len(found):
             on_message(_indexed_line(found, sum(len(r.tiles) for r in new.indexed)))
-            on_message(f"init: {path} written; the recipe is {new.parts.recipe_name}")
+            on_message(_written_line(new))
             return path
-        on_message(f"init: {path} written; the recipe is {new.parts.recipe_name}")
+        on_message(_written_line(new))
     campaign = load_campaign(path)
     _check_same(request, campaign, path, [f.domain for f in found])
     accept = tuple({*request.accept, *campaign.accept_limits})
@@ -200,6 +202,10 @@ def _campaign(
     ]
     on_message(_indexed_line(found, sum(len(r.tiles) for r in reports)))
     return path
+
+
+def _written_line(new: NewCampaign) -> str:
+    return f"init: {new.path.name} written, with the recipe {new.parts.recipe.name}"
 
 
 def _indexed_line(found: tuple[FoundDelivery, ...], tiles: int) -> str:
