@@ -107,7 +107,7 @@ def prepare(
             f"{len(chosen)} domains exceed the {site.max_array} that cluster {site.name} accepts at once; choose some "
             "with --domain"
         )
-    folder = config.absolute().parent / "jobs" / dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
+    folder = jobs_folder(config)
     names = tuple(d.name for d in chosen)
     request, expected_s = _size(plan, chosen, site, options)
     variables = {
@@ -122,7 +122,8 @@ def prepare(
         again = ["landcover", "submit", str(config), "--cluster", cluster, "--only-missing"]
         again += ["--account", options.project] if options.project else []
         there = load_site(site.publish) if site.publish else site
-        publishing = _publishing_request(plan, there, options)
+        tiles = sum(len(d.tiles) for d in plan.domains)
+        publishing = one_node_request(f"landcover-{campaign.name}-publish", tiles, there, options)
         variables = {"CAMPAIGN": str(config.absolute()), "AGAIN": shlex.join(again)}
         scripts.append((PUBLISH, complete_script(PUBLISH, there, publishing, variables=variables)))
         requests.append((there, publishing))
@@ -241,12 +242,19 @@ def _lead_s(plan: RunPlan, domains: Sequence[DomainPlan], site: Site) -> int:
     return math.ceil(max(site.lead_minutes * 60, 2 * longest_s))
 
 
-def _publishing_request(plan: RunPlan, there: Site, options: JobOptions) -> JobRequest:
-    """The cores of one node, or those that come with one GPU, for as long as all shards take."""
+def one_node_request(name: str, tiles: int, there: Site, options: JobOptions) -> JobRequest:
+    """The cores of one node, or those that come with one GPU, for as long as reading or writing all tiles takes.
+
+    Args:
+        name: of the job.
+        tiles: number of tiles of the campaign.
+        there: where the job runs.
+        options: of the user; hours and GPUs are those of the mapping jobs.
+    """
     qos = next(iter(there.qos), None)
-    minutes = 10 + math.ceil(sum(len(d.tiles) for d in plan.domains) * _PUBLISH_S_A_TILE / 60)
+    minutes = 10 + math.ceil(tiles * _PUBLISH_S_A_TILE / 60)
     return JobRequest(
-        name=f"landcover-{plan.resolved.campaign.name}-publish",
+        name=name,
         # The hours of the same project, on the machine that publishes.
         account=there.account(options.project.partition("@")[0] if options.project else None),
         qos=qos,
@@ -254,3 +262,8 @@ def _publishing_request(plan: RunPlan, there: Site, options: JobOptions) -> JobR
         cores=there.cores_per_gpu if there.gpus_per_node else there.cores_per_node,
         gpus=1 if there.gpus_per_node else 0,
     )
+
+
+def jobs_folder(config: Path) -> Path:
+    """A new folder for scripts and logs beside the campaign, named after this second."""
+    return config.absolute().parent / "jobs" / dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")

@@ -17,6 +17,7 @@ from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.slurm import requeue
+from pipeline.runs.slurm.step import JobStep, prepare_step
 from pipeline.runs.slurm.submit import JobOptions, prepare
 from tests.support.campaigns import Made, cog_bytes, strays
 from tests.support.slurm.campaigns import FIRST, SECOND, make_two_domains, write_site
@@ -108,6 +109,7 @@ def test_a_refusal_of_the_site_reaches_the_user_in_its_words(lab: Lab, fresh: Ma
     site = write_site(fresh.folder, account_suffix="@v100", partition=None, constraint="a100")
     refused = lab.ask(*COMMAND, "submit", str(fresh.config), "--cluster", str(site), "--account", "abc")
     assert refused.returncode == 2
+    assert "SLURM refuses `sbatch --test-only" in refused.stderr
     assert "account abc@v100 has no hours on constraint a100" in refused.stderr
     assert lab.tell("squeue", "--noheader") == ""
 
@@ -125,15 +127,30 @@ def test_slurm_and_shellcheck_accept_the_scripts_of_every_cluster(
 
 
 def test_a_job_that_can_never_start_is_refused_with_the_sites_figures(lab: Lab, fresh: Made) -> None:
-    for changes, message in (
-        ({"cores_per_node": 999}, "a job asks for 1 × 999 cores, and partition main has"),
-        ({"sbatch": {"reservation": "none"}}, "SLURM refuses `sbatch --test-only"),
-    ):
-        site = write_site(fresh.folder, **changes)
-        refused = lab.ask(*COMMAND, "submit", str(fresh.config), "--cluster", str(site))
-        assert refused.returncode == 2
-        assert message in refused.stderr
+    site = write_site(fresh.folder, cores_per_node=999)
+    refused = lab.ask(*COMMAND, "submit", str(fresh.config), "--cluster", str(site))
+    assert refused.returncode == 2
+    assert "a job asks for 1 × 999 cores, and partition main has" in refused.stderr
     assert lab.tell("squeue", "--noheader") == ""
+
+
+@pytest.mark.parametrize("step", ["publish", "verify", "report"])
+def test_slurm_and_shellcheck_accept_the_script_of_every_step(
+    lab: Lab, fresh: Made, tmp_path: Path, shellcheck: Callable[[Path], None], step: JobStep
+) -> None:
+    prepared = prepare_step(fresh.campaign, fresh.config, step, cluster=str(write_site(fresh.folder)))
+    ((name, content),) = prepared.scripts
+    (tmp_path / name).write_text(content)
+    lab.tell("sbatch", "--test-only", str(tmp_path / name))
+    shellcheck(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_a_report_is_written_by_a_job_of_its_own(lab: Lab, fresh: Made, local: Made) -> None:
+    shutil.copytree(local.products, fresh.products)
+    (job,) = submit(lab, fresh, "--cluster", str(write_site(fresh.folder)), "--step", "report")
+    assert {j.state for j in lab.ended(job)} == {"COMPLETED"}, logs(fresh)
+    assert (fresh.products / FIRST / "report" / "report.html").is_file()
 
 
 def test_status_says_why_a_job_waits(lab: Lab, fresh: Made) -> None:
