@@ -10,7 +10,7 @@ TOOLS := build/tools
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture fuzz damage lint format lock sbom clean
+.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture torture-map fuzz damage lint format lock sbom clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-fast: $(STAMP) ## All tests but the slow ones: within three minutes on 2 co
 
 test-slurm-slow: $(STAMP) ## The tests that wait for SLURM's own clocks, and training on two nodes
 	$(BIN)/python -m pytest -m slurm_slow
+
+torture-map: $(STAMP) ## Kill `landcover map` KILLS=10 times at random moments (SEED=n repeats one); a few minutes
+	$(BIN)/python -m tests.runs.workflow.map_kills $(or $(KILLS),10) $(SEED)
 
 torture: $(STAMP) ## Kill a small campaign KILLS=200 times at random moments (SEED=n repeats one); within 50 minutes
 	$(BIN)/python -m tests.runs.mapping.torture $(or $(KILLS),200) $(SEED)

@@ -3,28 +3,24 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Literal, TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.filesize import decimal
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from pipeline.untrusted.escape import for_terminal
 
 Step = TypeVar("Step")
-Unit = Literal["steps", "bytes"]
+Unit = Literal["steps", "bytes", "pixels"]
 OnMessage = Callable[[str], None]
 """A callback that gets one line of text after each step of long work."""
 
+LINE_S = 60.0
+"""Seconds between two lines where there is no terminal."""
 SHORT_S = 2.0
 """Seconds. Calls that are usually shorter show a progress bar only after this time."""
 
@@ -42,7 +38,7 @@ class Progress:
     """
 
     def start(self, total: int, unit: Unit = "steps") -> None:
-        """A new piece of work begins that has `total` steps, or as many bytes."""
+        """A new piece of work begins that has `total` steps, or as many bytes or pixels."""
 
     def advance(self, steps: int = 1) -> None:
         """Reports that so many more steps are done."""
@@ -58,42 +54,89 @@ SILENT = Progress()
 """The default of functions that report progress: shows nothing."""
 
 
-def _columns(unit: Unit) -> tuple[ProgressColumn, ...]:
-    """`hectares ━━━━ 3/12 0:00:05 0:00:15`, or `1.2/3.4 GB`."""
-    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    return (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        count,
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+class _Amount(ProgressColumn):
+    """`3/12`, `1.2 GB/3.4 GB  90.1 MB/s`, `250/1,250 Mpx  3.21 Mpx/s`."""
+
+    def render(self, task: Task) -> Text:
+        """What is done, of how much, and how fast."""
+        return Text(f"{_amount(task.completed, task.total, task.fields['unit'])}  {_speed(task)}".rstrip())
+
+
+class _TimeLeft(ProgressColumn):
+    """`12 min left`, at the mean speed since the start: single steps may take longer than rich looks back."""
+
+    def render(self, task: Task) -> Text:
+        """Empty until a step is done."""
+        return Text(_left(task))
+
+
+def _amount(done: float, total: float | None, unit: Unit) -> str:
+    if total is None:
+        return "starting"
+    if unit == "bytes":
+        return f"{decimal(int(done))}/{decimal(int(total))}"
+    scale, name = (1e6, " Mpx") if unit == "pixels" else (1.0, "")
+    return f"{done / scale:,.0f}/{total / scale:,.0f}{name}"
+
+
+def _speed(task: Task) -> str:
+    """`3.21 Mpx/s`; empty for steps, which take their time."""
+    unit = task.fields["unit"]
+    if unit == "steps" or not task.completed or not task.elapsed:
+        return ""
+    rate = task.completed / task.elapsed
+    return f"{decimal(int(rate))}/s" if unit == "bytes" else f"{rate / 1e6:.2f} Mpx/s"
+
+
+def _left(task: Task) -> str:
+    if not task.completed or not task.total or not task.elapsed:
+        return ""
+    return f"{_clock(task.elapsed / task.completed * max(0.0, task.total - task.completed))} left"
+
+
+def _clock(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
 class ProgressBar(Progress):
-    """A bar in a terminal or a notebook; it shows nothing where the output is a file or a pipe.
+    """A bar in a terminal or a notebook; where the output is a file or a pipe, a plain line every minute.
 
     Args:
         description: text before the bar.
         console: where it is shown; by default standard error, or the notebook.
         after_s: seconds before it appears.
+        line_s: seconds between two plain lines.
     """
 
-    def __init__(self, description: str, *, console: Console | None, after_s: float) -> None:
+    def __init__(self, description: str, *, console: Console | None, after_s: float, line_s: float = LINE_S) -> None:
         shown = Console(stderr=True) if console is None else console
-        self._bar = Bar(*_columns("steps"), console=shown, transient=True)
-        self._task = self._bar.add_task(for_terminal(description), total=None)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(20),
+            _Amount(),
+            TimeElapsedColumn(),
+            _TimeLeft(),
+        )
+        self._bar = Bar(*columns, console=shown, transient=True)
+        self._task = self._bar.add_task(for_terminal(description), total=None, unit="steps")
         self._visible = shown.is_interactive or shown.is_jupyter
         self._appears = time.monotonic() + after_s
         self._done, self._total, self._lock = 0, 0, Lock()
+        self._closed = Event()
         if self._visible and not after_s:
             self._bar.start()
+        if not self._visible:
+            Thread(target=self._print_lines, args=(line_s,), daemon=True).start()
 
     def start(self, total: int, unit: Unit = "steps") -> None:
         """Sets the bar to 0 of `total`."""
         with self._lock:
             self._done, self._total = 0, total
-            self._bar.columns = _columns(unit)
+            self._bar.reset(self._task, total=total, unit=unit)
             self._draw()
 
     def advance(self, steps: int = 1) -> None:
@@ -104,6 +147,7 @@ class ProgressBar(Progress):
 
     def close(self) -> None:
         """Removes the bar from the screen."""
+        self._closed.set()
         if self._bar.live.is_started:
             self._bar.stop()
 
@@ -113,11 +157,22 @@ class ProgressBar(Progress):
         if self._visible and waiting and not self._bar.live.is_started:
             self._bar.start()
 
+    def _print_lines(self, every_s: float) -> None:
+        """Prints a line now and then, as logs of batch jobs need it."""
+        while not self._closed.wait(every_s):
+            with self._lock:
+                task = self._bar.tasks[0]
+                parts = (_amount(task.completed, task.total, task.fields["unit"]), _speed(task), _left(task))
+                line = f"{time.strftime('%H:%M:%S')} {task.description}: {', '.join(filter(None, parts))}"
+            self._bar.console.print(Text(line), highlight=False, soft_wrap=True)
+
 
 @contextmanager
-def progress_bar(description: str, *, console: Console | None = None, after_s: float = 0.0) -> Iterator[Progress]:
+def progress_bar(
+    description: str, *, console: Console | None = None, after_s: float = 0.0, line_s: float = LINE_S
+) -> Iterator[Progress]:
     """A `ProgressBar` that is removed when the block ends; the arguments are its own."""
-    bar = ProgressBar(description, console=console, after_s=after_s)
+    bar = ProgressBar(description, console=console, after_s=after_s, line_s=line_s)
     try:
         yield bar
     finally:

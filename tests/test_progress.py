@@ -1,12 +1,14 @@
 """A progress bar is shown for long work in a terminal, and nowhere else."""
 
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rich.console import Console
 
 from pipeline.progress import SILENT, Unit, progress_bar
+from tests.support.waiting import wait_until
 
 
 def shown(*, terminal: bool, after_s: float = 0.0, steps: int = 3, unit: Unit = "steps") -> str:
@@ -26,8 +28,21 @@ def test_a_terminal_shows_the_steps_and_a_log_shows_nothing() -> None:
     assert shown(terminal=False) == ""
 
 
-def test_bytes_are_shown_in_their_unit() -> None:
-    assert "3/3 bytes" in shown(terminal=True, unit="bytes")
+def test_a_log_has_plain_lines_with_amount_speed_and_time_left() -> None:
+    log = io.StringIO()
+    with progress_bar("run", console=Console(file=log, width=20), line_s=0.01) as progress:
+        progress.start(625_000_000, "pixels")
+        progress.advance(125_000_000)
+        wait_until(lambda: log.getvalue().count("\n") > 1, log.getvalue)
+    line = log.getvalue().splitlines()[-1]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d run: 125/625 Mpx, [\d.]+ Mpx/s, .+ left", line)
+    written = log.getvalue()
+    assert "\x1b" not in written
+
+
+def test_bytes_and_pixels_are_shown_in_their_unit() -> None:
+    assert "3 bytes/3 bytes" in shown(terminal=True, unit="bytes")
+    assert "0/0 Mpx" in shown(terminal=True, unit="pixels")
 
 
 def test_short_work_shows_nothing() -> None:

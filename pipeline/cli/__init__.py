@@ -8,26 +8,41 @@ wrong option are answered at once.
 import importlib.metadata
 import logging
 import time
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
 
 from pipeline import __version__
 from pipeline.cli import (  # noqa: F401  (their functions become commands when they are imported)
     demo_bench_doctor,
     evaluate_sample_calibrate,
     fetch_stage_index,
+    init_map,
     networks,
     plan_run_status,
     publish_editions_search,
     submit_requeue,
     verify_report,
 )
-from pipeline.cli.exit_codes import main
 from pipeline.cli.help import app
 from pipeline.cli.output import say, say_traceback
+from pipeline.errors import LandcoverError
 
 __all__ = ["app", "main"]
+
+
+def main() -> NoReturn:
+    """Runs the command line. A `LandcoverError` is shown as a message without a traceback; it sets the exit code."""
+    try:
+        app(standalone_mode=True)
+    except LandcoverError as error:
+        say(f"error: {error}", on=Console(stderr=True))
+        raise SystemExit(error.exit_code) from None
+    except Exception as error:  # noqa: BLE001  (the process ends)
+        say_traceback(error, on=Console(stderr=True))
+        raise SystemExit(1) from None
+    raise SystemExit(0)
 
 
 class _LogLines(logging.Handler):
@@ -62,7 +77,9 @@ def _print_versions(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show also what libraries log.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show also a line for each tile, and what libraries log.")
+    ] = False,
     version: Annotated[  # noqa: ARG001
         bool,
         typer.Option(
@@ -77,3 +94,5 @@ def _options(
     # Libraries set their own loggers' levels when they are imported, so it is the handler that chooses.
     handler.addFilter(lambda r: verbose or r.name.startswith("landcover") or r.levelno >= logging.ERROR)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if verbose:
+        logging.getLogger("landcover").setLevel(logging.DEBUG)

@@ -11,14 +11,15 @@ from pipeline.untrusted.escape import for_terminal_lines
 
 Function = TypeVar("Function", bound=Callable[..., None])
 GROUPS = {
-    "Prepare the imagery": ("fetch", "stage", "index"),
-    "Map": ("plan", "run", "status", "submit", "requeue"),
-    "Check, publish and see": ("verify", "report", "publish", "view", "editions", "search"),
-    "Measure accuracy": ("evaluate", "sample", "calibrate"),
-    "Train and apply networks": ("patches", "train", "predict", "quantize"),
-    "Try out and measure this machine": ("doctor", "bench", "demo"),
+    "Get": ("fetch", "stage", "index", "init"),
+    "Map": ("map", "plan", "run", "status", "predict"),
+    "Publish": ("publish", "editions", "report"),
+    "Judge": ("verify", "evaluate", "sample", "calibrate"),
+    "Ask": ("view", "search"),
+    "Train": ("patches", "train", "quantize"),
+    "Cluster": ("submit", "doctor", "bench", "demo"),
 }
-"""Heading → its commands, in the order of `landcover --help`."""
+"""Heading → its commands, in the order of `landcover --help`. `requeue`, which job scripts call, is hidden."""
 _EXIT_CODES = """Exit codes:
   0  success
   1  a bug in this program; please report it with its traceback
@@ -99,15 +100,16 @@ app = typer.Typer(
 )
 
 
-def command(*examples: str) -> Callable[[Function], Function]:
+def command(*examples: str, hidden: bool = False) -> Callable[[Function], Function]:
     """Registers a function as a command of `app`.
 
     Args:
         examples: commands that `--help` shows; lines that belong together are one string.
+        hidden: not in the list of commands.
     """
     lines = "\n".join(f"  {line}" for example in examples for line in example.splitlines())
     title = "Examples" if len(examples) > 1 else "Example"
-    return app.command(cls=Command, epilog=f"{title}:\n{lines}")
+    return app.command(cls=Command, epilog=f"{title}:\n{lines}", hidden=hidden)
 
 
 def option(name: str, description: str, **details: Any) -> Any:

@@ -28,11 +28,11 @@ from pipeline.cli.output import (
     shown,
 )
 from pipeline.errors import RunFailed
-from pipeline.progress import Progress
 from pipeline.sources.short_lists import first_names
 
 if TYPE_CHECKING:
-    from pipeline.runs.mapping.events import OnEvent, RunStarted, TileEnded
+    from pipeline.runs.mapping.events import RunStarted, TileEnded
+    from pipeline.runs.planning.forecast import Forecast
     from pipeline.runs.planning.plan import PlannedTile, RunPlan
     from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
     from pipeline.runs.tracking.status import DomainStatus
@@ -73,11 +73,7 @@ def plan(
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
-    _show_counts(planned)
-    _show_worker(planned.resolved)
-    _show_reasons(planned, all_tiles=all_tiles)
-    for line in predicted.lines() if planned.todo else ():
-        say(line)
+    show_plan(planned, predicted, all_tiles=all_tiles)
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
         names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
@@ -87,6 +83,15 @@ def plan(
         _show_nothing_to_do(chosen=only != ALL_TILES)
     if planned.damaged:
         raise RunFailed("\n  ".join(["these domains are not planned, because they cannot be read:", *planned.damaged]))
+
+
+def show_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool = False) -> None:
+    """Prints what a run would do, why, and how long it would take."""
+    _show_counts(planned)
+    _show_worker(planned.resolved)
+    _show_reasons(planned, all_tiles=all_tiles)
+    for line in predicted.lines() if planned.todo else ():
+        say(line)
 
 
 def _show_nothing_to_do(*, chosen: bool) -> None:
@@ -207,9 +212,10 @@ def run(
             ended = run_plan(
                 planned,
                 workers=workers,
-                on_event=_log_events(progress),
+                on_event=log_event,
                 stop=stop,
                 predicted=forecast_domains(planned),
+                progress=progress,
             )
     for part in planned.domains:
         sealed = count(sum(e.domain == part.name for e in ended), "tile")
@@ -217,21 +223,17 @@ def run(
     say_next("verify", config)
 
 
-def _log_events(progress: Progress) -> "OnEvent":
+def log_event(event: "RunStarted | TileEnded") -> None:
+    """A line for each tile: an error if it failed, else one that only `-v` shows."""
     from pipeline.runs.mapping.events import RunStarted
 
-    def on_event(event: "RunStarted | TileEnded") -> None:
-        if isinstance(event, RunStarted):
-            progress.start(event.tiles)
-            return
-        if event.error:
-            log.error("%s %s failed: %s", event.domain, event.tile, event.error)
-        else:
-            rate = event.pixels / 1e6 / event.seconds
-            log.info("%s %s sealed in %.1f s, %.2f Mpx/s", event.domain, event.tile, event.seconds, rate)
-        progress.advance()
-
-    return on_event
+    if isinstance(event, RunStarted):
+        return
+    if event.error:
+        log.error("%s %s failed: %s", event.domain, event.tile, event.error)
+    else:
+        rate = event.pixels / 1e6 / event.seconds
+        log.debug("%s %s sealed in %.1f s, %.2f Mpx/s", event.domain, event.tile, event.seconds, rate)
 
 
 @command("landcover status campaign.yaml --watch")
@@ -285,7 +287,8 @@ def _remarks(states: "Sequence[DomainStatus]") -> list[str]:
         if s.owner:
             lines.append(f"{s.domain} is being mapped by {s.owner}" + ("" if s.queued else _job(s)))
         if s.queued:
-            lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}")
+            why = f" ({s.queued.meaning})" if s.queued.meaning else ""
+            lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}{why}")
         if s.speed and s.speed.predicted_s:
             lines.append(f"{s.domain}: {_clock(s.speed.seconds)} elapsed, {_clock(s.speed.predicted_s)} predicted")
         lines += [f"{s.domain} {tile} failed: {cause}" for tile, cause in s.failed]

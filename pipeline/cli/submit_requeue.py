@@ -1,17 +1,27 @@
 """The commands `submit` and `requeue`: a campaign on a SLURM cluster."""
 
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipeline.cli import options
 from pipeline.cli.help import command, option
 from pipeline.cli.output import console, count, log, say, say_next, shown
+from pipeline.config import Campaign
 from pipeline.domain import Domain
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.runs.slurm.submit import Submission
 
 PublishOption = Annotated[
     bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
+]
+StepOption = Annotated[
+    Literal["map", "publish", "verify", "report"] | None,
+    option("--step", "Submit only this step. By default map, and publish after it."),
 ]
 DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without submitting or asking SLURM anything.")]
 
@@ -19,6 +29,7 @@ DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without
 @command(
     "landcover submit campaign.yaml --cluster generic --dry-run",
     "landcover submit campaign.yaml --cluster jean-zay-a100 --account xxx",
+    "landcover submit campaign.yaml --cluster generic --step report",
 )
 def submit(
     config: options.Config,
@@ -30,6 +41,7 @@ def submit(
     hours: Annotated[float | None, option("--hours N", "Time limit of a job, instead of the predicted one.")] = None,
     gpus: Annotated[int | None, option("--gpus N", "GPUs per node, instead of the predicted number.")] = None,
     publish: PublishOption = True,
+    step: StepOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Submit a campaign to SLURM, one job per domain.
@@ -38,25 +50,54 @@ def submit(
     Domains that already have a job in the queue are skipped.
     """
     campaign = options.open_campaign(config, domain)
-    from pipeline.cluster.slurm.queue import queued_jobs
-    from pipeline.runs.planning.forecast import duration
+    if not dry_run and shutil.which("sbatch") is None:
+        raise ConfigError(
+            "SLURM is not installed here: there is no command sbatch. Submit from a login node of the cluster; "
+            "--dry-run shows the job scripts anywhere"
+        )
     from pipeline.runs.slurm.submit import JobOptions, prepare
-    from pipeline.runs.slurm.submit import submit as submit_jobs
 
+    publish = publish and step is None
     job_options = JobOptions(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
-    queued = () if dry_run else queued_jobs(campaign.output.domains)
-    prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=job_options, queued=queued)
-    for sentence in prepared.skipped:
-        log.info("%s", sentence)
-    if not prepared.domains:
-        say("nothing to submit")
-        return
+    if step is None or step == "map":
+        from pipeline.cluster.slurm.queue import queued_jobs
+
+        queued = () if dry_run else queued_jobs(campaign.output.domains)
+        prepared = prepare(campaign, config, cluster=cluster, domains=domain or (), options=job_options, queued=queued)
+        for sentence in prepared.skipped:
+            log.info("%s", sentence)
+        if not prepared.domains:
+            say("nothing to submit")
+            return
+    elif domain or only_missing or qos or hours or gpus:
+        raise ConfigError(f"--step {step} takes no --domain, --only-missing, --qos, --hours or --gpus: mapping jobs do")
+    else:
+        from pipeline.runs.slurm.step import prepare_step
+
+        prepared = prepare_step(campaign, config, step, cluster=cluster, options=job_options)
+    _show_request(prepared)
+    _submit(prepared, campaign, config, dry_run=dry_run)
+
+
+def _show_request(prepared: "Submission") -> None:
+    """The resources of each job, or of the single one."""
     r = prepared.request
     size = f"{count(r.nodes, 'node')} with {count(r.cores, 'core')}"
     size += f" and {count(r.gpus, 'GPU')}" if r.gpus else ""
+    if not prepared.domains:
+        say(f"one job: {size}, up to {r.minutes} min")
+        return
+    from pipeline.runs.planning.forecast import duration
+
     say(f"{count(len(prepared.domains), 'domain')}, one job each: {', '.join(prepared.domains)}")
     say(f"each job: {size}, up to {r.minutes} min, warned {r.lead_s} s before its end")
     say(f"predicted time of the largest domain: {duration(prepared.expected_s)}")
+
+
+def _submit(prepared: "Submission", campaign: Campaign, config: Path, *, dry_run: bool) -> None:
+    """Submits the jobs, or shows their scripts."""
+    from pipeline.runs.slurm.submit import submit as submit_jobs
+
     if dry_run:
         for name, content in prepared.scripts:
             console.rule(name)
@@ -70,7 +111,7 @@ def submit(
     say_next("status", config)
 
 
-@command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5")
+@command("landcover requeue campaign.yaml --domain D034_2021 --exit-code 5", hidden=True)
 def requeue(
     config: options.Config,
     domain: options.OneDomain,

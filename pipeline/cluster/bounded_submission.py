@@ -30,6 +30,7 @@ def submit_bounded(
     limit: Callable[[], int],
     lost_s: float,
     stopping: Callable[[], bool] = lambda: False,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[Job, Future[Any]], None, None]:
     """Submits a limited number of jobs at a time and yields each with its future, in the order in which they end.
 
@@ -45,6 +46,7 @@ def submit_bounded(
         lost_s: seconds without any worker after which the cluster is lost. A worker that stays paused for so long is
             started again.
         stopping: whether a stop was requested; jobs that then run for ever are abandoned after an hour.
+        on_wait: called every second in which no job ends.
 
     Raises:
         ClusterError: the cluster was lost while jobs were running, or a stop found jobs that did not end.
@@ -67,6 +69,7 @@ def submit_bounded(
                 future = ended.get(timeout=_CHECK_S)
             except Empty:
                 watch.check(stopping=stopping())
+                on_wait()
                 continue
             if future.cancelled():
                 # A client that loses its scheduler cancels its futures, even if it finds the scheduler again.

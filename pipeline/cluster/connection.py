@@ -48,6 +48,21 @@ def paused_workers(client: Client, *, timeout_s: float = 60) -> tuple[int, froze
     return len(workers), frozenset(paused)
 
 
+def task_states(client: Client, name: str, *, timeout_s: float = 60) -> dict[str, int]:
+    """Numbers of tasks by Dask's word for their state (`processing`, `memory`, `released`, …), of unfinished graphs.
+
+    Args:
+        client: of the cluster.
+        name: what the tasks' keys begin with.
+        timeout_s: seconds to wait for the scheduler's answer.
+
+    Raises:
+        ClusterError: the scheduler is gone or does not answer.
+    """
+    states: dict[str, int] = _ask(client, "get_task_prefix_states", timeout_s).get(name, {})
+    return states
+
+
 def restart_workers(client: Client, addresses: Sequence[str], *, timeout_s: float = 60) -> None:
     """Ends workers. Their nannies start them again, where they have any, and their tasks run elsewhere meanwhile.
 

@@ -15,7 +15,16 @@ from pipeline.config.campaign import (
     load_campaign,
 )
 from pipeline.config.recipe import DEFAULT_RECIPE, Architecture, Band, Recipe, load_recipe
-from pipeline.config.section import ConfigPath, Section, config_folder, find_config, read_yaml
+from pipeline.config.section import (
+    ConfigPath,
+    PlainName,
+    Section,
+    Sha256,
+    config_folder,
+    find_config,
+    read_yaml,
+    text_of,
+)
 
 __all__ = [
     "DEFAULT_RECIPE",
@@ -32,12 +41,15 @@ __all__ = [
     "LimitsSection",
     "ModelSection",
     "OutputSection",
+    "PlainName",
     "Precision",
     "Recipe",
     "Section",
+    "Sha256",
     "config_folder",
     "find_config",
     "load_campaign",
     "load_recipe",
     "read_yaml",
+    "text_of",
 ]

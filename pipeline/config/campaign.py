@@ -9,7 +9,7 @@ from typing import Literal, Self, cast
 from pydantic import Field, model_validator
 
 from pipeline.config.recipe import DEFAULT_RECIPE, Recipe, load_recipe
-from pipeline.config.section import ConfigPath, Section, read_yaml
+from pipeline.config.section import ConfigPath, PlainName, Section, Sha256, read_yaml
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, GridError
 from pipeline.grid import PIXELS_PER_M, Tile, Window
@@ -35,7 +35,7 @@ class ModelSection(Section):
     weights: str
     """Path of the checkpoint (relative to the campaign's folder), or `hf://org/name@COMMIT[/file]` on the Hugging Face
     hub. Without `@COMMIT` it is the newest, which may be another one tomorrow; the log names it."""
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    sha256: Sha256 | None = None
     """SHA-256 that the checkpoint must have, as `sha256sum` prints it. It is compared before the file is loaded."""
     recipe: str = DEFAULT_RECIPE
     """Name of a recipe under `configs/models/`, or the path of a recipe's YAML."""
@@ -150,7 +150,7 @@ class LimitsSection(Section):
 class Campaign(Section):
     """What to map, with which network, on which grid, and where to write it."""
 
-    name: str = Field(pattern=r"^[\w.\-]+$")
+    name: PlainName
     """Name of the campaign: letters, digits, `_`, `-` and `.`. It is written into each product."""
     catalog: ConfigPath
     """Folder of the input catalog that `landcover index` writes."""

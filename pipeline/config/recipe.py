@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline import legend
-from pipeline.config.section import Section, find_config, read_yaml
+from pipeline.config.section import PlainName, Section, find_config, read_yaml
 
 DEFAULT_RECIPE = "flair-inc_rgbie_12cl_resnet34-unet"
 Band = Literal["red", "green", "blue", "nir", "elevation"]
@@ -35,7 +35,7 @@ class Recipe(Section):
     Every value here but `smallest_halo` changes bytes of a product, so the recipe is part of the fingerprint.
     """
 
-    name: str = Field(pattern=r"^[\w.\-]+$")
+    name: PlainName
     """Name of the recipe: letters, digits, `_`, `-` and `.`."""
     architecture: Architecture = "unet"
     """Decoder of segmentation-models-pytorch."""

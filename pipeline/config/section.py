@@ -1,7 +1,10 @@
 """Base of all YAML files of this package: frozen sections, relative paths, and errors that name the key."""
 
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
@@ -24,6 +27,26 @@ def _absolute(path: Path, info: ValidationInfo) -> Path:
         raise ValueError(str(error)) from error
 
 
+def text_of(pattern: str, expected: str) -> AfterValidator:
+    """A validator for texts of a YAML file; its error says in words what is expected.
+
+    Args:
+        pattern: a regular expression for the whole text.
+        expected: what it means: `letters and digits`.
+    """
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
+PlainName = Annotated[str, text_of(r"[\w.\-]+", "letters, digits, `_`, `-` and `.`")]
+"""The name of a campaign, recipe, training run or site."""
+Sha256 = Annotated[str, text_of("[0-9a-f]{64}", "64 hexadecimal digits, as `sha256sum` prints them")]
+"""A checksum."""
 ConfigPath = Annotated[Path, AfterValidator(_absolute)]
 """A path in a YAML file. A relative path starts at the folder of that file."""
 
@@ -92,20 +115,45 @@ def read_yaml(kind: type[_Model], path: Path, **extra: Any) -> _Model:
     try:
         return kind.model_validate(given | extra, context=extra)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_problems(error, path)}") from error
+        raise ConfigError(f"{path}: {_problems(error, kind, path)}") from error
     except MALFORMED as error:
         raise ConfigError(f"{path}: values cannot be used: {error}") from error
 
 
-def _problems(error: ValidationError, path: Path) -> str:
+def _problems(error: ValidationError, kind: type[BaseModel], path: Path) -> str:
     lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"]) or "(top level)"
-        place = place_in_yaml(path, item["loc"])
+        loc = item["loc"]
+        where, found = ".".join(map(str, loc)) or "(top level)", f"(found {item['input']!r:.80})"
+        place = place_in_yaml(path, loc)
         if item["type"] == "extra_forbidden":
-            lines.append(f"{place}: unknown key {where!r}")
+            lines.append(f"{place}: unknown key {where!r}; {_nearest(str(loc[-1]), _section_at(kind, loc))}")
         elif item["type"] == "missing":
             lines.append(f"{place}: missing key {where!r}")
         else:
-            lines.append(f"{place}: {where}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r:.80})")
+            lines.append(f"{place}: {where}: {item['msg'].removeprefix('Value error, ')} {found}")
     return "; ".join(lines)
+
+
+def _section_at(kind: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
+    """The section that has, or should have, the last of these keys."""
+    for key in loc[:-1]:
+        field = kind.model_fields.get(str(key))
+        kind = next(_sections_of(field.annotation), kind) if field else kind
+    return kind
+
+
+def _sections_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections in a type, such as `tuple[DomainSection, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_of(part)
+
+
+def _nearest(key: str, section: type[BaseModel]) -> str:
+    """`did you mean block?`, or all keys where none is similar."""
+    known = [name for name, field in section.model_fields.items() if not field.exclude]
+    if near := get_close_matches(key, known, n=1):
+        return f"did you mean {near[0]}?"
+    return f"expected {', '.join(known)}"

@@ -213,7 +213,7 @@ def _mismatches(
     if bad:
         named = [f"{n} {_shown(tensors[n])} for {_shown(wanted[n])}" for n in shared if n in bad]
         faults.append(f"tensors of another shape or type: {_listed(named)}")
-    fitting = _fitting(tensors) if faults else []
+    fitting = fitting_recipes(tensors) if faults else []
     if fitting and recipe.name not in fitting:
         faults.append(f"of the shipped recipes, {_listed(fitting)} has exactly these tensors: set model.recipe to it")
     elif heads:
@@ -221,7 +221,7 @@ def _mismatches(
     return faults
 
 
-def _fitting(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+def fitting_recipes(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Shipped recipes whose network has exactly these names and shapes of tensors."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return [name for name, expected in _shapes_of_shipped() if expected == shapes]
@@ -242,17 +242,27 @@ def _shipped() -> list[Recipe]:
     return [load_recipe(path.stem) for path in sorted((config_folder() / "models").glob("*.yaml"))]
 
 
+def named_recipe(source: str) -> str | None:
+    """The shipped recipe that the name of a checkpoint contains."""
+    return next(iter(_named_recipes(source)), None)
+
+
+def _named_recipes(source: str) -> list[str]:
+    """The longest name first."""
+    said = [r.name for r in _shipped() if re.search(rf"(?<![a-z]){re.escape(r.name)}(?![a-z])", source.lower())]
+    return sorted(said, key=len, reverse=True)
+
+
 def _name_mismatch(source: str, recipe: Recipe) -> str | None:
     """A message if the file's name names another shipped recipe; 12cl and 15cl have the same tensors.
 
     Class weights in the file do not overrule its name: those of the 12-class model list 15 classes, by its card.
     """
-    names = [r.name for r in _shipped()]
-    said = [n for n in names if re.search(rf"(?<![a-z]){re.escape(n)}(?![a-z])", source.lower())]
-    if recipe.name not in names or not said or recipe.name in said:
+    said = _named_recipes(source)
+    if not said or recipe.name in said or recipe.name not in [r.name for r in _shipped()]:
         return None
     return (
-        f"by its name it belongs to recipe {said[-1]}: set model.recipe to it, or rename the file if its name is wrong"
+        f"by its name it belongs to recipe {said[0]}: set model.recipe to it, or rename the file if its name is wrong"
     )
 
 
@@ -267,7 +277,8 @@ def _other_classes(trained: tuple[int, ...], tensors: Mapping[str, torch.Tensor]
     """What is doubtful about the recipe's classes, by the class weights of the checkpoint; empty where nothing is."""
     if trained == recipe.live:
         return ""
-    others = [r.name for r in _shipped() if r.live == trained and r.name in _fitting(tensors)]
+    fitting = fitting_recipes(tensors)
+    others = [r.name for r in _shipped() if r.live == trained and r.name in fitting]
     untrained = sorted(set(recipe.live) - set(trained))
     if not others and not untrained:
         return ""

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from pipeline.config import ConfigPath, Section, read_yaml
+from pipeline.config import ConfigPath, PlainName, Section, Sha256, read_yaml
 
 
 class SplitSection(Section):
@@ -92,7 +92,7 @@ class StartSection(Section):
     weights: str = "random"
     """`random`, `imagenet` (encoder only), a checkpoint's path relative to the YAML's folder, or
     `hf://org/name@COMMIT[/file]`."""
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    sha256: Sha256 | None = None
     """SHA-256 that the checkpoint must have. It is compared before the file is loaded."""
     head: Literal["keep", "replace"] = "keep"
     """With a checkpoint: `keep` its segmentation head, or `replace` it by a new one for other classes."""
@@ -101,7 +101,7 @@ class StartSection(Section):
 class TrainingConfig(Section):
     """What to train, on which data, and how."""
 
-    name: str = Field(pattern=r"^[\w.\-]+$")
+    name: PlainName
     """Name of the exported weights and recipe."""
     recipe: str
     """Network, bands and live classes: name of a recipe under `configs/models/`, or a path."""

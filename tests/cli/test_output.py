@@ -10,7 +10,8 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline.cli import _LogLines, app, exit_codes, output
+from pipeline import cli
+from pipeline.cli import _LogLines, app, output
 from pipeline.errors import ConfigError
 from pipeline.progress import progress_bar
 from tests.support.campaigns import make_campaign
@@ -67,9 +68,9 @@ def test_an_error_is_escaped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     def fail(**_: object) -> None:
         raise ConfigError(f"{HOSTILE}: no such file")
 
-    monkeypatch.setattr(exit_codes, "app", fail)
+    monkeypatch.setattr(cli, "app", fail)
     with pytest.raises(SystemExit, match="2"):
-        exit_codes.main()
+        cli.main()
     assert capsys.readouterr().err == f"error: {ESCAPED}: no such file\n"
 
 
@@ -77,9 +78,9 @@ def test_a_bug_is_escaped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     def fail(**_: object) -> None:
         raise KeyError(f"{HOSTILE}") from OSError(2, HOSTILE, HOSTILE)
 
-    monkeypatch.setattr(exit_codes, "app", fail)
+    monkeypatch.setattr(cli, "app", fail)
     with pytest.raises(SystemExit, match="1"):
-        exit_codes.main()
+        cli.main()
     shown = capsys.readouterr().err
     assert "Traceback (most recent call last)" in shown
     assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(shown)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.campaigns import make_campaign
+
 HEAVY = ("torch", "distributed", "xarray", "matplotlib", "rasterio", "pandas")
 
 RUN = f"""
@@ -46,7 +48,7 @@ def test_a_missing_campaign_is_named_at_once(tmp_path: Path, command: str) -> No
     ("words", "said"),
     [
         (["plan", "campaign.yaml", "--forced"], "No such option: --forced"),
-        (["plan", "wrong.yaml"], "recipes"),
+        (["plan", "wrong.yaml"], "did you mean recipe?"),
         (["run", "campaign.yaml", "--domain", "D030_2024"], "D030_2024"),
         (["run", "campaign.yaml", "--tile", "nowhere"], "nowhere"),
         (["index", "delivery", "--domain", "34", "--catalog", "catalog"], "'34' is not"),
@@ -63,6 +65,13 @@ def test_wrong_input_is_refused_at_once(tmp_path: Path, words: list[str], said: 
     code, error, imported = answer(tmp_path, *words)
     assert (code, imported) == (2, "[]")
     assert said in error
+
+
+def test_the_status_of_a_campaign_is_read_without_torch_or_dask(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path / "made", at=[(0, 0)])
+    code, _, imported = answer(made.folder, "status", "campaign.yaml")
+    assert code == 0
+    assert imported == "['rasterio']"
 
 
 def test_the_version_names_the_libraries_that_maps_depend_on(tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ def test_the_default_extent_is_france_in_whole_tiles(tmp_path: Path) -> None:
         ({"output": {"extent_km": [0, 0, 7, 10]}}, "multiples of a tile, 5.0 km"),
         ({"engine": "tensorflow"}, "engine"),
         ({"base": "/etc"}, "unknown key base"),
+        ({"grid": {"blok": 1}}, r"line \d+, column \d+: unknown key 'grid.blok'; did you mean block\?"),
+        ({"domains": [{"name": "D034_2021", "bondary": "x"}]}, "'domains.0.bondary'; did you mean boundary"),
+        ({"cluster": {"zzz": 1}}, "unknown key 'cluster.zzz'; expected kind, scheduler, dashboard, "),
+        ({"name": "a b"}, r"name: expected letters, digits, `_`, `-` and `\.` \(found 'a b'\)"),
+        ({"model": {"weights": "w.pth", "sha256": "12"}}, "model.sha256: expected 64 hexadecimal digits"),
     ],
 )
 def test_an_invalid_campaign_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -65,7 +65,9 @@ def run_slurm(*command: str, error: type[LandcoverError], timeout_s: float = _AN
     except subprocess.TimeoutExpired as late:
         raise error(f"{command[0]} did not answer within {timeout_s:g} s; is slurmctld running?") from late
     except OSError as absent:
-        raise error(f"{command[0]} is not installed here: use a login node of the cluster ({absent})") from absent
+        raise error(
+            f"SLURM is not installed here: there is no command {command[0]}; use a login node of the cluster ({absent})"
+        ) from absent
     if done.returncode:
         refusal = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise error(f"SLURM refuses `{shlex.join(command)}`: {refusal}")
@@ -86,6 +88,15 @@ def submit(script: Path, options: Sequence[str] = ()) -> str:
     return job
 
 
+def check_script(script: Path) -> None:
+    """Lets SLURM check a job script without submitting it.
+
+    Raises:
+        ConfigError: SLURM is not installed, or refuses the script in its own words.
+    """
+    run_slurm("sbatch", "--test-only", "--export=ALL", f"--chdir={script.parent}", str(script), error=ConfigError)
+
+
 @dataclass(frozen=True)
 class QueuedJob:
     """A pending or running job that maps a domain."""
@@ -97,6 +108,30 @@ class QueuedJob:
     """SLURM's word: PENDING, RUNNING."""
     reason: str
     """Why it waits, or the nodes that it runs on, in SLURM's words."""
+
+    @property
+    def meaning(self) -> str:
+        """Why it waits, in plain words; empty where it does not wait, or the reason is another one."""
+        return WHY_PENDING.get(self.reason.partition(",")[0], "") if self.state == "PENDING" else ""
+
+
+WHY_PENDING = {
+    "Resources": "it waits for free nodes and is next",
+    "Priority": "jobs of higher priority come first",
+    "Dependency": "it waits for another job",
+    "BeginTime": "it starts at a later time, as a requeued job does",
+    "JobHeldUser": "you hold it; `scontrol release` frees it",
+    "JobHeldAdmin": "the site holds it; ask its support",
+    "JobArrayTaskLimit": "as many domains are being mapped as the cluster file's throttle allows",
+    "PartitionConfig": "its partition never allows such a job; cancel it",
+    "PartitionTimeLimit": "its time exceeds the partition's limit; cancel it",
+    "BadConstraints": "no node can ever meet its request; cancel it",
+    "ReqNodeNotAvail": "the nodes that it needs are down or reserved",
+    "AssocGrpCPUMinutesLimit": "the project's hours are used up",
+    "AssocGrpBillingMinutes": "the project's hours are used up",
+    "QOSMaxJobsPerUserLimit": "the QoS allows no more of your jobs at once",
+}
+"""SLURM's word for why a job waits → what it means."""
 
 
 def job_comment(products: Path, domains: Sequence[str]) -> str:

@@ -4,23 +4,27 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section, find_config, read_yaml
+from pipeline.config import PlainName, Section, find_config, read_yaml, text_of
 from pipeline.errors import ConfigError
 
-_Word = Annotated[str, Field(pattern=r"^[\w.@+/:-]+$")]
+_Word = Annotated[str, text_of(r"[\w.@+/:-]+", "one word of letters, digits and `_.@+/:-`")]
 """A word in a job script's `#SBATCH` line. It contains nothing that a shell or SLURM would split."""
 _VARIABLE = r"\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\})"
-_Variable = Annotated[str, Field(pattern=rf"^{_VARIABLE}$")]
+_Variable = Annotated[str, text_of(_VARIABLE, "a variable such as $WORK or ${WORK}")]
 """A shell variable: `$WORK` or `${WORK}`."""
-_Place = Annotated[str, Field(pattern=rf"^(?:[\w./-]|{_VARIABLE})+$")]
+_Place = Annotated[
+    str, text_of(rf"(?:[\w./-]|{_VARIABLE})+", "a path that may contain variables, such as $WORK/.cache")
+]
 """A path that may contain variables: `$WORK/.cache`."""
-_Option = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+_Option = Annotated[str, text_of(r"[a-z][a-z0-9-]*", "an option of sbatch in small letters, without its dashes")]
+_Memory = Annotated[str, text_of(r"[1-9][0-9]*[KMGT]?", "a number with K, M, G or T, such as 60G")]
+_Umask = Annotated[str, text_of(r"0[0-7]{3}", 'four octal digits, such as "0027"')]
 
 
 class Site(Section):
     """One kind of node of one SLURM cluster: what a job may ask for there."""
 
-    name: str = Field(pattern=r"^[\w.\-]+$")
+    name: PlainName
     """Name of this kind of node."""
     account_suffix: _Word | None = None
     """Suffix that the site adds to a project's name, such as `@a100`. With one, `--account` is required."""
@@ -40,7 +44,7 @@ class Site(Section):
     """Cores that a job gets for each GPU."""
     cores_per_node: int = Field(ge=1)
     """Cores of a node."""
-    memory: str | None = Field(default=None, pattern=r"^[1-9][0-9]*[KMGT]?$")
+    memory: _Memory | None = None
     """Value of SLURM's `--mem`, the memory of a job on each node, such as `180G`. None: the site's default."""
     sbatch: dict[_Option, str | int | bool] = Field(default_factory=dict)
     """Further `#SBATCH` lines: option → value, or `true` for an option without one, such as `exclusive: true`."""
@@ -54,7 +58,7 @@ class Site(Section):
     """Purpose → the environment variable that names the disk. A job does not start where one is not set."""
     caches: _Place | None = None
     """Folder for the caches of the Hugging Face hub, PyTorch, matplotlib and landcover. None leaves them in `$HOME`."""
-    umask: str | None = Field(default=None, pattern=r"^0[0-7]{3}$")
+    umask: _Umask | None = None
     """The jobs' umask, such as `0027`: who else may read what they write."""
     requeue: bool = True
     """Whether a job may requeue itself. Where it may not, it submits itself again."""

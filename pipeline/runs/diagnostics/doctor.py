@@ -149,7 +149,7 @@ def _tls() -> Check:
 
 def _slurm() -> Check:
     if shutil.which("sbatch") is None:
-        return Check("SLURM", "ok", "not installed; run `landcover submit` on a login node")
+        return Check("SLURM", "ok", "SLURM is not installed here; `landcover submit` needs a login node of a cluster")
     try:
         version = run_slurm("sbatch", "--version", error=MachineError, timeout_s=_TIMEOUT_S).strip()
     except MachineError as error:

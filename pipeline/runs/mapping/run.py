@@ -28,6 +28,8 @@ from pipeline.inference import Engine, MappedPixels, Predictor, predict_tile, pr
 from pipeline.lock import FolderLock
 from pipeline.model import Model
 from pipeline.products.tile.seal import SealedTile, seal
+from pipeline.progress import SILENT, Progress
+from pipeline.runs.mapping.block_progress import BlockProgress
 from pipeline.runs.mapping.events import OnEvent, RunStarted, TileEnded
 from pipeline.runs.mapping.failures import failure_cause, limit_worker_losses
 from pipeline.runs.mapping.locked_domain import (
@@ -56,6 +58,7 @@ def run(
     on_event: OnEvent = lambda _: None,
     stop: StopRequest | None = None,
     predicted: Mapping[Domain, Mapping[str, Any]] = MappingProxyType({}),
+    progress: Progress = SILENT,
 ) -> tuple[TileEnded, ...]:
     """Maps the tiles of a plan and seals each one.
 
@@ -75,6 +78,7 @@ def run(
         stop: a request to stop the run, such as from `stop_on_signals`. No more tiles are then submitted, and the
             tiles in flight are sealed.
         predicted: domain → its forecast (`wall_s`: seconds), which the run record keeps for `status`.
+        progress: counts pixels, block by block.
 
     Returns:
         The events of the sealed tiles.
@@ -110,7 +114,7 @@ def run(
                 domain.fail_broken_tiles()
             if any(domain.readable_tiles for domain in domains) and not stop.reason:
                 with open_cluster(plan.resolved.campaign, client=client, workers=workers) as opened:
-                    _map_domains(plan.resolved, domains, client=opened, on_event=on_event)
+                    _map_domains(plan.resolved, domains, client=opened, on_event=on_event, progress=progress)
     sealed = _sealed_tiles(domains, stop)
     _refuse_damaged(plan)
     return sealed
@@ -126,18 +130,25 @@ def _refuse_damaged(plan: RunPlan) -> None:
 
 
 def _map_domains(
-    resolved: ResolvedCampaign, domains: Sequence[LockedDomain], *, client: Client, on_event: OnEvent
+    resolved: ResolvedCampaign,
+    domains: Sequence[LockedDomain],
+    *,
+    client: Client,
+    on_event: OnEvent,
+    progress: Progress,
 ) -> None:
     """Loads the model on each worker, and maps the domains one after the other."""
-    on_event(RunStarted(dashboard(client), sum(len(domain.plan.todo) for domain in domains)))
+    todo, grid = sum(len(domain.plan.todo) for domain in domains), resolved.campaign.grid
+    on_event(RunStarted(dashboard(client), todo))
     limit_worker_losses(client)
     resident = ResidentModel(resolved.model, resolved.engine, resolved.engine_threads, stand_in=resolved.stand_in)
     register_plugin(client, resident)
+    blocks = BlockProgress(client, progress, tiles=todo, tile=grid.tile, block=grid.block)
     for domain in domains:
-        _map_domain(resolved, domain, client=client)
+        _map_domain(resolved, domain, client=client, blocks=blocks)
 
 
-def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Client) -> None:
+def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Client, blocks: BlockProgress) -> None:
     """Keeps a limited number of tiles submitted until a stop is requested, and records each as it ends."""
     recipe, section = resolved.recipe, resolved.campaign.cluster
     mosaic = Mosaic.of(domain.plan.inputs, bands=recipe.bands, height_step_m=recipe.height_step_m)
@@ -160,10 +171,12 @@ def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Cli
         limit=lambda: section.tiles_in_flight * worker_count(client),
         lost_s=section.lost_s,
         stopping=lambda: not domain.may_continue(),
+        on_wait=blocks.update,
     )
     try:
         with closing(tiles):
             for planned, future in tiles:
+                blocks.tile_ended()
                 domain.ended(planned, time.monotonic() - submitted_at.pop(planned.tile.name), failure_cause(future))
     except ClusterError as error:
         if domain.may_continue():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cluster.slurm import queue
+from pipeline.cluster.slurm.cluster_nodes import check_request, read_nodes
 from pipeline.cluster.slurm.script import JobRequest, complete_script
 from pipeline.cluster.slurm.site import Site, load_site
 from pipeline.config import Campaign
@@ -66,6 +67,8 @@ class Submission:
     """Wall time of the largest domain."""
     scripts: tuple[tuple[str, str], ...]
     """(name, content): the mapping script, then the publishing one if the user wants it."""
+    requests: tuple[tuple[Site, JobRequest], ...]
+    """What each script asks for, and where."""
 
 
 def campaign_on_site(site: Site, campaign: Campaign) -> Campaign:
@@ -104,7 +107,7 @@ def prepare(
             f"{len(chosen)} domains exceed the {site.max_array} that cluster {site.name} accepts at once; choose some "
             "with --domain"
         )
-    folder = config.absolute().parent / "jobs" / dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
+    folder = jobs_folder(config)
     names = tuple(d.name for d in chosen)
     request, expected_s = _size(plan, chosen, site, options)
     variables = {
@@ -114,27 +117,39 @@ def prepare(
     }
     if not site.requeue:
         variables["RESUBMIT"] = str(folder / MAP)
-    scripts = [(MAP, complete_script(MAP, site, request, variables=variables))]
+    scripts, requests = [(MAP, complete_script(MAP, site, request, variables=variables))], [(site, request)]
     if options.publish:
         again = ["landcover", "submit", str(config), "--cluster", cluster, "--only-missing"]
         again += ["--account", options.project] if options.project else []
-        script = _publishing_script(plan, site, options, config=config, again=shlex.join(again))
-        scripts.append((PUBLISH, script))
-    return Submission(folder, names, tuple(skipped), request, expected_s, tuple(scripts))
+        there = load_site(site.publish) if site.publish else site
+        tiles = sum(len(d.tiles) for d in plan.domains)
+        publishing = one_node_request(f"landcover-{campaign.name}-publish", tiles, there, options)
+        variables = {"CAMPAIGN": str(config.absolute()), "AGAIN": shlex.join(again)}
+        scripts.append((PUBLISH, complete_script(PUBLISH, there, publishing, variables=variables)))
+        requests.append((there, publishing))
+    return Submission(folder, names, tuple(skipped), request, expected_s, tuple(scripts), tuple(requests))
 
 
 def submit(submission: Submission, campaign: Campaign) -> tuple[str, ...]:
-    """Writes the scripts and submits them. The publishing job waits until all domains have ended.
+    """Checks the requests, writes the scripts and submits them. The publishing job waits until all domains have ended.
+
+    The requests are compared with the nodes that the cluster has, then SLURM tests the scripts (`sbatch --test-only`),
+    so a job that can never start is refused before anything is in the queue.
 
     Returns:
         The numbers of the jobs: of the array, then of the publishing job.
 
     Raises:
-        ConfigError: SLURM refuses. Nothing stays in the queue.
+        ConfigError: a job could never start, or SLURM refuses. Nothing stays in the queue.
         StorageError: the folder cannot be written.
     """
+    nodes = read_nodes()
+    for site, request in submission.requests:
+        check_request(site, request, nodes)
     for name, content in submission.scripts:
         write_text(submission.folder / name, content)
+    for name, _ in submission.scripts:
+        queue.check_script(submission.folder / name)
     for domain in submission.domains:
         reset_progress(campaign, domain)
     jobs: list[str] = []
@@ -227,13 +242,19 @@ def _lead_s(plan: RunPlan, domains: Sequence[DomainPlan], site: Site) -> int:
     return math.ceil(max(site.lead_minutes * 60, 2 * longest_s))
 
 
-def _publishing_script(plan: RunPlan, site: Site, options: JobOptions, *, config: Path, again: str) -> str:
-    """A script with the cores of one node, or those that come with one GPU, for as long as all shards take."""
-    there = load_site(site.publish) if site.publish else site
+def one_node_request(name: str, tiles: int, there: Site, options: JobOptions) -> JobRequest:
+    """The cores of one node, or those that come with one GPU, for as long as reading or writing all tiles takes.
+
+    Args:
+        name: of the job.
+        tiles: number of tiles of the campaign.
+        there: where the job runs.
+        options: of the user; hours and GPUs are those of the mapping jobs.
+    """
     qos = next(iter(there.qos), None)
-    minutes = 10 + math.ceil(sum(len(d.tiles) for d in plan.domains) * _PUBLISH_S_A_TILE / 60)
-    request = JobRequest(
-        name=f"landcover-{plan.resolved.campaign.name}-publish",
+    minutes = 10 + math.ceil(tiles * _PUBLISH_S_A_TILE / 60)
+    return JobRequest(
+        name=name,
         # The hours of the same project, on the machine that publishes.
         account=there.account(options.project.partition("@")[0] if options.project else None),
         qos=qos,
@@ -241,4 +262,8 @@ def _publishing_script(plan: RunPlan, site: Site, options: JobOptions, *, config
         cores=there.cores_per_gpu if there.gpus_per_node else there.cores_per_node,
         gpus=1 if there.gpus_per_node else 0,
     )
-    return complete_script(PUBLISH, there, request, variables={"CAMPAIGN": str(config.absolute()), "AGAIN": again})
+
+
+def jobs_folder(config: Path) -> Path:
+    """A new folder for scripts and logs beside the campaign, named after this second."""
+    return config.absolute().parent / "jobs" / dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")

@@ -74,7 +74,7 @@ def test_a_job_names_a_missing_variable(tmp_path: Path, script: str, missing: st
 
 def test_shellcheck_accepts_every_script(shellcheck: Callable[[Path], None]) -> None:
     scripts = sorted(scripts_folder().glob("*.sbatch"))
-    assert [s.name for s in scripts] == ["map.sbatch", "publish.sbatch", "train.sbatch"]
+    assert [s.name for s in scripts] == ["map.sbatch", "publish.sbatch", "step.sbatch", "train.sbatch"]
     for script in scripts:
         shellcheck(script)
 

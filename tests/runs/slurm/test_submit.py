@@ -1,6 +1,7 @@
 """Submitting to SLURM: jobs give the products of a local run, and refusals have SLURM's words."""
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.slurm import requeue
+from pipeline.runs.slurm.step import JobStep, prepare_step
 from pipeline.runs.slurm.submit import JobOptions, prepare
 from tests.support.campaigns import Made, cog_bytes, strays
 from tests.support.slurm.campaigns import FIRST, SECOND, make_two_domains, write_site
@@ -107,6 +109,7 @@ def test_a_refusal_of_the_site_reaches_the_user_in_its_words(lab: Lab, fresh: Ma
     site = write_site(fresh.folder, account_suffix="@v100", partition=None, constraint="a100")
     refused = lab.ask(*COMMAND, "submit", str(fresh.config), "--cluster", str(site), "--account", "abc")
     assert refused.returncode == 2
+    assert "SLURM refuses `sbatch --test-only" in refused.stderr
     assert "account abc@v100 has no hours on constraint a100" in refused.stderr
     assert lab.tell("squeue", "--noheader") == ""
 
@@ -121,6 +124,47 @@ def test_slurm_and_shellcheck_accept_the_scripts_of_every_cluster(
             (tmp_path / script).write_text(content)
             lab.tell("sbatch", "--test-only", str(tmp_path / script))
             shellcheck(tmp_path / script)
+
+
+def test_a_job_that_can_never_start_is_refused_with_the_sites_figures(lab: Lab, fresh: Made) -> None:
+    site = write_site(fresh.folder, cores_per_node=999)
+    refused = lab.ask(*COMMAND, "submit", str(fresh.config), "--cluster", str(site))
+    assert refused.returncode == 2
+    assert "a job asks for 1 × 999 cores, and partition main has" in refused.stderr
+    assert lab.tell("squeue", "--noheader") == ""
+
+
+@pytest.mark.parametrize("step", ["publish", "verify", "report"])
+def test_slurm_and_shellcheck_accept_the_script_of_every_step(
+    lab: Lab, fresh: Made, tmp_path: Path, shellcheck: Callable[[Path], None], step: JobStep
+) -> None:
+    prepared = prepare_step(fresh.campaign, fresh.config, step, cluster=str(write_site(fresh.folder)))
+    ((name, content),) = prepared.scripts
+    (tmp_path / name).write_text(content)
+    lab.tell("sbatch", "--test-only", str(tmp_path / name))
+    shellcheck(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_a_report_is_written_by_a_job_of_its_own(lab: Lab, fresh: Made, local: Made) -> None:
+    shutil.copytree(local.products, fresh.products)
+    (job,) = submit(lab, fresh, "--cluster", str(write_site(fresh.folder)), "--step", "report")
+    assert {j.state for j in lab.ended(job)} == {"COMPLETED"}, logs(fresh)
+    assert (fresh.products / FIRST / "report" / "report.html").is_file()
+
+
+def test_status_says_why_a_job_waits(lab: Lab, fresh: Made) -> None:
+    lab.sbatch("--hold", f"--comment={queue.job_comment(fresh.products, [FIRST])}", wrap="true")
+    shown = lab.tell(*COMMAND, "status", str(fresh.config))
+    assert "is PENDING: JobHeldUser (you hold it; `scontrol release` frees it)" in shown
+
+
+def test_a_machine_without_slurm_says_so(fresh: Made, tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    command = [*COMMAND, "submit", str(fresh.config), "--cluster", "generic"]
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=Path.cwd())
+    assert refused.returncode == 2
+    assert "SLURM is not installed here" in refused.stderr
 
 
 def test_a_domain_that_has_a_job_is_skipped(lab: Lab, fresh: Made, monkeypatch: pytest.MonkeyPatch) -> None:
