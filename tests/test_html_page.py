@@ -10,10 +10,11 @@ from tests.support.browser import outside
 from tests.support.paths import ROOT
 
 TEMPLATES = ROOT / "pipeline" / "templates"
+DONE = {"design": "3 points", "overall": 0.5, "notes": (), "classes": ()}
 
 
 def area_page(**values: object) -> str:
-    return render("area.html", **({"title": "T", "sample": "S", "points": 3, "overall": 0.5, "classes": ()} | values))
+    return render("area.html", **({"title": "T", "sample": "S", "done": DONE} | values))
 
 
 def test_texts_are_escaped_in_head_and_body() -> None:
@@ -26,7 +27,7 @@ def test_texts_are_escaped_in_head_and_body() -> None:
 
 def test_a_missing_value_is_an_error_and_not_an_empty_cell() -> None:
     with pytest.raises(UndefinedError, match="'sample' is undefined"):
-        render("area.html", title="T", points=3, overall=0.5, classes=())
+        render("area.html", title="T", done=DONE)
 
 
 def test_no_template_switches_escaping_off_and_no_module_writes_markup() -> None:

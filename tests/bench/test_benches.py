@@ -184,8 +184,8 @@ def test_the_figures_of_a_gpu_count_the_core_of_a_window(imagery: Imagery) -> No
 def test_an_installed_package_has_no_benches_for_developers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(DEVELOPMENT) <= available_benches().keys(), "a checkout has all benches"
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["exclude"] == ["pipeline/bench/development"]
-    assert {path.stem for path in (ROOT / wheel["exclude"][0]).glob("*.py")} >= set(DEVELOPMENT)
+    assert "pipeline/bench/development" in wheel["exclude"]
+    assert {path.stem for path in (ROOT / "pipeline/bench/development").glob("*.py")} >= set(DEVELOPMENT)
     monkeypatch.setattr(suite, "__file__", str(tmp_path / "suite.py"))
     assert set(DEVELOPMENT).isdisjoint(available_benches())
     with pytest.raises(ConfigError, match="bench nation is not in the installed package"):

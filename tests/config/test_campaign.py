@@ -127,7 +127,8 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
 
 def test_a_campaign_finds_its_recipe_and_its_product_folders(tmp_path: Path) -> None:
     recipe = load_recipe(DEFAULT_RECIPE)
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json") | {"name": "own"}))
+    own = recipe.model_dump(mode="json") | {"name": "own", "smallest_halo": recipe.smallest_halo}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
     campaign = load_campaign(write(tmp_path, model={"weights": "w.pth", "recipe": "./own.yaml"}))
     assert campaign.recipe() == recipe.model_copy(update={"name": "own"})
     assert campaign.product_folder(Domain("D064_2021")) == tmp_path / "products" / "D064_2021"

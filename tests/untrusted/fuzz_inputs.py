@@ -19,6 +19,7 @@ from pipeline.domain import Domain
 from pipeline.durable import write_json
 from pipeline.lock import Owner
 from pipeline.products.assessment.reference_sample import LAYER
+from pipeline.products.assessment.sample_design import SampleDesign
 from pipeline.products.manifest import SIZES, SUMS
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
@@ -119,10 +120,18 @@ def _vectors(here: Path) -> None:
     zones = gpd.GeoDataFrame({"class": [1, 2]}, geometry=[circle, circle.buffer(0.01)], crs="EPSG:4326")
     zones.to_file(here / "zones.geojson", driver="GeoJSON")
     zones.to_file(here / "zones.gpkg", driver="GPKG")
-    columns = {"mapped": [1, 2, 2], "mapped_m2": [10.0, 20.0, 20.0], "reference": [1, 2, 3]}
-    points = [shapely.Point(700_000 + i, 6_600_000) for i in range(3)]
-    sample = gpd.GeoDataFrame(columns, geometry=points, crs="EPSG:2154")
-    sample.to_file(here / "sample.gpkg", layer=LAYER, driver="GPKG")
+    _sample(here / "sample.gpkg")
+
+
+def _sample(path: Path) -> None:
+    areas = {1: 10.0, 2: 20.0}
+    design = SampleDesign(1, 0, {1: 1, 2: 2}, areas, 0.2, "EPSG:2154", "ab")
+    places = [(700_000.0 + i, 6_600_000.0) for i in range(3)]
+    columns = {"point": [1, 2, 3], "mapped": [1, 2, 2], "reference": [1, 2, 3], "cluster": 0, "design": design.text}
+    columns |= {"mapped_m2": [areas[v] for v in (1, 2, 2)], "x": [x for x, _ in places], "y": [y for _, y in places]}
+    columns["seal"] = [design.seal(k, v, 0, xy) for k, (v, xy) in enumerate(zip((1, 2, 2), places, strict=True), 1)]
+    sample = gpd.GeoDataFrame(columns, geometry=shapely.points(places), crs=design.crs)
+    sample.to_file(path, layer=LAYER, driver="GPKG")
 
 
 def _rasters(here: Path) -> None:

@@ -23,7 +23,7 @@ def test_a_temperature_of_one_changes_no_fingerprint_and_another_does() -> None:
     assert digest(recipe.model_dump(mode="json")) == BEFORE
     warm = recipe.model_copy(update={"temperature": 1.5})
     assert digest(warm.model_dump(mode="json")) != BEFORE
-    assert Recipe.model_validate(warm.model_dump()) == warm
+    assert Recipe.model_validate(warm.model_dump() | {"smallest_halo": warm.smallest_halo}) == warm
     assert '"temperature":1.5' in warm.model_dump_json()
 
 
