@@ -130,7 +130,7 @@ def _crs_problems(header: Header, crs: str) -> list[str]:
 def _count_problem(file: InspectedFile) -> str:
     """What is wrong with a number of bands; how to split one file with colours and infrared into the two of IGN."""
     count, path, delivered = file.header.count, file.path, file.delivered
-    sentence = f"has {count} bands; expected {_IMAGERY_BANDS[file.kind]}"
+    sentence = f"has {count} band{'s' if count > 1 else ''}; expected {_IMAGERY_BANDS[file.kind]}"
     if file.kind == "height" or count != 4 or delivered.corner is None:
         return sentence
     departement, year = str(delivered.departement), delivered.year or 0

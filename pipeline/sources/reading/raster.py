@@ -177,7 +177,7 @@ def _band_problems(header: Header, bands: tuple[str, ...]) -> list[str]:
         wrong = f"its band {alpha} is declared as transparency, not {bands[alpha - 1]}; {expected}"
         return [f"{wrong}. If it is that band, declare it so: `rio edit-info --colorinterp {colours} FILE`"]
     if header.colour_bands != len(bands):
-        return [f"number of bands: {header.colour_bands}; {expected}"]
+        return [f"has {header.colour_bands} band{'s' if header.colour_bands > 1 else ''}; {expected}"]
     for i, (band, colour) in enumerate(zip(bands, header.colours, strict=False)):
         # Infrared composites are often declared as the colours that they are shown in.
         if {band, colour} <= {"red", "green", "blue", "nir"} and band != colour:

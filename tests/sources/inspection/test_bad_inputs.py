@@ -144,7 +144,7 @@ TABLE = (
     Case("floats", lambda d: d.rewrite("irc", lambda p: p / np.float32(255)), "samples are float32; expected uint8"),
     Case("elevation of 64-bit integers", lambda d: d.rewrite("dsm", np.int64), "samples are int64; expected metres"),
     Case("two bands of elevation", lambda d: d.rewrite("dsm", lambda p: np.repeat(p, 2, 0)), "has 2 bands; expected 1"),
-    Case("one band of imagery", lambda d: d.rewrite("irc", lambda p: p[:1]), "has 1 bands; expected 3"),
+    Case("one band of imagery", lambda d: d.rewrite("irc", lambda p: p[:1]), "has 1 band; expected 3"),
     Case(
         "four bands in one file",
         lambda d: d.rewrite("rvb", lambda p: p[[0, 1, 2, 0]], photometric="minisblack"),
