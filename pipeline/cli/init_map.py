@@ -135,7 +135,7 @@ def map(  # noqa: A001  (the command's name)
     say(f"  {shown(done.reports[0])}  the report, in a browser")
     say(f"  {shown(done.landcover)}  the map, in QGIS")
     say(f"  {shown(done.edition.store)}  the map, in Python: pipeline.open_product")
-    say_next("verify", shown(done.campaign))
+    say_next("view", shown(done.campaign))
 
 
 def _confirm(path: Path, plan: "RunPlan", *, yes: bool) -> bool:
