@@ -302,10 +302,9 @@ def differs_from_header(asset: Asset) -> str | None:
     """
     try:
         header = peek_header(asset.path)
-    except DeliveryError:
-        return None
-    except SourceError as error:
-        return str(error)
+    except DeliveryError as error:
+        # A header may be readable and damaged, so that pixels are read too, from other places.
+        return str(error) if isinstance(error.__cause__, SourceError) else None
     nodata = None if asset.nodata is None or header.nodata is None else str(float(asset.nodata))
     stated = (asset.transform, asset.shape, asset.dtype, nodata or asset.nodata)
     found = (header.transform, header.shape, header.dtype, nodata and str(header.nodata))

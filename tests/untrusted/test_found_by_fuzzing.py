@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,3 +82,19 @@ def test_elevation_whose_nodata_value_changed_is_refused(tmp_path: Path) -> None
         inputs = read_domain(made.folder / "catalog", Domain(made.delivery.domain), tile_size=TILE)
         with pytest.raises(SourceError, match=rf"{path.name}.*nodata"):
             Mosaic.of(inputs, bands=BANDS).read(inputs.tiles[0].tile.window)
+
+
+@pytest.mark.parametrize("kind", ["DSM", "BDORTHO*RVB*"])
+def test_a_damaged_tag_of_an_indexed_tiff_is_refused(tmp_path: Path, kind: str) -> None:
+    made = make_campaign(tmp_path, at=((0, 0),))
+    path = next(made.delivery.folder.glob(f"{kind}/**/*.tif"))
+    time, content = path.stat().st_mtime_ns, path.read_bytes()
+    at = content.index(struct.pack("<HH", 34735, 3))  # the keys of its CRS
+    path.write_bytes(content[:at] + struct.pack("<H", 324) + content[at + 2 :])
+    os.utime(path, ns=(time, time))
+    inputs = read_domain(made.folder / "catalog", Domain(made.delivery.domain), tile_size=TILE)
+    if changes := inputs.changes(inputs.assets):  # as a plan asks
+        assert all("tags of its header" in change for change in changes.values())
+        return
+    with pytest.raises(SourceError, match="tags of its header"):
+        Mosaic.of(inputs, bands=BANDS).read(inputs.tiles[0].tile.window)
