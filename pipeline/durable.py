@@ -28,6 +28,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINK = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _FICLONE = 0x40049409
 """The ioctl by which a file gets the blocks of another one: Linux, `linux/fs.h`."""
+_SPARE_BYTES = 1 << 20
+"""Left free for lists, folders and their entries."""
 _PROBE_BYTES = 1 << 20
 
 
@@ -132,6 +134,25 @@ def out_of_space(path: Path, error: OSError) -> OutOfSpaceError:
     return OutOfSpaceError(
         f"{path}: cannot be written: {error.strerror}; free space or inodes there, or raise the quota, then run again"
     )
+
+
+def check_free(folder: Path, size: int, *, work: str, remedy: str) -> None:
+    """Checks beforehand that files fit on the disk of a folder.
+
+    Args:
+        folder: where they will lie.
+        size: their bytes.
+        work: what needs the space, for messages: `the download`.
+        remedy: what helps besides more free space.
+
+    Raises:
+        StorageError: they do not fit.
+    """
+    free = shutil.disk_usage(folder).free
+    if size + _SPARE_BYTES > free:
+        raise StorageError(
+            f"{folder}: {work} needs {size / 1e9:.3f} GB and {free / 1e9:.3f} GB are free; free space, {remedy}"
+        )
 
 
 def check_room(path: Path, size: int) -> None:

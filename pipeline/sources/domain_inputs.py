@@ -305,11 +305,11 @@ def differs_from_header(asset: Asset) -> str | None:
     except DeliveryError as error:
         # A header may be readable and damaged, so that pixels are read too, from other places.
         return str(error) if isinstance(error.__cause__, SourceError) else None
-    nodata = None if asset.nodata is None or header.nodata is None else str(float(asset.nodata))
-    stated = (asset.transform, asset.shape, asset.dtype, nodata or asset.nodata)
-    found = (header.transform, header.shape, header.dtype, nodata and str(header.nodata))
-    # A catalog of others may not state a nodata value.
-    if stated == found if asset.nodata is not None else stated[:3] == found[:3]:
+    # A catalog of others may not state a nodata value. Text, because nan differs from itself.
+    nodata = None if asset.nodata is None or header.nodata is None else str(header.nodata)
+    stated = (asset.transform, asset.shape, asset.dtype, asset.nodata and str(float(asset.nodata)))
+    found = (header.transform, header.shape, header.dtype, nodata)
+    if stated == found:
         if asset.kind in ("rvb", "irc") and (asset.validity or Validity()) != header.validity:
             return (
                 f"{asset.href}: its header states which pixels are valid (a mask, transparency, nodata values or "

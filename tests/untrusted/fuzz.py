@@ -28,6 +28,7 @@ from pathlib import Path
 from pipeline.errors import LandcoverError
 from pipeline.fingerprint import digest
 from pipeline.model.network import _import_smp
+from tests.support.forking import fork
 from tests.support.mutations import mutate
 from tests.untrusted.formats import DOMAIN, FORMATS, Format, header
 from tests.untrusted.fuzz_inputs import make_inputs
@@ -88,7 +89,7 @@ class Fuzzer:
 
     def prepare(self) -> None:
         """Makes the inputs, and reads each file whole."""
-        _wait(_fork(lambda: make_inputs(self._files(0))))
+        _wait(fork(lambda: make_inputs(self._files(0))))
         for slot in range(1, SLOTS):
             shutil.copytree(self._files(0), self._files(slot), symlinks=True)
         _import_smp()  # which every model would import again, for seconds
@@ -142,7 +143,7 @@ class Fuzzer:
             path.write_bytes(mutate(whole, random.Random(f"{self._seed} {own.name} {number}"), own.place))
             os.utime(path, ns=(mtime_ns, mtime_ns))  # as after a failure of the disk
         reading, writing = os.pipe()
-        pid = _fork(lambda: os.write(writing, _read(own, files)) and None, scratch / "log")
+        pid = fork(lambda: os.write(writing, _read(own, files)) and None, scratch / "log")
         os.close(writing)
         self._running[slot] = _Child(pid, reading, slot, own, number, whole, mtime_ns, time.monotonic())
 
@@ -180,26 +181,6 @@ class Fuzzer:
             return Outcome("hang", f"more than {LONGEST_S} s of a processor")
         ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
         return Outcome("memory" if "bad_alloc" in log else "crash", f"{ended}: {log}")
-
-
-def _fork(work: Callable[[], None], log: Path | None = None) -> int:
-    """Runs something in a forked process; returns its pid."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # this process has started no threads that matter
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        if log is not None:
-            handle = os.open(log, os.O_WRONLY | os.O_CREAT)
-            os.dup2(handle, 1)
-            os.dup2(handle, 2)
-        work()
-        os._exit(0)
-    finally:
-        traceback.print_exception(sys.exception())
-        sys.stderr.flush()
-        os._exit(1)
 
 
 def _wait(pid: int) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from pipeline.durable import out_of_space, sync
+from pipeline.durable import check_free, out_of_space, sync
 from pipeline.errors import DownloadError, StorageError
 from pipeline.progress import Progress
 from pipeline.sources.download.service import RemoteFile, Service
@@ -36,8 +35,6 @@ _MOST_CUTS = 200
 _MOST_IDLE = 6
 """Broken connections in a row that brought nothing."""
 _READ_BYTES = 1 << 20
-_SPARE_BYTES = 1 << 20
-"""Left free for lists and folders."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,8 @@ def check_space(downloads: Sequence[Download], folder: Path) -> None:
     Raises:
         StorageError: they do not.
     """
-    wanted, free = sum(d.missing_bytes for d in downloads), shutil.disk_usage(folder).free
-    if wanted + _SPARE_BYTES > free:
-        raise StorageError(
-            f"{folder}: the download needs {wanted / 1e9:.3f} GB and {free / 1e9:.3f} GB are free; free space, choose "
-            "another --out, or fetch less (--with)"
-        )
+    size = sum(d.missing_bytes for d in downloads)
+    check_free(folder, size, work="the download", remedy="choose another --out, or fetch less (--with)")
 
 
 def download_all(downloads: Sequence[Download], service: Service, progress: Progress) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import secrets
-import shutil
 import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.domain import Domain
-from pipeline.durable import sync
+from pipeline.durable import check_free, sync
 from pipeline.errors import DeliveryError, StorageError
 from pipeline.lock import lock_folder
 from pipeline.progress import Progress
@@ -32,8 +31,6 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _TEMPORARY = rf"(member|height|patch)(-[0-9a-f]+)?(\.[a-z.]+)?|\.{re.escape(SCAN_CACHE)}\..*\.tmp"
 """Names of temporary files in `WORK`, with GDAL's files beside them."""
-_SPARE_BYTES = 2**20
-"""Left free for folders and their entries."""
 
 RemovedFiles = Mapping[str, tuple[int, int]]
 """Path below the staging folder → (size, CRC-32) of files that were removed on purpose, see `cleanup`."""
@@ -177,12 +174,8 @@ def check_room(members: Iterable[Member], folder: Path) -> None:
     Raises:
         StorageError: they do not.
     """
-    wanted, free = sum(m.size for m in members), shutil.disk_usage(folder).free
-    if wanted + _SPARE_BYTES > free:
-        raise StorageError(
-            f"{folder}: unpacking needs {wanted / 1e9:.3f} GB and {free / 1e9:.3f} GB are free; free space, choose "
-            "another --out, or check the archives if this is more than they can contain"
-        )
+    remedy = "choose another --out, or check the archives if this is more than they can contain"
+    check_free(folder, sum(m.size for m in members), work="unpacking", remedy=remedy)
 
 
 def unpack(

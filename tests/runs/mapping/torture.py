@@ -14,8 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
 from tests.support.campaigns import Made, cog_bytes, kill_all, make_campaign, start, strays, workers_of
 from tests.support.dask_client import in_process_client
+from tests.support.forking import fork
 from tests.support.waiting import LONGEST_S, wait_until
 
 REAL_EVERY = 5
@@ -37,29 +36,14 @@ def map_and_publish(made: Made) -> None:
         publish(made.campaign, client=client)
 
 
-def fork(made: Made) -> int:
+def fork_run(made: Made) -> int:
     """Forks a process that does the same; returns its pid."""
-    with warnings.catch_warnings():
-        # The parent has imported libraries, and started none of their threads that matter here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        log = os.open(made.folder / "run.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        map_and_publish(made)
-        os._exit(0)
-    finally:
-        traceback.print_exception(sys.exception())
-        sys.stderr.flush()
-        os._exit(1)
+    return fork(lambda: map_and_publish(made), made.folder / "run.log")
 
 
 def kill_one(made: Made, moment: random.Random, longest_s: float) -> bool:
     """Kills a forked driver at a random moment; False where it ended before without an error."""
-    pid = fork(made)
+    pid = fork_run(made)
     before = _progress(made)
     if moment.random() < 0.5:
         time.sleep(moment.random() * longest_s)
@@ -108,7 +92,7 @@ def torture(folder: Path, kills: int, *, seed: int, real_every: int, say: Callab
     moment = random.Random(seed)
     whole, made = make_campaign(folder / "whole"), make_campaign(folder / "made")
     began = time.monotonic()
-    _wait(fork(whole), whole)
+    _wait(fork_run(whole), whole)
     longest_s = time.monotonic() - began
     expected = cog_bytes(whole.products)
     done = ends = 0
@@ -128,7 +112,7 @@ def torture(folder: Path, kills: int, *, seed: int, real_every: int, say: Callab
 
 def _finish(made: Made, expected: dict[str, str]) -> None:
     """Runs to the end without a kill, and compares."""
-    _wait(fork(made), made)
+    _wait(fork_run(made), made)
     if cog_bytes(made.products) != expected:
         raise AssertionError("the bytes differ from those of a run that was never killed")
     left = [*strays(made.products), *made.folder.rglob("*.tmp"), *made.folder.rglob(".lock")]

@@ -12,8 +12,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from tests.support.archives import pack
 from tests.support.campaigns import RECIPE, cog_bytes, write_weights
 from tests.support.dask_client import in_process_client
 from tests.support.deliveries import make_delivery
+from tests.support.forking import fork
 
 TILE_M = 50
 ARCHIVE = "BDORTHO_2-0_RVB-0M20_JP2-E080_LAMB93_D034_2021-01-01.7z"
@@ -53,24 +52,9 @@ def call(request: MapRequest) -> FinishedMap | None:
         )
 
 
-def fork(request: MapRequest) -> int:
+def fork_call(request: MapRequest) -> int:
     """Forks a process that does the same; returns its pid."""
-    with warnings.catch_warnings():
-        # The parent has imported libraries, and started none of their threads that matter here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        log = os.open(request.folder.with_name("map.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        call(request)
-        os._exit(0)
-    finally:
-        traceback.print_exception(sys.exception())
-        sys.stderr.flush()
-        os._exit(1)
+    return fork(lambda: call(request), request.folder.with_name("map.log"))
 
 
 def product_bytes(request: MapRequest) -> dict[str, str]:
@@ -93,13 +77,13 @@ def torture(folder: Path, kills: int, *, seed: int) -> int:
     moment = random.Random(seed)
     whole, victim = make_archives(folder / "whole"), make_archives(folder / "victim")
     began = time.monotonic()
-    _wait(fork(whole), whole)
+    _wait(fork_call(whole), whole)
     longest_s = time.monotonic() - began
     expected = product_bytes(whole)
     assert len(expected) > 4
     killed = ends = 0
     while killed < kills:
-        pid = fork(victim)
+        pid = fork_call(victim)
         time.sleep(moment.random() * longest_s)
         os.kill(pid, signal.SIGKILL)
         if os.WIFSIGNALED(_status(pid, victim)):
@@ -108,7 +92,7 @@ def torture(folder: Path, kills: int, *, seed: int) -> int:
         ends += 1
         _compare(victim, expected, seed)
         shutil.rmtree(victim.out)
-    _wait(fork(victim), victim)
+    _wait(fork_call(victim), victim)
     _compare(victim, expected, seed)
     return ends + 1
 
