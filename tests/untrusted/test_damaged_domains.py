@@ -101,6 +101,20 @@ def test_a_damaged_cog_is_not_published(two: Made, dask_client: Client) -> None:
     publish(two.campaign, client=dask_client)
 
 
+def test_a_page_that_a_killed_publish_left_half_written_is_removed(two: Made, dask_client: Client) -> None:
+    run(make_plan(two.campaign), client=dask_client)
+    publish(two.campaign, client=dask_client)
+    folder = (two.folder / "national/current").resolve() / "map"
+    folder.mkdir(exist_ok=True)  # without Node there is no page
+    left, own = folder / ".page.json.d05e90188f263bf5.tmp", folder / "notes.tmp"
+    left.write_text("half")
+    own.write_text("mine")
+    publish(two.campaign, client=dask_client)
+    assert not left.exists()
+    assert own.read_text() == "mine"
+    own.unlink()
+
+
 def test_a_damaged_sealed_item_is_named_left_out_and_mapped_again(two: Made, dask_client: Client) -> None:
     campaign = two.campaign
     run(make_plan(campaign), client=dask_client)

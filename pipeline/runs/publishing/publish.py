@@ -11,8 +11,9 @@ from distributed import Client
 from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.domain import Domain
+from pipeline.durable import remove_temporaries
 from pipeline.errors import MachineError, ProductError
-from pipeline.products.map_page.page_files import can_show, write_map
+from pipeline.products.map_page.page_files import MAP_FOLDER, can_show, write_map
 from pipeline.products.national.edition_record import Edition, Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
@@ -123,6 +124,8 @@ def publish(
         remove_leftovers(campaign)
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products, recheck=recheck)
+        if plan.parent is not None:
+            remove_temporaries(plan.parent.path / MAP_FOLDER, ".")  # of a publish that was killed after its commit
         beside = any(_changed_beside(campaign, product.name, plan.parent, recheck=recheck) for product in products)
         # What lost a file, also beside the tiles of a domain, is repaired by a new edition.
         if plan.parent is not None and plan.nothing_to_do and not beside and not check_pyramid(plan.parent):
