@@ -119,14 +119,23 @@ def readable(paths: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def mapping(tmp_path: Path) -> Iterator[list[int]]:
+def scratch() -> Iterator[Path]:
+    """A folder for temporary files that every user can enter, as /tmp is, and that no other run uses."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def mapping(tmp_path: Path, scratch: Path) -> Iterator[list[int]]:
     """The processes of a run that has started, and goes on until the test ends."""
     if os.geteuid() != 0:
         pytest.skip("only root can try as another user")
     made = make_campaign(tmp_path / "made", at=((0, 0),))
+    environment = os.environ | {"TMPDIR": str(scratch)}
     with (tmp_path / "log").open("wb") as log:
         command = [sys.executable, "-c", RUN, str(made.config), str(tmp_path / "started")]
-        run = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        run = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
     try:
         wait_until((tmp_path / "started").exists, (tmp_path / "log").read_text, longest_s=300)
         yield list(family(run.pid))
@@ -137,10 +146,10 @@ def mapping(tmp_path: Path) -> Iterator[list[int]]:
 
 @pytest.mark.slow
 @pytest.mark.many_processes
-def test_another_user_reaches_nothing_of_a_run(mapping: list[int]) -> None:
+def test_another_user_reaches_nothing_of_a_run(mapping: list[int], scratch: Path) -> None:
     ports, unix = sockets(mapping)
     assert len(ports) >= 3, "a scheduler, a nanny and a worker"
-    keys = sorted(str(path) for path in Path(tempfile.gettempdir()).glob("landcover-dask-*/**/*"))
+    keys = sorted(str(path) for path in scratch.glob("landcover-dask-*/**/*"))
     assert any(key.endswith("key.pem") for key in keys)
     secret = [line for key in keys if key.endswith("key.pem") for line in Path(key).read_text().splitlines()[1:-1]]
     for pid in mapping:
