@@ -205,6 +205,8 @@ def _read(own: Format, folder: Path) -> bytes:
         result = digest(repr(own.read(folder)).replace(shown, ""))
     except LandcoverError as error:
         named = any(name in str(error) for name in (path.stem, shown, f"domain {DOMAIN}", "http://127.0.0.1:"))
+        place = str(error).partition(":")[0]
+        named |= place.startswith("/") and place.encode() in path.read_bytes()  # the place that the file names
         kind, detail = "clean error" if named else "unnamed", f"{type(error).__name__}: {error}"
         kind = "memory" if _lacked_memory(error) else kind
     except BaseException as error:  # noqa: BLE001  which is what is looked for
