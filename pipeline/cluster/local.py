@@ -19,6 +19,7 @@ from pipeline.errors import ClusterError
 log = logging.getLogger("landcover")
 
 _CLOSE_S = 60
+_STARTS = 3
 
 
 def local_cluster(campaign: Campaign, *, workers: int | None) -> AbstractContextManager[Client]:
@@ -68,6 +69,9 @@ def start_cluster(
         config: Dask's configuration during the block.
         dashboard: serve Dask's dashboard to every user of this machine.
         options: of the class, such as the number of workers.
+
+    Raises:
+        ClusterError: the workers could not be started.
     """
     with tempfile.TemporaryDirectory(prefix="landcover-dask-") as scratch, dask.config.set(config):
         # The folder is open to this user alone, and so are the keys in it.
@@ -77,12 +81,27 @@ def start_cluster(
         here = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "local_directory": scratch}
         scheduler = {} if dashboard else {"dashboard": False, "preload": [no_http.__name__]}
         closed = {"protocol": "tls", "security": security, "preload": [no_http.__name__], "scheduler_kwargs": scheduler}
-        cluster = kind(**here, **closed, **options)
+        cluster = _started(lambda: kind(**here, **closed, **options))
         try:
             with Client(cluster) as client:
                 yield client
         finally:
             _close(cluster)
+
+
+def _started(start: Callable[[], SpecCluster], attempts: int = _STARTS) -> SpecCluster:
+    """Starts a cluster, again if a worker was lost meanwhile: Dask replaces only workers that were ready once."""
+    try:
+        return start()
+    except RuntimeError as error:
+        cause = error.__cause__ or error
+        if attempts == 1:
+            raise ClusterError(
+                f"the workers could not be started, {_STARTS} times: {cause}; the system's log tells if one was killed "
+                "for lack of memory: try fewer workers"
+            ) from error
+        log.warning("a worker ended while it started (%s); starting again", cause)
+    return _started(start, attempts - 1)
 
 
 def _close(cluster: SpecCluster) -> None:
