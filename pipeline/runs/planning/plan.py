@@ -131,6 +131,7 @@ def make_plan(
     Raises:
         ConfigError: the campaign has no such domain or tile, its domains lie on several lattices, its network
             depends on whole windows, or its halo is too small.
+        WeightsError: the weights are missing, or there are tiles to map and the weights do not fit the recipe.
         CatalogError: no domain is indexed. A single one whose catalog is damaged is named in the plan.
 
     Examples:
@@ -153,7 +154,10 @@ def make_plan(
             "`landcover status` lists the tiles"
         )
     plans = tuple(replace(p, tiles=tuple(filter(only.matches, p.tiles))) for p in plans)
-    return RunPlan(resolved, plans, tuple(f"{name}: {problem}" for name, problem in damaged.items()))
+    plan = RunPlan(resolved, plans, tuple(f"{name}: {problem}" for name, problem in damaged.items()))
+    if plan.todo:
+        _ = resolved.model  # weights that do not fit stop a campaign before anything starts
+    return plan
 
 
 def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set[str], *, force: bool) -> DomainPlan:
