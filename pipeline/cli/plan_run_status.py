@@ -64,12 +64,13 @@ def plan(
     values; each line says which.
     """
     campaign = options.open_campaign(config, domain, tile)
-    from pipeline.runs.planning.forecast import described_machine, forecast, plan_as_json, rates_for
-    from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
-    from pipeline.runs.planning.totals import plan_totals
+    with progress_bar("plan"):
+        from pipeline.runs.planning.forecast import described_machine, forecast, plan_as_json, rates_for
+        from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
+        from pipeline.runs.planning.totals import plan_totals
 
-    only = TileFilter(failed=failed, missing=only_missing)
-    planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+        only = TileFilter(failed=failed, missing=only_missing)
+        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
@@ -197,12 +198,13 @@ def run(
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
         campaign = options.open_campaign(config, domain, tile).on_cluster(cluster, scheduler, dashboard=dashboard)
-        from pipeline.runs.mapping.run import run as run_plan
-        from pipeline.runs.planning.forecast import forecast_domains
-        from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
+        with progress_bar("plan"):
+            from pipeline.runs.mapping.run import run as run_plan
+            from pipeline.runs.planning.forecast import forecast_domains
+            from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
-        only = TileFilter(failed=failed, missing=only_missing)
-        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+            only = TileFilter(failed=failed, missing=only_missing)
+            planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
         _show_stale(planned)
         if not planned.todo:
             run_plan(planned)
