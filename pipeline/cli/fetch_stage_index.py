@@ -48,12 +48,12 @@ def _parse_contents(text: str) -> tuple[Content, ...]:
 
 
 @command(
-    "landcover fetch D034 --list",
-    "landcover fetch D034 --year 2021 --out deliveries",
+    "landcover fetch Hérault --list",
+    "landcover fetch Hérault --year 2021 --out deliveries",
     "landcover fetch D034 --with rvb,irc --out deliveries",
 )
 def fetch(
-    zone: Annotated[str, argument("DEPARTEMENT", "Such as D034, D02A or D974.", parser=parse_zone)],
+    zone: Annotated[str, argument("DEPARTEMENT", "Its name or number: Hérault, 34, D034, 2A.", parser=parse_zone)],
     year: Annotated[
         int | None, option("--year N", "Vintage of the imagery. By default the newest that has RVB and IRC.")
     ] = None,
@@ -91,8 +91,7 @@ def fetch(
         log.warning("%s", sentence)
     files, size = count(done.fetched, "file"), f"{done.fetched_bytes / 1e9:.2f} GB"
     say(f"{plan.choice.domain}: {files} downloaded to {shown(done.folder)} ({size}), {done.kept} already there")
-    domain, staged = plan.choice.domain, done.folder.parent / "staged" / plan.choice.domain
-    say_next("stage", shown(done.folder), "--domain", domain, "--out", shown(staged))
+    say_next("map", shown(done.folder), "--weights", "CHECKPOINT", "--out", f"map-{plan.choice.domain}")
 
 
 def _print_editions(listed: "Sequence[ListedEdition]", zone: str) -> None:
@@ -111,7 +110,7 @@ def stage(
             "--out FOLDER", "Where to unpack. By default a folder beside the first archive, named after the domain."
         ),
     ] = None,
-    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
+    tile_m: options.FoundTileSize = None,
     holes: Annotated[
         Literal["interpolate", "leave"],
         option("--holes", "Interpolate holes of the elevation that are up to 25 m wide, or leave them."),
@@ -136,7 +135,7 @@ def stage(
         say(f"{name}: {files} unpacked in {shown(done.out)} ({size}), {part.kept} already there")
     heights = count(len(done.heights.written), "height file")
     say(f"{domain}: {heights} written in {shown(done.heights.folder)}, {done.removed} elevation files removed")
-    own_size = () if tile_m == options.BD_ORTHO_TILE_M else ("--tile-m", tile_m)
+    own_size = () if done.tile_m == options.BD_ORTHO_TILE_M else ("--tile-m", done.tile_m)
     say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *own_size)
 
 
@@ -157,11 +156,11 @@ def index(
     The catalog is created if missing; each tile gets one item. Names, headers and pixel levels are checked against
     what the model's recipe expects.
     """
-    from pipeline.sources.catalog.external_stac import Query
-    from pipeline.sources.catalog.index import index as index_domain
-    from pipeline.sources.delivery.names import RASTER_SUFFIXES
-
     with progress_bar("index") as progress:
+        from pipeline.sources.catalog.external_stac import Query
+        from pipeline.sources.catalog.index import index as index_domain
+        from pipeline.sources.delivery.names import RASTER_SUFFIXES
+
         report = index_domain(
             sources,
             domain=domain,

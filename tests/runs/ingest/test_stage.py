@@ -122,7 +122,7 @@ def test_unpacked_folders_are_read_in_place(tmp_path: Path, shipped: tuple[Deliv
 
 
 def command(archives: list[Path], out: Path) -> list[str]:
-    options = ["--domain", DOMAIN, "--out", str(out), "--tile-m", "100"]
+    options = ["--domain", DOMAIN, "--out", str(out)]
     return ["stage", *map(str, archives), *options]
 
 
