@@ -1,5 +1,6 @@
 """The plan of a run: which tiles it maps, and why. The dry run prints the same plan that the run executes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pipeline.config import Campaign, DomainSection
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
+from pipeline.html_page import notebook_table
 from pipeline.products.tile.domain_manifest import RUN_FILE
 from pipeline.products.tile.seal import SealedTile, matches, read_sealed
 from pipeline.runs.planning.provenance import campaign_crs
@@ -92,6 +94,22 @@ class RunPlan:
     def todo(self) -> int:
         """Number of tiles to map."""
         return sum(len(d.todo) for d in self.domains)
+
+    def _repr_html_(self) -> str:
+        """A notebook shows the tiles of each domain by what is to be done with them."""
+        resolved = self.resolved
+        rows = [
+            (d.name, len(d.tiles), len(d.todo), "; ".join(f"{n} {why}" for why, n in Counter(_reasons(d)).items()))
+            for d in self.domains
+        ]
+        layout, engine = resolved.layout, resolved.engine
+        how = f"{resolved.recipe.name} by {engine.name} {engine.precision}, windows of {layout.window} px"
+        title = f"campaign {resolved.campaign.name}, tiles to map: {self.todo}"
+        return notebook_table(title, ("domain", "tiles", "to map", "because"), rows, (how, *self.damaged))
+
+
+def _reasons(domain: DomainPlan) -> list[str]:
+    return [planned.reason for planned in domain.tiles if planned.reason]
 
 
 @dataclass(frozen=True)
