@@ -44,19 +44,20 @@ class DraftEdition:
         return self.plan.staging
 
     def map_on_workers(
-        self, jobs: Sequence[Job], function: Callable[[Job], Result], *, pixels: int
+        self, jobs: Sequence[Job], function: Callable[[Job], Result], *, pixels: int | None = None
     ) -> Iterator[tuple[Job, Result]]:
         """Calls a function for each job on the workers and yields (job, result), in the order in which they end.
 
-        Two jobs per thread are submitted at once; the progress counts the `pixels` of each.
+        Two jobs per thread are submitted at once; the progress counts the `pixels` of each, or jobs.
 
         Raises:
             ClusterError: the cluster was lost.
             LandcoverError: raised by the function.
         """
         section = self.campaign.cluster
-        self.progress.start(len(jobs) * pixels, "pixels")
+        each = pixels or 1
+        self.progress.start(len(jobs) * each, "pixels" if pixels else "steps")
         results = map_jobs(jobs, function, client=self.client, per_worker=2 * section.threads, lost_s=section.lost_s)
         for result in results:
             yield result
-            self.progress.advance(pixels)
+            self.progress.advance(each)
