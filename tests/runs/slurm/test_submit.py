@@ -175,9 +175,9 @@ def test_an_evaluation_runs_as_a_job_with_the_words_after_the_dashes(
     run = "\n".join([*exports, listing, script.replace("exec landcover", "landcover")])
     done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[1:] == [str(tmp_path), "evaluate", *words]
-    for wrong in (["--refrence", "x"], []):
-        refused = CliRunner().invoke(app, [*start, "--", *wrong])
-        assert refused.exit_code == 2
+    assert CliRunner().invoke(app, [*start, "--", "--refrence", "x"]).exit_code == 2
+    with pytest.raises(ConfigError, match="evaluate needs what follows"):
+        CliRunner().invoke(app, start, catch_exceptions=False)
 
 
 def test_status_says_why_a_job_waits(lab: Lab, fresh: Made) -> None:
