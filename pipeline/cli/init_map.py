@@ -128,7 +128,9 @@ def map(  # noqa: A001  (the command's name)
 
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
-        from pipeline.runs.workflow.map_delivery import MapRequest, map_delivery
+        with progress_bar("map"):
+            from pipeline.products.map_page.page_files import MAP_FOLDER
+            from pipeline.runs.workflow.map_delivery import MapRequest, map_delivery
 
         request = MapRequest(folder, weights, out, recipe, accepted)
         done = map_delivery(
@@ -148,7 +150,8 @@ def map(  # noqa: A001  (the command's name)
     say(f"  {shown(done.reports[0])}  the report, in a browser")
     say(f"  {shown(done.landcover)}  the map, in QGIS")
     say(f"  {shown(done.edition.store)}  the map, in Python: pipeline.open_product")
-    say_next("view", shown(done.campaign))
+    has_page = done.edition.store.with_name(MAP_FOLDER).is_dir()
+    say_next("view" if has_page else "verify", shown(done.campaign))
 
 
 def _confirm(path: Path, plan: "RunPlan", *, yes: bool) -> bool:

@@ -128,8 +128,8 @@ def _show_counts(planned: "RunPlan") -> None:
 def _show_worker(s: "ResolvedCampaign") -> None:
     say(f"engine: {s.engine.name} {s.engine.precision}, {s.engine_threads} threads per worker")
     say(
-        f"window: {s.layout.window} px (core {s.layout.core}, halo {s.layout.halo}); the network computes "
-        f"{s.layout.overlap_factor:.3f} × the map's pixels"
+        f"window: {s.layout.window} px (core {s.layout.core}, halo {s.layout.halo}): "
+        f"{s.layout.overlap_factor:.3f} × the map's pixels are computed"
     )
     budgets = {"memory_bytes": s.campaign.cluster.memory_bytes}
     if s.memory.device:
@@ -138,7 +138,7 @@ def _show_worker(s: "ResolvedCampaign") -> None:
         f"{key} is not set" if budget is None else f"{key} allows {budget / 1e9:.2f} GB"
         for key, budget in budgets.items()
     )
-    say(f"memory per worker: up to {s.memory}")
+    say("memory per worker: up to " + str(s.memory).replace(" (", "\n  (", 1))
     say(f"memory limit per worker: {limits}")
 
 

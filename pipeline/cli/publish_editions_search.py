@@ -149,8 +149,8 @@ def _as_json(state: "EditionState") -> dict[str, object]:
 
 
 @command(
-    "landcover search campaign.yaml --min-share vineyard=0.3 --datetime 2021",
-    "landcover search national --bbox 3.7 43.5 4.0 43.7 --out found.json",
+    "landcover search campaign.yaml --min-share vineyard=0.1 --datetime 2021",
+    "landcover search national --bbox 4.05 43.65 4.06 43.66 --out found.json",
 )
 def search(
     where: CatalogArgument,
