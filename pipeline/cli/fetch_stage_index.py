@@ -128,6 +128,8 @@ def stage(
     done = stage_all(
         given, domain=domain, out=out, tile_m=tile_m, treatment=holes, remove_small=remove_small, bar=progress_bar
     )
+    for sentence in done.tile_notes:
+        log.debug("%s", sentence)
     for sentence in done.notes:
         log.info("%s", sentence)
     for name, part in done.unpacked:
@@ -135,8 +137,7 @@ def stage(
         say(f"{name}: {files} unpacked in {shown(done.out)} ({size}), {part.kept} already there")
     heights = count(len(done.heights.written), "height file")
     say(f"{domain}: {heights} written in {shown(done.heights.folder)}, {done.removed} elevation files removed")
-    own_size = () if done.tile_m == options.BD_ORTHO_TILE_M else ("--tile-m", done.tile_m)
-    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *own_size)
+    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog")
 
 
 @command("landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog")
@@ -144,7 +145,7 @@ def index(
     sources: SourcesArgument,
     domain: options.OneDomain,
     catalog: options.Catalog,
-    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
+    tile_m: options.FoundTileSize = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
     accept: options.Accept = None,
     collections: CollectionOption = None,
@@ -156,7 +157,9 @@ def index(
     The catalog is created if missing; each tile gets one item. Names, headers and pixel levels are checked against
     what the model's recipe expects.
     """
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
     with progress_bar("index") as progress:
+        from pipeline.runs.ingest.found_deliveries import tile_size_below
         from pipeline.sources.catalog.external_stac import Query
         from pipeline.sources.catalog.index import index as index_domain
         from pipeline.sources.delivery.names import RASTER_SUFFIXES
@@ -165,7 +168,7 @@ def index(
             sources,
             domain=domain,
             catalog=catalog,
-            tile_size=tile_m * PIXELS_PER_M,
+            tile_size=tile_m * PIXELS_PER_M if tile_m else tile_size_below(folders),
             recipe=load_recipe(recipe),
             accept=options.limits(accept),
             query=Query(tuple(collections or ()), bbox, when),
@@ -183,7 +186,7 @@ def index(
     say(f"{domain}: {tiles}, {files}, {report.size_bytes / 1e9:.2f} GB indexed in {shown(report.catalog / domain)}")
     if report.limits:
         say(f"to map this domain the campaign needs accept_limits: [{', '.join(report.limits)}]")
-    say("next: name this catalog and domain in a campaign.yaml, then landcover plan campaign.yaml")
+    say_next("init", shown(catalog), "--weights", "CHECKPOINT")
 
 
 def _grouped(notes: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -42,10 +42,10 @@ class StageReport:
     """Number of removed elevation files."""
     folders: tuple[Path, ...]
     """The folders to index: the staging folder, and those among the arguments."""
-    tile_m: int
-    """Side of a tile in metres."""
     notes: tuple[str, ...]
     """What was found and handled, a sentence each."""
+    tile_notes: tuple[str, ...]
+    """The holes in the height of each tile that has any, a sentence each."""
 
 
 def stage(
@@ -102,7 +102,8 @@ def stage(
         replaced = removable_elevation(heights, out=target, tile_size=tile_size) if remove_small else {}
         removed = remove_elevation(replaced, out=target, domain=domain)
     notes += _height_notes(heights, removed if remove_small else None)
-    return StageReport(target, unpacked, heights, removed, to_index, tile_size // PIXELS_PER_M, tuple(notes))
+    of_tiles = tuple(f"{tile}: {holes.note}" for tile, holes in heights.holes if holes.note)
+    return StageReport(target, unpacked, heights, removed, to_index, tuple(notes), of_tiles)
 
 
 def _unpack_all(
@@ -120,7 +121,13 @@ def _unpack_all(
 
 def _height_notes(heights: HeightsReport, removed: int | None) -> list[str]:
     """Sentences about the heights; `removed` is None if no elevation file should be removed."""
-    notes = [f"{tile}: {holes.note}" for tile, holes in heights.holes if holes.note]
+    notes = []
+    if with_holes := {tile: holes.share for tile, holes in heights.holes if holes.share}:
+        worst = max(with_holes, key=lambda tile: with_holes[tile])
+        notes.append(
+            f"holes of the surface or terrain model in {len(with_holes)} of {len(heights.holes)} tiles, up to "
+            f"{with_holes[worst]:.2%} of a tile ({worst}); `landcover -v stage` lists them"
+        )
     if without := heights.without_elevation:
         notes.append(f"no height is written for tiles without surface and terrain files: {first_names(without, 3)}")
     if heights.delivered:
