@@ -1,5 +1,6 @@
 """The commands `fetch`, `stage` and `index`: from a département's name to the input catalog."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -190,8 +191,12 @@ def index(
 
 
 def _grouped(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Each sentence once, with the tiles that it is about."""
-    tiles: dict[str, list[str]] = {}
+    """Sentences that differ in their figures alone once, with the tiles that they are about."""
+    alike: dict[str, list[tuple[str, str]]] = {}
     for tile, sentence in notes:
-        tiles.setdefault(sentence, []).append(tile)
-    return {sentence: first_names(named, 3) for sentence, named in tiles.items()}
+        alike.setdefault(re.sub(r"\d+(\.\d+)?", "N", sentence), []).append((tile, sentence))
+    grouped = {}
+    for found in alike.values():
+        others = ", with other figures" if len({sentence for _, sentence in found}) > 1 else ""
+        grouped[found[0][1]] = first_names([tile for tile, _ in found], 3) + others
+    return grouped
