@@ -6,6 +6,7 @@ classes with their colour), and each page has a template of its own. Python prep
 """
 
 import base64
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,13 @@ def render(template: str, **values: Any) -> str:
         A whole page, which loads nothing from other files or servers.
     """
     return (_MARKDOWN if template.endswith(".md") else _HTML).get_template(template).render(values)
+
+
+def notebook_table(
+    title: str, head: Sequence[str], rows: Iterable[Sequence[object]], sentences: Iterable[str] = ()
+) -> str:
+    """HTML for `_repr_html_`: a table with all of its rows, whose first column is left-aligned, and sentences below."""
+    return render("notebook.html", title=title, head=head, rows=rows, sentences=sentences)
 
 
 def _count(number: float) -> str:

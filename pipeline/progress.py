@@ -49,6 +49,27 @@ class Progress:
             yield step
             self.advance()
 
+    @contextmanager
+    def part(self, steps: int) -> Iterator["Progress"]:
+        """A part of the work that has so many steps: those that the block does not report count at its end."""
+        inside = _Part(self, steps)
+        try:
+            yield inside
+        finally:
+            self.advance(inside.left)
+
+
+class _Part(Progress):
+    """Passes on at most `left` steps. One thread at a time reports."""
+
+    def __init__(self, whole: Progress, steps: int) -> None:
+        self._whole, self.left = whole, steps
+
+    def advance(self, steps: int = 1) -> None:
+        steps = min(steps, self.left)
+        self.left -= steps
+        self._whole.advance(steps)
+
 
 SILENT = Progress()
 """The default of functions that report progress: shows nothing."""

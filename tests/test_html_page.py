@@ -1,12 +1,22 @@
 """HTML pages escape every text, refuse missing values, and are laid out by templates alone."""
 
 import re
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from jinja2 import UndefinedError
 
+from pipeline import legend
+from pipeline.domain import Domain
 from pipeline.html_page import render
+from pipeline.products.analysis.change import Change
+from pipeline.runs.mapping.events import SealedTiles, TileEnded
+from pipeline.runs.planning.plan import make_plan
 from tests.support.browser import outside
+from tests.support.campaigns import make_campaign
 from tests.support.paths import ROOT
 
 TEMPLATES = ROOT / "pipeline" / "templates"
@@ -34,7 +44,27 @@ def test_no_template_switches_escaping_off_and_no_module_writes_markup() -> None
     templates = {p.name: p.read_text() for p in TEMPLATES.glob("*.html")}
     assert {"base.html", "parts.html"} < templates.keys()
     assert [n for n, text in templates.items() if re.search(r"\bsafe\b|autoescape|Markup", text)] == []
-    pages = templates.keys() - {"base.html", "parts.html"}
+    pages = templates.keys() - {"base.html", "parts.html", "notebook.html"}
     assert all(templates[name].startswith('{% extends "base.html" %}') for name in pages)
     modules = (ROOT / "pipeline").rglob("*.py")
     assert [str(p) for p in modules if re.search(r"</?(html|table|td|tr|div|p|img)\b[^>]*>", p.read_text())] == []
+
+
+def test_a_notebook_shows_plans_and_runs_as_tables(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path / "made", at=[(0, 0), (0, 1)])
+    plan = make_plan(made.campaign)._repr_html_()
+    assert "tiles to map: 2" in plan
+    assert "2 not mapped yet" in plan
+    ended = SealedTiles([TileEnded(Domain("D034_2021"), "<tile>", 2.0, 5_000_000, None)])
+    assert "tiles sealed: 1, 5 Mpx" in ended._repr_html_()
+    assert '&lt;tile&gt;</th><td style="text-align:right">2.0</td>' in ended._repr_html_()
+    assert ended == (ended[0],)
+
+
+def test_a_notebook_shows_the_whole_matrix_of_a_change() -> None:
+    names = [c.name for c in legend.FLAIR]
+    matrix = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
+    shown = Change(matrix, xr.DataArray(), 0.1, 0.1, 0.2, 0.05, None)._repr_html_()
+    assert [f"<th>{name}</th>" in shown for name in names] == [True] * len(names)
+    assert shown.count("1.000") == len(names)
+    assert "10.00% of the certain pixels" in shown

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.progress import SILENT, Unit, progress_bar
+from tests.support.progress import Recorder
 from tests.support.waiting import wait_until
 
 
@@ -61,6 +62,20 @@ def test_steps_of_several_threads_are_all_counted() -> None:
 
 def test_the_silent_progress_yields_every_step() -> None:
     assert list(SILENT.track(iter("abc"))) == ["a", "b", "c"]
+
+
+def test_a_part_counts_as_a_whole_whatever_is_reported_inside() -> None:
+    seen = Recorder()
+    for reported in ([], [3, 4], [3, 400], [10]):
+        with seen.part(10) as part:
+            for steps in reported:
+                part.advance(steps)
+            assert seen.done == min(sum(reported), 10)
+        assert seen.done == 10
+        seen.start(0)
+    with pytest.raises(OSError, match="gone"), seen.part(10):
+        raise OSError("gone")
+    assert seen.done == 10
 
 
 def test_a_failure_removes_the_bar() -> None:

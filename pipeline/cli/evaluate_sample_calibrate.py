@@ -93,20 +93,20 @@ def evaluate(
         place = _one_map(places, "--sample") if places else None
         _evaluate_sample(sample, out, place=place, unsealed=unsealed, workers=workers)
         return
-    from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
-    from pipeline.runs.accuracy.scoring import EvaluationOptions
-
-    network = partial(
-        evaluate_set,
-        sha256=weights_sha256,
-        recipe=recipe,
-        metadata=metadata,
-        engine=engine,
-        precision=precision,
-    )
-    comparison = partial(evaluate_map, nomenclature=reference_as, field=field, classes=classes)
-    scoring = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler, as_mapped=not alone)
     with progress_bar("evaluate") as progress:
+        from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
+        from pipeline.runs.accuracy.scoring import EvaluationOptions
+
+        network = partial(
+            evaluate_set,
+            sha256=weights_sha256,
+            recipe=recipe,
+            metadata=metadata,
+            engine=engine,
+            precision=precision,
+        )
+        comparison = partial(evaluate_map, nomenclature=reference_as, field=field, classes=classes)
+        scoring = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler, as_mapped=not alone)
         if weights is not None:
             done = network(places or (), weights=weights, out=out, options=scoring, progress=progress)
         elif reference is not None:
@@ -147,9 +147,9 @@ def _show_scores(done: "EvaluationResult") -> None:
 
 
 def _evaluate_sample(sample: Path, out: Path, *, place: Path | None, unsealed: bool, workers: int) -> None:
-    from pipeline.runs.accuracy.stratified_sample import evaluate_sample
-
     with progress_bar("evaluate") as progress:
+        from pipeline.runs.accuracy.stratified_sample import evaluate_sample
+
         done = evaluate_sample(sample, out=out, place=place, unsealed=unsealed, workers=workers, progress=progress)
     say(f"{done.design}: overall accuracy {done.overall * 100:.2f} %")
     rows = (
@@ -184,9 +184,9 @@ def sample(
 
     Interpret each point, then give the file to `landcover evaluate --sample`.
     """
-    from pipeline.runs.accuracy.stratified_sample import sample_map
-
     with progress_bar("sample") as progress:
+        from pipeline.runs.accuracy.stratified_sample import sample_map
+
         done = sample_map(
             place,
             out=out,
@@ -220,9 +220,9 @@ def calibrate(
 
     Writes a recipe with this temperature. The mapped classes do not change, only the confidences.
     """
-    from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
-
     with progress_bar("calibrate") as progress:
+        from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
+
         done = calibrate_set(
             places,
             weights=weights,

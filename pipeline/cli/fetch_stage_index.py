@@ -1,5 +1,6 @@
 """The commands `fetch`, `stage` and `index`: from a département's name to the input catalog."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -48,12 +49,12 @@ def _parse_contents(text: str) -> tuple[Content, ...]:
 
 
 @command(
-    "landcover fetch D034 --list",
-    "landcover fetch D034 --year 2021 --out deliveries",
+    "landcover fetch Hérault --list",
+    "landcover fetch Hérault --year 2021 --out deliveries",
     "landcover fetch D034 --with rvb,irc --out deliveries",
 )
 def fetch(
-    zone: Annotated[str, argument("DEPARTEMENT", "Such as D034, D02A or D974.", parser=parse_zone)],
+    zone: Annotated[str, argument("DEPARTEMENT", "Its name or number: Hérault, 34, D034, 2A.", parser=parse_zone)],
     year: Annotated[
         int | None, option("--year N", "Vintage of the imagery. By default the newest that has RVB and IRC.")
     ] = None,
@@ -91,8 +92,7 @@ def fetch(
         log.warning("%s", sentence)
     files, size = count(done.fetched, "file"), f"{done.fetched_bytes / 1e9:.2f} GB"
     say(f"{plan.choice.domain}: {files} downloaded to {shown(done.folder)} ({size}), {done.kept} already there")
-    domain, staged = plan.choice.domain, done.folder.parent / "staged" / plan.choice.domain
-    say_next("stage", shown(done.folder), "--domain", domain, "--out", shown(staged))
+    say_next("map", shown(done.folder), "--weights", "CHECKPOINT", "--out", f"map-{plan.choice.domain}")
 
 
 def _print_editions(listed: "Sequence[ListedEdition]", zone: str) -> None:
@@ -111,7 +111,7 @@ def stage(
             "--out FOLDER", "Where to unpack. By default a folder beside the first archive, named after the domain."
         ),
     ] = None,
-    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
+    tile_m: options.FoundTileSize = None,
     holes: Annotated[
         Literal["interpolate", "leave"],
         option("--holes", "Interpolate holes of the elevation that are up to 25 m wide, or leave them."),
@@ -129,6 +129,8 @@ def stage(
     done = stage_all(
         given, domain=domain, out=out, tile_m=tile_m, treatment=holes, remove_small=remove_small, bar=progress_bar
     )
+    for sentence in done.tile_notes:
+        log.debug("%s", sentence)
     for sentence in done.notes:
         log.info("%s", sentence)
     for name, part in done.unpacked:
@@ -136,8 +138,7 @@ def stage(
         say(f"{name}: {files} unpacked in {shown(done.out)} ({size}), {part.kept} already there")
     heights = count(len(done.heights.written), "height file")
     say(f"{domain}: {heights} written in {shown(done.heights.folder)}, {done.removed} elevation files removed")
-    own_size = () if tile_m == options.BD_ORTHO_TILE_M else ("--tile-m", tile_m)
-    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog", *own_size)
+    say_next("index", *map(shown, done.folders), "--domain", domain, "--catalog", "catalog")
 
 
 @command("landcover index /data/BDORTHO_D034 /data/LIDARHD_D034 \\\n    --domain D034_2021 --catalog catalog")
@@ -145,7 +146,7 @@ def index(
     sources: SourcesArgument,
     domain: options.OneDomain,
     catalog: options.Catalog,
-    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
+    tile_m: options.FoundTileSize = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
     accept: options.Accept = None,
     collections: CollectionOption = None,
@@ -157,16 +158,18 @@ def index(
     The catalog is created if missing; each tile gets one item. Names, headers and pixel levels are checked against
     what the model's recipe expects.
     """
-    from pipeline.sources.catalog.external_stac import Query
-    from pipeline.sources.catalog.index import index as index_domain
-    from pipeline.sources.delivery.names import RASTER_SUFFIXES
-
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
     with progress_bar("index") as progress:
+        from pipeline.runs.ingest.found_deliveries import tile_size_below
+        from pipeline.sources.catalog.external_stac import Query
+        from pipeline.sources.catalog.index import index as index_domain
+        from pipeline.sources.delivery.names import RASTER_SUFFIXES
+
         report = index_domain(
             sources,
             domain=domain,
             catalog=catalog,
-            tile_size=tile_m * PIXELS_PER_M,
+            tile_size=tile_m * PIXELS_PER_M if tile_m else tile_size_below(folders),
             recipe=load_recipe(recipe),
             accept=options.limits(accept),
             query=Query(tuple(collections or ()), bbox, when),
@@ -184,12 +187,16 @@ def index(
     say(f"{domain}: {tiles}, {files}, {report.size_bytes / 1e9:.2f} GB indexed in {shown(report.catalog / domain)}")
     if report.limits:
         say(f"to map this domain the campaign needs accept_limits: [{', '.join(report.limits)}]")
-    say("next: name this catalog and domain in a campaign.yaml, then landcover plan campaign.yaml")
+    say_next("init", shown(catalog), "--weights", "CHECKPOINT")
 
 
 def _grouped(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Each sentence once, with the tiles that it is about."""
-    tiles: dict[str, list[str]] = {}
+    """Sentences that differ in their figures alone once, with the tiles that they are about."""
+    alike: dict[str, list[tuple[str, str]]] = {}
     for tile, sentence in notes:
-        tiles.setdefault(sentence, []).append(tile)
-    return {sentence: first_names(named, 3) for sentence, named in tiles.items()}
+        alike.setdefault(re.sub(r"\d+(\.\d+)?", "N", sentence), []).append((tile, sentence))
+    grouped = {}
+    for found in alike.values():
+        others = ", with other figures" if len({sentence for _, sentence in found}) > 1 else ""
+        grouped[found[0][1]] = first_names([tile for tile, _ in found], 3) + others
+    return grouped

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 _ELEVATION = {"height": "ready heights", "dsm": "surface models", "dtm": "terrain models"}
 RecipeOption = Annotated[
     str | None,
-    option("--recipe NAME|FILE", "The model's recipe. By default the one beside the weights, or that fits them."),
+    option(
+        "--recipe NAME|FILE",
+        "The model's recipe. By default the one beside the weights, or that fits them.",
+        autocompletion=options.complete_recipes,
+    ),
 ]
 AcceptOption = Annotated[
     list[str] | None,
@@ -92,12 +96,18 @@ def _show_domain(domain: "CampaignDomain") -> None:
     "landcover map /data/D034_2021 --out map-D034 \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
 )
 def map(  # noqa: A001  (the command's name)
-    folder: Annotated[Path, argument("FOLDER", "Archives as downloaded, or an unpacked or staged delivery.")],
+    folder: Annotated[
+        Path,
+        argument(
+            "FOLDER|NAME",
+            "Archives as downloaded, or an unpacked or staged delivery; or the name of a département whose delivery "
+            "lies here, such as D034_2021 in this folder or one below.",
+        ),
+    ],
     weights: options.Weights,
     out: Annotated[Path, option("--out FOLDER", "Where the campaign, the catalog and all products go.")],
     recipe: RecipeOption = None,
     accept: AcceptOption = None,
-    tile_m: options.TileSize = options.BD_ORTHO_TILE_M,
     yes: Annotated[bool, option("--yes", "Run without asking.")] = False,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
@@ -110,14 +120,19 @@ def map(  # noqa: A001  (the command's name)
     """
     accepted = _limits(accept or ())
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; check the path")
+        from pipeline.runs.ingest.found_deliveries import named_delivery
+
+        folder = named_delivery(str(folder), Path())
+        say(f"delivery: {shown(folder)}")
     from pipeline.runs.mapping.shutdown import stop_on_signals
 
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
-        from pipeline.runs.workflow.map_delivery import MapRequest, map_delivery
+        with progress_bar("map"):
+            from pipeline.products.map_page.page_files import MAP_FOLDER
+            from pipeline.runs.workflow.map_delivery import MapRequest, map_delivery
 
-        request = MapRequest(folder, weights, out, recipe, accepted, tile_m)
+        request = MapRequest(folder, weights, out, recipe, accepted)
         done = map_delivery(
             request,
             confirm=lambda path, plan: _confirm(path, plan, yes=yes),
@@ -135,7 +150,8 @@ def map(  # noqa: A001  (the command's name)
     say(f"  {shown(done.reports[0])}  the report, in a browser")
     say(f"  {shown(done.landcover)}  the map, in QGIS")
     say(f"  {shown(done.edition.store)}  the map, in Python: pipeline.open_product")
-    say_next("view", shown(done.campaign))
+    has_page = done.edition.store.with_name(MAP_FOLDER).is_dir()
+    say_next("view" if has_page else "verify", shown(done.campaign))
 
 
 def _confirm(path: Path, plan: "RunPlan", *, yes: bool) -> bool:

@@ -1,5 +1,6 @@
 """The commands `patches`, `train`, `predict` and `quantize`: networks of one's own, and networks on single rasters."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, log, progress_bar, say, shown
 from pipeline.config import DEFAULT_RECIPE
 from pipeline.errors import SourceError
+from pipeline.progress import SILENT
 
 RasterArgument = Annotated[
     Path,
@@ -47,10 +49,10 @@ def patches(
 
     The recipe says which bands they have. All patches of one tile form one zone.
     """
-    from pipeline.sources.labels.reference import Reference
-    from pipeline.training.patch_cutting import cut_patches
-
     with progress_bar("patches") as progress:
+        from pipeline.sources.labels.reference import Reference
+        from pipeline.training.patch_cutting import cut_patches
+
         done = cut_patches(
             Reference.open(reference, nomenclature=reference_as, field=field),
             catalog=catalog,
@@ -80,12 +82,13 @@ def train(
 
     After an interruption run the same command again: it resumes from the last epoch.
     """
-    from pipeline.training.fit import fit
+    from pipeline.training.fit import fit, is_first_process
     from pipeline.training.run_config import load_training_config
 
     numbers = {name: n for name, n in (("devices", devices), ("nodes", nodes)) if n is not None}
     run = load_training_config(config).model_copy(update=numbers)
-    done = fit(run, out, restart=restart, progress_bar=not quiet, on_message=log.info)
+    with nullcontext(SILENT) if quiet or not is_first_process() else progress_bar("train") as progress:
+        done = fit(run, out, restart=restart, progress=progress, on_message=log.info)
     if not done.first_process:
         return
     scores = done.trained.evaluation.scored(done.trained.evaluation.mode)
@@ -120,9 +123,9 @@ def predict(
     if not (raster.exists() or str(raster).startswith("/vsi")):
         raise SourceError(f"'{raster}' does not exist")
     limits = options.limits(accept)
-    from pipeline.runs.mapping.single_raster import predict_raster
-
     with progress_bar("predict") as progress:
+        from pipeline.runs.mapping.single_raster import predict_raster
+
         done = predict_raster(
             raster,
             weights=weights,
@@ -160,10 +163,10 @@ def quantize(
     have not seen their domain.
     """
     campaign = options.open_campaign(config, domain)
-    from pipeline.runs.quantization.quantize import agreement_text
-    from pipeline.runs.quantization.quantize import quantize as quantize_campaign
-
     with progress_bar("quantize") as progress:
+        from pipeline.runs.quantization.quantize import agreement_text
+        from pipeline.runs.quantization.quantize import quantize as quantize_campaign
+
         done = quantize_campaign(
             campaign,
             out=out,

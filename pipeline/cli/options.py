@@ -1,27 +1,81 @@
 """Options that several commands have, and the campaign that they name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
+from typer import Context
+
 from pipeline.cli.help import argument, option
-from pipeline.config import Campaign, ClusterKind, EngineName, LimitName, Precision, load_campaign
+from pipeline.config import Campaign, ClusterKind, EngineName, LimitName, Precision, config_folder, load_campaign
 from pipeline.domain import Domain
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LandcoverError
 from pipeline.legend import Nomenclature
 
 BD_ORTHO_TILE_M = 5_000
 """Side of BD ORTHO's tiles in metres."""
 
+
+def _campaign(ctx: Context) -> Campaign | None:
+    """The campaign on a command line that is being completed; None where it cannot be read yet."""
+    # While an option has no value yet, arguments are not assigned to their names.
+    given = ctx.params.get("config") or next(iter(ctx.args), None)
+    try:
+        return load_campaign(Path(given)) if given else None
+    except LandcoverError:
+        return None
+
+
+def _complete_domains(ctx: Context, incomplete: str) -> list[str]:
+    campaign = _campaign(ctx)
+    return [section.name for section in campaign.domains if section.name.startswith(incomplete)] if campaign else []
+
+
+def _complete_tiles(ctx: Context, incomplete: str) -> list[tuple[str, str]]:
+    """Names of indexed tiles, by the names of their items; each with its domains."""
+    campaign, found = _campaign(ctx), dict[str, list[str]]()
+    for name in (section.name for section in campaign.domains) if campaign else ():
+        for item in campaign.catalog.glob(f"{name}/{name}-{incomplete}*.json") if campaign else ():
+            found.setdefault(item.stem.removeprefix(f"{name}-"), []).append(name)
+    return [(tile, ", ".join(names)) for tile, names in sorted(found.items())]
+
+
+def complete_editions(ctx: Context, incomplete: str) -> list[str]:
+    """Numbers of the editions of the campaign on the command line."""
+    campaign = _campaign(ctx)
+    folders = campaign.output.national.glob("editions/[0-9]*") if campaign else ()
+    return [number for number in sorted(str(int(f.name)) for f in folders) if number.startswith(incomplete)]
+
+
+def _complete_names(below: str) -> Callable[[str], list[str]]:
+    """Names of the YAML files in a folder of `configs`."""
+
+    def complete(incomplete: str) -> list[str]:
+        return sorted(p.stem for p in (config_folder() / below).glob("*.yaml") if p.stem.startswith(incomplete))
+
+    return complete
+
+
+complete_recipes, complete_clusters = _complete_names("models"), _complete_names("clusters")
+
 Config = Annotated[Path, argument("CONFIG", "The campaign's YAML file.")]
 Patches = Annotated[list[Path], argument("DATA", "Labelled patches: folders or CSV lists.")]
 Domains = Annotated[
-    list[str] | None, option("--domain NAME", "Only this domain of the campaign, such as D064_2021. Can be repeated.")
+    list[str] | None,
+    option(
+        "--domain NAME",
+        "Only this domain of the campaign, such as D064_2021. Can be repeated.",
+        autocompletion=_complete_domains,
+    ),
 ]
 OneDomain = Annotated[Domain, option("--domain NAME", "Département and vintage, such as D064_2021.", parser=Domain)]
 Tiles = Annotated[
     list[str] | None,
-    option("--tile NAME", "Only this tile, named after its north-west corner, such as 0595-6890. Can be repeated."),
+    option(
+        "--tile NAME",
+        "Only this tile, named after its north-west corner, such as 0595-6890. Can be repeated.",
+        autocompletion=_complete_tiles,
+    ),
 ]
 Force = Annotated[bool, option("--force", "Map the chosen tiles again even if they are up to date.")]
 Failed = Annotated[bool, option("--failed", "Only tiles that failed when they were last mapped.")]
@@ -55,6 +109,7 @@ Recipe = Annotated[
         "The model's recipe: a name under configs/models, or a YAML file. "
         "By default that of IGN's U-Net with five bands and 12 classes.",
         show_default=False,
+        autocompletion=complete_recipes,
     ),
 ]
 Weights = Annotated[
@@ -76,6 +131,9 @@ Metadata = Annotated[
 ]
 Catalog = Annotated[Path, option("--catalog FOLDER", "The input catalog.")]
 TileSize = Annotated[int, option("--tile-m N", "Side of a tile in metres.", min=10)]
+FoundTileSize = Annotated[
+    int | None, option("--tile-m N", "Side of a tile in metres. By default that of the first image.", min=10)
+]
 Box = Annotated[
     tuple[float, float, float, float] | None,
     option("--bbox W S E N", "Only what intersects this box; degrees of longitude and latitude."),

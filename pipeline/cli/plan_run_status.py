@@ -64,12 +64,13 @@ def plan(
     values; each line says which.
     """
     campaign = options.open_campaign(config, domain, tile)
-    from pipeline.runs.planning.forecast import described_machine, forecast, plan_as_json, rates_for
-    from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
-    from pipeline.runs.planning.totals import plan_totals
+    with progress_bar("plan"):
+        from pipeline.runs.planning.forecast import described_machine, forecast, plan_as_json, rates_for
+        from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
+        from pipeline.runs.planning.totals import plan_totals
 
-    only = TileFilter(failed=failed, missing=only_missing)
-    planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+        only = TileFilter(failed=failed, missing=only_missing)
+        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
@@ -127,8 +128,8 @@ def _show_counts(planned: "RunPlan") -> None:
 def _show_worker(s: "ResolvedCampaign") -> None:
     say(f"engine: {s.engine.name} {s.engine.precision}, {s.engine_threads} threads per worker")
     say(
-        f"window: {s.layout.window} px (core {s.layout.core}, halo {s.layout.halo}); the network computes "
-        f"{s.layout.overlap_factor:.3f} × the map's pixels"
+        f"window: {s.layout.window} px (core {s.layout.core}, halo {s.layout.halo}): "
+        f"{s.layout.overlap_factor:.3f} × the map's pixels are computed"
     )
     budgets = {"memory_bytes": s.campaign.cluster.memory_bytes}
     if s.memory.device:
@@ -137,7 +138,7 @@ def _show_worker(s: "ResolvedCampaign") -> None:
         f"{key} is not set" if budget is None else f"{key} allows {budget / 1e9:.2f} GB"
         for key, budget in budgets.items()
     )
-    say(f"memory per worker: up to {s.memory}")
+    say("memory per worker: up to " + str(s.memory).replace(" (", "\n  (", 1))
     say(f"memory limit per worker: {limits}")
 
 
@@ -197,12 +198,13 @@ def run(
     # Before the slow imports: a signal during them must stop the run in order, not kill the process.
     with stop_on_signals() as stop:
         campaign = options.open_campaign(config, domain, tile).on_cluster(cluster, scheduler, dashboard=dashboard)
-        from pipeline.runs.mapping.run import run as run_plan
-        from pipeline.runs.planning.forecast import forecast_domains
-        from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
+        with progress_bar("plan"):
+            from pipeline.runs.mapping.run import run as run_plan
+            from pipeline.runs.planning.forecast import forecast_domains
+            from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
-        only = TileFilter(failed=failed, missing=only_missing)
-        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+            only = TileFilter(failed=failed, missing=only_missing)
+            planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
         _show_stale(planned)
         if not planned.todo:
             run_plan(planned)

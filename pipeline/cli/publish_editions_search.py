@@ -1,7 +1,8 @@
 """The commands `publish`, `editions` and `search`: the national product and its catalog."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
@@ -22,6 +23,7 @@ from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
     from pipeline.products.national.edition_history import EditionState
+    from pipeline.products.stac.nothing_found import CatalogContent
 
 _YAML = (".yaml", ".yml")
 
@@ -34,6 +36,15 @@ ShareOption = Annotated[
 ]
 ConfidenceOption = Annotated[
     float | None, option("--min-confidence X", "Smallest mean confidence of the tile, 0 to 1.")
+]
+
+RestoreOption = Annotated[
+    int | None,
+    option("--restore N", "Make edition N the current one again.", autocompletion=options.complete_editions),
+]
+DropOption = Annotated[
+    list[int] | None,
+    option("--drop N", "Delete edition N for good. Can be repeated.", autocompletion=options.complete_editions),
 ]
 
 
@@ -56,9 +67,9 @@ def publish(
     Unchanged parts are shared with the edition before, so that an edition costs only what changed.
     """
     campaign = options.open_campaign(config).on_cluster(cluster, scheduler, dashboard=dashboard)
-    from pipeline.runs.publishing.publish import publish as publish_edition
-
     with progress_bar("publish") as progress:
+        from pipeline.runs.publishing.publish import publish as publish_edition
+
         done = publish_edition(campaign, workers=workers, wait=wait, recheck=recheck, progress=progress)
     for name, tiles in done.unsealed:
         log.warning("%s: %s not sealed; nodata in this edition", name, count(tiles, "tile"))
@@ -89,8 +100,8 @@ def _area(pixels: int) -> str:
 )
 def editions(
     config: options.Config,
-    restore: Annotated[int | None, option("--restore N", "Make edition N the current one again.")] = None,
-    drop: Annotated[list[int] | None, option("--drop N", "Delete edition N for good. Can be repeated.")] = None,
+    restore: RestoreOption = None,
+    drop: DropOption = None,
     as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
 ) -> None:
     """List, restore or delete editions of the national product."""
@@ -138,8 +149,8 @@ def _as_json(state: "EditionState") -> dict[str, object]:
 
 
 @command(
-    "landcover search campaign.yaml --min-share vineyard=0.3 --datetime 2021",
-    "landcover search national --bbox 3.7 43.5 4.0 43.7 --out found.json",
+    "landcover search campaign.yaml --min-share vineyard=0.1 --datetime 2021",
+    "landcover search national --bbox 4.05 43.65 4.06 43.66 --out found.json",
 )
 def search(
     where: CatalogArgument,
@@ -158,6 +169,8 @@ def search(
     """
     shares = _shares(min_share or [])
     national = options.open_campaign(where).output.national if where.suffix in _YAML else where
+    from pipeline.products.stac.nothing_found import catalog_content
+    from pipeline.products.stac.search import class_property
     from pipeline.products.stac.search import search as find
     from pipeline.products.tile.stac_item import CONFIDENCE
 
@@ -165,14 +178,43 @@ def search(
         found = find(
             national, domains=domain, bbox=bbox, datetime=when, min_share=shares, min_confidence=min_confidence
         )
-    if len(found):
-        say("confidence  land cover")
-    for item in found:
-        confidence = item.properties.get(CONFIDENCE)
-        rounded = "" if confidence is None else f"{confidence:.2f}"
-        say(f"{rounded:<10}  {shown(item.assets['landcover'].href)}")
+    if not len(found):
+        figures = [class_property(name) for name in shares] + [CONFIDENCE] * (min_confidence is not None)
+        _show_content(catalog_content(national, bbox=bbox, domains=domain, figures=figures))
+        return
+    headings = ("domain", "tile", "days", *shares, "confidence")
+    console.print(number_table(headings, (_found_row(item.properties, shares) for item in found)))
     say(f"{count(len(found), 'tile')} found")
+    for folder in dict.fromkeys(Path(item.assets["landcover"].href).parent for item in found):
+        say(f"COGs: {shown(folder)}/DOMAIN-TILE-landcover.tif")
     save_json(out, found.to_dict(), "items")
+
+
+def _found_row(properties: Mapping[str, Any], shares: Iterable[str]) -> tuple[str, ...]:
+    from pipeline.products.stac.search import class_property
+    from pipeline.products.tile.stac_item import CONFIDENCE
+
+    first, last = (properties[key][:10] for key in ("start_datetime", "end_datetime"))
+    # Without days of flight, an item spans the year of its vintage.
+    days = f"{first} to {last}" if properties.get("landcover:acquired") else f"in {first[:4]}"
+    figures = (properties.get(name) for name in (*map(class_property, shares), CONFIDENCE))
+    rounded = ("" if figure is None else f"{figure:.2f}" for figure in figures)
+    return (properties["landcover:domain"], properties["landcover:tile"], days, *rounded)
+
+
+def _show_content(content: "CatalogContent") -> None:
+    """Says what the catalog has, after a search that found nothing."""
+    say("0 tiles found")
+    west, south, east, north = content.bbox
+    tiles, first, last = count(content.tiles, "tile"), *content.days
+    say(f"the product has {tiles} of {', '.join(content.domains)}, from {first} to {last}")
+    say(f"its extent: --bbox {west:.4f} {south:.4f} {east:.4f} {north:.4f}")
+    if content.nearest:
+        domain, tile, distance = content.nearest
+        say(f"nearest tile: {domain} {tile}, {distance:.1f} km from the box")
+    for name, value in content.highest:
+        what = name.removeprefix("landcover:").replace("share_", "share of ").replace("_", " ")
+        say(f"highest {what} in a tile: {'none' if value is None else f'{value:.2f}'}")
 
 
 def _shares(given: list[str]) -> dict[str, float]:

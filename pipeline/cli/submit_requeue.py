@@ -1,13 +1,14 @@
 """The commands `submit` and `requeue`: a campaign on a SLURM cluster."""
 
+import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.help import command, option
+from pipeline.cli.help import app, argument, command, option
 from pipeline.cli.output import console, count, log, say, say_next, shown
 from pipeline.config import Campaign
 from pipeline.domain import Domain
@@ -16,12 +17,23 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.runs.slurm.submit import Submission
 
+SiteOption = Annotated[
+    str,
+    option(
+        "--cluster NAME|FILE",
+        "A name under configs/clusters, or such a YAML file.",
+        autocompletion=options.complete_clusters,
+    ),
+]
 PublishOption = Annotated[
     bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
 ]
 StepOption = Annotated[
-    Literal["map", "publish", "verify", "report"] | None,
+    Literal["map", "publish", "verify", "report", "evaluate", "calibrate"] | None,
     option("--step", "Submit only this step. By default map, and publish after it."),
+]
+WordsArgument = Annotated[
+    list[str] | None, argument("-- WORDS", "With --step evaluate or calibrate: what follows this command.")
 ]
 DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without submitting or asking SLURM anything.")]
 
@@ -30,10 +42,14 @@ DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without
     "landcover submit campaign.yaml --cluster generic --dry-run",
     "landcover submit campaign.yaml --cluster jean-zay-a100 --account xxx",
     "landcover submit campaign.yaml --cluster generic --step report",
+    "landcover submit campaign.yaml --cluster generic --step evaluate -- \\\n"
+    "    products/D034_2021 --reference truth.gpkg --field class --out scores",
 )
 def submit(
     config: options.Config,
-    cluster: Annotated[str, option("--cluster NAME|FILE", "A name under configs/clusters, or such a YAML file.")],
+    *,
+    words: WordsArgument = None,
+    cluster: SiteOption,
     account: Annotated[str | None, option("--account NAME", "The project whose hours are charged.")] = None,
     domain: options.Domains = None,
     only_missing: options.OnlyMissing = False,
@@ -57,6 +73,7 @@ def submit(
         )
     from pipeline.runs.slurm.submit import JobOptions, prepare
 
+    _check_words(step, words or [])
     publish = publish and step is None
     job_options = JobOptions(account, qos, hours, gpus, only_missing=only_missing, publish=publish)
     if step is None or step == "map":
@@ -69,14 +86,25 @@ def submit(
         if not prepared.domains:
             say("nothing to submit")
             return
-    elif domain or only_missing or qos or hours or gpus:
-        raise ConfigError(f"--step {step} takes no --domain, --only-missing, --qos, --hours or --gpus: mapping jobs do")
+    elif domain or only_missing or qos or gpus:
+        raise ConfigError(f"--step {step} takes no --domain, --only-missing, --qos or --gpus: mapping jobs do")
     else:
         from pipeline.runs.slurm.step import prepare_step
 
-        prepared = prepare_step(campaign, config, step, cluster=cluster, options=job_options)
+        prepared = prepare_step(campaign, config, step, cluster=cluster, words=words or (), options=job_options)
     _show_request(prepared)
     _submit(prepared, campaign, config, dry_run=dry_run)
+
+
+def _check_words(step: str | None, words: list[str]) -> None:
+    """Reads the words after `--` as their command would, so that a wrong one is refused before the job waits."""
+    if step in ("evaluate", "calibrate"):
+        if not words:
+            raise ConfigError(f"--step {step} needs what follows `landcover {step}`, after --; see its --help")
+        landcover: Any = typer.main.get_command(app)
+        landcover.commands[step].make_context(f"landcover {step}", list(words))
+    elif words:
+        raise ConfigError(f"{shlex.join(words)}: only --step evaluate and --step calibrate take words after --")
 
 
 def _show_request(prepared: "Submission") -> None:

@@ -21,10 +21,10 @@ def verify(config: options.Config, json_file: options.JsonFile = None) -> None:
     code is 4 if anything is wrong or a domain exceeds one of the campaign's limits.
     """
     campaign = options.open_campaign(config)
-    from pipeline.runs.quality.quality_metrics import seam_remedy
-    from pipeline.runs.quality.verify import verify as read_again
-
     with progress_bar("verify") as progress:
+        from pipeline.runs.quality.quality_metrics import seam_remedy
+        from pipeline.runs.quality.verify import verify as read_again
+
         verified = read_again(campaign, progress=progress)
     for d in verified.domains:
         tiles, files = count(d.tiles, "tile"), count(d.files, "file")
@@ -89,9 +89,9 @@ def report(config: options.Config, domain: options.Domains = None) -> None:
     written.
     """
     campaign = options.open_campaign(config, domain)
-    from pipeline.runs.quality.write_reports import write_reports
-
     with progress_bar("report") as progress:
+        from pipeline.runs.quality.write_reports import write_reports
+
         pages = write_reports(campaign, domains=domain or (), progress=progress)
     for path in pages:
         say(f"report: {shown(path)}")

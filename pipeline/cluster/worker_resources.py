@@ -4,9 +4,6 @@ import os
 import re
 from typing import Any
 
-from distributed.diagnostics.nvml import device_get_count
-from distributed.system import MEMORY_LIMIT
-
 from pipeline.config import Campaign
 
 
@@ -62,6 +59,8 @@ def memory_per_worker(workers: int, *, job: int | None = None) -> int:
         workers: on this machine.
         job: bytes that the job may take here; by default `slurm_memory`.
     """
+    from distributed.system import MEMORY_LIMIT
+
     limits = (int(MEMORY_LIMIT), job or slurm_memory())
     return min(limit for limit in limits if limit) // max(1, workers)
 
@@ -86,4 +85,6 @@ def visible_gpus() -> tuple[str, ...]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return tuple(d.strip() for d in named.split(",") if d.strip())
+    from distributed.diagnostics.nvml import device_get_count
+
     return tuple(str(i) for i in range(device_get_count()))

@@ -1,16 +1,8 @@
-"""Maps a mosaic to layers of classes and confidence: windows, halo, engines."""
+"""Maps a mosaic to layers of classes and confidence: windows, halo, engines.
 
-from pipeline.inference.block_mapping import MappedPixels, Method, predict_stack, predict_tile
-from pipeline.inference.predictor import Engine, Predictor, on_gpu, predictor_for, resolve_engine
+The names are declared in `__init__.pyi`. Each is imported when it is first used: plans need no torch.
+"""
 
-__all__ = [
-    "Engine",
-    "MappedPixels",
-    "Method",
-    "Predictor",
-    "on_gpu",
-    "predict_stack",
-    "predict_tile",
-    "predictor_for",
-    "resolve_engine",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,13 +19,11 @@ from pipeline.errors import ConfigError
 from pipeline.grid import Window, union
 from pipeline.halo import Layout
 from pipeline.inference.array_source import ArraySource
-from pipeline.inference.predictor import TORCH, Engine, Predictor, predictor_for
+from pipeline.inference.engine import BATCH_PIXELS, TORCH, Engine
+from pipeline.inference.predictor import Predictor, predictor_for
 from pipeline.legend import LAYERS
 from pipeline.model import Model
 from pipeline.sources.reading.raster import Pixels, Source
-
-BATCH_PIXELS = 2_848 * 2_848
-"""Most pixels of small windows in one batch: it takes the memory of one large window."""
 
 
 @dataclass(frozen=True, eq=False)

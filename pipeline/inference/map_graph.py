@@ -3,11 +3,8 @@
 import torch
 from torch import nn
 
-from pipeline.legend import LAYERS
 from pipeline.model import Model, optimize_for_inference
 
-PLANES = len(LAYERS) + 1
-"""Planes of a mapped window: the layers, and where a logit that is switched off would have won."""
 NOT_FINITE = 0
 """Confidence of a pixel with a NaN or infinite live logit. The greatest softmax over n classes is never below 1 / n."""
 

@@ -11,10 +11,7 @@ from dataclasses import dataclass, fields
 
 from pipeline.errors import ConfigError
 from pipeline.halo import Layout
-from pipeline.inference.block_mapping import BATCH_PIXELS
-from pipeline.inference.map_graph import PLANES
-from pipeline.inference.predictor import Engine
-from pipeline.inference.torch_engine import LANES
+from pipeline.inference.engine import BATCH_PIXELS, LANES, PLANES, Engine
 from pipeline.legend import LAYERS
 
 _PROCESS_BYTES = 1_100_000_000

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pipeline.durable import sync, user_cache, write_text
 from pipeline.errors import EngineError, StorageError
 from pipeline.fingerprint import PRODUCT_VERSION, digest, file_sha256
-from pipeline.inference.map_graph import PLANES, MapGraph
+from pipeline.inference.engine import PLANES
+from pipeline.inference.map_graph import MapGraph
 from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.inference.torch_engine import check_finite
 from pipeline.model import Model

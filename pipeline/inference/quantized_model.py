@@ -6,13 +6,16 @@ The XML records its origin (in `rt_info`), so the two files are all there is to 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from pipeline.errors import EngineError
 from pipeline.fingerprint import digest
-from pipeline.model import Model
+from pipeline.model.weights_file import UnloadedModel
 from pipeline.untrusted.own_files import open_regular
+
+if TYPE_CHECKING:
+    from pipeline.model import Model
 
 _SECTION = "landcover"
 """Our part of the XML's `rt_info`."""
@@ -32,7 +35,7 @@ class QuantizedModel:
     recipe_digest: str
     """Digest of the recipe that it was made with."""
 
-    def check_fits(self, model: Model) -> None:
+    def check_fits(self, model: "Model | UnloadedModel") -> None:
         """Raises EngineError unless it was made from this model's weights and recipe."""
         if self.weights_sha256 != model.weights_hash:
             raise EngineError(
@@ -52,7 +55,7 @@ class QuantizedModel:
             )
 
 
-def describe(graph: Any, model: Model, *, scheme: str) -> None:
+def describe(graph: Any, model: "Model", *, scheme: str) -> None:
     """Writes weights, recipe and scheme into an `openvino.Model`; they are saved in its XML."""
     for name, value in (
         ("weights_sha256", model.weights_hash),
@@ -97,5 +100,5 @@ def _sha256(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _digest_of(model: Model) -> str:
+def _digest_of(model: "Model | UnloadedModel") -> str:
     return digest(model.recipe.model_dump(mode="json"))

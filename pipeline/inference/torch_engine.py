@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from pipeline.durable import user_cache
 from pipeline.errors import EngineError
-from pipeline.inference.map_graph import NOT_FINITE, PLANES, MapGraph
+from pipeline.inference.engine import LANES, PLANES
+from pipeline.inference.map_graph import NOT_FINITE, MapGraph
 from pipeline.model import Model
 from pipeline.untrusted.own_files import private_folder
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CACHE_REMEDY = "set LANDCOVER_CACHE to a folder of your own that can be written"
-LANES = 3
-"""Batches in flight at once: one is copied to the device, one is mapped, one is copied back."""
 
 
 def device() -> torch.device:
@@ -32,7 +31,7 @@ def device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def cuda_devices() -> tuple[str, ...]:
+def device_names() -> tuple[str, ...]:
     """Names of the CUDA devices that this process sees."""
     return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 

@@ -1,7 +1,8 @@
-"""Networks and their weights: built from a recipe, loaded from a checkpoint, optimized for inference."""
+"""Networks and their weights: built from a recipe, loaded from a checkpoint, optimized for inference.
 
-from pipeline.model.inference_network import optimize_for_inference
-from pipeline.model.network import build_network
-from pipeline.model.weights import Model, load_campaign_model, load_model
+The names are declared in `__init__.pyi`. Each is imported when it is first used: plans need no torch.
+"""
 
-__all__ = ["Model", "build_network", "load_campaign_model", "load_model", "optimize_for_inference"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,7 +19,7 @@ from torch import nn
 from pipeline.config import Recipe, config_folder, load_recipe
 from pipeline.errors import WeightsError
 from pipeline.model.network import build_network
-from pipeline.untrusted.own_files import open_regular
+from pipeline.model.weights_file import read_content
 
 FLAIR_PREFIX = "model.seg_model."
 """Prefix of the names of segmentation-models-pytorch in FLAIR-INC files, from their Lightning module."""
@@ -84,25 +84,6 @@ def read_plain(path: Path) -> Any:
         WeightsError: as `read_content` and `parse_tensors`.
     """
     return _parse(read_content(path), path)
-
-
-def read_content(path: Path) -> bytes:
-    """The bytes of a checkpoint. They are read before they are parsed, so that a disk error is no damaged file.
-
-    Raises:
-        WeightsError: the file is missing, or cannot be read.
-    """
-    try:
-        with open_regular(path) as file:
-            return file.read()
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"{path}: no such file; expected a .pth, .ckpt or .safetensors file, or hf://org/name@COMMIT"
-        ) from error
-    except IsADirectoryError as error:
-        raise WeightsError(f"{path}: expected a checkpoint file, got a folder") from error
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error}") from error
 
 
 def _parse(content: bytes, path: Path) -> Any:

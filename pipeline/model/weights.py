@@ -1,8 +1,6 @@
 """Loads a network with its weights from a file or the Hugging Face hub, checks and hashes it, and keeps it."""
 
 import hashlib
-import logging
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,21 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, errors, hf_hub_download
 from torch import nn
 
 from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, load_recipe
-from pipeline.errors import WeightsError
 from pipeline.model import checkpoint
 from pipeline.model.network import build_network
-
-log = logging.getLogger("landcover")
-
-HUB = "hf://"
-_ON_HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<commit>[^/]*))?(?:/(?P<file>.+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_TransportError: type[Exception] = errors.HTTPError
-"""A broken connection, under the only name that does not depend on the HTTP library of the hub's client."""
+from pipeline.model.weights_file import compare_checksums, locate, read_content
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +76,11 @@ def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE, *, sh
         ('red', 'green', 'blue', 'nir', 'elevation')
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    path, source = _locate(str(weights))
+    path, source = locate(str(weights))
     with _LOCK:
         file = _File(path, recipe, source, _file_identity(path), sha256)
         model = _load_file(file)
-        _compare(sha256, model.weights_hash, source=source, path=path)
+        compare_checksums(sha256, model.weights_hash, source=source, path=path)
         return model
 
 
@@ -139,26 +128,16 @@ def read_weights(weights: str | Path, *, sha256: str | None = None) -> dict[str,
     Raises:
         WeightsError: the file is missing, cannot be downloaded, has another checksum, is damaged or unsafe.
     """
-    path, source = _locate(str(weights))
+    path, source = locate(str(weights))
     return _read(path, source, sha256)[0].tensors
 
 
 def _read(path: Path, source: str, expected: str | None) -> tuple[checkpoint.Checkpoint, str]:
     """The content of a checkpoint, and the SHA-256 of the very bytes that they come from."""
-    content = checkpoint.read_content(path)
+    content = read_content(path)
     found = hashlib.sha256(content).hexdigest()
-    _compare(expected, found, source=source, path=path)
+    compare_checksums(expected, found, source=source, path=path)
     return checkpoint.parse_tensors(content, path), found
-
-
-def _compare(expected: str | None, found: str, *, source: str, path: Path) -> None:
-    """Raises WeightsError if a checksum is expected and another was found."""
-    if expected not in (None, found):
-        raise WeightsError(
-            f"{source}: checksum mismatch: expected weights of SHA-256 {expected}, found {found} in {path}. The file "
-            "changed after its checksum was written down or the run was planned, or differs on this machine: restore "
-            "it, or start again with the new checksum (model.sha256 of a campaign)"
-        )
 
 
 @lru_cache(maxsize=2)
@@ -168,66 +147,3 @@ def _load_file(file: _File) -> Model:
     network = build_network(file.recipe)
     checkpoint.load_tensors(content, network, file.recipe, source=file.source)
     return Model(network.eval().requires_grad_(requires_grad=False), file.recipe, found, file.source)
-
-
-def _locate(weights: str) -> tuple[Path, str]:
-    """The local file of weights, downloaded if need be, and the name under which another process finds the same."""
-    if weights.startswith(HUB):
-        return _from_hub(weights)
-    path = Path(weights).expanduser().absolute()
-    return path, str(path)
-
-
-def _from_hub(source: str) -> tuple[Path, str]:
-    """The local file of `hf://org/name[@commit][/file]`, and this name with the commit."""
-    parts = _ON_HUB.fullmatch(source)
-    if parts is None:
-        raise WeightsError(
-            f"{source}: expected hf://org/name@COMMIT or hf://org/name@COMMIT/file, where @COMMIT may be left out"
-        )
-    repo, commit, file = parts["repo"], parts["commit"], parts["file"]
-    if commit is not None and not _COMMIT.fullmatch(commit):
-        raise WeightsError(
-            f"{source}: expected the 40 hexadecimal digits of a commit after @, found {commit!r}: branches and tags "
-            "can be moved to other weights. Leave it out once, and the log names the newest commit"
-        )
-    name = repo.partition("/")[2]
-    files = [file] if file else [f"{name}_weights.pth", "model.safetensors"]
-    command = f"hf download {repo} {files[0]}" + (f" --revision {commit}" if commit else "")
-    for candidate in files:
-        path = _download(source, repo, candidate, commit, command=command)
-        if path is not None:
-            return path, _pinned(source, repo, commit, file, path)
-    raise WeightsError(
-        f"{source}: {' and '.join(files)} not found in repository {repo} or in the cache {constants.HF_HUB_CACHE}. "
-        f"If this machine has no internet, run on a login node that shares the cache: {command}"
-    )
-
-
-def _pinned(source: str, repo: str, commit: str | None, file: str | None, path: Path) -> str:
-    """The name with the commit of the downloaded file, whose path in the hub's cache contains it."""
-    found = path.parts[path.parts.index("snapshots", len(Path(constants.HF_HUB_CACHE).parts)) + 1]
-    pinned = f"{HUB}{repo}@{found}" + (f"/{file}" if file else "")
-    if commit is None:
-        log.warning("%s names no commit, so other weights may come tomorrow; today it is %s", source, pinned)
-    elif found != commit:
-        raise WeightsError(f"{source}: the hub answers with commit {found}; check the commit, or HF_ENDPOINT")
-    return pinned
-
-
-def _download(source: str, repo: str, file: str, commit: str | None, *, command: str) -> Path | None:
-    """The file's path in the hub's cache, or None if neither the repository nor the cache has it."""
-    try:
-        return Path(hf_hub_download(repo, file, revision=commit))
-    except errors.EntryNotFoundError:
-        return None
-    except (errors.RepositoryNotFoundError, ValueError) as error:  # ValueError: names that the hub does not allow
-        reason = str(error).strip().splitlines()
-        raise WeightsError(
-            f"{source}: no such repository or file, or it needs a login (hf auth login): {reason[0]}"
-        ) from error
-    except (OSError, _TransportError) as error:
-        raise WeightsError(
-            f"{source}: {file} could not be downloaded from the hub ({error}) and is not in the cache "
-            f"{constants.HF_HUB_CACHE}. Run on a login node that shares the cache: {command}"
-        ) from error

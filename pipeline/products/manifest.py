@@ -22,6 +22,7 @@ from stat import S_ISREG
 from pipeline.durable import write_json, write_text
 from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
+from pipeline.progress import SILENT, Progress
 from pipeline.untrusted.documents import Document, parse_model, read_bytes
 
 SUMS, SIZES = "SHA256SUMS", "MANIFEST.json"
@@ -170,22 +171,30 @@ def changed_additions(folder: Path) -> dict[str, str]:
     }
 
 
-def changed_files(folder: Path, files: Mapping[str, SealedFile], *, read_all: bool) -> dict[str, str]:
+def changed_files(
+    folder: Path, files: Mapping[str, SealedFile], *, read_all: bool, progress: Progress = SILENT
+) -> dict[str, str]:
     """Path → problem of the files that are not as in the manifest.
 
     Args:
         folder: of the manifest.
         files: its files, or some of them.
         read_all: reads every file. Otherwise only files whose time of the last change differs.
+        progress: counts the bytes of the files.
     """
+    progress.start(sum(file.size or 0 for file in files.values()), "bytes")
     with ThreadPoolExecutor(_READERS) as pool:
-        problems = pool.map(partial(_changed, folder, read_all=read_all), files.items())
+        problems = pool.map(partial(_changed, folder, read_all=read_all, progress=progress), files.items())
         return {name: problem for name, problem in zip(files, problems, strict=True) if problem}
 
 
-def _changed(folder: Path, listed: tuple[str, SealedFile], *, read_all: bool) -> str | None:
+def _changed(folder: Path, listed: tuple[str, SealedFile], *, read_all: bool, progress: Progress) -> str | None:
     name, sealed = listed
-    path = folder / name
+    with progress.part(sealed.size or 0):
+        return _problem(folder / name, sealed, read_all=read_all)
+
+
+def _problem(path: Path, sealed: SealedFile, *, read_all: bool) -> str | None:
     try:
         now = path.lstat()
         if not S_ISREG(now.st_mode):

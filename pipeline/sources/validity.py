@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from scipy import ndimage
 
 from pipeline.grid import Window
 from pipeline.sources.bit_depth import FILL_TOLERANCE
@@ -103,7 +103,9 @@ class Validity:
         levels = file.read(used, window=around.slices)
         off = np.abs(levels.astype(np.int32) - values).max(axis=0)
         # Nearly nodata beside nodata is nodata, which the compression changed.
-        beside = ndimage.maximum_filter((off <= FILL_TOLERANCE).view(np.uint8), size=2 * RIM_PX + 1).view(np.bool_)
+        beside = scipy.ndimage.maximum_filter((off <= FILL_TOLERANCE).view(np.uint8), size=2 * RIM_PX + 1).view(
+            np.bool_
+        )
         valid: NDArray[np.bool_] = (levels != values).all(axis=0) & ~(beside & (off <= _RIM_LEVELS))
         return valid[window.slices_in(around)]
 

@@ -14,7 +14,7 @@ import lightning.pytorch as lightning
 import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -28,7 +28,7 @@ from pipeline.evaluation.evaluation_report import Evaluation
 from pipeline.model import build_network
 from pipeline.model.checkpoint import Checkpoint, load_tensors, read_plain
 from pipeline.model.weights import read_weights
-from pipeline.progress import OnMessage
+from pipeline.progress import SILENT, OnMessage, Progress
 from pipeline.sources.labels.patches import channel_statistics
 from pipeline.training.dataset import PatchDataset, PatchSampler, Sample, Split, split_patches
 from pipeline.training.export import ExportedFiles, TrainedNetwork, export
@@ -84,12 +84,37 @@ class _PatchLoaders(lightning.LightningDataModule):
         )
 
 
+class _Reporter(Callback):
+    """Reports batches as progress, and each epoch with its losses as a message, in the first process."""
+
+    def __init__(self, progress: Progress, on_message: OnMessage) -> None:
+        self._progress, self._on_message = progress, on_message
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        epochs = (trainer.max_epochs or 0) - trainer.current_epoch
+        self._progress.start(epochs * int(trainer.num_training_batches))
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        self._progress.advance()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        found = trainer.callback_metrics
+        named = {"train_loss": "training loss", "val_loss": "validation loss"}
+        losses = ", ".join(f"{text} {found[name]:.4f}" for name, text in named.items() if name in found)
+        self._on_message(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {losses}")
+
+
+def is_first_process() -> bool:
+    """True in the process that reports; others train beside it."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
 def fit(
     config: TrainingConfig,
     out: Path,
     *,
     restart: bool = False,
-    progress_bar: bool = True,
+    progress: Progress = SILENT,
     on_message: OnMessage = lambda _: None,
 ) -> TrainingResult:
     """Trains a network, or resumes training from the last epoch, and exports the epoch with the lowest val_loss.
@@ -98,8 +123,8 @@ def fit(
         config: everything that the weights depend on.
         out: folder for checkpoints, logs, figures and exported files.
         restart: start again even if there is a checkpoint.
-        progress_bar: show a progress bar.
-        on_message: called with a line after each step.
+        progress: counts batches up to the last epoch; training may stop before it.
+        on_message: called with a line after each step and epoch.
 
     Raises:
         DeliveryError, SourceError: patches are missing, or cannot be read.
@@ -136,7 +161,7 @@ def fit(
     stop = EarlyStopping("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False)
     with warnings.catch_warnings():
         _ignore_lightning_advice()
-        trainer = _trainer(config, out, callbacks=[stop, best, newest], progress_bar=progress_bar)
+        trainer = _trainer(config, out, callbacks=[stop, best, newest, _Reporter(progress, on_message)])
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
         epochs = trainer.current_epoch
         trained = _evaluate_best(trainer, module, data, best=best, split=split, epochs=epochs)
@@ -196,13 +221,12 @@ def _initial_network(recipe: Recipe, config: TrainingConfig) -> nn.Module:
     return network
 
 
-def _trainer(config: TrainingConfig, out: Path, *, callbacks: list[Callback], progress_bar: bool) -> lightning.Trainer:
+def _trainer(config: TrainingConfig, out: Path, *, callbacks: list[Callback]) -> lightning.Trainer:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
     many = config.devices * config.nodes > 1
-    bar = [RichProgressBar(leave=True)] if progress_bar else []
     # Each start gets a new folder, because a logger empties its folder.
     start = f"start-{len(list(out.glob('logs/start-*'))):03d}"
     # The job script requeues the job, and there is a checkpoint after every epoch.
@@ -214,10 +238,10 @@ def _trainer(config: TrainingConfig, out: Path, *, callbacks: list[Callback], pr
         num_nodes=config.nodes,
         precision=config.precision,
         max_epochs=config.epochs,
-        callbacks=[*callbacks, *bar],
+        callbacks=callbacks,
         logger=[CSVLogger(out, name="logs", version=start), TensorBoardLogger(out, name="logs", version=start)],
         plugins=slurm,
-        enable_progress_bar=progress_bar,
+        enable_progress_bar=False,
         enable_model_summary=False,
         gradient_clip_val=config.optimizer.clip,
         num_sanity_val_steps=0,

@@ -59,3 +59,32 @@ def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_counts_are_singular_or_plural() -> None:
     assert [count(n, "tile") for n in (0, 1, 2)] == ["0 tiles", "1 tile", "2 tiles"]
+
+
+def completed(*words: str) -> list[str]:
+    """What a shell offers for the last of these words."""
+    typed = {"COMP_WORDS": " ".join(("landcover", *words)), "COMP_CWORD": str(len(words))}
+    done = CliRunner().invoke(app, [], prog_name="landcover", env={**typed, "_LANDCOVER_COMPLETE": "complete_bash"})
+    return done.output.split()
+
+
+def test_the_shell_completes_what_a_campaign_has(tmp_path: Path) -> None:
+    campaign = tmp_path / "campaign.yaml"
+    campaign.write_text(
+        "name: test\ncatalog: catalog\nmodel: {weights: w.pth}\n"
+        "domains: [{name: D034_2021}, {name: D030_2024}]\noutput: {national: national}\n"
+    )
+    for made in ("catalog/D034_2021/D034_2021-0595-6890.json", "catalog/D030_2024/D030_2024-0600-6890.json"):
+        (tmp_path / made).parent.mkdir(parents=True)
+        (tmp_path / made).touch()
+    for number in (3, 12):
+        (tmp_path / f"national/editions/{number:06d}").mkdir(parents=True)
+    assert completed("plan", str(campaign), "--domain", "D03") == ["D034_2021", "D030_2024"]
+    assert completed("run", str(campaign), "--tile", "059") == ["0595-6890"]
+    assert completed("editions", str(campaign), "--restore", "1") == ["12"]
+    assert completed("plan", str(tmp_path / "absent.yaml"), "--domain", "D03") == []
+
+
+def test_the_shell_completes_recipes_and_clusters() -> None:
+    assert "flair-inc_rgb_12cl_resnet34-unet" in completed("init", "delivery", "--recipe", "flair-inc_rgb_")
+    assert "jean-zay-a100" in completed("submit", "campaign.yaml", "--cluster", "jean")

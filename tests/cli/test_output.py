@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pipeline import cli
 from pipeline.cli import _LogLines, app, output
+from pipeline.cli.fetch_stage_index import _grouped
 from pipeline.errors import ConfigError
 from pipeline.progress import progress_bar
 from tests.support.campaigns import make_campaign
@@ -111,3 +112,8 @@ def test_doctor_accepts_any_name_of_a_folder(tmp_path: Path, name: str) -> None:
     assert done.exception is None, done.output
     assert "\x1b[31m" not in done.output
     assert "\nerror: b" not in done.output
+
+
+def test_notes_on_tiles_are_one_line_even_where_their_figures_differ() -> None:
+    notes = [("a", "holes: 0.5%"), ("b", "holes: 12.25%"), ("c", "no CRS"), ("d", "no CRS"), ("e", "holes: 0.5%")]
+    assert _grouped(notes) == {"holes: 0.5%": "a, b, e, with other figures", "no CRS": "c, d"}

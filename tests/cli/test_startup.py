@@ -74,6 +74,13 @@ def test_the_status_of_a_campaign_is_read_without_torch_or_dask(tmp_path: Path) 
     assert imported == "['rasterio']"
 
 
+def test_a_plan_with_nothing_to_do_is_made_without_torch_or_dask(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path / "made", at=[(0, 0)])
+    code, _, imported = answer(made.folder, "plan", "campaign.yaml", "--failed")  # no tile has failed
+    assert code == 0
+    assert imported == "['rasterio']"
+
+
 def test_the_version_names_the_libraries_that_maps_depend_on(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RUN, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True

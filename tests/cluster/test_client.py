@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from distributed import Client, Worker, WorkerPlugin
 from pipeline.cluster.bounded_submission import map_jobs, submit_bounded
 from pipeline.cluster.client import open_cluster, register_plugin
 from pipeline.cluster.connection import worker_count
+from pipeline.cluster.local import keep_log
 from pipeline.config import Campaign
 from pipeline.errors import ClusterError
 from tests.support.campaigns import campaign_with_cluster
@@ -147,3 +149,14 @@ def test_the_first_error_is_raised_after_the_jobs_beside_it_have_ended(tmp_path:
     time.sleep(1)
     assert set(tmp_path.iterdir()) == written
     assert len(written) < 19
+
+
+def test_a_worker_that_does_not_end_in_time_leaves_no_traceback_in_the_log() -> None:
+    def kept(message: str, error: Exception) -> bool:
+        given = (type(error), error, None)
+        return keep_log(logging.LogRecord("tornado.application", logging.ERROR, "", 0, message, (), given))
+
+    assert not kept("Exception in callback <SpecCluster._correct_state_internal()>", TimeoutError())
+    assert kept("Exception in callback <SpecCluster._correct_state_internal()>", ValueError())
+    assert kept("Exception in callback <another>", TimeoutError())
+    assert keep_log in logging.getLogger("tornado.application").filters

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import Recipe
 from pipeline.errors import EngineError, StorageError
-from pipeline.inference import Engine, Predictor, resolve_engine
+from pipeline.inference import Engine, Predictor, engine, resolve_engine, torch_engine
 from pipeline.inference import openvino_engine as ov
-from pipeline.inference import predictor as predictors
 from pipeline.inference.openvino_engine import OpenVinoPredictor, converted_graph
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model, build_network, load_model
@@ -214,14 +213,14 @@ def test_a_cache_that_cannot_be_written_is_named_with_a_remedy(
 
 
 def test_auto_is_openvino_if_installed_and_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictors, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch_engine, "device", lambda: torch.device("cpu"))
     assert resolve_engine("auto") == Engine("openvino", "fp32")
-    monkeypatch.setattr(predictors, "find_spec", lambda _: None)
+    monkeypatch.setattr(engine, "find_spec", lambda _: None)
     assert resolve_engine("auto") == Engine("torch", "fp32")
     with pytest.raises(EngineError, match="not installed"):
         resolve_engine("openvino")
     monkeypatch.undo()
-    monkeypatch.setattr(predictors, "device", lambda: torch.device("cuda:0"))
+    monkeypatch.setattr(torch_engine, "device", lambda: torch.device("cuda:0"))
     assert resolve_engine("auto", precision="fp16") == Engine("torch", "fp16")
 
 

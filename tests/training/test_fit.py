@@ -23,7 +23,7 @@ from pipeline.sources.labels.patches import read_mask
 from pipeline.training.dataset import split_patches
 from pipeline.training.export import model_card
 from pipeline.training.fit import TrainingResult, _initial_network, fit
-from pipeline.training.run_config import TrainingConfig
+from pipeline.training.run_config import TrainingConfig, load_training_config
 from tests.support.paths import ROOT
 from tests.support.training_runs import a_run, curve, write_run
 from tests.support.waiting import LONGEST_S
@@ -44,7 +44,7 @@ def config(folder: Path) -> TrainingConfig:
 
 @pytest.fixture(scope="module")
 def done(config: TrainingConfig, folder: Path) -> TrainingResult:
-    return fit(config, folder / "whole", progress_bar=False)
+    return fit(config, folder / "whole")
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -58,7 +58,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 ) -> None:
     out = folder / "resumed"
     for epochs in (1, 3, 4):
-        again = fit(config.model_copy(update={"epochs": epochs}), out, progress_bar=False)
+        again = fit(config.model_copy(update={"epochs": epochs}), out)
     for name in ("train_loss", "val_loss", "learning_rate"):
         assert curve(out, name) == curve(folder / "whole", name)
     assert len(set(curve(out, "learning_rate"))) > 1, "the schedule has to change the rate in this test"
@@ -95,10 +95,10 @@ def test_a_checkpoint_that_cannot_be_resumed_safely_is_refused(
     for message, content in contents.items():
         torch.save(content, last)
         with pytest.raises(WeightsError, match=f"{message}.*--restart"):
-            fit(config, tmp_path / "out", progress_bar=False)
+            fit(config, tmp_path / "out")
     last.write_bytes((folder / "whole" / "checkpoints" / "last.ckpt").read_bytes()[:5000])
     with pytest.raises(WeightsError, match=r"truncated.*--restart"):
-        fit(config, tmp_path / "out", progress_bar=False)
+        fit(config, tmp_path / "out")
     assert not (tmp_path / "made").exists()
 
 
@@ -109,7 +109,7 @@ def test_training_does_not_write_through_a_link(config: TrainingConfig, tmp_path
         link.parent.mkdir(parents=True)
         link.symlink_to(tmp_path / "data")
         with pytest.raises(StorageError, match="found a link"):
-            fit(config, tmp_path / name, restart=True, progress_bar=False)
+            fit(config, tmp_path / name, restart=True)
     assert (tmp_path / "data").read_text() == "precious"
 
 
@@ -223,7 +223,7 @@ def test_an_inconsistent_configuration_is_refused(folder: Path) -> None:
 def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path: Path) -> None:
     # Batch normalisation would see another batch in each process, so it is frozen.
     how = {"freeze_batchnorm": True, "epochs": 3, "plateau": FALLING}
-    fit(a_run(tmp_path, batch=4, **how), tmp_path / "one", progress_bar=False)
+    fit(a_run(tmp_path, batch=4, **how), tmp_path / "one")
     script = tmp_path / "train.py"
     script.write_text("from pipeline.cli import main\nmain()\n")
     config = write_run(tmp_path, batch=2, devices=2, **how)
@@ -238,6 +238,13 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path: Path) -> 
     assert curve(tmp_path / "two", "learning_rate") == curve(tmp_path / "one", "learning_rate")
 
 
+def test_the_file_for_one_machine_is_the_cards_but_for_what_it_names() -> None:
+    folder = ROOT / "configs" / "training"
+    own, card = (load_training_config(folder / f"{n}.yaml") for n in ("one-machine", "flair-inc_rgbie_12cl"))
+    differ = {key for key, value in card.model_dump().items() if own.model_dump()[key] != value}
+    assert differ == {"name", "optimizer", "devices", "nodes", "loaders"}
+
+
 @pytest.mark.slow
 def test_the_network_of_the_model_card_learns_on_real_patches(shared_data: Path, tmp_path: Path) -> None:
     shipped = yaml.safe_load((ROOT / "configs/training/flair-inc_rgbie_12cl.yaml").read_text())
@@ -248,9 +255,7 @@ def test_the_network_of_the_model_card_learns_on_real_patches(shared_data: Path,
     }
     small = {"data": data, "epochs": 2, "batch": 1, "devices": 1, "nodes": 1, "loaders": 0, "start": {}}
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(shipped | small))
-    from pipeline.training.run_config import load_training_config
-
-    card = fit(load_training_config(tmp_path / "card.yaml"), tmp_path / "out", progress_bar=False)
+    card = fit(load_training_config(tmp_path / "card.yaml"), tmp_path / "out")
     first, second = curve(tmp_path / "out", "train_loss")
     assert second < first
     assert card.trained.training_patches == 4

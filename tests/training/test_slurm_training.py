@@ -38,7 +38,7 @@ def test_two_requeued_nodes_train_like_one_process_with_the_doubled_batch(lab: L
         "optimizer": {"name": "sgd", "learning_rate": 0.02},
         "plateau": {"factor": 0.5, "patience": 0, "cooldown": 0, "min_lr": 0.0},
     }
-    fit(a_run(tmp_path, batch=4, **how), tmp_path / "one", progress_bar=False)
+    fit(a_run(tmp_path, batch=4, **how), tmp_path / "one")
     config, out, log = write_run(tmp_path, batch=2, **how), tmp_path / "two", tmp_path / "job.log"
     variables = {
         "PATH": landcover_on_path(tmp_path / "bin"),

@@ -37,7 +37,7 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         country = make_country(scratch / "country", rows=rows, columns=columns, tile_size=tile)
         on_message(f"train: {sum(len(d.tiles) for d in country.domains)} tiles delivered")
         config = _config(scratch, country, size=size, epochs=epochs)
-        result, usage = measure(lambda: fit(config, scratch / "out", progress_bar=False, on_message=on_message))
+        result, usage = measure(lambda: fit(config, scratch / "out", on_message=on_message))
         weights, recipe = str(result.files.weights), str(result.files.recipe)
         held_out = [scratch / "held_out.csv"]
         evaluated = evaluate_set(held_out, weights=weights, recipe=recipe, out=scratch / "evaluated", engine="torch")

@@ -11,7 +11,7 @@ from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import cores
 from pipeline.bench.report import BenchReport
 from pipeline.inference import Engine, predictor_for
-from pipeline.inference.torch_engine import cuda_devices
+from pipeline.inference.engine import cuda_devices
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 

@@ -21,7 +21,7 @@ from pipeline.config import Precision
 from pipeline.errors import EngineError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.inference import Engine, on_gpu, predictor_for
-from pipeline.inference.torch_engine import LANES, cuda_devices
+from pipeline.inference.engine import LANES, cuda_devices
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 

@@ -6,8 +6,6 @@ import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from distributed.utils import get_ip
-
 from pipeline.cluster.slurm.queue import run_slurm
 from pipeline.errors import ClusterError
 
@@ -26,7 +24,7 @@ class Allocation:
     def here(self) -> str:
         """The address of this process among the nodes. It runs on a node of the job, or on a login node beside them."""
         own = self.addresses.get(os.environ.get("SLURMD_NODENAME", ""))
-        return own or get_ip(next(iter(self.addresses.values())))
+        return own or _own_address(next(iter(self.addresses.values())))
 
     @classmethod
     def current(cls) -> "Allocation":
@@ -67,4 +65,11 @@ def _reachable(addresses: dict[str, str]) -> dict[str, str]:
     loops = {name for name, address in addresses.items() if ip_address(address).is_loopback}
     others = [address for name, address in addresses.items() if name not in loops]
     # If all of them are: a single node, or several on one machine.
-    return {n: get_ip(others[0]) if n in loops and others else a for n, a in addresses.items()}
+    return {n: _own_address(others[0]) if n in loops and others else a for n, a in addresses.items()}
+
+
+def _own_address(towards: str) -> str:
+    """The address of this machine from which it reaches another one."""
+    from distributed.utils import get_ip
+
+    return str(get_ip(towards))

@@ -117,7 +117,7 @@ class Cover:
         """
         step = max(1, -(-max(self._landcover.shape) // _MOST_DRAWN))
         drawn = self._landcover[::step, ::step].to_numpy()
-        axes = plt.subplots(layout="constrained")[1] if ax is None else ax
+        axes = plt.subplots(layout="compressed")[1] if ax is None else ax
         left, bottom, right, top = geobox_of(self._product).boundingbox
         axes.imshow(
             np.ma.masked_equal(drawn, legend.NODATA),

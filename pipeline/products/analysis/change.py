@@ -26,6 +26,7 @@ from scipy import ndimage
 from pipeline import legend
 from pipeline.errors import EvaluationError, ProductError
 from pipeline.evaluation.metrics import confusion_matrix
+from pipeline.html_page import notebook_table
 from pipeline.products.analysis.dataset_geobox import geobox_of
 from pipeline.progress import SHORT_S, progress_bar
 
@@ -138,6 +139,12 @@ class Change:
         if self.expected is not None:
             lines.append(f"From labels of both dates, {self.expected:.2%} is expected from errors.")
         return "\n".join([*lines, UNSEEN])
+
+    def _repr_html_(self) -> str:
+        """A notebook shows the whole matrix above the summary, however many classes there are."""
+        head = ("ha, from ↓ to →", *self.matrix.columns)
+        rows = [(name, *(f"{ha:.3f}" if ha else "" for ha in row)) for name, row in self.matrix.iterrows()]
+        return notebook_table("", head, rows, str(self).splitlines())
 
 
 def change(

@@ -15,6 +15,7 @@ from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.zarr_store import read_zarr
 from pipeline.products.tile.cog import open_cog, read_cog
 from pipeline.products.tile.seal import SealedTile
+from pipeline.progress import SILENT, Progress
 
 _BORDER_SIDE = 2_000
 """Pixels a side of the parts in which the national store is searched for borders."""
@@ -40,8 +41,8 @@ class Seams:
         return {kind: getattr(self, kind).seam_ratio for kind in ("window", "block", "tile")}
 
 
-def tile_seams(sealed: SealedTile, *, cuts: Cuts) -> Seams:
-    """Changes across the edges inside one tile.
+def tile_seams(sealed: SealedTile, *, cuts: Cuts, progress: Progress = SILENT) -> Seams:
+    """Changes across the edges inside one tile; `progress` counts the tile's pixels.
 
     Raises:
         ProductError: its land cover cannot be read.
@@ -55,6 +56,7 @@ def tile_seams(sealed: SealedTile, *, cuts: Cuts) -> Seams:
             rows = cog.read(Window(edge - reach, 0, 2 * reach, size))
             changes = cuts.crossings(columns) + cuts.crossings(rows)
             found += Seams(window=changes) if edge % cuts.block else Seams(block=changes)
+            progress.advance(size * min(cuts.core, size - edge))
     return found
 
 

@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, ProductError, product_error
 from pipeline.grid import CRS
 from pipeline.products.manifest import BOTH, changed_files, files_below, has_manifest, read_manifest
 from pipeline.products.national.grid import GridIndex, NationalGrid
+from pipeline.progress import SILENT, Progress
 from pipeline.untrusted.documents import Document, parse_model, read_model
 
 log = logging.getLogger("landcover")
@@ -227,7 +228,7 @@ def parent_edition(national: Path) -> Edition | None:
         return None
 
 
-def damaged_files(edition: Edition, *, read_all: bool, below: str = "") -> dict[str, str]:
+def damaged_files(edition: Edition, *, read_all: bool, below: str = "", progress: Progress = SILENT) -> dict[str, str]:
     """Path → problem of the files of an edition that are not as its commit sealed them.
 
     Empty for editions of older versions, which have no manifest.
@@ -237,19 +238,20 @@ def damaged_files(edition: Edition, *, read_all: bool, below: str = "") -> dict[
         read_all: reads every file. Otherwise only those that were changed since, by size and time; and files that were
             added to the store, the levels or the catalog are not looked for.
         below: only files whose paths match this regular expression.
+        progress: counts bytes.
     """
     if edition.manifest and not has_manifest(edition.path):
         return {BOTH: "are missing"}
-    return damaged_in(edition.path, read_all=read_all, below=below)
+    return damaged_in(edition.path, read_all=read_all, below=below, progress=progress)
 
 
-def damaged_in(folder: Path, *, read_all: bool, below: str = "") -> dict[str, str]:
+def damaged_in(folder: Path, *, read_all: bool, below: str = "", progress: Progress = SILENT) -> dict[str, str]:
     """What `damaged_files` returns, also where the record of the edition cannot be read."""
     manifest = read_manifest(folder)
     wanted = {name: file for name, file in manifest.files.items() if re.search(below, name)}
     # Some files can be checked as long as one part of the manifest can be used.
     problems = {} if below and manifest.files else manifest.problems
-    found = {**problems, **changed_files(folder, wanted, read_all=read_all)}
+    found = {**problems, **changed_files(folder, wanted, read_all=read_all, progress=progress)}
     if read_all and not below and manifest.files:
         for part in SEALED_FOLDERS:
             added = {f"{part}/{name}" for name in files_below(folder / part)} - manifest.files.keys()

@@ -115,7 +115,7 @@ def find_items(path: Path) -> Path:
 
 def _least(min_share: Mapping[str, float], min_confidence: float | None) -> dict[str, float]:
     """Item property → lowest value."""
-    least = {share_name(_class_value(name)): share for name, share in min_share.items()}
+    least = {class_property(name): share for name, share in min_share.items()}
     if min_confidence is not None:
         least[CONFIDENCE] = min_confidence
     for name, value in least.items():
@@ -133,11 +133,15 @@ def _of_place(bbox: Box | None) -> list[pc.Expression]:
     return [west <= bbox[2], east >= bbox[0], south <= bbox[3], north >= bbox[1]]
 
 
-def _class_value(name: str) -> int:
-    """The FLAIR value of `vineyard`, `pervious surface`, `pervious_surface` or `9`."""
+def class_property(name: str) -> str:
+    """The item property with the share of `vineyard`, `pervious surface`, `pervious_surface` or `9`.
+
+    Raises:
+        ConfigError: there is no such class.
+    """
     for c in legend.FLAIR:
         if name in (c.name, c.slug, str(c.value)):
-            return c.value
+            return share_name(c.value)
     raise ConfigError(f"unknown class {name!r}; expected one of {', '.join(c.slug for c in legend.FLAIR)}")
 
 

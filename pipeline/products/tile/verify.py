@@ -27,11 +27,12 @@ from pipeline.products.tile.stac_item import (
     share_name,
     shares,
 )
+from pipeline.progress import SILENT, Progress
 from pipeline.stac_fields import footprint, origin_fields, projection, time_span
 from pipeline.untrusted.documents import read_json
 
 
-def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
+def check(sealed: SealedTile, *, crs: str = CRS, progress: Progress = SILENT) -> list[str]:
     """Problems of a sealed tile; empty if there are none.
 
     Compares with the item: sizes and checksums, the structure, CRS and place of the COGs, and every pixel of both
@@ -41,6 +42,7 @@ def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
     Args:
         sealed: as its item describes it.
         crs: `EPSG:…` of the expected lattice.
+        progress: counts the pixels that are compared; its total is the caller's.
 
     Returns:
         Sentences, each with the file that it is about.
@@ -50,7 +52,7 @@ def check(sealed: SealedTile, *, crs: str = CRS) -> list[str]:
         # A file that is known to be wrong needs no list of its wrong pixels.
         return problems
     try:
-        return _pixels(sealed)
+        return _pixels(sealed, progress)
     except ProductError as error:
         return [str(error)]
 
@@ -99,7 +101,7 @@ def _item(sealed: SealedTile, crs: str) -> list[str]:
     return [f"{sealed.item_path}: not a valid STAC item: {reason}"] if reason else []
 
 
-def _pixels(sealed: SealedTile) -> list[str]:
+def _pixels(sealed: SealedTile, progress: Progress = SILENT) -> list[str]:
     landcover, confidence = sealed.files
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
     unlike, confidence_sum = 0, 0
@@ -113,6 +115,7 @@ def _pixels(sealed: SealedTile) -> list[str]:
             certainty = confidences.read(strip)
             confidence_sum += int(certainty.sum(dtype=np.int64))
             unlike += int(np.count_nonzero((values == legend.NODATA) != (certainty == 0)))
+            progress.advance(strip.pixels)
         tags = {**classes.dataset.tags(), **classes.dataset.tags(1)}
     counted, expected = as_class_pixels(counts), dict(sealed.class_pixels)
     if counted != expected:

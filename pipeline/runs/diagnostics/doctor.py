@@ -17,7 +17,7 @@ from pipeline.cluster.slurm.queue import run_slurm
 from pipeline.config import Campaign
 from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
-from pipeline.inference.torch_engine import cuda_devices
+from pipeline.inference.engine import cuda_devices
 from pipeline.model import load_campaign_model
 from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota, why_no_hard_links
 from pipeline.runs.planning.provenance import software

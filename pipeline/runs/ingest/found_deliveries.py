@@ -11,12 +11,16 @@ from pipeline.errors import ConfigError, DeliveryError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.sources.delivery.headers import peek_header
 from pipeline.sources.delivery.names import DeliveredFile, find_files
+from pipeline.sources.download.editions import parse_zone
 from pipeline.sources.short_lists import first_names
 
 _ARCHIVE = re.compile(r"(?P<base>.+\.7z)(\.\d{3,})?", re.IGNORECASE)
 _IMAGERY_ARCHIVE = re.compile(
     r"BDORTHO_.*(RVB|IRC).*_D(?P<code>\w{2,3})_(?P<year>\d{4})-\d\d-\d\d.*\.7z", re.IGNORECASE
 )
+
+_BD_ORTHO_TILE = 25_000
+"""Side in pixels."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,24 @@ def find_deliveries(folders: Sequence[Path]) -> tuple[FoundDelivery, ...]:
     found = []
     for domain in sorted({d for _, files in parts for d in files}):
         own = [(folder, files[domain]) for folder, files in parts if domain in files]
-        imagery = own[0][1]
-        header = peek_header(imagery.path)
-        tile_size = round(header.shape[1] * header.transform[0] * PIXELS_PER_M)
-        found.append(FoundDelivery(domain, (*(folder for folder, _ in own), *shared), tile_size))
+        found.append(FoundDelivery(domain, (*(folder for folder, _ in own), *shared), _tile_size(own[0][1])))
     return tuple(found)
+
+
+def tile_size_below(folders: Sequence[Path]) -> int:
+    """Side of the tiles in pixels of 0.20 m, by the header of one image below folders; BD ORTHO's where there is none.
+
+    Raises:
+        DeliveryError: a folder cannot be listed, or the image cannot be opened.
+    """
+    images = (file for file in find_files(folders)[0] if file.kind == "rvb")
+    first = next(images, None)
+    return _tile_size(first) if first else _BD_ORTHO_TILE
+
+
+def _tile_size(image: DeliveredFile) -> int:
+    header = peek_header(image.path)
+    return round(header.shape[1] * header.transform[0] * PIXELS_PER_M)
 
 
 def _split(folder: Path) -> list[tuple[Path, dict[Domain, DeliveredFile]]]:
@@ -113,6 +130,31 @@ def domain_of_archives(archives: Sequence[Path], folder: Path) -> Domain:
             f"{folder}: no domain is known for its archives, such as {first_names([p.name for p in archives], 2)}; "
             "name the folder after it, such as D034_2021, or unpack them with `landcover stage`"
         ) from error
+
+
+def named_delivery(name: str, around: Path) -> Path:
+    """The delivery of a département by its name or number: a folder such as `D034_2021`, here or one level below.
+
+    Args:
+        name: `Hérault`, `34`, `D034`.
+        around: where to look.
+
+    Raises:
+        ConfigError: not a département, or not exactly one such folder.
+    """
+    try:
+        zone = parse_zone(name)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: no such folder; check the path. As the name of a département, {error}") from error
+    found = [path for pattern in ("", "*/") for path in sorted(around.glob(f"{pattern}{zone}_20??")) if path.is_dir()]
+    if not found:
+        raise ConfigError(
+            f"{name}: no folder {zone}_YEAR is here or one level below; give its path, or download it: landcover fetch "
+            f"{zone} --out deliveries"
+        )
+    if len(found) > 1:
+        raise ConfigError(f"{name}: found {', '.join(map(str, found))}; give one of these paths")
+    return found[0]
 
 
 def indexed_domains(folder: Path) -> tuple[Domain, ...]:

@@ -9,6 +9,7 @@ from pipeline.domain import Domain
 from pipeline.errors import DeliveryError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.progress import Progress
+from pipeline.runs.ingest.found_deliveries import tile_size_below
 from pipeline.sources.short_lists import first_names
 from pipeline.sources.staging.archives import Archive, check_md5, find_archives
 from pipeline.sources.staging.cleanup import read_removed, removable_elevation, remove_elevation
@@ -43,6 +44,8 @@ class StageReport:
     """The folders to index: the staging folder, and those among the arguments."""
     notes: tuple[str, ...]
     """What was found and handled, a sentence each."""
+    tile_notes: tuple[str, ...]
+    """The holes in the height of each tile that has any, a sentence each."""
 
 
 def stage(
@@ -50,7 +53,7 @@ def stage(
     *,
     domain: Domain,
     out: Path | None,
-    tile_m: int,
+    tile_m: int | None,
     treatment: Treatment,
     remove_small: bool,
     bar: ProgressBars,
@@ -63,7 +66,7 @@ def stage(
         sources: archives, any of their volumes, or folders of unpacked deliveries, which are read where they are.
         domain: such as `D064_2021`; files of another domain are refused.
         out: the staging folder; by default named after the domain, beside the first source.
-        tile_m: side of a tile in metres.
+        tile_m: side of a tile in metres; None: as wide as an image that is there, once archives are unpacked.
         treatment: of holes in the elevation.
         remove_small: removes elevation files that lie wholly in written heights, if they are in `out`.
         bar: opens progress bars.
@@ -76,7 +79,7 @@ def stage(
     if not archives and not folders:
         raise DeliveryError("nothing to stage; name archives (NAME.7z, NAME.7z.001) or folders")
     first = (archives[0].path if archives else folders[0]).parent
-    target, tile_size = (out or first / domain).absolute(), tile_m * PIXELS_PER_M
+    target = (out or first / domain).absolute()
     with bar("check") as progress:
         notes = check_md5(archives, progress)
     contents = [(archive, read_contents(archive)) for archive in archives]
@@ -85,6 +88,7 @@ def stage(
     with locked_work_folder(target) as work:
         with bar("unpack") as progress:
             unpacked = _unpack_all(contents, target, work, progress)
+        tile_size = tile_m * PIXELS_PER_M if tile_m else tile_size_below(to_index)
         with bar("heights") as progress:
             heights = write_heights(
                 to_index,
@@ -98,7 +102,8 @@ def stage(
         replaced = removable_elevation(heights, out=target, tile_size=tile_size) if remove_small else {}
         removed = remove_elevation(replaced, out=target, domain=domain)
     notes += _height_notes(heights, removed if remove_small else None)
-    return StageReport(target, unpacked, heights, removed, to_index, tuple(notes))
+    of_tiles = tuple(f"{tile}: {holes.note}" for tile, holes in heights.holes if holes.note)
+    return StageReport(target, unpacked, heights, removed, to_index, tuple(notes), of_tiles)
 
 
 def _unpack_all(
@@ -116,7 +121,13 @@ def _unpack_all(
 
 def _height_notes(heights: HeightsReport, removed: int | None) -> list[str]:
     """Sentences about the heights; `removed` is None if no elevation file should be removed."""
-    notes = [f"{tile}: {holes.note}" for tile, holes in heights.holes if holes.note]
+    notes = []
+    if with_holes := {tile: holes.share for tile, holes in heights.holes if holes.share}:
+        worst = max(with_holes, key=lambda tile: with_holes[tile])
+        notes.append(
+            f"holes of the surface or terrain model in {len(with_holes)} of {len(heights.holes)} tiles, up to "
+            f"{with_holes[worst]:.2%} of a tile ({worst}); `landcover -v stage` lists them"
+        )
     if without := heights.without_elevation:
         notes.append(f"no height is written for tiles without surface and terrain files: {first_names(without, 3)}")
     if heights.delivered:

@@ -30,8 +30,11 @@ class BlockProgress:
         self._ended += 1
         self._show(self._ended * self._tile_blocks)
 
-    def update(self) -> None:
+    def update(self) -> int:
         """Asks the scheduler for the blocks of the tiles in flight, while no tile has ended that Dask still knows.
+
+        Returns:
+            Their pixels.
 
         Raises:
             ClusterError: the scheduler is gone or does not answer.
@@ -39,7 +42,10 @@ class BlockProgress:
         states = task_states(self._client, _MAPPED)
         # Of other tasks that are called so, on a scheduler that others use too, only as many count as there may be.
         most = self._tiles * self._tile_blocks
-        self._show(min(self._ended * self._tile_blocks + states.get("memory", 0) + states.get("released", 0), most))
+        ended = self._ended * self._tile_blocks
+        blocks = min(ended + states.get("memory", 0) + states.get("released", 0), most)
+        self._show(blocks)
+        return (blocks - ended) * self._block_pixels
 
     def _show(self, blocks: int) -> None:
         # Blocks whose worker was lost are mapped again.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.domain import Domain
+from pipeline.html_page import notebook_table
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,17 @@ class TileEnded:
     error: str | None
     suspect: bool = False
     """The tile cost several workers."""
+
+
+class SealedTiles(tuple[TileEnded, ...]):
+    """The sealed tiles of a run, in the order in which they ended. In a notebook they are a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        rows = [(f"{e.domain} {e.tile}", f"{e.seconds:.1f}", f"{e.pixels / 1e6 / e.seconds:.2f}") for e in self]
+        pixels = sum(e.pixels for e in self)
+        return notebook_table(f"tiles sealed: {len(self)}, {pixels / 1e6:,.0f} Mpx", ("tile", "seconds", "Mpx/s"), rows)
 
 
 OnEvent = Callable[[RunStarted | TileEnded], None]

@@ -147,6 +147,10 @@ class LockedDomain:
         """Records that a tile is in flight."""
         self._write(lambda: self._record.submitted(planned.tile.name))
 
+    def mapped(self, pixels: int) -> None:
+        """Records the pixels of the mapped blocks of its tiles in flight."""
+        self._write(lambda: self._record.mapped(pixels))
+
     def ended(self, planned: PlannedTile, seconds: float, cause: FailureCause | None) -> None:
         """Records and reports that a tile was sealed, or failed with a cause."""
         error, suspect = (cause.text, cause.kind == "suspect") if cause else (None, False)
@@ -184,7 +188,7 @@ def _constant_fields(resolved: ResolvedCampaign) -> dict[str, Any]:
     return {
         "campaign": resolved.campaign.model_dump(mode="json")
         | {"engine": resolved.engine.name, "engine_threads": resolved.engine_threads},
-        "weights_sha256": resolved.model.weights_hash,
+        "weights_sha256": resolved.weights.weights_hash,
         "quantized_sha256": resolved.engine.quantized.sha256 if resolved.engine.quantized else None,
         "recipe": resolved.recipe.model_dump(mode="json"),
         "software": software(),

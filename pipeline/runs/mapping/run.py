@@ -30,7 +30,7 @@ from pipeline.model import Model
 from pipeline.products.tile.seal import SealedTile, seal
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.mapping.block_progress import BlockProgress
-from pipeline.runs.mapping.events import OnEvent, RunStarted, TileEnded
+from pipeline.runs.mapping.events import OnEvent, RunStarted, SealedTiles, TileEnded
 from pipeline.runs.mapping.failures import failure_cause, limit_worker_losses
 from pipeline.runs.mapping.locked_domain import (
     LockedDomain,
@@ -59,7 +59,7 @@ def run(
     stop: StopRequest | None = None,
     predicted: Mapping[Domain, Mapping[str, Any]] = MappingProxyType({}),
     progress: Progress = SILENT,
-) -> tuple[TileEnded, ...]:
+) -> SealedTiles:
     """Maps the tiles of a plan and seals each one.
 
     1. Deletes what killed runs left in domains that have nothing to do.
@@ -101,7 +101,7 @@ def run(
     clean_idle_domains(plan)
     if not plan.todo:
         _refuse_damaged(plan)
-        return ()
+        return SealedTiles()
     cluster = plan.resolved.campaign.cluster
     plan.resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
     if client is None and not cluster.scheduler:
@@ -171,7 +171,7 @@ def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Cli
         limit=lambda: section.tiles_in_flight * worker_count(client),
         lost_s=section.lost_s,
         stopping=lambda: not domain.may_continue(),
-        on_wait=blocks.update,
+        on_wait=lambda: domain.mapped(blocks.update()),
     )
     try:
         with closing(tiles):
@@ -215,7 +215,7 @@ def _seal_if_locked(lock: FolderLock, folder: Path, mapped: MappedPixels, **tile
     return seal(folder, stack=mapped.layers, switched_off=mapped.switched_off, **tile)
 
 
-def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> tuple[TileEnded, ...]:
+def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> SealedTiles:
     """The events of the sealed tiles, if all tiles are sealed. Otherwise raises the error that `run` documents."""
     ended = [event for domain in domains for event in domain.events]
     failed = [event for event in ended if event.error]
@@ -234,7 +234,7 @@ def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> tuple[T
             f"{len(failed)} of {len(ended)} tiles failed, the others are sealed. Fix the causes, then run again; "
             f"`landcover run --failed` maps only the failed tiles:{listed}"
         )
-    return tuple(ended)
+    return SealedTiles(ended)
 
 
 class ResidentModel(WorkerPlugin):

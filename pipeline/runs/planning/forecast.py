@@ -16,8 +16,7 @@ from typing import Any
 from pipeline.cluster.slurm.allocation import job_node_count
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError
-from pipeline.inference import Engine
-from pipeline.inference.torch_engine import cuda_devices
+from pipeline.inference.engine import Engine, cuda_devices
 from pipeline.runs.planning.plan import RunPlan
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 from pipeline.runs.planning.throughput import CPU, UNITS, Rates, find_rates, processor, read_rates

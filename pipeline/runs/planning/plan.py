@@ -1,5 +1,6 @@
 """The plan of a run: which tiles it maps, and why. The dry run prints the same plan that the run executes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pipeline.config import Campaign, DomainSection
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
+from pipeline.html_page import notebook_table
 from pipeline.products.tile.domain_manifest import RUN_FILE
 from pipeline.products.tile.seal import SealedTile, matches, read_sealed
 from pipeline.runs.planning.provenance import campaign_crs
@@ -93,6 +95,22 @@ class RunPlan:
         """Number of tiles to map."""
         return sum(len(d.todo) for d in self.domains)
 
+    def _repr_html_(self) -> str:
+        """A notebook shows the tiles of each domain by what is to be done with them."""
+        resolved = self.resolved
+        rows = [
+            (d.name, len(d.tiles), len(d.todo), "; ".join(f"{n} {why}" for why, n in Counter(_reasons(d)).items()))
+            for d in self.domains
+        ]
+        layout, engine = resolved.layout, resolved.engine
+        how = f"{resolved.recipe.name} by {engine.name} {engine.precision}, windows of {layout.window} px"
+        title = f"campaign {resolved.campaign.name}, tiles to map: {self.todo}"
+        return notebook_table(title, ("domain", "tiles", "to map", "because"), rows, (how, *self.damaged))
+
+
+def _reasons(domain: DomainPlan) -> list[str]:
+    return [planned.reason for planned in domain.tiles if planned.reason]
+
 
 @dataclass(frozen=True)
 class TileFilter:
@@ -131,6 +149,7 @@ def make_plan(
     Raises:
         ConfigError: the campaign has no such domain or tile, its domains lie on several lattices, its network
             depends on whole windows, or its halo is too small.
+        WeightsError: the weights are missing, or there are tiles to map and the weights do not fit the recipe.
         CatalogError: no domain is indexed. A single one whose catalog is damaged is named in the plan.
 
     Examples:
@@ -153,7 +172,10 @@ def make_plan(
             "`landcover status` lists the tiles"
         )
     plans = tuple(replace(p, tiles=tuple(filter(only.matches, p.tiles))) for p in plans)
-    return RunPlan(resolved, plans, tuple(f"{name}: {problem}" for name, problem in damaged.items()))
+    plan = RunPlan(resolved, plans, tuple(f"{name}: {problem}" for name, problem in damaged.items()))
+    if plan.todo:
+        _ = resolved.model  # weights that do not fit stop a campaign before anything starts
+    return plan
 
 
 def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set[str], *, force: bool) -> DomainPlan:

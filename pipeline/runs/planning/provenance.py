@@ -66,7 +66,7 @@ def tile_provenance(resolved: ResolvedCampaign, inputs: DomainInputs, tile: Tile
     return Provenance(
         campaign=campaign.name,
         weights=campaign.model.weights,
-        weights_sha256=resolved.model.weights_hash,
+        weights_sha256=resolved.weights.weights_hash,
         quantized_sha256=resolved.engine.quantized.sha256 if resolved.engine.quantized else "",
         recipe=recipe.name,
         engine=resolved.engine.name,

@@ -1,18 +1,23 @@
-"""The resolved campaign: recipe, layout, engine and loaded weights, settled once before anything is planned or run."""
+"""The resolved campaign: recipe, layout, engine and weights, settled once before anything is planned or run."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from pipeline import fingerprint
+from pipeline import fingerprint, inference, model
 from pipeline.cluster.worker_resources import engine_threads
 from pipeline.config import Campaign, Recipe
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
-from pipeline.inference import Engine, Method, Predictor, on_gpu, resolve_engine
+from pipeline.inference.engine import Engine, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, project_memory
-from pipeline.model import Model, load_campaign_model
+from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights
 from pipeline.sources.domain_inputs import DomainInputs
+
+if TYPE_CHECKING:
+    from pipeline.inference import Method, Predictor
+    from pipeline.model import Model
 
 
 @dataclass(frozen=True)
@@ -24,16 +29,24 @@ class ResolvedCampaign:
     layout: Layout
     engine: Engine
     engine_threads: int
-    model: Model
-    """Loaded, so that weights that do not fit stop a campaign before anything starts."""
-    stand_in: Predictor | None = None
+    weights: UnloadedModel
+    stand_in: "Predictor | None" = None
     """Replaces the engine's predictor: a rehearsal's network that costs nothing. No campaign can set it, and no
     fingerprint contains it, so tiles that it mapped must not be kept."""
 
+    @cached_property
+    def model(self) -> "Model":
+        """The loaded model.
+
+        Raises:
+            WeightsError: the weights do not fit the recipe, or the file changed since it was hashed.
+        """
+        return model.load_model(self.weights.source, self.recipe, sha256=self.weights.weights_hash)
+
     @property
-    def method(self) -> Method:
+    def method(self) -> "Method":
         """How the blocks of a tile are mapped."""
-        return Method(self.model, self.layout, self.campaign.grid.block, self.engine)
+        return inference.Method(self.model, self.layout, self.campaign.grid.block, self.engine)
 
     @property
     def memory(self) -> MemoryProjection:
@@ -66,7 +79,7 @@ class ResolvedCampaign:
     def _fingerprinted(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
         parts = {
             "version": fingerprint.PRODUCT_VERSION,
-            "weights": self.model.weights_hash,
+            "weights": self.weights.weights_hash,
             "recipe": self.recipe.model_dump(mode="json"),
             "layout": asdict(self.layout),
             "engine": self.engine.content,
@@ -78,24 +91,24 @@ class ResolvedCampaign:
 
 
 def resolve(campaign: Campaign) -> ResolvedCampaign:
-    """Reads the recipe, loads the weights, and settles layout, engine and threads of a campaign.
+    """Reads the recipe, hashes the weights, and settles layout, engine and threads of a campaign.
 
     Raises:
         ConfigError: the recipe is not valid, or sizes do not fit each other or the network's stride.
         EngineError: the engine is not installed, or the quantized network was made from other weights.
-        WeightsError: the weights are missing, or do not fit the recipe.
+        WeightsError: the weights are missing, or have another checksum than the campaign's.
     """
     recipe = campaign.recipe()
     try:
         layout = campaign.grid.layout(recipe.stride)
     except ConfigError as error:
         raise ConfigError(f"campaign {campaign.name} in {campaign.base}: grid: {error}") from error
-    model = load_campaign_model(campaign)
+    weights = hash_campaign_weights(campaign)
     engine = resolve_engine(
         campaign.engine,
         precision=campaign.precision,
         quantized=campaign.model.quantized,
-        model=model,
+        model=weights,
         compiled=campaign.torch_compile,
     )
-    return ResolvedCampaign(campaign, recipe, layout, engine, engine_threads(campaign), model)
+    return ResolvedCampaign(campaign, recipe, layout, engine, engine_threads(campaign), weights)

@@ -18,7 +18,7 @@ from pydantic import Field
 from pipeline.config import DEFAULT_RECIPE, Precision
 from pipeline.durable import user_cache, write_json
 from pipeline.errors import ConfigError, StorageError
-from pipeline.inference import Engine
+from pipeline.inference.engine import Engine
 from pipeline.untrusted.documents import Document, DocumentError, read_model
 
 RateKind = Literal["infer", "read", "seal", "written"]

@@ -34,7 +34,7 @@ class DraftEdition:
     client: Client
     """Of the cluster that writes the shards."""
     progress: Progress
-    """Counts the files that are being written."""
+    """Counts the pixels, or the files, that are being written."""
     changed: frozenset[GridIndex] = frozenset()
     """(row, column) of the tiles in the national grid with new bytes in any shard, once the shards are written."""
 
@@ -43,16 +43,21 @@ class DraftEdition:
         """The edition's folder, under a temporary name beside the finished ones."""
         return self.plan.staging
 
-    def map_on_workers(self, jobs: Sequence[Job], function: Callable[[Job], Result]) -> Iterator[tuple[Job, Result]]:
+    def map_on_workers(
+        self, jobs: Sequence[Job], function: Callable[[Job], Result], *, pixels: int | None = None
+    ) -> Iterator[tuple[Job, Result]]:
         """Calls a function for each job on the workers and yields (job, result), in the order in which they end.
 
-        Two jobs per thread are submitted at once.
+        Two jobs per thread are submitted at once; the progress counts the `pixels` of each, or jobs.
 
         Raises:
             ClusterError: the cluster was lost.
             LandcoverError: raised by the function.
         """
         section = self.campaign.cluster
-        self.progress.start(len(jobs))
+        each = pixels or 1
+        self.progress.start(len(jobs) * each, "pixels" if pixels else "steps")
         results = map_jobs(jobs, function, client=self.client, per_worker=2 * section.threads, lost_s=section.lost_s)
-        return self.progress.track(results)
+        for result in results:
+            yield result
+            self.progress.advance(each)

@@ -99,7 +99,7 @@ def publish(
         wait: wait while another publish is running. Otherwise this is an error.
         recheck: read all files of the current edition, and write the damaged ones again. Otherwise only files whose
             size or time of the last change differs from the manifest are read.
-        progress: counts shards, then each kind of file beside them.
+        progress: counts the pixels of the shards, those of the levels' tiles, then each kind of file beside them.
 
     Raises:
         ConfigError: the domains lie on several lattices.
@@ -208,7 +208,10 @@ def _write(
 ) -> list[ShardFacts]:
     """Writes the shards, one task each, and the files beside them."""
     draft = DraftEdition(campaign, tuple(products), plan, client, progress)
-    facts = [fact for _, fact in draft.map_on_workers(plan.write, partial(write_shard, plan.target))]
+    facts = [
+        fact
+        for _, fact in draft.map_on_workers(plan.write, partial(write_shard, plan.target), pixels=plan.grid.shard**2)
+    ]
     draft = replace(draft, changed=plan.grid.tiles_of(fact.index for fact in facts if fact.changed))
     for extra in EXTRAS:
         extra(draft)

@@ -43,7 +43,7 @@ def write_levels(draft: DraftEdition) -> None:
     plan = draft.plan
     tiles = plan.grid.tiles_of(plan.digests)
     left = begin_pyramid(plan.target, former=plan.former, tiles=tiles, changed=draft.changed, damaged=plan.damaged)
-    cells = dict(draft.map_on_workers(left, partial(write_tile, plan.target)))
+    cells = dict(draft.map_on_workers(left, partial(write_tile, plan.target), pixels=plan.grid.tile**2))
     write_overviews(plan.target, cells, former=plan.former, tiles=tiles)
     write_root(plan.target.store, plan.grid)
 

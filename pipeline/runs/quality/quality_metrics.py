@@ -223,7 +223,7 @@ def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, progress: Progress
     Args:
         sealed: whole tiles of one domain.
         cuts: where they were cut.
-        progress: counts tiles; its total is the caller's.
+        progress: counts the pixels of the tiles; its total is the caller's.
 
     Raises:
         ProductError: a tile cannot be read.
@@ -233,14 +233,16 @@ def domain_seams(sealed: Sequence[SealedTile], *, cuts: Cuts, progress: Progress
         pairs.setdefault(one, []).append(other)
     found = Seams()
     with ThreadPoolExecutor(TILES_AT_ONCE) as pool:
-        for counted in progress.track(pool.map(lambda s: _of_tile(s, pairs.get(s, ()), cuts), sealed)):
+        for counted in pool.map(lambda s: _of_tile(s, pairs.get(s, ()), cuts, progress), sealed):
             found += counted
     return found
 
 
-def _of_tile(sealed: SealedTile, beside: Sequence[SealedTile], cuts: Cuts) -> Seams:
+def _of_tile(sealed: SealedTile, beside: Sequence[SealedTile], cuts: Cuts, progress: Progress) -> Seams:
     """A tile's own edges, and those with its eastern and southern neighbours."""
-    return sum((between_tiles(sealed, other, cuts=cuts) for other in beside), tile_seams(sealed, cuts=cuts))
+    with progress.part(sealed.tile.window.pixels) as part:
+        own = tile_seams(sealed, cuts=cuts, progress=part)
+        return sum((between_tiles(sealed, other, cuts=cuts) for other in beside), own)
 
 
 def national_borders(campaign: Campaign, sealed: Mapping[Domain, Sequence[SealedTile]]) -> Crossings | None:

@@ -1,6 +1,6 @@
 """Verifies products by reading everything again: COGs, checksums, items, seams, and the national store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
@@ -111,20 +111,21 @@ def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
 
     Args:
         campaign: names domains, folders and limits.
-        progress: counts tiles; each is read twice, first to compare it with its item, then for its seams.
+        progress: counts the bytes of the current edition, then the pixels of the tiles, twice: each tile is compared
+            with its item, and read again for its seams.
 
     Raises:
         CatalogError: no domain's input catalog can be read.
         ConfigError: domains on several lattices.
     """
     states, crs = status(campaign, all_may_fail=True), campaign_crs(campaign)
-    nation = check_nation(campaign.output.national, crs)
+    nation = check_nation(campaign.output.national, crs, progress=progress)
     found = {s.domain: list_readable(campaign.product_folder(s.domain), s.domain, campaign.grid.tile) for s in states}
     sealed = {domain: tiles for domain, (tiles, _) in found.items()}
     jobs = [tile for tiles in sealed.values() for tile in tiles]
-    progress.start(2 * len(jobs))
+    progress.start(2 * _pixels(jobs), "pixels")
     with ThreadPoolExecutor(TILES_AT_ONCE) as pool:
-        checked = progress.track(pool.map(partial(_check, crs=crs), jobs))
+        checked = pool.map(partial(_check, crs=crs, progress=progress), jobs)
         problems = dict(zip(jobs, checked, strict=True))
     domains = []
     for state in states:
@@ -140,9 +141,14 @@ def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
     return Verification(tuple(domains), nation, ratio, campaign.limits)
 
 
-def _check(tile: SealedTile, *, crs: str) -> list[str]:
+def _pixels(tiles: Iterable[SealedTile]) -> int:
+    return sum(tile.tile.window.pixels for tile in tiles)
+
+
+def _check(tile: SealedTile, *, crs: str, progress: Progress) -> list[str]:
     try:
-        return check(tile, crs=crs)
+        with progress.part(tile.tile.window.pixels) as part:
+            return check(tile, crs=crs, progress=part)
     except (OSError, LandcoverError) as error:
         return [str(error)]  # such as a COG that was deleted meanwhile
 
@@ -166,7 +172,7 @@ def _check_domain(
     """Puts together the problems of a domain's tiles, of the files beside them, and its figures."""
     whole = [tile for tile in sealed if tile.tile.name not in of_tiles]
     seams = domain_seams(whole, cuts=cuts_of(campaign), progress=progress)
-    progress.advance(len(sealed) - len(whole))
+    progress.advance(_pixels(sealed) - _pixels(whole))
     inputs = DomainInputs(state.domain, Window(0, 0, 0, 0), ())
     if not state.problem:
         inputs = read_domain(campaign.catalog, state.domain, tile_size=campaign.grid.tile)

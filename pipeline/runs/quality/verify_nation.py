@@ -9,6 +9,7 @@ from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
 from pipeline.products.national.pyramid.store import check_pyramid, link_problems
 from pipeline.products.national.zarr_store import check_shards
+from pipeline.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class NationVerification:
         return self.edition is None or self.edition.manifest
 
 
-def check_nation(national: Path, crs: str) -> NationVerification:
+def check_nation(national: Path, crs: str, *, progress: Progress = SILENT) -> NationVerification:
     """Reads every file of the current edition.
 
     Args:
         national: the product's folder.
         crs: `EPSG:…` of the expected lattice.
+        progress: counts the bytes of the files.
     """
     pointer, numbers = national / "current", edition_numbers(national)
     linked = (pointer / "edition.json").exists() or has_manifest(pointer)
@@ -54,10 +56,14 @@ def check_nation(national: Path, crs: str) -> NationVerification:
     try:
         edition = read_edition(folder)
     except ProductError as error:
-        damaged = [f"{folder / name}: {problem}" for name, problem in damaged_in(folder, read_all=True).items()]
+        damaged = [
+            f"{folder / name}: {problem}"
+            for name, problem in damaged_in(folder, read_all=True, progress=progress).items()
+        ]
         problems = (*lost, str(error), *damaged, *link_problems(folder), *added)
         return NationVerification(problems, publish=True, report=report)
-    damaged = [f"{folder / name}: {problem}" for name, problem in damaged_files(edition, read_all=True).items()]
+    changed = damaged_files(edition, read_all=True, progress=progress)
+    damaged = [f"{folder / name}: {problem}" for name, problem in changed.items()]
     # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
     known = bool(damaged) and edition.manifest
     damaged += link_problems(edition.path) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]

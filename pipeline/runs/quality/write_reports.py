@@ -47,7 +47,7 @@ def write_reports(
     Args:
         campaign: names domains, folders and limits.
         domains: names of some of its domains, then without the nation's page; all when empty.
-        progress: counts tiles.
+        progress: counts pixels, then pages.
 
     Returns:
         The pages.
@@ -63,24 +63,26 @@ def write_reports(
     wanted = [name for name in wanted if name in parts]
     if not any(parts[name].sealed for name in wanted):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
+    edition = None if domains else current_edition(campaign.output.national)
+    shown = [parts[name] for name in wanted if parts[name].sealed]
+    progress.start(len(shown) + (edition is not None))
     pages = {
-        campaign.product_folder(name): quality_page(
+        campaign.product_folder(own.name): quality_page(
             campaign,
             [own],
-            title=f"{name}: land cover at 0.20 m",
+            title=f"{own.name}: land cover at 0.20 m",
             compared=[own, *(p for p in parts.values() if p is not own and p.sealed and p.touches(own))],
         )
-        for name in wanted
-        if (own := parts[name]).sealed
+        for own in progress.track(shown)
     }
-    edition = current_edition(campaign.output.national)
-    if edition is not None and not domains:
+    if edition is not None:
         borders = None if check_shards(edition) else national_borders(campaign, {n: p.sealed for n, p in parts.items()})
         mapped = [p for p in parts.values() if p.sealed]
         title = f"{campaign.name}: land cover at 0.20 m, edition {edition.number}"
         pages[edition.path] = quality_page(
             campaign, mapped, title=title, compared=mapped, borders=borders or Crossings(), edition=edition
         )
+        progress.advance()
     return tuple(_write(folder, page) for folder, page in pages.items())
 
 
@@ -102,7 +104,7 @@ def _read_domains(campaign: Campaign, wanted: Sequence[Domain], *, progress: Pro
         )
         for s in campaign.domains
     }
-    progress.start(sum(len(sealed[name]) for name in wanted))
+    progress.start(sum(tile.tile.window.pixels for name in wanted for tile in sealed[name]), "pixels")
     parts = {}
     for state in status(campaign):
         name = state.domain

@@ -18,6 +18,8 @@ from pipeline.products.tile.domain_manifest import RUN_FILE
 from pipeline.untrusted.documents import Document, DocumentError
 from pipeline.untrusted.own_checksum import read_checked
 
+_BETWEEN_S = 5.0
+"""Seconds between two records of mapped blocks, as often as `status --watch` looks."""
 State = Literal["running", "stopped", "ended"]
 """A killed run leaves `running`: the domain's lock shows whether its driver is alive."""
 
@@ -52,6 +54,8 @@ class RunRecord(Document):
     """Seconds from the start of the run to `updated`. None: early releases did not measure it."""
     left_pixels: int = 0
     """Pixels of the tiles that this run still has to map."""
+    mapped_pixels: int = 0
+    """Pixels of the mapped blocks of the tiles in flight."""
     in_flight: dict[str, str] = Field(default={})
     """Tile → when it was submitted."""
     tiles: tuple[MappedTile, ...] = ()
@@ -118,6 +122,7 @@ class RunRecordWriter:
         self._path, self._about, self._todo = folder / RUN_FILE, dict(about), dict(tiles)
         self._failed, self._suspect = dict(former.failed), dict(former.suspect)
         self._in_flight: dict[str, str] = {}
+        self._mapped, self._written = 0, 0.0
         self._sealed: list[MappedTile] = []
         self._began, self._started = time.monotonic(), _now()
         remove_temporaries(folder, f".{RUN_FILE}.")
@@ -141,11 +146,22 @@ class RunRecordWriter:
         for tiles in (self._in_flight, self._failed, self._suspect):
             tiles.pop(tile, None)
         pixels = self._todo.pop(tile)
+        self._mapped = max(0, self._mapped - pixels)
         if error is None:
             self._sealed.append(MappedTile(tile=tile, seconds=round(seconds, 3), pixels=pixels))
         else:
             (self._suspect if suspect else self._failed)[tile] = error
         self.write("running")
+
+    def mapped(self, pixels: int) -> None:
+        """Records the pixels of the mapped blocks of the tiles in flight, every few seconds.
+
+        Raises:
+            StorageError: the record cannot be written.
+        """
+        if pixels != self._mapped and time.monotonic() - self._written >= _BETWEEN_S:
+            self._mapped = pixels
+            self.write("running")
 
     def write(self, state: State) -> None:
         """Writes the record as it is now.
@@ -160,12 +176,14 @@ class RunRecordWriter:
             updated=_now(),
             elapsed_s=round(time.monotonic() - self._began, 3),
             left_pixels=sum(self._todo.values()),
+            mapped_pixels=self._mapped if state == "running" else 0,
             in_flight=dict(sorted(self._in_flight.items())),
             tiles=tuple(self._sealed),
             failed=dict(sorted(self._failed.items())),
             suspect=dict(sorted(self._suspect.items())),
         )
         write_json(self._path, record.as_json(), own_checksum=True)
+        self._written = time.monotonic()
 
 
 def _now() -> str:

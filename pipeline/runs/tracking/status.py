@@ -29,17 +29,19 @@ class MappingSpeed:
     """Pixels of the tiles that this run still has to map; failed tiles do not count."""
     predicted_s: float | None
     """Seconds that the forecast gave for the whole run, if there was one."""
+    mapped_pixels: int = 0
+    """Pixels of the mapped blocks of the tiles in flight, which are among those left."""
 
     @property
     def mpx_per_s(self) -> float:
         """Mapped megapixels per second, with the start of the cluster."""
-        return self.sealed_pixels / 1e6 / self.seconds if self.seconds else 0.0
+        return (self.sealed_pixels + self.mapped_pixels) / 1e6 / self.seconds if self.seconds else 0.0
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to the end of the run at this speed; None before the first sealed tile."""
+        """Seconds to the end of the run at this speed; None before the first mapped block."""
         speed = self.mpx_per_s
-        return self.left_pixels / 1e6 / speed if speed else None
+        return (self.left_pixels - self.mapped_pixels) / 1e6 / speed if speed else None
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,9 @@ def mapping_speed(record: RunRecord) -> MappingSpeed | None:
     if record.elapsed_s is None:
         return None
     sealed = sum(tile.pixels for tile in record.tiles)
-    return MappingSpeed(record.elapsed_s, sealed, record.left_pixels, record.predicted.get("wall_s"))
+    return MappingSpeed(
+        record.elapsed_s, sealed, record.left_pixels, record.predicted.get("wall_s"), record.mapped_pixels
+    )
 
 
 def _tile_state(campaign: Campaign, domain: Domain, tile: Tile, record: RunRecord, *, alive: bool) -> _TileState:

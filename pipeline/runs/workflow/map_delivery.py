@@ -28,8 +28,6 @@ from pipeline.runs.publishing.publish import PublishedEdition, publish
 from pipeline.runs.quality.write_reports import write_reports
 
 CAMPAIGN_FILE, STAGED, QGIS_INDEX = "campaign.yaml", "staged", "landcover.gti.gpkg"
-_METRES_A_TILE = 5_000
-"""Side of the tiles in IGN's archives."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,6 @@ class MapRequest:
     out: Path
     recipe: str | None = None
     accept: tuple[LimitName, ...] = ()
-    tile_m: int = _METRES_A_TILE
-    """Side of a tile in metres; used only where archives are unpacked."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def map_delivery(
     folder, out = request.folder.absolute(), request.out.absolute()
     if out.is_relative_to(folder):
         raise ConfigError(f"--out {request.out} lies inside {request.folder}; choose a folder outside of the delivery")
-    sources = _staged(request, folder, out, bar=bar, on_message=on_message)
+    sources = _staged(folder, out, bar=bar, on_message=on_message)
     campaign_file = _campaign(request, sources, out, bar=bar, on_message=on_message)
     campaign = load_campaign(campaign_file).on_cluster(*on_cluster)
     plan = make_plan(campaign)
@@ -128,9 +124,7 @@ def map_delivery(
     return FinishedMap(campaign_file, len(ended), edition, reports, edition.store.with_name(QGIS_INDEX))
 
 
-def _staged(
-    request: MapRequest, folder: Path, out: Path, *, bar: ShowProgress, on_message: OnMessage
-) -> tuple[Path, ...]:
+def _staged(folder: Path, out: Path, *, bar: ShowProgress, on_message: OnMessage) -> tuple[Path, ...]:
     """The folders to index: the delivery's, and that of its unpacked archives."""
     archives = archives_below(folder)
     if not archives:
@@ -144,7 +138,7 @@ def _staged(
         [*archives, folder],
         domain=domain,
         out=staged,
-        tile_m=request.tile_m,
+        tile_m=None,
         treatment="interpolate",
         remove_small=False,
         bar=bar,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ConfigError
+from pipeline.sources.delivery.departements import departement_named, similar_departement
 
 GEOPLATEFORME = "https://data.geopf.fr/telechargement"
 """IGN's download service."""
@@ -88,15 +89,17 @@ def is_used_product(name: str) -> bool:
 
 
 def parse_zone(text: str) -> str:
-    """The service's name of a département: `34`, `034` and `D034` → `D034`; `2A` → `D02A`.
+    """The service's name of a département: `34`, `034`, `D034` and `Hérault` → `D034`; `2A` → `D02A`.
 
     Raises:
         ConfigError: not a département.
     """
     match = _ZONE.fullmatch(text)
-    code = match["code"].upper().zfill(3) if match else "000"
+    code = (match["code"].upper() if match else departement_named(text) or "0").zfill(3)
     if code == "000":
-        raise ConfigError(f"{text!r} is not a département; expected D034, 34, D02A or D974")
+        near = similar_departement(text)
+        hint = f"did you mean {near}?" if near else "expected a name or a number, such as Hérault, D034, 2A or 974"
+        raise ConfigError(f"{text!r} is not a département; {hint}")
     return f"D{code}"
 
 

@@ -267,6 +267,18 @@ def test_a_selection_leaves_groups_and_classes_and_a_drawing_names_them(national
         part.cover.select(["concrete"])
 
 
+def test_the_legend_of_a_square_map_lies_inside_its_figure(national: Path) -> None:
+    part = open_product(national).isel(y=slice(0, 400), x=slice(0, 400)).copy(deep=True)
+    part["landcover"] = part.landcover.copy(
+        data=np.resize([c.value for c in legend.FLAIR], (400, 400)).astype(np.uint8)
+    )
+    axes = part.cover.plot(title="every class")
+    axes.figure.canvas.draw()
+    box = axes.get_legend().get_window_extent()
+    assert box.x1 <= axes.figure.bbox.width
+    assert box.x0 >= axes.get_window_extent().x1
+
+
 def test_groups_share_no_class_and_name_only_classes() -> None:
     values = [v for group in legend.GROUPS.values() for v in group]
     assert len(values) == len(set(values))

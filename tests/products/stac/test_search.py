@@ -16,6 +16,7 @@ from pystac.utils import str_to_datetime
 from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.products.stac.collections import ITEM, write_items
+from pipeline.products.stac.nothing_found import catalog_content
 from pipeline.products.stac.search import search
 from pipeline.products.tile.stac_item import CONFIDENCE, share_name
 
@@ -70,6 +71,29 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def everything(table: Path) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = rustac.read_sync(str(table), format="parquet")["features"]
     return items
+
+
+def test_the_content_of_a_catalog_names_extent_days_and_the_nearest_tile(table: Path) -> None:
+    # The helper's items have no name of a tile.
+    named = rustac.read_sync(str(table), format="parquet")
+    for item in named["features"]:
+        item["properties"]["landcover:tile"] = f"tile {item['id']}"
+    path = table.with_name("named.parquet")
+    write_items(path, named["features"])
+    items = everything(table)
+    content = catalog_content(path, bbox=(3, 0.2, 4, 0.3), figures=[VINEYARD, share_name(18)])
+    assert content.tiles == len(items)
+    assert content.domains == DOMAINS
+    assert content.bbox == pytest.approx((0, 0, 0.975, 0.975))
+    assert content.days[0] == min(i["properties"]["start_datetime"] for i in items)[:10]
+    assert content.highest == ((VINEYARD, 1.0), (share_name(18), None))
+    assert content.nearest is not None
+    domain, tile, distance = content.nearest
+    assert (domain, tile) in {
+        (i["collection"], f"tile {i['id']}") for i in items if i["bbox"][2] == pytest.approx(0.975)
+    }
+    assert distance == pytest.approx(111.2 * (3 - 0.975), rel=1e-3)
+    assert catalog_content(path, bbox=(0.5, 0.5, 0.6, 0.6)).nearest is None
 
 
 @given(

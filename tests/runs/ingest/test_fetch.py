@@ -476,7 +476,7 @@ def test_the_command_says_what_it_fetched_and_what_is_next(
     assert re.fullmatch(rf"{RVB} +rvb +13 +0.00", lines[1])
     assert lines[7] == "D034: 6 editions, 0.00 GB"
     assert lines[-2] == "D034_2021: 30 files downloaded to d/D034_2021 (0.00 GB), 0 already there"
-    assert lines[-1] == "next: landcover stage d/D034_2021 --domain D034_2021 --out d/staged/D034_2021"
+    assert lines[-1] == "next: landcover map d/D034_2021 --weights CHECKPOINT --out map-D034_2021"
     assert max(len(line) for line in lines if "warning" not in line) <= 80
     listed = CliRunner().invoke(app, ["fetch", "D034", "--list", *options[:2]], env={"COLUMNS": "80"})
     assert listed.output.count("BDORTHO_") == 8

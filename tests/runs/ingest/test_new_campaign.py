@@ -20,6 +20,7 @@ from pipeline.model.network import build_network
 from pipeline.products.national.ownership import read_boundary
 from pipeline.progress import SILENT
 from pipeline.runs.ingest.campaign_text import fitting_grid
+from pipeline.runs.ingest.found_deliveries import named_delivery
 from pipeline.runs.ingest.new_campaign import NewCampaign, init
 from pipeline.runs.planning.plan import make_plan
 from tests.support.campaigns import RECIPE, write_weights
@@ -129,3 +130,16 @@ def test_weights_that_no_recipe_fits_are_refused(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "elsewhere" / "weights.pth")
     with pytest.raises(WeightsError, match="write a recipe"):
         matching_recipe(str(tmp_path / "elsewhere" / "weights.pth"))
+
+
+def test_a_delivery_is_found_by_the_name_of_its_departement(tmp_path: Path) -> None:
+    (tmp_path / "deliveries" / "D034_2021").mkdir(parents=True)
+    (tmp_path / "D030_2024").mkdir()
+    (tmp_path / "deliveries" / "D030_2021").mkdir()
+    assert named_delivery("herault", tmp_path) == tmp_path / "deliveries" / "D034_2021"
+    with pytest.raises(ConfigError, match=r"D030_2024, .*D030_2021; give one"):
+        named_delivery("Gard", tmp_path)
+    with pytest.raises(ConfigError, match="landcover fetch D011"):
+        named_delivery("Aude", tmp_path)
+    with pytest.raises(ConfigError, match="no such folder"):
+        named_delivery("deliverys", tmp_path)

@@ -97,7 +97,8 @@ def test_the_staged_mosaic_equals_the_unstaged_one(tmp_path: Path, shipped: tupl
 def test_interpolation_changes_only_holes(tmp_path: Path, shipped: tuple[Delivery, list[Path]]) -> None:
     delivery, archives = shipped
     report = run(archives, tmp_path / "out", treatment="interpolate")
-    assert len([n for n in report.notes if "holes of the surface or terrain model" in n]) == 2
+    assert len(report.tile_notes) == 2
+    assert "holes of the surface or terrain model in 2 of 2 tiles" in " ".join(report.notes)
     unstaged = read(delivery.folder, delivery, tmp_path / "a").read(delivery.window).bands[4]
     staged = read(tmp_path / "out", delivery, tmp_path / "b").read(delivery.window).bands[4]
     known = np.zeros(unstaged.shape, np.bool_)
@@ -122,7 +123,7 @@ def test_unpacked_folders_are_read_in_place(tmp_path: Path, shipped: tuple[Deliv
 
 
 def command(archives: list[Path], out: Path) -> list[str]:
-    options = ["--domain", DOMAIN, "--out", str(out), "--tile-m", "100"]
+    options = ["--domain", DOMAIN, "--out", str(out)]
     return ["stage", *map(str, archives), *options]
 
 
@@ -210,7 +211,7 @@ def test_the_command_prints_what_was_written_and_the_next_command(
     assert re.search(r"BDORTHO_2-0_D034\.7z: 6 files unpacked in .* \(0\.\d\d GB\)", text)
     assert "D034_2021: 2 height files written" in text
     assert "16 elevation files removed" in text
-    assert f"next: landcover index '{out}' --domain D034_2021 --catalog catalog --tile-m 100" in text
+    assert f"next: landcover index '{out}' --domain D034_2021 --catalog catalog" in text
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,12 @@ def test_a_synthetic_delivery_goes_from_archives_to_a_verified_map(
 ) -> None:
     delivery, archives = make_archives(tmp_path / "shipped", at=[(0, 0), (0, 1)], size=TILE, suffix="jp2")
     out, catalog = tmp_path / "staged", tmp_path / "catalog"
-    options = ("--domain", DOMAIN, "--tile-m", TILE // 5)
+    options = ("--domain", DOMAIN)
     printed = landcover("stage", *archives, *options, "--out", out, "--holes", "leave", "--remove-small")
     assert "2 height files written" in printed
     assert f"next: landcover index {out} --domain {DOMAIN}" in printed
     # The command that stage ends with, as it stands there.
-    command = re.search(r"next: landcover (index .* --catalog catalog --tile-m 100)", printed)
+    command = re.search(r"next: landcover (index .* --catalog catalog)", printed)
     assert command
     assert "2 tiles, 6 files" in landcover(*command[1].replace("catalog catalog", f"catalog {catalog}").split())
 

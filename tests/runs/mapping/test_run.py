@@ -284,7 +284,10 @@ def test_a_publish_writes_a_searchable_catalog_and_files_for_gis(mapped: Made, t
     items = json.loads((tmp_path / "found.json").read_text())["features"]
     assert [item["id"] for item in items] == names
     assert all(Path(asset["href"]).is_file() for item in items for asset in item["assets"].values())
-    assert "0 tiles found" in CliRunner().invoke(app, ["search", str(edition), "--domain", "D001_2020"]).output
+    none = tmp_path / "none.json"
+    nothing = CliRunner().invoke(app, ["search", str(edition), "--domain", "D001_2020", "--out", str(none)])
+    assert f"0 tiles found\nthe product has {len(names)} tiles of {DOMAIN}, from " in nothing.output
+    assert not none.exists()
     wrong = CliRunner().invoke(app, ["search", str(edition), "--min-share", "vineyard"])
     assert isinstance(wrong.exception, ConfigError)
 

@@ -19,12 +19,15 @@ from pipeline.domain import Domain
 from pipeline.errors import ProductError, VerifyFailed
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.gis.overviews import overview
+from pipeline.products.manifest import read_manifest
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.planning.plan import make_plan
+from pipeline.runs.quality.verify import verify
 from pipeline.runs.quality.write_reports import write_reports
 from tests.support.browser import outside, screenshot
 from tests.support.paths import ROOT
+from tests.support.progress import Recorder
 
 DOMAINS = (Domain("D034_2021"), Domain("D030_2024"))
 
@@ -105,7 +108,24 @@ def test_a_missing_tile_fails_verify_unless_the_limit_allows_it(demo: Path, tmp_
 @pytest.fixture(scope="module")
 def pages(demo: Path) -> tuple[Path, ...]:
     """The reports of both domains and of the nation."""
-    return write_reports(load_campaign(demo))
+    seen, campaign = Recorder(), load_campaign(demo)
+    written = write_reports(campaign, progress=seen)
+    assert (seen.totals, seen.done) == ([pixels_of(campaign), 3], 3)
+    return written
+
+
+def pixels_of(campaign: Campaign) -> int:
+    domains = (list_sealed(campaign.product_folder(name), name, campaign.grid.tile) for name in DOMAINS)
+    return sum(tile.tile.window.pixels for sealed in domains for tile in sealed)
+
+
+def test_verify_counts_the_bytes_of_the_edition_then_every_pixel_twice(campaign: Campaign) -> None:
+    seen = Recorder()
+    verify(campaign, progress=seen)
+    sizes, pixels = seen.totals
+    edition = campaign.output.national / "current"
+    assert sizes == sum(file.size or 0 for file in read_manifest(edition).files.values())
+    assert (pixels, seen.done) == (2 * pixels_of(campaign), pixels)
 
 
 def test_each_domain_and_the_edition_have_a_self_contained_page(pages: tuple[Path, ...], campaign: Campaign) -> None:

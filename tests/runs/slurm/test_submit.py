@@ -1,5 +1,6 @@
 """Submitting to SLURM: jobs give the products of a local run, and refusals have SLURM's words."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from distributed import Client
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.cluster.slurm import queue
 from pipeline.cluster.slurm.site import load_site
 from pipeline.config import config_folder
@@ -134,7 +137,7 @@ def test_a_job_that_can_never_start_is_refused_with_the_sites_figures(lab: Lab, 
     assert lab.tell("squeue", "--noheader") == ""
 
 
-@pytest.mark.parametrize("step", ["publish", "verify", "report"])
+@pytest.mark.parametrize("step", ["publish", "verify", "report", "evaluate"])
 def test_slurm_and_shellcheck_accept_the_script_of_every_step(
     lab: Lab, fresh: Made, tmp_path: Path, shellcheck: Callable[[Path], None], step: JobStep
 ) -> None:
@@ -151,6 +154,30 @@ def test_a_report_is_written_by_a_job_of_its_own(lab: Lab, fresh: Made, local: M
     (job,) = submit(lab, fresh, "--cluster", str(write_site(fresh.folder)), "--step", "report")
     assert {j.state for j in lab.ended(job)} == {"COMPLETED"}, logs(fresh)
     assert (fresh.products / FIRST / "report" / "report.html").is_file()
+
+
+def test_an_evaluation_runs_as_a_job_with_the_words_after_the_dashes(
+    fresh: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ["a map.tif", "--reference", "it's.gpkg", "--out", "$HOME"]
+    monkeypatch.chdir(tmp_path)
+    Path("a map.tif").touch()
+    Path("it's.gpkg").touch()
+    site = str(write_site(fresh.folder))
+    start = ["submit", str(fresh.config), "--cluster", site, "--dry-run", "--step", "evaluate"]
+    shown = CliRunner().invoke(app, [*start, "--hours", "0.5", "--", *words])
+    assert shown.exit_code == 0, shown.output
+    assert "#SBATCH --time=30" in shown.output
+    # What the job would run, with a `landcover` that lists its words.
+    script = shown.output.partition("set -uo pipefail")[2].partition("dry run:")[0]
+    exports = [line for line in shown.output.splitlines() if re.match("export (STEP|ARGUMENTS|FOLDER)=", line)]
+    listing = 'landcover() { printf \'%s\\n\' "$PWD" "$@"; }\n'
+    run = "\n".join([*exports, listing, script.replace("exec landcover", "landcover")])
+    done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == [str(tmp_path), "evaluate", *words]
+    assert CliRunner().invoke(app, [*start, "--", "--refrence", "x"]).exit_code == 2
+    with pytest.raises(ConfigError, match="evaluate needs what follows"):
+        CliRunner().invoke(app, start, catch_exceptions=False)
 
 
 def test_status_says_why_a_job_waits(lab: Lab, fresh: Made) -> None:

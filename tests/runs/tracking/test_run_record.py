@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ProductError
+from pipeline.runs.tracking import run_record
 from pipeline.runs.tracking.run_record import MappedTile, RunRecord, RunRecordWriter, read_run_record
 from pipeline.runs.tracking.status import MappingSpeed, mapping_speed
 
@@ -50,7 +51,7 @@ def test_the_file_has_its_keys_in_order_and_reads_as_it_was_written(tmp_path: Pa
     writer.ended("b", seconds=1.0, error="3 workers were lost", suspect=True)
     writer.submitted("d")
     constant = ["campaign", "weights_sha256", "quantized_sha256", "recipe", "software", "predicted"]
-    times = ["state", "started", "updated", "elapsed_s", "left_pixels"]
+    times = ["state", "started", "updated", "elapsed_s", "left_pixels", "mapped_pixels"]
     assert list(json.loads((tmp_path / "run.json").read_text())) == [
         *constant,
         *times,
@@ -103,3 +104,23 @@ def test_a_damaged_record_is_an_error_that_names_file_and_key(tmp_path: Path, co
         read_run_record(tmp_path)
     assert str(caught.value).startswith(f"{path} is damaged: ")
     assert str(caught.value).endswith("`landcover run` writes it again")
+
+
+def test_blocks_of_tiles_in_flight_move_speed_and_time_left_between_seals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_record, "_BETWEEN_S", 0.0)
+    writer = RunRecordWriter(tmp_path, ABOUT, tiles={"a": 400, "b": 400})
+    writer.submitted("a")
+    assert mapping_speed(read_run_record(tmp_path)) == MappingSpeed(pytest.approx(0, abs=60), 0, 800, None, 0)
+    writer.mapped(300)
+    speed = mapping_speed(read_run_record(tmp_path))
+    assert speed is not None
+    assert (speed.sealed_pixels, speed.mapped_pixels, speed.left_pixels) == (0, 300, 800)
+    known = MappingSpeed(10.0, 100_000_000, 800_000_000, None, 300_000_000)
+    assert (known.mpx_per_s, known.left_s) == (40.0, 12.5)
+    writer.ended("a", seconds=1.0, error=None, suspect=False)
+    writer.write("ended")
+    speed = mapping_speed(read_run_record(tmp_path))
+    assert speed is not None
+    assert (speed.sealed_pixels, speed.mapped_pixels, speed.left_pixels) == (400, 0, 400)

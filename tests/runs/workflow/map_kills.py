@@ -25,7 +25,6 @@ from tests.support.dask_client import in_process_client
 from tests.support.deliveries import make_delivery
 from tests.support.forking import fork
 
-TILE_M = 50
 ARCHIVE = "BDORTHO_2-0_RVB-0M20_JP2-E080_LAMB93_D034_2021-01-01.7z"
 
 
@@ -37,7 +36,7 @@ def make_archives(folder: Path) -> MapRequest:
     (folder / "model").mkdir()
     (folder / "model" / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
     weights = write_weights(folder / "model" / "weights.pth", folder / "model" / "tiny.yaml")
-    return MapRequest(folder / "D034_2021", str(weights), folder / "map", tile_m=TILE_M)
+    return MapRequest(folder / "D034_2021", str(weights), folder / "map")
 
 
 def call(request: MapRequest) -> FinishedMap | None:

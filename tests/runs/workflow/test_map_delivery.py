@@ -33,7 +33,7 @@ def test_one_command_maps_archives_and_another_call_does_nothing(
     tmp_path: Path, scheduler_option: tuple[str, str]
 ) -> None:
     request = make_archives(tmp_path)
-    words = ["map", str(request.folder), "--weights", request.weights, "--out", str(request.out), "--tile-m", "50"]
+    words = ["map", str(request.folder), "--weights", request.weights, "--out", str(request.out)]
     asked = CliRunner().invoke(app, [*words, *scheduler_option], input="n\n")
     assert asked.exit_code == 0, asked.output
     assert "map 2 tiles" in asked.output

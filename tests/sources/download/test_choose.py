@@ -88,7 +88,12 @@ def test_departements_are_written_in_several_ways() -> None:
     assert [parse_zone(t) for t in ("34", "034", "D034", "d2a", "02B", "974", "1")] == [
         "D034", "D034", "D034", "D02A", "D02B", "D974", "D001"
     ]  # fmt: skip
-    for wrong in ("0", "Hérault", "345", "D034/..", "", "٣٤"):
+    assert [parse_zone(t) for t in ("Hérault", "herault", "COTE D’OR", "Côte-d'Or", "reunion", "Corse du sud")] == [
+        "D034", "D034", "D021", "D021", "D974", "D02A"
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="did you mean Finistère"):
+        parse_zone("Finister")
+    for wrong in ("0", "Occitanie", "345", "D034/..", "", "٣٤"):
         with pytest.raises(ConfigError, match="is not a département"):
             parse_zone(wrong)
     assert (border_zones("D034"), border_zones("D974")) == (("FXX", "FRA"), ("REU", "FRA"))

@@ -1,0 +1,15 @@
+from .block_mapping import MappedPixels, Method, predict_stack, predict_tile
+from .engine import Engine, on_gpu, resolve_engine
+from .predictor import Predictor, predictor_for
+
+__all__ = [
+    "Engine",
+    "MappedPixels",
+    "Method",
+    "Predictor",
+    "on_gpu",
+    "predict_stack",
+    "predict_tile",
+    "predictor_for",
+    "resolve_engine",
+]
