@@ -81,8 +81,8 @@ def _repairs(config: Path, verified: "Verification") -> list[str]:
     return ["to write damaged files again:", *lines] if lines else []
 
 
-@command("landcover report campaign.yaml --domain D034_2021")
-def report(config: options.Config, domain: options.Domains = None) -> None:
+@command("landcover report campaign.yaml --domain D034_2021", "landcover report campaign.yaml --lang fr")
+def report(config: options.Config, domain: options.Domains = None, lang: options.Lang = "en") -> None:
     """Write an HTML report for each domain and for the current edition.
 
     Each report/report.html is a page that needs no other file. With --domain, only the pages of these domains are
@@ -92,7 +92,7 @@ def report(config: options.Config, domain: options.Domains = None) -> None:
     from pipeline.runs.quality.write_reports import write_reports
 
     with progress_bar("report") as progress:
-        pages = write_reports(campaign, domains=domain or (), progress=progress)
+        pages = write_reports(campaign, domains=domain or (), language=lang, progress=progress)
     for path in pages:
         say(f"report: {shown(path)}")
 
