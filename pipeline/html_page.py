@@ -104,7 +104,8 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _picture_uri(picture: bytes) -> str:
+def picture_uri(picture: bytes) -> str:
+    """A PNG or JPEG as an address that contains it."""
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
@@ -134,7 +135,7 @@ def _environment(language: str) -> Environment:
         "decimal": wording.decimal,
         "percent": wording.percent,
         "duration": _duration,
-        "picture_uri": _picture_uri,
+        "picture_uri": picture_uri,
     }
     return made
 

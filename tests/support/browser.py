@@ -28,7 +28,8 @@ class _Addresses(HTMLParser):
         self.tags: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
+        if ("href", "data:,") not in attrs:  # the empty icon, instead of a request for one
+            self.tags.append(tag)
         self.found += [value or "" for name, value in attrs if name in _ASKING and not _is_relative_link(tag, value)]
 
 
