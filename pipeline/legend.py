@@ -17,6 +17,10 @@ Layer = Literal["landcover", "confidence"]
 LAYERS: tuple[Layer, Layer] = ("landcover", "confidence")
 """The layers of a map, in the order of every stacked array (layer, y, x)."""
 Language = Literal["en", "fr"]
+Palette = Literal["flair", "safe"]
+"""FLAIR's colours, or colours for colour-blind users."""
+Names = Literal["flair", "cosia"]
+"""Whose names of the classes."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,14 @@ class LandCover:
     cosia_name: str | None = None
     """CoSIA's name, which is French; None where CoSIA has no such class."""
 
-    def label(self, language: Language) -> str:
-        """The name in this language."""
-        return self.french if language == "fr" else self.name
+    def label(self, language: Language, names: Names = "flair") -> str:
+        """The name in this language. CoSIA's names are French; a class that CoSIA does not have keeps FLAIR's."""
+        own = self.french if language == "fr" else self.name
+        return (self.cosia_name or own) if names == "cosia" else own
+
+    def colour_in(self, palette: Palette) -> str:
+        """`#rrggbb` of this palette; a class without a colour for colour-blind users keeps FLAIR's."""
+        return (self.safe if palette == "safe" else None) or self.colour
 
     @property
     def rgb(self) -> tuple[int, int, int]:

@@ -1,13 +1,14 @@
-"""The commands `verify`, `report` and `view`: is the product intact, how good is it, and how does it look."""
+"""The commands `verify`, `report`, `view` and `legend`: is the product intact, how good is it, how does it look."""
 
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pipeline.cli import options
-from pipeline.cli.help import command, option
+from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, progress_bar, save_json, say, say_next, shown
 from pipeline.errors import VerifyFailed
+from pipeline.legend import Names, Palette
 
 if TYPE_CHECKING:
     from pipeline.runs.quality.verify import Verification
@@ -124,3 +125,22 @@ def view(
             webbrowser.open(address)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+@command("landcover legend legende.qml --lang fr", "landcover legend cosia.csv --names cosia")
+def legend(
+    path: Annotated[Path, argument("FILE", "What to write: a QGIS style (.qml) or a table (.csv).")],
+    lang: options.Lang = "en",
+    names: Annotated[Names, option("--names", "FLAIR's names of the classes, or CoSIA's, which are French.")] = "flair",
+    palette: Annotated[
+        Palette, option("--palette", "FLAIR's colours, or colours that colour-blind users can tell apart (safe).")
+    ] = "flair",
+) -> None:
+    """Write the legend of the map for other programs.
+
+    The style is for the layer landcover, of COGs, of their index or of the Zarr.
+    """
+    from pipeline.products.gis.legend_files import write_legend
+
+    write_legend(path, language=lang, names=names, palette=palette)
+    say(f"legend: {shown(path)}")
