@@ -29,6 +29,7 @@ from tests.support.paths import ROOT
 from tests.support.report_page import limit_rows
 
 DOMAINS = (Domain("D034_2021"), Domain("D030_2024"))
+pytestmark = pytest.mark.xdist_group("demo")
 
 
 def verified(config: Path, json_file: Path) -> dict[str, object]:

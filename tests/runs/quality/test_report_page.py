@@ -32,6 +32,7 @@ from tests.support.campaigns import make_campaign
 from tests.support.report_page import limit_rows, table_after, titles
 
 DOMAIN = Domain("D034_2021")
+pytestmark = pytest.mark.xdist_group("demo")
 
 
 def page_of(demo: Path, *, language: legend.Language = "en", **limits: float) -> str:
