@@ -24,6 +24,6 @@ class MapPage(BuildHookInterface):
         building = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(building)
         try:
-            building.build()
+            building.build(checker=building.checker_of(Path(self.root)))
         except building.MapNotBuilt as error:
             self.app.display_warning(f"landcover-pipeline is built without its map page: {error}")

@@ -16,6 +16,11 @@ NODATA = 0
 Layer = Literal["landcover", "confidence"]
 LAYERS: tuple[Layer, Layer] = ("landcover", "confidence")
 """The layers of a map, in the order of every stacked array (layer, y, x)."""
+Language = Literal["en", "fr"]
+Palette = Literal["flair", "safe"]
+"""FLAIR's colours, or colours for colour-blind users."""
+Names = Literal["flair", "cosia"]
+"""Whose names of the classes."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,17 @@ class LandCover:
     safe: str | None = None
     """`#rrggbb` for colour-blind users: any two of these colours differ by a CIEDE2000 of 12 or more as people without
     one kind of cones see them. None of the classes that the published networks do not map."""
+    cosia_name: str | None = None
+    """CoSIA's name, which is French; None where CoSIA has no such class."""
+
+    def label(self, language: Language, names: Names = "flair") -> str:
+        """The name in this language. CoSIA's names are French; a class that CoSIA does not have keeps FLAIR's."""
+        own = self.french if language == "fr" else self.name
+        return (self.cosia_name or own) if names == "cosia" else own
+
+    def colour_in(self, palette: Palette) -> str:
+        """`#rrggbb` of this palette; a class without a colour for colour-blind users keeps FLAIR's."""
+        return (self.safe if palette == "safe" else None) or self.colour
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -50,24 +66,24 @@ class LandCover:
 
 
 FLAIR = (
-    LandCover(1, "building", "#db0e9a", 1, 0, "bâtiment", "#ce2582"),
-    LandCover(2, "pervious surface", "#938e7b", 2, 4, "zone perméable", "#999687"),
-    LandCover(3, "impervious surface", "#f80c00", 3, 3, "zone imperméable", "#ee0009"),
-    LandCover(4, "bare soil", "#a97101", 5, 5, "sol nu", "#937250"),
-    LandCover(5, "water", "#1553ae", 6, 6, "eau", "#1a5dd6"),
-    LandCover(6, "coniferous", "#194a26", 8, 13, "conifères", "#24492a"),
-    LandCover(7, "deciduous", "#46e483", 9, 12, "feuillus", "#1aedc4"),
-    LandCover(8, "brushwood", "#f3a60d", 10, 14, "broussailles", "#e79709"),
-    LandCover(9, "vineyard", "#660082", 11, 11, "vigne", "#630081"),
-    LandCover(10, "herbaceous vegetation", "#55ff00", 12, 8, "végétation herbacée", "#8ec87e"),
-    LandCover(11, "agricultural land", "#fff30d", 13, 9, "terre agricole", "#f5ea03"),
-    LandCover(12, "plowed land", "#e4df7c", 14, 10, "terre labourée", "#f1fea9"),
-    LandCover(13, "swimming pool", "#3de6eb", 4, 2, "piscine"),
-    LandCover(14, "snow", "#ffffff", 7, 7, "neige"),
+    LandCover(1, "building", "#db0e9a", 1, 0, "bâtiment", "#ce2582", "Bâtiment"),
+    LandCover(2, "pervious surface", "#938e7b", 2, 4, "zone perméable", "#999687", "Zone perméable"),
+    LandCover(3, "impervious surface", "#f80c00", 3, 3, "zone imperméable", "#ee0009", "Zone imperméable"),
+    LandCover(4, "bare soil", "#a97101", 5, 5, "sol nu", "#937250", "Sol nu"),
+    LandCover(5, "water", "#1553ae", 6, 6, "eau", "#1a5dd6", "Surface eau"),
+    LandCover(6, "coniferous", "#194a26", 8, 13, "conifères", "#24492a", "Conifère"),
+    LandCover(7, "deciduous", "#46e483", 9, 12, "feuillus", "#1aedc4", "Feuillu"),
+    LandCover(8, "brushwood", "#f3a60d", 10, 14, "broussailles", "#e79709", "Broussaille"),
+    LandCover(9, "vineyard", "#660082", 11, 11, "vigne", "#630081", "Vigne"),
+    LandCover(10, "herbaceous vegetation", "#55ff00", 12, 8, "végétation herbacée", "#8ec87e", "Pelouse"),
+    LandCover(11, "agricultural land", "#fff30d", 13, 9, "terre agricole", "#f5ea03", "Culture"),
+    LandCover(12, "plowed land", "#e4df7c", 14, 10, "terre labourée", "#f1fea9", "Terre labourée"),
+    LandCover(13, "swimming pool", "#3de6eb", 4, 2, "piscine", None, "Piscine"),
+    LandCover(14, "snow", "#ffffff", 7, 7, "neige", None, "Neige"),
     LandCover(15, "clear cut", "#8ab3a0", None, 15, "coupe"),
     LandCover(16, "mixed", "#6b714f", None, 17, "mixte"),
     LandCover(17, "ligneous", "#c5dc42", None, 16, "ligneux"),
-    LandCover(18, "greenhouse", "#9999ff", 15, 1, "serre"),
+    LandCover(18, "greenhouse", "#9999ff", 15, 1, "serre", None, "Serre"),
     LandCover(19, "other", "#000000", None, 18, "autre"),
 )
 

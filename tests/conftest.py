@@ -47,7 +47,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file run in one process, which makes its fixtures once; so do all files that want the SLURM lab, and
-    those that start many processes, so that these never share the memory with the lab's.
+    those that start many processes, so that these never share the memory with the lab's, and files that name a group of
+    their own.
 
     Groups with slow tests come first: at the end, no process waits long for another's.
     """
@@ -56,7 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items
         if "lab" in getattr(item, "fixturenames", ()) or item.get_closest_marker("many_processes")
     }
-    groups = {item: "lab" if item.path in with_lab else str(item.path) for item in items}
+    named = {item: marker.args[0] for item in items if (marker := item.get_closest_marker("xdist_group"))}
+    groups = {item: "lab" if item.path in with_lab else named.get(item, str(item.path)) for item in items}
     slow = Counter(groups[item] for item in items if item.get_closest_marker("slow"))
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))

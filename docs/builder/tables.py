@@ -21,13 +21,17 @@ def errors() -> str:
 
 
 def classes() -> str:
-    """The classes of the map with their values and colours, and the numbers of other nomenclatures."""
+    """The classes of the map with their values, names and colours, and the numbers of other nomenclatures."""
     rows = []
     for c in legend.FLAIR:
-        cosia, hub = c.cosia, c.flair_hub
-        swatch = f'<span class="swatch" style="background:{c.colour}"></span>{code(c.colour)}'
-        rows.append((str(c.value), c.name, swatch, "–" if cosia is None else str(cosia), str(hub)))
-    return table(("value", "class", "colour", "CoSIA", "FLAIR-HUB"), rows)
+        cosia = "–" if c.cosia is None else f"{c.cosia} {c.cosia_name}"
+        safe = _swatch(c.safe) if c.safe else "–"
+        rows.append((str(c.value), c.name, c.french, _swatch(c.colour), safe, cosia, str(c.flair_hub)))
+    return table(("value", "class", "in French", "colour", "for colour-blind users", "CoSIA", "FLAIR-HUB"), rows)
+
+
+def _swatch(colour: str) -> str:
+    return f'<span class="swatch" style="background:{colour}"></span>{code(colour)}'
 
 
 def groups() -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
@@ -36,6 +36,9 @@ SampleOption = Annotated[
 UnsealedOption = Annotated[
     bool, option("--unsealed", "Accept a sample without a sealed design, of an earlier version or another program.")
 ]
+AnswersOption = Annotated[
+    Path | None, option("--answers FILE", "With --sample: the CSV file that the sample's page saved.")
+]
 ClassesOption = Annotated[Nomenclature, option("--classes", "Legend in which a map is compared with the reference.")]
 ModeOption = Annotated[
     Literal["legacy", "present"],
@@ -58,7 +61,7 @@ AddressOption = Annotated[
     "    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
     "landcover evaluate products/D034_2021 --out evaluation \\\n"
     "    --reference CoSIA_D034_2021.gpkg --field numero --reference-as cosia",
-    "landcover evaluate --sample sample.gpkg --out accuracy",
+    "landcover evaluate --out accuracy --sample sample.gpkg \\\n    --answers sample-answers.csv",
 )
 def evaluate(
     out: Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")],
@@ -68,6 +71,7 @@ def evaluate(
     reference: ReferenceOption = None,
     sample: SampleOption = None,
     unsealed: UnsealedOption = False,
+    answers: AnswersOption = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
     metadata: options.Metadata = None,
     reference_as: options.ReferenceLegend = "flair19",
@@ -89,9 +93,11 @@ def evaluate(
     """
     if sum(given is not None for given in (weights, reference, sample)) != 1:
         raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
+    if answers is not None and sample is None:
+        raise ConfigError("--answers goes with --sample; see `landcover evaluate --help`")
     if sample is not None:
         place = _one_map(places, "--sample") if places else None
-        _evaluate_sample(sample, out, place=place, unsealed=unsealed, workers=workers)
+        _evaluate_sample(sample, out, place=place, unsealed=unsealed, answers=answers, workers=workers)
         return
     with progress_bar("evaluate") as progress:
         from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
@@ -146,11 +152,11 @@ def _show_scores(done: "EvaluationResult") -> None:
     say(f"report: {shown(done.report)} (means in mode {given.mode})")
 
 
-def _evaluate_sample(sample: Path, out: Path, *, place: Path | None, unsealed: bool, workers: int) -> None:
+def _evaluate_sample(sample: Path, out: Path, **options: Any) -> None:
     with progress_bar("evaluate") as progress:
         from pipeline.runs.accuracy.stratified_sample import evaluate_sample
 
-        done = evaluate_sample(sample, out=out, place=place, unsealed=unsealed, workers=workers, progress=progress)
+        done = evaluate_sample(sample, out=out, progress=progress, **options)
     say(f"{done.design}: overall accuracy {done.overall * 100:.2f} %")
     rows = (
         (c.land_cover.name, f"{c.users * 100:.1f}", f"{c.producers * 100:.1f}", f"{c.area_ha:,.2f}")
@@ -175,14 +181,17 @@ def sample(
         int | None, option("--clusters N", "Draw N squares of 1 km first, and points in them only.", min=2)
     ] = None,
     catalog: Annotated[
-        Path | None, option("--catalog FOLDER", "Input catalog; adds a crop of the imagery to each point.")
+        Path | None,
+        option("--catalog FOLDER", "Input catalog; adds a crop of the imagery to each point, and writes a page."),
     ] = None,
     seed: Annotated[int, option("--seed N", "The same seed draws the same points.")] = 2022,
+    lang: options.Lang = "en",
     workers: ProcessesOption = 1,
 ) -> None:
     """Draw a stratified random sample of a map for interpretation.
 
-    Interpret each point, then give the file to `landcover evaluate --sample`.
+    With --catalog it also writes a page, FILE with the ending .html, that shows the imagery around each point and needs
+    no network. Interpret each point there or in QGIS, then run `landcover evaluate --sample`.
     """
     with progress_bar("sample") as progress:
         from pipeline.runs.accuracy.stratified_sample import sample_map
@@ -196,13 +205,20 @@ def sample(
             catalog=catalog,
             workers=workers,
             seed=seed,
+            language=lang,
             progress=progress,
         )
     say(f"{count(sum(done.units.values()), 'point')}, {count(done.crops, 'crop')} of imagery: {shown(done.path)}")
     for value, number in done.units.items():
         say(f"  {number:>5} {BY_VALUE[value].name}")
-    say("write the FLAIR class number that you see at each point into its attribute `reference`; then")
-    say_next("evaluate", "--sample", done.path, "--out", "accuracy")
+    if done.page is None:
+        say("choose the class that you see at each point, attribute `reference`, in QGIS; then")
+        say_next("evaluate", "--sample", done.path, "--out", "accuracy")
+        return
+    answers = f"{done.page.stem}-answers.csv"
+    say(f"interpret it in a browser: {shown(done.page)}")
+    say(f"and save the answers beside it, as {shown(answers)}; or choose the classes in QGIS. Then")
+    say_next("evaluate", "--sample", done.path, "--answers", done.path.with_name(answers), "--out", "accuracy")
 
 
 @command(

@@ -15,7 +15,7 @@ GROUPS = {
     "Map": ("map", "plan", "run", "status", "predict"),
     "Publish": ("publish", "editions", "report"),
     "Judge": ("verify", "evaluate", "sample", "calibrate"),
-    "Ask": ("view", "search"),
+    "Ask": ("view", "legend", "search"),
     "Train": ("patches", "train", "quantize"),
     "Cluster": ("submit", "doctor", "bench", "demo"),
 }

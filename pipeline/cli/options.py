@@ -10,7 +10,7 @@ from pipeline.cli.help import argument, option
 from pipeline.config import Campaign, ClusterKind, EngineName, LimitName, Precision, config_folder, load_campaign
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, LandcoverError
-from pipeline.legend import Nomenclature
+from pipeline.legend import Language, Nomenclature
 
 BD_ORTHO_TILE_M = 5_000
 """Side of BD ORTHO's tiles in metres."""
@@ -139,6 +139,7 @@ Box = Annotated[
     option("--bbox W S E N", "Only what intersects this box; degrees of longitude and latitude."),
 ]
 When = Annotated[str | None, option("--datetime WHEN", "Only items of a day, a month, a year or START/END.")]
+Lang = Annotated[Language, option("--lang", "Language of what is written.")]
 JsonFile = Annotated[Path | None, option("--json FILE", "Also write the result to this JSON file.")]
 
 

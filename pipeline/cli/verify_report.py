@@ -1,13 +1,14 @@
-"""The commands `verify`, `report` and `view`: is the product intact, how good is it, and how does it look."""
+"""The commands `verify`, `report`, `view` and `legend`: is the product intact, how good is it, how does it look."""
 
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pipeline.cli import options
-from pipeline.cli.help import command, option
+from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, progress_bar, save_json, say, say_next, shown
 from pipeline.errors import VerifyFailed
+from pipeline.legend import Names, Palette
 
 if TYPE_CHECKING:
     from pipeline.runs.quality.verify import Verification
@@ -81,8 +82,8 @@ def _repairs(config: Path, verified: "Verification") -> list[str]:
     return ["to write damaged files again:", *lines] if lines else []
 
 
-@command("landcover report campaign.yaml --domain D034_2021")
-def report(config: options.Config, domain: options.Domains = None) -> None:
+@command("landcover report campaign.yaml --domain D034_2021", "landcover report campaign.yaml --lang fr")
+def report(config: options.Config, domain: options.Domains = None, lang: options.Lang = "en") -> None:
     """Write an HTML report for each domain and for the current edition.
 
     Each report/report.html is a page that needs no other file. With --domain, only the pages of these domains are
@@ -92,7 +93,7 @@ def report(config: options.Config, domain: options.Domains = None) -> None:
     with progress_bar("report") as progress:
         from pipeline.runs.quality.write_reports import write_reports
 
-        pages = write_reports(campaign, domains=domain or (), progress=progress)
+        pages = write_reports(campaign, domains=domain or (), language=lang, progress=progress)
     for path in pages:
         say(f"report: {shown(path)}")
 
@@ -124,3 +125,22 @@ def view(
             webbrowser.open(address)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+@command("landcover legend legende.qml --lang fr", "landcover legend cosia.csv --names cosia")
+def legend(
+    path: Annotated[Path, argument("FILE", "What to write: a QGIS style (.qml) or a table (.csv).")],
+    lang: options.Lang = "en",
+    names: Annotated[Names, option("--names", "FLAIR's names of the classes, or CoSIA's, which are French.")] = "flair",
+    palette: Annotated[
+        Palette, option("--palette", "FLAIR's colours, or colours that colour-blind users can tell apart (safe).")
+    ] = "flair",
+) -> None:
+    """Write the legend of the map for other programs.
+
+    The style is for the layer landcover, of COGs, of their index or of the Zarr.
+    """
+    from pipeline.products.gis.legend_files import write_legend
+
+    write_legend(path, language=lang, names=names, palette=palette)
+    say(f"legend: {shown(path)}")

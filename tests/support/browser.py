@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,8 +28,14 @@ class _Addresses(HTMLParser):
         self.tags: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.found += [value or "" for name, value in attrs if name in _ASKING]
+        if ("href", "data:,") not in attrs:  # the empty icon, instead of a request for one
+            self.tags.append(tag)
+        self.found += [value or "" for name, value in attrs if name in _ASKING and not _is_relative_link(tag, value)]
+
+
+def _is_relative_link(tag: str, address: str | None) -> bool:
+    """Whether it leads to another page of the product, which nobody asks for before a click."""
+    return tag == "a" and not urlsplit(address or "").scheme and not (address or "").startswith("//")
 
 
 def outside(page: str) -> list[str]:

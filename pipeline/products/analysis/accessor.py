@@ -143,6 +143,7 @@ class Cover:
         classes: Classes = None,
         sample: Path | str | None = None,
         unsealed: bool = False,
+        answers: Path | str | None = None,
     ) -> gpd.GeoDataFrame:
         """Hectares of each class in each zone. A progress bar appears after two seconds.
 
@@ -154,6 +155,7 @@ class Cover:
             sample: an interpreted sample of `landcover sample`: adds the estimated true areas with 95 % intervals, for
                 zones with enough points.
             unsealed: accept a sample without a sealed design, of an earlier version or another program.
+            answers: the CSV file that the sample's page saved.
 
         Returns:
             One row a zone, indexed by `by`, in the product's CRS: the zones' attributes (of its first polygon),
@@ -175,7 +177,7 @@ class Cover:
         table = measured(zones, found, columns)
         if sample is None:
             return table
-        points = read_sample(Path(sample), unsealed=unsealed)
+        points = read_sample(Path(sample), unsealed=unsealed, answers=Path(answers) if answers else None)
         self._check_sampled(points, zones, Path(sample))
         return table.join(adjusted(zones, found, points, columns))
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from pipeline import legend
 from pipeline.errors import ProductError
 from pipeline.fingerprint import digest
 from pipeline.grid import Window
+from pipeline.legend import Language
+from pipeline.products.assessment.answers import read_answers
 from pipeline.products.assessment.class_maps import ClassMap
 from pipeline.products.assessment.sample_design import SampleDesign, SampleRow, check_rows, parse_design
+from pipeline.products.assessment.sample_form import add_form
 from pipeline.products.gis.geopackage import write_geopackage
 from pipeline.products.tile.seal import count_values
 from pipeline.untrusted.vector_files import reading_features
@@ -116,14 +120,22 @@ def draw(
     return [points[i] for i in rng.permutation(len(points))]
 
 
-def write_sample(path: Path, points: Sequence[SamplePoint], *, design: SampleDesign, crops: Sequence[str]) -> None:
-    """Writes points with an empty attribute `reference`, which interpreters fill with FLAIR values.
+def write_sample(
+    path: Path,
+    points: Sequence[SamplePoint],
+    *,
+    design: SampleDesign,
+    crops: Sequence[str],
+    language: Language = "en",
+) -> None:
+    """Writes points with an empty attribute `reference` for interpreters, and a form in which QGIS shows them.
 
     Args:
         path: the GeoPackage.
         points: from maps in one CRS.
         design: how they were drawn; sealed into each.
         crops: path of each point's picture from the GeoPackage's folder; empty if there is none.
+        language: of the form.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -143,7 +155,8 @@ def write_sample(path: Path, points: Sequence[SamplePoint], *, design: SampleDes
         "design": [design.text] * len(points),
     }
     sample = gpd.GeoDataFrame(columns, geometry=shapely.points(xy), crs=design.crs)
-    write_geopackage(path, sample, layer=LAYER)
+    form = partial(add_form, layer=LAYER, columns=list(columns), language=language)
+    write_geopackage(path, sample, layer=LAYER, finish=form)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,13 +201,14 @@ _NEEDED = ("mapped", "mapped_m2", "reference")
 _SEALED = ("point", "x", "y", "cluster", "seal", "design")
 
 
-def read_sample(path: Path, *, unsealed: bool = False) -> InterpretedSample:
+def read_sample(path: Path, *, unsealed: bool = False, answers: Path | None = None) -> InterpretedSample:
     """The points of an interpreted sample, checked against the design that is sealed in them.
 
     Args:
         path: the GeoPackage.
         unsealed: accept a sample without a design: of an earlier version, or of another program. It needs the
             attributes `mapped`, `mapped_m2` and `reference`, and `cluster` if it was drawn in two stages.
+        answers: a CSV file that the sample's page saved; it gives the classes of points without a reference.
 
     Raises:
         ProductError: it cannot be read, is not from `landcover sample`, has points without a reference, or differs from
@@ -216,6 +230,8 @@ def read_sample(path: Path, *, unsealed: bool = False) -> InterpretedSample:
         if len(xy) != len(mapped) or not np.isfinite(xy).all():
             raise ProductError(f"{path}: {len(mapped)} points have {len(xy)} finite places; expected one each")
         design = _design(path, columns, xy, crs=str(meta["crs"]), unsealed=unsealed)
+    if answers is not None:
+        reference = _with_answers(path, reference, columns, design, answers)
     odd = ~np.isin(reference, list(legend.BY_VALUE))
     if odd.any():
         raise ProductError(
@@ -227,6 +243,27 @@ def read_sample(path: Path, *, unsealed: bool = False) -> InterpretedSample:
     clustered = named is not None and (design is None or design.clusters > 0) and len(set(named.tolist())) > 1
     cluster = np.unique(named.astype(str), return_inverse=True)[1] if named is not None and clustered else None
     return InterpretedSample(xy, mapped.astype(np.int64), reference.astype(np.int64), areas, cluster, design)
+
+
+def _with_answers(
+    path: Path,
+    reference: NDArray[np.float64],
+    columns: Mapping[str, NDArray[Any]],
+    design: SampleDesign | None,
+    answers: Path,
+) -> NDArray[np.float64]:
+    if design is None:
+        raise ProductError(f"{path}: its design is not sealed, so answers in {answers} cannot be matched to its points")
+    given = read_answers(answers, design)
+    own = np.array([given.get(int(number), 0) for number in columns["point"]], np.float64)
+    differ = np.flatnonzero((own > 0) & (reference > 0) & (own != reference))
+    if differ.size:
+        at = differ[0]
+        raise ProductError(
+            f"{answers}: point {int(columns['point'][at])} has another class than in {path}: {int(own[at])}, expected "
+            f"{int(reference[at])}; {differ.size} points differ. Keep one of both answers"
+        )
+    return np.where(own > 0, own, reference)
 
 
 def _design(

@@ -45,6 +45,11 @@ class SampleDesign:
         own = {"seed": self.seed, "clusters": self.clusters, "pixel_m": self.pixel_m, "map": self.map_digest}
         return json.dumps(own | {"crs": self.crs, "strata": strata}, separators=(",", ":"))
 
+    @property
+    def identity(self) -> str:
+        """A short name of the sample that was drawn, by which its answers are recognized."""
+        return digest([self.text])[:16]
+
     def seal(self, number: int, value: int, cluster: int, xy: tuple[float, float]) -> str:
         """The seal of a point: a digest of the design, its number, stratum, cluster and place (to 1 mm)."""
         return digest([self.text, number, value, cluster, *(f"{c:.3f}" for c in xy)])[:16]

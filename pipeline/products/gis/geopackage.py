@@ -1,7 +1,7 @@
 """Writes GeoPackages."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import geopandas as gpd
@@ -11,7 +11,12 @@ from pipeline.durable import write_bytes
 
 
 def write_geopackage(
-    path: Path, features: gpd.GeoDataFrame, *, layer: str, metadata: Mapping[str, str] | None = None
+    path: Path,
+    features: gpd.GeoDataFrame,
+    *,
+    layer: str,
+    metadata: Mapping[str, str] | None = None,
+    finish: Callable[[bytes], bytes] | None = None,
 ) -> None:
     """Writes one layer.
 
@@ -20,6 +25,7 @@ def write_geopackage(
         features: at least one, with a CRS and geometries of one type.
         layer: its name.
         metadata: of the layer.
+        finish: adds to the content of the file before it is written.
 
     Raises:
         StorageError: it cannot be written.
@@ -28,4 +34,4 @@ def write_geopackage(
     # under a temporary name.
     content = io.BytesIO()
     pyogrio.write_dataframe(features, content, driver="GPKG", layer=layer, layer_metadata=metadata)
-    write_bytes(path, content.getvalue())
+    write_bytes(path, finish(content.getvalue()) if finish else content.getvalue())

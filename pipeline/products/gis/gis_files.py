@@ -1,12 +1,11 @@
-"""Files for GIS: an index of all COGs as one raster (GTI), a QGIS style, and a quick-look picture.
+"""Files for GIS: an index of all COGs as one raster (GTI), QGIS styles, and a quick-look picture.
 
 A GTI (GDAL ≥ 3.9) is a GeoPackage with a rectangle and a relative path for each COG. It does not know the owners of
 pixels: where tiles of several domains overlap, the newest vintage is drawn on top, then the first name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import geopandas as gpd
 import numpy as np
@@ -15,23 +14,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import legend
-from pipeline.durable import replacing, write_text
+from pipeline.durable import replacing
 from pipeline.errors import ProductError
 from pipeline.grid import RESOLUTION_M, union
-from pipeline.legend import LAYERS, Layer
+from pipeline.legend import LAYERS, Layer, Palette
 from pipeline.products.gis.geopackage import write_geopackage
+from pipeline.products.gis.legend_files import write_legend
 from pipeline.products.stac.hrefs import relative_href
 from pipeline.products.tile.seal import SealedTile
 
 QUICK_LOOK_PX = 1600
 """Longer side of a quick-look in pixels, at most."""
+STYLES: Mapping[str, Palette] = {"landcover.qml": "flair", "landcover-colour-blind.qml": "safe"}
+"""Names of the styles beside a raster index; `landcover legend` writes others."""
 _INSET_M = 0.01
 """Each rectangle of the index is this much smaller than its COG, because GDAL 3.10 reads no data where a window only
 touches the rectangle of another tile. The index has the whole extent, so no pixel is lost."""
 
 
 def write_gis(folder: Path, sealed: Sequence[SealedTile], *, quick_look: NDArray[np.uint8], prefix: str = "") -> None:
-    """Writes `landcover.gti.gpkg`, `confidence.gti.gpkg`, `landcover.qml` and `quicklook.png` of these tiles.
+    """Writes `landcover.gti.gpkg`, `confidence.gti.gpkg`, the styles and `quicklook.png` of these tiles.
 
     Args:
         folder: of the files; created if missing. Paths of COGs are relative to it, so it must not be moved alone.
@@ -47,7 +49,8 @@ def write_gis(folder: Path, sealed: Sequence[SealedTile], *, quick_look: NDArray
         raise ProductError(f"{folder}: there is no sealed tile to index; `landcover run` maps them")
     for layer in LAYERS:
         write_index(folder / f"{prefix}{layer}.gti.gpkg", sealed, layer=layer)
-    write_style(folder / f"{prefix}landcover.qml")
+    for name, palette in STYLES.items():
+        write_legend(folder / f"{prefix}{name}", palette=palette)
     write_quick_look(folder / "quicklook.png", quick_look)
 
 
@@ -81,25 +84,6 @@ def write_index(path: Path, sealed: Sequence[SealedTile], *, layer: Layer) -> No
     metadata = {key: repr(value) for key, value in place.items()} | {"SORT_FIELD": "z"}
     index = gpd.GeoDataFrame(columns, geometry=boxes, crs=drawn[0].crs)
     write_geopackage(path, index, layer=layer, metadata=metadata)
-
-
-def write_style(path: Path) -> None:
-    """Writes a QGIS layer style: colour and name of each class, no data transparent.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    root = ET.Element("qgis", version="3.28", styleCategories="AllStyleCategories")
-    renderer = ET.SubElement(
-        ET.SubElement(root, "pipe"), "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1"
-    )
-    palette = ET.SubElement(renderer, "colorPalette")
-    for c in legend.FLAIR:
-        ET.SubElement(palette, "paletteEntry", value=str(c.value), color=c.colour, label=c.name, alpha="255")
-    ET.SubElement(root, "blendMode").text = "0"
-    ET.indent(root)
-    head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-    write_text(path, head + ET.tostring(root, encoding="unicode") + "\n")
 
 
 def write_quick_look(path: Path, classes: NDArray[np.uint8]) -> None:

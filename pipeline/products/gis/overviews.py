@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from pipeline import legend
-from pipeline.grid import Tile, Window
+from pipeline.grid import Window
 from pipeline.legend import Layer
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.pyramid.downsample import count_cells
@@ -54,9 +54,9 @@ def overview(sealed: Sequence[SealedTile], layer: Layer, *, within: Window, side
     Raises:
         ProductError: a tile cannot be read.
     """
-    shape, _ = _scaled(within, within, side)
+    shape, _ = scaled(within, within, side)
     picture = np.zeros(shape, np.uint8)
-    places = [_scaled(tile.tile.window, within, side) for tile in sealed]
+    places = [scaled(tile.tile.window, within, side) for tile in sealed]
     with ThreadPoolExecutor(_READERS) as pool:
         read = pool.map(partial(_read_small, layer), sealed, (small for small, _ in places))
         for ((height, width), place), small in zip(places, read, strict=True):
@@ -107,8 +107,14 @@ def edition_overview(
     return picture
 
 
-def _scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:
-    """(shape, slices) of a window in a picture of `within`; neighbouring windows meet without a gap."""
+def scaled(window: Window, within: Window, side: int = _SIDE) -> tuple[tuple[int, int], tuple[slice, slice]]:
+    """(shape, slices) of a window in a picture of `within`; neighbouring windows meet without a gap.
+
+    Args:
+        window: inside of `within`.
+        within: window of the picture.
+        side: pixels of the picture's longer side, at most.
+    """
     factor = max(1.0, max(within.shape) / side)
     rows, cols = ((round(s.start / factor), round(s.stop / factor)) for s in window.slices_in(within))
     return (rows[1] - rows[0], cols[1] - cols[0]), (slice(*rows), slice(*cols))
@@ -120,19 +126,6 @@ def class_colours(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     for c in legend.FLAIR:
         colours[c.value] = c.rgb
     return colours[classes]
-
-
-def state_map(states: Mapping[State, Sequence[Tile]], *, within: Window) -> NDArray[np.uint8]:
-    """A map of the tiles' states: uint8 rgb (y, x, 3), white between tiles and where no tile is expected."""
-    shape, _ = _scaled(within, within)
-    picture = np.full((*shape, 3), 255, np.uint8)
-    for state, tiles in states.items():
-        colour = STATE_COLOURS[state].removeprefix("#")
-        for tile in tiles:
-            _, (rows, cols) = _scaled(tile.window, within)
-            inner = (slice(rows.start + 1, rows.stop), slice(cols.start + 1, cols.stop))
-            picture[inner] = tuple(bytes.fromhex(colour))
-    return picture
 
 
 def confidence_counts(sealed: SealedTile) -> NDArray[np.int64]:

@@ -11,17 +11,24 @@ from pathlib import Path
 
 WEB = Path(__file__).with_name("web")
 BUILT = Path(__file__).with_name("built")
+_CHECKER = Path("node_modules", "axe-core", "axe.min.js")
 
 
 class MapNotBuilt(RuntimeError):
     """The map page could not be built; everything else of the package works without it."""
 
 
-def build(out: Path = BUILT) -> None:
+def checker_of(root: Path) -> Path:
+    """Where a checkout keeps axe-core, by which its tests check pages for accessibility; it is in no wheel."""
+    return root / "build" / _CHECKER.name
+
+
+def build(out: Path = BUILT, *, checker: Path | None = None) -> None:
     """Builds the page into a folder, which it replaces.
 
     Args:
         out: the folder to be.
+        checker: a file to be: `checker_of` a checkout. None for an installed package.
 
     Raises:
         MapNotBuilt: there is no npm, or it failed, for instance because no registry can be reached.
@@ -37,6 +44,9 @@ def build(out: Path = BUILT) -> None:
         _run([npm, "run", "build", "--", str(work / "built")], work)
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(work / "built", out)
+        if checker is not None:
+            checker.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(work / _CHECKER, checker)
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -47,7 +57,8 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    root = Path(__file__).parents[3]
     try:
-        build()
+        build(checker=checker_of(root) if (root / "pyproject.toml").is_file() else None)
     except MapNotBuilt as error:
         sys.exit(f"the map page is not built: {error}")

@@ -110,6 +110,7 @@ def _add_gis_files(collection: pystac.Collection, prefix: str, *, quick_look: st
         (f"{prefix}landcover.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
         (f"{prefix}confidence.gti.gpkg", pystac.MediaType.GEOPACKAGE, "data"),
         (f"{prefix}landcover.qml", pystac.MediaType.XML, "style"),
+        (f"{prefix}landcover-colour-blind.qml", pystac.MediaType.XML, "style"),
     ):
         collection.add_asset(Path(href).name, pystac.Asset(href, media_type=media, roles=[role]))
 

@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from pipeline import legend
 from pipeline.cluster.parallel_map import parallel_map
-from pipeline.domain import Domain
-from pipeline.durable import replacing, write_json, write_text
+from pipeline.durable import write_json, write_text
 from pipeline.errors import ProductError
 from pipeline.evaluation.area_estimation import AreaEstimates, Estimate, allocate, estimate, few_points
 from pipeline.fingerprint import digest
-from pipeline.grid import PIXELS_PER_M, Window
+from pipeline.grid import Window
 from pipeline.html_page import render
+from pipeline.legend import Language
 from pipeline.products.assessment.class_maps import ClassMap, find_maps
 from pipeline.products.assessment.reference_sample import (
     InterpretedSample,
-    SamplePoint,
     blocks_of,
     count,
     draw,
@@ -31,12 +29,8 @@ from pipeline.products.assessment.reference_sample import (
 )
 from pipeline.products.assessment.sample_design import SampleDesign
 from pipeline.progress import SILENT, Progress
-from pipeline.sources.catalog.reader import read_domain
-from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.runs.accuracy.sample_page import cut_pictures, write_sample_page
 
-_CROP = 256
-"""Pixels a side of a crop: 51 m."""
-_ZOOM = 2
 _M2_PER_HA = 10_000
 
 
@@ -48,6 +42,8 @@ class DrawnSample:
     units: dict[int, int]
     """FLAIR value → points."""
     crops: int
+    page: Path | None
+    """On which the sample can be interpreted; None without imagery."""
 
 
 def sample_map(
@@ -60,9 +56,12 @@ def sample_map(
     catalog: Path | None = None,
     workers: int = 1,
     seed: int = 2022,
+    language: Language = "en",
     progress: Progress = SILENT,
 ) -> DrawnSample:
     """Draws a stratified random sample of a map, its classes being the strata.
+
+    Beside the GeoPackage it writes a page on which the sample can be interpreted, if there is imagery.
 
     Args:
         place: a GeoTIFF of FLAIR values, a folder of `…-landcover.tif`, or a national product.
@@ -71,10 +70,12 @@ def sample_map(
         least: points of each class at least; the others follow the classes' areas.
         clusters: draw so many squares of 1 km first, and points in them only: fewer places to visit, and wider
             intervals for as many points. 0 draws points from the whole map.
-        catalog: input catalog of the maps' domains, to cut a crop of imagery around each point into `<stem>-crops`.
+        catalog: input catalog of the maps' domains, to cut a crop of imagery around each point into `<stem>-crops`, and
+            to write the page `<stem>.html`.
         workers: processes that count pixels.
         seed: of the draw.
-        progress: counts blocks.
+        language: of the page, and of the form for QGIS.
+        progress: counts blocks, then points.
 
     Raises:
         ProductError: no maps, or a domain that the map does not name where crops are wanted.
@@ -85,12 +86,17 @@ def sample_map(
     counted = _count_map(place, workers=workers, progress=progress)
     units = allocate(counted.mapped_m2, size, least=least)
     points = draw(counted.blocks, counted.counts, units, seed=seed, clusters=clusters)
-    crops = _crop(points, out.with_name(f"{out.stem}-crops"), catalog) if catalog else [""] * len(points)
+    folder = out.with_name(f"{out.stem}-crops")
+    pictures = cut_pictures(points, folder, catalog, progress=progress) if catalog else []
     one = counted.blocks[0][0].geobox
     crs = f"EPSG:{one.crs.epsg}" if one.crs and one.crs.epsg else str(one.crs)
     design = SampleDesign(seed, clusters, units, counted.mapped_m2, one.resolution.x, crs, counted.digest)
-    write_sample(out, points, design=design, crops=crops)
-    return DrawnSample(out, units, sum(bool(c) for c in crops))
+    crops = [own.crop for own in pictures] or [""] * len(points)
+    write_sample(out, points, design=design, crops=crops, language=language)
+    page = out.with_suffix(".html") if pictures else None
+    if page:
+        write_sample_page(page, points, pictures, sample=design.identity, language=language)
+    return DrawnSample(out, units, len(pictures), page)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,41 +129,6 @@ def _count_map(place: Path, *, workers: int, progress: Progress) -> _CountedMap:
 def _count(job: tuple[int, tuple[ClassMap, Window]]) -> tuple[int, tuple[NDArray[np.int64], str]]:
     at, block = job
     return at, count(block)
-
-
-def _crop(points: Sequence[SamplePoint], folder: Path, catalog: Path) -> list[str]:
-    """A PNG around each point, the sampled pixel framed; returns paths from the GeoPackage's folder."""
-    mosaics: dict[str, Mosaic] = {}
-    written = []
-    for number, point in enumerate(points, start=1):
-        domain = point.map.domain
-        if not domain:
-            raise ProductError(
-                f"{point.map.path}: the file name contains no domain, so its imagery is not known; leave out --catalog"
-            )
-        if domain not in mosaics:
-            inputs = read_domain(catalog, Domain(domain), tile_size=point.map.window.height)
-            mosaics[domain] = Mosaic.of(inputs, bands=("red", "green", "blue"))
-        mosaic = mosaics[domain]
-        x, y = point.xy
-        row, col = math.floor(-y * PIXELS_PER_M), math.floor(x * PIXELS_PER_M)
-        window = Window(row - _CROP // 2, col - _CROP // 2, _CROP, _CROP)
-        part = window.intersect(mosaic.window)
-        rgb = np.zeros((_CROP, _CROP, 3), np.uint8)
-        rgb[part.slices_in(window)] = np.moveaxis(mosaic.read(part).bands, 0, -1)
-        path = folder / f"{number:05d}.png"
-        with replacing(path) as temporary:
-            _framed(rgb).save(temporary, format="PNG")
-        written.append(f"{folder.name}/{path.name}")
-    return written
-
-
-def _framed(rgb: NDArray[np.uint8]) -> Image.Image:
-    picture = Image.fromarray(rgb).resize((_CROP * _ZOOM, _CROP * _ZOOM), Image.Resampling.NEAREST)
-    middle = _CROP * _ZOOM // 2
-    box = (middle - 1, middle - 1, middle + _ZOOM, middle + _ZOOM)
-    ImageDraw.Draw(picture).rectangle(tuple(b + d for b, d in zip(box, (-4, -4, 4, 4), strict=True)), outline="yellow")
-    return picture
 
 
 @dataclass(frozen=True)
@@ -198,6 +169,7 @@ def evaluate_sample(
     out: Path,
     place: Path | None = None,
     unsealed: bool = False,
+    answers: Path | None = None,
     workers: int = 1,
     progress: Progress = SILENT,
 ) -> SampleAccuracy:
@@ -208,6 +180,7 @@ def evaluate_sample(
         out: folder of the results.
         place: the map, to check that the sample was drawn from it.
         unsealed: accept a sample without a design, see `read_sample`.
+        answers: a CSV file that the sample's page saved, see `read_sample`.
         workers: processes that read the map.
         progress: counts blocks of the map.
 
@@ -216,7 +189,7 @@ def evaluate_sample(
         EvaluationError: a stratum with fewer than two points, or with points in one cluster only.
         StorageError: `out` cannot be written.
     """
-    sample = read_sample(path, unsealed=unsealed)
+    sample = read_sample(path, unsealed=unsealed, answers=answers)
     if place is not None:
         _check_map(sample, _count_map(place, workers=workers, progress=progress), path, place)
     counts = sample.counts(sample.classes)

@@ -7,7 +7,7 @@ from pipeline.config import Campaign
 from pipeline.durable import remove_temporaries
 from pipeline.grid import Window, union
 from pipeline.legend import LAYERS
-from pipeline.products.gis.gis_files import QUICK_LOOK_PX, write_gis
+from pipeline.products.gis.gis_files import QUICK_LOOK_PX, STYLES, write_gis
 from pipeline.products.gis.overviews import edition_overview, overview
 from pipeline.products.manifest import SIZES, SUMS
 from pipeline.products.national.pyramid.edition_root import write_root
@@ -27,7 +27,7 @@ def remove_leftovers(campaign: Campaign) -> None:
     tiles stay, because they belong to a run, which locks the domain.
     """
     for domain in (section.name for section in campaign.domains):
-        own = [f".{domain}-{layer}.gti.gpkg." for layer in LAYERS] + [f".{domain}-landcover.qml."]
+        own = [f".{domain}-{layer}.gti.gpkg." for layer in LAYERS] + [f".{domain}-{name}." for name in STYLES]
         for prefix in (".collection.json.", ".model-", ".quicklook.png.", f".{SUMS}.", f".{SIZES}.", *own):
             remove_temporaries(campaign.product_folder(domain), prefix)
 

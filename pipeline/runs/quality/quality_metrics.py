@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pipeline import legend
 from pipeline.config import Campaign, LimitsSection
 from pipeline.domain import Domain
 from pipeline.evaluation.seams import Crossings, Cuts, SeamRatio
+from pipeline.html_page import Wording
 from pipeline.products.assessment.edge_changes import Seams, between_tiles, border_seams, neighbours, tile_seams
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.tile.seal import SealedTile
@@ -173,26 +174,60 @@ class ExceededLimit:
         return f"{self.domain}: {self.figure} is {self.value:.4g}{error}; the limit is {self.limit:g}"
 
 
+@dataclass(frozen=True)
+class LimitState:
+    """A figure beside its limit."""
+
+    figure: str
+    """The limit's key under `limits`, with the kind of edge for seams: `seam_ratio.block`."""
+    value: float | None
+    """None where the figure is not known."""
+    limit: float | None
+    """None where the campaign sets none."""
+    standard_error: float | None = None
+    by_chance: bool = False
+    """Whether a value above the limit may be above it by chance."""
+
+    @property
+    def state(self) -> Literal["met", "exceeded", "not set", "not known"]:
+        """A limit whose figure is not known is neither met nor exceeded."""
+        if self.limit is None:
+            return "not set"
+        if self.value is None:
+            return "not known"
+        return "exceeded" if self.value > self.limit and not self.by_chance else "met"
+
+
+def limit_states(metrics: QualityMetrics, limits: LimitsSection) -> tuple[LimitState, ...]:
+    """All limits that a campaign can set, beside a domain's figures."""
+    unsealed = metrics.coverage.expected - metrics.coverage.sealed - metrics.coverage.damaged
+    seams = [
+        LimitState(f"seam_ratio.{kind}", None, limits.seam_ratio)
+        if ratio is None
+        else LimitState(
+            f"seam_ratio.{kind}",
+            ratio.ratio,
+            limits.seam_ratio,
+            ratio.standard_error,
+            by_chance=limits.seam_ratio is not None and not ratio.exceeds(limits.seam_ratio),
+        )
+        for kind, ratio in metrics.seams.ratios.items()
+    ]
+    return (
+        LimitState("missing_tiles", unsealed, limits.missing_tiles),
+        LimitState("no_data_share", metrics.no_data_share, limits.no_data_share),
+        LimitState("hole_share", metrics.holes.share, limits.hole_share),
+        *seams,
+    )
+
+
 def exceeded_limits(domain: Domain, metrics: QualityMetrics, limits: LimitsSection) -> tuple[ExceededLimit, ...]:
     """The limits that a domain exceeds."""
-    unsealed = metrics.coverage.expected - metrics.coverage.sealed - metrics.coverage.damaged
-    plain: list[tuple[str, float | None, float | None]] = [
-        ("missing_tiles", unsealed, limits.missing_tiles),
-        ("no_data_share", metrics.no_data_share, limits.no_data_share),
-        ("hole_share", metrics.holes.share, limits.hole_share),
-    ]
-    found = [
-        ExceededLimit(domain, name, value, limit)
-        for name, value, limit in plain
-        if value is not None and limit is not None and value > limit
-    ]
-    if limits.seam_ratio is not None:
-        found += [
-            ExceededLimit(domain, f"seam_ratio.{kind}", ratio.ratio, limits.seam_ratio, ratio.standard_error)
-            for kind, ratio in metrics.seams.ratios.items()
-            if ratio is not None and ratio.exceeds(limits.seam_ratio)
-        ]
-    return tuple(found)
+    return tuple(
+        ExceededLimit(domain, s.figure, s.value, s.limit, s.standard_error)
+        for s in limit_states(metrics, limits)
+        if s.state == "exceeded" and s.value is not None and s.limit is not None
+    )
 
 
 def ratio_json(ratio: SeamRatio | None) -> dict[str, float | None] | None:
@@ -200,15 +235,21 @@ def ratio_json(ratio: SeamRatio | None) -> dict[str, float | None] | None:
     return None if ratio is None else asdict(ratio)
 
 
-def seam_remedy(campaign: Campaign, ratio: SeamRatio | None) -> str:
+_ENGLISH = Wording()
+
+
+def seam_remedy(campaign: Campaign, ratio: SeamRatio | None, say: Wording = _ENGLISH) -> str:
     """What lessens seams; empty where they do not exceed the campaign's limit, or `VISIBLE_SEAMS` without one."""
     if ratio is None or not ratio.exceeds(campaign.limits.seam_ratio or VISIBLE_SEAMS):
         return ""
     recipe, grid = campaign.recipe(), campaign.grid
     if recipe.pools_whole_window:
-        return f"no halo lessens them: its decoder {recipe.architecture} pools over whole windows"
+        return say(
+            "no halo lessens them: its decoder %(decoder)s pools over whole windows", decoder=recipe.architecture
+        )
     halo = max(recipe.smallest_halo or 0, grid.halo + recipe.stride)
-    return f"a wider halo lessens them: in the campaign's grid set {wider_halo(grid.layout(recipe.stride), halo)}"
+    wider = wider_halo(grid.layout(recipe.stride), halo)
+    return say("a wider halo lessens them: in the campaign's grid set %(halo)s", halo=wider)
 
 
 def cuts_of(campaign: Campaign) -> Cuts:

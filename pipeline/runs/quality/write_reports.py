@@ -9,6 +9,7 @@ from pipeline.domain import Domain
 from pipeline.durable import write_text
 from pipeline.errors import ProductError
 from pipeline.evaluation.seams import Crossings
+from pipeline.legend import Language
 from pipeline.products.manifest import write_manifest
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.zarr_store import check_shards
@@ -21,6 +22,7 @@ from pipeline.runs.quality.quality_metrics import (
     national_borders,
 )
 from pipeline.runs.quality.quality_page import ReportedDomain, quality_page
+from pipeline.runs.quality.report_tiles import MapLinks
 from pipeline.runs.tracking.run_record import read_run_record
 from pipeline.runs.tracking.status import status
 from pipeline.sources.catalog.reader import read_domain
@@ -36,17 +38,20 @@ def write_reports(
     campaign: Campaign,
     *,
     domains: Sequence[str] = (),
+    language: Language = "en",
     progress: Progress = SILENT,
 ) -> tuple[Path, ...]:
     """Writes `report/report.html` into each domain's folder, and one of all domains into the current edition.
 
     The folder `report` has its own manifest, because those of domain and edition are sealed before.
 
-    Every pixel of the land cover is read once, for its seams; the rest comes from overviews, items and records.
+    Every pixel of the land cover is read once, for its seams; the rest comes from overviews, items and records. Tiles
+    are linked to their place in the current edition's map page, if it has one.
 
     Args:
         campaign: names domains, folders and limits.
         domains: names of some of its domains, then without the nation's page; all when empty.
+        language: of the pages; causes of failures are in English.
         progress: counts pixels, then pages.
 
     Returns:
@@ -63,24 +68,33 @@ def write_reports(
     wanted = [name for name in wanted if name in parts]
     if not any(parts[name].sealed for name in wanted):
         raise ProductError(f"{campaign.output.domains}: no tile is sealed yet; `landcover run` maps them")
-    edition = None if domains else current_edition(campaign.output.national)
+    edition = current_edition(campaign.output.national)
+    nation = None if domains else edition
     shown = [parts[name] for name in wanted if parts[name].sealed]
-    progress.start(len(shown) + (edition is not None))
+    progress.start(len(shown) + (nation is not None))
+
+    def links(folder: Path) -> MapLinks:
+        return MapLinks.of(edition, folder / REPORT_FOLDER, language)
+
     pages = {
         campaign.product_folder(own.name): quality_page(
             campaign,
             [own],
-            title=f"{own.name}: land cover at 0.20 m",
             compared=[own, *(p for p in parts.values() if p is not own and p.sealed and p.touches(own))],
+            links=links(campaign.product_folder(own.name)),
         )
         for own in progress.track(shown)
     }
-    if edition is not None:
-        borders = None if check_shards(edition) else national_borders(campaign, {n: p.sealed for n, p in parts.items()})
+    if nation is not None:
+        borders = None if check_shards(nation) else national_borders(campaign, {n: p.sealed for n, p in parts.items()})
         mapped = [p for p in parts.values() if p.sealed]
-        title = f"{campaign.name}: land cover at 0.20 m, edition {edition.number}"
-        pages[edition.path] = quality_page(
-            campaign, mapped, title=title, compared=mapped, borders=borders or Crossings(), edition=edition
+        pages[nation.path] = quality_page(
+            campaign,
+            mapped,
+            compared=mapped,
+            links=links(nation.path),
+            borders=borders or Crossings(),
+            edition=nation,
         )
         progress.advance()
     return tuple(_write(folder, page) for folder, page in pages.items())

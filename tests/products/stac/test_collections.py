@@ -126,13 +126,17 @@ def test_any_window_of_an_index_is_a_crop_of_the_whole(
         np.testing.assert_array_equal(part, other.read(1)[top:bottom, left:right])
 
 
-def test_the_style_has_the_names_and_colours_of_the_legend(published: Path) -> None:
-    root = ET.parse(published / "national" / "current" / "landcover.qml").getroot()  # noqa: S314  (our own file)
+@pytest.mark.parametrize(("name", "palette"), [("landcover.qml", "flair"), ("landcover-colour-blind.qml", "safe")])
+def test_the_styles_have_the_names_and_colours_of_the_legend(
+    published: Path, name: str, palette: legend.Palette
+) -> None:
+    root = ET.parse(published / "national" / "current" / name).getroot()  # noqa: S314  (our own file)
     renderer = root.find("pipe/rasterrenderer")
     assert renderer is not None
     assert renderer.get("type") == "paletted"
     found = {(e.get("value"), e.get("label"), e.get("color")) for e in root.iter("paletteEntry")}
-    assert found == {(str(c.value), c.name, c.colour) for c in legend.FLAIR}
+    assert found == {(str(c.value), c.name, c.colour_in(palette)) for c in legend.FLAIR}
+    assert ("5", "water", "#1553ae" if palette == "flair" else "#1a5dd6") in found
 
 
 def test_a_quick_look_shows_classes_that_are_there_and_never_a_mean_of_them(published: Path, tmp_path: Path) -> None:
