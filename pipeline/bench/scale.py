@@ -16,6 +16,8 @@ class BenchScale:
     """The imagery is a square of this many tiles a side."""
     block: int = 5_000
     """Side of a block, in pixels."""
+    wide: int = 25_000
+    """Side of the tile that `feed` reads parts of, in pixels."""
     layout: Layout = Layout()
     patch: int = 512
     """Side of a small window, in pixels: the network's patch."""
@@ -44,6 +46,7 @@ FULL = BenchScale()
 QUICK = BenchScale(
     tile=500,
     block=500,
+    wide=2_000,
     layout=Layout(core=250, halo=32, window=352),
     patch=128,
     gemm=256,

@@ -1,6 +1,6 @@
 """Maps a mosaic to layers of classes and confidence: windows, halo, engines."""
 
-from pipeline.inference.block_mapping import MappedPixels, Method, predict_stack, predict_tile
+from pipeline.inference.block_mapping import MappedPixels, Method, predict_stack, predict_tile, reads_of
 from pipeline.inference.predictor import Engine, Predictor, on_gpu, predictor_for, resolve_engine
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "predict_stack",
     "predict_tile",
     "predictor_for",
+    "reads_of",
     "resolve_engine",
 ]

@@ -27,7 +27,7 @@ from tests.support.paths import ROOT, SHARED_DATA
 
 FIGURES = {
     "engines": {"engines.gemm_share_fp32", "engines.agreement_fp32"},
-    "feed": {"feed.share_of_decode"},
+    "feed": {"feed.share_of_decode", "feed.share_of_decode_once", "feed.memory_ratio_4x"},
     "run": {
         "run.speedup_fp32",
         "run.speedup_best",
