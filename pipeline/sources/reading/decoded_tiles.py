@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -21,7 +23,14 @@ from pipeline.errors import SourceError
 from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.sources.domain_inputs import Asset
 from pipeline.sources.gdal_open import open_dataset
+from pipeline.sources.http_path import WebPath
 from pipeline.sources.reading import vrt
+from pipeline.sources.reading.openjpeg import (
+    Codestream,
+    can_select_components,
+    first_component,
+    tiles_are_alike,
+)
 
 _LEAST_SIDE, _MOST_PIXELS = 64, 1 << 22
 """Narrower blocks are strips of rows. Larger ones are whole files, or would leave room for few."""
@@ -107,6 +116,7 @@ class _File:
         left, top = asset.transform[2], asset.transform[5]
         self._extent = Window(-round(top * PIXELS_PER_M), round(left * PIXELS_PER_M), *vrt.sides(asset, "shape"))
         self._opened: Any = None
+        self._codestream: Codestream | None = None
         self._closing = ExitStack()
 
     def __enter__(self) -> "_File":
@@ -131,8 +141,29 @@ class _File:
         """The pixels of a part of the lattice inside the file: uint8 (band, y, x)."""
         if self._opened is None:
             self._opened = self._closing.enter_context(self._open())
-        pixels: _Levels = self._opened.read(list(self._indexes), window=part.within(self._extent).slices, out=out)
+            self._codestream = self._independent_components()
+        place = part.within(self._extent)
+        if self._codestream is None:
+            pixels: _Levels = self._opened.read(list(self._indexes), window=place.slices, out=out)
+            return pixels
+        pixels = np.empty((1, *part.shape), np.uint8) if out is None else out
+        height, width = self._codestream.tile
+        for row in range(place.row // height, -(-place.bottom // height)):
+            for col in range(place.col // width, -(-place.right // width)):
+                tile = Window(row * height, col * width, height, width)
+                common = tile.intersect(place)
+                samples = first_component(self._asset.path, self._codestream, row=row, col=col)
+                pixels[0][common.slices_in(place)] = samples[common.slices_in(tile)]
         return pixels
+
+    def _independent_components(self) -> Codestream | None:
+        """The codestream if only the first component is read, and can be decoded alone."""
+        path = self._asset.path
+        if self._indexes != (1,) or path.suffix.lower() != ".jp2" or isinstance(path, WebPath):
+            return None
+        found = _independent(path, self._asset.signature)
+        # A single tile may be as large as the file: GDAL decodes parts of it.
+        return found if found and (found.shape, found.tile) == (self._extent.shape, self._asset.block) else None
 
     def _open(self) -> Any:
         path = self._asset.path
@@ -145,6 +176,12 @@ class _File:
                 f"{path}: has {file.shape} px; expected {self._extent.shape}, as in the catalog; index the domain again"
             )
         return file
+
+
+@lru_cache(maxsize=64)
+def _independent(path: Path, signature: str) -> Codestream | None:  # noqa: ARG001  (a replaced file is read again)
+    found = Codestream.of(path) if can_select_components() else None
+    return found if found and found.independent and tiles_are_alike(path, found) else None
 
 
 @dataclass(eq=False)

@@ -20,6 +20,7 @@ from pipeline.sources.domain_inputs import IMAGERY
 from pipeline.sources.reading import decoded_tiles
 from pipeline.sources.reading.decoded_tiles import _File, has_tiles
 from pipeline.sources.reading.mosaic import Mosaic
+from pipeline.sources.reading.openjpeg import Codestream
 from tests.support.deliveries import Delivery, make_delivery, noise, tile_at, write_pair, write_raster
 
 SIZE, BLOCK = 250, 64
@@ -154,6 +155,25 @@ def test_bands_in_another_order_are_those_of_the_files(mosaic: Mosaic) -> None:
     turned = replace(mosaic, bands=bands).planned(windows, PLENTY)
     for window in windows:
         np.testing.assert_array_equal(turned.read(window).bands, from_files(mosaic, window)[[2, 3, 0]])
+
+
+@pytest.mark.parametrize(("transform", "alone"), [("YES", False), ("NO", True)])
+def test_infrared_without_a_colour_transform_is_decoded_alone(
+    tmp_path: Path, transform: str, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles: list[tuple[int, int]] = []
+    decode = decoded_tiles.first_component
+
+    def noted(path: Path, codestream: Codestream, *, row: int, col: int) -> NDArray[np.uint8]:
+        assert "-IRC-" in path.name
+        tiles.append((row, col))
+        return decode(path, codestream, row=row, col=col)
+
+    monkeypatch.setattr(decoded_tiles, "first_component", noted)
+    mosaic = mosaic_of(deliver(tmp_path / "in", "jp2", YCC=transform), tmp_path / "cat")
+    windows = overlapping(mosaic.window)
+    read_all(mosaic.planned(windows, PLENTY), windows, threads=2)
+    assert bool(tiles) == alone
 
 
 def test_strips_of_rows_are_read_by_windows(tmp_path: Path) -> None:
