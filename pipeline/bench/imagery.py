@@ -62,6 +62,11 @@ class Imagery:
     """The folder of real files; it may be missing."""
 
     @property
+    def reports(self) -> Path:
+        """The folder of the benches' reports."""
+        return self.folder.parents[1]
+
+    @property
     def campaign(self) -> Campaign:
         """A campaign over the whole imagery; benches change its engine, block, cache and outputs."""
         return load_campaign(self.folder / "campaign.yaml")
