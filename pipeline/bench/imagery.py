@@ -3,6 +3,7 @@
 <out>/data/<key>/delivery/…   RVB, IRC, surface and terrain models
 <out>/data/<key>/catalog/…    the input catalog
 <out>/data/<key>/campaign.yaml
+<out>/data/<key>/wide/…       a tile as wide as IGN's, if a bench needs it
 <out>/data/<key>/demo/…       the demo's country and network, if a bench needs them
 <out>/data/<key>/imagery.json written last: a folder that has it is complete and is used again
 """
@@ -59,6 +60,11 @@ class Imagery:
     """Says what the imagery was made from, in sentences."""
     data: Path
     """The folder of real files; it may be missing."""
+
+    @property
+    def reports(self) -> Path:
+        """The folder of the benches' reports."""
+        return self.folder.parents[1]
 
     @property
     def campaign(self) -> Campaign:
@@ -124,7 +130,7 @@ def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMess
     weights = data / WEIGHTS
     real = bool(files) and weights.is_file()
     sources = [file_signature(path) for path in (*files, weights)] if real else []
-    sizes = (scale.tile, scale.tiles_a_side, scale.block, scale.patch, asdict(scale.layout), scale.country)
+    sizes = (scale.tile, scale.tiles_a_side, scale.block, scale.wide, scale.patch, asdict(scale.layout), scale.country)
     key = digest([_FORMAT, sizes, str(weights.absolute()) if real else "demo", sources])[:12]
     folder = out.absolute() / "data" / key
     marker = folder / "imagery.json"
@@ -206,12 +212,26 @@ def _deliver(folder: Path, patches: PatchStack, scale: BenchScale) -> None:
 
 
 def _write_tile(folder: Path, tile: Tile, image: NDArray[np.uint8]) -> None:
-    """Writes RVB and IRC as JPEG 2000, and two models of 0.50 m whose difference is the height.
+    """Writes RVB and IRC as JPEG 2000, and the height's models.
 
     With models of 0.50 m, reading has to resample elevation as it does for real deliveries.
     """
     write_imagery(folder, tile, VINTAGES[0], image[:4])
-    height = to_half_metres(image[4].astype(np.float32) * np.float32(_HEIGHT_STEP_M))
+    write_height_models(folder, tile, image[4])
+
+
+def write_height_models(folder: Path, tile: Tile, heights: NDArray[np.uint8]) -> None:
+    """Writes a surface and a terrain model of 0.50 m whose difference is the height, below the folder of a delivery.
+
+    Args:
+        folder: of the delivery.
+        tile: of 1 km, or smaller.
+        heights: uint8 (y, x) of the tile, in units of 0.2 m.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    height = to_half_metres(heights.astype(np.float32) * np.float32(_HEIGHT_STEP_M))
     left, _, _, top = tile.window.bounds
     along = (np.arange(height.shape[0]) + 0.5) / 2
     terrain = 100 + 3 * np.sin((left + along[None, :]) / 40) + 2 * np.cos((top - along[:, None]) / 25)

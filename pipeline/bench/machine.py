@@ -4,8 +4,9 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import psutil
 
+from pipeline.cluster.worker_resources import dask_config
+from pipeline.config import Campaign
 from pipeline.runs.planning.provenance import software
 from pipeline.runs.planning.throughput import processor
 
@@ -94,6 +97,18 @@ def in_new_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     """Calls a function in a new process, with cold caches and memory of its own; raises what the function raises."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *args, **kwargs).result()
+
+
+@contextmanager
+def worker_environment(campaign: Campaign) -> Iterator[None]:
+    """Gives new processes the environment of a campaign's workers until the block ends."""
+    before = dict(os.environ)
+    os.environ.update(dask_config(campaign)["distributed.nanny.pre-spawn-environ"])
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def set_gdal_cache(mb: int) -> None:

@@ -16,6 +16,8 @@ class BenchScale:
     """The imagery is a square of this many tiles a side."""
     block: int = 5_000
     """Side of a block, in pixels."""
+    wide: int = 25_000
+    """Side of the tile that `feed` reads parts of, in pixels."""
     layout: Layout = Layout()
     patch: int = 512
     """Side of a small window, in pixels: the network's patch."""
@@ -33,6 +35,10 @@ class BenchScale:
     """(rows, columns) of the demo country's tiles."""
     fit: FitSettings = DEFAULT_FIT
     """For the demo country's network."""
+    gpu_windows: tuple[tuple[int, int], ...] = ((512, 16), (1_024, 8), (5_376, 1))
+    """(side in pixels, windows of one call) that `gpu` measures beside the layout's."""
+    until: float | None = None
+    """`time.monotonic()` after which `gpu` starts no more measurements."""
     quick: bool = False
     """Runs everything in this process and keeps no rates: the figures mean nothing."""
     full_size: bool = False
@@ -44,6 +50,7 @@ FULL = BenchScale()
 QUICK = BenchScale(
     tile=500,
     block=500,
+    wide=2_000,
     layout=Layout(core=250, halo=32, window=352),
     patch=128,
     gemm=256,
@@ -51,6 +58,7 @@ QUICK = BenchScale(
     baseline=512,
     whole_image=512,
     halos=(0, 32),
+    gpu_windows=((160, 2),),
     country=(1, 3),
     fit=FitSettings(steps=2, batch=1, crop=128),
     quick=True,

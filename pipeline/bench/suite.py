@@ -1,5 +1,6 @@
 """Runs benches by name."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -34,7 +35,14 @@ def available_benches() -> Mapping[str, Callable[..., BenchReport]]:
 
 
 def run_benches(
-    names: Sequence[str], *, out: Path, data: Path, quick: bool, on_message: OnMessage, full_size: bool = False
+    names: Sequence[str],
+    *,
+    out: Path,
+    data: Path,
+    quick: bool,
+    on_message: OnMessage,
+    full_size: bool = False,
+    minutes: float | None = None,
 ) -> None:
     """Makes the imagery if it is missing, then runs the benches one after the other and writes their reports.
 
@@ -45,6 +53,7 @@ def run_benches(
         quick: 1 Mpx instead of 100, which shows that everything runs and measures nothing.
         on_message: called with a line after each step.
         full_size: tiles of 25 000 px for `rehearsal` and `publish`.
+        minutes: from now, after which `gpu` starts no more measurements.
 
     Raises:
         ConfigError: an unknown bench, or one that is not in an installed package.
@@ -56,7 +65,8 @@ def run_benches(
     if "gpu" in names:
         check_device(quick=quick)
     small = quick or (bool(names) and _WITHOUT_IMAGERY.issuperset(names))
-    scale = replace(QUICK if small else FULL, quick=quick, full_size=full_size)
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    scale = replace(QUICK if small else FULL, quick=quick, full_size=full_size, until=until)
     imagery = make_imagery(out, data=data, scale=scale, on_message=on_message)
     for name in names or DEFAULT:
         report = benches[name](imagery, on_message=on_message)

@@ -68,6 +68,9 @@ def bench(
     quick: Annotated[
         bool, option("--quick", "Use 1 Mpx instead of 100: a check that it works, not a measurement.")
     ] = False,
+    minutes: Annotated[
+        float | None, option("--minutes N", "For gpu: start no measurement after so many minutes.", min=0)
+    ] = None,
     full_size: Annotated[
         bool, option("--full-size", "For rehearsal and publish: tiles of 25 000 px; takes an hour or more.")
     ] = False,
@@ -79,7 +82,7 @@ def bench(
     """
     from pipeline.bench.suite import run_benches
 
-    run_benches(names or (), out=out, data=data, quick=quick, on_message=say, full_size=full_size)
+    run_benches(names or (), out=out, data=data, quick=quick, on_message=say, full_size=full_size, minutes=minutes)
 
 
 @command("landcover demo --out build/demo")

@@ -117,6 +117,9 @@ class ClusterSection(Section):
     """Tiles for each worker that are submitted and not yet sealed: this bounds memory."""
     gdal_cache_mb: int = Field(default=512, ge=16, le=1_000_000)
     """GDAL's block cache in each worker, in MiB."""
+    decoded_cache_mb: int = Field(default=640, ge=0, le=1_000_000)
+    """Decoded tiles of imagery that each worker keeps until the last block that needs them was read, in MiB. With 0
+    they are decoded again."""
     memory_bytes: int | None = Field(default=None, ge=1)
     """Memory that a worker may take. A run whose projection exceeds it does not start. No limit by default."""
     device_memory_bytes: int | None = Field(default=None, ge=1)

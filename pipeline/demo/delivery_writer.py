@@ -22,7 +22,7 @@ from pipeline.sources.delivery import names as delivery
 
 _QUALITY = 80
 """IGN's E080, which keeps one byte in eight."""
-_IMAGE_BLOCK = 1024
+IMAGE_BLOCK = 1024
 """Side of the internal blocks of BD ORTHO's JPEG 2000, in pixels."""
 _RGE_ALTI_NODATA_M = -99_999
 _NODATA_M = -9_999.0
@@ -127,8 +127,8 @@ def write_imagery(folder: Path, tile: Tile, vintage: Vintage, image: NDArray[np.
             QUALITY=1000 / _QUALITY,
             REVERSIBLE="NO",
             RESOLUTIONS=6,
-            BLOCKXSIZE=_IMAGE_BLOCK,
-            BLOCKYSIZE=_IMAGE_BLOCK,
+            BLOCKXSIZE=IMAGE_BLOCK,
+            BLOCKYSIZE=IMAGE_BLOCK,
         )
 
 

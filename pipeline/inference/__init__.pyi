@@ -1,4 +1,4 @@
-from .block_mapping import MappedPixels, Method, predict_stack, predict_tile
+from .block_mapping import MappedPixels, Method, predict_stack, predict_tile, reads_of
 from .engine import Engine, on_gpu, resolve_engine
 from .predictor import Predictor, predictor_for
 
@@ -11,5 +11,6 @@ __all__ = [
     "predict_stack",
     "predict_tile",
     "predictor_for",
+    "reads_of",
     "resolve_engine",
 ]

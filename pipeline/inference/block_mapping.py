@@ -10,6 +10,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask import annotate
 from dask.base import normalize_token, tokenize
 from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
@@ -119,9 +120,7 @@ def read_reflected(source: Source, window: Window) -> Pixels:
         source: the image.
         window: overlaps the source.
     """
-    rows = _reflected(window.row, window.bottom, source.window.row, source.window.bottom)
-    cols = _reflected(window.col, window.right, source.window.col, source.window.right)
-    read = Window.from_edges(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
+    read = _read_inside(source.window, window)
     if source.window.contains(window):
         return source.read(read)
     whole = union([read, window])
@@ -136,6 +135,24 @@ def read_reflected(source: Source, window: Window) -> Pixels:
         for strip in (slice(0, wide.start), slice(wide.stop, None)):
             array[:, strip] = array[:, cols[strip]]
     return pixels.part(window, of=whole)
+
+
+def _read_inside(extent: Window, window: Window) -> Window:
+    """The part of a source that a window shows, reflected beyond the source's `extent`."""
+    rows = _reflected(window.row, window.bottom, extent.row, extent.bottom)
+    cols = _reflected(window.col, window.right, extent.col, extent.right)
+    return Window.from_edges(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
+
+
+def reads_of(extent: Window, blocks: Iterable[Window], *, layout: Layout) -> list[Window]:
+    """The windows that mapping some blocks reads from a source, one for each block.
+
+    Args:
+        extent: of the source.
+        blocks: inside of it.
+        layout: cuts a block into windows.
+    """
+    return [_read_inside(extent, layout.read_of_block(block)) for block in blocks]
 
 
 def _reflected(start: int, stop: int, low: int, high: int) -> NDArray[np.int64]:
@@ -188,17 +205,25 @@ def _map_batch(
     return _total(counts)
 
 
-def predict_tile(source: Source, method: Method, *, window: Window) -> Delayed:
+def predict_tile(source: Source, method: Method, *, window: Window, turn: int = 0) -> Delayed:
     """Maps a window of a source lazily as `predict_stack` does, and counts: a delayed `MappedPixels`.
 
     Each block is one task, and one more puts them together.
+
+    Args:
+        source: the image.
+        method: the network and its windows.
+        window: the part to map.
+        turn: its place among the windows that a cluster maps one after the other.
     """
     blocks, name = list(window.split(method.block)), tokenize(source, method, window)
-    # Partial functions, because Dask would search arguments for collections, in every field of every dataclass.
-    mapped = [
-        delayed(partial(_map_and_count_at, source, method, block))(dask_key_name=f"predict-tile-{name}-{i}")
-        for i, block in enumerate(blocks)
-    ]
+    mapped = []
+    for i, block in enumerate(blocks):
+        # Row by row: in Dask's own order, which is none, more decoded pixels would wait for the blocks that need them.
+        with annotate(priority=-(turn + i / len(blocks))):
+            # Partial functions, because Dask would search arguments for collections, in every field of every dataclass.
+            task = delayed(partial(_map_and_count_at, source, method, block))
+            mapped.append(task(dask_key_name=f"predict-tile-{name}-{i}"))
     tile: Delayed = delayed(partial(_put_together, window, blocks))(mapped, dask_key_name=f"tile-{name}")
     return tile
 

@@ -37,7 +37,7 @@ class MemoryProjection:
     tiles: int
     """Layers of the tiles in flight until they are sealed, twice while they are put together."""
     cache: int
-    """GDAL's block cache."""
+    """GDAL's block cache, and decoded tiles of imagery that later blocks need."""
     device: int = 0
     """Memory of the GPU, which is not part of the total; 0 if the engine runs on the processor."""
 
@@ -91,6 +91,7 @@ def project_memory(
     threads: int,
     tiles_in_flight: int,
     gdal_cache_mb: int,
+    decoded_cache_mb: int,
     gpu: bool = False,
 ) -> MemoryProjection:
     """Projects the largest memory of a worker.
@@ -104,6 +105,7 @@ def project_memory(
         threads: number of blocks read and mapped at once.
         tiles_in_flight: number of tiles submitted and not yet sealed.
         gdal_cache_mb: GDAL's block cache, in MiB.
+        decoded_cache_mb: decoded tiles of imagery that later blocks need, in MiB.
         gpu: True if the engine runs on a CUDA device.
     """
     window = layout.window**2
@@ -119,5 +121,5 @@ def project_memory(
         device=_CUDA_DEVICE_BYTES + lanes + forward if gpu else 0,
         reads=reads,
         tiles=tiles_in_flight * 2 * len(LAYERS) * tile**2,
-        cache=gdal_cache_mb * 2**20,
+        cache=(gdal_cache_mb + decoded_cache_mb) * 2**20,
     )

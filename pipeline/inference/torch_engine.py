@@ -36,6 +36,18 @@ def device_names() -> tuple[str, ...]:
     return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
+def reset_peak_memory() -> None:
+    """Begins a new measurement of `peak_memory`."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> int:
+    """Most bytes of the device that torch reserved since `reset_peak_memory`; 0 on the processor."""
+    return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_available() else 0
+
+
 _DEVICE = threading.Lock()
 """Held by the thread that uses the device; with CUDA only while it queues its forward."""
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio._base
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import DatasetReader
 
 from pipeline.errors import MALFORMED, SourceError, TransientReadError
+from pipeline.sources.gdal_drivers import linked_library
 from pipeline.sources.http_client import HEADERS_VARIABLE, UnavailableError, auth_headers, origin
 from pipeline.sources.http_path import WebPath
 from pipeline.untrusted.escape import for_terminal
@@ -298,8 +298,8 @@ def _check_one_origin(paths: Sequence[WebPath]) -> None:
 
 @cache
 def _gdal() -> ctypes.CDLL:
-    """GDAL's C functions, through the library that rasterio is linked with: rasterio has no functions for these."""
-    gdal = ctypes.CDLL(rasterio._base.__file__)  # noqa: SLF001  (the extension module itself)
+    """GDAL's C functions that rasterio has no functions for."""
+    gdal = linked_library()
     gdal.GDALGetDriverByName.restype = ctypes.c_void_p
     gdal.GDALDeregisterDriver.argtypes = [ctypes.c_void_p]
     return gdal

@@ -27,7 +27,7 @@ from tests.support.paths import ROOT, SHARED_DATA
 
 FIGURES = {
     "engines": {"engines.gemm_share_fp32", "engines.agreement_fp32"},
-    "feed": {"feed.share_of_decode"},
+    "feed": {"feed.share_of_decode", "feed.share_of_decode_once", "feed.memory_ratio_4x"},
     "run": {
         "run.speedup_fp32",
         "run.speedup_best",
@@ -39,8 +39,10 @@ FIGURES = {
     "gpu": {"gpu.decode_mpx_per_core_s"}
     | {
         f"gpu.{what}_{precision}"
-        for what in ("mpx_per_s", "km2_per_hour", "gemm_share", "cores_to_feed", "agreement")
-        for precision in (("fp32", "fp16", "bf16") if torch.cuda.is_available() else ("fp32", "bf16"))
+        for what in ("mpx_per_s", "km2_per_hour", "gemm_share", "copies_hidden", "cores_to_feed", "agreement")
+        for precision in (
+            ("fp32", "fp16", "bf16", "fp16_160x2") if torch.cuda.is_available() else ("fp32", "bf16", "bf16_160x2")
+        )
     },
     "coverage": {f"coverage.{what}" for what in ("least", "least_mean", "most_mean", "mean", "width_of_exact")},
     "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
@@ -82,7 +84,9 @@ def test_a_bench_writes_its_figures_and_a_chart(
     assert not [line for line in messages if "making" in line], "the imagery exists already"
     report = json.loads((folder / f"{name}.json").read_text())
     assert report["figures"].keys() == FIGURES[name]
-    assert all(np.isfinite(value) and value >= 0 for value in report["figures"].values())
+    # Hidden copies are a difference of two times.
+    figures = {figure: value for figure, value in report["figures"].items() if "copies_hidden" not in figure}
+    assert all(np.isfinite(value) and value >= 0 for value in figures.values())
     if name not in ("coverage", "nation", "publish"):  # which make their own domains, or need none
         assert "demo's country" in report["notes"][0]
     assert report["machine"]["cores"] >= 1
@@ -173,12 +177,22 @@ def test_without_a_gpu_its_bench_is_refused_before_it_writes_files(tmp_path: Pat
 def test_the_figures_of_a_gpu_count_the_core_of_a_window(imagery: Imagery) -> None:
     """4 windows a second with a core of 250² px: 0.25 Mpx/s at 0.04 m² a pixel, a tenth of the peak, half a core."""
     flops = network_flops(imagery.model, QUICK.layout.window**2)
-    timed = gpu.EngineTiming(Engine("torch"), 1.0, 0.25, 40 * flops / 1e9, 1.0)
+    timed = gpu.EngineTiming(Engine("torch"), QUICK.layout, 1, 1.0, 0.25, 40 * flops / 1e9, 1.0, 0)
     figures = gpu._figures(imagery, timed, 0.5)
     assert figures["mpx_per_s"] == pytest.approx(0.25)
     assert figures["km2_per_hour"] == pytest.approx(0.25e6 * 0.04 * 3600 / 1e6)
     assert figures["gemm_share"] == pytest.approx(0.1)
+    assert figures["copies_hidden"] == pytest.approx(0.75)
     assert figures["cores_to_feed"] == pytest.approx(0.5)
+
+
+@pytest.mark.usefixtures("imagery")
+def test_without_time_the_bench_of_a_gpu_writes_its_first_figures(folder: Path) -> None:
+    run_benches(["gpu"], out=folder, data=folder / "none", quick=True, on_message=lambda _: None, minutes=0)
+    report = json.loads((folder / "gpu.json").read_text())
+    assert {figure.rsplit("_", 1)[1] for figure in report["figures"]} == {"fp32"}
+    assert "there was no time to measure" in report["notes"][-1]
+    assert "160x2, decoding on one core: give it more --minutes" in report["notes"][-1]
 
 
 def test_an_installed_package_has_no_benches_for_developers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_a_run_does_not_start_below_its_projected_memory(
 
 def test_a_stop_ends_a_run_whose_workers_stay_paused(tmp_path: Path, dask_client: Client) -> None:
     made = make_campaign(tmp_path, at=((0, 0),))
-    made.change(cluster={"gdal_cache_mb": 64, "lost_s": 2})
+    made.change(cluster={"gdal_cache_mb": 64, "decoded_cache_mb": 64, "lost_s": 2})
     stop = StopRequest()
 
     def on_event(event: object) -> None:

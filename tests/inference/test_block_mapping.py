@@ -24,7 +24,7 @@ from pipeline.grid import Window
 from pipeline.halo import Layout
 from pipeline.inference import Engine, Method, predict_stack, predict_tile
 from pipeline.inference.array_source import ArraySource
-from pipeline.inference.block_mapping import map_and_count, map_block, read_reflected
+from pipeline.inference.block_mapping import map_and_count, map_block, read_reflected, reads_of
 from pipeline.inference.predictor import predictor_for
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model
@@ -257,6 +257,13 @@ def test_a_tile_is_one_task_a_block_and_one_that_joins_them(big: Recorded) -> No
     graph = dict(predict_tile(big, Method(MODEL, LAYOUT, 20), window=big.window).__dask_graph__())
     assert len(graph) == 26
     assert not big.reads, "building the lazy map must not read"
+
+
+@pytest.mark.parametrize("block", [10, 30, 100])
+def test_the_planned_reads_are_those_that_mapping_makes(block: int) -> None:
+    source = image(np.random.default_rng(7), Window(-30, 50, 100, 100))
+    predict_tile(source, Method(MODEL, LAYOUT, block), window=source.window).compute(scheduler="sync")
+    assert sorted(source.reads) == sorted(reads_of(source.window, source.window.split(block), layout=LAYOUT))
 
 
 def test_an_engine_that_does_not_tell_counts_nothing(big: Recorded) -> None:

@@ -41,13 +41,21 @@ def test_a_process_that_maps_one_window_stays_below_the_projection(
     assert peak <= window_bytes(512, engine) <= 2 * peak
 
 
-HOW = {"bands": 5, "block": 5000, "tile": 25_000, "threads": 2, "tiles_in_flight": 2, "gdal_cache_mb": 512}
+HOW = {
+    "bands": 5,
+    "block": 5000,
+    "tile": 25_000,
+    "threads": 2,
+    "tiles_in_flight": 2,
+    "gdal_cache_mb": 512,
+    "decoded_cache_mb": 640,
+}
 
 
 def test_larger_windows_and_blocks_and_more_threads_take_more() -> None:
     small = project_memory(Layout(), Engine("openvino"), **HOW)
     assert project_memory(Layout(5000, 160, 5376), Engine("openvino"), **HOW).engine > 3 * small.engine
-    for key in ("block", "threads", "tiles_in_flight", "gdal_cache_mb", "tile"):
+    for key in ("block", "threads", "tiles_in_flight", "gdal_cache_mb", "decoded_cache_mb", "tile"):
         assert project_memory(Layout(), Engine("openvino"), **HOW | {key: 2 * HOW[key]}).total > small.total
     assert small.total == small.process + small.engine + small.reads + small.tiles + small.cache
 

@@ -99,7 +99,7 @@ def make_campaign(folder: Path, *, at: Iterable[tuple[int, int]] = SIX, suffix: 
         "engine": "torch",
         "grid": {"tile": TILE, "block": 250, "core": 125, "halo": 32, "window": 224},
         "output": {"extent_km": [left / 1000, bottom / 1000, right / 1000, top / 1000], "chunk": 100},
-        "cluster": {"gdal_cache_mb": 64},
+        "cluster": {"gdal_cache_mb": 64, "decoded_cache_mb": 64},
     }
     (folder / "campaign.yaml").write_text(yaml.safe_dump(campaign))
     made = Made(folder, delivery)

@@ -1,7 +1,12 @@
-"""`feed`: a run with a network that costs nothing, compared with decoding the same windows and nothing else."""
+"""`feed`: a run with a network that costs nothing, compared with decoding and nothing else.
+
+On tiles as large as a block, with decoding the same windows; in a tile as wide as IGN's, with decoding each internal
+tile of the files once.
+"""
 
 import statistics
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -14,12 +19,13 @@ from rasterio.windows import Window as RasterWindow
 
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.imagery import Imagery
-from pipeline.bench.machine import Usage, measure, set_gdal_cache, usage_json
+from pipeline.bench.machine import Usage, measure, set_gdal_cache, usage_json, worker_environment
 from pipeline.bench.report import BenchReport
+from pipeline.bench.wide_imagery import wide_mosaic
 from pipeline.config import ClusterSection
 from pipeline.grid import Window
 from pipeline.halo import Layout
-from pipeline.inference.block_mapping import map_block
+from pipeline.inference.block_mapping import map_block, reads_of
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 from pipeline.sources.domain_inputs import Asset, DomainInputs
@@ -27,6 +33,8 @@ from pipeline.sources.reading.mosaic import Mosaic
 
 _BANDS = {"rvb": [1, 2, 3], "irc": [1]}
 """The bands that a map needs from each kind of file."""
+_MOST_ROWS = 4
+"""Rows of blocks of the wide tile that are read."""
 _FilePart = tuple[Path, list[int], RasterWindow]
 """A JPEG 2000 file, the bands to decode, and a window in the file's own pixels."""
 
@@ -107,21 +115,23 @@ def feed(mosaic: Mosaic, blocks: list[Window], *, layout: Layout, threads: int, 
 
 
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
-    """Decodes alone and feeds the pipeline in turns, each in a new process."""
+    """Decodes alone and feeds the pipeline in turns, each in a new process; then the same in a tile of real width."""
     mosaic, scale, cluster = imagery.mosaic, imagery.scale, imagery.campaign.cluster
     blocks = all_blocks(mosaic.inputs, scale.block)
     resources = {"threads": cluster.threads, "cache_mb": cluster.gdal_cache_mb}
+    planned = plan_blocks(mosaic, blocks, layout=scale.layout, cluster=cluster)
     decoded: list[Usage] = []
     fed: list[Usage] = []
     for turn in range(scale.repeats):
         decoded.append(decode_imagery(imagery, blocks, cluster))
-        fed.append(imagery.measured(feed, mosaic, blocks, layout=scale.layout, **resources))
+        fed.append(imagery.measured(feed, planned, blocks, layout=scale.layout, **resources))
         on_message(f"feed: turn {turn + 1} of {scale.repeats}")
     mpx = sum(block.pixels for block in blocks) / 1e6
     alone, whole = (mpx / statistics.median(u.core_s for u in usages) for usages in (decoded, fed))
     # Halos are read too, but only inside the domain: the rest is reflected.
     read_mpx = sum(scale.layout.read_of_block(b).intersect(mosaic.window).pixels for b in blocks) / 1e6
     alone_wall, whole_wall = (statistics.median(u.wall_s for u in usages) for usages in (decoded, fed))
+    wide_figures, wide = _feed_wide(imagery, on_message)
     raw: dict[str, Any] = {
         "mpx": mpx,
         "block": scale.block,
@@ -130,9 +140,10 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         "feed": [usage_json(u) for u in fed],
         "mpx_per_core_s": {"decode": alone, "feed": whole},
         "share_of_decode_in_wall_s": alone_wall / whole_wall,
+        "wide": wide,
     }
     return BenchReport(
-        {"feed.share_of_decode": whole / alone},
+        {"feed.share_of_decode": whole / alone, **wide_figures},
         raw,
         bar_chart(
             "Speed of reading",
@@ -142,3 +153,63 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         (*imagery.notes, "seconds are those in which a core is busy; the share in wall time is under raw"),
         (MeasuredRate.here("read", whole * read_mpx / mpx),),
     )
+
+
+def plan_blocks(mosaic: Mosaic, blocks: Sequence[Window], *, layout: Layout, cluster: ClusterSection) -> Mosaic:
+    """The mosaic with the plan of its blocks' reads, as a run sends it to a worker."""
+    return mosaic.planned(reads_of(mosaic.window, blocks, layout=layout), cluster.decoded_cache_mb * 2**20)
+
+
+def _feed_wide(imagery: Imagery, on_message: OnMessage) -> tuple[dict[str, float], dict[str, Any]]:
+    """Reads of a wide tile against decoding each internal tile behind them once; and memory by area.
+
+    Returns:
+        Figures, and what was measured.
+    """
+    scale, cluster, recipe = imagery.scale, imagery.campaign.cluster, imagery.campaign.recipe()
+    mosaic = wide_mosaic(imagery.folder, imagery.patches, recipe, side=scale.wide, on_message=on_message)
+    layout, (high, low) = scale.layout, (_rows(mosaic.window, scale.block * n) for n in (_MOST_ROWS, 1))
+    blocks = list(high.split(scale.block))
+    once = imagery.measured(decode_alone, _internal_tiles(mosaic, blocks, layout), threads=cluster.threads, cache_mb=64)
+
+    def fed(area: Window, block: int) -> Usage:
+        # With the memory allocator's settings of workers, which the process reads when it starts.
+        with worker_environment(imagery.campaign):
+            own = list(area.split(block))
+            planned = plan_blocks(mosaic, own, layout=layout, cluster=cluster)
+            return imagery.measured(
+                feed, planned, own, layout=layout, threads=cluster.threads, cache_mb=cluster.gdal_cache_mb
+            )
+
+    whole = fed(high, scale.block)
+    on_message(f"feed: {high.pixels / 1e6:.0f} Mpx of a tile of {scale.wide} px, each internal tile decoded once")
+    # Blocks of a core: a single row of larger ones would share nothing with the next row.
+    few, many = fed(low, layout.core), fed(high, layout.core)
+    figures = {
+        "feed.share_of_decode_once": once.core_s / whole.core_s,
+        "feed.memory_ratio_4x": many.own_peak_bytes / few.own_peak_bytes,
+    }
+    measured = {"decode_once": once, "feed": whole, "feed_a_row": few, "feed_4_rows": many}
+    return figures, {
+        "mpx": high.pixels / 1e6,
+        "decoded_cache_mb": cluster.decoded_cache_mb,
+        **{name: usage_json(usage) for name, usage in measured.items()},
+    }
+
+
+def _rows(window: Window, height: int) -> Window:
+    return Window(window.row, window.col, height, window.width)
+
+
+def _internal_tiles(mosaic: Mosaic, blocks: Sequence[Window], layout: Layout) -> list[list[_FilePart]]:
+    """The internal tiles of all files that the blocks read, each once and whole."""
+    reads = reads_of(mosaic.window, blocks, layout=layout)
+    parts = []
+    for asset in (a for a in mosaic.inputs.assets if a.kind in _BANDS):
+        own, (height, width) = Window.from_bounds(asset.bounds), asset.block
+        for strip in own.strips(height):
+            for col in range(own.col, own.right, width):
+                tile = Window(strip.row, col, strip.height, width).intersect(own)
+                if any(tile.intersect(read).pixels for read in reads):
+                    parts.append([_file_part(asset, tile)])
+    return parts

@@ -1,4 +1,8 @@
-"""`gpu`: the torch engine on a CUDA device: its speed, its share of the device's peak, and the cores that feed it."""
+"""`gpu`: the torch engine on a CUDA device: its speed, its share of the device's peak, and the cores that feed it.
+
+The figures that decide most come first, and the report is written after each, so that a device that is lent for minutes
+leaves results whenever it is taken away.
+"""
 
 import statistics
 import time
@@ -20,13 +24,17 @@ from pipeline.bench.report import BenchReport
 from pipeline.config import Precision
 from pipeline.errors import EngineError
 from pipeline.grid import PIXELS_PER_M
+from pipeline.halo import Layout
 from pipeline.inference import Engine, on_gpu, predictor_for
 from pipeline.inference.engine import LANES, cuda_devices
+from pipeline.inference.torch_engine import peak_memory, reset_peak_memory
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 
 _FORWARDS = 24
 """Windows of one timing at full scale: a GPU maps one in a fraction of a second."""
+_BEFORE_DECODING = 1
+"""Decoding is measured after the second step: what feeds the faster engine."""
 _KM2_PER_MPX = 1 / PIXELS_PER_M**2
 """A pixel covers 0.04 m²."""
 
@@ -36,6 +44,9 @@ class EngineTiming:
     """An engine's forwards over whole windows."""
 
     engine: Engine
+    layout: Layout
+    batch: int
+    """Windows of one call."""
     one_thread_s: float
     """Seconds a window when one thread calls, so that copies and forward follow each other."""
     threads_s: float
@@ -44,11 +55,24 @@ class EngineTiming:
     """The best multiplication in this precision."""
     agreement: float
     """Share of the patches' pixels that have the class of fp32, 0..1."""
+    device_bytes: int
+    """Most memory of the device that torch reserved; 0 on the processor."""
 
     @property
-    def name(self) -> str:
-        """`fp16`, `fp16_compiled`."""
-        return self.engine.precision + ("_compiled" if self.engine.compiled else "")
+    def kept_mpx(self) -> float:
+        """Mpx of a window's core."""
+        return self.layout.core**2 / 1e6
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A measurement to make: an engine with its windows."""
+
+    name: str
+    """`fp16`, `fp16_compiled`, `fp16_512x16`: the end of its figures' names."""
+    engine: Engine
+    layout: Layout
+    batch: int = 1
 
 
 def check_device(*, quick: bool) -> None:
@@ -65,92 +89,132 @@ def check_device(*, quick: bool) -> None:
 
 
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
-    """Times forwards and multiplications on the device, then decoding on one core."""
-    quick = imagery.scale.quick
-    compiles = not quick and find_spec("triton") is not None
+    """Times forwards and multiplications on the device, then decoding on one core, until the time is up.
+
+    The first measurement is always made. Those that there was no time for are in the notes.
+    """
+    report = _Report(imagery)
+    steps = _steps(imagery)
+    reference = class_maps(predictor_for(imagery.model, steps[0].engine), imagery.patches)
+    left: list[str] = []
+    for number, step in enumerate(steps):
+        if number and _is_time_up(imagery):
+            left.append(step.name)
+            continue
+        timing = _time_engine(imagery, step, reference)
+        report.timings[step.name] = timing
+        on_message(f"gpu: {step.name} {timing.kept_mpx / timing.threads_s:.4g} Mpx/s")
+        if number == _BEFORE_DECODING and not _is_time_up(imagery):
+            report.core_mpx_per_s = _decode_rate(imagery)
+            on_message(f"gpu: one core decodes {report.core_mpx_per_s:.3g} Mpx/s")
+        report.made().write(imagery.reports, "gpu")
+    if report.core_mpx_per_s is None:
+        left.append("decoding on one core")
+    if left:
+        report.notes.append(f"there was no time to measure {', '.join(left)}: give it more --minutes")
+    return report.made()
+
+
+def _is_time_up(imagery: Imagery) -> bool:
+    return imagery.scale.until is not None and time.monotonic() > imagery.scale.until
+
+
+def _steps(imagery: Imagery) -> list[_Step]:
+    """The measurements, the most important ones first; the first one is fp32."""
+    scale = imagery.scale
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16") if on_gpu(Engine("torch")) else ("fp32", "bf16")
-    engines = [Engine("torch", p) for p in precisions]
-    engines += [Engine("torch", p, compiled=True) for p in precisions[1:] if compiles]
-    reference = class_maps(predictor_for(imagery.model, engines[0]), imagery.patches)
-    timings = []
-    for engine in engines:
-        timings.append(_time_engine(imagery, engine, reference))
-        on_message(f"gpu: {timings[-1].name} {_kept_mpx(imagery) / timings[-1].threads_s:.4g} Mpx/s")
-    core_mpx_per_s = _decode_rate(imagery)
-    on_message(f"gpu: one core decodes {core_mpx_per_s:.3g} Mpx/s")
-    notes = [
-        *imagery.notes,
-        f"measured on {_device()} with windows of {imagery.scale.layout.window} px, counting the pixels of their cores",
-    ]
-    if not compiles:
-        notes.append("torch.compile was not measured: the scale is quick, or Triton is not installed")
-    return _report(imagery, timings, core_mpx_per_s, notes)
+    lower = precisions[1]
+    steps = [_Step(precision, Engine("torch", precision), scale.layout) for precision in precisions]
+    if _compiles(imagery):
+        steps.append(_Step(f"{lower}_compiled", Engine("torch", lower, compiled=True), scale.layout))
+    for window, batch in scale.gpu_windows:
+        layout = Layout.for_window(window, scale.layout.halo, scale.layout.stride)
+        steps.append(_Step(f"{lower}_{window}x{batch}", Engine("torch", lower), layout, batch))
+    return steps
 
 
-def _report(imagery: Imagery, timings: list[EngineTiming], core_mpx_per_s: float, notes: list[str]) -> BenchReport:
-    figures: dict[str, float] = {"gpu.decode_mpx_per_core_s": core_mpx_per_s}
-    raw: dict[str, Any] = {}
-    for t in timings:
-        own = _figures(imagery, t, core_mpx_per_s)
-        figures |= {f"gpu.{figure}_{t.name}": value for figure, value in own.items()}
-        raw[t.name] = {
-            "window_s_one_thread": t.one_thread_s,
-            f"window_s_{LANES}_threads": t.threads_s,
-            "gemm_gflop_per_s": t.gemm_gflop_per_s,
-        }
-    shown = [(t.name, figures[f"gpu.mpx_per_s_{t.name}"]) for t in timings]
-    network, computed_mpx = imagery.model.recipe.name, imagery.scale.layout.window**2 / 1e6
-    rates = tuple(
-        MeasuredRate.inference(computed_mpx / t.threads_s, t.engine, network=network, device=_device())
-        for t in timings
-        if not t.engine.compiled
-    )
-    chart = bar_chart("Speed of one GPU, without reading", shown, unit="Mpx/s")
-    return BenchReport(figures, raw, chart, tuple(notes), rates)
+def _compiles(imagery: Imagery) -> bool:
+    return not imagery.scale.quick and find_spec("triton") is not None
+
+
+class _Report:
+    """What was measured so far."""
+
+    def __init__(self, imagery: Imagery) -> None:
+        self._imagery = imagery
+        self.timings: dict[str, EngineTiming] = {}
+        self.core_mpx_per_s: float | None = None
+        windows = f"windows of {imagery.scale.layout.window} px, or as named (side x windows of a call)"
+        self.notes = [*imagery.notes, f"measured on {_device()} with {windows}, counting the pixels of their cores"]
+        if not _compiles(imagery):
+            self.notes.append("torch.compile was not measured: the scale is quick, or Triton is not installed")
+
+    def made(self) -> BenchReport:
+        """The report of what was measured so far."""
+        decoding = {} if self.core_mpx_per_s is None else {"gpu.decode_mpx_per_core_s": self.core_mpx_per_s}
+        figures: dict[str, float] = {**decoding}
+        raw: dict[str, Any] = {}
+        for name, timing in self.timings.items():
+            own = _figures(self._imagery, timing, self.core_mpx_per_s)
+            figures |= {f"gpu.{figure}_{name}": value for figure, value in own.items()}
+            raw[name] = {
+                "window_s_one_thread": timing.one_thread_s,
+                f"window_s_{LANES}_threads": timing.threads_s,
+                "gemm_gflop_per_s": timing.gemm_gflop_per_s,
+                "device_bytes": timing.device_bytes,
+            }
+        shown = [(name, figures[f"gpu.mpx_per_s_{name}"]) for name in self.timings]
+        network = self._imagery.model.recipe.name
+        rates = tuple(
+            MeasuredRate.inference(t.layout.window**2 / 1e6 / t.threads_s, t.engine, network=network, device=_device())
+            for t in self.timings.values()
+            if not t.engine.compiled and t.layout == self._imagery.scale.layout
+        )
+        chart = bar_chart("Speed of one GPU, without reading", shown, unit="Mpx/s")
+        return BenchReport(figures, raw, chart, tuple(self.notes), rates)
 
 
 def _device() -> str:
     return next(iter(cuda_devices()), "the processor")
 
 
-def _figures(imagery: Imagery, timing: EngineTiming, core_mpx_per_s: float) -> Mapping[str, float]:
+def _figures(imagery: Imagery, timing: EngineTiming, core_mpx_per_s: float | None) -> Mapping[str, float]:
     """The figures of one engine; each pixel counts once, however often windows overlap on it."""
-    rate = _kept_mpx(imagery) / timing.threads_s
-    flops = network_flops(imagery.model, imagery.scale.layout.window**2)
+    rate = timing.kept_mpx / timing.threads_s
+    flops = network_flops(imagery.model, timing.layout.window**2)
     return {
         "mpx_per_s": rate,
         "km2_per_hour": rate * _KM2_PER_MPX * 3600,
         "gemm_share": flops / timing.threads_s / 1e9 / timing.gemm_gflop_per_s,
-        "cores_to_feed": rate / core_mpx_per_s,
+        "copies_hidden": 1 - timing.threads_s / timing.one_thread_s,
         "agreement": timing.agreement,
+        **({} if core_mpx_per_s is None else {"cores_to_feed": rate / core_mpx_per_s}),
     }
 
 
-def _kept_mpx(imagery: Imagery) -> float:
-    """Mpx of a window's core."""
-    return imagery.scale.layout.core**2 / 1e6
-
-
-def _time_engine(imagery: Imagery, engine: Engine, reference: NDArray[np.uint8]) -> EngineTiming:
+def _time_engine(imagery: Imagery, step: _Step, reference: NDArray[np.uint8]) -> EngineTiming:
     """Times an engine and multiplications in turns, and takes the best of each."""
-    scale, predictor = imagery.scale, predictor_for(imagery.model, engine)
+    scale, predictor = imagery.scale, predictor_for(imagery.model, step.engine)
     share = agreement(class_maps(predictor, imagery.patches), reference)
-    image = window_image(imagery, scale.layout.window)
-    valid = np.ones((1, *image.shape[2:]), np.bool_)
-    multiply = device_gemm(scale.gemm, engine.precision)
-    count = 1 if scale.quick else _FORWARDS
+    image = np.repeat(window_image(imagery, step.layout.window), step.batch, axis=0)
+    valid = np.ones((step.batch, *image.shape[2:]), np.bool_)
+    multiply = device_gemm(scale.gemm, step.engine.precision)
+    calls = 1 if scale.quick else max(LANES, _FORWARDS // step.batch)
+    reset_peak_memory()
 
     def seconds(threads: int) -> float:
         with ThreadPoolExecutor(threads) as pool:
             start = time.perf_counter()
-            for done in [pool.submit(predictor, image, valid) for _ in range(count)]:
+            for done in [pool.submit(predictor, image, valid) for _ in range(calls)]:
                 done.result()
-            return (time.perf_counter() - start) / count
+            return (time.perf_counter() - start) / (calls * step.batch)
 
     seconds(LANES)  # compiles the graph for this window, and pins the buffers of each lane
     turns = [(seconds(1), seconds(LANES), multiply()) for _ in range(scale.repeats)]
     one_thread, threads, rates = zip(*turns, strict=True)
-    return EngineTiming(engine, min(one_thread), min(threads), max(rates), share)
+    return EngineTiming(
+        step.engine, step.layout, step.batch, min(one_thread), min(threads), max(rates), share, peak_memory()
+    )
 
 
 def _decode_rate(imagery: Imagery) -> float:

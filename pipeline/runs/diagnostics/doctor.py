@@ -21,7 +21,7 @@ from pipeline.inference.engine import cuda_devices
 from pipeline.model import load_campaign_model
 from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota, why_no_hard_links
 from pipeline.runs.planning.provenance import software
-from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version
+from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version, openjpeg_version
 
 DOCTOR_FILE = "doctor.json"
 State = Literal["ok", "warn", "fail"]
@@ -109,7 +109,9 @@ def _packages() -> Check:
 
 def _gdal() -> Check:
     has = gdal_drivers()
-    found = f"{gdal_version()} with {', '.join(d for d in LISTED if d in has)}"
+    decoder = f" (OpenJPEG {openjpeg_version() or 'of unknown version'})"
+    listed = [d + decoder * (d == "JP2OpenJPEG") for d in LISTED if d in has]
+    found = f"{gdal_version()} with {', '.join(listed)}"
     if missing := [d for d in NEEDED if d not in has]:
         remedy = "install rasterio's own wheel, which contains GDAL: pip install --only-binary rasterio rasterio"
         return Check("GDAL", "fail", f"{found}; missing drivers: {', '.join(missing)}", remedy)

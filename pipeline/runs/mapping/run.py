@@ -24,7 +24,7 @@ from pipeline.cluster.connection import worker_count
 from pipeline.cluster.worker_resources import share_of_memory
 from pipeline.domain import Domain
 from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, RunStopped
-from pipeline.inference import Engine, MappedPixels, Predictor, predict_tile, predictor_for
+from pipeline.inference import Engine, MappedPixels, Predictor, predict_tile, predictor_for, reads_of
 from pipeline.lock import FolderLock
 from pipeline.model import Model
 from pipeline.products.tile.seal import SealedTile, seal
@@ -153,18 +153,22 @@ def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Cli
     recipe, section = resolved.recipe, resolved.campaign.cluster
     mosaic = Mosaic.of(domain.plan.inputs, bands=recipe.bands, height_step_m=recipe.height_step_m)
     submitted_at: dict[str, float] = {}
+    in_order = domain.readable_tiles
     turn = count()
 
     def submit(planned: PlannedTile) -> Future[Any]:
         submitted_at[planned.tile.name] = time.monotonic()
+        at = next(turn)
+        following = in_order[at + 1 : at + 1 + section.tiles_in_flight]
         # One tile before the next. Dask would alternate between tiles that are submitted within a minute: they would
         # end together, and while they are sealed there would be nothing left to infer.
-        future: Future[Any] = client.compute(_tile_graph(resolved, domain, mosaic, planned), priority=-next(turn))
+        graph = _tile_graph(resolved, domain, mosaic, planned, following=following, turn=at)
+        future: Future[Any] = client.compute(graph, priority=-at)
         domain.submitted(planned)
         return future
 
     tiles = submit_bounded(
-        takewhile(lambda _: domain.may_continue(), domain.readable_tiles),
+        takewhile(lambda _: domain.may_continue(), in_order),
         submit,
         client=client,
         # Counted each time: workers of a job join late, and nodes may go.
@@ -185,15 +189,31 @@ def _map_domain(resolved: ResolvedCampaign, domain: LockedDomain, *, client: Cli
         log.warning("%s", error)
 
 
-def _tile_graph(resolved: ResolvedCampaign, domain: LockedDomain, mosaic: Mosaic, planned: PlannedTile) -> Any:
-    """The lazy graph of a tile: a task per block, one that puts them together, and one that seals the tile."""
+def _tile_graph(
+    resolved: ResolvedCampaign,
+    domain: LockedDomain,
+    mosaic: Mosaic,
+    planned: PlannedTile,
+    *,
+    following: Sequence[PlannedTile],
+    turn: int,
+) -> Any:
+    """The lazy graph of a tile: a task per block, one that puts them together, and one that seals the tile.
+
+    Args:
+        following: the tiles that are mapped next, and share pixels of files with this one.
+        turn: number of tiles of the domain that were submitted before.
+    """
     inputs, name = domain.plan.inputs, domain.plan.name
     # Only the files that this tile reads travel with its tasks, not the thousands of the domain.
-    part = mosaic.around(resolved.read_window(planned.tile))
+    around, size = resolved.read_window(planned.tile), resolved.campaign.grid.block
+    blocks = [block for tile in (planned, *following) for block in tile.tile.window.split(size)]
+    reads = [r for r in reads_of(mosaic.window, blocks, layout=resolved.layout) if r.intersect(around).pixels]
+    part = mosaic.around(around).planned(reads, resolved.campaign.cluster.decoded_cache_mb * 2**20)
     return delayed(_seal_if_locked, pure=False)(
         domain.lock,
         resolved.campaign.product_folder(name),
-        predict_tile(part, resolved.method, window=planned.tile.window),
+        predict_tile(part, resolved.method, window=planned.tile.window, turn=turn),
         domain=name,
         tile=planned.tile,
         fingerprint=planned.fingerprint,

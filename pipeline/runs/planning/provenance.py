@@ -11,13 +11,16 @@ from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 from pipeline.sources.catalog.reader import read_description
 from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.domain_inputs import DomainInputs
+from pipeline.sources.gdal_drivers import gdal_version, openjpeg_version
 
 _PACKAGES = ("landcover-pipeline", "torch", "segmentation-models-pytorch", "dask", "rasterio", "numpy", "xarray")
 
 
 def software() -> dict[str, str]:
     """Versions of the software that computes a result. No fingerprint contains them."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    decoders = {"gdal": gdal_version(), "openjpeg": openjpeg_version()}
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}, **decoders}
+    return {name: found for name, found in versions.items() if found}
 
 
 def campaign_crs(campaign: Campaign) -> str:

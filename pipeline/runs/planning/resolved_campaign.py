@@ -61,6 +61,7 @@ class ResolvedCampaign:
             threads=cluster.threads,
             tiles_in_flight=cluster.tiles_in_flight,
             gdal_cache_mb=cluster.gdal_cache_mb,
+            decoded_cache_mb=cluster.decoded_cache_mb,
             gpu=on_gpu(self.engine),
         )
 

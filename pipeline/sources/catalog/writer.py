@@ -19,6 +19,7 @@ from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import DomainDescription
 from pipeline.sources.domain_inputs import Asset, InputTile
 from pipeline.sources.http_path import WebPath
+from pipeline.sources.reading.openjpeg import Codestream
 from pipeline.sources.staging.height_record import HeightHoles
 from pipeline.stac_fields import extension_schemas, footprint, origin_fields, projection, time_span
 from pipeline.untrusted.own_files import own_entries
@@ -119,6 +120,10 @@ def _stac_asset(asset: Asset, folder: Path, near: Path) -> pystac.Asset:
         fields["nodata"] = asset.nodata if asset.nodata in ("nan", "inf", "-inf") else float(asset.nodata)
     if asset.validity is not None:
         fields["landcover:validity"] = asset.validity.to_json()
+    local_jp2 = asset.path.suffix.lower() == ".jp2" and not isinstance(asset.path, WebPath)
+    if asset.kind == "irc" and local_jp2 and (codestream := Codestream.of(asset.path)):
+        # Without one, the infrared is decoded alone.
+        fields["landcover:colour_transform"] = codestream.colour_transform
     return pystac.Asset(href, media_type=_MEDIA.get(asset.path.suffix.lower()), roles=["data"], extra_fields=fields)
 
 

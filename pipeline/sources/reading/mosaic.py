@@ -4,6 +4,7 @@ A `Mosaic` opens nothing until it is read and consists of text and numbers, so i
 and resamples (see `vrt`); every thread has its own open datasets (see `dataset_cache`).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -31,6 +32,7 @@ from pipeline.sources.domain_inputs import (
 from pipeline.sources.gdal_open import open_dataset
 from pipeline.sources.reading import vrt
 from pipeline.sources.reading.dataset_cache import gdal_options, read
+from pipeline.sources.reading.decoded_tiles import ReadPlan, has_tiles, read_tiles
 from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.reading.raster import Pixels, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
@@ -52,6 +54,8 @@ class Mosaic:
     """Metres of one unit of the elevation band."""
     readable: Window
     """The part that can be read: the domain, or the window of `around`."""
+    plan: ReadPlan | None = None
+    """The reads of imagery that the process will probably make, so that it decodes no tile of a file twice."""
 
     @classmethod
     def of(cls, inputs: DomainInputs, *, bands: tuple[str, ...], height_step_m: float = 0.2) -> "Mosaic":
@@ -105,6 +109,13 @@ class Mosaic:
         """
         part = window.intersect(self.readable)
         return replace(self, inputs=self.inputs.around(part), readable=part)
+
+    def planned(self, windows: Iterable[Window], memory_bytes: int) -> "Mosaic":
+        """The same mosaic with a plan of the windows that will be read, in any order; see `ReadPlan`.
+
+        Pixels are the same whatever is planned.
+        """
+        return replace(self, plan=ReadPlan(tuple(windows), memory_bytes))
 
     def read(self, window: Window, *, within: Window | None = None) -> Pixels:
         """Reads the pixels of a lattice window, and retries reads that fail for a temporary reason.
@@ -165,18 +176,23 @@ class Mosaic:
                 check_not_silent(files, bands[own], window)
 
     def _read_pixels(self, out: NDArray[np.uint8], window: Window) -> None:
-        place = window.within(vrt.FRAME)
-        wanted = [i for i, name in enumerate(self.bands) if name in RVB]
-        if wanted:
-            indexes = [RVB.index(self.bands[i]) + 1 for i in wanted]
-            # Directly into the result if its bands are contiguous, to avoid a copy of the largest array.
-            if wanted == list(range(wanted[0], wanted[0] + len(wanted))):
-                read(self._vrts["rvb"], place, indexes=indexes, out=out[wanted[0] : wanted[-1] + 1])
-            else:
-                out[wanted] = read(self._vrts["rvb"], place, indexes=indexes)
-        if "nir" in self.bands:
-            at = self.bands.index("nir")
-            read(self._vrts["irc"], place, indexes=[1], out=out[at : at + 1])
+        for kind, names in (("rvb", RVB), ("irc", ("nir",))):
+            if wanted := [i for i, name in enumerate(self.bands) if name in names]:
+                indexes = [names.index(self.bands[i]) + 1 for i in wanted]
+                # Directly into the result if its bands are contiguous, to avoid a copy of the largest array.
+                if wanted == list(range(wanted[0], wanted[0] + len(wanted))):
+                    self._read_kind(kind, out[wanted[0] : wanted[-1] + 1], window, indexes=indexes)
+                else:
+                    bands = np.zeros((len(wanted), *window.shape), np.uint8)
+                    self._read_kind(kind, bands, window, indexes=indexes)
+                    out[wanted] = bands
+
+    def _read_kind(self, kind: str, out: NDArray[np.uint8], window: Window, *, indexes: list[int]) -> None:
+        files = [a for a in self.inputs.assets if a.kind == kind and a.meets(window)]
+        if self.plan and all(has_tiles(a) for a in files):
+            read_tiles(files, out, window, indexes=indexes, plan=self.plan)
+        else:
+            read(self._vrts[kind], window.within(vrt.FRAME), indexes=indexes, out=out)
 
     def _read_elevation(self, out: NDArray[np.uint8], window: Window, tiles: tuple[InputTile, ...]) -> None:
         """A tile's ready height takes precedence over its surface and terrain models; nothing is read outside tiles."""

@@ -198,7 +198,7 @@ def _imagery_source(asset: Asset, *, band: int, left: int, top: int) -> str:
 
 
 def _source(kind: str, asset: Asset, *, band: int, left: int, top: int, inside: str = "") -> str:
-    (height, width), block = _sides(asset, "shape"), _sides(asset, "block")
+    (height, width), block = sides(asset, "shape"), sides(asset, "block")
     # The properties let GDAL open a file only when a read touches it. With `shared="0"` threads share no dataset.
     return (
         f'<{kind}><SourceFilename relativeToVRT="0" shared="0">{for_xml(gdal_name(asset.path))}</SourceFilename>'
@@ -241,7 +241,12 @@ def _number(asset: Asset, name: str) -> float:
         raise _unexpected(asset, name, "a number") from error
 
 
-def _sides(asset: Asset, name: str) -> tuple[int, int]:
+def sides(asset: Asset, name: str) -> tuple[int, int]:
+    """Height and width in a field of an asset.
+
+    Raises:
+        CatalogError: the catalog has something else there.
+    """
     try:
         height, width = map(int, getattr(asset, name))
     except (TypeError, ValueError, OverflowError) as error:

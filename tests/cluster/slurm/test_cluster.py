@@ -79,7 +79,7 @@ def _until_nothing_is_left(lab: Lab) -> None:
 @pytest.mark.slow
 def test_a_job_has_workers_on_all_nodes_refuses_strangers_and_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
     made = make_campaign(tmp_path / "made", at=((0, 0),))
-    made.change(cluster={"kind": "slurm", "gdal_cache_mb": 64, "dashboard": True})
+    made.change(cluster={"kind": "slurm", "gdal_cache_mb": 64, "decoded_cache_mb": 64, "dashboard": True})
     script, out = tmp_path / "inside.py", tmp_path / "seen_inside.json"
     script.write_text(INSIDE)
     hold = out.with_suffix(".hold")

@@ -46,7 +46,7 @@ def write_campaign(folder: Path, window: Window, **sections: Any) -> Path:
         "domains": [{"name": str(DOMAIN)}],
         "engine": "torch",
         "output": {"extent_km": [edge / 1000 for edge in window.bounds], "chunk": 50},
-        "cluster": {"gdal_cache_mb": 64},
+        "cluster": {"gdal_cache_mb": 64, "decoded_cache_mb": 64},
     }
     path = folder / "campaign.yaml"
     path.write_text(yaml.safe_dump(content | sections))

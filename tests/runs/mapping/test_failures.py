@@ -403,7 +403,7 @@ def test_the_next_run_maps_suspect_tiles_last(copy: Made, monkeypatch: pytest.Mo
     assert (state.failed, second in state.sealed) == ((), True)
     assert todo(copy, TileFilter(failed=True)) == [first]
     unseal(copy, copy.delivery.tiles.index(next(t for t in copy.delivery.tiles if t.name == second)))
-    copy.change(cluster={"tiles_in_flight": 1, "gdal_cache_mb": 64})
+    copy.change(cluster={"tiles_in_flight": 1, "gdal_cache_mb": 64, "decoded_cache_mb": 64})
     assert [e.tile for e in run(make_plan(copy.campaign), client=dask_client)] == [second, first]
     assert status(copy.campaign)[0].suspect == ()
 

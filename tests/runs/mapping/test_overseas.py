@@ -71,7 +71,7 @@ def write_campaign(folder: Path, **sections: Any) -> Path:
         "engine": "torch",
         "grid": {"tile": TILE, "block": 250, "core": 250, "halo": 16, "window": 320},
         "output": {"extent_km": [309.9, 7669.8, 310.3, 7670.0], "chunk": 100},
-        "cluster": {"gdal_cache_mb": 64},
+        "cluster": {"gdal_cache_mb": 64, "decoded_cache_mb": 64},
         "accept_limits": ["territory"],
     }
     path = folder / "campaign.yaml"

@@ -92,6 +92,38 @@ def test_sealed_tiles_are_equal_to_predict_on_the_mosaic(mapped: Made) -> None:
                     np.testing.assert_array_equal(cog.read(1), dataset[name].values[rows, cols])
 
 
+def test_tiles_of_jpeg_2000_have_the_pixels_of_reads_without_a_plan(tmp_path: Path, dask_client: Client) -> None:
+    """A run decodes each file's internal tiles once; `predict` on the mosaic reads window by window."""
+    made = make_campaign(tmp_path / "made", at=[(0, 0), (0, 1)], suffix="jp2")
+    run(make_plan(made.campaign), client=dask_client)
+    model = load_model(made.campaign.weights, str(made.folder / "tiny.yaml"))
+    mosaic = Mosaic.of(read_domain(made.campaign.catalog, DOMAIN, tile_size=500), bands=model.recipe.bands)
+    layout = made.campaign.grid.layout(32)
+    dataset = pipeline.predict(mosaic, model, layout=layout, block=250, engine="torch").compute(scheduler="threads")
+    for tile in made.delivery.tiles:
+        rows, cols = tile.window.slices_in(mosaic.window)
+        with rasterio.open(made.products / DOMAIN / f"{DOMAIN}-{tile.name}-landcover.tif") as cog:
+            np.testing.assert_array_equal(cog.read(1), dataset["landcover"].values[rows, cols])
+    before = cog_bytes(made.products)
+    shutil.rmtree(made.products)
+    made.change(cluster={"gdal_cache_mb": 64, "decoded_cache_mb": 0, "threads": 1})
+    run(make_plan(made.campaign), client=dask_client)
+    assert cog_bytes(made.products) == before
+
+
+def test_blocks_are_mapped_row_by_row(tmp_path: Path, dask_client: Client) -> None:
+    """In Dask's own order, more decoded pixels would wait for the blocks that need them."""
+    made = make_campaign(tmp_path / "made", at=[(0, 0)])
+    made.change(grid={"tile": 500, "block": 125, "core": 125, "halo": 32, "window": 224})
+    run(make_plan(made.campaign), client=dask_client)
+    (log,) = dask_client.run(lambda dask_worker: [(e[0], e[2]) for e in dask_worker.state.log if len(e) > 2]).values()
+    started = [str(key) for key, state in log if state == "executing" and str(key).startswith("predict-tile")][-16:]
+    blocks = [int(key.rsplit("-", 1)[1]) for key in started]
+    assert sorted(blocks) == list(range(16))
+    waited = blocks[3:]  # Dask gives an idle worker of two threads three tasks at once, in an order of its own
+    assert waited == sorted(waited)
+
+
 @pytest.mark.slow
 def test_workers_in_one_or_two_processes_seal_the_same_bytes(copy: Made, mapped: Made) -> None:
     shutil.rmtree(copy.products)

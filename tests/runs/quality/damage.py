@@ -65,7 +65,7 @@ def make_published(folder: Path, client: Client) -> Made:
         run(plan, client=client)
         publish(made.campaign, client=client)
     write_reports(made.campaign)
-    return made.change(cluster={"scheduler": client.scheduler.address, "gdal_cache_mb": 64})
+    return made.change(cluster={"scheduler": client.scheduler.address, "gdal_cache_mb": 64, "decoded_cache_mb": 64})
 
 
 def kind_of(path: Path) -> str:

@@ -30,7 +30,7 @@ TILES = 5
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
     """A column of tiles, mapped on this machine; tests must not change it."""
     made = make_campaign(tmp_path_factory.mktemp("undisturbed") / "campaign", at=[(row, 0) for row in range(TILES)])
-    made.change(cluster={"tiles_in_flight": 1, "threads": 1, "gdal_cache_mb": 64})
+    made.change(cluster={"tiles_in_flight": 1, "threads": 1, "gdal_cache_mb": 64, "decoded_cache_mb": 64})
     run(make_plan(made.campaign), client=dask_client)
     return made
 
