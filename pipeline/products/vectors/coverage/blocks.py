@@ -7,15 +7,14 @@ their labels: a block has labels too for the pixels just north and west of it, w
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.products.vectors.arcs import Arcs, trace_arcs
-from pipeline.products.vectors.regions import NO_REGION, Ints, join, label_regions
-from pipeline.products.vectors.rings import Rings, assemble
-from pipeline.products.vectors.simplify import simplify
+from pipeline.products.vectors.coverage.arcs import Arcs, trace_arcs
+from pipeline.products.vectors.coverage.regions import NO_REGION, Ints, join, label_regions, pixel_key
+from pipeline.products.vectors.coverage.rings import Rings, assemble
+from pipeline.products.vectors.coverage.simplify import simplify
 
 FIRST_DOMAIN = 256
 """Keys of counts below it are confidences; those from it on are codes of domains plus this number."""
@@ -52,7 +51,7 @@ class Finished:
 
     classes: Ints
     first: Ints
-    """The first pixel of each in row-major order: row × 2³² + column."""
+    """`pixel_key` of the first pixel of each, row by row."""
     counts: Counts
     """Regions by their position here."""
     rings: Rings
@@ -102,7 +101,7 @@ def cell_block(
     region = inner.ravel()[pixel]
     first = np.full(len(class_of), _NOWHERE)
     # Of several values for one region, numpy keeps the last: the first pixel.
-    first[region[::-1]] = (row + pixel[::-1] // side) * (1 << 32) + col + pixel[::-1] % side
+    first[region[::-1]] = pixel_key(row + pixel // side, col + pixel % side)[::-1]
     keys = np.concatenate([confidence.ravel()[pixel], domain.ravel()[pixel].astype(np.int64) + FIRST_DOMAIN])
     return Block(
         class_of,

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.products.vectors.arcs import Arcs
-from pipeline.products.vectors.chains import expand
-from pipeline.products.vectors.regions import NO_REGION, Ints
+from pipeline.products.vectors.coverage.arcs import Arcs
+from pipeline.products.vectors.coverage.chains import expand
+from pipeline.products.vectors.coverage.regions import NO_REGION, Ints
 
 _LAST = np.iinfo(np.int64).max
 Flags = NDArray[np.bool_]
@@ -71,7 +71,7 @@ class _Triangles:
     def twice_the_area(self) -> Ints:
         """Twice the area of each."""
         (ax, bx, cx), (ay, by, cy) = self.x, self.y
-        return np.abs((bx - ax) * (cy - ay) - (cx - ax) * (by - ay))
+        return np.asarray(np.abs((bx - ax) * (cy - ay) - (cx - ax) * (by - ay)), np.int64)
 
 
 class _Removal:
@@ -116,7 +116,7 @@ class _Removal:
 
     def _triangles(self, middle: Ints) -> _Triangles:
         corners = np.stack([self.before[middle], middle, self.after[middle]])
-        return _Triangles(*corners, self.x[corners], self.y[corners])
+        return _Triangles(corners[0], corners[1], corners[2], self.x[corners], self.y[corners])
 
     def _try_again(self, vertices: Ints) -> None:
         self.crowded[vertices] = False
@@ -146,7 +146,7 @@ class _Removal:
         outside = (px * ux + py * uy != along) | (squared == 0)
         qx, qy = np.where(along > 0, px - ux, px), np.where(along > 0, py - uy, py)
         far = np.where(outside, qx * qx + qy * qy > self.tolerance**2, beside > self.tolerance**2 * squared)
-        return np.bincount(of[far], minlength=len(lengths)) == 0
+        return np.asarray(np.bincount(of[far], minlength=len(lengths)) == 0)
 
     def _is_new(self, triangles: _Triangles) -> Flags:
         """Whether segments differ from all others, and from the southern and eastern side.

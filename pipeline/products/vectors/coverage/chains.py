@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.products.vectors.regions import Ints, join
+from pipeline.products.vectors.coverage.regions import Ints, join
 
 END = -1
 """Follows the last item of a chain."""

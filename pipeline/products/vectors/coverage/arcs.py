@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.products.vectors.chains import END, expand, order_chains
-from pipeline.products.vectors.regions import Ints
+from pipeline.products.vectors.coverage.chains import END, expand, order_chains
+from pipeline.products.vectors.coverage.regions import Ints
 
 EAST, NORTH, WEST, SOUTH = range(4)
 
@@ -46,8 +46,8 @@ class Arcs:
         """Some of the arcs, in the given order."""
         lengths = np.diff(self.offset)[chosen]
         vertices = expand(self.offset[chosen], lengths)
-        places = {"row": self.row[vertices], "col": self.col[vertices], "offset": _offsets(lengths)}
-        per_arc = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in places}
+        places: dict[str, Any] = {"row": self.row[vertices], "col": self.col[vertices], "offset": _offsets(lengths)}
+        per_arc: dict[str, Any] = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in places}
         return Arcs(**places, **per_arc)
 
     @classmethod

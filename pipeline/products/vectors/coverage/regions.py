@@ -50,3 +50,14 @@ def join(number: int, first: Ints, second: Ints) -> Ints:
     """
     pairs = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(number, number))
     return np.asarray(connected_components(pairs, directed=False)[1], np.int64)
+
+
+def pixel_key(row: Ints, col: Ints) -> Ints:
+    """A number for each place of the lattice; they rise row by row."""
+    return row * (1 << 32) + col
+
+
+def pixel_of(key: Ints) -> tuple[Ints, Ints]:
+    """The row and column of a `pixel_key`."""
+    col = ((key + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+    return (key - col) >> 32, col

@@ -1,15 +1,16 @@
 """Assembles the polygons of regions from arcs, by the numbers of regions and vertices alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from pipeline.grid import PIXELS_PER_M
-from pipeline.products.vectors.arcs import Arcs
-from pipeline.products.vectors.chains import expand, order_chains
-from pipeline.products.vectors.regions import Ints
+from pipeline.products.vectors.coverage.arcs import Arcs
+from pipeline.products.vectors.coverage.chains import expand, order_chains
+from pipeline.products.vectors.coverage.regions import Ints, pixel_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ class _Sides:
 
     def take(self, chosen: Ints) -> "_Sides":
         """Some of the sides, in the given order."""
-        parts = (self.region, self.first, self.last, self.leaves, self.arrives, self.at_node)
-        return _Sides(*(part[chosen] for part in parts))
+        parts: dict[str, Any] = {f.name: getattr(self, f.name)[chosen] for f in fields(self)}
+        return _Sides(**parts)
 
 
 def assemble(arcs: Arcs, wanted: NDArray[np.bool_]) -> tuple[Ints, Rings]:
@@ -82,7 +83,7 @@ def assemble(arcs: Arcs, wanted: NDArray[np.bool_]) -> tuple[Ints, Rings]:
     """
     sides = _Sides.of(arcs)
     sides = sides.take(np.flatnonzero((sides.region >= 0) & wanted[sides.region]))
-    place = arcs.row << 32 | arcs.col
+    place = pixel_key(arcs.row, arcs.col)
     order, begins = order_chains(_following(sides, place), np.arange(len(sides.region)))
     sides = sides.take(order)
     steps = np.abs(sides.last - sides.first)
@@ -110,7 +111,8 @@ def _following(sides: _Sides, place: Ints) -> Ints:
 def _walk(sides: _Sides, steps: Ints) -> Ints:
     """The vertices of sides in their directions, without the last of each."""
     within = expand(np.zeros_like(steps), steps)
-    return np.repeat(sides.first, steps) + np.repeat(np.sign(sides.last - sides.first), steps) * within
+    backwards = np.repeat(sides.last < sides.first, steps)
+    return np.repeat(sides.first, steps) + np.where(backwards, -within, within)
 
 
 @dataclass(frozen=True, eq=False)
