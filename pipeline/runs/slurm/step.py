@@ -1,4 +1,4 @@
-"""One step of a campaign as a SLURM job of its own: publish, verify or report."""
+"""One step of a campaign as a SLURM job of its own: publish, verify, report or vectorize."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,8 +9,10 @@ from pipeline.config import Campaign
 from pipeline.runs.slurm.submit import NO_OPTIONS, PUBLISH, JobOptions, Submission, jobs_folder, one_node_request
 from pipeline.sources.catalog.reader import read_domain
 
-JobStep = Literal["publish", "verify", "report"]
+JobStep = Literal["publish", "verify", "report", "vectorize"]
 STEP = "step.sbatch"
+_VECTORIZE_CORE_S_A_TILE = 600.0
+"""A core traces some 2 Mpx/s, so it takes half of this for a tile of 25 000² px; files and merging take the rest."""
 
 
 def prepare_step(
@@ -34,7 +36,8 @@ def prepare_step(
     tiles = sum(
         len(read_domain(campaign.catalog, s.name, tile_size=campaign.grid.tile).tiles) for s in campaign.domains
     )
-    request = one_node_request(f"landcover-{campaign.name}-{step}", tiles, there, options)
+    core_s = _VECTORIZE_CORE_S_A_TILE if step == "vectorize" else None
+    request = one_node_request(f"landcover-{campaign.name}-{step}", tiles, there, options, core_s_a_tile=core_s)
     name, variables = (PUBLISH, {}) if step == "publish" else (STEP, {"STEP": step})
     script = complete_script(name, there, request, variables={"CAMPAIGN": str(config.absolute())} | variables)
     return Submission(
