@@ -29,11 +29,11 @@ def write_edition(
         tile: side of a tile in pixels, which is a shard and a chunk too.
         corner: about the row and column of the first pixel, the same for all sizes that divide it.
     """
-    height, width = (-(-side // tile) * tile for side in classes.shape)
     row, col = corner
     # The extent begins at a whole tile; the map lies where `corner` says, whatever the size of tiles is.
     top, left = row // tile * tile, col // tile * tile
-    height, width = (-(-(lead + side) // tile) * tile for lead, side in zip((row - top, col - left), classes.shape))
+    height = -(-(row - top + classes.shape[0]) // tile) * tile
+    width = -(-(col - left + classes.shape[1]) // tile) * tile
     grid = NationalGrid(Window(top, left, height, width), tile, tile, tile)
     whole = np.zeros((height, width), np.uint8)
     whole[row - top : row - top + classes.shape[0], col - left : col - left + classes.shape[1]] = classes
