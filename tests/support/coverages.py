@@ -85,7 +85,7 @@ def coverage_of(
 
 
 @st.composite
-def rasters(draw: st.DrawFn, *, most: int = 45) -> Raster:
+def rasters(draw: st.DrawFn, *, most: int = 28) -> Raster:
     """Class rasters from pure noise to large patches, with holes of no data."""
     height, width = draw(st.integers(1, most)), draw(st.integers(1, most))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

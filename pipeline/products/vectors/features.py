@@ -1,6 +1,6 @@
 """Polygons with their attributes, as Arrow tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.errors import product_error
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.vectors.coverage.blocks import FIRST_DOMAIN, Counts, Finished
 from pipeline.products.vectors.coverage.regions import Ints, pixel_of
-from pipeline.products.vectors.hilbert import hilbert, part_of
+from pipeline.products.vectors.hilbert import PART_BITS, SORT_BITS, hilbert, square_of
 from pipeline.untrusted.documents import read_json
 
 PLACE = "place"
@@ -154,7 +154,6 @@ class FeatureFiles:
         self._folder, self._name = folder, name
         self._open: dict[int, pa.ipc.RecordBatchFileWriter] = {}
         self._stack = ExitStack()
-        self.polygons = 0
 
     def __enter__(self) -> "FeatureFiles":
         self._stack.__enter__()
@@ -165,15 +164,11 @@ class FeatureFiles:
 
     def write(self, table: pa.Table) -> None:
         """Adds polygons with the schema `UNFINISHED`."""
-        self.polygons += table.num_rows
-        part = part_of(table[PLACE].to_numpy())
-        for number in np.unique(part).tolist():
-            self._writer(number).write_table(table.filter(pa.array(part == number)))
-
-    @property
-    def parts(self) -> tuple[int, ...]:
-        """The parts that have a polygon of the task."""
-        return tuple(sorted(self._open))
+        place = table[PLACE].to_numpy()
+        square = square_of(place, bits=SORT_BITS)
+        for number in np.unique(square).tolist():
+            # A batch has polygons of one square, so that a reader takes those of a square alone.
+            self._writer(number >> 2 * (PART_BITS - SORT_BITS)).write_table(table.filter(pa.array(square == number)))
 
     def _writer(self, part: int) -> Any:
         if part not in self._open:
@@ -182,14 +177,19 @@ class FeatureFiles:
         return self._open[part]
 
 
-def read_features(folder: Path, part: int) -> list[pa.Table]:
-    """The polygons of a part that all tasks have written.
+def read_features(folder: Path, part: int) -> Iterator[pa.Table]:
+    """The polygons of a part that all tasks have written, a table for each square that is sorted together, in order.
 
     Raises:
         ProductError: a file cannot be read.
     """
-    tables = []
+    batches: dict[int, list[tuple[pa.ipc.RecordBatchFileReader, int]]] = {}
     for path in sorted((folder / str(part)).glob("*.arrow")):
         with product_error(f"{path}: cannot be read; run again", pa.ArrowException):
-            tables.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
-    return tables
+            file = pa.ipc.open_file(pa.memory_map(str(path)))
+            for index in range(file.num_record_batches):
+                # Only the pages of this one number are read.
+                square = file.get_batch(index)[PLACE][0].as_py() >> 2 * SORT_BITS
+                batches.setdefault(square, []).append((file, index))
+    for _, found in sorted(batches.items()):
+        yield pa.Table.from_batches([file.get_batch(index) for file, index in found])

@@ -16,35 +16,41 @@ ROWS = 50_000
 """Polygons in a row group: what a reader takes at once."""
 
 
-def sorted_polygons(tables: Iterable[pa.Table]) -> pa.Table:
-    """Tables as one, in the order of Hilbert's curve."""
-    joined = pa.concat_tables(tables)
-    return joined.take(pc.sort_indices(joined[PLACE])).select(SCHEMA.names)
+Bounds = tuple[float, float, float, float]
+"""(left, bottom, right, top)."""
 
 
-def write_geoparquet(path: Path, tables: Iterable[pa.Table], *, crs: str, bounds: tuple[float, ...]) -> None:
-    """Writes one file.
+def in_order(table: pa.Table) -> pa.Table:
+    """A table in the order of Hilbert's curve, without the column by which it is sorted."""
+    return table.take(pc.sort_indices(table[PLACE])).select(SCHEMA.names)
+
+
+def write_geoparquet(path: Path, tables: Iterable[pa.Table], *, crs: str) -> Bounds:
+    """Writes one file; returns the bounds of its polygons.
 
     Args:
         path: the file.
-        tables: with the schema `SCHEMA`, one after the other in memory.
+        tables: at least one, with the schema `SCHEMA`; one after the other is in memory.
         crs: `EPSG:…`.
-        bounds: (left, bottom, right, top) of all polygons.
     """
-    schema = SCHEMA.with_metadata({"geo": json.dumps(_metadata(crs, bounds))})
-    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=9, write_page_index=True) as writer:
+    bounds: list[Bounds] = []
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", compression_level=9, write_page_index=True) as writer:
         for table in tables:
-            writer.write_table(table.cast(schema), row_group_size=ROWS)
+            writer.write_table(table, row_group_size=ROWS)
+            bounds.append(_bounds(table))
+        sides = list(zip(*bounds, strict=True))
+        whole = (min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3]))
+        writer.add_key_value_metadata({"geo": json.dumps(_metadata(crs, whole))})
+    return whole
 
 
-def bounds_of(table: pa.Table) -> tuple[float, float, float, float]:
-    """(left, bottom, right, top) of the polygons of a table."""
+def _bounds(table: pa.Table) -> Bounds:
     bbox = table["bbox"].combine_chunks()
     left, bottom, right, top = (bbox.field(side) for side in ("xmin", "ymin", "xmax", "ymax"))
     return (pc.min(left).as_py(), pc.min(bottom).as_py(), pc.max(right).as_py(), pc.max(top).as_py())
 
 
-def _metadata(crs: str, bounds: tuple[float, ...]) -> dict[str, Any]:
+def _metadata(crs: str, bounds: Bounds) -> dict[str, Any]:
     """The content of GeoParquet's key `geo`."""
     covering = {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
     column = {

@@ -8,6 +8,8 @@ _BITS = 27
 """The lattice has rows and columns from -2²⁶ to 2²⁶."""
 PART_BITS = 16
 """A file of a partitioned dataset has the polygons that begin in a square of 2¹⁶ pixels, 13.1 km."""
+SORT_BITS = 12
+"""Polygons that begin in a square of 2¹² pixels, 0.8 km, are sorted together in memory."""
 
 
 def hilbert(row: Ints, col: Ints) -> Ints:
@@ -31,6 +33,6 @@ def hilbert(row: Ints, col: Ints) -> Ints:
     return distance
 
 
-def part_of(distance: Ints) -> Ints:
-    """The square of 2¹⁶ pixels that a place lies in, by its own distance along the curve."""
-    return distance >> (2 * PART_BITS)
+def square_of(distance: Ints, *, bits: int) -> Ints:
+    """The square of 2^bits pixels that a place lies in, by the square's own distance along the curve."""
+    return distance >> (2 * bits)

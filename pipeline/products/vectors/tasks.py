@@ -7,11 +7,13 @@
     <folder>/parts/<part>.parquet                   all polygons of a part, in order
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.durable import replacing
 from pipeline.errors import ProductError
@@ -23,7 +25,7 @@ from pipeline.products.vectors.coverage.blocks import Block, Counts, merge
 from pipeline.products.vectors.coverage.regions import NO_REGION
 from pipeline.products.vectors.edition_pixels import EditionPixels
 from pipeline.products.vectors.features import FeatureFiles, Origin, read_features, to_table
-from pipeline.products.vectors.geoparquet import bounds_of, sorted_polygons, write_geoparquet
+from pipeline.products.vectors.geoparquet import in_order, write_geoparquet
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ class PartFacts:
     """A part of the dataset."""
 
     part: int
-    polygons: int
-    bounds: tuple[float, float, float, float]
-    """(left, bottom, right, top)."""
-    classes: tuple[tuple[int, int, float], ...]
-    """(class, polygons, area in m²)."""
+    classes: Mapping[int, tuple[int, float]]
+    """Class → number of polygons, and their area in m²."""
     domains: tuple[str, ...]
+
+    @property
+    def polygons(self) -> int:
+        """Number of polygons."""
+        return sum(number for number, _ in self.classes.values())
 
 
 def _name(block: BlockIndex) -> str:
@@ -131,20 +135,28 @@ def parts_in(work: VectorWork) -> Iterator[int]:
 def write_part(work: VectorWork, part: int) -> PartFacts:
     """Writes the polygons of a part, in order.
 
-    Memory: the part's polygons, twice.
+    Memory: the polygons of a square that are sorted together.
 
     Raises:
         ProductError: a file cannot be read.
         StorageError: a file cannot be written.
     """
-    table = sorted_polygons(read_features(work.features, part))
-    bounds = bounds_of(table)
+    number, area, domains = Counter[int](), Counter[int](), set[str]()
+
+    def tables() -> Iterator[pa.Table]:
+        for table in map(in_order, read_features(work.features, part)):
+            sums = table.group_by("landcover").aggregate([("area_m2", "sum"), ("area_m2", "count")])
+            for row in sums.to_pylist():
+                number[row["landcover"]] += row["area_m2_count"]
+                # In units of half a pixel, which add up without rounding.
+                area[row["landcover"]] += round(row["area_m2_sum"] * 50)
+            domains.update(filter(None, table["domain"].unique().to_pylist()))
+            yield table
+
     with replacing(work.part_file(part)) as temporary:
-        write_geoparquet(temporary, [table], crs=work.origin.crs, bounds=bounds)
-    grouped = table.group_by("landcover").aggregate([("area_m2", "sum"), ("area_m2", "count")]).sort_by("landcover")
-    classes = tuple((row["landcover"], row["area_m2_count"], row["area_m2_sum"]) for row in grouped.to_pylist())
-    names = tuple(sorted(name for name in table["domain"].unique().to_pylist() if name))
-    return PartFacts(part, table.num_rows, bounds, classes, names)
+        write_geoparquet(temporary, tables(), crs=work.origin.crs)
+    classes = {value: (number[value], area[value] / 50) for value in sorted(number)}
+    return PartFacts(part, classes, tuple(sorted(domains)))
 
 
 def _nothing(side: int) -> Block:

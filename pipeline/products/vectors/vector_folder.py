@@ -12,7 +12,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,19 +127,19 @@ def write_dataset(work: VectorWork, parts: Sequence[PartFacts], folder: Path) ->
     """
     target = folder / DATASET
     if sum(p.polygons for p in parts) <= ONE_FILE:
-        sides = list(zip(*(p.bounds for p in parts), strict=True))
-        bounds = (min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])) if sides else ()
-        tables = (_read(work.part_file(p.part)) for p in parts)
         with replacing(target) as temporary:
-            write_geoparquet(temporary, tables, crs=work.origin.crs, bounds=bounds)
+            write_geoparquet(temporary, _tables(work, parts), crs=work.origin.crs)
         return
     target.mkdir()
     for p in parts:
         link_or_copy(work.part_file(p.part), target / f"part-{p.part:07d}.parquet")
 
 
-def _read(path: Path) -> pa.Table:
-    return pq.read_table(path, schema=SCHEMA)
+def _tables(work: VectorWork, parts: Sequence[PartFacts]) -> Iterator[pa.Table]:
+    for p in parts:
+        with pq.ParquetFile(work.part_file(p.part)) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group).cast(SCHEMA)
 
 
 def write_record(
@@ -151,9 +151,8 @@ def write_record(
         StorageError: it cannot be written.
     """
     number, area = Counter[int](), Counter[int]()
-    for value, polygons, square_metres in (row for p in parts for row in p.classes):
+    for value, (polygons, square_metres) in (row for p in parts for row in p.classes.items()):
         number[value] += polygons
-        # In units of half a pixel, which add up without rounding.
         area[value] += round(square_metres * 50)
     classes = {
         BY_VALUE[value].name: {"landcover": value, "polygons": number[value], "area_m2": area[value] / 50}

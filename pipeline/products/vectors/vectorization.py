@@ -68,6 +68,8 @@ def write_vectors(
     work = VectorWork(staging.work, pixels, grid, Origin.of(edition), tolerance_m * PIXELS_PER_M)
     _trace(work, windows, for_each)
     parts = for_each(list(parts_in(work)), partial(write_part, work))
+    if not parts:
+        raise ProductError(f"{edition.path}: has no land cover{f' of {domain}' if domain else ''}")
     write_dataset(work, parts, staging.ready)
     domains = sorted({name for p in parts for name in p.domains})
     for_each((*domains, TILES), partial(_write_file, work, parts, staging.ready))
