@@ -34,7 +34,9 @@ def write_geoparquet(path: Path, tables: Iterable[pa.Table], *, crs: str) -> Bou
         crs: `EPSG:…`.
     """
     bounds: list[Bounds] = []
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd", compression_level=9, write_page_index=True) as writer:
+    options = {"compression": "zstd", "compression_level": 9, "write_page_index": True}
+    # Arrow's own schema in the file would hide `geo`, which is known only at the end.
+    with pq.ParquetWriter(path, SCHEMA, store_schema=False, **options) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=ROWS)
             bounds.append(_bounds(table))

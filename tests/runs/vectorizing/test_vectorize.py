@@ -139,7 +139,7 @@ def test_attributes_are_those_of_the_pixels_of_a_polygon(tmp_path: Path, campaig
         values = np.sort(confidence[own])
         assert polygon.confidence_mean == pytest.approx(values.mean() / 255, abs=1e-6)
         assert polygon.confidence_p10 == pytest.approx(values[-(-len(values) // 10) - 1] / 255, abs=1e-6)
-        assert polygon.domain == DOMAINS[np.count_nonzero(own & eastern) * 2 > np.count_nonzero(own)]
+        assert polygon.domain == DOMAINS[int(np.count_nonzero(own & eastern) * 2 > np.count_nonzero(own))]
         assert polygon.area_m2 == pytest.approx(np.count_nonzero(own) / 25)
         assert polygon.date == "2021-06-14/2021-08-02"
 
