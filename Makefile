@@ -101,5 +101,5 @@ $(TOOLS)/.installed: constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(shell find pipeline/products/map_page/web -type f) | $(BIN)/python
 	@echo 'installing into $(VENV), once: some 3 GB'
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev,docs,notebooks,train]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[cpu,dev,docs,notebooks,train,vectors]'
 	@touch $@

@@ -56,6 +56,14 @@ FIGURES = {
     },
     "quantize": {"quantize.agreement"},
     "train": {"train.oa_held_out", "train.minutes", "train.ece_before", "train.ece_after"},
+    "vectorize": {
+        f"vectorize.{what}"
+        for what in (
+            *("mpx_per_core_s", "polygons_per_km2", "vertices_per_km2", "parquet_bytes_per_km2", "bytes_per_km2"),
+            *("memory_ratio_4x", "core_hours_departement", "core_hours_france"),
+            *("whole_mpx_per_core_s", "whole_vertices", "whole_memory"),
+        )
+    },
 }
 
 

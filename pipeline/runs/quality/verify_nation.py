@@ -9,6 +9,7 @@ from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
 from pipeline.products.national.pyramid.store import check_pyramid, link_problems
 from pipeline.products.national.zarr_store import check_shards
+from pipeline.products.vectors.vector_folder import VECTORS
 from pipeline.progress import SILENT, Progress
 
 
@@ -26,6 +27,8 @@ class NationVerification:
     """Whether a file of the edition is damaged, which `landcover publish --recheck` writes again."""
     report: bool = False
     """Whether there are problems of what `landcover report` wrote."""
+    vectors: tuple[str, ...] = ()
+    """Folders of vector files with problems, which `landcover vectorize` writes again."""
 
     @property
     def manifest(self) -> bool:
@@ -51,8 +54,9 @@ def check_nation(national: Path, crs: str, *, progress: Progress = SILENT) -> Na
     folder = pointer.resolve() if linked else national / "editions" / f"{numbers[-1]:06d}"
     changed = changed_additions(folder)
     added = [f"{folder / name}: {problem}" for name, problem in changed.items()]
-    page = any(name.startswith(f"{MAP_FOLDER}/") for name in changed)
-    report = any(not name.startswith(f"{MAP_FOLDER}/") for name in changed)
+    folders = {name.partition("/")[0] for name in changed}
+    vectors = tuple(sorted(name for name in folders if name.partition("-")[0] == VECTORS))
+    page, report = MAP_FOLDER in folders, bool(folders - {MAP_FOLDER, *vectors})
     try:
         edition = read_edition(folder)
     except ProductError as error:
@@ -61,7 +65,7 @@ def check_nation(national: Path, crs: str, *, progress: Progress = SILENT) -> Na
             for name, problem in damaged_in(folder, read_all=True, progress=progress).items()
         ]
         problems = (*lost, str(error), *damaged, *link_problems(folder), *added)
-        return NationVerification(problems, publish=True, report=report)
+        return NationVerification(problems, publish=True, report=report, vectors=vectors)
     changed = damaged_files(edition, read_all=True, progress=progress)
     damaged = [f"{folder / name}: {problem}" for name, problem in changed.items()]
     # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
@@ -69,4 +73,4 @@ def check_nation(national: Path, crs: str, *, progress: Progress = SILENT) -> Na
     damaged += link_problems(edition.path) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]
     restore = not linked and not check_shards(edition)
     publish = bool(damaged or (lost and not restore))
-    return NationVerification((*lost, *damaged, *added), edition, restore, publish or page, report)
+    return NationVerification((*lost, *damaged, *added), edition, restore, publish or page, report, vectors)

@@ -14,10 +14,12 @@ from pipeline.errors import ConfigError
 from pipeline.runs.slurm.submit import NO_OPTIONS, PUBLISH, JobOptions, Submission, jobs_folder, one_node_request
 from pipeline.sources.catalog.reader import read_domain
 
-JobStep = Literal["publish", "verify", "report", "evaluate", "calibrate"]
+JobStep = Literal["publish", "vectorize", "verify", "report", "evaluate", "calibrate"]
 STEP = "step.sbatch"
 NETWORK_STEPS: tuple[JobStep, ...] = ("evaluate", "calibrate")
 """Steps that may run a network, and whose words come from the user instead of the campaign."""
+_VECTORIZE_CORE_S_A_TILE = 600.0
+"""A core traces some 2 Mpx/s, so it takes half of this for a tile of 25 000² px; files and merging take the rest."""
 
 
 def prepare_step(
@@ -48,7 +50,8 @@ def prepare_step(
     tiles = sum(
         len(read_domain(campaign.catalog, s.name, tile_size=campaign.grid.tile).tiles) for s in campaign.domains
     )
-    request = one_node_request(f"landcover-{campaign.name}-{step}", tiles, there, options)
+    core_s = _VECTORIZE_CORE_S_A_TILE if step == "vectorize" else None
+    request = one_node_request(f"landcover-{campaign.name}-{step}", tiles, there, options, core_s_a_tile=core_s)
     if options.hours is not None:
         limit_h = there.limit_hours(request.qos)
         if not 0 < options.hours <= limit_h:

@@ -242,7 +242,9 @@ def _lead_s(plan: RunPlan, domains: Sequence[DomainPlan], site: Site) -> int:
     return math.ceil(max(site.lead_minutes * 60, 2 * longest_s))
 
 
-def one_node_request(name: str, tiles: int, there: Site, options: JobOptions) -> JobRequest:
+def one_node_request(
+    name: str, tiles: int, there: Site, options: JobOptions, *, core_s_a_tile: float | None = None
+) -> JobRequest:
     """The cores of one node, or those that come with one GPU, for as long as reading or writing all tiles takes.
 
     Args:
@@ -250,16 +252,19 @@ def one_node_request(name: str, tiles: int, there: Site, options: JobOptions) ->
         tiles: number of tiles of the campaign.
         there: where the job runs.
         options: of the user; hours and GPUs are those of the mapping jobs.
+        core_s_a_tile: seconds that a core works for a tile, where all cores share the tiles. By default one core
+            writes them all.
     """
     qos = next(iter(there.qos), None)
-    minutes = 10 + math.ceil(tiles * _PUBLISH_S_A_TILE / 60)
+    cores = there.cores_per_gpu if there.gpus_per_node else there.cores_per_node
+    minutes = 10 + math.ceil(tiles * (_PUBLISH_S_A_TILE if core_s_a_tile is None else core_s_a_tile / cores) / 60)
     return JobRequest(
         name=name,
         # The hours of the same project, on the machine that publishes.
         account=there.account(options.project.partition("@")[0] if options.project else None),
         qos=qos,
         minutes=min(minutes, math.floor(there.limit_hours(qos) * 60)),
-        cores=there.cores_per_gpu if there.gpus_per_node else there.cores_per_node,
+        cores=cores,
         gpus=1 if there.gpus_per_node else 0,
     )
 

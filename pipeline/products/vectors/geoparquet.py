@@ -1,0 +1,67 @@
+"""Writes polygons as GeoParquet 1.1, in the order of Hilbert's curve."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyproj
+
+from pipeline.products.vectors.features import PLACE, SCHEMA
+
+ROWS = 50_000
+"""Polygons in a row group: what a reader takes at once."""
+
+
+Bounds = tuple[float, float, float, float]
+"""(left, bottom, right, top)."""
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """A table in the order of Hilbert's curve, without the column by which it is sorted."""
+    return table.take(pc.sort_indices(table[PLACE])).select(SCHEMA.names)
+
+
+def write_geoparquet(path: Path, tables: Iterable[pa.Table], *, crs: str) -> Bounds:
+    """Writes one file; returns the bounds of its polygons.
+
+    Args:
+        path: the file.
+        tables: at least one, with the schema `SCHEMA`; one after the other is in memory.
+        crs: `EPSG:…`.
+    """
+    bounds: list[Bounds] = []
+    options = {"compression": "zstd", "compression_level": 9, "write_page_index": True}
+    # Arrow's own schema in the file would hide `geo`, which is known only at the end.
+    with pq.ParquetWriter(path, SCHEMA, store_schema=False, **options) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=ROWS)
+            bounds.append(_bounds(table))
+        sides = list(zip(*bounds, strict=True))
+        whole = (min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3]))
+        writer.add_key_value_metadata({"geo": json.dumps(_metadata(crs, whole))})
+    return whole
+
+
+def _bounds(table: pa.Table) -> Bounds:
+    bbox = table["bbox"].combine_chunks()
+    left, bottom, right, top = (bbox.field(side) for side in ("xmin", "ymin", "xmax", "ymax"))
+    return (pc.min(left).as_py(), pc.min(bottom).as_py(), pc.max(right).as_py(), pc.max(top).as_py())
+
+
+def _metadata(crs: str, bounds: Bounds) -> dict[str, Any]:
+    """The content of GeoParquet's key `geo`."""
+    covering = {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
+    column = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "crs": pyproj.CRS.from_user_input(crs).to_json_dict(),
+        "orientation": "counterclockwise",
+        "edges": "planar",
+        "bbox": list(bounds),
+        "covering": {"bbox": covering},
+    }
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

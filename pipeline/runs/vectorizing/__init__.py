@@ -1,0 +1,1 @@
+"""`landcover vectorize`: an edition as polygons, block by block on the cluster."""
