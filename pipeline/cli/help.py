@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., None])
 GROUPS = {
     "Get": ("fetch", "stage", "index", "init"),
     "Map": ("map", "plan", "run", "status", "predict"),
-    "Publish": ("publish", "editions", "report"),
+    "Publish": ("publish", "editions", "generalise", "report"),
     "Judge": ("verify", "evaluate", "sample", "calibrate"),
     "Ask": ("view", "search"),
     "Train": ("patches", "train", "quantize"),

@@ -75,6 +75,8 @@ def _repairs(config: Path, verified: "Verification") -> list[str]:
         commands.append(("editions", config, "--restore", nation.edition.number))
     if nation.publish or (nation.problems is not None and any(d.damaged or d.beside for d in verified.domains)):
         commands.append(("publish", config, "--recheck"))
+    if nation.generalise:
+        commands.append(("generalise", config, "--recheck"))
     if nation.report or any(d.report for d in verified.domains):
         commands.append(("report", config))
     lines = [f"landcover {shlex.join(str(word) for word in words)}" for words in commands]

@@ -27,6 +27,7 @@ from pipeline.products.gis.overviews import (
     state_map,
 )
 from pipeline.products.national.edition_record import Edition
+from pipeline.products.national.generalised.layer import class_balance, read_layer
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile
@@ -101,11 +102,28 @@ def quality_page(
         borders=borders,
         remedies=dict.fromkeys(r for ratio in metrics.seams.ratios.values() if (r := seam_remedy(campaign, ratio))),
         edition=edition,
+        generalised=_generalised(edition) if edition else None,
         area=_area,
         **_tiles(campaign, parts, national=edition is not None),
         **_classes(campaign, compared),
         **_pictures(campaign, parts, edition),
     )
+
+
+def _generalised(edition: Edition) -> dict[str, Any] | None:
+    """The minimum areas of the generalised map, and the pixels that each class gained and lost; None without one."""
+    layer = read_layer(edition.path)
+    if layer is None:
+        return None
+    balance, mapped = class_balance(layer.moved), layer.mapped
+    units = {int(value): pixels / PIXELS_PER_M**2 for value, pixels in layer.units.items()}
+    return {
+        "moved": sum(layer.moved.values()) / max(1, sum(mapped.values())),
+        "rows": [
+            (kind, units.get(kind.value, 0.0), mapped[kind.value], *balance.get(kind.value, (0, 0)))
+            for kind in legend.classes(mapped)
+        ],
+    }
 
 
 def _tiles(campaign: Campaign, parts: Sequence[ReportedDomain], *, national: bool) -> dict[str, Any]:

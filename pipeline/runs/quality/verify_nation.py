@@ -7,6 +7,7 @@ from pipeline.errors import ProductError
 from pipeline.products.manifest import changed_additions, has_manifest
 from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
+from pipeline.products.national.generalised.layer import GENERALISED_FOLDER
 from pipeline.products.national.pyramid.store import check_pyramid, link_problems
 from pipeline.products.national.zarr_store import check_shards
 
@@ -25,6 +26,8 @@ class NationVerification:
     """Whether a file of the edition is damaged, which `landcover publish --recheck` writes again."""
     report: bool = False
     """Whether there are problems of what `landcover report` wrote."""
+    generalise: bool = False
+    """Whether there are problems of the generalised map."""
 
     @property
     def manifest(self) -> bool:
@@ -49,18 +52,19 @@ def check_nation(national: Path, crs: str) -> NationVerification:
     folder = pointer.resolve() if linked else national / "editions" / f"{numbers[-1]:06d}"
     changed = changed_additions(folder)
     added = [f"{folder / name}: {problem}" for name, problem in changed.items()]
-    page = any(name.startswith(f"{MAP_FOLDER}/") for name in changed)
-    report = any(not name.startswith(f"{MAP_FOLDER}/") for name in changed)
+    folders = {name.partition("/")[0] for name in changed}
+    page, layer = MAP_FOLDER in folders, GENERALISED_FOLDER in folders
+    report = bool(folders - {MAP_FOLDER, GENERALISED_FOLDER})
     try:
         edition = read_edition(folder)
     except ProductError as error:
         damaged = [f"{folder / name}: {problem}" for name, problem in damaged_in(folder, read_all=True).items()]
         problems = (*lost, str(error), *damaged, *link_problems(folder), *added)
-        return NationVerification(problems, publish=True, report=report)
+        return NationVerification(problems, publish=True, report=report, generalise=layer)
     damaged = [f"{folder / name}: {problem}" for name, problem in damaged_files(edition, read_all=True).items()]
     # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
     known = bool(damaged) and edition.manifest
     damaged += link_problems(edition.path) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]
     restore = not linked and not check_shards(edition)
     publish = bool(damaged or (lost and not restore))
-    return NationVerification((*lost, *damaged, *added), edition, restore, publish or page, report)
+    return NationVerification((*lost, *damaged, *added), edition, restore, publish or page, report, layer)
