@@ -15,7 +15,7 @@ GROUPS = {
     "Map": ("map", "plan", "run", "status", "predict"),
     "Publish": ("publish", "editions", "generalise", "report"),
     "Judge": ("verify", "evaluate", "sample", "calibrate"),
-    "Ask": ("view", "search"),
+    "Ask": ("view", "search", "change"),
     "Train": ("patches", "train", "quantize"),
     "Cluster": ("submit", "doctor", "bench", "demo"),
 }

@@ -20,7 +20,7 @@ PublishOption = Annotated[
     bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
 ]
 StepOption = Annotated[
-    Literal["map", "publish", "generalise", "verify", "report"] | None,
+    Literal["map", "publish", "generalise", "verify", "report", "change"] | None,
     option("--step", "Submit only this step. By default map, and publish after it."),
 ]
 DryRunOption = Annotated[bool, option("--dry-run", "Show the job scripts without submitting or asking SLURM anything.")]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ProductError
+from pipeline.products.analysis.edition_change.change_store import CHANGE_FOLDER
 from pipeline.products.manifest import changed_additions, has_manifest
 from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
@@ -28,6 +29,8 @@ class NationVerification:
     """Whether there are problems of what `landcover report` wrote."""
     generalise: bool = False
     """Whether there are problems of the generalised map."""
+    changes: tuple[tuple[int, bool], ...] = ()
+    """Changes with problems: number of the edition from which, and whether it is of the generalised maps."""
 
     @property
     def manifest(self) -> bool:
@@ -54,17 +57,19 @@ def check_nation(national: Path, crs: str) -> NationVerification:
     added = [f"{folder / name}: {problem}" for name, problem in changed.items()]
     folders = {name.partition("/")[0] for name in changed}
     page, layer = MAP_FOLDER in folders, GENERALISED_FOLDER in folders
-    report = bool(folders - {MAP_FOLDER, GENERALISED_FOLDER})
+    found = {name: match for name in folders if (match := CHANGE_FOLDER.fullmatch(name))}
+    changes = tuple((int(match[1]), match[2] is not None) for _, match in sorted(found.items()))
+    report = bool(folders - {MAP_FOLDER, GENERALISED_FOLDER, *found})
     try:
         edition = read_edition(folder)
     except ProductError as error:
         damaged = [f"{folder / name}: {problem}" for name, problem in damaged_in(folder, read_all=True).items()]
         problems = (*lost, str(error), *damaged, *link_problems(folder), *added)
-        return NationVerification(problems, publish=True, report=report, generalise=layer)
+        return NationVerification(problems, publish=True, report=report, generalise=layer, changes=changes)
     damaged = [f"{folder / name}: {problem}" for name, problem in damaged_files(edition, read_all=True).items()]
     # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
     known = bool(damaged) and edition.manifest
     damaged += link_problems(edition.path) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]
     restore = not linked and not check_shards(edition)
     publish = bool(damaged or (lost and not restore))
-    return NationVerification((*lost, *damaged, *added), edition, restore, publish or page, report, layer)
+    return NationVerification((*lost, *damaged, *added), edition, restore, publish or page, report, layer, changes)

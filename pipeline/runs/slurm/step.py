@@ -1,4 +1,4 @@
-"""One step of a campaign as a SLURM job of its own: publish, generalise, verify or report."""
+"""One step of a campaign as a SLURM job of its own: publish, generalise, verify, report or change."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,7 +9,7 @@ from pipeline.config import Campaign
 from pipeline.runs.slurm.submit import NO_OPTIONS, PUBLISH, JobOptions, Submission, jobs_folder, one_node_request
 from pipeline.sources.catalog.reader import read_domain
 
-JobStep = Literal["publish", "generalise", "verify", "report"]
+JobStep = Literal["publish", "generalise", "verify", "report", "change"]
 STEP = "step.sbatch"
 
 
