@@ -1,15 +1,15 @@
 """Writes the change between two editions of the national product: raster, tables by zone, and places to look at."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 
 from pipeline.cluster.bounded_submission import map_jobs
 from pipeline.cluster.client import open_cluster
@@ -42,7 +42,7 @@ from pipeline.products.manifest import files_below, write_manifest
 from pipeline.products.national.edition_record import Edition, current_edition, edition_numbers, edition_of
 from pipeline.products.national.edition_writer import sync_tree
 from pipeline.products.national.generalised.layer import LAYER_STORE, read_layer
-from pipeline.products.national.grid import lost_files
+from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files
 from pipeline.products.national.ownership import read_boundary
 from pipeline.products.national.zarr_store import check_whole, refuse
 from pipeline.progress import SILENT, Progress
@@ -124,17 +124,22 @@ def change_editions(
         editions = _editions(campaign.output.national, first, second)
         final = change_folder(editions[1].path, editions[0].number, generalised=options.generalised)
         staging = final.with_name(f".{final.name}.tmp")
-        _remove_own(final, staging)
+        _check_own(final, staging)
+        shutil.rmtree(staging, ignore_errors=True)
         target, zonings = _target(editions, options, staging / CHANGE_STORE), _zonings(campaign, editions[1], options)
         with product_error(f"{staging}: cannot be written", *MALFORMED):
             create_change(target.store, target.grid, side=target.side, coordinates_from=editions[1].store)
-        jobs, section = list(_jobs(editions, target, zonings)), campaign.cluster
+        tiles, section = _common_tiles(editions), campaign.cluster
         with open_cluster(campaign, client=client, workers=workers) as opened:
-            progress.start(len(jobs))
+            progress.start(len(tiles))
             done = map_jobs(
-                jobs, partial(write_change, target), client=opened, per_worker=section.threads, lost_s=section.lost_s
+                _jobs(editions, tiles, zonings),
+                partial(write_change, target),
+                client=opened,
+                per_worker=section.threads,
+                lost_s=section.lost_s,
             )
-            found = sorted(progress.track(done), key=lambda pair: pair[0].tile)
+            found = _added_up(progress.track(done))
         lock.check()
         about = {"from": editions[0].number, "to": editions[1].number, "options": _plain(options)}
         figures, places = _write_rest(staging, target, found, zonings, options=options, errors=errors)
@@ -142,22 +147,17 @@ def change_editions(
         with product_error(f"{staging}: cannot be finished"):
             sync_tree(staging)
             write_manifest(staging, files_below(staging))
+            shutil.rmtree(final, ignore_errors=True)
             staging.rename(final)
             sync(final.parent)
     shown = campaign.output.national / "editions" / editions[1].path.name / final.name
     return EditionChange(editions[0].number, editions[1].number, shown, figures, places)
 
 
-def _remove_own(*folders: Path) -> None:
-    """Removes what an earlier call wrote.
-
-    Raises:
-        ProductError: it is not this user's.
-    """
+def _check_own(*folders: Path) -> None:
+    """Raises ProductError where what would be replaced is not this user's."""
     for path in folders:
-        if is_own(path, kind="folder"):
-            shutil.rmtree(path)
-        elif path.exists() or path.is_symlink():
+        if (path.exists() or path.is_symlink()) and not is_own(path, kind="folder"):
             raise ProductError(f"{path}: expected a folder of this user; its owner can remove it")
 
 
@@ -226,49 +226,74 @@ def _zonings(campaign: Campaign, edition: Edition, options: ChangeOptions) -> li
     return [*found, read_communes(options.communes, options.by, crs)] if options.communes else found
 
 
-def _jobs(editions: tuple[Edition, Edition], target: ChangeTarget, zonings: Sequence[Zoning]) -> Iterator[ChangeJob]:
-    """A job for each tile that both editions have."""
-    grid, same = target.grid, same_inputs(*editions)
-    for tile in sorted(grid.tiles_of(editions[0].digests) & grid.tiles_of(editions[1].digests)):
-        window = tile_window(target, tile)
+def _common_tiles(editions: tuple[Edition, Edition]) -> list[GridIndex]:
+    one, other = (edition.grid.tiles_of(edition.digests) for edition in editions)
+    return sorted(one & other)
+
+
+def _jobs(
+    editions: tuple[Edition, Edition], tiles: Sequence[GridIndex], zonings: Sequence[Zoning]
+) -> Iterator[ChangeJob]:
+    """A job for each tile that both editions have; made when it is submitted, because polygons are large."""
+    same = same_inputs(*editions)
+    for tile in tiles:
+        window = _tile_window(editions[0].grid, tile)
         yield ChangeJob(tile, same.get(tile, frozenset()), {z.kind: z.meeting(window) for z in zonings})
 
 
-def tile_window(target: ChangeTarget, tile: tuple[int, int]) -> Window:
+def _tile_window(grid: NationalGrid, tile: GridIndex) -> Window:
     """A tile on the lattice."""
-    grid = target.grid
     return Window(grid.extent.row + tile[0] * grid.tile, grid.extent.col + tile[1] * grid.tile, grid.tile, grid.tile)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Results of all tiles: sums over tiles, so that memory does not grow with them."""
+
+    zones: Mapping[tuple[str, int], ZoneChange]
+    kinds: Mapping[GridIndex, NDArray[np.int64]]
+    """Tile → int64 (file, 5)."""
+    lesser: NDArray[np.int64]
+
+
+def _added_up(results: Iterable[tuple[ChangeJob, TileChange]]) -> _Sums:
+    zones: dict[tuple[str, int], ZoneChange] = {}
+    kinds: dict[GridIndex, NDArray[np.int64]] = {}
+    lesser: NDArray[np.int64] = np.zeros(256, np.int64)
+    for job, tile in results:
+        for key, zone in tile.zones.items():
+            zones[key] = zones[key] + zone if key in zones else zone
+        kinds[job.tile] = tile.kinds
+        lesser += tile.lesser
+    return _Sums(zones, dict(sorted(kinds.items())), lesser)
 
 
 def _write_rest(
     folder: Path,
     target: ChangeTarget,
-    found: Sequence[tuple[ChangeJob, TileChange]],
+    found: _Sums,
     zonings: Sequence[Zoning],
     *,
     options: ChangeOptions,
     errors: FalseChange | None,
 ) -> tuple[dict[str, Any], int]:
     """Writes tables and sample; returns the figures of all pixels, and the number of places."""
-    zones: dict[tuple[str, int], ZoneChange] = {}
-    for _, tile in found:
-        for key, zone in tile.zones.items():
-            zones[key] = zones[key] + zone if key in zones else zone
+    zones = found.zones
     if ("all", 0) not in zones or not zones["all", 0].figures[:, 0].any():
         raise ProductError(
             f"{folder.parent}: no pixel is mapped and certain in both editions; expected common ground, or a lower "
             "minimum of the confidence"
         )
-    parts = [part for job, _ in found for part in tile_window(target, job.tile).split(target.side)]
-    kinds = np.concatenate([tile.kinds for _, tile in found])
+    parts = [part for tile in found.kinds for part in _tile_window(target.grid, tile).split(target.side)]
+    kinds = np.concatenate(list(found.kinds.values()))
     places = draw_places(target, parts, kinds, size=options.places, seed=options.seed)
     write_places(folder / SAMPLE, places)
     write_tables(folder, zonings, zones)
-    figures = figures_of(zones["all", 0]) | {"expected": _expected(errors, reduce(add, (t.lesser for _, t in found)))}
+    figures = figures_of(zones["all", 0]) | {"expected": _expected(errors, found.lesser)}
     return figures, len(places)
 
 
-def _expected(errors: FalseChange | None, lesser: Any) -> float | None:
+def _expected(errors: FalseChange | None, lesser: NDArray[np.int64]) -> float | None:
     """Share of the pixels with other imagery on which errors alone change the class; None without labels."""
     try:
         return None if errors is None else errors.expected_of(lesser)
