@@ -137,6 +137,10 @@ def _as_json(state: "EditionState") -> dict[str, object]:
     }
 
 
+def _hectares(pixels: int) -> str:
+    return f"{pixels / PIXELS_PER_M**2 / 1e4:,.2f} ha"
+
+
 @command("landcover generalise campaign.yaml --dry-run", "landcover generalise campaign.yaml --edition 2")
 def generalise(
     config: options.Config,
@@ -173,9 +177,9 @@ def generalise(
     say(f"edition {done.edition}: {count(done.made, 'tile')} made, {done.linked} unchanged: {shown(done.store)}")
     from pipeline.legend import BY_VALUE
 
-    say(f"pixels that changed class: {_area(sum(done.moved.values()))}")
+    say(f"changed class: {_hectares(sum(done.moved.values()))}")
     for value, (gained, lost) in done.balance.items():
-        say(f"  {BY_VALUE[value].name:24} gained {_area(gained)}, lost {_area(lost)}")
+        say(f"  {BY_VALUE[value].name:24} gained {_hectares(gained)}, lost {_hectares(lost)}")
     say_next("report", config)
 
 

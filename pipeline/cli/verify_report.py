@@ -153,27 +153,27 @@ def change(
             progress=progress,
         )
     say(f"from edition {done.first} to edition {done.second}, {done.figures['compared_ha']:.2f} ha compared:")
-    for line in _change_lines(done.figures):
+    for line in _change_lines(done.figures, patches=min_area > 0):
         say(line)
     say(UNSEEN)
     say(f"raster, tables and {count(done.places, 'place')}: {shown(done.folder)}")
 
 
-def _change_lines(figures: dict[str, Any]) -> list[str]:
-    """The figures in sentences."""
+def _change_lines(figures: dict[str, Any], *, patches: bool) -> list[str]:
+    """The figures in sentences; `patches` where small ones were left out."""
 
     def share(name: str) -> str:
         return "–" if figures[name] is None else f"{100 * figures[name]:.2f} %"
 
     alone = f"{share('if_together')} (in the same places) to {share('if_independent')} (anywhere)"
     land, map_only = (f"{figures[name]:.2f} ha" for name in ("land_change_ha", "map_change_ha"))
-    kept = share("land_change_share_after_filter")
+    kept = f"; without small patches: {share('land_change_share_after_filter')}" if patches else ""
     return [
         f"land with other imagery: {figures['other_imagery_ha']:.2f} ha",
-        f"  class differs: {share('land_change_share')}; without small patches: {kept}, {land}",
+        f"  class differs: {share('land_change_share')}{kept}, {land}",
         f"  errors alone, if confidences are right: {alone}",
         f"land with the same imagery: {figures['same_imagery_ha']:.2f} ha",
-        f"  map differs: {share('map_change_share')}; without small patches: {map_only}",
+        f"  map differs: {share('map_change_share')}, {map_only}",
         f"uncertain: {figures['uncertain_ha']:.2f} ha",
     ]
 

@@ -120,7 +120,7 @@ def _generalised(edition: Edition) -> dict[str, Any] | None:
     return {
         "moved": sum(layer.moved.values()) / max(1, sum(mapped.values())),
         "rows": [
-            (kind, units.get(kind.value, 0.0), mapped[kind.value], *balance.get(kind.value, (0, 0)))
+            (kind, units.get(kind.value, 0.0), *map(_hectares, (mapped[kind.value], *balance.get(kind.value, (0, 0)))))
             for kind in legend.classes(mapped)
         ],
     }
@@ -229,3 +229,7 @@ def _pictures(campaign: Campaign, parts: Sequence[ReportedDomain], edition: Edit
 
 def _area(pixels: int) -> str:
     return f"{pixels / PIXELS_PER_M**2 / 1e6:,.2f} km²"
+
+
+def _hectares(pixels: int) -> float:
+    return pixels / PIXELS_PER_M**2 / 1e4

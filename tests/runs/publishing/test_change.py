@@ -59,7 +59,7 @@ def test_the_command_counts_other_weights_apart(made: Made, scheduler_option: tu
     known = (before > 0) & (after > 0)
     hectares = (known & (before != after)).sum() / 250_000
     assert "land with other imagery: 0.00 ha" in result.output
-    assert f"without small patches: {hectares:.2f} ha" in result.output
+    assert f"map differs: {100 * hectares * 250_000 / known.sum():.2f} %, {hectares:.2f} ha" in result.output
     folder = made.campaign.output.national / "current" / "change-000001"
     areas = pd.read_csv(folder / "areas.csv", dtype={"zone": str}).set_index("zone")
     assert areas.map_change_ha.to_dict() == pytest.approx({"all": hectares, "34001": 0, "34002": hectares}, abs=2e-4)

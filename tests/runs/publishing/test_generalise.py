@@ -93,7 +93,7 @@ def test_the_command_makes_the_map_and_others_know_it(made: Made, scheduler_opti
     assert layer is not None
     assert sum(layer.moved.values()) == (before != after).sum()
     gained, lost = (int(((a == 9) & (b != 9)).sum()) for a, b in ((after, before), (before, after)))
-    assert f"vineyard                 gained {gained} (0.00 km²), lost {lost} (0.00 km²)" in output
+    assert f"vineyard                 gained {gained / 250_000:.2f} ha, lost {lost / 250_000:.2f} ha" in output
     assert "4 tiles made" not in landcover("generalise", *scheduler_option)
     landcover("verify")
     landcover("report")
