@@ -13,9 +13,9 @@ Function = TypeVar("Function", bound=Callable[..., None])
 GROUPS = {
     "Get": ("fetch", "stage", "index", "init"),
     "Map": ("map", "plan", "run", "status", "predict"),
-    "Publish": ("publish", "editions", "report", "vectorize"),
+    "Publish": ("publish", "editions", "generalise", "vectorize", "report"),
     "Judge": ("verify", "evaluate", "sample", "calibrate"),
-    "Ask": ("view", "legend", "search"),
+    "Ask": ("view", "legend", "search", "change"),
     "Train": ("patches", "train", "quantize"),
     "Cluster": ("submit", "doctor", "bench", "demo"),
 }

@@ -1,4 +1,4 @@
-"""The commands `publish`, `editions`, `search` and `vectorize`: the national product, its catalog and its polygons."""
+"""The commands `publish`, `editions`, `generalise`, `search` and `vectorize`: the national product and its layers."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -87,7 +87,7 @@ def publish(
         raise RunFailed(
             "\n  ".join(["published without what cannot be read; `landcover run` maps it again:", *done.damaged])
         )
-    say_next("report", config)
+    say_next("generalise" if campaign.generalise else "report", config)
 
 
 def _area(pixels: int) -> str:
@@ -146,6 +146,52 @@ def _as_json(state: "EditionState") -> dict[str, object]:
         "shared_bytes": state.shared_bytes,
         "path": str(edition.path),
     }
+
+
+def _hectares(pixels: int) -> str:
+    return f"{pixels / PIXELS_PER_M**2 / 1e4:,.2f} ha"
+
+
+@command("landcover generalise campaign.yaml --dry-run", "landcover generalise campaign.yaml --edition 2")
+def generalise(
+    config: options.Config,
+    edition: Annotated[int | None, option("--edition N", "Of edition N instead of the current one.")] = None,
+    dry_run: Annotated[bool, option("--dry-run", "Only name the tiles that would be made.")] = False,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    scheduler: options.Scheduler = None,
+    dashboard: options.Dashboard = False,
+    wait: Annotated[
+        bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
+    ] = False,
+    recheck: Annotated[
+        bool, option("--recheck", "Read all unchanged files too, and make damaged tiles again.")
+    ] = False,
+) -> None:
+    """Make the generalised map of an edition, without small patches.
+
+    The campaign's section `generalise` has the smallest area of a patch of each class. Smaller patches go to the class
+    with which they have the longest border. Tiles that no change can reach are shared with the edition before.
+    """
+    campaign = options.open_campaign(config).on_cluster(cluster, scheduler, dashboard=dashboard)
+    from pipeline.runs.publishing.generalise import generalise as make_layer
+    from pipeline.runs.publishing.generalise import plan_generalised, tile_names
+
+    if dry_run:
+        plan = plan_generalised(campaign, edition, recheck=recheck)
+        for name in tile_names(plan):
+            say(name)
+        say(f"edition {plan.edition.number}: {count(len(plan.write), 'tile')} to make, {len(plan.kept)} unchanged")
+        return
+    with progress_bar("generalise") as progress:
+        done = make_layer(campaign, edition=edition, workers=workers, wait=wait, recheck=recheck, progress=progress)
+    say(f"edition {done.edition}: {count(done.made, 'tile')} made, {done.linked} unchanged: {shown(done.store)}")
+    from pipeline.legend import BY_VALUE
+
+    say(f"changed class: {_hectares(sum(done.moved.values()))}")
+    for value, (gained, lost) in done.balance.items():
+        say(f"  {BY_VALUE[value].name:24} gained {_hectares(gained)}, lost {_hectares(lost)}")
+    say_next("report", config)
 
 
 @command(

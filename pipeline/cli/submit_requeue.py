@@ -29,7 +29,7 @@ PublishOption = Annotated[
     bool, option("--publish/--no-publish", "Add a job that publishes after all others have ended.")
 ]
 StepOption = Annotated[
-    Literal["map", "publish", "vectorize", "verify", "report", "evaluate", "calibrate"] | None,
+    Literal["map", "publish", "generalise", "vectorize", "verify", "report", "change", "evaluate", "calibrate"] | None,
     option("--step", "Submit only this step. By default map, and publish after it."),
 ]
 WordsArgument = Annotated[

@@ -1,8 +1,8 @@
-"""The commands `verify`, `report`, `view` and `legend`: is the product intact, how good is it, how does it look."""
+"""The commands `verify`, `report`, `change`, `view` and `legend`: is the product intact and how good, what is on it."""
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
@@ -76,6 +76,13 @@ def _repairs(config: Path, verified: "Verification") -> list[str]:
         commands.append(("editions", config, "--restore", nation.edition.number))
     if nation.publish or (nation.problems is not None and any(d.damaged or d.beside for d in verified.domains)):
         commands.append(("publish", config, "--recheck"))
+    if nation.generalise:
+        commands.append(("generalise", config, "--recheck"))
+    commands += [
+        ("change", config, "--from", first, "--to", nation.edition.number, *["--generalised"] * layer)
+        for first, layer in nation.changes
+        if nation.edition
+    ]
     if nation.report or any(d.report for d in verified.domains):
         commands.append(("report", config))
     for name in nation.vectors:
@@ -99,6 +106,80 @@ def report(config: options.Config, domain: options.Domains = None, lang: options
         pages = write_reports(campaign, domains=domain or (), language=lang, progress=progress)
     for path in pages:
         say(f"report: {shown(path)}")
+
+
+@command(
+    "landcover change campaign.yaml",
+    "landcover change campaign.yaml --from 1 --to 3 --min-confidence 0.7 --min-area 50",
+    "landcover change campaign.yaml --communes communes.gpkg --by INSEE_COM",
+)
+def change(
+    config: options.Config,
+    first: Annotated[
+        int | None, option("--from N", "The earlier edition; by default the last one before --to.")
+    ] = None,
+    second: Annotated[int | None, option("--to N", "The later edition; by default the current one.")] = None,
+    min_confidence: Annotated[
+        float, option("--min-confidence X", "Pixels below it in either map are uncertain.", min=0, max=1)
+    ] = 0.0,
+    min_area: Annotated[
+        float, option("--min-area M2", "Smaller patches of changed pixels are uncertain, in m².", min=0, max=10_000)
+    ] = 0.0,
+    generalised: Annotated[bool, option("--generalised", "Compare the generalised maps.")] = False,
+    communes: Annotated[Path | None, option("--communes FILE", "Polygons to count by, besides départements.")] = None,
+    by: Annotated[str, option("--by FIELD", "Their attribute with a number or name.")] = "code",
+    places: Annotated[int, option("--places N", "Places to draw of each kind.", min=1, max=100_000)] = 50,
+    seed: Annotated[int, option("--seed N", "Seed of the draw.")] = 2022,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    scheduler: options.Scheduler = None,
+    dashboard: options.Dashboard = False,
+) -> None:
+    """Compare two editions: a raster, tables by département and commune, and places to look at.
+
+    Where both editions show the same imagery, the map changed and not the land; both are counted apart. The maps'
+    errors alone show change too: the command says how much, if confidences are right.
+    """
+    campaign = options.open_campaign(config).on_cluster(cluster, scheduler, dashboard=dashboard)
+    from pipeline.products.analysis.change import UNSEEN
+    from pipeline.runs.publishing.write_change import ChangeOptions, change_editions
+
+    chosen = ChangeOptions(
+        min_confidence, min_area, generalised=generalised, places=places, seed=seed, communes=communes, by=by
+    )
+    with progress_bar("change") as progress:
+        done = change_editions(
+            campaign,
+            first=first,
+            second=second,
+            options=chosen,
+            workers=workers,
+            progress=progress,
+        )
+    say(f"from edition {done.first} to edition {done.second}, {done.figures['compared_ha']:.2f} ha compared:")
+    for line in _change_lines(done.figures, patches=min_area > 0):
+        say(line)
+    say(UNSEEN)
+    say(f"raster, tables and {count(done.places, 'place')}: {shown(done.folder)}")
+
+
+def _change_lines(figures: dict[str, Any], *, patches: bool) -> list[str]:
+    """The figures in sentences; `patches` where small ones were left out."""
+
+    def share(name: str) -> str:
+        return "–" if figures[name] is None else f"{100 * figures[name]:.2f} %"
+
+    alone = f"{share('if_together')} (in the same places) to {share('if_independent')} (anywhere)"
+    land, map_only = (f"{figures[name]:.2f} ha" for name in ("land_change_ha", "map_change_ha"))
+    kept = f"; without small patches: {share('land_change_share_after_filter')}" if patches else ""
+    return [
+        f"land with other imagery: {figures['other_imagery_ha']:.2f} ha",
+        f"  class differs: {share('land_change_share')}{kept}, {land}",
+        f"  errors alone, if confidences are right: {alone}",
+        f"land with the same imagery: {figures['same_imagery_ha']:.2f} ha",
+        f"  map differs: {share('map_change_share')}, {map_only}",
+        f"uncertain: {figures['uncertain_ha']:.2f} ha",
+    ]
 
 
 @command("landcover view campaign.yaml", "landcover view campaign.yaml --edition 2 --port 8080")

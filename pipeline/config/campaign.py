@@ -3,11 +3,13 @@
 `load_campaign` reads the file, makes its paths absolute and checks that sizes fit each other. It opens no data.
 """
 
+import math
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
+from pipeline import legend
 from pipeline.config.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from pipeline.config.section import ConfigPath, PlainName, Section, Sha256, read_yaml
 from pipeline.domain import Domain
@@ -25,6 +27,10 @@ in any layout, and `halo`, a halo that is smaller than the recipe's smallest.
 
 METROPOLITAN_FRANCE_KM = (90.0, 6040.0, 1250.0, 7120.0)
 """Metropolitan France with Corsica in EPSG:2154: (left, bottom, right, top), each a multiple of 5 km."""
+MOST_UNIT_M2 = 10_000.0
+"""Largest minimum mapping unit: what surrounds a tile grows with it."""
+_OCSGE_M2 = {1: 200.0}
+"""FLAIR value → minimum area of the preset `ocsge`; 500 m² for all others."""
 MOST_KM = 10_000.0
 """Largest coordinate of a lattice: tile names have four digits of kilometres."""
 
@@ -150,6 +156,37 @@ class LimitsSection(Section):
     ratio is above it by more than three standard errors."""
 
 
+class GeneraliseSection(Section):
+    """Minimum mapping units of the generalised map, which `landcover generalise` makes beside the map itself.
+
+    Patches that are smaller go to their neighbours. Nothing here changes a byte of other maps.
+    """
+
+    preset: Literal["ocsge"] | None = None
+    """`ocsge`: 200 m² for buildings and 500 m² for all other classes, as in IGN's OCS GE."""
+    minimum_m2: dict[str, Annotated[float, Field(ge=0, le=MOST_UNIT_M2)]] = Field(default={})
+    """Class or group of classes → smallest area of a patch in m², such as `{building: 100, woodland: 1000}`, instead of
+    the preset's. Classes without one keep all their patches."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not any(self.units):
+            raise ValueError("expected a preset or minimum_m2: no class has a minimum area")
+        return self
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Smallest number of pixels of a patch of each class, by FLAIR value from 0 (nodata) on."""
+        given = {value: _OCSGE_M2.get(value, 500.0) if self.preset else 0.0 for value in legend.BY_VALUE}
+        try:
+            # Groups first, so that a class that is named itself has its own.
+            for name in sorted(self.minimum_m2, key=lambda name: -len(legend.members(name))):
+                given |= dict.fromkeys(legend.members(name), self.minimum_m2[name])
+        except ConfigError as error:
+            raise ValueError(f"minimum_m2: {error}") from error
+        return (0, *(math.ceil(given[value] * PIXELS_PER_M**2) for value in sorted(given)))
+
+
 class Campaign(Section):
     """What to map, with which network, on which grid, and where to write it."""
 
@@ -173,6 +210,7 @@ class Campaign(Section):
     output: OutputSection = Field(default_factory=lambda: cast("OutputSection", {}), validate_default=True)
     cluster: ClusterSection = ClusterSection()
     limits: LimitsSection = LimitsSection()
+    generalise: GeneraliseSection | None = None
     accept_limits: tuple[LimitName, ...] = ()
     """Limits of the model's card that this campaign exceeds on purpose. A domain that exceeds others is refused."""
     base: Path = Field(default=Path(), exclude=True)

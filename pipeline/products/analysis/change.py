@@ -91,14 +91,22 @@ class FalseChange:
         Raises:
             EvaluationError: there are no labels or no pixels.
         """
-        if not self.pixels.sum() or not lesser.size:
+        return self.expected_of(np.bincount(lesser.ravel(), minlength=256))
+
+    def expected_of(self, pixels: NDArray[np.int64]) -> float:
+        """The same for pixels that are counted: int64 (256,), by the lower of the two confidences.
+
+        Raises:
+            EvaluationError: there are no labels or no pixels.
+        """
+        if not self.pixels.sum() or not pixels.sum():
             raise EvaluationError(
                 "expected change needs labelled pixels and pixels to apply it to; one of them is empty"
             )
         # A bin without labels takes the overall share.
         overall = self.differ.sum() / self.pixels.sum()
         rate = np.divide(self.differ, self.pixels, out=np.full(_BINS, overall), where=self.pixels > 0)
-        return float(rate @ np.bincount(_bin(lesser.ravel()), minlength=_BINS) / lesser.size)
+        return float(rate[_bin(np.arange(256, dtype=np.uint8))] @ pixels / pixels.sum())
 
 
 def _bin(confidence: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -27,7 +27,8 @@ from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.analysis.lazy_zarr import open_group
 from pipeline.products.analysis.remote_store import ADDRESS, EditionStore, open_store
 from pipeline.products.national.edition_record import REPAIR, Edition, current_edition, edition_of, read_edition
-from pipeline.products.national.grid import NationalGrid
+from pipeline.products.national.generalised.layer import LAYER_STORE, REMAKE, read_layer
+from pipeline.products.national.grid import NationalGrid, lost_files
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, overview_groups, pyramid_of
 from pipeline.products.national.pyramid.store import all_groups, check_pyramid
@@ -38,8 +39,8 @@ from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.stac_item import reading_item
 from pipeline.untrusted.documents import read_json
 
-Level = int | Literal["shares"]
-"""1..7 (1, 2, 10, 50, 250 m, 1 and 5 km), or the class shares in cells of 100 m."""
+Level = int | Literal["shares", "generalised"]
+"""1..7 (1, 2, 10, 50, 250 m, 1 and 5 km), the class shares in cells of 100 m, or the generalised map at 0.20 m."""
 
 BLOCK = 5_000
 """Pixels a side of a Dask chunk: 1 km of level 0, 25 MB a layer."""
@@ -57,7 +58,8 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
             first two on a web server or in a bucket, `https://…` (with the extra `remote`) or `s3://…` (with s3fs).
         edition: number of an edition of the national product; None for the current one.
         level: None for 0.20 m, or one of the coarser levels of a national product: 1..7 (1, 2, 10, 50, 250 m, 1 and
-            5 km), or `"shares"` for the classes in cells of 100 m.
+            5 km), `"shares"` for the classes in cells of 100 m, or `"generalised"` for the map that `landcover
+            generalise` made: `landcover` alone, at 0.20 m. That one is opened from folders only.
 
     Returns:
         `landcover` and `confidence` uint8 (y, x); of a nation at 0.20 m also `domain` and `coverage`. `landcover` names
@@ -106,6 +108,8 @@ def _edition(folder: Path, number: int | None) -> Edition | None:
 
 
 def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
+    if level == "generalised":
+        return _open_generalised(edition)
     pyramid = pyramid_of(edition.path)
     levels = all_groups(pyramid, edition.grid)
     if level is not None and str(level) not in levels:
@@ -124,6 +128,16 @@ def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
         else:
             opened = _on_dask(open_group(pyramid, str(level)))
     return _named(opened, f"{edition.path.name}, level {level}", shares=None)
+
+
+def _open_generalised(edition: Edition) -> xr.Dataset:
+    layer = read_layer(edition.path)
+    if layer is None:
+        raise ProductError(f"{edition.path}: has no generalised map; `landcover generalise` makes it")
+    store = layer.folder / LAYER_STORE
+    refuse(edition, lost_files([store / "landcover" / "c"], edition.digests))
+    with product_error(f"{store / 'zarr.json'}: zarr cannot open the store; {REMAKE}", *MALFORMED):
+        return _named(_on_dask(open_group(store)), f"{edition.path.name}, generalised", shares=None)
 
 
 def _open_remote(store: EditionStore, level: Level | None) -> xr.Dataset:

@@ -144,7 +144,7 @@ def commit(plan: EditionPlan, facts: Iterable[ShardFacts]) -> Path:
     pointer = plan.national / f".current.{plan.number:06d}.tmp"
     with product_error(f"{final}: cannot be made current"):
         write_json(plan.staging / "edition.json", _record(plan, tallies), indent=None)
-        _sync_tree(plan.staging)
+        sync_tree(plan.staging)
         known = {name: digest for fact in written for name, digest in fact.sha256.items()}
         write_manifest(plan.staging, files_below(plan.staging), known=known, former=plan.former)
         # The pointer comes before the folder's final name, so that `remove_abandoned` finds what a kill in between
@@ -186,7 +186,7 @@ def _record(plan: EditionPlan, tallies: Mapping[GridIndex, Tally]) -> dict[str, 
     }
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     """Syncs every folder, and every file that is no link to an older one; removes what killed workers left."""
     for parent, _, names in os.walk(folder, topdown=False):
         for path in (Path(parent, name) for name in names):

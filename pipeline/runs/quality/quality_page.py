@@ -31,6 +31,7 @@ from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.planning.provenance import product_origin
+from pipeline.runs.quality.generalised_areas import generalised_areas
 from pipeline.runs.quality.quality_metrics import LimitState, QualityMetrics, SwitchedOff, limit_states, seam_remedy
 from pipeline.runs.quality.report_tiles import MapLinks, TileMap, TileName, imagery_picture, small_imagery
 from pipeline.runs.tracking.run_record import RunRecord
@@ -153,6 +154,7 @@ def quality_page(
         mapped_km2=_km2(metrics.pixels - metrics.no_data),
         main_class=_main_class(parts),
         km2=_km2,
+        generalised=generalised_areas(edition) if edition else None,
         **values,
     )
 

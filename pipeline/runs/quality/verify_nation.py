@@ -1,12 +1,14 @@
 """Verifies the current edition: the link to it, every file, and what its record says must be there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ProductError
+from pipeline.products.analysis.edition_change.change_store import CHANGE_FOLDER
 from pipeline.products.manifest import changed_additions, has_manifest
 from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
+from pipeline.products.national.generalised.layer import GENERALISED_FOLDER
 from pipeline.products.national.pyramid.store import check_pyramid, link_problems
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.vectors.vector_folder import VECTORS
@@ -29,6 +31,10 @@ class NationVerification:
     """Whether there are problems of what `landcover report` wrote."""
     vectors: tuple[str, ...] = ()
     """Folders of vector files with problems, which `landcover vectorize` writes again."""
+    generalise: bool = False
+    """Whether there are problems of the generalised map."""
+    changes: tuple[tuple[int, bool], ...] = ()
+    """Changes with problems: number of the edition from which, and whether it is of the generalised maps."""
 
     @property
     def manifest(self) -> bool:
@@ -52,11 +58,7 @@ def check_nation(national: Path, crs: str, *, progress: Progress = SILENT) -> Na
     if not linked and not numbers:
         return NationVerification(lost, publish=True)
     folder = pointer.resolve() if linked else national / "editions" / f"{numbers[-1]:06d}"
-    changed = changed_additions(folder)
-    added = [f"{folder / name}: {problem}" for name, problem in changed.items()]
-    folders = {name.partition("/")[0] for name in changed}
-    vectors = tuple(sorted(name for name in folders if name.partition("-")[0] == VECTORS))
-    page, report = MAP_FOLDER in folders, bool(folders - {MAP_FOLDER, *vectors})
+    added, additions, page = _check_additions(folder)
     try:
         edition = read_edition(folder)
     except ProductError as error:
@@ -65,7 +67,7 @@ def check_nation(national: Path, crs: str, *, progress: Progress = SILENT) -> Na
             for name, problem in damaged_in(folder, read_all=True, progress=progress).items()
         ]
         problems = (*lost, str(error), *damaged, *link_problems(folder), *added)
-        return NationVerification(problems, publish=True, report=report, vectors=vectors)
+        return replace(additions, problems=problems, publish=True)
     changed = damaged_files(edition, read_all=True, progress=progress)
     damaged = [f"{folder / name}: {problem}" for name, problem in changed.items()]
     # Without a manifest, and where it was made of an incomplete store, what must be there is known from the record.
@@ -73,4 +75,21 @@ def check_nation(national: Path, crs: str, *, progress: Progress = SILENT) -> Na
     damaged += link_problems(edition.path) if known else [*check_shards(edition, crs=crs), *check_pyramid(edition)]
     restore = not linked and not check_shards(edition)
     publish = bool(damaged or (lost and not restore))
-    return NationVerification((*lost, *damaged, *added), edition, restore, publish or page, report, vectors)
+    problems = (*lost, *damaged, *added)
+    return replace(additions, problems=problems, edition=edition, restore=restore, publish=publish or page)
+
+
+def _check_additions(edition: Path) -> tuple[list[str], NationVerification, bool]:
+    """Problems of what was added to a sealed edition; what is to be written again; whether the map page is."""
+    changed = changed_additions(edition)
+    folders = {name.partition("/")[0] for name in changed}
+    vectors = tuple(sorted(name for name in folders if name.partition("-")[0] == VECTORS))
+    found = {name: match for name in folders if (match := CHANGE_FOLDER.fullmatch(name))}
+    additions = NationVerification(
+        None,
+        report=bool(folders - {MAP_FOLDER, GENERALISED_FOLDER, *vectors, *found}),
+        vectors=vectors,
+        generalise=GENERALISED_FOLDER in folders,
+        changes=tuple((int(match[1]), match[2] is not None) for _, match in sorted(found.items())),
+    )
+    return [f"{edition / name}: {problem}" for name, problem in changed.items()], additions, MAP_FOLDER in folders

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.runs.slurm.submit import NO_OPTIONS, PUBLISH, JobOptions, Submission, jobs_folder, one_node_request
 from pipeline.sources.catalog.reader import read_domain
 
-JobStep = Literal["publish", "vectorize", "verify", "report", "evaluate", "calibrate"]
+JobStep = Literal["publish", "generalise", "vectorize", "verify", "report", "change", "evaluate", "calibrate"]
 STEP = "step.sbatch"
 NETWORK_STEPS: tuple[JobStep, ...] = ("evaluate", "calibrate")
 """Steps that may run a network, and whose words come from the user instead of the campaign."""

@@ -137,7 +137,7 @@ def test_a_job_that_can_never_start_is_refused_with_the_sites_figures(lab: Lab, 
     assert lab.tell("squeue", "--noheader") == ""
 
 
-@pytest.mark.parametrize("step", ["publish", "verify", "report", "evaluate"])
+@pytest.mark.parametrize("step", ["publish", "generalise", "vectorize", "verify", "report", "change", "evaluate"])
 def test_slurm_and_shellcheck_accept_the_script_of_every_step(
     lab: Lab, fresh: Made, tmp_path: Path, shellcheck: Callable[[Path], None], step: JobStep
 ) -> None:

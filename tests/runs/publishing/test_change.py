@@ -1,0 +1,157 @@
+"""The change between two editions, as the command writes it, and on a country whose truth is known at both dates."""
+
+import json
+import shutil
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import rioxarray  # noqa: F401 (registers .rio)
+import xarray as xr
+from distributed import Client
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.config import Campaign
+from pipeline.domain import Domain
+from pipeline.errors import ProductError
+from pipeline.grid import Window
+from pipeline.products.analysis.change import FalseChange
+from pipeline.products.analysis.open_product import open_product
+from pipeline.products.tile.cog import read_cog
+from pipeline.runs.publishing.generalise import generalise
+from pipeline.runs.publishing.publish import publish
+from pipeline.runs.publishing.write_change import ChangeOptions, change_editions
+from tests.support.campaigns import Made, make_campaign
+from tests.support.products import sealed_at
+
+DOMAIN = Domain("D034_2021")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
+    """Two editions of two tiles of one vintage; one tile was mapped again with other weights."""
+    made = make_campaign(tmp_path_factory.mktemp("made"), at=((0, 0), (0, 1)))
+    tiles = made.delivery.tiles
+    for seed, tile in enumerate(tiles):
+        sealed_at(made.products / DOMAIN, tile, domain=DOMAIN, seed=seed)
+    publish(made.campaign, client=dask_client)
+    sealed_at(made.products / DOMAIN, tiles[1], domain=DOMAIN, seed=77)
+    publish(made.campaign, client=dask_client)
+    return made
+
+
+def test_the_command_counts_other_weights_apart(made: Made, scheduler_option: tuple[str, str]) -> None:
+    west, east = (tile.window for tile in made.delivery.tiles)
+    communes = made.folder / "communes.geojson"
+    boxes = gpd.GeoSeries.from_wkt([f"POLYGON (({_ring(window)}))" for window in (west, east)], crs=2154)
+    gpd.GeoDataFrame({"code": ["34001", "34002"]}, geometry=boxes).to_crs(4326).to_file(communes)
+    left = made.campaign.output.national / "editions" / "000002" / ".change-000001.tmp"
+    left.mkdir()
+    (left / "half").touch()
+    result = CliRunner().invoke(app, ["change", str(made.config), "--communes", str(communes), *scheduler_option])
+    assert result.exit_code == 0, result.output
+    before, after = (open_product(made.campaign.output.national, edition=n)["landcover"].to_numpy() for n in (1, 2))
+    known = (before > 0) & (after > 0)
+    hectares = (known & (before != after)).sum() / 250_000
+    assert "land with other imagery: 0.00 ha" in result.output
+    assert f"map differs: {100 * hectares * 250_000 / known.sum():.2f} %, {hectares:.2f} ha" in result.output
+    folder = made.campaign.output.national / "current" / "change-000001"
+    areas = pd.read_csv(folder / "areas.csv", dtype={"zone": str}).set_index("zone")
+    assert areas.map_change_ha.to_dict() == pytest.approx({"all": hectares, "34001": 0, "34002": hectares}, abs=2e-4)
+    raster = xr.open_zarr(folder / "change.zarr")
+    assert (raster["change"].to_numpy() == 3).sum() == (known & (before != after)).sum()
+    assert (raster.rio.crs.to_epsg(), raster["change"].attrs["flag_meanings"].split()[3]) == (2154, "map_change")
+    places = gpd.read_file(folder / "sample.gpkg")
+    assert places.stratum.value_counts().to_dict() == {"stable": 50, "map_change": 50}
+    assert json.loads((folder / "change.json").read_text())["figures"]["land_change_share"] is None
+    assert not left.exists()
+    check_repair(made, folder)
+
+
+def check_repair(made: Made, folder: Path) -> None:
+    """`verify` finds damage of the change and names the command that writes it again."""
+    assert CliRunner().invoke(app, ["verify", str(made.config)]).exit_code == 0
+    table, content = folder / "areas.csv", (folder / "areas.csv").read_text()
+    table.write_text(content.replace("34002", "34003"))
+    failed = CliRunner().invoke(app, ["verify", str(made.config)])
+    assert f"landcover change {made.config} --from 1 --to 2" in str(failed.exception).replace("'", "")
+    assert "landcover report" not in str(failed.exception)
+    table.write_text(content)
+
+
+def _ring(window: Window) -> str:
+    left, bottom, right, top = window.bounds
+    return f"{left} {bottom}, {right} {bottom}, {right} {top}, {left} {top}, {left} {bottom}"
+
+
+def test_what_cannot_be_compared_is_named(made: Made, dask_client: Client) -> None:
+    with pytest.raises(ProductError, match="there is no edition before 1"):
+        change_editions(made.campaign, second=1, client=dask_client)
+    with pytest.raises(ProductError, match="there is no edition 9; there is 1, 2"):
+        change_editions(made.campaign, first=9, client=dask_client)
+    with pytest.raises(ProductError, match="is compared with itself"):
+        change_editions(made.campaign, first=2, client=dask_client)
+    with pytest.raises(ProductError, match=r"has no generalised map; `landcover generalise --edition 1`"):
+        change_editions(made.campaign, options=ChangeOptions(generalised=True), client=dask_client)
+
+
+def test_generalised_maps_are_compared_too(made: Made, dask_client: Client) -> None:
+    made.change(generalise={"preset": "ocsge"})
+    for number in (1, 2):
+        generalise(made.campaign, edition=number, client=dask_client)
+    done = change_editions(made.campaign, options=ChangeOptions(generalised=True), client=dask_client)
+    national = made.campaign.output.national
+    before, after = (open_product(national, edition=n, level="generalised")["landcover"].to_numpy() for n in (1, 2))
+    differ = (before > 0) & (after > 0) & (before != after)
+    assert done.figures["map_change_ha"] == pytest.approx(differ.sum() / 250_000, abs=1e-4)
+    assert done.folder.name == "change-000001-generalised"
+
+
+@pytest.fixture
+def vintages(campaign: Campaign, tmp_path: Path, dask_client: Client) -> Campaign:
+    """The demo's two vintages as two editions; both have the tile on the border."""
+    alone = campaign.model_copy(
+        update={"output": campaign.output.model_copy(update={"national": tmp_path / "national"})}
+    )
+    for section in campaign.domains:
+        only = section.model_copy(update={"boundary": None})
+        publish(alone.model_copy(update={"domains": (only,)}), client=dask_client)
+    return alone
+
+
+@pytest.mark.slow
+def test_expected_false_change_is_near_the_measured_one(demo: Path, vintages: Campaign, dask_client: Client) -> None:
+    products = [open_product(vintages.output.national, edition=n) for n in (1, 2)]
+    maps, sure = ([p[layer].to_numpy() for p in products] for layer in ("landcover", "confidence"))
+    truth = [on_extent(demo.parent / "country" / "truth" / f"{s.name}.tif", vintages) for s in vintages.domains]
+    known = (maps[0] > 0) & (maps[1] > 0)
+    unchanged, lesser = known & (truth[0] == truth[1]), np.minimum(*sure)
+    measured = (maps[0] != maps[1])[unchanged].mean()
+    # Labels of every second row of pixels, and the change of all: what a user has is a part.
+    rows = np.arange(len(known)) % 2 == 0
+    errors = FalseChange.of(*(m[rows] for m in maps), lesser=lesser[rows], truth=(truth[0][rows], truth[1][rows]))
+    done = change_editions(vintages, errors=errors, client=dask_client)
+    assert done.figures["other_imagery_ha"] == pytest.approx(known.sum() / 250_000, abs=1e-4)
+    assert done.figures["expected"] == pytest.approx(measured, abs=0.02)
+    assert done.figures["land_change_share"] == pytest.approx((maps[0] != maps[1])[known].mean())
+    filtered = change_editions(vintages, options=ChangeOptions(min_area_m2=50), client=dask_client)
+    assert filtered.figures["land_change_share"] == done.figures["land_change_share"]
+    assert filtered.figures["land_change_share_after_filter"] < done.figures["land_change_share"]
+    kinds = xr.open_zarr(filtered.folder / "change.zarr")["change"].to_numpy()
+    assert (kinds == 2)[unchanged].mean() < measured
+    shutil.rmtree(filtered.folder)
+
+
+def on_extent(path: Path, campaign: Campaign) -> NDArray[np.uint8]:
+    """A raster of classes on the extent of the nation; 0 outside."""
+    with rasterio.open(path) as file:
+        own = Window.from_bounds(tuple(file.bounds))
+        found = np.zeros(campaign.extent.shape, np.uint8)
+        part = own.intersect(campaign.extent)
+        found[part.slices_in(campaign.extent)] = read_cog(path, part.within(own))
+    return found
