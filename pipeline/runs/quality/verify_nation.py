@@ -9,7 +9,7 @@ from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
 from pipeline.products.national.pyramid.store import check_pyramid, link_problems
 from pipeline.products.national.zarr_store import check_shards
-from pipeline.products.vectors.vector_folder import VECTORS
+from pipeline.products.vectors.vector_folder import VECTORS, options_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class NationVerification:
     """Whether there are problems of what `landcover report` wrote."""
     vectors: tuple[str, ...] = ()
     """Folders of vector files with problems, which `landcover vectorize` writes again."""
+
+    def vectorize_options(self, name: str) -> list[str]:
+        """The options by which `landcover vectorize` writes a folder of vector files of the edition again."""
+        return options_of(self.edition.path / name) if self.edition else []
 
     @property
     def manifest(self) -> bool:
