@@ -80,8 +80,9 @@ class Staging:
         """
         path = self.folder / _KEY
         if not path.is_file() or path.read_text(encoding="utf-8") != key:
-            shutil.rmtree(self.work, ignore_errors=True)
+            # Without the key, nobody takes what a killed removal leaves for finished tasks.
             path.unlink(missing_ok=True)
+            shutil.rmtree(self.work, ignore_errors=True)
             with replacing(path) as temporary:
                 temporary.write_text(key, encoding="utf-8")
         shutil.rmtree(self.ready, ignore_errors=True)
@@ -106,9 +107,9 @@ class Staging:
                 self.final.rename(former)
             self.ready.rename(self.final)
             sync(self.final.parent)
+            (self.folder / _KEY).unlink()
             for folder in (former, self.work):
                 shutil.rmtree(folder, ignore_errors=True)
-            (self.folder / _KEY).unlink()
 
 
 def work_key(edition: Edition, **settings: Any) -> str:
