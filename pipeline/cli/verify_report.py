@@ -85,9 +85,7 @@ def _repairs(config: Path, verified: "Verification") -> list[str]:
     ]
     if nation.report or any(d.report for d in verified.domains):
         commands.append(("report", config))
-    for name in nation.vectors:
-        domain = name.partition("-")[2]
-        commands.append(("vectorize", config, *(["--domain", domain] if domain else [])))
+    commands += [("vectorize", config, *nation.vectorize_options(name)) for name in nation.vectors]
     lines = [f"landcover {shlex.join(str(word) for word in words)}" for words in commands]
     return ["to write damaged files again:", *lines] if lines else []
 

@@ -15,7 +15,7 @@ from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.zarr_store import read_zarr
 
 
-class Pixels(NamedTuple):
+class WindowLayers(NamedTuple):
     """Layers of a window, as (y, x); all are 0 where there is no land cover."""
 
     classes: NDArray[np.uint8]
@@ -47,7 +47,7 @@ class EditionPixels:
             )
         return cls(edition.store, edition.grid, domain.code)
 
-    def read(self, window: Window) -> Pixels:
+    def read(self, window: Window) -> WindowLayers:
         """The layers of a window of the lattice; 0 outside of the edition.
 
         Raises:
@@ -59,7 +59,7 @@ class EditionPixels:
         confidence = read_zarr(self.store / "confidence", own)
         if self.only is not None:
             classes[domain != self.only] = 0
-        return Pixels(classes, confidence, domain)
+        return WindowLayers(classes, confidence, domain)
 
 
 def windows_with_pixels(edition: Edition, domain: Domain | None) -> list[Window]:

@@ -44,7 +44,7 @@ UNFINISHED = SCHEMA.append(pa.field(PLACE, pa.int64(), nullable=False))
 
 
 @dataclass(frozen=True)
-class Origin:
+class PolygonOrigin:
     """What all polygons of an edition have in common."""
 
     edition: int
@@ -53,7 +53,7 @@ class Origin:
     """Code → name, and the days of its imagery, `2021-06-14` or `2021-06-14/2021-08-02`."""
 
     @classmethod
-    def of(cls, edition: Edition) -> "Origin":
+    def of(cls, edition: Edition) -> "PolygonOrigin":
         """Reads the edition's table of domains.
 
         Raises:
@@ -70,7 +70,7 @@ def _days(acquired: list[str]) -> str | None:
     return "/".join(sorted({min(acquired), max(acquired)})) if acquired else None
 
 
-def to_table(finished: Finished, origin: Origin) -> pa.Table:
+def to_table(finished: Finished, origin: PolygonOrigin) -> pa.Table:
     """The polygons of finished regions, with the schema `UNFINISHED`."""
     if not len(finished.rings):
         return UNFINISHED.empty_table()

@@ -24,7 +24,7 @@ from pipeline.products.vectors.coverage.arcs import Arcs
 from pipeline.products.vectors.coverage.blocks import Block, Counts, merge
 from pipeline.products.vectors.coverage.regions import NO_REGION
 from pipeline.products.vectors.edition_pixels import EditionPixels
-from pipeline.products.vectors.features import FeatureFiles, Origin, read_features, to_table
+from pipeline.products.vectors.features import FeatureFiles, PolygonOrigin, read_features, to_table
 from pipeline.products.vectors.geoparquet import in_order, write_geoparquet
 
 
@@ -35,7 +35,7 @@ class VectorWork:
     folder: Path
     pixels: EditionPixels
     grid: BlockGrid
-    origin: Origin
+    origin: PolygonOrigin
     tolerance: float
     """In pixels."""
 

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from pipeline.products.national.edition_record import Edition
 from pipeline.products.vectors.features import SCHEMA
 from pipeline.products.vectors.geoparquet import write_geoparquet
 from pipeline.products.vectors.tasks import PartFacts, VectorWork
+from pipeline.untrusted.documents import Document, read_model
 from pipeline.untrusted.own_files import is_own
 
 VECTORS = "vectors"
@@ -78,8 +80,9 @@ class Staging:
         """
         path = self.folder / _KEY
         if not path.is_file() or path.read_text(encoding="utf-8") != key:
-            shutil.rmtree(self.work, ignore_errors=True)
+            # Without the key, nobody takes what a killed removal leaves for finished tasks.
             path.unlink(missing_ok=True)
+            shutil.rmtree(self.work, ignore_errors=True)
             with replacing(path) as temporary:
                 temporary.write_text(key, encoding="utf-8")
         shutil.rmtree(self.ready, ignore_errors=True)
@@ -104,9 +107,9 @@ class Staging:
                 self.final.rename(former)
             self.ready.rename(self.final)
             sync(self.final.parent)
+            (self.folder / _KEY).unlink()
             for folder in (former, self.work):
                 shutil.rmtree(folder, ignore_errors=True)
-            (self.folder / _KEY).unlink()
 
 
 def work_key(edition: Edition, **settings: Any) -> str:
@@ -169,3 +172,18 @@ def write_record(
     }
     write_json(folder / RECORD, record)
     return record
+
+
+class _Record(Document):
+    """What is read of `vectors.json`."""
+
+    tolerance_m: float
+
+
+def options_of(folder: Path) -> list[str]:
+    """The options of `landcover vectorize` that wrote a folder in an edition; without a tolerance that is not known."""
+    domain = folder.name.partition("-")[2]
+    found = ["--domain", domain] if domain else []
+    with suppress(OSError, ValueError):
+        found += ["--tolerance", f"{read_model(_Record, folder / RECORD).tolerance_m:g}"]
+    return found

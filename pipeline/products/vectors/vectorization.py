@@ -12,7 +12,7 @@ from pipeline.products.national.edition_record import Edition
 from pipeline.products.vectors.cells import BlockGrid, BlockIndex, parents
 from pipeline.products.vectors.cosia_geopackage import write_cosia
 from pipeline.products.vectors.edition_pixels import EditionPixels, windows_with_pixels
-from pipeline.products.vectors.features import Origin
+from pipeline.products.vectors.features import PolygonOrigin
 from pipeline.products.vectors.pmtiles import TILES, write_pmtiles
 from pipeline.products.vectors.tasks import (
     PartFacts,
@@ -65,7 +65,7 @@ def write_vectors(
         raise ProductError(f"{edition.path}: has no pixels{f' of {domain}' if domain else ''}")
     staging.begin(work_key(edition, domain=domain, tolerance_m=tolerance_m))
     grid = BlockGrid.of(windows, tile=edition.grid.tile)
-    work = VectorWork(staging.work, pixels, grid, Origin.of(edition), tolerance_m * PIXELS_PER_M)
+    work = VectorWork(staging.work, pixels, grid, PolygonOrigin.of(edition), tolerance_m * PIXELS_PER_M)
     _trace(work, windows, for_each)
     parts = for_each(list(parts_in(work)), partial(write_part, work))
     if not parts:

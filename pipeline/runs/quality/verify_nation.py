@@ -11,7 +11,7 @@ from pipeline.products.national.edition_record import Edition, damaged_files, da
 from pipeline.products.national.generalised.layer import GENERALISED_FOLDER
 from pipeline.products.national.pyramid.store import check_pyramid, link_problems
 from pipeline.products.national.zarr_store import check_shards
-from pipeline.products.vectors.vector_folder import VECTORS
+from pipeline.products.vectors.vector_folder import VECTORS, options_of
 from pipeline.progress import SILENT, Progress
 
 
@@ -35,6 +35,10 @@ class NationVerification:
     """Whether there are problems of the generalised map."""
     changes: tuple[tuple[int, bool], ...] = ()
     """Changes with problems: number of the edition from which, and whether it is of the generalised maps."""
+
+    def vectorize_options(self, name: str) -> list[str]:
+        """The options by which `landcover vectorize` writes a folder of vector files of the edition again."""
+        return options_of(self.edition.path / name) if self.edition else []
 
     @property
     def manifest(self) -> bool:
