@@ -88,7 +88,7 @@ def class_bars(shares: Mapping[str, Mapping[int, float]], values: Sequence[int],
     """
     say = Wording(language)
     shown = dict(list(shares.items())[:_MOST_SERIES])
-    width, height, left, bottom = 840.0, 300.0, 58.0, 220.0
+    width, height, left, bottom = 840.0, 320.0, 58.0, 220.0
     top = max((own.get(v, 0.0) for own in shown.values() for v in values), default=0.0)
     group = (width - _RIGHT - left) / len(values)
     scale = _Scale(top, _TOP, bottom)

@@ -234,6 +234,10 @@ def _feed(name: str) -> Callable[[Path], object]:
     return lambda folder: parse_page((folder / "c" / name).read_bytes(), name)
 
 
+def _answers(folder: Path) -> object:
+    return digest(read_sample(folder / "c/sample.gpkg", answers=folder / "c/answers.csv").reference)
+
+
 def _sample(folder: Path) -> object:
     sample = read_sample(folder / "c/sample.gpkg")
     return digest(sample.xy, sample.mapped, sample.reference), sample.mapped_m2
@@ -308,6 +312,7 @@ FORMATS = (
     Format("reference GeoPackage", "c/zones.gpkg", _reference("zones.gpkg")),
     Format("reference TIFF", "c/reference.tif", _reference("reference.tif")),
     Format("sample GeoPackage", "c/sample.gpkg", _sample),
+    Format("answers to a sample", "c/answers.csv", _answers),
     Format("raster to predict", "c/raster.tif", _raster("c/raster.tif")),
     Format("JPEG 2000 to predict", f"b/{DELIVERED}jp2", _raster(f"b/{DELIVERED}jp2")),
     Format("virtual raster", "c/raster.vrt", _raster("c/raster.vrt", allow_vrt=True)),

@@ -6,6 +6,7 @@ there, empty or 0 where it is not answered.
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.untrusted.documents import DocumentError, read_bytes
 
 _COLUMNS = ("sample", "point", "reference")
 _MOST_BYTES = 16 << 20
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 def read_answers(path: Path, design: SampleDesign) -> Mapping[int, int]:
@@ -54,11 +56,11 @@ def _read_row(row: Mapping[str, str | None], design: SampleDesign, answers: dict
             "that were saved by the page of this sample"
         )
     points = sum(design.points.values())
-    if not (point.isascii() and point.isdigit() and 1 <= int(point) <= points):
+    if not (_NUMBER.fullmatch(point) and 1 <= int(point) <= points):
         raise ProductError(f"{where}: expected a point 1..{points}, found {point!r}")
     if reference in ("", "0"):
         return
-    if not (reference.isascii() and reference.isdigit() and int(reference) in legend.BY_VALUE):
+    if not (_NUMBER.fullmatch(reference) and int(reference) in legend.BY_VALUE):
         raise ProductError(f"{where}: expected a FLAIR value 1..19 in `reference`, found {reference!r}")
     if answers.setdefault(int(point), int(reference)) != int(reference):
         raise ProductError(f"{where}: point {point} has two answers, {answers[int(point)]} and {reference}; keep one")

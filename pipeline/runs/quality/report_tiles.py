@@ -89,6 +89,11 @@ class TileMap:
     height: float
     tiles: tuple[DrawnTile, ...]
 
+    @property
+    def linked(self) -> bool:
+        """Whether tiles lead into a map page."""
+        return any(tile.name.href for tile in self.tiles)
+
     @classmethod
     def of(cls, tiles: Sequence[tuple[Tile, TileName, State, str]], *, within: Window) -> "TileMap":
         """From (tile, name, state, text). Between two tiles is a gap, so that each is seen for itself.

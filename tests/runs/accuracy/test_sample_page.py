@@ -218,6 +218,7 @@ def picture(uri: str) -> np.ndarray:
         ("sample,point,reference\n{sample},1,20\n", r"expected a FLAIR value 1\.\.19 in `reference`, found '20'"),
         ("sample;point;reference\n{sample};1;4\n{sample};1;5\n", "point 1 has two answers, 4 and 5"),
         ("sample,point,reference\n{sample},²,4\n", "expected a point"),
+        (f"sample,point,reference\n{{sample}},{'1' * 5000},4\n", "expected a point"),
         ("sample,point,reference\n{sample}\n", "expected a point"),
         ("\0", "cannot be read as answers|columns"),
         ("", "columns sample, point, reference are missing"),

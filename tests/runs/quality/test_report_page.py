@@ -27,6 +27,7 @@ from pipeline.runs.quality.quality_metrics import Coverage, ElevationHoles, Qual
 from pipeline.runs.quality.report_tiles import MapLinks, TileMap, TileName, imagery_picture, small_imagery
 from pipeline.runs.quality.write_reports import write_reports
 from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.inspection import radiometry
 from tests.support.browser import chromium, outside
 from tests.support.campaigns import make_campaign
 from tests.support.report_page import limit_rows, table_after, titles
@@ -141,6 +142,21 @@ def test_tiles_link_to_their_place_in_the_map_page(campaign: Campaign, page: str
         assert right - left < 1000 * resolution
     assert outside(page) == []
     assert all(urlsplit(address).scheme == "" for address, *_ in links)
+
+
+def test_outlying_tiles_are_listed_with_their_link(
+    demo: Path, campaign: Campaign, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "No tile is outlying." in page
+    monkeypatch.setattr(radiometry, "MEAN_STDS", 0.0)
+    french = page_of(demo, language="fr")
+    listed = french[french.index("<th>dalle atypique</th>") :].partition("</table>")[0]
+    for tile in list_sealed(campaign.product_folder(DOMAIN), DOMAIN, campaign.grid.tile):
+        left, bottom, right, top = tile.tile.window.bounds
+        place = f"#at={(left + right) / 2:.2f},{(bottom + top) / 2:.2f},"
+        if BUILT.is_dir():
+            assert re.search(rf'<td><a href="[^"]*{place}[\d.]+&amp;language=fr">{tile.tile.name}</a></td>', listed)
+    assert re.search(r"rouge \d+ ± \d+ \([+-]\d,\d\d\)", listed)
 
 
 def test_without_a_map_page_no_tile_is_linked(tmp_path: Path) -> None:
