@@ -219,8 +219,6 @@ def test_a_domain_mapped_on_a_gpu_is_as_on_the_processor(tmp_path: Path, monkeyp
 
 
 def test_only_torch_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.inference import predictor
-
-    monkeypatch.setattr(predictor, "device", lambda: torch.device("cuda:0"))
+    on("cuda:0", monkeypatch)
     assert on_gpu(Engine("torch"))
     assert not on_gpu(Engine("openvino"))
