@@ -75,7 +75,9 @@ class Shown:
     def settle(self) -> "Shown":
         """Waits until all tiles in view are drawn."""
         self.tab.evaluate(
-            "() => new Promise((done) => { const {map} = landcover; map.once('rendercomplete', done); map.render(); })"
+            # Without the braces, Playwright would copy the event with the whole map, which takes seconds.
+            "() => new Promise((done) => { const {map} = landcover; map.once('rendercomplete', () => done());"
+            " map.render(); })"
         )
         return self
 
