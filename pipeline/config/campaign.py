@@ -196,6 +196,11 @@ class Campaign(Section):
         return self
 
     @property
+    def boundaries(self) -> dict[Domain, Path]:
+        """Domain → the file of its boundary, where it has one."""
+        return {section.name: section.boundary for section in self.domains if section.boundary}
+
+    @property
     def shard(self) -> int:
         """Side of the national store's shards in pixels."""
         return self.output.shard or self.grid.tile

@@ -20,8 +20,8 @@ from pipeline.bench.imagery import Imagery
 from pipeline.bench.report import BenchReport
 from pipeline.errors import MachineError
 from pipeline.products.map_page.page_files import write_map
+from pipeline.products.map_page.server import ProductServer
 from pipeline.progress import OnMessage
-from pipeline.runs.viewing.server import ProductServer
 
 _REPEATS = 5
 _BROWSER = ("--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader")

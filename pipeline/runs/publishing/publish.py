@@ -156,7 +156,7 @@ def _add_map(campaign: Campaign, edition: Edition) -> None:
     if not can_show(edition):
         return
     try:
-        write_map(edition, domains=campaign.output.domains, live=campaign.recipe().live)
+        write_map(edition, domains=campaign.output.domains, live=campaign.recipe().live, boundaries=campaign.boundaries)
     except MachineError as error:
         log.warning("the edition has no map page: %s", error)
 

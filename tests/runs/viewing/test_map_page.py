@@ -81,6 +81,11 @@ class Shown:
         )
         return self
 
+    def wait_until(self, condition: str) -> None:
+        """Waits for a condition in JavaScript, and until all tiles in view are drawn."""
+        self.tab.wait_for_function(f"() => {condition}")
+        self.settle()
+
     def colour_at(self, x: float, y: float) -> tuple[int, ...]:
         """(red, green, blue) on the screen at a place in metres."""
         col, row = (round(v) for v in self.tab.evaluate("(at) => landcover.map.getPixelFromCoordinate(at)", [x, y]))

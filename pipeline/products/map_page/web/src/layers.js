@@ -71,6 +71,11 @@ export class EditionLayers {
     this.update(state);
   }
 
+  /** Draws all tiles anew. */
+  refresh() {
+    for (const layer of this.all) layer.getSource().refresh();
+  }
+
   update(state) {
     const drawn = JSON.stringify([[...state.off].sort(), state.palette]);
     if (drawn !== this.drawn) {

