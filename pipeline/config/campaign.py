@@ -94,6 +94,11 @@ class OutputSection(Section):
     """Side of the national store's shards in pixels. It divides the tile; by default it is the tile."""
     attribution: str = "IGN"
     """Producer of the imagery, named as its licence requires."""
+    zones: ConfigPath | None = None
+    """Polygons with a CRS, such as communes, whose class shares the map page lists: GeoPackage, Shapefile, FlatGeobuf
+    or GeoJSON. A publish writes their outlines into the edition's `map/`."""
+    zones_name: str = "nom"
+    """The attribute of `zones` with their names."""
 
 
 class ClusterSection(Section):

@@ -5,6 +5,7 @@
     <edition>/map/index.html, map.js, map.css    the same for all editions
     <edition>/map/page.json                      what the page cannot find in the edition's Zarr
     <edition>/map/domains.json                   where each domain owns pixels, read when only one is shown
+    <edition>/map/zones.json                     class shares of the campaign's zones, if it has any
 
 Any web server that answers requests of ranges can serve the folder with the editions, and `landcover view` does.
 """
@@ -28,7 +29,7 @@ from pipeline.products.national.edition_record import Edition, edition_numbers
 from pipeline.untrusted.documents import read_json
 
 MAP_FOLDER, PAGE = "map", "index.html"
-CONTENT, _DOMAINS = "page.json", "domains.json"
+CONTENT, _DOMAINS, ZONES = "page.json", "domains.json", "zones.json"
 
 
 def built_page() -> Path:
@@ -51,7 +52,12 @@ def can_show(edition: Edition) -> bool:
 
 
 def write_map(
-    edition: Edition, *, domains: Path, live: Iterable[int], boundaries: Mapping[Domain, Path] | None = None
+    edition: Edition,
+    *,
+    domains: Path,
+    live: Iterable[int],
+    boundaries: Mapping[Domain, Path] | None = None,
+    zones: dict[str, Any] | None = None,
 ) -> Path:
     """Writes the page of an edition, unless it has the same one; returns its HTML file.
 
@@ -60,6 +66,7 @@ def write_map(
         domains: the folder with the domains' folders of tiles, which the page links.
         live: FLAIR values that the legend shows.
         boundaries: the campaign's files of polygons, for the page that shows one domain.
+        zones: content of `zones.json`; None where the campaign has no zones.
 
     Raises:
         MachineError: the package was built without the page.
@@ -71,8 +78,12 @@ def write_map(
         raise ProductError(
             f"{edition.path}: an older version wrote it, without the map page; `landcover publish` makes a new one"
         )
-    contents: dict[str, Any] = {CONTENT: _content(edition, domains=domains, live=frozenset(live))}
-    contents[_DOMAINS] = domain_masks(edition, boundaries or {})
+    content = _content(edition, domains=domains, live=frozenset(live))
+    contents: dict[str, Any] = {
+        CONTENT: content | ({} if zones is None else {"zones": zones["title"]}),
+        _DOMAINS: domain_masks(edition, boundaries or {}),
+        **({} if zones is None else {ZONES: zones}),
+    }
     if _is_current(folder, built, contents):
         return folder / PAGE
     names = sorted(files_below(built))
@@ -81,6 +92,8 @@ def write_map(
             shutil.copyfile(built / name, temporary)
     for name, content in contents.items():
         write_json(folder / name, content)
+    if zones is None:
+        (folder / ZONES).unlink(missing_ok=True)
     write_manifest(folder, [*names, *contents])
     return folder / PAGE
 

@@ -14,7 +14,6 @@ from pipeline.products.map_page.page_files import CONTENT
 from pipeline.products.map_page.server import Answer, Reply
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.grid import GridIndex
-from pipeline.runs.planning.plan import make_plan
 from pipeline.untrusted.documents import read_json
 
 _FOLDER = "campaign"
@@ -49,6 +48,8 @@ def tiles_to_map(campaign: Campaign, edition: Edition) -> list[GridIndex]:
         ConfigError: the campaign cannot be planned.
         CatalogError: no domain is indexed.
     """
+    from pipeline.runs.planning.plan import make_plan
+
     tiles = {planned.tile for domain in make_plan(campaign).domains for planned in domain.todo}
     return sorted(edition.grid.tile_index(tile) for tile in tiles if edition.grid.extent.contains(tile.window))
 

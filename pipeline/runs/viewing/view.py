@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.config import Campaign
 from pipeline.errors import ConfigError, ProductError
-from pipeline.products.map_page.page_files import write_map
+from pipeline.products.analysis.campaign_map import write_campaign_map
 from pipeline.products.map_page.server import Answer, ProductServer
 from pipeline.products.national.edition_record import Edition, current_edition, edition_of
 from pipeline.runs.viewing.campaign_answers import campaign_answers
@@ -54,9 +54,7 @@ def prepare_view(campaign: Campaign, number: int | None = None) -> View:
     edition = current_edition(national) if number is None else edition_of(national, number)
     if edition is None:
         raise ProductError(f"{national}: nothing is published yet; `landcover publish` makes the first edition")
-    page = write_map(
-        edition, domains=campaign.output.domains, live=campaign.recipe().live, boundaries=campaign.boundaries
-    )
+    page = write_campaign_map(campaign, edition)
     editions, domains = edition.path.resolve().parent, campaign.output.domains.resolve()
     above = Path(commonpath([editions, domains]))
     folders = {folder.relative_to(above).parts: folder for folder in (editions, domains)}

@@ -3,13 +3,16 @@
 Two vintages of one département: that of 2024 owns a triangle of the second tile. The fourth tile is not mapped yet.
 """
 
+import csv
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 import xarray as xr
 from distributed import Client
 
@@ -47,9 +50,20 @@ def made(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
     crs = {"type": "name", "properties": {"name": "EPSG:2154"}}
     feature = {"type": "Feature", "geometry": triangle, "properties": {}, "crs": crs}
     (made.folder / "triangle.geojson").write_text(json.dumps(feature))
-    made.change(domains=[{"name": OLD}, {"name": NEW, "boundary": "triangle.geojson"}])
+    write_communes(made.folder / "communes.geojson", made.campaign.extent.bounds)
+    made.change(
+        domains=[{"name": OLD}, {"name": NEW, "boundary": "triangle.geojson"}],
+        output=made.campaign.output.model_dump(mode="json") | {"zones": "communes.geojson"},
+    )
     publish(made.campaign, client=dask_client)
     return made
+
+
+def write_communes(path: Path, bounds: tuple[float, float, float, float]) -> None:
+    """The northern half of the extent, whose name a program may take for a formula, and the western half."""
+    left, bottom, right, top = bounds
+    halves = [shapely.box(left, top - 100, right, top), shapely.box(left, bottom, left + 100, top)]
+    gpd.GeoDataFrame({"nom": ['=North, "N"', "Ouest"]}, geometry=halves, crs="EPSG:2154").to_file(path)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +149,52 @@ def test_tiles_show_their_state_in_words(shown: Shown, address: str, made: Made)
     shown.click(left + 50, top - 50)
     assert "landcover plan dit pourquoi" in shown.tab.inner_text("#here")
     assert shown.errors == []
+
+
+def test_communes_have_a_table_that_sorts_and_is_saved(shown: Shown, address: str, product: xr.Dataset) -> None:
+    shown.open(f"{address}#zones=1")
+    shown.tab.wait_for_selector("#zone-csv")
+    names = "#zone-table tbody button"
+    assert shown.tab.locator(names).all_inner_texts() == ['=North, "N"', "Ouest"]
+    shown.tab.focus("#sort-name")
+    shown.tab.keyboard.press("Enter")
+    assert shown.tab.locator(names).all_inner_texts() == ["Ouest", '=North, "N"']
+    assert shown.tab.locator("th[aria-sort=descending]").inner_text() == "Name ▼"
+    shown.tab.select_option("#zone-class", "5")
+    west = product.landcover.values[:, :TILE]
+    share = 100 * (west == 5).sum() / (west > 0).sum()
+    row = shown.tab.locator("#zone-table tbody tr", has_text="Ouest")
+    assert row.locator("td").all_inner_texts() == [f"{(west > 0).sum() * 0.04 / 1e4:.1f}", f"{share:.1f} %"]
+    assert f"water {share:.1f} %" in shown.tab.locator("#zone-table .bar").all()[0].get_attribute("aria-label") + (
+        shown.tab.locator("#zone-table .bar").all()[1].get_attribute("aria-label")
+    )
+    shown.tab.fill("#zone-search", "OUÉST")
+    assert shown.tab.locator(names).all_inner_texts() == ["Ouest"]
+    shown.tab.locator(names).click()
+    left, _, right, _ = shown.tab.evaluate("() => landcover.map.getView().calculateExtent()")
+    assert abs((left + right) / 2 - float(product.x[TILE // 2])) < 1
+    with shown.tab.expect_download() as saving:
+        shown.tab.click("#zone-csv")
+    assert saving.value.suggested_filename == "communes.csv"
+    rows = list(csv.DictReader(Path(saving.value.path()).read_text("utf-8-sig").splitlines()))
+    assert {row["Name"] for row in rows} == {'\'=North, "N"', "Ouest"}
+    assert float(next(r for r in rows if r["Name"] == "Ouest")["water (%)"]) == pytest.approx(share, abs=1e-3)
+    assert shown.errors == []
+
+
+def test_the_table_fits_a_narrow_screen(address: str, shown: Shown) -> None:
+    narrow = new_tab(shown.tab.context.browser, width=420, height=860).open(f"{address}#zones=1&language=fr")
+    narrow.tab.click("#toggle")
+    narrow.tab.wait_for_selector("#zone-csv")
+    assert (
+        narrow.tab.evaluate(
+            "() => { const p = document.getElementById('panel'); return p.scrollWidth - p.clientWidth }"
+        )
+        == 0
+    )
+    narrow.tab.locator("#zone-table tbody button").first.click()
+    assert narrow.errors == []
+    narrow.tab.close()
 
 
 def test_a_folder_on_a_server_shows_the_states_of_the_edition(made: Made) -> None:

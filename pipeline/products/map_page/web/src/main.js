@@ -19,6 +19,7 @@ import {fill, tell} from './panel.js';
 import {query, read, write} from './state.js';
 import {Tiles} from './tiles.js';
 import {words} from './words.js';
+import {Zones} from './zones.js';
 
 const [panel, status, toggle, swipe, border, target] = ['panel', 'status', 'toggle', 'swipe', 'border', 'map'].map((id) => document.getElementById(id));
 
@@ -32,6 +33,7 @@ class Page {
     this.projection = fromProjectionDefinition(edition.attributes['proj:projjson']);
     this.layers = new EditionLayers(edition, this.projection, this.state);
     this.tiles = new Tiles(edition, this.projection);
+    this.zones = new Zones(edition, (extent) => this.map.getView().fit(extent, {padding: [40, 40, 40, 40]}));
     this.marker = new Feature();
     this.showPanel(window.innerWidth > 640);
     this.map = this.makeMap();
@@ -51,7 +53,7 @@ class Page {
     const view = new View({projection: this.projection, center: [0, 0], resolution: 1, minResolution: finest / 16, extent: this.edition.bbox, showFullExtent: true, constrainOnlyCenter: true, enableRotation: false});
     const map = new Map({
       target,
-      layers: [...this.layers.all, this.tiles.layer, marks],
+      layers: [...this.layers.all, this.tiles.layer, this.zones.layer, marks],
       controls: controls({attribution: false, rotate: false}).extend([new ScaleLine()]),
       view,
     });
@@ -105,7 +107,9 @@ class Page {
     this.layers.update(this.state);
     this.other?.layers.update(this.state);
     this.tiles.layer.setVisible(this.state.tiles > 0);
-    if (this.state.tiles) this.tiles.ask().then((news) => news && this.translate(), (error) => this.fail(error));
+    this.zones.layer.setVisible(this.state.zones > 0);
+    const news = [...(this.state.tiles ? [this.tiles.ask()] : []), ...(this.state.zones ? [this.zones.read()] : [])];
+    for (const one of news) one.then((read) => read && this.translate()).catch((error) => this.fail(error));
     swipe.value = String(this.state.swipe);
     border.hidden = swipe.hidden;
     document.body.classList.toggle('with-swipe', !swipe.hidden);
@@ -126,7 +130,7 @@ class Page {
       for (const button of target.querySelectorAll(name)) button.title = title;
     }
     const focused = document.activeElement?.id;
-    fill(panel, this.state, this.edition, {tiles: this.tiles, change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
+    fill(panel, this.state, this.edition, {tiles: this.tiles, zones: this.zones, change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
     if (focused) document.getElementById(focused)?.focus();
     if (this.asked) tell(panel, this.state, this.asked);
   }

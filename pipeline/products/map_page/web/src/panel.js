@@ -67,11 +67,19 @@ function tileStates(state, tiles, change, say) {
   const rows = Object.keys(STATES).filter((name) => name !== 'again' || tiles.knowsAgain).map((name) => {
     const sign = make('canvas', {width: 26, height: 26, class: 'sign', 'aria-hidden': 'true'});
     pattern(sign.getContext('2d'), name, 1, 1, 24);
-    return make('li', {}, sign, `${say.states[name]}${say.colon} ${new Intl.NumberFormat(state.language).format(counts[name])}`);
+    return make('li', {}, sign, `${say.states[name]}${say.colon} ${counts[name] === null ? '…' : new Intl.NumberFormat(state.language).format(counts[name])}`);
   });
   const box = make('input', {id: 'tiles', type: 'checkbox', checked: state.tiles > 0, onchange: () => change({tiles: Number(box.checked)}, true)});
   return make('div', {class: 'switch'}, box, make('label', {for: 'tiles'}, say.tiles),
     make('ul', {hidden: !state.tiles, id: 'states'}, ...rows));
+}
+
+/** The switch of the zones, and their table. */
+function zoneTable(state, zones, edition, change, say) {
+  const table = make('div', {id: 'zone-table', hidden: !state.zones});
+  const box = make('input', {id: 'zones', type: 'checkbox', checked: state.zones > 0, onchange: () => change({zones: Number(box.checked)}, true)});
+  if (state.zones) zones.fill(table, state, say);
+  return make('div', {class: 'switch'}, box, make('label', {for: 'zones'}, `${say.zones}${say.colon} ${edition.page.zones}`), table);
 }
 
 /**
@@ -79,9 +87,9 @@ function tileStates(state, tiles, change, say) {
  * @param {HTMLElement} panel
  * @param {object} state of the page
  * @param {object} edition that is shown
- * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`; and the `tiles`
+ * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`; and `tiles` and `zones`
  */
-export function fill(panel, state, edition, {change, whole, copy, tiles}) {
+export function fill(panel, state, edition, {change, whole, copy, tiles, zones}) {
   const say = words(state.language);
   const {number: edited, created} = edition.page;
   const day = created && new Intl.DateTimeFormat(state.language, {dateStyle: 'long', timeZone: 'UTC'}).format(new Date(created));
@@ -103,6 +111,7 @@ export function fill(panel, state, edition, {change, whole, copy, tiles}) {
     ...(edition.page.others.length ? [choice('with', say.compare, others, state, change)] : []),
     ...(domains.length > 1 ? [choice('domain', say.domain, {'': say.every, ...Object.fromEntries(domains.map((d) => [d, d]))}, state, change)] : []),
     tileStates(state, tiles, change, say),
+    ...(edition.page.zones ? [zoneTable(state, zones, edition, change, say)] : []),
     choice('language', say.language, LANGUAGES, state, change),
     choice('theme', say.theme, {auto: say.auto, light: say.light, dark: say.dark}, state, change),
     make('div', {class: 'buttons'},

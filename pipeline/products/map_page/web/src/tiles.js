@@ -29,6 +29,7 @@ export class Tiles {
     for (const [row, col] of await answer.json()) {
       if (this.edition.coverage.data[row * this.edition.coverage.shape[1] + col] === 1) this.again.add(`${row}/${col}`);
     }
+    this.known = true;
     this.layer.getSource().changed();
     return true;
   }
@@ -52,7 +53,7 @@ export class Tiles {
       const found = this.at(Math.floor(i / shape[1]), i % shape[1]);
       if (found) counts[found]++;
     }
-    return counts;
+    return this.known ? counts : {...counts, again: null};
   }
 
   draw([west, south, east, north], width, height) {
