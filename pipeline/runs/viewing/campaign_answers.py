@@ -14,6 +14,7 @@ from pipeline.products.map_page.page_files import CONTENT
 from pipeline.products.map_page.server import Answer, Reply
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.grid import GridIndex
+from pipeline.runs.viewing.imagery import GroundPictures
 from pipeline.untrusted.documents import read_json
 
 _FOLDER = "campaign"
@@ -30,13 +31,15 @@ def campaign_answers(campaign: Campaign, edition: Edition, page: str) -> dict[st
     """
     folder = PurePosixPath(page).parent
     up = "../" * len(folder.parts) + f"{_FOLDER}/"
-    served = {"states": f"{up}states.json"}
+    imagery = GroundPictures(campaign, edition)
+    served = {"states": f"{up}states.json", "imagery": f"{up}imagery/" if imagery.is_here() else None}
 
     def content(_: str) -> Reply:
         return _json(read_json(edition.path / "map" / CONTENT) | {"served": served})
 
     return {
         f"{folder}/{CONTENT}": content,
+        f"{_FOLDER}/imagery/": imagery.answer,
         f"{_FOLDER}/states.json": _once(lambda: tiles_to_map(campaign, edition)),
     }
 

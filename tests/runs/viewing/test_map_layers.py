@@ -7,6 +7,8 @@ import csv
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import geopandas as gpd
@@ -15,10 +17,12 @@ import pytest
 import shapely
 import xarray as xr
 from distributed import Client
+from PIL import Image
 
 from pipeline.domain import Domain
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.map_page.building import BUILT
+from pipeline.products.map_page.server import ProductServer
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.viewing.view import prepare_view
 from pipeline.sources.catalog.index import index
@@ -70,10 +74,17 @@ def write_communes(path: Path, bounds: tuple[float, float, float, float]) -> Non
 def address(made: Made) -> Iterator[str]:
     """Of the page, which `view` serves in this process."""
     view = prepare_view(made.campaign)
-    with view.serve() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with view.serve() as server, serving_here(server):
         yield server.address(view.page)
+
+
+@contextmanager
+def serving_here(server: ProductServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield
+    finally:
         server.shutdown()
         thread.join()
 
@@ -195,6 +206,46 @@ def test_the_table_fits_a_narrow_screen(address: str, shown: Shown) -> None:
     narrow.tab.locator("#zone-table tbody button").first.click()
     assert narrow.errors == []
     narrow.tab.close()
+
+
+def mean_colour(shown: Shown, x: float, y: float, metres: float) -> np.ndarray:
+    """Mean (red, green, blue) on the screen in a square around a place."""
+    corners = [(x - metres / 2, y + metres / 2), (x + metres / 2, y - metres / 2)]
+    (left, top), (right, bottom) = shown.tab.evaluate(
+        "(at) => at.map((xy) => landcover.map.getPixelFromCoordinate(xy))", corners
+    )
+    clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    with Image.open(BytesIO(shown.tab.screenshot(clip=clip))) as picture:
+        return np.asarray(picture.convert("RGB")).mean((0, 1))
+
+
+def test_the_imagery_is_under_the_map_and_beside_it(shown: Shown, address: str, made: Made) -> None:
+    """The delivery is noise, so means are compared: JPEG keeps them."""
+    left, _, _, top = made.campaign.extent.bounds
+    x, y, side = left + 50, top - 50, 10.0
+    expected = made.delivery.imagery[:3, 225:275, 225:275].mean((1, 2))
+    shown.open(f"{address}#at={x},{y},0.05&landcover=0&imagery=100")
+    assert np.abs(mean_colour(shown, x, y, side) - expected).max() < 6
+    assert any("/campaign/imagery/all/" in asked for asked in shown.asked)
+    shown.open(f"{address}#at={x},{y},0.05&with=imagery&swipe=0")
+    assert np.abs(mean_colour(shown, x, y, side) - expected).max() < 6
+    assert shown.click(x, y)["domain"] == str(OLD.code)
+    shown.tab.fill("#swipe", "1000")
+    shown.settle()
+    assert np.abs(mean_colour(shown, x, y, side) - expected).max() > 6
+    shown.tab.fill("#imagery", "40")
+    assert "imagery=40" in shown.tab.url
+    shown.open(f"{address}#at={x},{y},40&imagery=100&landcover=0")
+    assert not any("/campaign/imagery/all/0/" in asked for asked in shown.asked)
+    assert shown.errors == []
+
+
+def test_without_imagery_the_page_says_so(shown: Shown, made: Made, tmp_path: Path) -> None:
+    view = prepare_view(made.campaign.model_copy(update={"catalog": tmp_path / "elsewhere"}))
+    with view.serve() as server, serving_here(server):
+        shown.open(server.address(view.page))
+        assert shown.tab.inner_text("#no-imagery") == "No imagery of this campaign is on this machine."
+    assert shown.errors == []
 
 
 def test_a_folder_on_a_server_shows_the_states_of_the_edition(made: Made) -> None:

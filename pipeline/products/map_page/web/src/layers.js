@@ -100,6 +100,9 @@ export function clip(layers, map, side, position) {
       const at = width * position();
       const [left, right] = side === 'left' ? [0, at] : [at, width];
       const [bottomLeft, topRight] = [getRenderPixel(event, [left, height]), getRenderPixel(event, [right, 0])];
+      // OpenLayers clears inside of the scissors only, and a canvas keeps what was drawn before the swipe moved.
+      gl.clearColor(0, 0, 0, 0);
+      gl.clear(gl.COLOR_BUFFER_BIT);
       gl.enable(gl.SCISSOR_TEST);
       gl.scissor(Math.round(bottomLeft[0]), Math.round(bottomLeft[1]), Math.round(topRight[0] - bottomLeft[0]), Math.round(topRight[1] - bottomLeft[1]));
     });

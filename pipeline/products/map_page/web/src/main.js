@@ -14,6 +14,7 @@ import VectorSource from 'ol/source/Vector.js';
 import {Circle, Fill, Stroke, Style} from 'ol/style.js';
 import proj4 from 'proj4';
 import {Edition} from './edition.js';
+import {ImageryLayer} from './lattice.js';
 import {clip, EditionLayers} from './layers.js';
 import {fill, tell} from './panel.js';
 import {query, read, write} from './state.js';
@@ -32,12 +33,13 @@ class Page {
     register(proj4);
     this.projection = fromProjectionDefinition(edition.attributes['proj:projjson']);
     this.layers = new EditionLayers(edition, this.projection, this.state);
+    this.imagery = edition.page.served?.imagery ? new ImageryLayer(edition, this.projection) : null;
     this.tiles = new Tiles(edition, this.projection);
     this.zones = new Zones(edition, (extent) => this.map.getView().fit(extent, {padding: [40, 40, 40, 40]}));
     this.marker = new Feature();
     this.showPanel(window.innerWidth > 640);
     this.map = this.makeMap();
-    clip(this.layers.all, this.map, 'left', () => (this.other ? this.state.swipe / 1000 : 1));
+    clip([...this.layers.all, ...(this.imagery?.all ?? [])], this.map, 'left', () => (this.other ? this.state.swipe / 1000 : 1));
     this.map.on('click', (event) => this.ask(event.coordinate));
     this.map.on('moveend', () => this.moved());
     this.listen();
@@ -53,7 +55,7 @@ class Page {
     const view = new View({projection: this.projection, center: [0, 0], resolution: 1, minResolution: finest / 16, extent: this.edition.bbox, showFullExtent: true, constrainOnlyCenter: true, enableRotation: false});
     const map = new Map({
       target,
-      layers: [...this.layers.all, this.tiles.layer, this.zones.layer, marks],
+      layers: [...(this.imagery?.all ?? []), ...this.layers.all, this.tiles.layer, this.zones.layer, marks],
       controls: controls({attribution: false, rotate: false}).extend([new ScaleLine()]),
       view,
     });
@@ -105,6 +107,7 @@ class Page {
 
   update() {
     this.layers.update(this.state);
+    this.imagery?.update(this.state, true);
     this.other?.layers.update(this.state);
     this.tiles.layer.setVisible(this.state.tiles > 0);
     this.zones.layer.setVisible(this.state.zones > 0);
@@ -135,20 +138,27 @@ class Page {
     if (this.asked) tell(panel, this.state, this.asked);
   }
 
+  /** What is drawn right of the swipe: its layers, and the edition that a click asks; null for nothing. */
+  async beside(name) {
+    if (name === 'imagery' && this.imagery) return {edition: this.edition, layers: new ImageryLayer(this.edition, this.projection)};
+    if (!this.edition.page.others.includes(name)) return null;
+    const edition = await Edition.open(new URL(`../${name}/`, this.edition.url));
+    edition.onError = this.edition.onError;
+    await edition.show(this.edition.only);
+    return {edition, layers: new EditionLayers(edition, this.projection, this.state)};
+  }
+
   async compare() {
     const name = this.state.with;
     for (const layer of this.other?.layers.all ?? []) this.map.removeLayer(layer);
     this.other = null;
-    swipe.hidden = !this.edition.page.others.includes(name);
-    if (!swipe.hidden) {
-      const edition = await Edition.open(new URL(`../${name}/`, this.edition.url)).catch((error) => this.fail(error));
-      if (!edition || this.state.with !== name) return;
-      edition.onError = this.edition.onError;
-      await edition.show(this.edition.only).catch((error) => this.fail(error));
-      const layers = new EditionLayers(edition, this.projection, this.state);
-      clip(layers.all, this.map, 'right', () => this.state.swipe / 1000);
-      for (const layer of layers.all) this.map.addLayer(layer);
-      this.other = {edition, layers};
+    const other = await this.beside(name).catch((error) => this.fail(error));
+    if (this.state.with !== name) return;
+    swipe.hidden = !other;
+    if (other) {
+      clip(other.layers.all, this.map, 'right', () => this.state.swipe / 1000);
+      for (const layer of other.layers.all) this.map.addLayer(layer);
+      this.other = other;
     }
     this.update();
   }
@@ -158,7 +168,8 @@ class Page {
     const name = this.edition.page.domains.some((d) => d.name === this.state.domain) ? this.state.domain : '';
     const sides = [{edition: this.edition, layers: this.layers}, ...(this.other ? [this.other] : [])];
     try {
-      for (const {edition, layers} of sides) if (await edition.show(name)) layers.refresh();
+      const shown = await Promise.all(sides.map(({edition}) => edition.show(name)));
+      if (shown.some(Boolean)) for (const layers of [this.imagery, ...sides.map((side) => side.layers)]) layers?.refresh();
     } catch (error) {
       this.fail(error);
       return;

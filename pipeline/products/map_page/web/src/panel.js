@@ -74,6 +74,13 @@ function tileStates(state, tiles, change, say) {
     make('ul', {hidden: !state.tiles, id: 'states'}, ...rows));
 }
 
+/** How strongly the imagery is drawn under the map; or why there is none. */
+function imagery(state, edition, change, say) {
+  const {served} = edition.page;
+  if (!served?.imagery) return [make('p', {class: 'quiet', id: 'no-imagery'}, served ? say.imageryAbsent : say.imageryElsewhere)];
+  return [slider('imagery', say.imageryBelow, state, change), make('p', {class: 'quiet'}, say.imageryHint)];
+}
+
 /** The switch of the zones, and their table. */
 function zoneTable(state, zones, edition, change, say) {
   const table = make('div', {id: 'zone-table', hidden: !state.zones});
@@ -93,7 +100,11 @@ export function fill(panel, state, edition, {change, whole, copy, tiles, zones})
   const say = words(state.language);
   const {number: edited, created} = edition.page;
   const day = created && new Intl.DateTimeFormat(state.language, {dateStyle: 'long', timeZone: 'UTC'}).format(new Date(created));
-  const others = {'': say.nothing, ...Object.fromEntries(edition.page.others.map((n) => [n, `${say.edition} ${Number(n)}`]))};
+  const others = {
+    '': say.nothing,
+    ...(edition.page.served?.imagery ? {imagery: say.imagery} : {}),
+    ...Object.fromEntries(edition.page.others.map((n) => [n, `${say.edition} ${Number(n)}`])),
+  };
   const domains = edition.page.domains.map((d) => d.name).sort();
   const ramp = make('div', {class: 'ramp', role: 'img', 'aria-label': say.confidence});
   ramp.style.background = `linear-gradient(to right, ${rampCss})`;
@@ -106,9 +117,10 @@ export function fill(panel, state, edition, {change, whole, copy, tiles, zones})
     slider('confidence', say.confidence, state, change),
     make('div', {class: 'ends'}, make('span', {}, `0 % ${say.low}`), ramp, make('span', {}, `100 % ${say.high}`)),
     slider('least', say.least, state, change),
+    ...imagery(state, edition, change, say),
     legend(state, edition, change, say),
     choice('palette', say.palette, {flair: say.flair, safe: say.safe}, state, change),
-    ...(edition.page.others.length ? [choice('with', say.compare, others, state, change)] : []),
+    ...(Object.keys(others).length > 1 ? [choice('with', say.compare, others, state, change)] : []),
     ...(domains.length > 1 ? [choice('domain', say.domain, {'': say.every, ...Object.fromEntries(domains.map((d) => [d, d]))}, state, change)] : []),
     tileStates(state, tiles, change, say),
     ...(edition.page.zones ? [zoneTable(state, zones, edition, change, say)] : []),

@@ -1,5 +1,5 @@
 // What the page shows, kept in the address, so that a link shows the same.
-const NUMBERS = {landcover: [0, 100, 100], confidence: [0, 100, 0], least: [0, 100, 0], swipe: [0, 1000, 500], tiles: [0, 1, 0], zones: [0, 1, 0]};
+const NUMBERS = {landcover: [0, 100, 100], confidence: [0, 100, 0], imagery: [0, 100, 0], least: [0, 100, 0], swipe: [0, 1000, 500], tiles: [0, 1, 0], zones: [0, 1, 0]};
 const CHOICES = {language: ['en', 'fr'], theme: ['auto', 'light', 'dark'], palette: ['flair', 'safe']};
 
 export function defaults() {
@@ -22,7 +22,7 @@ export function read({search, hash}) {
   state.off = new Set((given.get('off') ?? '').split(',').filter(Boolean).map(Number).filter((v) => v > 0 && v < 20));
   const view = (given.get('at') ?? '').split(',').map(Number);
   if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0) state.view = view;
-  if (/^\d{6}$/.test(given.get('with') ?? '')) state.with = given.get('with');
+  if (/^(\d{6}|imagery|\w{1,9}_\d{4})$/.test(given.get('with') ?? '')) state.with = given.get('with');
   return state;
 }
 
