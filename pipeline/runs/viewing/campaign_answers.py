@@ -15,6 +15,7 @@ from pipeline.products.map_page.server import Answer, Reply
 from pipeline.products.national.edition_record import Edition
 from pipeline.products.national.grid import GridIndex
 from pipeline.runs.viewing.imagery import GroundPictures
+from pipeline.runs.viewing.vintages import DomainMaps
 from pipeline.untrusted.documents import read_json
 
 _FOLDER = "campaign"
@@ -32,7 +33,13 @@ def campaign_answers(campaign: Campaign, edition: Edition, page: str) -> dict[st
     folder = PurePosixPath(page).parent
     up = "../" * len(folder.parts) + f"{_FOLDER}/"
     imagery = GroundPictures(campaign, edition)
-    served = {"states": f"{up}states.json", "imagery": f"{up}imagery/" if imagery.is_here() else None}
+    maps = DomainMaps(campaign, edition.grid.extent)
+    served = {
+        "states": f"{up}states.json",
+        "imagery": f"{up}imagery/" if imagery.is_here() else None,
+        "maps": f"{up}maps/",
+        "vintages": maps.names(),
+    }
 
     def content(_: str) -> Reply:
         return _json(read_json(edition.path / "map" / CONTENT) | {"served": served})
@@ -40,6 +47,7 @@ def campaign_answers(campaign: Campaign, edition: Edition, page: str) -> dict[st
     return {
         f"{folder}/{CONTENT}": content,
         f"{_FOLDER}/imagery/": imagery.answer,
+        f"{_FOLDER}/maps/": maps.answer,
         f"{_FOLDER}/states.json": _once(lambda: tiles_to_map(campaign, edition)),
     }
 

@@ -19,6 +19,7 @@ import xarray as xr
 from distributed import Client
 from PIL import Image
 
+from pipeline import legend
 from pipeline.domain import Domain
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.map_page.building import BUILT
@@ -245,6 +246,47 @@ def test_without_imagery_the_page_says_so(shown: Shown, made: Made, tmp_path: Pa
     with view.serve() as server, serving_here(server):
         shown.open(server.address(view.page))
         assert shown.tab.inner_text("#no-imagery") == "No imagery of this campaign is on this machine."
+    assert shown.errors == []
+
+
+def test_the_map_of_another_vintage_is_beside_this_one(
+    shown: Shown, address: str, made: Made, product: xr.Dataset
+) -> None:
+    """The vintage of 2021 is mapped where that of 2024 owns the ground, too."""
+    former = open_product(made.products / OLD)
+    x, y, now = one_of(product, NEW)
+    before = former.sel(x=x, y=y, method="nearest")
+    assert int(before.landcover) not in (now, 0), "choose another seed"
+    shown.open(f"{address}#{near(x, y)}&with={OLD}&swipe=1000")
+    assert shown.colour_at(x, y) == rgb(now)
+    shown.tab.fill("#swipe", "0")
+    assert shown.settle().colour_at(x, y) == rgb(int(before.landcover))
+    found = shown.click(x, y)
+    assert (found["value"], found["confidence"]) == (str(int(before.landcover)), str(int(before.confidence)))
+    assert found["domain"] == str(OLD.code)
+    assert shown.errors == []
+
+
+def test_pixels_that_differ_stand_out(shown: Shown, address: str, made: Made, product: xr.Dataset) -> None:
+    former = open_product(made.products / OLD)
+    same, other = one_of(product, OLD), one_of(product, NEW)
+    before = int(former.sel(x=other[0], y=other[1], method="nearest").landcover)
+    centre = ((same[0] + other[0]) / 2, (same[1] + other[1]) / 2)
+    shown.open(f"{address}#at={centre[0]},{centre[1]},0.1&with={OLD}")
+    shown.tab.check("#diff")
+    shown.wait_until("landcover.other && landcover.other.whole")
+    assert shown.colour_at(*other[:2]) == rgb(other[2])
+    pale = [round(0.25 * c + 0.75 * g) for c, g in zip(rgb(same[2]), GROUND, strict=True)]
+    assert np.abs(np.array(shown.colour_at(*same[:2])) - pale).max() <= 2
+    assert not shown.tab.is_visible("#swipe")
+    assert "diff=1" in shown.tab.url
+    shown.click(*other[:2])
+    text = shown.tab.inner_text("#here")
+    assert legend.BY_VALUE[before].name in text
+    assert legend.BY_VALUE[other[2]].name in text
+    shown.tab.uncheck("#diff")
+    shown.wait_until("landcover.other && !landcover.other.whole")
+    assert shown.tab.is_visible("#swipe")
     assert shown.errors == []
 
 

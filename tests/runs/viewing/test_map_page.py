@@ -244,6 +244,9 @@ def test_a_swipe_shows_an_earlier_edition_beside_this_one(
     shown.settle()
     assert shown.colour_at(x, y) == rgb(before)
     assert shown.click(x, y)["value"] == str(before)
+    shown.tab.check("#diff")
+    shown.wait_until("landcover.other && landcover.other.whole")
+    assert shown.colour_at(x, y) == rgb(now)
     shown.tab.select_option("#with", "")
     assert shown.settle().colour_at(x, y) == rgb(now)
     assert shown.errors == []

@@ -14,7 +14,8 @@ import VectorSource from 'ol/source/Vector.js';
 import {Circle, Fill, Stroke, Style} from 'ol/style.js';
 import proj4 from 'proj4';
 import {Edition} from './edition.js';
-import {ImageryLayer} from './lattice.js';
+import {Difference} from './difference.js';
+import {ImageryLayer, Vintage} from './lattice.js';
 import {clip, EditionLayers} from './layers.js';
 import {fill, tell} from './panel.js';
 import {query, read, write} from './state.js';
@@ -39,7 +40,7 @@ class Page {
     this.marker = new Feature();
     this.showPanel(window.innerWidth > 640);
     this.map = this.makeMap();
-    clip([...this.layers.all, ...(this.imagery?.all ?? [])], this.map, 'left', () => (this.other ? this.state.swipe / 1000 : 1));
+    clip([...this.layers.all, ...(this.imagery?.all ?? [])], this.map, 'left', () => (this.other && !this.other.whole ? this.state.swipe / 1000 : 1));
     this.map.on('click', (event) => this.ask(event.coordinate));
     this.map.on('moveend', () => this.moved());
     this.listen();
@@ -100,13 +101,13 @@ class Page {
   change(part, rebuild = false) {
     Object.assign(this.state, part);
     if (rebuild) this.translate();
-    if ('with' in part) this.compare();
+    if ('with' in part || 'diff' in part) this.compare();
     if ('domain' in part) this.one(true);
     this.update();
   }
 
   update() {
-    this.layers.update(this.state);
+    this.layers.update(this.state, this.other?.whole ? 0.25 : 1);
     this.imagery?.update(this.state, true);
     this.other?.layers.update(this.state);
     this.tiles.layer.setVisible(this.state.tiles > 0);
@@ -141,22 +142,31 @@ class Page {
   /** What is drawn right of the swipe: its layers, and the edition that a click asks; null for nothing. */
   async beside(name) {
     if (name === 'imagery' && this.imagery) return {edition: this.edition, layers: new ImageryLayer(this.edition, this.projection)};
+    const edition = await this.mapOf(name);
+    if (!edition) return null;
+    const drawn = this.state.diff ? new Difference(this.edition, edition) : edition;
+    return {edition, layers: new EditionLayers(drawn, this.projection, this.state), whole: this.state.diff > 0};
+  }
+
+  /** An earlier edition, or the map of one domain; nothing for another name. */
+  async mapOf(name) {
+    if (this.edition.page.served?.vintages.includes(name)) return new Vintage(this.edition, name);
     if (!this.edition.page.others.includes(name)) return null;
     const edition = await Edition.open(new URL(`../${name}/`, this.edition.url));
     edition.onError = this.edition.onError;
     await edition.show(this.edition.only);
-    return {edition, layers: new EditionLayers(edition, this.projection, this.state)};
+    return edition;
   }
 
   async compare() {
-    const name = this.state.with;
+    const {with: name, diff} = this.state;
     for (const layer of this.other?.layers.all ?? []) this.map.removeLayer(layer);
     this.other = null;
     const other = await this.beside(name).catch((error) => this.fail(error));
-    if (this.state.with !== name) return;
-    swipe.hidden = !other;
+    if (this.state.with !== name || this.state.diff !== diff) return;
+    swipe.hidden = !other || other.whole;
     if (other) {
-      clip(other.layers.all, this.map, 'right', () => this.state.swipe / 1000);
+      clip(other.layers.all, this.map, 'right', () => (other.whole ? 0 : this.state.swipe / 1000));
       for (const layer of other.layers.all) this.map.addLayer(layer);
       this.other = other;
     }
@@ -181,7 +191,8 @@ class Page {
     try {
       const edition = this.shownAt(coordinate);
       const found = await edition.at(coordinate);
-      this.asked = {edition, found, tile: this.tiles.at(...this.edition.tileAt(coordinate)), lonLat: toLonLat(coordinate, this.projection)};
+      const before = this.other?.whole ? await this.other.edition.at(coordinate) : null;
+      this.asked = {edition, found, before, tile: this.tiles.at(...this.edition.tileAt(coordinate)), lonLat: toLonLat(coordinate, this.projection)};
     } catch (error) {
       this.fail(error);
       return;
@@ -194,7 +205,7 @@ class Page {
   /** The edition that is drawn at a place: the other one right of the swipe. */
   shownAt(coordinate) {
     const at = this.map.getPixelFromCoordinate(coordinate)[0] / this.map.getSize()[0];
-    return this.other && at > this.state.swipe / 1000 ? this.other.edition : this.edition;
+    return this.other && !this.other.whole && at > this.state.swipe / 1000 ? this.other.edition : this.edition;
   }
 
   moved() {

@@ -74,6 +74,12 @@ function tileStates(state, tiles, change, say) {
     make('ul', {hidden: !state.tiles, id: 'states'}, ...rows));
 }
 
+/** The switch between a swipe and the pixels that differ. */
+function difference(state, change, say) {
+  const box = make('input', {id: 'diff', type: 'checkbox', checked: state.diff > 0, onchange: () => change({diff: Number(box.checked)}, true)});
+  return make('div', {class: 'switch'}, box, make('label', {for: 'diff'}, say.differ), ...(state.diff ? [make('p', {class: 'quiet'}, say.differHint)] : []));
+}
+
 /** How strongly the imagery is drawn under the map; or why there is none. */
 function imagery(state, edition, change, say) {
   const {served} = edition.page;
@@ -104,6 +110,7 @@ export function fill(panel, state, edition, {change, whole, copy, tiles, zones})
     '': say.nothing,
     ...(edition.page.served?.imagery ? {imagery: say.imagery} : {}),
     ...Object.fromEntries(edition.page.others.map((n) => [n, `${say.edition} ${Number(n)}`])),
+    ...Object.fromEntries((edition.page.served?.vintages ?? []).map((name) => [name, `${say.map1} ${name}`])),
   };
   const domains = edition.page.domains.map((d) => d.name).sort();
   const ramp = make('div', {class: 'ramp', role: 'img', 'aria-label': say.confidence});
@@ -121,6 +128,7 @@ export function fill(panel, state, edition, {change, whole, copy, tiles, zones})
     legend(state, edition, change, say),
     choice('palette', say.palette, {flair: say.flair, safe: say.safe}, state, change),
     ...(Object.keys(others).length > 1 ? [choice('with', say.compare, others, state, change)] : []),
+    ...(state.with && state.with !== 'imagery' ? [difference(state, change, say)] : []),
     ...(domains.length > 1 ? [choice('domain', say.domain, {'': say.every, ...Object.fromEntries(domains.map((d) => [d, d]))}, state, change)] : []),
     tileStates(state, tiles, change, say),
     ...(edition.page.zones ? [zoneTable(state, zones, edition, change, say)] : []),
@@ -134,7 +142,7 @@ export function fill(panel, state, edition, {change, whole, copy, tiles, zones})
 }
 
 /** Shows what is at a place. */
-export function tell(panel, state, {edition, found, tile, lonLat}) {
+export function tell(panel, state, {edition, found, before, tile, lonLat}) {
   const say = words(state.language);
   const rows = [];
   const row = (term, ...value) => rows.push(make('dt', {}, term), make('dd', {}, ...value));
@@ -142,11 +150,13 @@ export function tell(panel, state, {edition, found, tile, lonLat}) {
     const entry = edition.page.classes.find((c) => c.value === found.value);
     row(say.class, entry ? entry[state.language] : say.nodata);
     if (entry) row(say.confidence, `${number((found.confidence / 255) * 100, state.language)} %`);
+    const other = before && edition.page.classes.find((c) => c.value === before.value);
+    if (other) row(say.compare, `${other[state.language]}, ${number((before.confidence / 255) * 100, state.language)} %`);
     row(say.domain, found.domain?.name ?? say.nobody);
     if (found.domain) row(say.dates, found.domain.acquired.join(' – ') || String(found.domain.year));
     row(say.tile, found.tile);
     if (tile) row(say.state, say.states[tile] + (tile === 'again' ? `${say.colon} ${say.why}` : ''));
-    if (edition.page.others.length || state.with) row(say.edition, String(edition.page.number));
+    if ((edition.page.others.length || state.with) && !edition.name) row(say.edition, String(edition.page.number));
     if (found.domain) {
       const file = (end) => edition.fileOf(found.domain.name, `${found.domain.name}-${found.tile}${end}`);
       row(say.files,

@@ -1,5 +1,5 @@
 // What the page shows, kept in the address, so that a link shows the same.
-const NUMBERS = {landcover: [0, 100, 100], confidence: [0, 100, 0], imagery: [0, 100, 0], least: [0, 100, 0], swipe: [0, 1000, 500], tiles: [0, 1, 0], zones: [0, 1, 0]};
+const NUMBERS = {landcover: [0, 100, 100], confidence: [0, 100, 0], imagery: [0, 100, 0], least: [0, 100, 0], swipe: [0, 1000, 500], tiles: [0, 1, 0], zones: [0, 1, 0], diff: [0, 1, 0]};
 const CHOICES = {language: ['en', 'fr'], theme: ['auto', 'light', 'dark'], palette: ['flair', 'safe']};
 
 export function defaults() {
