@@ -21,7 +21,7 @@ import {fill, tell} from './panel.js';
 import {query, read, write} from './state.js';
 import {Tiles} from './tiles.js';
 import {words} from './words.js';
-import {Zones} from './zones.js';
+import {outlined, Zones} from './zones.js';
 
 const [panel, status, toggle, swipe, border, target] = ['panel', 'status', 'toggle', 'swipe', 'border', 'map'].map((id) => document.getElementById(id));
 
@@ -56,7 +56,7 @@ class Page {
     const view = new View({projection: this.projection, center: [0, 0], resolution: 1, minResolution: finest / 16, extent: this.edition.bbox, showFullExtent: true, constrainOnlyCenter: true, enableRotation: false});
     const map = new Map({
       target,
-      layers: [...(this.imagery?.all ?? []), ...this.layers.all, this.tiles.layer, this.zones.layer, marks],
+      layers: [...(this.imagery?.all ?? []), ...this.layers.all, this.tiles.layer, this.zones.layer, outlined(this.edition.page.outline ?? []), marks],
       controls: controls({attribution: false, rotate: false}).extend([new ScaleLine()]),
       view,
     });

@@ -151,13 +151,13 @@ export function tell(panel, state, {edition, found, before, tile, lonLat}) {
     row(say.class, entry ? entry[state.language] : say.nodata);
     if (entry) row(say.confidence, `${number((found.confidence / 255) * 100, state.language)} %`);
     const other = before && edition.page.classes.find((c) => c.value === before.value);
-    if (other) row(say.compare, `${other[state.language]}, ${number((before.confidence / 255) * 100, state.language)} %`);
+    if (other) row(say.otherMap, `${other[state.language]}, ${number((before.confidence / 255) * 100, state.language)} %`);
     row(say.domain, found.domain?.name ?? say.nobody);
     if (found.domain) row(say.dates, found.domain.acquired.join(' – ') || String(found.domain.year));
     row(say.tile, found.tile);
     if (tile) row(say.state, say.states[tile] + (tile === 'again' ? `${say.colon} ${say.why}` : ''));
     if ((edition.page.others.length || state.with) && !edition.name) row(say.edition, String(edition.page.number));
-    if (found.domain) {
+    if (found.domain && edition.page.products) {
       const file = (end) => edition.fileOf(found.domain.name, `${found.domain.name}-${found.tile}${end}`);
       row(say.files,
         make('a', {href: file('-landcover.tif')}, 'COG'), ' · ',

@@ -31,7 +31,7 @@ export class Zones {
     const {zones, pixel_m2: area} = await answer.json();
     this.zones = zones.map(({name, pixels, rings}) => {
       const mapped = pixels.reduce((sum, n) => sum + n, 0) - pixels[0];
-      const feature = new Feature(new Polygon(rings.map((flat) => Array.from({length: flat.length / 2}, (_, i) => flat.slice(2 * i, 2 * i + 2)))));
+      const feature = featureOf(rings);
       return {name, feature, mapped_ha: (mapped * area) / 1e4, shares: pixels.map((n) => (mapped ? (100 * n) / mapped : 0))};
     });
     this.layer.getSource().addFeatures(this.zones.map((zone) => zone.feature));
@@ -133,6 +133,15 @@ export class Zones {
     make('a', {href: address, download: `${this.edition.page.zones}.csv`}).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
   }
+}
+
+function featureOf(rings) {
+  return new Feature(new Polygon(rings.map((flat) => Array.from({length: flat.length / 2}, (_, i) => flat.slice(2 * i, 2 * i + 2)))));
+}
+
+/** A layer with the outline that a notebook gave. */
+export function outlined(rings) {
+  return new VectorLayer({source: new VectorSource({features: rings.length ? [featureOf(rings)] : []}), style: CHOSEN, zIndex: 7});
 }
 
 /** A name that no spreadsheet takes for a formula. */
