@@ -159,7 +159,7 @@ def _add_map(campaign: Campaign, edition: Edition) -> None:
     try:
         write_campaign_map(campaign, edition)
     except (MachineError, ProductError) as error:
-        log.warning("the edition has no map page: %s", error)
+        log.warning("the map page of the edition is not written: %s", error)
 
 
 def _changed_beside(campaign: Campaign, domain: Domain, parent: Edition | None, *, recheck: bool) -> bool:

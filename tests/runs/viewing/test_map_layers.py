@@ -290,6 +290,16 @@ def test_pixels_that_differ_stand_out(shown: Shown, address: str, made: Made, pr
     assert shown.errors == []
 
 
+def test_zones_that_cannot_be_read_leave_the_published_page(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+    campaign = made.campaign
+    output = campaign.output.model_copy(update={"zones": made.folder / "absent.gpkg"})
+    page = campaign.output.national / "current" / "map" / "page.json"
+    before = page.read_bytes()
+    assert publish(campaign.model_copy(update={"output": output})).edition == 1
+    assert "absent.gpkg: no such file; output.zones names a file of polygons" in caplog.text
+    assert page.read_bytes() == before
+
+
 def test_a_folder_on_a_server_shows_the_states_of_the_edition(made: Made) -> None:
     page = json.loads((Path(made.campaign.output.national) / "current" / "map" / "page.json").read_text())
     assert "served" not in page
