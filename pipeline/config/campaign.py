@@ -100,6 +100,11 @@ class OutputSection(Section):
     """Side of the national store's shards in pixels. It divides the tile; by default it is the tile."""
     attribution: str = "IGN"
     """Producer of the imagery, named as its licence requires."""
+    zones: ConfigPath | None = None
+    """Polygons with a CRS, such as communes, whose class shares the map page lists: GeoPackage, Shapefile, FlatGeobuf
+    or GeoJSON. A publish writes their outlines into the edition's `map/`."""
+    zones_name: str = "nom"
+    """The attribute of `zones` with their names."""
 
 
 class ClusterSection(Section):
@@ -235,6 +240,11 @@ class Campaign(Section):
                 f"found {self.output.extent_km}"
             )
         return self
+
+    @property
+    def boundaries(self) -> dict[Domain, Path]:
+        """Domain → the file of its boundary, where it has one."""
+        return {section.name: section.boundary for section in self.domains if section.boundary}
 
     @property
     def shard(self) -> int:

@@ -1,6 +1,7 @@
 """Every bench runs at its quick scale and writes its figures. No test looks at a time."""
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pipeline.config import GridSection
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window
 from pipeline.inference import Engine
+from pipeline.products.map_page.building import BUILT
 from pipeline.products.tile.seal import read_sealed
 from pipeline.runs.quality.verify import verify
 from tests.support.paths import ROOT, SHARED_DATA
@@ -55,6 +57,7 @@ FIGURES = {
         "publish.memory_ratio_4x",
     },
     "quantize": {"quantize.agreement"},
+    "view": {f"view.{view}_{what}" for view in ("first", "zoom") for what in ("s", "s_worst", "requests", "mb")},
     "train": {"train.oa_held_out", "train.minutes", "train.ece_before", "train.ece_after"},
     "vectorize": {
         f"vectorize.{what}"
@@ -78,13 +81,22 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, on_message=lambda _: None)
 
 
-SLOW = ("engines", "publish", "quantize", "run", "train")
+SLOW = ("engines", "publish", "quantize", "run", "train", "view")
+
+
+def check_browser() -> None:
+    """Skips where Chromium, Playwright or the map page is missing."""
+    pytest.importorskip("playwright", reason="Playwright is not installed: pip install playwright")
+    if shutil.which("chromium") is None or not BUILT.is_dir():
+        pytest.skip("needs Chromium (apt-get install chromium) and the map page (`make install` builds it)")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES])
 def test_a_bench_writes_its_figures_and_a_chart(
     imagery: Imagery, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name == "view":
+        check_browser()
     monkeypatch.setenv("GDAL_CACHEMAX", "64")  # benches change it; this restores it
     monkeypatch.setenv("LANDCOVER_CACHE", str(folder / "cache"))
     messages: list[str] = []
@@ -95,7 +107,7 @@ def test_a_bench_writes_its_figures_and_a_chart(
     # Hidden copies are a difference of two times.
     figures = {figure: value for figure, value in report["figures"].items() if "copies_hidden" not in figure}
     assert all(np.isfinite(value) and value >= 0 for value in figures.values())
-    if name not in ("coverage", "nation", "publish"):  # which make their own domains, or need none
+    if name not in ("coverage", "nation", "publish", "view"):  # which make their own domains, or need none
         assert "demo's country" in report["notes"][0]
     assert report["machine"]["cores"] >= 1
     with Image.open(folder / f"{name}.png") as chart:

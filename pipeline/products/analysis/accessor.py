@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import geopandas as gpd
 import matplotlib.pyplot as plt
@@ -26,6 +26,7 @@ from pipeline.products.analysis.areas import Classes, adjusted, class_columns, i
 from pipeline.products.analysis.cell_and_edge_counts import Counted, count_zones
 from pipeline.products.analysis.change import Change, FalseChange, change
 from pipeline.products.analysis.dataset_geobox import geobox_of, window_touched
+from pipeline.products.analysis.notebook_page import show_page
 from pipeline.products.assessment.reference_sample import InterpretedSample, read_sample
 from pipeline.progress import SHORT_S, progress_bar
 
@@ -52,10 +53,15 @@ class Cover:
         # kept here is never used for changed or cut pixels.
         self._shares: Path | None = None
         self._counted: xr.Variable | None = None
+        self._edition: Path | None = None
 
     def counted_in(self, shares: Path | None) -> None:
         """Keeps the share cube of exactly this Dataset's pixels; called by `open_product`."""
         self._shares, self._counted = shares, self._product.variables.get("landcover")
+
+    def opened_from(self, edition: Path) -> None:
+        """Keeps the folder of the edition that this Dataset is; called by `open_product`."""
+        self._edition = edition
 
     @property
     def _landcover(self) -> xr.DataArray:
@@ -134,6 +140,34 @@ class Cover:
                 handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=legend_columns, frameon=False
             )
         return axes
+
+    def explore(self, geometry: Geometries | None = None, *, height: int = 600) -> Any:
+        """Shows the edition's map page in a notebook's cell, without the internet.
+
+        A server on loopback answers the page until the kernel ends. Where the kernel runs on another machine than the
+        browser, forward the port in the address: `ssh -L PORT:127.0.0.1:PORT HOST`.
+
+        Args:
+            geometry: what the page looks at and outlines: GeoDataFrame or GeoSeries in any CRS, or a shapely geometry
+                in the product's CRS. By default everything.
+            height: of the frame in pixels.
+
+        Returns:
+            An `IPython.display.IFrame`, which a cell shows when it is its last line.
+
+        Raises:
+            ProductError: the Dataset is not an edition on this disk as `open_product` returned it, or has no page.
+            MachineError: IPython is not installed.
+        """
+        if self._edition is None:
+            raise ProductError(
+                "only a national product on this disk has a map page, as `open_product` returned it: to look at a "
+                "part, call `.cover.explore(geometry)` on the whole"
+            )
+        placed = geometry
+        if isinstance(geometry, gpd.GeoDataFrame | gpd.GeoSeries):
+            placed = in_crs(geometry, str(geobox_of(self._product).crs)).union_all()
+        return show_page(self._edition, placed, height=height)
 
     def area_by_class(
         self,

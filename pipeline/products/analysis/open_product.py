@@ -122,12 +122,12 @@ def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
     with product_error(f"{store / 'zarr.json'}: zarr cannot open the store; {REPAIR}", *MALFORMED):
         if level is None:
             shares = pyramid / SHARES if counted and SHARES in levels else None
-            return _named(_on_dask(open_group(edition.store)), edition.path.name, shares=shares)
+            return _named(_on_dask(open_group(edition.store)), edition.path.name, shares=shares, edition=edition)
         if level == SHARES:
             opened = _with_shares(open_group(pyramid, SHARES), side=edition.grid.tile // FACTORS[SHARES])
         else:
             opened = _on_dask(open_group(pyramid, str(level)))
-    return _named(opened, f"{edition.path.name}, level {level}", shares=None)
+    return _named(opened, f"{edition.path.name}, level {level}", shares=None, edition=edition)
 
 
 def _open_generalised(edition: Edition) -> xr.Dataset:
@@ -181,12 +181,14 @@ def _with_shares(counts: xr.Dataset, *, side: int) -> xr.Dataset:
     return opened.assign(share=share)
 
 
-def _named(product: xr.Dataset, title: str, *, shares: Path | None) -> xr.Dataset:
+def _named(product: xr.Dataset, title: str, *, shares: Path | None, edition: Edition | None = None) -> xr.Dataset:
     named = product.assign_attrs(opened=title)
     if "landcover" in named:
         # A level has the same class names and colours as level 0.
         named["landcover"].attrs = flags_of("landcover") | named["landcover"].attrs
     named.cover.counted_in(shares)
+    if edition is not None:
+        named.cover.opened_from(edition.path)
     return named
 
 

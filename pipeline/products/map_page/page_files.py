@@ -4,6 +4,8 @@
 
     <edition>/map/index.html, map.js, map.css    the same for all editions
     <edition>/map/page.json                      what the page cannot find in the edition's Zarr
+    <edition>/map/domains.json                   where each domain owns pixels, read when only one is shown
+    <edition>/map/zones.json                     class shares of the campaign's zones, if it has any
 
 Any web server that answers requests of ranges can serve the folder with the editions, and `landcover view` does.
 """
@@ -11,21 +13,23 @@ Any web server that answers requests of ranges can serve the folder with the edi
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import legend
+from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json
 from pipeline.errors import MachineError, ProductError, product_error
 from pipeline.grid import name_unit
 from pipeline.products.manifest import changed_if_sealed, files_below, has_manifest, write_manifest
 from pipeline.products.map_page.building import BUILT
+from pipeline.products.map_page.domain_masks import domain_masks
 from pipeline.products.national.edition_record import Edition, edition_numbers
 from pipeline.untrusted.documents import read_json
 
 MAP_FOLDER, PAGE = "map", "index.html"
-_CONTENT = "page.json"
+CONTENT, _DOMAINS, ZONES = "page.json", "domains.json", "zones.json"
 
 
 def built_page() -> Path:
@@ -47,17 +51,26 @@ def can_show(edition: Edition) -> bool:
     return (edition.path / "zarr.json").is_file()
 
 
-def write_map(edition: Edition, *, domains: Path, live: Iterable[int]) -> Path:
+def write_map(
+    edition: Edition,
+    *,
+    domains: Path,
+    live: Iterable[int],
+    boundaries: Mapping[Domain, Path] | None = None,
+    zones: dict[str, Any] | None = None,
+) -> Path:
     """Writes the page of an edition, unless it has the same one; returns its HTML file.
 
     Args:
         edition: finished.
         domains: the folder with the domains' folders of tiles, which the page links.
         live: FLAIR values that the legend shows.
+        boundaries: the campaign's files of polygons, for the page that shows one domain.
+        zones: content of `zones.json`; None where the campaign has no zones.
 
     Raises:
         MachineError: the package was built without the page.
-        ProductError: the edition is of an older version, or its domains cannot be read.
+        ProductError: the edition is of an older version, or its domains or a boundary cannot be read.
         StorageError: the folder cannot be written.
     """
     built, folder = built_page(), edition.path / MAP_FOLDER
@@ -66,22 +79,34 @@ def write_map(edition: Edition, *, domains: Path, live: Iterable[int]) -> Path:
             f"{edition.path}: an older version wrote it, without the map page; `landcover publish` makes a new one"
         )
     content = _content(edition, domains=domains, live=frozenset(live))
-    if _is_current(folder, built, content):
+    contents: dict[str, Any] = {
+        CONTENT: content | ({} if zones is None else {"zones": zones["title"]}),
+        _DOMAINS: domain_masks(edition, boundaries or {}),
+        **({} if zones is None else {ZONES: zones}),
+    }
+    if _is_current(folder, built, contents):
         return folder / PAGE
     names = sorted(files_below(built))
     for name in names:
         with replacing(folder / name) as temporary:
             shutil.copyfile(built / name, temporary)
-    write_json(folder / _CONTENT, content)
-    write_manifest(folder, [*names, _CONTENT])
+    for name, content in contents.items():
+        write_json(folder / name, content)
+    if zones is None:
+        (folder / ZONES).unlink(missing_ok=True)
+    write_manifest(folder, [*names, *contents])
     return folder / PAGE
 
 
-def _is_current(folder: Path, built: Path, content: dict[str, Any]) -> bool:
+def _is_current(folder: Path, built: Path, contents: Mapping[str, Any]) -> bool:
     if not has_manifest(folder) or changed_if_sealed(folder, read_all=True):
         return False
+    if any(not (folder / name).is_file() for name in (*files_below(built), *contents)):
+        return False
     same = all((folder / name).read_bytes() == (built / name).read_bytes() for name in files_below(built))
-    return same and read_json(folder / _CONTENT) == json.loads(json.dumps(content))
+    return same and all(
+        read_json(folder / name) == json.loads(json.dumps(content)) for name, content in contents.items()
+    )
 
 
 def _content(edition: Edition, *, domains: Path, live: frozenset[int]) -> dict[str, Any]:
@@ -126,4 +151,4 @@ def _span(days: list[str]) -> list[str]:
 def _others(edition: Edition) -> list[str]:
     """Names of the earlier editions that the page can draw beside this one."""
     names = (f"{number:06d}" for number in edition_numbers(edition.path.parent.parent) if number < edition.number)
-    return [name for name in names if (edition.path.with_name(name) / MAP_FOLDER / _CONTENT).is_file()]
+    return [name for name in names if (edition.path.with_name(name) / MAP_FOLDER / CONTENT).is_file()]

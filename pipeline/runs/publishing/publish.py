@@ -13,7 +13,8 @@ from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
 from pipeline.errors import MachineError, ProductError
-from pipeline.products.map_page.page_files import MAP_FOLDER, can_show, write_map
+from pipeline.products.analysis.campaign_map import write_campaign_map
+from pipeline.products.map_page.page_files import MAP_FOLDER, can_show
 from pipeline.products.national.edition_record import Edition, Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
@@ -156,9 +157,9 @@ def _add_map(campaign: Campaign, edition: Edition) -> None:
     if not can_show(edition):
         return
     try:
-        write_map(edition, domains=campaign.output.domains, live=campaign.recipe().live)
-    except MachineError as error:
-        log.warning("the edition has no map page: %s", error)
+        write_campaign_map(campaign, edition)
+    except (MachineError, ProductError) as error:
+        log.warning("the map page of the edition is not written: %s", error)
 
 
 def _changed_beside(campaign: Campaign, domain: Domain, parent: Edition | None, *, recheck: bool) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pipeline.config import Campaign
 from pipeline.errors import ConfigError, ProductError
-from pipeline.products.map_page.page_files import write_map
+from pipeline.products.analysis.campaign_map import write_campaign_map
+from pipeline.products.map_page.server import Answer, ProductServer
 from pipeline.products.national.edition_record import Edition, current_edition, edition_of
-from pipeline.runs.viewing.server import ProductServer
+from pipeline.runs.viewing.campaign_answers import campaign_answers
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class View:
     the disk."""
     page: str
     """Path of the page, in these."""
+    answers: Mapping[str, Answer]
+    """Path → what computes the reply to a request for it."""
 
     def serve(self, port: int = 0) -> ProductServer:
         """A server that listens.
@@ -30,7 +33,7 @@ class View:
             ConfigError: the port is in use.
         """
         try:
-            return ProductServer(self.folders, port=port)
+            return ProductServer(self.folders, answers=self.answers, port=port)
         except OSError as error:
             raise ConfigError(f"--port {port}: cannot be used: {error.strerror or error}") from error
 
@@ -51,8 +54,9 @@ def prepare_view(campaign: Campaign, number: int | None = None) -> View:
     edition = current_edition(national) if number is None else edition_of(national, number)
     if edition is None:
         raise ProductError(f"{national}: nothing is published yet; `landcover publish` makes the first edition")
-    page = write_map(edition, domains=campaign.output.domains, live=campaign.recipe().live)
+    page = write_campaign_map(campaign, edition)
     editions, domains = edition.path.resolve().parent, campaign.output.domains.resolve()
     above = Path(commonpath([editions, domains]))
     folders = {folder.relative_to(above).parts: folder for folder in (editions, domains)}
-    return View(edition, folders, page.resolve().relative_to(above).as_posix())
+    path = page.resolve().relative_to(above).as_posix()
+    return View(edition, folders, path, campaign_answers(campaign, edition, path))

@@ -1,18 +1,21 @@
 """The map page in an edition: complete, sealed by a manifest of its own, and written anew only where it must be."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.domain import Domain
 from pipeline.errors import MachineError, ProductError
 from pipeline.grid import Window
 from pipeline.products.manifest import changed_additions
 from pipeline.products.map_page import page_files
 from pipeline.products.map_page.building import MapNotBuilt, build
+from pipeline.products.map_page.domain_masks import domain_masks
 from pipeline.products.map_page.page_files import write_map
-from pipeline.products.national.edition_record import Edition, edition_of
+from pipeline.products.national.edition_record import Edition, Tally, edition_of
 from pipeline.products.national.grid import NationalGrid
 from tests.support.nations import write_nation
 from tests.support.products import NORTH, WEST
@@ -97,3 +100,19 @@ def test_a_build_that_npm_refuses_shows_what_npm_said(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(MapNotBuilt, match="`ci --ignore-scripts` failed: no registry"):
         build(tmp_path / "built")
+
+
+def test_where_domains_own_pixels_is_written_by_rank(edition: Edition, tmp_path: Path) -> None:
+    """Two shards a side of each of 2 × 3 tiles; the older domain has a boundary, which comes first."""
+    grid = NationalGrid(Window(NORTH, WEST, 1000, 1500), tile=500, shard=250, chunk=250)
+    old, new = Domain("D034_2021"), Domain("D034_2024")
+    owned = {(0, 0): {old: 1}, (1, 1): {old: 5}, (0, 3): {old: 2, new: 2}, (2, 0): {new: 9}, (3, 5): {new: 1}}
+    tallies = {index: Tally(owned=counts) for index, counts in owned.items()}
+    boundary = tmp_path / "boundary.geojson"
+    corners = [[600_000, 6_890_000], [600_100, 6_890_000], [600_100, 6_889_900], [600_000, 6_890_000]]
+    crs = {"properties": {"name": "EPSG:2154"}}
+    boundary.write_text(json.dumps({"type": "Polygon", "coordinates": [corners], "crs": crs}))
+    assert domain_masks(replace(edition, grid=grid, tallies=tallies), {old: boundary}) == [
+        {"name": old, "tiles": [0, 2], "rings": [[v for corner in corners for v in corner]]},
+        {"name": new, "tiles": [1, 1, 3, 1, 5, 1], "rings": None},
+    ]

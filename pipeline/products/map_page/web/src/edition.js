@@ -1,6 +1,7 @@
 // An edition's Zarr tree: its levels, pixels for tiles of the map, and single pixels.
 import './zstd.js';
 import {FetchStore, get, open, root, slice, withRangeCoalescing} from 'zarrita';
+import {boundsOf, Masks} from './masks.js';
 
 const LAYERS = ['landcover', 'confidence'];
 const LARGEST_TILE = 1024;
@@ -62,6 +63,7 @@ export class Edition {
     this.attributes = metadata.attributes;
     this.root = root(new Tree(url, this.nodes, (key) => this.promises(key)));
     this.onError = () => undefined;
+    this.only = '';
     this.opened = new Map();
     this.cache = new Map();
     this.bbox = this.attributes['spatial:bbox'];
@@ -102,20 +104,20 @@ export class Edition {
 
   /** The bounds of all tiles that have files: [left, bottom, right, top]. */
   get mapped() {
-    const [rows, cols] = this.coverage.shape;
-    const [left, bottom, right, top] = this.bbox;
-    const found = {top: rows, left: cols, bottom: 0, right: 0};
-    for (let i = 0; i < rows * cols; i++) {
-      if (!this.coverage.data[i]) continue;
-      const [row, col] = [Math.floor(i / cols), i % cols];
-      found.top = Math.min(found.top, row);
-      found.left = Math.min(found.left, col);
-      found.bottom = Math.max(found.bottom, row + 1);
-      found.right = Math.max(found.right, col + 1);
+    return boundsOf(this.coverage.data, this.coverage.shape, this.bbox) ?? this.bbox;
+  }
+
+  /** Shows one domain only, or all for an empty name. */
+  async show(domain) {
+    if (domain && !this.masks) {
+      const answer = await fetch(new URL('map/domains.json', this.url));
+      if (!answer.ok) throw new Error(`map/domains.json: ${answer.status}`);
+      this.masks = new Masks(await answer.json(), this.coverage.shape, this.bbox);
     }
-    if (!found.bottom) return this.bbox;
-    const [width, height] = [(right - left) / cols, (top - bottom) / rows];
-    return [left + found.left * width, top - found.bottom * height, left + found.right * width, top - found.top * height];
+    if (domain === this.only) return false;
+    this.only = domain;
+    this.cache.clear();
+    return true;
   }
 
   /** Class and confidence of a tile of the map: bytes (y, x, 4), of which the last two are 0 and 255. */
@@ -149,7 +151,24 @@ export class Edition {
         for (let to = row * side * 4 + band, col = 0; col < right - left; col++, to += 4) pixels[to] = data[i++];
       }
     });
+    if (this.only) await this.keepOnly(pixels, level, {top, left, bottom, right});
     return pixels;
+  }
+
+  /** Sets pixels of other domains to no data: level 0 has their owners, for others see masks.js. */
+  async keepOnly(pixels, {side, path, resolution}, {top, left, bottom, right}) {
+    const only = this.only;
+    if (path !== this.levels.at(-1).path) {
+      this.masks.keep(pixels, {top, left, side, resolution}, only);
+      return;
+    }
+    const code = this.page.domains.find((d) => d.name === only)?.code;
+    const {data} = await get(await this.array(`${path}/domain`), [slice(top, bottom), slice(left, right)]);
+    for (let row = 0, i = 0; row < bottom - top; row++) {
+      for (let to = row * side * 4, col = 0; col < right - left; col++, to += 4) {
+        if (data[i++] !== code) pixels[to] = pixels[to + 1] = 0;
+      }
+    }
   }
 
   /** What level 0 has at a place, or null outside of all tiles. */
@@ -164,6 +183,12 @@ export class Edition {
       [...LAYERS, 'domain'].map(async (layer) => (await get(await this.array(`${level.path}/${layer}`), place)).data[0]),
     );
     return {row, col, value, confidence, domain: this.page.domains.find((d) => d.code === code), tile: this.tileName(row, col)};
+  }
+
+  /** [row, column] of the tile around a place. */
+  tileAt([x, y]) {
+    const size = (this.bbox[3] - this.bbox[1]) / this.coverage.shape[0];
+    return [Math.floor((this.bbox[3] - y) / size), Math.floor((x - this.bbox[0]) / size)];
   }
 
   /** The name of the tile around a pixel: its north-west corner in the unit of the campaign's names. */

@@ -15,7 +15,7 @@ export const rampCss = RAMP.map(([at, ...rgb]) => `rgb(${rgb.join(' ')}) ${(at /
 
 function source(edition, projection) {
   return new DataTile({
-    loader: (z, x, y) => edition.tile(z, x, y),
+    loader: (z, x, y, {signal}) => edition.tile(z, x, y, signal),
     bandCount: 4,
     interpolate: false,
     transition: 0,
@@ -64,14 +64,20 @@ function least(state) {
 export class EditionLayers {
   constructor(edition, projection, state) {
     this.classes = edition.page.classes;
-    const tiles = source(edition, projection);
-    this.landcover = new WebGLTileLayer({source: tiles, style: landcoverStyle(state, this.classes), className: 'landcover'});
-    this.confidence = new WebGLTileLayer({source: source(edition, projection), style: confidenceStyle(state), className: 'confidence'});
+    const [tiles, maxResolution] = [source(edition, projection), edition.coarsest ?? Infinity];
+    this.landcover = new WebGLTileLayer({source: tiles, style: landcoverStyle(state, this.classes), className: 'landcover', maxResolution});
+    this.confidence = new WebGLTileLayer({source: source(edition, projection), style: confidenceStyle(state), className: 'confidence', maxResolution});
     this.all = [this.landcover, this.confidence];
     this.update(state);
   }
 
-  update(state) {
+  /** Draws all tiles anew. */
+  refresh() {
+    for (const layer of this.all) layer.getSource().refresh();
+  }
+
+  /** Draws as the state says, at a share of its opacities. */
+  update(state, share = 1) {
     const drawn = JSON.stringify([[...state.off].sort(), state.palette]);
     if (drawn !== this.drawn) {
       this.drawn = drawn;
@@ -80,7 +86,7 @@ export class EditionLayers {
     }
     for (const layer of this.all) layer.updateStyleVariables({least: least(state)});
     for (const [layer, opacity] of [[this.landcover, state.landcover], [this.confidence, state.confidence]]) {
-      layer.setOpacity(opacity / 100);
+      layer.setOpacity((share * opacity) / 100);
       layer.setVisible(opacity > 0);
     }
   }
@@ -95,6 +101,9 @@ export function clip(layers, map, side, position) {
       const at = width * position();
       const [left, right] = side === 'left' ? [0, at] : [at, width];
       const [bottomLeft, topRight] = [getRenderPixel(event, [left, height]), getRenderPixel(event, [right, 0])];
+      // OpenLayers clears inside of the scissors only, and a canvas keeps what was drawn before the swipe moved.
+      gl.clearColor(0, 0, 0, 0);
+      gl.clear(gl.COLOR_BUFFER_BIT);
       gl.enable(gl.SCISSOR_TEST);
       gl.scissor(Math.round(bottomLeft[0]), Math.round(bottomLeft[1]), Math.round(topRight[0] - bottomLeft[0]), Math.round(topRight[1] - bottomLeft[1]));
     });

@@ -14,31 +14,39 @@ import VectorSource from 'ol/source/Vector.js';
 import {Circle, Fill, Stroke, Style} from 'ol/style.js';
 import proj4 from 'proj4';
 import {Edition} from './edition.js';
+import {Difference} from './difference.js';
+import {ImageryLayer, Vintage} from './lattice.js';
 import {clip, EditionLayers} from './layers.js';
 import {fill, tell} from './panel.js';
-import {read, write} from './state.js';
+import {query, read, write} from './state.js';
+import {Tiles} from './tiles.js';
 import {words} from './words.js';
+import {outlined, Zones} from './zones.js';
 
 const [panel, status, toggle, swipe, border, target] = ['panel', 'status', 'toggle', 'swipe', 'border', 'map'].map((id) => document.getElementById(id));
 
 class Page {
   constructor(edition) {
     this.edition = edition;
-    this.state = read(location.hash);
+    this.state = read(location);
     this.asked = null;
     edition.onError = (error) => this.fail(error);
     register(proj4);
     this.projection = fromProjectionDefinition(edition.attributes['proj:projjson']);
     this.layers = new EditionLayers(edition, this.projection, this.state);
+    this.imagery = edition.page.served?.imagery ? new ImageryLayer(edition, this.projection) : null;
+    this.tiles = new Tiles(edition, this.projection);
+    this.zones = new Zones(edition, (extent) => this.map.getView().fit(extent, {padding: [40, 40, 40, 40]}));
     this.marker = new Feature();
     this.showPanel(window.innerWidth > 640);
     this.map = this.makeMap();
-    clip(this.layers.all, this.map, 'left', () => (this.other ? this.state.swipe / 1000 : 1));
+    clip([...this.layers.all, ...(this.imagery?.all ?? [])], this.map, 'left', () => (this.other && !this.other.whole ? this.state.swipe / 1000 : 1));
     this.map.on('click', (event) => this.ask(event.coordinate));
     this.map.on('moveend', () => this.moved());
     this.listen();
     this.translate();
     this.compare();
+    this.one();
   }
 
   makeMap() {
@@ -48,7 +56,7 @@ class Page {
     const view = new View({projection: this.projection, center: [0, 0], resolution: 1, minResolution: finest / 16, extent: this.edition.bbox, showFullExtent: true, constrainOnlyCenter: true, enableRotation: false});
     const map = new Map({
       target,
-      layers: [...this.layers.all, marks],
+      layers: [...(this.imagery?.all ?? []), ...this.layers.all, this.tiles.layer, this.zones.layer, outlined(this.edition.page.outline ?? []), marks],
       controls: controls({attribution: false, rotate: false}).extend([new ScaleLine()]),
       view,
     });
@@ -63,14 +71,14 @@ class Page {
       view.setCenter([x, y]);
       view.setResolution(resolution);
     } else {
-      view.fit(this.edition.mapped, {size: map.getSize(), padding: [24, 24, 24, 24]});
+      view.fit(this.edition.masks?.boundsOf(this.state.domain) ?? this.edition.mapped, {size: map.getSize(), padding: [24, 24, 24, 24]});
     }
   }
 
   listen() {
     window.addEventListener('hashchange', () => {
       if (location.hash === write(this.state)) return;
-      this.state = read(location.hash);
+      this.state = read(location);
       this.look();
       this.translate();
       this.update();
@@ -93,13 +101,19 @@ class Page {
   change(part, rebuild = false) {
     Object.assign(this.state, part);
     if (rebuild) this.translate();
-    if ('with' in part) this.compare();
+    if ('with' in part || 'diff' in part) this.compare();
+    if ('domain' in part) this.one(true);
     this.update();
   }
 
   update() {
-    this.layers.update(this.state);
+    this.layers.update(this.state, this.other?.whole ? 0.25 : 1);
+    this.imagery?.update(this.state, true);
     this.other?.layers.update(this.state);
+    this.tiles.layer.setVisible(this.state.tiles > 0);
+    this.zones.layer.setVisible(this.state.zones > 0);
+    const news = [...(this.state.tiles ? [this.tiles.ask()] : []), ...(this.state.zones ? [this.zones.read()] : [])];
+    for (const one of news) one.then((read) => read && this.translate()).catch((error) => this.fail(error));
     swipe.value = String(this.state.swipe);
     border.hidden = swipe.hidden;
     document.body.classList.toggle('with-swipe', !swipe.hidden);
@@ -120,33 +134,65 @@ class Page {
       for (const button of target.querySelectorAll(name)) button.title = title;
     }
     const focused = document.activeElement?.id;
-    fill(panel, this.state, this.edition, {change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
+    fill(panel, this.state, this.edition, {tiles: this.tiles, zones: this.zones, change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
     if (focused) document.getElementById(focused)?.focus();
     if (this.asked) tell(panel, this.state, this.asked);
   }
 
+  /** What is drawn right of the swipe: its layers, and the edition that a click asks; null for nothing. */
+  async beside(name) {
+    if (name === 'imagery' && this.imagery) return {edition: this.edition, layers: new ImageryLayer(this.edition, this.projection)};
+    const edition = await this.mapOf(name);
+    if (!edition) return null;
+    const drawn = this.state.diff ? new Difference(this.edition, edition) : edition;
+    return {edition, layers: new EditionLayers(drawn, this.projection, this.state), whole: this.state.diff > 0};
+  }
+
+  /** An earlier edition, or the map of one domain; nothing for another name. */
+  async mapOf(name) {
+    if (this.edition.page.served?.vintages.includes(name)) return new Vintage(this.edition, name);
+    if (!this.edition.page.others.includes(name)) return null;
+    const edition = await Edition.open(new URL(`../${name}/`, this.edition.url));
+    edition.onError = this.edition.onError;
+    await edition.show(this.edition.only);
+    return edition;
+  }
+
   async compare() {
-    const name = this.state.with;
+    const {with: name, diff} = this.state;
     for (const layer of this.other?.layers.all ?? []) this.map.removeLayer(layer);
     this.other = null;
-    swipe.hidden = !this.edition.page.others.includes(name);
-    if (!swipe.hidden) {
-      const edition = await Edition.open(new URL(`../${name}/`, this.edition.url)).catch((error) => this.fail(error));
-      if (!edition || this.state.with !== name) return;
-      edition.onError = this.edition.onError;
-      const layers = new EditionLayers(edition, this.projection, this.state);
-      clip(layers.all, this.map, 'right', () => this.state.swipe / 1000);
-      for (const layer of layers.all) this.map.addLayer(layer);
-      this.other = {edition, layers};
+    const other = await this.beside(name).catch((error) => this.fail(error));
+    if (this.state.with !== name || this.state.diff !== diff) return;
+    swipe.hidden = !other || other.whole;
+    if (other) {
+      clip(other.layers.all, this.map, 'right', () => (other.whole ? 0 : this.state.swipe / 1000));
+      for (const layer of other.layers.all) this.map.addLayer(layer);
+      this.other = other;
     }
     this.update();
+  }
+
+  /** Shows one domain, or all. */
+  async one(move = false) {
+    const name = this.edition.page.domains.some((d) => d.name === this.state.domain) ? this.state.domain : '';
+    const sides = [{edition: this.edition, layers: this.layers}, ...(this.other ? [this.other] : [])];
+    try {
+      const shown = await Promise.all(sides.map(({edition}) => edition.show(name)));
+      if (shown.some(Boolean)) for (const layers of [this.imagery, ...sides.map((side) => side.layers)]) layers?.refresh();
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    if (name && (move || !this.state.view)) this.whole();
   }
 
   async ask(coordinate) {
     try {
       const edition = this.shownAt(coordinate);
       const found = await edition.at(coordinate);
-      this.asked = {edition, found, lonLat: toLonLat(coordinate, this.projection)};
+      const before = this.other?.whole ? await this.other.edition.at(coordinate) : null;
+      this.asked = {edition, found, before, tile: this.tiles.at(...this.edition.tileAt(coordinate)), lonLat: toLonLat(coordinate, this.projection)};
     } catch (error) {
       this.fail(error);
       return;
@@ -159,7 +205,7 @@ class Page {
   /** The edition that is drawn at a place: the other one right of the swipe. */
   shownAt(coordinate) {
     const at = this.map.getPixelFromCoordinate(coordinate)[0] / this.map.getSize()[0];
-    return this.other && at > this.state.swipe / 1000 ? this.other.edition : this.edition;
+    return this.other && !this.other.whole && at > this.state.swipe / 1000 ? this.other.edition : this.edition;
   }
 
   moved() {
@@ -169,7 +215,7 @@ class Page {
   }
 
   save() {
-    history.replaceState(null, '', write(this.state));
+    history.replaceState(null, '', `${location.pathname}${query(this.state)}${write(this.state)}`);
   }
 
   whole() {
@@ -184,7 +230,7 @@ class Page {
   }
 
   fail(error) {
-    status.textContent = `${words(this.state.language).wrong}: ${(error.cause ?? error).message}`;
+    status.textContent = `${words(this.state.language).wrong}${words(this.state.language).colon} ${(error.cause ?? error).message}`;
   }
 }
 
@@ -192,6 +238,6 @@ try {
   window.landcover = new Page(await Edition.open(new URL('../', location.href).href.replace(/#.*/, '')));
   document.body.dataset.ready = 'true';
 } catch (error) {
-  status.textContent = `${words(read(location.hash).language).wrong}: ${error.message}`;
+  status.textContent = `${words(read(location).language).wrong}: ${error.message}`;
   console.error(error.cause ?? error);
 }

@@ -1,5 +1,6 @@
 // The panel: legend with class filter, sliders and choices. It is built anew when the language changes.
 import {classColour, rampCss} from './layers.js';
+import {pattern, STATES} from './tiles.js';
 import {LANGUAGES, words} from './words.js';
 
 /** An element with attributes, listeners (`onclick`) and children; text is never read as HTML. */
@@ -60,18 +61,58 @@ function legend(state, edition, change, say) {
     make('ul', {}, ...rows));
 }
 
+/** The switch of the layer of tiles, and its legend with the number of tiles in each state. */
+function tileStates(state, tiles, change, say) {
+  const counts = tiles.count();
+  const rows = Object.keys(STATES).filter((name) => name !== 'again' || tiles.knowsAgain).map((name) => {
+    const sign = make('canvas', {width: 26, height: 26, class: 'sign', 'aria-hidden': 'true'});
+    pattern(sign.getContext('2d'), name, 1, 1, 24);
+    return make('li', {}, sign, `${say.states[name]}${say.colon} ${counts[name] === null ? '…' : new Intl.NumberFormat(state.language).format(counts[name])}`);
+  });
+  const box = make('input', {id: 'tiles', type: 'checkbox', checked: state.tiles > 0, onchange: () => change({tiles: Number(box.checked)}, true)});
+  return make('div', {class: 'switch'}, box, make('label', {for: 'tiles'}, say.tiles),
+    make('ul', {hidden: !state.tiles, id: 'states'}, ...rows));
+}
+
+/** The switch between a swipe and the pixels that differ. */
+function difference(state, change, say) {
+  const box = make('input', {id: 'diff', type: 'checkbox', checked: state.diff > 0, onchange: () => change({diff: Number(box.checked)}, true)});
+  return make('div', {class: 'switch'}, box, make('label', {for: 'diff'}, say.differ), ...(state.diff ? [make('p', {class: 'quiet'}, say.differHint)] : []));
+}
+
+/** How strongly the imagery is drawn under the map; or why there is none. */
+function imagery(state, edition, change, say) {
+  const {served} = edition.page;
+  if (!served?.imagery) return [make('p', {class: 'quiet', id: 'no-imagery'}, served ? say.imageryAbsent : say.imageryElsewhere)];
+  return [slider('imagery', say.imageryBelow, state, change), make('p', {class: 'quiet'}, say.imageryHint)];
+}
+
+/** The switch of the zones, and their table. */
+function zoneTable(state, zones, edition, change, say) {
+  const table = make('div', {id: 'zone-table', hidden: !state.zones});
+  const box = make('input', {id: 'zones', type: 'checkbox', checked: state.zones > 0, onchange: () => change({zones: Number(box.checked)}, true)});
+  if (state.zones) zones.fill(table, state, say);
+  return make('div', {class: 'switch'}, box, make('label', {for: 'zones'}, `${say.zones}${say.colon} ${edition.page.zones}`), table);
+}
+
 /**
  * Fills the panel.
  * @param {HTMLElement} panel
  * @param {object} state of the page
  * @param {object} edition that is shown
- * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`
+ * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`; and `tiles` and `zones`
  */
-export function fill(panel, state, edition, {change, whole, copy}) {
+export function fill(panel, state, edition, {change, whole, copy, tiles, zones}) {
   const say = words(state.language);
   const {number: edited, created} = edition.page;
   const day = created && new Intl.DateTimeFormat(state.language, {dateStyle: 'long', timeZone: 'UTC'}).format(new Date(created));
-  const others = {'': say.nothing, ...Object.fromEntries(edition.page.others.map((n) => [n, `${say.edition} ${Number(n)}`]))};
+  const others = {
+    '': say.nothing,
+    ...(edition.page.served?.imagery ? {imagery: say.imagery} : {}),
+    ...Object.fromEntries(edition.page.others.map((n) => [n, `${say.edition} ${Number(n)}`])),
+    ...Object.fromEntries((edition.page.served?.vintages ?? []).map((name) => [name, `${say.map1} ${name}`])),
+  };
+  const domains = edition.page.domains.map((d) => d.name).sort();
   const ramp = make('div', {class: 'ramp', role: 'img', 'aria-label': say.confidence});
   ramp.style.background = `linear-gradient(to right, ${rampCss})`;
   panel.setAttribute('aria-label', say.panel);
@@ -83,9 +124,14 @@ export function fill(panel, state, edition, {change, whole, copy}) {
     slider('confidence', say.confidence, state, change),
     make('div', {class: 'ends'}, make('span', {}, `0 % ${say.low}`), ramp, make('span', {}, `100 % ${say.high}`)),
     slider('least', say.least, state, change),
+    ...imagery(state, edition, change, say),
     legend(state, edition, change, say),
     choice('palette', say.palette, {flair: say.flair, safe: say.safe}, state, change),
-    ...(edition.page.others.length ? [choice('with', say.compare, others, state, change)] : []),
+    ...(Object.keys(others).length > 1 ? [choice('with', say.compare, others, state, change)] : []),
+    ...(state.with && state.with !== 'imagery' ? [difference(state, change, say)] : []),
+    ...(domains.length > 1 ? [choice('domain', say.domain, {'': say.every, ...Object.fromEntries(domains.map((d) => [d, d]))}, state, change)] : []),
+    tileStates(state, tiles, change, say),
+    ...(edition.page.zones ? [zoneTable(state, zones, edition, change, say)] : []),
     choice('language', say.language, LANGUAGES, state, change),
     choice('theme', say.theme, {auto: say.auto, light: say.light, dark: say.dark}, state, change),
     make('div', {class: 'buttons'},
@@ -96,7 +142,7 @@ export function fill(panel, state, edition, {change, whole, copy}) {
 }
 
 /** Shows what is at a place. */
-export function tell(panel, state, {edition, found, lonLat}) {
+export function tell(panel, state, {edition, found, before, tile, lonLat}) {
   const say = words(state.language);
   const rows = [];
   const row = (term, ...value) => rows.push(make('dt', {}, term), make('dd', {}, ...value));
@@ -104,11 +150,14 @@ export function tell(panel, state, {edition, found, lonLat}) {
     const entry = edition.page.classes.find((c) => c.value === found.value);
     row(say.class, entry ? entry[state.language] : say.nodata);
     if (entry) row(say.confidence, `${number((found.confidence / 255) * 100, state.language)} %`);
+    const other = before && edition.page.classes.find((c) => c.value === before.value);
+    if (other) row(say.otherMap, `${other[state.language]}, ${number((before.confidence / 255) * 100, state.language)} %`);
     row(say.domain, found.domain?.name ?? say.nobody);
     if (found.domain) row(say.dates, found.domain.acquired.join(' – ') || String(found.domain.year));
     row(say.tile, found.tile);
-    if (edition.page.others.length || state.with) row(say.edition, String(edition.page.number));
-    if (found.domain) {
+    if (tile) row(say.state, say.states[tile] + (tile === 'again' ? `${say.colon} ${say.why}` : ''));
+    if ((edition.page.others.length || state.with) && !edition.name) row(say.edition, String(edition.page.number));
+    if (found.domain && edition.page.products) {
       const file = (end) => edition.fileOf(found.domain.name, `${found.domain.name}-${found.tile}${end}`);
       row(say.files,
         make('a', {href: file('-landcover.tif')}, 'COG'), ' · ',

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runs.viewing.server import ProductServer
+from pipeline.errors import ProductError
+from pipeline.products.map_page.server import ProductServer, Reply
 
 CONTENT = bytes(range(256)) * 4
 
@@ -146,3 +147,24 @@ def test_it_listens_on_loopback_only_with_a_new_token_each_time(product: Path) -
         assert one.server_address[0] == "127.0.0.1"
         assert one.token != two.token
         assert len(one.token) >= 32
+
+
+def test_computed_replies_come_before_files(product: Path) -> None:
+    def fail(_: str) -> Reply:
+        raise ProductError("the tile cannot be read")
+
+    answers = {
+        "national/editions/000001/chunk": lambda rest: Reply(f"[{rest!r}]".encode()),
+        "made/": lambda rest: Reply(rest.encode(), "text/plain") if rest != "absent" else None,
+        "broken": fail,
+    }
+    with serving(
+        ProductServer({("national", "editions"): product / "national" / "editions"}, answers=answers)
+    ) as server:
+        assert ask(server, CHUNK)[:2] == (200, b"['']")
+        status, body, headers = ask(server, "made/1/2")
+        assert (status, body, headers["Content-Type"]) == (200, b"1/2", "text/plain")
+        assert ask(server, "made/1/2", method="HEAD")[:2] == (200, b"")
+        assert ask(server, "made/absent")[0] == ask(server, "made")[0] == 404
+        assert ask(server, "broken")[:2] == (500, b"the tile cannot be read")
+        assert ask(server, "made/1/2", token=server.token[1:])[0] == 403

@@ -9,15 +9,17 @@ import logging
 import mimetypes
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import stat_result
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
-from pipeline.runs.viewing.product_files import open_file
+from pipeline.errors import LandcoverError
+from pipeline.products.map_page.product_files import open_file
 
 _PIECE = 1 << 20
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -27,6 +29,18 @@ _IDLE_S = 60.0
 log = logging.getLogger("landcover")
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What is computed for a request."""
+
+    body: bytes
+    kind: str = "application/json"
+
+
+Answer: TypeAlias = Callable[[str], Reply | None]
+"""Computes a reply from the rest of a request's path; None where there is nothing. It is called in several threads."""
+
+
 class ProductServer(ThreadingHTTPServer):
     """Serves folders of a product until `shutdown`."""
 
@@ -34,11 +48,19 @@ class ProductServer(ThreadingHTTPServer):
     # The address is ours only while we listen, so a server that was just stopped does not block its port.
     allow_reuse_address = True
 
-    def __init__(self, folders: Mapping[tuple[str, ...], Path], *, port: int = 0) -> None:
+    def __init__(
+        self,
+        folders: Mapping[tuple[str, ...], Path],
+        *,
+        answers: Mapping[str, Answer] | None = None,
+        port: int = 0,
+    ) -> None:
         """Listens at once.
 
         Args:
             folders: (first parts of the path after the token) → folder.
+            answers: path after the token, or first part of it that ends with a slash → what computes the reply. They
+                come before files.
             port: 0 for any free one.
 
         Raises:
@@ -46,6 +68,7 @@ class ProductServer(ThreadingHTTPServer):
         """
         super().__init__(("127.0.0.1", port), _Requests)
         self.folders, self.token = dict(folders), secrets.token_urlsafe(24)
+        self.answers = dict(answers or {})
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -77,6 +100,30 @@ class _Requests(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.FORBIDDEN)
             return
         try:
+            for name, answer in self.server.answers.items():
+                if path == name or (name.endswith("/") and path.startswith(name)):
+                    self._send_reply(answer, path.removeprefix(name), body=body)
+                    return
+            self._send_found(path, body=body)
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            self.close_connection = True
+
+    def _send_reply(self, answer: Answer, rest: str, *, body: bool) -> None:
+        status = HTTPStatus.OK
+        try:
+            reply = answer(rest)
+        except LandcoverError as error:
+            status, reply = HTTPStatus.INTERNAL_SERVER_ERROR, Reply(str(error).encode(), "text/plain; charset=utf-8")
+        if reply is None:
+            self._refuse(HTTPStatus.NOT_FOUND)
+            return
+        self.send_response(status)
+        self._end_headers({"Content-Type": reply.kind, "Content-Length": str(len(reply.body))})
+        if body:
+            self.wfile.write(reply.body)
+
+    def _send_found(self, path: str, *, body: bool) -> None:
+        try:
             found = open_file(self.server.folders, path)
         except UnicodeDecodeError:
             found = None
@@ -85,10 +132,7 @@ class _Requests(BaseHTTPRequestHandler):
             return
         file, state = found
         with file:
-            try:
-                self._send(file, state, Path(path).suffix, body=body)
-            except (BrokenPipeError, ConnectionResetError, TimeoutError):
-                self.close_connection = True
+            self._send(file, state, Path(path).suffix, body=body)
 
     def _send(self, file: BinaryIO, state: stat_result, suffix: str, *, body: bool) -> None:
         size, wanted = state.st_size, self.headers.get("Range")
