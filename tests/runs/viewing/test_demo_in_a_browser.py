@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from pipeline.config import load_campaign
+from pipeline.domain import Domain
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.map_page.building import BUILT, checker_of
 from pipeline.runs.accuracy.stratified_sample import sample_map
 from pipeline.runs.quality.write_reports import write_reports
+from pipeline.sources.catalog.reader import read_domain
+from tests.runs.accuracy.test_evaluate import write_map
 from tests.support.browser import chromium
 from tests.support.file_server import serving
 from tests.support.nginx import serving_with_nginx
@@ -135,10 +138,13 @@ def test_axe_finds_no_serious_fault_in_map_page_and_reports(browser: Any, copy: 
 
 
 def test_axe_finds_no_serious_fault_in_the_page_of_a_sample(browser: Any, demo: Path, axe: str, tmp_path: Path) -> None:
-    campaign = load_campaign(demo)
-    done = sample_map(
-        campaign.product_folder("D034_2021"), out=tmp_path / "s.gpkg", size=24, least=2, catalog=campaign.catalog
-    )
+    campaign, domain = load_campaign(demo), Domain("D034_2021")
+    tile = read_domain(campaign.catalog, domain, tile_size=campaign.grid.tile).tiles[0].tile
+    left, _, _, top = tile.window.bounds
+    classes = np.ones((campaign.grid.tile, campaign.grid.tile), np.uint8)
+    classes[: campaign.grid.tile // 2] = 5
+    write_map(tmp_path / "maps" / f"{domain}-{tile.name}-landcover.tif", classes, x=left, y=top)
+    done = sample_map(tmp_path / "maps", out=tmp_path / "s.gpkg", size=6, least=2, catalog=campaign.catalog)
     assert done.page is not None
     tab = browser.new_page(viewport={"width": 1400, "height": 900})
     tab.goto(done.page.as_uri())
