@@ -189,7 +189,7 @@ def _shares(given: list[str]) -> dict[str, float]:
 
 @command(
     "landcover vectorize campaign.yaml",
-    "landcover vectorize campaign.yaml --domain D034_2021 --tolerance 1 --out vectors-34",
+    "landcover vectorize campaign.yaml --domain D034_2021 --out vectors-34",
 )
 def vectorize(
     config: options.Config,

@@ -76,7 +76,7 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, on_message=lambda _: None)
 
 
-SLOW = ("engines", "publish", "quantize", "run", "train")
+SLOW = ("engines", "publish", "quantize", "run", "train", "vectorize")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES])
@@ -91,7 +91,7 @@ def test_a_bench_writes_its_figures_and_a_chart(
     report = json.loads((folder / f"{name}.json").read_text())
     assert report["figures"].keys() == FIGURES[name]
     assert all(np.isfinite(value) and value >= 0 for value in report["figures"].values())
-    if name not in ("coverage", "nation", "publish"):  # which make their own domains, or need none
+    if name not in ("coverage", "nation", "publish", "vectorize"):  # which make their own domains, or need none
         assert "demo's country" in report["notes"][0]
     assert report["machine"]["cores"] >= 1
     with Image.open(folder / f"{name}.png") as chart:

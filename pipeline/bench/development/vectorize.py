@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 _TILES_A_SIDE = (2, 4)
 """Of the two maps."""
-_TILE, _QUICK_TILE = 2_500, 250
+_TILE, _QUICK_TILE = 2_500, 100
 _TOLERANCE_M = 0.5
 _DOMAIN = Domain("D034_2021")
 _CORNER = (-31_400_000, 3_850_000)
