@@ -203,6 +203,10 @@ def vectorize(
     out: Annotated[
         Path | None, option("--out FOLDER", "A new folder for the files, instead of one in the edition.")
     ] = None,
+    tiles: Annotated[
+        bool,
+        option("--tiles/--no-tiles", "Write landcover.pmtiles too, which one process makes: slow for large areas."),
+    ] = True,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     scheduler: options.Scheduler = None,
@@ -222,6 +226,7 @@ def vectorize(
             edition=edition,
             tolerance_m=tolerance,
             out=out,
+            tiles=tiles,
             workers=workers,
             progress=progress,
         )
