@@ -205,7 +205,7 @@ def vectorize(
     ] = None,
     tiles: Annotated[
         bool,
-        option("--tiles/--no-tiles", "Write landcover.pmtiles too, which one process makes: slow for large areas."),
+        option("--tiles/--no-tiles", "Write landcover.pmtiles too, in one process: slow for large areas."),
     ] = True,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
