@@ -277,7 +277,7 @@ def _shares(given: list[str]) -> dict[str, float]:
 
 @command(
     "landcover vectorize campaign.yaml",
-    "landcover vectorize campaign.yaml --domain D034_2021 --tolerance 1 --out vectors-34",
+    "landcover vectorize campaign.yaml --domain D034_2021 --out vectors-34",
 )
 def vectorize(
     config: options.Config,
@@ -291,6 +291,10 @@ def vectorize(
     out: Annotated[
         Path | None, option("--out FOLDER", "A new folder for the files, instead of one in the edition.")
     ] = None,
+    tiles: Annotated[
+        bool,
+        option("--tiles/--no-tiles", "Write landcover.pmtiles too, in one process: slow for large areas."),
+    ] = True,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     scheduler: options.Scheduler = None,
@@ -310,6 +314,7 @@ def vectorize(
             edition=edition,
             tolerance_m=tolerance,
             out=out,
+            tiles=tiles,
             workers=workers,
             progress=progress,
         )

@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 _TILES_A_SIDE = (2, 4)
 """Of the two maps."""
-_TILE, _QUICK_TILE = 2_500, 250
+_TILE, _QUICK_TILE = 2_000, 100
 _TOLERANCE_M = 0.5
 _DOMAIN = Domain("D034_2021")
 _CORNER = (-31_400_000, 3_850_000)
@@ -101,7 +101,7 @@ def vectorize_map(folder: Path, tiles: int) -> Vectorized:
     edition, staging = read_edition(folder), Staging.beside(folder / "vectors")
 
     def work() -> dict[str, Any]:
-        return write_vectors(staging, edition, domain=None, tolerance_m=_TOLERANCE_M, for_each=one_by_one)
+        return write_vectors(staging, edition, domain=None, tolerance_m=_TOLERANCE_M, for_each=one_by_one, tiles=False)
 
     record, usage = measure(work)
     staging.commit()
@@ -160,7 +160,7 @@ def _report(done: list[Vectorized], whole: tuple[int, Usage], tile: int, origin:
         name: km2 * 25 / speed / 3600 for name, km2 in (("departement", _DEPARTEMENT_KM2), ("france", _FRANCE_KM2))
     }
     figures = {
-        # Of one core, with all files written; tippecanoe's share is not in it.
+        # Of one core, with all files but PMTiles written.
         "vectorize.mpx_per_core_s": speed,
         "vectorize.polygons_per_km2": many.polygons / many.km2,
         "vectorize.vertices_per_km2": many.vertices / many.km2,

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,6 +51,8 @@ _SCHEMA = pa.schema(
 )
 _WRITTEN = "2000-01-01T00:00:00Z"
 """GeoPackages note when they were written. A fixed time gives equal files the same bytes."""
+_TIME_IS_FIXED = Lock()
+"""GDAL takes the time from an option of the process, so threads write one after the other."""
 
 
 def write_cosia(path: Path, parts: Iterable[Path], *, domain: str, crs: str) -> None:
@@ -70,13 +73,13 @@ def write_cosia(path: Path, parts: Iterable[Path], *, domain: str, crs: str) -> 
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "vectors.gpkg")
         batches = pa.RecordBatchReader.from_batches(_SCHEMA, _batches(parts, domain))
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _WRITTEN})
-        try:
-            pyogrio.write_arrow(
-                batches, written, driver="GPKG", layer=domain, geometry_name="geom", geometry_type="Polygon", crs=crs
-            )
-        finally:
-            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+        kind = {"driver": "GPKG", "geometry_name": "geom", "geometry_type": "Polygon"}
+        with _TIME_IS_FIXED:
+            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _WRITTEN})
+            try:
+                pyogrio.write_arrow(batches, written, layer=domain, crs=crs, **kind)
+            finally:
+                pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         with replacing(path) as temporary:
             shutil.copyfile(written, temporary)
 

@@ -37,7 +37,13 @@ class ForEach(Protocol):
 
 
 def write_vectors(
-    staging: Staging, edition: Edition, *, domain: Domain | None, tolerance_m: float, for_each: ForEach
+    staging: Staging,
+    edition: Edition,
+    *,
+    domain: Domain | None,
+    tolerance_m: float,
+    for_each: ForEach,
+    tiles: bool = True,
 ) -> dict[str, Any]:
     """Writes the vector files of an edition, or goes on with what a killed run of the same settings left.
 
@@ -51,6 +57,7 @@ def write_vectors(
         domain: read only what the edition shows of this domain.
         tolerance_m: of the simplification.
         for_each: runs the tasks.
+        tiles: write PMTiles too.
 
     Returns:
         The content of `vectors.json`.
@@ -72,7 +79,7 @@ def write_vectors(
         raise ProductError(f"{edition.path}: has no land cover{f' of {domain}' if domain else ''}")
     write_dataset(work, parts, staging.ready)
     domains = sorted({name for p in parts for name in p.domains})
-    for_each((*domains, TILES), partial(_write_file, work, parts, staging.ready))
+    for_each((*domains, *([TILES] if tiles else [])), partial(_write_file, work, parts, staging.ready))
     return write_record(staging.ready, parts, edition=edition, domain=domain, tolerance_m=tolerance_m)
 
 

@@ -48,6 +48,7 @@ def vectorize(
     edition: int | None = None,
     tolerance_m: float = TOLERANCE_M,
     out: Path | None = None,
+    tiles: bool = True,
     client: Client | None = None,
     workers: int | None = None,
     progress: Progress = SILENT,
@@ -61,6 +62,7 @@ def vectorize(
         tolerance_m: borders are simplified by at most so many metres; 0 keeps the pixels.
         out: a new folder, or one that an earlier call wrote. By default `vectors` in the edition, or
             `vectors-<domain>`.
+        tiles: write PMTiles too, which one process makes.
         client: a client of a running cluster, which is left open. By default the campaign's cluster is opened.
         workers: number of worker processes, instead of the campaign's.
         progress: counts blocks, then parts of the dataset, then files.
@@ -93,7 +95,7 @@ def vectorize(
             answers = dict(progress.track(ended))
             return [answers[job] for job in jobs]
 
-        record = write_vectors(staging, found, domain=name, tolerance_m=tolerance_m, for_each=for_each)
+        record = write_vectors(staging, found, domain=name, tolerance_m=tolerance_m, for_each=for_each, tiles=tiles)
         lock.check()
         staging.commit()
     with suppress(OSError):

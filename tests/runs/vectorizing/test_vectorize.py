@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pyogrio
 import pyproj
@@ -25,7 +26,7 @@ from pipeline.config import Campaign
 from pipeline.errors import ConfigError
 from pipeline.products.manifest import SIZES, SUMS, changed_if_sealed
 from pipeline.products.national.edition_record import read_edition
-from pipeline.products.vectors import pmtiles
+from pipeline.products.vectors import vector_folder
 from pipeline.products.vectors.vector_folder import Staging
 from pipeline.products.vectors.vectorization import write_vectors
 from pipeline.runs.vectorizing.vectorize import VectorProduct, vectorize
@@ -86,10 +87,10 @@ def one_by_one(jobs: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]
     return [answers[job] for job in jobs]
 
 
-def write_plainly(edition: Path, final: Path) -> None:
+def write_plainly(edition: Path, final: Path, *, tiles: bool = True) -> None:
     """Vectorizes without a cluster."""
     staging = Staging.beside(final)
-    write_vectors(staging, read_edition(edition), domain=None, tolerance_m=0.5, for_each=one_by_one)
+    write_vectors(staging, read_edition(edition), domain=None, tolerance_m=0.5, for_each=one_by_one, tiles=tiles)
     staging.commit()
 
 
@@ -191,6 +192,24 @@ def test_tiles_have_all_polygons_at_the_last_zoom_level(product: VectorProduct, 
     assert len(set(found.id)) > 0.98 * len(named)
 
 
+def test_many_polygons_become_a_folder_with_a_file_for_each_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The middle of the map is a corner of four squares of 2¹⁶ pixels.
+    corner = (-34_013_184 - 150, 1_966_080 - 150)
+    edition = write_edition(tmp_path / "national", MAP, tile=1000, corner=corner)
+    write_plainly(edition, tmp_path / "one", tiles=False)
+    monkeypatch.setattr(vector_folder, "ONE_FILE", 1000)
+    write_plainly(edition, tmp_path / "many", tiles=False)
+    one, many = (tmp_path / name / "landcover.parquet" for name in ("one", "many"))
+    parts = sorted(many.iterdir())
+    assert len(parts) == 4
+    assert changed_if_sealed(tmp_path / "many", read_all=True) == {}
+    whole, joined = gpd.read_parquet(one), pd.concat(map(gpd.read_parquet, parts))
+    assert joined.id.tolist() == whole.id.tolist()
+    assert gpd.read_parquet(many).geom_equals_exact(whole, 0).all()
+
+
 def test_one_domain_has_what_the_edition_shows_of_it(campaign: Campaign, tmp_path: Path, dask_client: "Client") -> None:
     done = vectorize(campaign, domain=DOMAINS[0], out=tmp_path / "one", client=dask_client)
     found = gpd.read_parquet(done.folder / "landcover.parquet")
@@ -209,17 +228,13 @@ def test_a_folder_with_other_files_is_refused(campaign: Campaign, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_killed_20_times_files_are_whole_or_absent_and_end_as_undisturbed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # It would go on by itself, and take most of the time.
-    monkeypatch.setattr(pmtiles, "tippecanoe", lambda: None)
+def test_killed_20_times_files_are_whole_or_absent_and_end_as_undisturbed(tmp_path: Path) -> None:
     edition, final = campaign_of(tmp_path, 1000).output.national / "editions" / "000001", tmp_path / "vectors"
     chance, start = random.Random(7), time.monotonic()
-    assert os.waitpid(fork(lambda: write_plainly(edition, final)), 0)[1] == 0
+    assert os.waitpid(fork(lambda: write_plainly(edition, final, tiles=False)), 0)[1] == 0
     lasts, expected = time.monotonic() - start, hashes(final)
     for kill in range(20):
-        pid = fork(lambda: write_plainly(edition, final))
+        pid = fork(lambda: write_plainly(edition, final, tiles=False))
         # A killed run leaves finished tasks, so the next ones are shorter.
         time.sleep(chance.uniform(0, lasts if kill % 2 else lasts / 4))
         os.kill(pid, signal.SIGKILL)
@@ -227,5 +242,5 @@ def test_killed_20_times_files_are_whole_or_absent_and_end_as_undisturbed(
         if final.exists():
             assert hashes(final) == expected
             assert changed_if_sealed(final, read_all=True) == {}
-    assert os.waitpid(fork(lambda: write_plainly(edition, final)), 0)[1] == 0
+    assert os.waitpid(fork(lambda: write_plainly(edition, final, tiles=False)), 0)[1] == 0
     assert hashes(final) == expected
