@@ -33,6 +33,7 @@ from pipeline.sources.reading.mosaic import Mosaic
 
 _BANDS = {"rvb": [1, 2, 3], "irc": [1]}
 """The bands that a map needs from each kind of file."""
+_LITTLE_CACHE_MB = 64
 _MOST_ROWS = 4
 """Rows of blocks of the wide tile that are read."""
 _FilePart = tuple[Path, list[int], RasterWindow]
@@ -168,23 +169,25 @@ def _feed_wide(imagery: Imagery, on_message: OnMessage) -> tuple[dict[str, float
     """
     scale, cluster, recipe = imagery.scale, imagery.campaign.cluster, imagery.campaign.recipe()
     mosaic = wide_mosaic(imagery.folder, imagery.patches, recipe, side=scale.wide, on_message=on_message)
-    layout, (high, low) = scale.layout, (_rows(mosaic.window, scale.block * n) for n in (_MOST_ROWS, 1))
-    blocks = list(high.split(scale.block))
-    once = imagery.measured(decode_alone, _internal_tiles(mosaic, blocks, layout), threads=cluster.threads, cache_mb=64)
+    layout, block = scale.layout, scale.block
+    high = _rows(mosaic.window, 0, _MOST_ROWS * block)
+    # Around the edge of the first blocks, where as many tiles wait for the next row as anywhere in the larger area.
+    low = _rows(mosaic.window, block // 2, block)
 
-    def fed(area: Window, block: int) -> Usage:
-        # With the memory allocator's settings of workers, which the process reads when it starts.
-        with worker_environment(imagery.campaign):
-            own = list(area.split(block))
-            planned = plan_blocks(mosaic, own, layout=layout, cluster=cluster)
-            return imagery.measured(
-                feed, planned, own, layout=layout, threads=cluster.threads, cache_mb=cluster.gdal_cache_mb
-            )
+    def fed(area: Window, size: int, *, cache_mb: int) -> Usage:
+        own = list(area.split(size))
+        planned = plan_blocks(mosaic, own, layout=layout, cluster=cluster)
+        return imagery.measured(feed, planned, own, layout=layout, threads=cluster.threads, cache_mb=cache_mb)
 
-    whole = fed(high, scale.block)
-    on_message(f"feed: {high.pixels / 1e6:.0f} Mpx of a tile of {scale.wide} px, each internal tile decoded once")
-    # Blocks of a core: a single row of larger ones would share nothing with the next row.
-    few, many = fed(low, layout.core), fed(high, layout.core)
+    # With the settings of the memory allocator that workers have; a process reads them when it starts.
+    with worker_environment(imagery.campaign):
+        parts = _internal_tiles(mosaic, list(high.split(block)), layout)
+        once = imagery.measured(decode_alone, parts, threads=cluster.threads, cache_mb=_LITTLE_CACHE_MB)
+        whole = fed(high, block, cache_mb=cluster.gdal_cache_mb)
+        on_message(f"feed: {high.pixels / 1e6:.0f} Mpx of a tile of {scale.wide} px are read")
+        # Blocks of a core, because a single row of larger ones shares nothing with the next row; and a cache of GDAL's
+        # that the elevation of the smaller area fills.
+        few, many = (fed(area, layout.core, cache_mb=_LITTLE_CACHE_MB) for area in (low, high))
     figures = {
         "feed.share_of_decode_once": once.core_s / whole.core_s,
         "feed.memory_ratio_4x": many.own_peak_bytes / few.own_peak_bytes,
@@ -197,8 +200,8 @@ def _feed_wide(imagery: Imagery, on_message: OnMessage) -> tuple[dict[str, float
     }
 
 
-def _rows(window: Window, height: int) -> Window:
-    return Window(window.row, window.col, height, window.width)
+def _rows(window: Window, start: int, height: int) -> Window:
+    return Window(window.row + start, window.col, height, window.width)
 
 
 def _internal_tiles(mosaic: Mosaic, blocks: Sequence[Window], layout: Layout) -> list[list[_FilePart]]:
