@@ -11,6 +11,9 @@ from pipeline.sources.catalog.reader import read_domain
 
 JobStep = Literal["publish", "generalise", "verify", "report", "change"]
 STEP = "step.sbatch"
+_PIXEL_STEPS = ("generalise", "change")
+_PIXEL_STEP_S = 60.0
+"""Seconds a tile of 25 000² px in steps that compute with every pixel: one core generalises it in 41 s."""
 
 
 def prepare_step(
@@ -34,9 +37,13 @@ def prepare_step(
     tiles = sum(
         len(read_domain(campaign.catalog, s.name, tile_size=campaign.grid.tile).tiles) for s in campaign.domains
     )
-    request = one_node_request(f"landcover-{campaign.name}-{step}", tiles, there, options)
-    name, variables = (PUBLISH, {}) if step == "publish" else (STEP, {"STEP": step})
-    script = complete_script(name, there, request, variables={"CAMPAIGN": str(config.absolute())} | variables)
+    name = f"landcover-{campaign.name}-{step}"
+    if step in _PIXEL_STEPS:
+        request = one_node_request(name, tiles, there, options, tile_s=_PIXEL_STEP_S)
+    else:
+        request = one_node_request(name, tiles, there, options)
+    script_name, variables = (PUBLISH, {}) if step == "publish" else (STEP, {"STEP": step})
+    script = complete_script(script_name, there, request, variables={"CAMPAIGN": str(config.absolute())} | variables)
     return Submission(
-        jobs_folder(config), (), (), request, request.minutes * 60, ((name, script),), ((there, request),)
+        jobs_folder(config), (), (), request, request.minutes * 60, ((script_name, script),), ((there, request),)
     )

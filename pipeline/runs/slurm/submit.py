@@ -242,7 +242,9 @@ def _lead_s(plan: RunPlan, domains: Sequence[DomainPlan], site: Site) -> int:
     return math.ceil(max(site.lead_minutes * 60, 2 * longest_s))
 
 
-def one_node_request(name: str, tiles: int, there: Site, options: JobOptions) -> JobRequest:
+def one_node_request(
+    name: str, tiles: int, there: Site, options: JobOptions, *, tile_s: float = _PUBLISH_S_A_TILE
+) -> JobRequest:
     """The cores of one node, or those that come with one GPU, for as long as reading or writing all tiles takes.
 
     Args:
@@ -250,9 +252,10 @@ def one_node_request(name: str, tiles: int, there: Site, options: JobOptions) ->
         tiles: number of tiles of the campaign.
         there: where the job runs.
         options: of the user; hours and GPUs are those of the mapping jobs.
+        tile_s: seconds that a tile takes.
     """
     qos = next(iter(there.qos), None)
-    minutes = 10 + math.ceil(tiles * _PUBLISH_S_A_TILE / 60)
+    minutes = 10 + math.ceil(tiles * tile_s / 60)
     return JobRequest(
         name=name,
         # The hours of the same project, on the machine that publishes.
