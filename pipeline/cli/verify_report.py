@@ -108,7 +108,7 @@ def report(config: options.Config, domain: options.Domains = None, lang: options
 
 @command(
     "landcover change campaign.yaml",
-    "landcover change campaign.yaml --from 1 --to 3 --min-confidence 0.7 --min-area 50",
+    "landcover change campaign.yaml --from 1 --to 3 --min-area 50",
     "landcover change campaign.yaml --communes communes.gpkg --by INSEE_COM",
 )
 def change(

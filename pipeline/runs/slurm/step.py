@@ -18,8 +18,9 @@ JobStep = Literal["publish", "generalise", "vectorize", "verify", "report", "cha
 STEP = "step.sbatch"
 NETWORK_STEPS: tuple[JobStep, ...] = ("evaluate", "calibrate")
 """Steps that may run a network, and whose words come from the user instead of the campaign."""
-_VECTORIZE_CORE_S_A_TILE = 600.0
-"""A core traces some 2 Mpx/s, so it takes half of this for a tile of 25 000² px; files and merging take the rest."""
+_TILE_S = {"vectorize": 600.0, "generalise": 60.0, "change": 60.0}
+"""Seconds of a core for a tile of 25 000² px, in steps that compute with every pixel. A core generalises it in 41 s; it
+traces some 2 Mpx/s, so `vectorize` takes half of its time for this, and files and merging take the rest."""
 
 
 def prepare_step(
@@ -50,19 +51,20 @@ def prepare_step(
     tiles = sum(
         len(read_domain(campaign.catalog, s.name, tile_size=campaign.grid.tile).tiles) for s in campaign.domains
     )
-    core_s = _VECTORIZE_CORE_S_A_TILE if step == "vectorize" else None
-    request = one_node_request(f"landcover-{campaign.name}-{step}", tiles, there, options, core_s_a_tile=core_s)
+    name = f"landcover-{campaign.name}-{step}"
+    seconds = {"tile_s": _TILE_S[step]} if step in _TILE_S else {}
+    request = one_node_request(name, tiles, there, options, shared=step == "vectorize", **seconds)
     if options.hours is not None:
         limit_h = there.limit_hours(request.qos)
         if not 0 < options.hours <= limit_h:
             raise ConfigError(f"cluster {there.name} allows up to {limit_h:g} h, found --hours {options.hours:g}")
         request = replace(request, minutes=max(1, math.floor(options.hours * 60)))
     if step == "publish":
-        name, variables = PUBLISH, {"CAMPAIGN": str(config.absolute())}
+        script_name, variables = PUBLISH, {"CAMPAIGN": str(config.absolute())}
     else:
         given = shlex.join(words or [str(config.absolute())])
-        name, variables = STEP, {"STEP": step, "ARGUMENTS": given, "FOLDER": str(Path.cwd())}
-    script = complete_script(name, there, request, variables=variables)
+        script_name, variables = STEP, {"STEP": step, "ARGUMENTS": given, "FOLDER": str(Path.cwd())}
+    script = complete_script(script_name, there, request, variables=variables)
     return Submission(
-        jobs_folder(config), (), (), request, request.minutes * 60, ((name, script),), ((there, request),)
+        jobs_folder(config), (), (), request, request.minutes * 60, ((script_name, script),), ((there, request),)
     )

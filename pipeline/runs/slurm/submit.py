@@ -243,7 +243,13 @@ def _lead_s(plan: RunPlan, domains: Sequence[DomainPlan], site: Site) -> int:
 
 
 def one_node_request(
-    name: str, tiles: int, there: Site, options: JobOptions, *, core_s_a_tile: float | None = None
+    name: str,
+    tiles: int,
+    there: Site,
+    options: JobOptions,
+    *,
+    tile_s: float = _PUBLISH_S_A_TILE,
+    shared: bool = False,
 ) -> JobRequest:
     """The cores of one node, or those that come with one GPU, for as long as reading or writing all tiles takes.
 
@@ -252,12 +258,12 @@ def one_node_request(
         tiles: number of tiles of the campaign.
         there: where the job runs.
         options: of the user; hours and GPUs are those of the mapping jobs.
-        core_s_a_tile: seconds that a core works for a tile, where all cores share the tiles. By default one core
-            writes them all.
+        tile_s: seconds that one core works for a tile.
+        shared: whether all cores share the tiles.
     """
     qos = next(iter(there.qos), None)
     cores = there.cores_per_gpu if there.gpus_per_node else there.cores_per_node
-    minutes = 10 + math.ceil(tiles * (_PUBLISH_S_A_TILE if core_s_a_tile is None else core_s_a_tile / cores) / 60)
+    minutes = 10 + math.ceil(tiles * tile_s / (cores if shared else 1) / 60)
     return JobRequest(
         name=name,
         # The hours of the same project, on the machine that publishes.
