@@ -43,8 +43,8 @@ CORNER = (-34_000_150, 1_999_870)
 
 
 def map_of(side: int) -> Raster:
-    """Patches of seven classes, and some without data."""
-    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(side, side)), 2)
+    """Large patches of seven classes, and some without data."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(side, side)), 5)
     return np.digitize(noise, np.quantile(noise, np.linspace(0.02, 1, 8)[:-1])).astype(np.uint8)
 
 
