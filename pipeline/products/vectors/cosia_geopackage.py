@@ -89,7 +89,7 @@ def _batches(parts: Iterable[Path], domain: str) -> Iterator[pa.RecordBatch]:
     names = pa.array([None, *(_NAMES[c.cosia] if c.cosia else c.french for c in legend.FLAIR)], pa.string())
     for part in parts:
         with pq.ParquetFile(part) as file:
-            for rows in file.iter_batches():
+            for rows in file.iter_batches(batch_size=10_000):
                 own = rows.filter(pc.equal(rows["domain"], domain))
                 columns = {
                     "numero": numbers.take(own["landcover"]),

@@ -1,8 +1,10 @@
 """Polygons with their attributes, as Arrow tables."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +185,27 @@ def read_features(folder: Path, part: int) -> Iterator[pa.Table]:
     Raises:
         ProductError: a file cannot be read.
     """
-    batches: dict[int, list[tuple[pa.ipc.RecordBatchFileReader, int]]] = {}
+    batches: dict[int, list[tuple[Path, int]]] = {}
     for path in sorted((folder / str(part)).glob("*.arrow")):
-        with product_error(f"{path}: cannot be read; run again", pa.ArrowException):
-            file = pa.ipc.open_file(pa.memory_map(str(path)))
+        with _opened(path, pa.memory_map) as file:
             for index in range(file.num_record_batches):
                 # Only the pages of this one number are read.
                 square = file.get_batch(index)[PLACE][0].as_py() >> 2 * SORT_BITS
-                batches.setdefault(square, []).append((file, index))
+                batches.setdefault(square, []).append((path, index))
     for _, found in sorted(batches.items()):
-        yield pa.Table.from_batches([file.get_batch(index) for file, index in found])
+        read = []
+        for path, indices in groupby(found, key=itemgetter(0)):
+            # Pages of a mapped file would count as memory of this process.
+            with _opened(path, pa.OSFile) as file:
+                read += [file.get_batch(index) for _, index in indices]
+        yield pa.Table.from_batches(read)
+
+
+@contextmanager
+def _opened(path: Path, source: Any) -> Iterator[Any]:
+    with (
+        product_error(f"{path}: cannot be read; run again", pa.ArrowException),
+        source(str(path)) as file,
+        pa.ipc.open_file(file) as reader,
+    ):
+        yield reader

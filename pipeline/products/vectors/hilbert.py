@@ -8,8 +8,8 @@ _BITS = 27
 """The lattice has rows and columns from -2²⁶ to 2²⁶."""
 PART_BITS = 16
 """A file of a partitioned dataset has the polygons that begin in a square of 2¹⁶ pixels, 13.1 km."""
-SORT_BITS = 12
-"""Polygons that begin in a square of 2¹² pixels, 0.8 km, are sorted together in memory."""
+SORT_BITS = 11
+"""Polygons that begin in a square of 2¹¹ pixels, 0.4 km, are sorted together in memory."""
 
 
 def hilbert(row: Ints, col: Ints) -> Ints:

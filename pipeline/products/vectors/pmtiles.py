@@ -101,7 +101,7 @@ def _batches(parts: Iterable[Path], crs: str) -> Iterator[pa.RecordBatch]:
 
     for part in parts:
         with pq.ParquetFile(part) as file:
-            for rows in file.iter_batches(columns=_SCHEMA.names):
+            for rows in file.iter_batches(batch_size=10_000, columns=_SCHEMA.names):
                 polygons = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
                 polygons = shapely.transform(polygons, to_degrees)
                 columns = [rows["id"], rows["landcover"].cast(pa.int16()), pa.array(shapely.to_wkb(polygons))]
