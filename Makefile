@@ -70,7 +70,7 @@ format: $(STAMP) ## Put the code into its format
 # packages out. uv keeps the versions that the present file has and constraints.txt lacks: CUDA's libraries.
 lock: $(TOOLS)/.installed ## Write requirements.lock anew from constraints.txt, with the SHA-256 of each file
 	$(TOOLS)/bin/uv pip compile pyproject.toml --quiet --universal --no-python-downloads --python-version 3.11.5 \
-	  -c constraints.txt --extra cpu --extra cuda --extra train \
+	  -c constraints.txt --extra cpu --extra cuda --extra train --extra vectors \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements.lock
 	sed -i -e ':join' -e '/\\$$/{N;s/ *\\\n */ /;bjoin' -e '}' \
 	  -e "s/ ; python_full_version < '3.14' and platform_[a-z_]* == 'CPython' and sys_platform == 'linux'//" requirements.lock
