@@ -30,7 +30,11 @@ PublishOption = Annotated[
 ]
 StepOption = Annotated[
     Literal["map", "publish", "generalise", "vectorize", "verify", "report", "change", "evaluate", "calibrate"] | None,
-    option("--step", "Submit only this step. By default map, and publish after it."),
+    option(
+        "--step STEP",
+        "Submit only this step: map, publish, generalise, vectorize, verify, report, change, evaluate or calibrate. By "
+        "default map, and publish after it.",
+    ),
 ]
 WordsArgument = Annotated[
     list[str] | None, argument("-- WORDS", "With --step evaluate or calibrate: what follows this command.")

@@ -98,7 +98,7 @@ def test_the_command_makes_the_map_and_others_know_it(made: Made, scheduler_opti
     landcover("verify")
     landcover("report")
     page = (national / "current" / "report" / "report.html").read_text()
-    assert "<h2>Generalised map</h2>" in page
+    assert '<h2 id="generalised">Generalised map</h2>' in page
     assert f"{100 * (before != after).sum() / (before > 0).sum():.2f} %" in page
 
 
