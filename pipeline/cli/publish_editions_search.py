@@ -38,6 +38,7 @@ ConfidenceOption = Annotated[
     float | None, option("--min-confidence X", "Smallest mean confidence of the tile, 0 to 1.")
 ]
 
+WaitOption = Annotated[bool, option("--wait", "Wait while another process publishes, instead of failing at once.")]
 RestoreOption = Annotated[
     int | None,
     option("--restore N", "Make edition N the current one again.", autocompletion=options.complete_editions),
@@ -55,9 +56,7 @@ def publish(
     cluster: options.Cluster = None,
     scheduler: options.Scheduler = None,
     dashboard: options.Dashboard = False,
-    wait: Annotated[
-        bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
-    ] = False,
+    wait: WaitOption = False,
     recheck: Annotated[
         bool, option("--recheck", "Read all unchanged files too, and write damaged ones again.")
     ] = False,
@@ -161,9 +160,7 @@ def generalise(
     cluster: options.Cluster = None,
     scheduler: options.Scheduler = None,
     dashboard: options.Dashboard = False,
-    wait: Annotated[
-        bool, option("--wait", "Wait while another process publishes, instead of failing at once.")
-    ] = False,
+    wait: WaitOption = False,
     recheck: Annotated[
         bool, option("--recheck", "Read all unchanged files too, and make damaged tiles again.")
     ] = False,

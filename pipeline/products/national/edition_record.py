@@ -164,6 +164,18 @@ def edition_of(national: Path, number: int) -> Edition:
     return read_edition(national / "editions" / f"{number:06d}")
 
 
+def published_edition(national: Path, number: int | None = None) -> Edition:
+    """The edition of this number, or the current one.
+
+    Raises:
+        ProductError: there is none, or its record is damaged.
+    """
+    found = current_edition(national) if number is None else edition_of(national, number)
+    if found is None:
+        raise ProductError(f"{national}: nothing is published yet; `landcover publish` makes the first edition")
+    return found
+
+
 def edition_numbers(national: Path) -> list[int]:
     """Numbers of the finished editions, in order; their records need not be readable."""
     return sorted(int(p.name) for p in (national / "editions").glob("*") if p.name.isdigit())

@@ -13,7 +13,7 @@ from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
-from pipeline.products.national.edition_record import current_edition, damaged_files, edition_of
+from pipeline.products.national.edition_record import damaged_files, published_edition
 from pipeline.products.national.generalised.layer import (
     GENERALISED_FOLDER,
     LAYER_STORE,
@@ -73,10 +73,7 @@ def plan_generalised(campaign: Campaign, edition: int | None = None, *, recheck:
             f"campaign {campaign.name} in {campaign.base}: has no section `generalise`; add `generalise: {{preset: "
             "ocsge}`, or units of your own"
         )
-    national = campaign.output.national
-    found = current_edition(national) if edition is None else edition_of(national, edition)
-    if found is None:
-        raise ProductError(f"{national}: nothing is published; `landcover publish` makes an edition")
+    found = published_edition(campaign.output.national, edition)
     check_whole(found)
     if damaged := damaged_files(found, read_all=False, below=rf"^{found.store.name}/landcover/"):
         name, problem = next(iter(damaged.items()))

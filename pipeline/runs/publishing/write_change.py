@@ -39,7 +39,7 @@ from pipeline.products.analysis.edition_change.imagery import same_inputs
 from pipeline.products.analysis.edition_change.places import draw_places, write_places
 from pipeline.products.analysis.edition_change.zones import Zoning, read_communes, zoning
 from pipeline.products.manifest import files_below, write_manifest
-from pipeline.products.national.edition_record import Edition, current_edition, edition_numbers, edition_of
+from pipeline.products.national.edition_record import Edition, edition_numbers, edition_of, published_edition
 from pipeline.products.national.edition_writer import sync_tree
 from pipeline.products.national.generalised.layer import LAYER_STORE, read_layer
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files
@@ -166,9 +166,7 @@ def _plain(options: ChangeOptions) -> dict[str, Any]:
 
 
 def _editions(national: Path, first: int | None, second: int | None) -> tuple[Edition, Edition]:
-    later = current_edition(national) if second is None else edition_of(national, second)
-    if later is None:
-        raise ProductError(f"{national}: nothing is published; `landcover publish` makes an edition")
+    later = published_edition(national, second)
     earlier = [number for number in edition_numbers(national) if number < later.number]
     if first is None and not earlier:
         raise ProductError(f"{national}: there is no edition before {later.number} to compare it with")

@@ -84,7 +84,7 @@ def check_nation(national: Path, crs: str, *, progress: Progress = SILENT) -> Na
 
 
 def _check_additions(edition: Path) -> tuple[list[str], NationVerification, bool]:
-    """Problems of what was added to a sealed edition; what is to be written again; whether the map page is."""
+    """Checks what was added to a sealed edition: all problems, what to write again, and if the map page is damaged."""
     changed = changed_additions(edition)
     folders = {name.partition("/")[0] for name in changed}
     vectors = tuple(sorted(name for name in folders if name.partition("-")[0] == VECTORS))

@@ -13,9 +13,9 @@ from pipeline.cluster.client import open_cluster
 from pipeline.cluster.slurm.queue import is_job_running
 from pipeline.config import Campaign
 from pipeline.domain import Domain
-from pipeline.errors import ConfigError, ProductError
+from pipeline.errors import ConfigError
 from pipeline.lock import lock_folder
-from pipeline.products.national.edition_record import current_edition, edition_of
+from pipeline.products.national.edition_record import published_edition
 from pipeline.products.national.zarr_store import check_whole
 from pipeline.products.vectors.vector_folder import VECTORS, Staging
 from pipeline.products.vectors.vectorization import write_vectors
@@ -76,10 +76,7 @@ def vectorize(
     """
     if not 0 <= tolerance_m <= _MOST_M:
         raise ConfigError(f"a tolerance of {tolerance_m:g} m: expected 0 to {_MOST_M} m")
-    national = campaign.output.national
-    found = current_edition(national) if edition is None else edition_of(national, edition)
-    if found is None:
-        raise ProductError(f"{national}: nothing is published yet; `landcover publish` makes the first edition")
+    found = published_edition(campaign.output.national, edition)
     check_whole(found)
     name = None if domain is None else Domain(domain)
     staging = Staging.beside(out or found.path / (f"{VECTORS}-{name}" if name else VECTORS))

@@ -6,10 +6,10 @@ from os.path import commonpath
 from pathlib import Path
 
 from pipeline.config import Campaign
-from pipeline.errors import ConfigError, ProductError
+from pipeline.errors import ConfigError
 from pipeline.products.analysis.campaign_map import write_campaign_map
 from pipeline.products.map_page.server import Answer, ProductServer
-from pipeline.products.national.edition_record import Edition, current_edition, edition_of
+from pipeline.products.national.edition_record import Edition, published_edition
 from pipeline.runs.viewing.campaign_answers import campaign_answers
 
 
@@ -50,10 +50,7 @@ def prepare_view(campaign: Campaign, number: int | None = None) -> View:
         ProductError: nothing is published, or the edition does not exist or is of an older version.
         StorageError: the page cannot be written.
     """
-    national = campaign.output.national
-    edition = current_edition(national) if number is None else edition_of(national, number)
-    if edition is None:
-        raise ProductError(f"{national}: nothing is published yet; `landcover publish` makes the first edition")
+    edition = published_edition(campaign.output.national, number)
     page = write_campaign_map(campaign, edition)
     editions, domains = edition.path.resolve().parent, campaign.output.domains.resolve()
     above = Path(commonpath([editions, domains]))

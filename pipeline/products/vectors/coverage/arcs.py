@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.products.vectors.coverage.chains import END, expand, order_chains
+from pipeline.products.vectors.coverage.chains import END, expand, offsets, order_chains
 from pipeline.products.vectors.coverage.regions import Ints
 
 EAST, NORTH, WEST, SOUTH = range(4)
@@ -46,7 +46,7 @@ class Arcs:
         """Some of the arcs, in the given order."""
         lengths = np.diff(self.offset)[chosen]
         vertices = expand(self.offset[chosen], lengths)
-        places: dict[str, Any] = {"row": self.row[vertices], "col": self.col[vertices], "offset": _offsets(lengths)}
+        places: dict[str, Any] = {"row": self.row[vertices], "col": self.col[vertices], "offset": offsets(lengths)}
         per_arc: dict[str, Any] = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in places}
         return Arcs(**places, **per_arc)
 
@@ -54,12 +54,8 @@ class Arcs:
     def concatenate(cls, parts: "list[Arcs]") -> "Arcs":
         """All arcs of at least one collection."""
         joined: dict[str, Any] = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)}
-        joined["offset"] = _offsets(np.concatenate([np.diff(p.offset) for p in parts]))
+        joined["offset"] = offsets(np.concatenate([np.diff(p.offset) for p in parts]))
         return cls(**joined)
-
-
-def _offsets(lengths: Ints) -> Ints:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +123,7 @@ def _arcs(edges: _Edges, order: Ints, begins: Ints, *, is_node: NDArray[np.bool_
     turns[begins[:-1]] = True
     chain = np.repeat(np.arange(len(first)), np.diff(begins))
     lengths = np.bincount(chain[turns], minlength=len(first)) + 1
-    offset = _offsets(lengths)
+    offset = offsets(lengths)
     vertex = np.empty(offset[-1], np.int64)
     is_last = np.zeros(offset[-1], bool)
     is_last[offset[1:] - 1] = True

@@ -47,6 +47,11 @@ def _cut_rings(following: Ints, chain: Ints, rank: Ints) -> Ints:
     return np.where((following != END) & first[following], END, following)
 
 
+def offsets(lengths: Ints) -> Ints:
+    """Where each of several parts begins when they lie one after the other, and the end of the last."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
 def expand(starts: Ints, lengths: Ints) -> Ints:
     """The indices of several ranges, one after the other: `[5, 2], [2, 3]` → `[5, 6, 2, 3, 4]`."""
     ends = np.cumsum(lengths)

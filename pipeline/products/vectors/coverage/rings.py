@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.grid import PIXELS_PER_M
 from pipeline.products.vectors.coverage.arcs import Arcs
-from pipeline.products.vectors.coverage.chains import expand, order_chains
+from pipeline.products.vectors.coverage.chains import expand, offsets, order_chains
 from pipeline.products.vectors.coverage.regions import Ints, pixel_key
 
 
@@ -31,8 +31,8 @@ class Rings:
     def polygons(self) -> NDArray[np.object_]:
         """The polygons in metres of the lattice's CRS."""
         places = np.column_stack([self.col, -self.row]) / PIXELS_PER_M
-        offsets = (self.ring_offset, self.polygon_offset)
-        found: NDArray[np.object_] = shapely.from_ragged_array(shapely.GeometryType.POLYGON, places, offsets)
+        starts = (self.ring_offset, self.polygon_offset)
+        found: NDArray[np.object_] = shapely.from_ragged_array(shapely.GeometryType.POLYGON, places, starts)
         return found
 
 
@@ -88,7 +88,7 @@ def assemble(arcs: Arcs, wanted: NDArray[np.bool_]) -> tuple[Ints, Rings]:
     sides = sides.take(order)
     steps = np.abs(sides.last - sides.first)
     vertices = _walk(sides, steps)
-    offset = np.concatenate([[0], np.cumsum(steps)])
+    offset = offsets(steps)
     joint = np.zeros(len(vertices), bool)
     joint[offset[:-1]] = ~sides.at_node
     rings = _Vertices(arcs.row[vertices], arcs.col[vertices], offset[begins]).without_straight(joint).from_the_first()
@@ -158,7 +158,7 @@ class _Vertices:
         closed = expand(np.zeros_like(lengths), lengths) % np.repeat(lengths - 1, lengths)
         vertices = np.repeat(begin[order], lengths) + closed
         regions, polygons = np.unique(region[order], return_index=True)
-        ring_offset = np.concatenate([[0], np.cumsum(lengths)])
+        ring_offset = offsets(lengths)
         return regions, Rings(self.row[vertices], self.col[vertices], ring_offset, np.append(polygons, len(order)))
 
     def _twice_the_area(self) -> Ints:

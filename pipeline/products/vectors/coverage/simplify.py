@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.products.vectors.coverage.arcs import Arcs
-from pipeline.products.vectors.coverage.chains import expand
+from pipeline.products.vectors.coverage.chains import expand, offsets
 from pipeline.products.vectors.coverage.regions import NO_REGION, Ints
 
 _LAST = np.iinfo(np.int64).max
@@ -48,7 +48,7 @@ def simplify(arcs: Arcs, tolerance: float, *, side: int) -> Arcs:
         pass
     kept = np.flatnonzero(removal.present)
     lengths = np.add.reduceat(removal.present.astype(np.int64), arcs.offset[:-1])
-    return replace(arcs, row=arcs.row[kept], col=arcs.col[kept], offset=np.concatenate([[0], np.cumsum(lengths)]))
+    return replace(arcs, row=arcs.row[kept], col=arcs.col[kept], offset=offsets(lengths))
 
 
 @dataclass(frozen=True, eq=False)
