@@ -76,7 +76,7 @@ SILENT = Progress()
 
 
 class _Amount(ProgressColumn):
-    """`3/12`, `1.2 GB/3.4 GB  90.1 MB/s`, `250/1,250 Mpx  3.21 Mpx/s`."""
+    """`3/12`, `1.2 GB/3.4 GB  90.1 MB/s`, `250/1,250 Mpx  3.21 Mpx/s`, `0.16/0.32 Mpx`."""
 
     def render(self, task: Task) -> Text:
         """What is done, of how much, and how fast."""
@@ -97,7 +97,8 @@ def _amount(done: float, total: float | None, unit: Unit) -> str:
     if unit == "bytes":
         return f"{decimal(int(done))}/{decimal(int(total))}"
     scale, name = (1e6, " Mpx") if unit == "pixels" else (1.0, "")
-    return f"{done / scale:,.0f}/{total / scale:,.0f}{name}"
+    digits = 2 if unit == "pixels" and total < 10e6 else 0
+    return f"{done / scale:,.{digits}f}/{total / scale:,.{digits}f}{name}"
 
 
 def _speed(task: Task) -> str:

@@ -43,7 +43,11 @@ def test_a_log_has_plain_lines_with_amount_speed_and_time_left() -> None:
 
 def test_bytes_and_pixels_are_shown_in_their_unit() -> None:
     assert "3 bytes/3 bytes" in shown(terminal=True, unit="bytes")
-    assert "0/0 Mpx" in shown(terminal=True, unit="pixels")
+    screen = io.StringIO()
+    with progress_bar("run", console=Console(file=screen, force_terminal=True, width=100)) as progress:
+        progress.start(320_000, "pixels")
+        progress.advance(160_000)
+    assert "0.16/0.32 Mpx" in screen.getvalue()
 
 
 def test_short_work_shows_nothing() -> None:

@@ -3,9 +3,10 @@
 A block is one task and gives one stacked array (layer, y, x).
 """
 
+import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import dask.array as da
@@ -102,7 +103,27 @@ def map_and_count(source: Source, block: Window, *, layout: Layout, predictor: P
     counts = [_map_batch(b, pixels, read=read, block=block, out=out, predictor=predictor) for b in _batches(jobs)]
     if not inside.all():
         out[:, ~inside] = legend.NODATA
+    _give_back_memory()
     return MappedPixels(out, _total(counts))
+
+
+def _give_back_memory() -> None:
+    """Returns free pages between what is in use to the system, where the C library can (glibc).
+
+    Blocks of an image are decoded into parts of all sizes, and gaps between those that stay would add up to 300 MB in
+    a worker. It takes some milliseconds.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return None
 
 
 def _total(counts: Iterable[int | None]) -> int | None:
