@@ -87,7 +87,7 @@ export class EditionLayers {
     for (const layer of this.all) layer.updateStyleVariables({least: least(state)});
     for (const [layer, opacity] of [[this.landcover, state.landcover], [this.confidence, state.confidence]]) {
       layer.setOpacity((share * opacity) / 100);
-      layer.setVisible(opacity > 0);
+      layer.setVisible(share * opacity > 0);
     }
   }
 }
