@@ -1,26 +1,30 @@
-"""The files that later commands add to an edition: the generalised map, polygons, and changes since other editions.
+"""The files of an edition: its map, and what later commands add: a generalised map, polygons, changes since others.
 
-Each folder of them has its own manifest, from which sizes and checksums are taken: no file is opened here.
+Sizes and checksums are those of the manifests, which an edition and each added folder have: no other file is opened.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pipeline.products.manifest import SealedFile, has_manifest, read_manifest
 
-LayerKind = Literal["generalised", "polygons", "change"]
+LayerKind = Literal["map", "generalised", "polygons", "change"]
 
+_MAP = ("product.zarr", "pyramid.zarr", "catalog")
+"""What is listed of the edition's own files."""
 _FOLDERS: dict[LayerKind, re.Pattern[str]] = {
     "generalised": re.compile(r"generalised"),
     "polygons": re.compile(r"vectors(?:-(?P<domain>D\w{2,3}_\d{4}))?"),
     "change": re.compile(r"change-(?P<since>\d{6})(?P<generalised>-generalised)?"),
 }
 _CONTENT = {
+    "product.zarr": "land cover and confidence at 0.20 m",
+    "catalog": "STAC collections and items",
     "landcover.zarr": "generalised land cover at 0.20 m",
-    "pyramid.zarr": "coarser levels of the generalised land cover",
+    "pyramid.zarr": "coarser levels",
     "landcover.parquet": "polygons of all domains",
     "landcover.pmtiles": "polygons in tiles, for maps on the web",
     "change.zarr": "change of each pixel",
@@ -95,6 +99,18 @@ def edition_layers(edition: Path) -> tuple[EditionLayer, ...]:
     return tuple(_layers(edition))
 
 
+def edition_files(edition: Path, domains: Collection[str] | None = None) -> tuple[EditionFile, ...]:
+    """The files of an edition and of its added layers.
+
+    Args:
+        edition: folder of a finished edition.
+        domains: leaves out files that are of other domains only; None for all.
+    """
+    own = [f for f in _files("map", edition, None) if f.path in _MAP]
+    found = [*own, *(file for layer in _layers(edition) for file in layer.files)]
+    return tuple(f for f in found if domains is None or f.domain is None or f.domain in domains)
+
+
 def _layers(edition: Path) -> Iterator[EditionLayer]:
     names = sorted(path.name for path in edition.iterdir() if path.is_dir() and has_manifest(path))
     for kind, pattern in _FOLDERS.items():
@@ -118,7 +134,8 @@ def _files(kind: LayerKind, folder: Path, domain: str | None) -> Iterator[Editio
         whole = inside[0][1].sha256 if inside[0][0] == "" else None
         of = Path(name).stem if kind == "polygons" and name.endswith(".gpkg") else domain
         content = f"polygons of {of}" if of and name.endswith((".gpkg", ".parquet")) else _CONTENT.get(name, "")
-        yield EditionFile(kind, f"{folder.name}/{name}", content or _described(name), size, whole, of)
+        path = name if kind == "map" else f"{folder.name}/{name}"
+        yield EditionFile(kind, path, content or _described(name), size, whole, of)
 
 
 def _described(name: str) -> str:

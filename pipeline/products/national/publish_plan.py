@@ -36,7 +36,7 @@ from pipeline.products.tile.seal import SealedTile
 
 STORE_VERSION = 2
 """Raised by hand when the same tiles give other bytes or metadata: every shard is then written again."""
-EXTRAS_VERSION = 3
+EXTRAS_VERSION = 4
 """Raised by hand when files beside the store change for the same tiles: a new edition is then made, whose shards are
 links."""
 

@@ -13,6 +13,7 @@ from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
+from pipeline.products.analysis.campaign_map import update_layers
 from pipeline.products.national.edition_record import damaged_files, published_edition
 from pipeline.products.national.generalised.layer import (
     GENERALISED_FOLDER,
@@ -142,6 +143,7 @@ def generalise(
             lock.check()
             finish_layer(plan, made)
         remove_unfinished(plan)
+        update_layers(campaign, plan.edition)
         layer = read_layer(plan.edition.path)
     if layer is None:
         raise ProductError(f"{plan.edition.path / GENERALISED_FOLDER}: was removed meanwhile; run the command again")
