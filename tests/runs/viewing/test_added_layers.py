@@ -137,7 +137,7 @@ def test_a_click_on_a_polygon_says_what_geopandas_reads_there(
             f"{100 * polygon.confidence_mean:.1f} % a tenth of it below {100 * polygon.confidence_p10:.1f} %",
             str(polygon["class"]),
             f"{DOMAIN}",
-            f"Edition\n{polygon.edition}",
+            f"edition\n{polygon.edition}",
         ):
             assert part in text
         clicked += 1
@@ -263,7 +263,7 @@ def test_layers_are_recognized_by_the_names_of_their_folders(edition: Path) -> N
 def test_the_report_says_what_they_contain(made: Made, edition: Path, polygons: gpd.GeoDataFrame) -> None:
     figures = json.loads((edition / "change-000001" / "change.json").read_text())["figures"]
     for language, wanted in (
-        ("en", (f"{len(polygons):,} polygons without gaps", "by more than 0.50 m", "Since edition\n1:")),
+        ("en", (f"{len(polygons):,} polygons without gaps", "by more than 0.50 m", "Since edition 1:")),
         ("fr", ("polygones sans trous", "de plus de 0,50 m", "Depuis l’édition 1")),
     ):
         result = CliRunner().invoke(app, ["report", str(made.config), "--lang", language])

@@ -65,10 +65,12 @@ class ChangeLayer {
   }
 
   async read(x, y) {
-    const [rows, cols] = this.edition.levels.at(-1).shape;
+    const level = this.edition.levels.at(-1);
+    const [rows, cols] = level.shape;
     const [top, left] = [y * SIDE, x * SIDE];
     const [bottom, right] = [Math.min(top + SIDE, rows), Math.min(left + SIDE, cols)];
     const pixels = new Uint8Array(SIDE * SIDE * 4);
+    if (!this.edition.covered(level, top, left, bottom, right)) return pixels;
     try {
       const {data} = await get(await this.edition.array(`${this.path}/change`), [slice(top, bottom), slice(left, right)]);
       for (let row = 0, i = 0; row < bottom - top; row++) {
@@ -90,11 +92,16 @@ class ChangeLayer {
     const level = this.edition.levels.at(-1);
     const [left, , , top] = this.edition.bbox;
     const [row, col] = [Math.floor((top - y) / level.resolution), Math.floor((x - left) / level.resolution)];
-    if (row < 0 || col < 0 || row >= level.shape[0] || col >= level.shape[1]) return null;
+    const inside = row >= 0 && col >= 0 && row < level.shape[0] && col < level.shape[1];
+    if (!inside || !this.edition.covered(level, row, col, row + 1, col + 1)) return null;
     const place = [slice(row, row + 1), slice(col, col + 1)];
     const read = async (layer) => (await get(await this.edition.array(`${this.path}/${layer}`), place)).data[0];
-    const [kind, from, to, confidence] = await Promise.all(['change', 'from', 'to', 'confidence'].map(read));
-    return kind ? {kind: this.kinds[kind][0], from, to, confidence} : null;
+    const kind = await read('change');
+    if (!kind) return null;
+    // Files of the other layers are there only where something changed.
+    const changed = this.kinds[kind][0].endsWith('_change');
+    const [from, to, confidence] = changed ? await Promise.all(['from', 'to', 'confidence'].map(read)) : [0, 0, 0];
+    return {kind: this.kinds[kind][0], from, to, confidence};
   }
 }
 

@@ -52,14 +52,14 @@ export class Polygons {
   update(state) {
     const drawn = JSON.stringify([[...state.off].sort(), state.palette]);
     this.colours = new Map(this.edition.page.classes.filter((c) => !state.off.has(c.value)).map((c) => [c.value, classColour(state, c)]));
-    if (this.drawn && drawn !== this.drawn) this.layer.getSource().refresh();
+    // Tiles of another key are drawn anew.
+    if (drawn !== this.drawn) this.layer.getSource().setKey(drawn);
     this.drawn = drawn;
     this.layer.setOpacity(state.landcover / 100);
   }
 
-  refresh() {
-    this.layer.getSource().refresh();
-  }
+  /** Polygons of all domains are drawn. */
+  refresh() {}
 
   /** A tile of the map, as a canvas. */
   async draw(z, x, y) {
