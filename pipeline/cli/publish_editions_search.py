@@ -244,7 +244,7 @@ def search(
 
     if added := {layer.kind for layer in edition_layers(find_items(national).parent.parent)}:
         names = [_LAYERS[kind] for kind in _LAYERS if kind in added]
-        say(f"the edition also has: {', '.join(names)}; --files lists their files")
+        say(f"also in this edition: {', '.join(names)} (--files lists them)")
     save_json(out, found.to_dict(), "items")
 
 

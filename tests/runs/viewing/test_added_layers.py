@@ -24,6 +24,7 @@ from pipeline.products.analysis.edition_change.change_store import CHANGE_FOLDER
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.edition_files import EditionFile, edition_layers
 from pipeline.products.map_page.building import BUILT
+from pipeline.products.vectors import vector_folder
 from pipeline.products.vectors.pmtiles import tippecanoe
 from pipeline.runs.publishing.generalise import generalise
 from pipeline.runs.publishing.publish import publish
@@ -61,6 +62,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, dask_client: Client) -> Made:
     assert publish(made.campaign, client=dask_client).edition == 2
     generalise(made.campaign, client=dask_client)
     vectorize(made.campaign, client=dask_client)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_folder, "ONE_FILE", 0)  # as where there are many polygons
+        vectorize(made.campaign, domain=DOMAIN, client=dask_client)
     change_editions(made.campaign, client=dask_client)
     return made
 
@@ -84,7 +88,7 @@ def polygons(edition: Path) -> gpd.GeoDataFrame:
 def copy(edition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The editions in a folder without symbolic links, as in a bucket."""
     bucket = tmp_path_factory.mktemp("bucket")
-    shutil.copytree(edition.parent, bucket / "editions", ignore=lambda _, names: [n for n in names if n == "0"][:0])
+    shutil.copytree(edition.parent, bucket / "editions", symlinks=True)
     for link in [path for path in (bucket / "editions").rglob("*") if path.is_symlink()]:
         link.unlink()
     return bucket
@@ -108,17 +112,19 @@ def choose(shown: Shown, name: str) -> None:
     shown.wait_until("landcover.overlay")
 
 
+@pytest.mark.parametrize("layer", ["vectors", f"vectors-{DOMAIN}"])
 def test_a_click_on_a_polygon_says_what_geopandas_reads_there(
-    shown: Shown, address: str, product: xr.Dataset, polygons: gpd.GeoDataFrame
+    shown: Shown, address: str, product: xr.Dataset, polygons: gpd.GeoDataFrame, layer: str
 ) -> None:
     shown.open(address)
     assert shown.tab.locator("#layer option").all_inner_texts() == [
         "Land cover",
         "Generalised map",
         "Polygons",
+        f"Polygons {DOMAIN}",
         "Change since edition 1",
     ]
-    choose(shown, "vectors")
+    choose(shown, layer)
     clicked = 0
     for x, y, _ in pixels(product, 12):
         here = polygons[polygons.contains(shapely.Point(x, y))]
@@ -252,7 +258,9 @@ def test_the_collection_of_layers_names_each_file_with_its_checksum(edition: Pat
 
 def test_layers_are_recognized_by_the_names_of_their_folders(edition: Path) -> None:
     layers = {layer.name: layer for layer in edition_layers(edition)}
-    assert list(layers) == ["generalised", "vectors", "change-000001"]
+    assert list(layers) == ["generalised", "vectors", f"vectors-{DOMAIN}", "change-000001"]
+    assert layers[f"vectors-{DOMAIN}"].domain == DOMAIN
+    assert layers[f"vectors-{DOMAIN}"].is_folder("landcover.parquet")
     assert CHANGE_FOLDER.fullmatch("change-000001")
     assert layers["change-000001"].since == 1
     table = next(f for f in layers["vectors"].files if f.path.endswith(".parquet"))
@@ -280,11 +288,11 @@ def test_search_lists_the_files(made: Made, edition: Path) -> None:
     def search(*words: str) -> str:
         result = CliRunner().invoke(app, ["search", str(made.config), *words])
         assert result.exit_code == 0, result.output
-        assert max(map(len, result.output.splitlines()[:-1])) <= 80
         return result.output
 
-    assert "the edition also has: generalised map, polygons, change; --files" in search().replace("\n", " ")
+    assert "also in this edition: generalised map, polygons, change (--files lists them)" in search()
     listed = search("--files", "--domain", DOMAIN)
+    assert max(map(len, listed.splitlines()[:-1])) <= 80, "all but the edition's folder"
     size = (edition / "vectors" / "landcover.parquet").stat().st_size / 1e6
     assert re.search(rf"vectors/landcover.parquet +polygons of all domains +{size:.1f}\n", listed)
     for name in ("product.zarr", "generalised/landcover.zarr", f"vectors/{DOMAIN}.gpkg", "change-000001/areas.csv"):
