@@ -89,7 +89,7 @@ def evaluate(
 
     Choose one: --weights scores a network on labelled patches, patch by patch and put together as a map is;
     --reference compares a map with a raster or polygons; --sample estimates a map's accuracy and true areas from an
-    interpreted sample.
+    interpreted sample. Of a national product, the generalised map is compared too, if there is one.
     """
     if sum(given is not None for given in (weights, reference, sample)) != 1:
         raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
@@ -138,8 +138,8 @@ def _show_scores(done: "EvaluationResult") -> None:
         if given.intervals is not None:
             low, high = (percent(limit, 2) for limit in given.intervals.means[name])
             interval = f"  (95 % interval: {low} – {high})"
-        mapped = f"  as mapped {percent(given.as_mapped.scored(given.mode)[name])} %" if given.as_mapped else ""
-        say(f"{title:<17} {percent(found[name])} %{interval}{mapped}")
+        second = f"  {given.second[0]} {percent(given.second[1].scored(given.mode)[name])} %" if given.second else ""
+        say(f"{title:<17} {percent(found[name])} %{interval}{second}")
     if given.as_mapped and "without a neighbour" in given.as_mapped.about:
         say(f"as mapped, without a neighbour: {given.as_mapped.about['without a neighbour']}")
     rows = (

@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, RunFailed
 from pipeline.grid import PIXELS_PER_M
 
 if TYPE_CHECKING:
+    from pipeline.products.edition_files import LayerKind
     from pipeline.products.national.edition_history import EditionState
     from pipeline.products.stac.nothing_found import CatalogContent
 
@@ -194,6 +195,7 @@ def generalise(
 @command(
     "landcover search campaign.yaml --min-share vineyard=0.1 --datetime 2021",
     "landcover search national --bbox 4.05 43.65 4.06 43.66 --out found.json",
+    "landcover search campaign.yaml --files --domain D034_2021",
 )
 def search(
     where: CatalogArgument,
@@ -205,18 +207,26 @@ def search(
     out: Annotated[
         Path | None, option("--out FILE", "Also write the STAC items to this JSON file, for `rustac serve`.")
     ] = None,
+    files: Annotated[
+        bool, option("--files", "List the edition's files instead: map, generalised map, polygons, changes.")
+    ] = False,
 ) -> None:
-    """Find tiles by place, time, class share and confidence.
+    """Find tiles by place, time, class share and confidence, or list an edition's files.
 
     The published catalog is searched directly; no server is needed.
     """
     shares = _shares(min_share or [])
+    if files and (bbox or when or min_share or min_confidence is not None or out):
+        raise ConfigError("--files goes with --domain alone: the other options search tiles")
     national = options.open_campaign(where).output.national if where.suffix in _YAML else where
     from pipeline.products.stac.nothing_found import catalog_content
-    from pipeline.products.stac.search import class_property
+    from pipeline.products.stac.search import class_property, find_items
     from pipeline.products.stac.search import search as find
     from pipeline.products.tile.stac_item import CONFIDENCE
 
+    if files:
+        _show_files(find_items(national).parent.parent, domain)
+        return
     with console.status("search"):
         found = find(
             national, domains=domain, bbox=bbox, datetime=when, min_share=shares, min_confidence=min_confidence
@@ -230,7 +240,25 @@ def search(
     say(f"{count(len(found), 'tile')} found")
     for folder in dict.fromkeys(Path(item.assets["landcover"].href).parent for item in found):
         say(f"COGs: {shown(folder)}/DOMAIN-TILE-landcover.tif")
+    from pipeline.products.edition_files import edition_layers
+
+    if added := {layer.kind for layer in edition_layers(find_items(national).parent.parent)}:
+        names = [_LAYERS[kind] for kind in _LAYERS if kind in added]
+        say(f"also in this edition: {', '.join(names)} (--files lists them)")
     save_json(out, found.to_dict(), "items")
+
+
+_LAYERS: dict["LayerKind", str] = {"generalised": "generalised map", "polygons": "polygons", "change": "change"}
+
+
+def _show_files(edition: Path, domains: list[str] | None) -> None:
+    """Lists the files of an edition with their content and size."""
+    from pipeline.products.edition_files import edition_files
+
+    found = edition_files(edition, domains)
+    rows = ((f.path, f.content, "" if f.size is None else f"{f.size / 1e6:.1f}") for f in found)
+    console.print(number_table(("file", "content", "MB"), rows))
+    say(f"in {shown(edition)}")
 
 
 def _found_row(properties: Mapping[str, Any], shares: Iterable[str]) -> tuple[str, ...]:

@@ -36,6 +36,15 @@ class Evaluation:
     reliability: Reliability | None = None
     as_mapped: "Evaluation | None" = None
     """The same patches in windows with a halo, as the product is made; None where only one figure was measured."""
+    generalised: "Evaluation | None" = None
+    """Of a national product: the same comparison with its generalised map, if it has one."""
+
+    @property
+    def second(self) -> "tuple[str, Evaluation] | None":
+        """What is shown beside the scores, and its scores: `as mapped` or `generalised`."""
+        if self.as_mapped is not None:
+            return "as mapped", self.as_mapped
+        return None if self.generalised is None else ("generalised", self.generalised)
 
     @property
     def other_mode(self) -> Mode:
@@ -79,7 +88,7 @@ def evaluation_page(evaluation: Evaluation) -> str:
         evaluation=evaluation,
         found=evaluation.scored(evaluation.mode),
         other=evaluation.scored(evaluation.other_mode),
-        mapped=evaluation.as_mapped and evaluation.as_mapped.scored(evaluation.mode),
+        second=evaluation.second and evaluation.second[1].scored(evaluation.mode),
         domains={
             name: (scores(matrix, live=evaluation.live, mode="present"), int(matrix.sum()))
             for name, matrix in sorted(evaluation.by_domain.items())

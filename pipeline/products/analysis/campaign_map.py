@@ -1,11 +1,16 @@
-"""The map page of an edition with all that its campaign adds."""
+"""The map page of an edition with all that its campaign adds, and what names the edition's added layers."""
 
+import logging
 from pathlib import Path
 
 from pipeline.config import Campaign
+from pipeline.errors import MachineError, ProductError
 from pipeline.products.analysis.zone_shares import zone_table
-from pipeline.products.map_page.page_files import MAP_FOLDER, ZONES, write_map
+from pipeline.products.map_page.page_files import MAP_FOLDER, ZONES, can_show, write_map
 from pipeline.products.national.edition_record import Edition
+from pipeline.products.stac.layer_collection import write_layer_collection
+
+log = logging.getLogger("landcover")
 
 
 def write_campaign_map(campaign: Campaign, edition: Edition) -> Path:
@@ -29,3 +34,19 @@ def write_campaign_map(campaign: Campaign, edition: Edition) -> Path:
         boundaries=campaign.boundaries,
         zones=zone_table(edition, output.zones, output.zones_name, former=former) if output.zones else None,
     )
+
+
+def update_layers(campaign: Campaign, edition: Edition) -> None:
+    """Writes what names the layers of an edition, after one was added: their STAC collection, and the map page.
+
+    Where one cannot be written, a warning says why; everything else is there without it.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        write_layer_collection(edition.path)
+        if can_show(edition):
+            write_campaign_map(campaign, edition)
+    except (MachineError, ProductError) as error:
+        log.warning("the map page or the list of layers of the edition is not written: %s", error)

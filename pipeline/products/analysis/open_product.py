@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -27,11 +27,17 @@ from pipeline.products.analysis.accessor import register_cover
 from pipeline.products.analysis.lazy_zarr import open_group
 from pipeline.products.analysis.remote_store import ADDRESS, EditionStore, open_store
 from pipeline.products.national.edition_record import REPAIR, Edition, current_edition, edition_of, read_edition
-from pipeline.products.national.generalised.layer import LAYER_STORE, REMAKE, read_layer
+from pipeline.products.national.generalised.layer import (
+    GENERALISED_FOLDER,
+    GENERALISED_LAYERS,
+    LAYER_STORE,
+    REMAKE,
+    read_layer,
+)
 from pipeline.products.national.grid import NationalGrid, lost_files
 from pipeline.products.national.pyramid.downsample import CLASSES
 from pipeline.products.national.pyramid.levels import FACTORS, SHARES, groups, overview_groups, pyramid_of
-from pipeline.products.national.pyramid.store import all_groups, check_pyramid
+from pipeline.products.national.pyramid.store import all_groups, check_pyramid, lost_parts
 from pipeline.products.national.zarr_metadata import Frame
 from pipeline.products.national.zarr_store import check_whole, flags_of, refuse
 from pipeline.products.tile.cog import open_cog
@@ -39,8 +45,9 @@ from pipeline.products.tile.seal import list_sealed
 from pipeline.products.tile.stac_item import reading_item
 from pipeline.untrusted.documents import read_json
 
-Level = int | Literal["shares", "generalised"]
-"""1..7 (1, 2, 10, 50, 250 m, 1 and 5 km), the class shares in cells of 100 m, or the generalised map at 0.20 m."""
+Level = int | str
+"""1..7 (1, 2, 10, 50, 250 m, 1 and 5 km); `"shares"`, the classes in cells of 100 m; `"generalised"`, the generalised
+map at 0.20 m, or `"generalised/1"` to `"generalised/7"`."""
 
 BLOCK = 5_000
 """Pixels a side of a Dask chunk: 1 km of level 0, 25 MB a layer."""
@@ -59,7 +66,7 @@ def open_product(path: Path | str, edition: int | None = None, level: Level | No
         edition: number of an edition of the national product; None for the current one.
         level: None for 0.20 m, or one of the coarser levels of a national product: 1..7 (1, 2, 10, 50, 250 m, 1 and
             5 km), `"shares"` for the classes in cells of 100 m, or `"generalised"` for the map that `landcover
-            generalise` made: `landcover` alone, at 0.20 m. That one is opened from folders only.
+            generalise` made: `landcover` alone, at 0.20 m, and with `"generalised/3"` at level 3.
 
     Returns:
         `landcover` and `confidence` uint8 (y, x); of a nation at 0.20 m also `domain` and `coverage`. `landcover` names
@@ -108,8 +115,8 @@ def _edition(folder: Path, number: int | None) -> Edition | None:
 
 
 def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
-    if level == "generalised":
-        return _open_generalised(edition)
+    if (part := _generalised(level)) is not None:
+        return _open_generalised(edition, part)
     pyramid = pyramid_of(edition.path)
     levels = all_groups(pyramid, edition.grid)
     if level is not None and str(level) not in levels:
@@ -130,19 +137,39 @@ def _open_edition(edition: Edition, level: Level | None) -> xr.Dataset:
     return _named(opened, f"{edition.path.name}, level {level}", shares=None, edition=edition)
 
 
-def _open_generalised(edition: Edition) -> xr.Dataset:
-    layer = read_layer(edition.path)
+def _generalised(level: Level | None) -> str | None:
+    """The level of a generalised map that is meant, empty for 0.20 m; None where the map itself is meant."""
+    name, _, part = str(level).partition("/")
+    return part if name == "generalised" else None
+
+
+def _open_generalised(edition: Edition, part: str) -> xr.Dataset:
+    layer, title = read_layer(edition.path), f"{edition.path.name}, generalised"
     if layer is None:
         raise ProductError(f"{edition.path}: has no generalised map; `landcover generalise` makes it")
-    store = layer.folder / LAYER_STORE
+    store, pyramid = layer.folder / LAYER_STORE, pyramid_of(layer.folder)
     refuse(edition, lost_files([store / "landcover" / "c"], edition.digests))
+    if part:
+        levels = all_groups(pyramid, edition.grid, GENERALISED_LAYERS) if pyramid.is_dir() else {}
+        if part not in levels:
+            raise _no_level(str(layer.folder), part, levels, edition.grid)
+        tiles = edition.grid.tiles_of(edition.digests)
+        refuse(edition, lost_parts(pyramid, edition.grid, tiles, GENERALISED_LAYERS))
+        store, title = pyramid, f"{title}, level {part}"
     with product_error(f"{store / 'zarr.json'}: zarr cannot open the store; {REMAKE}", *MALFORMED):
-        return _named(_on_dask(open_group(store)), f"{edition.path.name}, generalised", shares=None)
+        return _named(_on_dask(open_group(store, part)), title, shares=None)
 
 
 def _open_remote(store: EditionStore, level: Level | None) -> xr.Dataset:
     """An edition elsewhere, whose files are looked for when they are read."""
     grid, title = store.edition.grid, f"{store.edition.number:06d}"
+    if (part := _generalised(level)) is not None:
+        levels = groups(grid, GENERALISED_LAYERS) | overview_groups(grid)
+        if part and part not in levels:
+            raise _no_level(f"{store}/{GENERALISED_FOLDER}", part, levels, grid)
+        place = f"{GENERALISED_FOLDER}/{pyramid_of(Path()).name if part else LAYER_STORE}"
+        with product_error(f"{store}/{place}: there is no such map, or zarr cannot open it; {REMAKE}", *MALFORMED):
+            return _named(_on_dask(open_group(store.below(place), part)), f"{title}, {level}", shares=None)
     levels = groups(grid) | overview_groups(grid)
     if level is not None and str(level) not in levels:
         raise _no_level(str(store), level, levels, grid)

@@ -19,26 +19,33 @@ from pipeline.untrusted.documents import MOST_BYTES
 
 ADDRESS = re.compile(r"(?:https?|s3)://.")
 """How an address begins that is no path of this machine."""
-_LEVEL_0 = re.compile(rf"product\.zarr/(?:{'|'.join(STORE_LAYERS)})/c/(\d+)/(\d+)")
-_TILES = re.compile(rf"pyramid\.zarr/(?:{'|'.join(FACTORS)})/(?:\w+/c|count/c/0)/(\d+)/(\d+)")
+_LEVEL_0 = re.compile(
+    rf"(?:product\.zarr/(?:{'|'.join(STORE_LAYERS)})|generalised/landcover\.zarr/landcover)/c/(\d+)/(\d+)"
+)
+_TILES = re.compile(rf"(?:generalised/)?pyramid\.zarr/(?:{'|'.join(FACTORS)})/(?:\w+/c|count/c/0)/(\d+)/(\d+)")
 _ALWAYS = re.compile(
-    rf"(?:.*/)?[xy]/c/\d+|product\.zarr/coverage/c/.*|pyramid\.zarr/(?:{'|'.join(OVERVIEWS)})/\w+/c/.*"
+    rf"(?:.*/)?[xy]/c/\d+|product\.zarr/coverage/c/.*|(?:generalised/)?pyramid\.zarr/(?:{'|'.join(OVERVIEWS)})/\w+/c/.*"
 )
 
 
 class EditionStore(WrapperStore[FsspecStore]):
-    """The files of an edition by their paths from its folder, to read."""
+    """The files of an edition by their paths from its folder or from a folder of it, to read."""
 
-    def __init__(self, store: FsspecStore, address: str, edition: Edition) -> None:
+    def __init__(self, store: FsspecStore, address: str, edition: Edition, folder: str = "") -> None:
         super().__init__(store)
-        self._address, self.edition = address, edition
+        self._address, self.edition, self._folder = address, edition, folder
         self._shards, self._tiles = frozenset(edition.digests), edition.grid.tiles_of(edition.digests)
 
     def __str__(self) -> str:
         return self._address
 
     def _with_store(self, store: FsspecStore) -> "EditionStore":
-        return type(self)(store, self._address, self.edition)
+        return type(self)(store, self._address, self.edition, self._folder)
+
+    def below(self, folder: str) -> "EditionStore":
+        """The store of a folder of the edition, which has consolidated metadata of its own."""
+        address = f"{self._address}/{folder}"
+        return type(self)(FsspecStore.from_url(address, read_only=True), address, self.edition, f"{folder}/")
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The bytes of a file; None where there is none and none was promised.
@@ -47,7 +54,7 @@ class EditionStore(WrapperStore[FsspecStore]):
             ProductError: a promised file is not there.
         """
         found = await self._store.get(key, prototype, byte_range)
-        if found is None and self._promised(key):
+        if found is None and self._promised(self._folder + key):
             raise ProductError(f"{self._address}/{key}: shard is lost; copy the edition again")
         return found
 

@@ -1,7 +1,7 @@
 """Finds class maps on disk and reads them by windows: a GeoTIFF, a folder of COGs, or the national Zarr."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ from pipeline.errors import ProductError
 from pipeline.geobox import lattice_geobox
 from pipeline.grid import Window
 from pipeline.products.national.edition_record import MAPPED, Edition, current_edition
-from pipeline.products.national.zarr_store import check_whole, read_zarr
+from pipeline.products.national.generalised.layer import LAYER_STORE, read_layer
+from pipeline.products.national.grid import lost_files
+from pipeline.products.national.zarr_store import check_whole, read_zarr, refuse
 from pipeline.products.tile.cog import open_cog, read_cog
 from pipeline.sources.delivery.header_problems import placement_problem
 
@@ -60,6 +62,21 @@ def find_maps(place: Path) -> tuple[ClassMap, ...]:
     if not found:
         raise ProductError(f"{place}: no class maps there; expected a GeoTIFF, *{_SUFFIX}, or a national product")
     return found
+
+
+def find_generalised(place: Path) -> tuple[ClassMap, ...]:
+    """The generalised map of a national product, in the tiles of `find_maps`; empty where there is none.
+
+    Raises:
+        ProductError: it is not complete.
+    """
+    edition = current_edition(place) if place.is_dir() else None
+    layer = None if edition is None else read_layer(edition.path)
+    if edition is None or layer is None:
+        return ()
+    store = layer.folder / LAYER_STORE
+    refuse(edition, lost_files([store / "landcover" / "c"], edition.digests))
+    return tuple(replace(one, path=store.absolute()) for one in _of_nation(edition))
 
 
 def _of_file(path: Path) -> ClassMap:

@@ -22,6 +22,7 @@ from pipeline.domain import Domain
 from pipeline.durable import replacing, write_json
 from pipeline.errors import MachineError, ProductError, product_error
 from pipeline.grid import name_unit
+from pipeline.products.edition_files import edition_layers
 from pipeline.products.manifest import changed_if_sealed, files_below, has_manifest, write_manifest
 from pipeline.products.map_page.building import BUILT
 from pipeline.products.map_page.domain_masks import domain_masks
@@ -129,6 +130,7 @@ def _content(edition: Edition, *, domains: Path, live: frozenset[int]) -> dict[s
         "domains": rows,
         "attribution": attribution,
         "others": _others(edition),
+        "layers": _layers(edition),
         "classes": [
             {
                 "value": c.value,
@@ -141,6 +143,20 @@ def _content(edition: Edition, *, domains: Path, live: frozenset[int]) -> dict[s
             for c in legend.FLAIR
         ],
     }
+
+
+def _layers(edition: Edition) -> list[dict[str, Any]]:
+    """The layers that other commands added to the edition and that the page can draw: folder and kind of each."""
+    needed = {
+        "generalised": ("landcover.zarr", "pyramid.zarr"),
+        "polygons": ("landcover.parquet", "landcover.pmtiles"),
+        "change": ("change.zarr",),
+    }
+    return [
+        {"name": layer.name, "kind": layer.kind, "parts": layer.is_folder("landcover.parquet")}
+        for layer in edition_layers(edition.path)
+        if layer.has(*needed[layer.kind])
+    ]
 
 
 def _span(days: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pipeline.domain import Domain
 from pipeline.errors import ProductError
 from pipeline.fingerprint import digest
 from pipeline.grid import Tile, Window
-from pipeline.legend import NODATA
+from pipeline.legend import LAYERS, NODATA, Layer
 from pipeline.products.manifest import BOTH
 from pipeline.products.national.edition_record import (
     FAILED,
@@ -36,7 +36,7 @@ from pipeline.products.tile.seal import SealedTile
 
 STORE_VERSION = 2
 """Raised by hand when the same tiles give other bytes or metadata: every shard is then written again."""
-EXTRAS_VERSION = 3
+EXTRAS_VERSION = 4
 """Raised by hand when files beside the store change for the same tiles: a new edition is then made, whose shards are
 links."""
 
@@ -121,6 +121,8 @@ class Target:
     grid: NationalGrid
     former: Path | None
     """The current edition's Zarr where it has the same grid: shards with equal bytes become links to it."""
+    layers: tuple[Layer, ...] = LAYERS
+    """Layers that have coarser levels. Class shares are counted only where all layers are there."""
 
 
 @dataclass(frozen=True, eq=False)

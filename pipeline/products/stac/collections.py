@@ -144,6 +144,8 @@ def write_edition(
     nation.add_asset(ITEMS, mirror)
     nation.add_asset("product.zarr", pystac.Asset("../product.zarr", media_type=pystac.MediaType.ZARR, roles=["data"]))
     _add_gis_files(nation, "../", quick_look="../quicklook.png")
+    added = pystac.Link("related", "../layers/collection.json", media_type=pystac.MediaType.JSON)
+    nation.add_link(added)  # what later commands make of the edition: see `layer_collection`
     write_items(folder / ITEMS, items)
     _write(folder / "collection.json", nation)
 

@@ -16,7 +16,7 @@ from pipeline.inference import Engine, predictor_for, resolve_engine
 from pipeline.inference.block_mapping import map_block
 from pipeline.legend import LAYERS, Nomenclature
 from pipeline.model import Model, load_model
-from pipeline.products.assessment.class_maps import ClassMap, find_maps
+from pipeline.products.assessment.class_maps import ClassMap, find_generalised, find_maps
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.accuracy.scoring import (
     DEFAULT,
@@ -180,6 +180,8 @@ def evaluate_map(
 ) -> EvaluationResult:
     """Compares maps with a reference raster or polygons, block by block, on the maps' own pixels.
 
+    Where a national product has a generalised map, that one is compared too: `generalised`.
+
     Args:
         place: a GeoTIFF of FLAIR values, a folder of `…-landcover.tif`, or a national product.
         reference: raster of one band or polygons, in any CRS.
@@ -201,11 +203,12 @@ def evaluate_map(
     known = set(legend.to_flair(nomenclature).values())
     live = tuple(v for v in sorted(legend.to_flair(classes).values()) if v in known)
     jobs = [(one, window) for one in maps for window in one.window.split(_BLOCK)]
+    generalised = [(one, window) for one in find_generalised(place) for window in one.window.split(_BLOCK)]
     several = len(maps) > 1
-    progress.start(len(jobs))
-    found = score_jobs(
-        jobs,
-        partial(_compare_block, reference=truth, live=live, tiles=several),
+    progress.start(len(jobs) + len(generalised))
+    score = partial(
+        score_jobs,
+        work=partial(_compare_block, reference=truth, live=live, tiles=several),
         title=f"{place.name} against {reference.name}",
         live=live,
         units="tiles" if several else "blocks of 1 km",
@@ -213,6 +216,9 @@ def evaluate_map(
         options=options,
         progress=progress,
     )
+    found = score(jobs)
+    if generalised:
+        found = replace(found, generalised=score(generalised))
     return write_evaluation(out, found)
 
 

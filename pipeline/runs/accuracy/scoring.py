@@ -176,13 +176,16 @@ def _no_pixels() -> NDArray[np.int64]:
 def write_evaluation(out: Path, evaluation: Evaluation) -> EvaluationResult:
     """Writes `confmat.npy`, `metrics.json`, the figures and `report.html`.
 
-    Patches that were also scored as mapped have that matrix in `confmat-as-mapped.npy`.
+    Patches that were also scored as mapped have that matrix in `confmat-as-mapped.npy`; that of a generalised map is in
+    `confmat-generalised.npy`.
 
     Raises:
         StorageError: `out` cannot be written.
     """
-    mapped = evaluation.as_mapped
-    matrices = {"confmat.npy": evaluation.matrix} | ({"confmat-as-mapped.npy": mapped.matrix} if mapped else {})
+    matrices = {"confmat.npy": evaluation.matrix}
+    if evaluation.second is not None:
+        name, second = evaluation.second
+        matrices[f"confmat-{name.replace(' ', '-')}.npy"] = second.matrix
     for name, matrix in matrices.items():
         with replacing(out / name) as temporary, temporary.open("wb") as file:
             np.save(file, matrix)
@@ -213,8 +216,9 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             "by_class": {k: list(v) for k, v in evaluation.intervals.by_class.items()},
             "warning": evaluation.few_units or None,
         }
-    if evaluation.as_mapped is not None:
-        more["as_mapped"] = as_json(evaluation.as_mapped)
+    if evaluation.second is not None:
+        name, second = evaluation.second
+        more[name.replace(" ", "_")] = as_json(second)
     if evaluation.reliability is not None:
         more["expected_calibration_error"] = evaluation.reliability.ece
     return as_ign(evaluation.scored(evaluation.mode), live=evaluation.live) | more

@@ -1,6 +1,6 @@
 """Makes the generalised map of an edition that is published, tile by tile on the cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
+from pipeline.products.analysis.campaign_map import update_layers
 from pipeline.products.national.edition_record import damaged_files, published_edition
 from pipeline.products.national.generalised.layer import (
     GENERALISED_FOLDER,
@@ -31,6 +32,10 @@ from pipeline.products.national.generalised.layer_writer import (
 )
 from pipeline.products.national.generalised.tile_writer import LayerTarget, write_generalised
 from pipeline.products.national.grid import GridIndex
+from pipeline.products.national.pyramid.edition_root import write_root
+from pipeline.products.national.pyramid.overviews import Cells, write_overviews
+from pipeline.products.national.pyramid.store import begin_pyramid
+from pipeline.products.national.pyramid.tile_writer import write_tile
 from pipeline.products.national.zarr_store import check_whole
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.publishing.national_lock import lock_national
@@ -112,7 +117,7 @@ def generalise(
         workers: number of worker processes, instead of the campaign's.
         wait: wait while the national product is locked. Otherwise this is an error.
         recheck: read all files of layers, and make damaged tiles again.
-        progress: counts tiles.
+        progress: counts tiles, then those of the coarser levels.
 
     Raises:
         ConfigError: the campaign has no units.
@@ -124,13 +129,21 @@ def generalise(
         plan = plan_generalised(campaign, edition, recheck=recheck)
         if not plan.nothing_to_do:
             begin_layer(plan)
-            made = {}
-            if plan.write:
+            tiles = plan.edition.grid.tiles_of(plan.edition.digests)
+            unchanged = {tile for tile, (folder, _) in plan.kept.items() if folder == plan.former}
+            left = begin_pyramid(plan.target, former=plan.former, tiles=tiles, changed=tiles - unchanged)
+            made: dict[GridIndex, GeneralisedTile] = {}
+            cells: dict[GridIndex, Cells] = {}
+            if plan.write or left:
                 with open_cluster(campaign, client=client, workers=workers) as opened:
                     made = _make(campaign, plan, client=opened, progress=progress)
+                    cells = _make_levels(campaign, plan, left, client=opened, progress=progress)
+            write_overviews(plan.target, cells, former=plan.former, tiles=tiles)
+            write_root(plan.store, plan.edition.grid)
             lock.check()
             finish_layer(plan, made)
         remove_unfinished(plan)
+        update_layers(campaign, plan.edition)
         layer = read_layer(plan.edition.path)
     if layer is None:
         raise ProductError(f"{plan.edition.path / GENERALISED_FOLDER}: was removed meanwhile; run the command again")
@@ -154,3 +167,13 @@ def _make(
         made[tile] = GeneralisedTile(plan.shards_sealed(written.read), written.pixels, written.moved)
         write_part(plan, tile, made[tile])
     return made
+
+
+def _make_levels(
+    campaign: Campaign, plan: LayerPlan, tiles: Sequence[GridIndex], *, client: Client, progress: Progress
+) -> dict[GridIndex, Cells]:
+    """Makes the parts of tiles in the coarser levels; returns their cells of the coarsest ones."""
+    section, work = campaign.cluster, partial(write_tile, plan.target)
+    progress.start(len(tiles))
+    made = map_jobs(tiles, work, client=client, per_worker=section.threads, lost_s=section.lost_s)
+    return dict(progress.track(made))

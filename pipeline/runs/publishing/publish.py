@@ -12,9 +12,9 @@ from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.durable import remove_temporaries
-from pipeline.errors import MachineError, ProductError
-from pipeline.products.analysis.campaign_map import write_campaign_map
-from pipeline.products.map_page.page_files import MAP_FOLDER, can_show
+from pipeline.errors import ProductError
+from pipeline.products.analysis.campaign_map import update_layers
+from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, Tally, read_edition
 from pipeline.products.national.edition_writer import begin, commit, remove_abandoned
 from pipeline.products.national.grid import NationalGrid
@@ -22,6 +22,7 @@ from pipeline.products.national.ownership import read_boundary
 from pipeline.products.national.publish_plan import DomainProduct, EditionPlan, plan_edition
 from pipeline.products.national.pyramid.store import check_pyramid
 from pipeline.products.national.shard_writer import ShardFacts, write_shard
+from pipeline.products.stac.layer_collection import LAYERS_FOLDER
 from pipeline.products.tile.domain_manifest import changed_beside
 from pipeline.products.tile.seal import list_readable
 from pipeline.progress import SILENT, Progress
@@ -126,7 +127,8 @@ def publish(
         grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
         plan = plan_edition(national, grid, products, recheck=recheck)
         if plan.parent is not None:
-            remove_temporaries(plan.parent.path / MAP_FOLDER, ".")  # of a publish that was killed after its commit
+            for folder in (MAP_FOLDER, LAYERS_FOLDER):  # of a publish that was killed after its commit
+                remove_temporaries(plan.parent.path / folder, ".")
         beside = any(_changed_beside(campaign, product.name, plan.parent, recheck=recheck) for product in products)
         # What lost a file, also beside the tiles of a domain, is repaired by a new edition.
         if plan.parent is not None and plan.nothing_to_do and not beside and not check_pyramid(plan.parent):
@@ -137,7 +139,7 @@ def publish(
                 facts = _write(campaign, products, plan, client=opened, progress=progress)
             lock.check()
             edition = read_edition(commit(plan, facts))
-        _add_map(campaign, edition)
+        update_layers(campaign, edition)
     written = sum(f.changed for f in facts)
     return PublishedEdition(
         edition=edition.number,
@@ -150,16 +152,6 @@ def publish(
         tally=edition.tally,
         undelivered_km2=edition.undelivered_km2,
     )
-
-
-def _add_map(campaign: Campaign, edition: Edition) -> None:
-    """Writes the map page into the edition; without the page, everything else is published."""
-    if not can_show(edition):
-        return
-    try:
-        write_campaign_map(campaign, edition)
-    except (MachineError, ProductError) as error:
-        log.warning("the map page of the edition is not written: %s", error)
 
 
 def _changed_beside(campaign: Campaign, domain: Domain, parent: Edition | None, *, recheck: bool) -> bool:

@@ -17,6 +17,7 @@ from pipeline.config import Campaign
 from pipeline.durable import sync, write_json
 from pipeline.errors import MALFORMED, EvaluationError, ProductError, product_error
 from pipeline.grid import PIXELS_PER_M, Window
+from pipeline.products.analysis.campaign_map import update_layers
 from pipeline.products.analysis.change import FalseChange
 from pipeline.products.analysis.edition_change.change_store import (
     CHANGE_STORE,
@@ -150,6 +151,7 @@ def change_editions(
             shutil.rmtree(final, ignore_errors=True)
             staging.rename(final)
             sync(final.parent)
+        update_layers(campaign, editions[1])
     shown = campaign.output.national / "editions" / editions[1].path.name / final.name
     return EditionChange(editions[0].number, editions[1].number, shown, figures, places)
 

@@ -32,6 +32,7 @@ from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import SealedTile
 from pipeline.runs.planning.provenance import product_origin
 from pipeline.runs.quality.generalised_areas import generalised_areas
+from pipeline.runs.quality.layer_figures import change_figures, polygon_figures
 from pipeline.runs.quality.quality_metrics import LimitState, QualityMetrics, SwitchedOff, limit_states, seam_remedy
 from pipeline.runs.quality.report_tiles import MapLinks, TileMap, TileName, imagery_picture, small_imagery
 from pipeline.runs.tracking.run_record import RunRecord
@@ -155,6 +156,8 @@ def quality_page(
         main_class=_main_class(parts),
         km2=_km2,
         generalised=generalised_areas(edition) if edition else None,
+        polygons=polygon_figures(edition) if edition else (),
+        changes=change_figures(edition) if edition else (),
         **values,
     )
 

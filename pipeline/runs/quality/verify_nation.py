@@ -11,6 +11,7 @@ from pipeline.products.national.edition_record import Edition, damaged_files, da
 from pipeline.products.national.generalised.layer import GENERALISED_FOLDER
 from pipeline.products.national.pyramid.store import check_pyramid, link_problems
 from pipeline.products.national.zarr_store import check_shards
+from pipeline.products.stac.layer_collection import LAYERS_FOLDER
 from pipeline.products.vectors.vector_folder import VECTORS, options_of
 from pipeline.progress import SILENT, Progress
 
@@ -87,13 +88,14 @@ def _check_additions(edition: Path) -> tuple[list[str], NationVerification, bool
     """Checks what was added to a sealed edition: all problems, what to write again, and if the map page is damaged."""
     changed = changed_additions(edition)
     folders = {name.partition("/")[0] for name in changed}
+    published = folders & {MAP_FOLDER, LAYERS_FOLDER}
     vectors = tuple(sorted(name for name in folders if name.partition("-")[0] == VECTORS))
     found = {name: match for name in folders if (match := CHANGE_FOLDER.fullmatch(name))}
     additions = NationVerification(
         None,
-        report=bool(folders - {MAP_FOLDER, GENERALISED_FOLDER, *vectors, *found}),
+        report=bool(folders - {*published, GENERALISED_FOLDER, *vectors, *found}),
         vectors=vectors,
         generalise=GENERALISED_FOLDER in folders,
         changes=tuple((int(match[1]), match[2] is not None) for _, match in sorted(found.items())),
     )
-    return [f"{edition / name}: {problem}" for name, problem in changed.items()], additions, MAP_FOLDER in folders
+    return [f"{edition / name}: {problem}" for name, problem in changed.items()], additions, bool(published)

@@ -15,6 +15,7 @@ from pipeline.config import Campaign
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError
 from pipeline.lock import lock_folder
+from pipeline.products.analysis.campaign_map import update_layers
 from pipeline.products.national.edition_record import published_edition
 from pipeline.products.national.zarr_store import check_whole
 from pipeline.products.vectors.vector_folder import VECTORS, Staging
@@ -97,5 +98,7 @@ def vectorize(
         staging.commit()
     with suppress(OSError):
         staging.folder.rmdir()
+    if out is None:
+        update_layers(campaign, found)
     files = tuple(sorted(path.name for path in staging.final.iterdir()))
     return VectorProduct(staging.final, found.number, record["polygons"], record["area_m2"], files)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from distributed import Client
 from numpy.typing import NDArray
 from typer.testing import CliRunner
@@ -35,6 +36,7 @@ from pipeline.products.national.generalised.tile_writer import LayerTarget, writ
 from pipeline.runs.publishing.generalise import generalise, plan_generalised, tile_names
 from pipeline.runs.publishing.publish import publish
 from tests.support.campaigns import Made, make_campaign
+from tests.support.file_server import serving
 from tests.support.forking import fork
 from tests.support.plain_generalise import by_graph
 from tests.support.products import sealed_at
@@ -102,6 +104,41 @@ def test_the_command_makes_the_map_and_others_know_it(made: Made, scheduler_opti
     assert f"{100 * (before != after).sum() / (before > 0).sum():.2f} %" in page
 
 
+def most_frequent(classes: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The most frequent class of each square of so many pixels, the lowest of equals; 0 where all pixels are nodata."""
+    rows, cols = (length // side for length in classes.shape)
+    squares = classes.reshape(rows, side, cols, side).swapaxes(1, 2).reshape(rows, cols, -1)
+    counts = (squares[..., None] == np.arange(1, 20)).sum(2)
+    return np.where(counts.any(2), counts.argmax(2) + 1, 0)
+
+
+def test_coarser_levels_are_counted_and_opened_remotely(made: Made, dask_client: Client) -> None:
+    national = made.campaign.output.national
+    generalise(made.campaign, client=dask_client)
+    whole = open_product(national, level="generalised").landcover.to_numpy()
+    with serving(national.parent) as server:
+        for level, side in (("1", 5), ("4", 250)):
+            here = open_product(national, level=f"generalised/{level}")
+            assert list(here.data_vars) == ["landcover"]
+            np.testing.assert_array_equal(here.landcover, most_frequent(whole, side))
+            there = open_product(f"{server}/{national.name}", level=f"generalised/{level}")
+            np.testing.assert_array_equal(there.landcover, here.landcover)
+            assert there.rio.crs == here.rio.crs
+        there = open_product(f"{server}/{national.name}", level="generalised")
+        np.testing.assert_array_equal(there.landcover, whole)
+        with pytest.raises(ProductError, match="generalised: has no level 9; expected None"):
+            open_product(f"{server}/{national.name}", level="generalised/9")
+        shard = national / "current" / GENERALISED_FOLDER / "pyramid.zarr" / "2" / "landcover/c/0/1"
+        shard.unlink()
+        for place in (national, f"{server}/{national.name}"):
+            with pytest.raises(ProductError, match="shard is lost"):
+                open_product(place, level="generalised/2").landcover.compute()
+    with pytest.raises(ProductError, match="has no level shares"):
+        open_product(national, level="generalised/shares")
+    tree = xr.open_datatree(national / "current" / GENERALISED_FOLDER, engine="zarr")
+    np.testing.assert_array_equal(tree["pyramid.zarr/1"].landcover, most_frequent(whole, 5))
+
+
 def test_a_changed_tile_remakes_the_tiles_that_it_reaches(made: Made, dask_client: Client) -> None:
     tiles = made.delivery.tiles
     generalise(made.campaign, client=dask_client)
@@ -113,6 +150,8 @@ def test_a_changed_tile_remakes_the_tiles_that_it_reaches(made: Made, dask_clien
     assert (done.edition, done.made, done.linked) == (2, 2, 2)
     shards = sorted(done.store.glob("landcover/c/0/*"))
     assert [path.stat().st_nlink for path in shards] == [2, 2, 1, 1]
+    levels = sorted((done.store.parent / "pyramid.zarr" / "1").glob("landcover/c/0/*"))
+    assert [path.stat().st_nlink for path in levels] == [2, 2, 1, 1]
     whole = open_product(made.campaign.output.national)["landcover"].to_numpy()
     again = open_product(made.campaign.output.national, level="generalised")["landcover"].to_numpy()
     np.testing.assert_array_equal(again, by_graph(whole, units(made.campaign)))

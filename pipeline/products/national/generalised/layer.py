@@ -3,6 +3,8 @@
 ::
 
     <edition>/generalised/landcover.zarr     `landcover` (y, x) in the shards of level 0, `y`, `x`, `spatial_ref`
+    <edition>/generalised/pyramid.zarr       coarser levels of it: see `pyramid.store`
+    <edition>/generalised/zarr.json          makes the folder one Zarr tree of both
     <edition>/generalised/generalised.json   units; for each tile the shards that it was made of, and what changed
     <edition>/generalised/SHA256SUMS         and MANIFEST.json: see `products.manifest`
 """
@@ -18,15 +20,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.errors import ProductError, product_error
+from pipeline.legend import Layer
 from pipeline.products.manifest import BOTH, changed_if_sealed, has_manifest, read_manifest
 from pipeline.products.national.edition_record import Edition, edition_numbers, read_edition
 from pipeline.products.national.grid import GridIndex, present_files
+from pipeline.products.national.publish_plan import Target
+from pipeline.products.national.pyramid.levels import pyramid_of
 from pipeline.untrusted.documents import Document, DocumentError, parse_model, read_bytes, read_model
 
 GENERALISED_FOLDER = "generalised"
 STAGING, PARTS, REPLACED = ".generalised.tmp", ".generalised.parts.tmp", ".generalised.old.tmp"
 """Folders beside it: the layer while it is made, a record of each tile that is ready, and a layer that is replaced."""
 LAYER_STORE, LAYER_RECORD = "landcover.zarr", "generalised.json"
+GENERALISED_LAYERS: tuple[Layer, ...] = ("landcover",)
+"""The layers that have coarser levels."""
 GENERALISED_VERSION = 1
 """Raised by hand when the same level 0 and units give other bytes."""
 REMAKE = "`landcover generalise --recheck` makes it again"
@@ -153,6 +160,8 @@ class LayerPlan:
     """Tiles that are made already: the layer's folder that has their files, and their record."""
     write: tuple[GridIndex, ...]
     """The other tiles."""
+    former: Path | None
+    """Folder of a layer whose coarser levels are whole, so that those of tiles that are kept from it can be linked."""
     nothing_to_do: bool
     """Whether the edition has this layer, undamaged."""
 
@@ -165,6 +174,11 @@ class LayerPlan:
     def store(self) -> Path:
         """The Zarr that is being written."""
         return self.staging / LAYER_STORE
+
+    @property
+    def target(self) -> Target:
+        """What writes the coarser levels."""
+        return Target(self.store, self.edition.grid, None, GENERALISED_LAYERS)
 
     def shards_sealed(self, indices: Iterable[GridIndex]) -> dict[str, str]:
         """The inputs of a tile, as its record has them."""
@@ -202,7 +216,17 @@ def plan_layer(edition: Edition, units: NDArray[np.int64], *, recheck: bool = Fa
     kept = {tile: found for tile, found in sorted(kept.items()) if tile in tiles}
     whole = bool(kept) and all(folder == own for folder, _ in kept.values()) and len(kept) == len(tiles)
     whole = whole and not changed_if_sealed(own, read_all=recheck) and len(_tiles_in(own)) == len(tiles)
-    return LayerPlan(edition, units, shards, kept, tuple(sorted(tiles - kept.keys())), whole)
+    whole = whole and pyramid_of(own).is_dir()
+    folders = [folder for folder, _ in kept.values() if folder == own or folder.parent != edition.path]
+    former = next((f for f in dict.fromkeys(folders) if _levels_whole(f, read_all=recheck)), None)
+    return LayerPlan(edition, units, shards, kept, tuple(sorted(tiles - kept.keys())), former, whole)
+
+
+def _levels_whole(folder: Path, *, read_all: bool) -> bool:
+    """Whether a layer's coarser levels are there, undamaged; those of the first versions had none."""
+    pyramid = pyramid_of(folder)
+    damaged = changed_if_sealed(folder, read_all=read_all)
+    return pyramid.is_dir() and BOTH not in damaged and not any(n.startswith(f"{pyramid.name}/") for n in damaged)
 
 
 def _tiles_in(folder: Path) -> Mapping[GridIndex, GeneralisedTile]:

@@ -39,6 +39,10 @@ class CellCounts:
         full[self.values] = self.counts
         return full
 
+    def of(self, layer: legend.Layer) -> NDArray[np.uint8]:
+        """uint8 (y, x): the cells of a layer, the mode of the classes or the mean of the confidence."""
+        return self.mode if layer == "landcover" else self.mean
+
     @property
     def mode(self) -> NDArray[np.uint8]:
         """uint8 (y, x): the most frequent class, the lowest value of equals; 0 only where all pixels are no data."""

@@ -9,6 +9,7 @@
 All addresses in it are real folders, because a bucket has no symbolic links. The two stores stay complete on their own.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from pipeline.products.national.zarr_store import flags_of
 from pipeline.untrusted.documents import read_json
 
 
-def level_paths(grid: NationalGrid) -> dict[str, Frame]:
-    """Path of each level in an edition's folder → its frame, from fine to coarse."""
+def level_paths(grid: NationalGrid, finest: str = "product.zarr") -> dict[str, Frame]:
+    """Path of each level in the folder of an edition, or of its generalised map → its frame, from fine to coarse."""
     levels = {name: frame for name, frame in groups(grid).items() if name != SHARES} | overview_groups(grid)
-    return {"product.zarr": Frame(grid.extent, grid.crs)} | {f"pyramid.zarr/{n}": f for n, f in levels.items()}
+    return {finest: Frame(grid.extent, grid.crs)} | {f"pyramid.zarr/{n}": f for n, f in levels.items()}
 
 
 def write_root(store: Path, grid: NationalGrid) -> None:
-    """Writes the `zarr.json` of an edition's folder.
+    """Writes the `zarr.json` of the folder of an edition, or of its generalised map.
 
     Args:
         store: its level 0, complete, beside its complete pyramid.
@@ -52,15 +53,14 @@ def write_root(store: Path, grid: NationalGrid) -> None:
         {
             "zarr_format": 3,
             "node_type": "group",
-            "attributes": _attributes(grid),
+            "attributes": _attributes(level_paths(grid, store.name)),
             "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
         },
     )
 
 
-def _attributes(grid: NationalGrid) -> dict[str, Any]:
+def _attributes(levels: Mapping[str, Frame]) -> dict[str, Any]:
     """With `multiscales`: each level is derived from level 0 and has its own transform."""
-    levels = level_paths(grid)
     finest = next(iter(levels))
     layout = []
     for path, frame in levels.items():

@@ -1,7 +1,9 @@
 """The levels of a pyramid, their cells, and the groups of their Zarr."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.legend import LAYERS, Layer
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.zarr_metadata import Frame
 
@@ -17,9 +19,10 @@ def pyramid_of(edition: Path) -> Path:
     return edition / "pyramid.zarr"
 
 
-def groups(grid: NationalGrid) -> dict[str, Frame]:
-    """The groups of the grid's pyramid with a file for each tile, from fine to coarse."""
-    return {name: Frame(grid.extent, grid.crs, f) for name, f in FACTORS.items() if grid.tile % f == 0}
+def groups(grid: NationalGrid, layers: Sequence[Layer] = LAYERS) -> dict[str, Frame]:
+    """The groups of the grid's pyramid with a file for each tile, from fine to coarse; of all layers with shares."""
+    names = [name for name in FACTORS if name != SHARES or tuple(layers) == LAYERS]
+    return {n: Frame(grid.extent, grid.crs, FACTORS[n]) for n in names if grid.tile % FACTORS[n] == 0}
 
 
 def overview_groups(grid: NationalGrid) -> dict[str, Frame]:

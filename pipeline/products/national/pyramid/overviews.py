@@ -4,7 +4,7 @@ A cell lies in one tile, and is counted from level 0 when the tile's part of the
 tiles are those of the former edition.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline import legend
 from pipeline.errors import MALFORMED, product_error
+from pipeline.legend import LAYERS, Layer
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CellCounts
@@ -28,18 +28,18 @@ Cells = Mapping[str, NDArray[np.uint8]]
 """Path of an array in the pyramid → a tile's cells (y, x)."""
 
 
-def overview_cells(grid: NationalGrid, counted: CellCounts) -> Cells:
+def overview_cells(target: Target, counted: CellCounts) -> Cells:
     """A tile's cells.
 
     Args:
-        grid: of the edition.
+        target: the edition.
         counted: the tile in cells of level 4, with confidence in 64 bits.
     """
     made: dict[str, NDArray[np.uint8]] = {}
     cells, factor = counted, FACTORS[_FINEST]
-    for name in overview_groups(grid):
+    for name in overview_groups(target.grid):
         cells, factor = cells.coarser(OVERVIEWS[name] // factor), OVERVIEWS[name]
-        made |= {f"{name}/landcover": cells.mode, f"{name}/confidence": cells.mean}
+        made |= {f"{name}/{layer}": cells.of(layer) for layer in target.layers}
     return made
 
 
@@ -60,7 +60,7 @@ def write_overviews(
     path, grid, kept = pyramid_of(target.store.parent), target.grid, set(tiles) - cells.keys()
     for name, frame in overview_groups(grid).items():
         side = grid.tile // OVERVIEWS[name]
-        for layer in legend.LAYERS:
+        for layer in target.layers:
             array = f"{name}/{layer}"
             with product_error(f"{path / array}: cannot be written", *MALFORMED):
                 whole: NDArray[np.uint8] = np.zeros(frame.geobox.shape, np.uint8)
@@ -79,17 +79,18 @@ def _part(tile: GridIndex, side: int) -> tuple[slice, slice]:
     return slice(row * side, (row + 1) * side), slice(col * side, (col + 1) * side)
 
 
-def lost_overviews(path: Path, grid: NationalGrid) -> list[str]:
+def lost_overviews(path: Path, grid: NationalGrid, layers: Sequence[Layer] = LAYERS) -> list[str]:
     """Problems: lost files of these levels. Empty if there are none.
 
     Args:
         path: a pyramid that has them.
         grid: of its edition.
+        layers: that it has.
     """
     problems = []
     for name, frame in overview_groups(grid).items():
         chunks = np.ndindex(*(-(-length // CHUNK) for length in frame.geobox.shape))
-        arrays = (path / name / layer / "c" for layer in legend.LAYERS)
+        arrays = (path / name / layer / "c" for layer in layers)
         problems += lost_files(arrays, [(row, col) for row, col in chunks])
     return problems
 

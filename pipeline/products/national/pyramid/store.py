@@ -11,7 +11,7 @@ Each level is counted from level 0. A tile's part of an array is one file; at le
 Levels whose cells do not divide the tile are left out.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from zarr.codecs import BloscCodec
 from pipeline import legend
 from pipeline.durable import link_or_copy
 from pipeline.errors import product_error
+from pipeline.legend import LAYERS, Layer
 from pipeline.products.national.edition_record import REPAIR, Edition
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files, present_files
 from pipeline.products.national.publish_plan import Target
@@ -52,13 +53,13 @@ class _Root(Document):
     attributes: _Attributes
 
 
-def _arrays(grid: NationalGrid) -> Iterator[Path]:
+def _arrays(grid: NationalGrid, layers: Sequence[Layer] = LAYERS) -> Iterator[Path]:
     """Folders below the pyramid with a file `<row>/<column>` for each tile."""
-    for group in groups(grid):
+    for group in groups(grid, layers):
         if group == SHARES:
             yield Path(group, "count", "c", "0")
         else:
-            yield from (Path(group, layer, "c") for layer in legend.LAYERS)
+            yield from (Path(group, layer, "c") for layer in layers)
 
 
 def begin_pyramid(
@@ -85,13 +86,14 @@ def begin_pyramid(
         ProductError: it cannot be written.
     """
     path, grid = pyramid_of(target.store.parent), target.grid
-    wanted, parent = set(tiles), None if any_overview(damaged) else linkable(former, grid)
-    there = [present_files(parent / array) for array in _arrays(grid)] if parent else [set()]
+    wanted, arrays = set(tiles), tuple(_arrays(grid, target.layers))
+    parent = None if any_overview(damaged) else linkable(former, grid, target.layers)
+    there = [present_files(parent / array) for array in arrays] if parent else [set()]
     same = (wanted - set(changed)).intersection(*there)
-    same -= {(r, c) for r, c in same if any(f"{path.name}/{a}/{r}/{c}" in damaged for a in _arrays(grid))}
+    same -= {(r, c) for r, c in same if any(f"{path.name}/{a}/{r}/{c}" in damaged for a in arrays)}
     with product_error(f"{path}: cannot be written"):
         _create(path, target, None if any(COORDINATES.search(name) for name in damaged) else parent)
-        for array in _arrays(grid):
+        for array in arrays:
             for row in {tile[0] for tile in wanted}:
                 (path / array / str(row)).mkdir(parents=True)
             if parent is not None:
@@ -100,11 +102,12 @@ def begin_pyramid(
     return tuple(sorted(wanted - same))
 
 
-def linkable(former: Path | None, grid: NationalGrid) -> Path | None:
+def linkable(former: Path | None, grid: NationalGrid, layers: Sequence[Layer] = LAYERS) -> Path | None:
     """The pyramid of a former edition, if its files can be linked."""
-    if former is None or _version(pyramid_of(former)) != PYRAMID_VERSION or lost_parts(pyramid_of(former), grid, ()):
+    path = former and pyramid_of(former)
+    if path is None or _version(path) != PYRAMID_VERSION or lost_parts(path, grid, (), layers):
         return None
-    return pyramid_of(former)
+    return path
 
 
 def _version(path: Path) -> int | None:
@@ -116,38 +119,40 @@ def _version(path: Path) -> int | None:
 
 
 def _create(path: Path, target: Target, linked_from: Path | None) -> None:
-    root = zarr.create_group(NewStore(path), zarr_format=3, attributes=_root_attributes(target.grid))
-    (path / "0").symlink_to(Path("..", target.store.name))
+    whole = target.layers == LAYERS
+    root = zarr.create_group(NewStore(path), zarr_format=3, attributes=_root_attributes(target.grid, shares=whole))
+    if whole:
+        (path / "0").symlink_to(Path("..", target.store.name))
     coarsest = overview_groups(target.grid)
-    for name, frame in (groups(target.grid) | coarsest).items():
+    for name, frame in (groups(target.grid, target.layers) | coarsest).items():
         group = root.create_group(name, attributes={"Conventions": "CF-1.11"} | frame.attributes)
         side = target.grid.tile // frame.factor
         if name == SHARES:
             _create_counts(group, frame, side)
         elif name in coarsest:
-            _create_level(group, frame, side=CHUNK, chunk=CHUNK)
+            _create_level(group, frame, target.layers, side=CHUNK, chunk=CHUNK)
         else:
-            _create_level(group, frame, side=side, chunk=gcd(side, target.grid.chunk))
+            _create_level(group, frame, target.layers, side=side, chunk=gcd(side, target.grid.chunk))
         create_frame(group, path / name, frame, linked_from=None if linked_from is None else linked_from / name)
     consolidate(path)
 
 
-def _root_attributes(grid: NationalGrid) -> dict[str, Any]:
+def _root_attributes(grid: NationalGrid, *, shares: bool) -> dict[str, Any]:
     of_all = Frame(grid.extent, grid.crs).attributes
     return {
         "zarr_conventions": conventions(("proj", "spatial")),
         **{key: of_all[key] for key in PLACE_OF_ALL},
-        "title": "Land cover in levels, and class shares in cells of 100 m",
+        "title": "Land cover in levels" + (", and class shares in cells of 100 m" if shares else ""),
         "pyramid_version": PYRAMID_VERSION,
     }
 
 
-def _create_level(group: Any, frame: Frame, *, side: int, chunk: int) -> None:
+def _create_level(group: Any, frame: Frame, layers: Sequence[Layer], *, side: int, chunk: int) -> None:
     methods = {
         "landcover": "area: mode (comment: counted from level 0, the lowest value of several)",
         "confidence": "area: mean (comment: of level 0's pixels with data, halves up)",
     }
-    for layer in legend.LAYERS:
+    for layer in layers:
         group.create_array(
             layer,
             shape=frame.geobox.shape,
@@ -190,24 +195,28 @@ def _create_counts(group: Any, frame: Frame, side: int) -> None:
     )
 
 
-def lost_parts(path: Path, grid: NationalGrid, tiles: Iterable[GridIndex]) -> list[str]:
+def lost_parts(
+    path: Path, grid: NationalGrid, tiles: Iterable[GridIndex], layers: Sequence[Layer] = LAYERS
+) -> list[str]:
     """Problems: lost files of a pyramid. Empty if there are none. Zarr itself reads a lost file as no data.
 
     Args:
         path: the pyramid.
         grid: of its edition.
         tiles: that it must have.
+        layers: that it has.
     """
     if (version := _version(path)) is None:
         return [f"{path / 'zarr.json'}: is missing or damaged; publish again to write it"]
-    problems = [p for name, frame in all_groups(path, grid).items() for p in lost_coordinates(path / name, frame)]
-    problems += lost_overviews(path, grid) if version > 1 else []
-    return problems + lost_files((path / array for array in _arrays(grid)), tiles)
+    levels = all_groups(path, grid, layers)
+    problems = [p for name, frame in levels.items() for p in lost_coordinates(path / name, frame)]
+    problems += lost_overviews(path, grid, layers) if version > 1 else []
+    return problems + lost_files((path / array for array in _arrays(grid, layers)), tiles)
 
 
-def all_groups(path: Path, grid: NationalGrid) -> dict[str, Frame]:
+def all_groups(path: Path, grid: NationalGrid, layers: Sequence[Layer] = LAYERS) -> dict[str, Frame]:
     """The groups of a pyramid besides level 0. Version 1 had none of the coarsest."""
-    return groups(grid) | (overview_groups(grid) if _version(path) != 1 else {})
+    return groups(grid, layers) | (overview_groups(grid) if _version(path) != 1 else {})
 
 
 def check_pyramid(edition: Edition) -> list[str]:

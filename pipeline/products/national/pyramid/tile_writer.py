@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from pipeline.errors import product_error
 from pipeline.grid import Window
-from pipeline.legend import LAYERS
 from pipeline.products.national.grid import GridIndex
 from pipeline.products.national.publish_plan import Target
 from pipeline.products.national.pyramid.downsample import CLASSES, CellCounts, count_cells
@@ -50,14 +49,14 @@ def write_tile(target: Target, tile: GridIndex) -> Cells:
 def _levels_of(target: Target, tile: GridIndex) -> tuple[dict[str, NDArray[Any]], Cells]:
     """Path of an array in the pyramid → a tile's values, counted piece by piece; and those of the coarsest levels."""
     grid = target.grid
-    names = list(groups(grid))
+    names = list(groups(grid, target.layers))
     made: dict[str, NDArray[Any]] = {}
     for name in names:
         side = grid.tile // FACTORS[name]
         if name == SHARES:
             made[f"{name}/count"] = np.zeros((CLASSES, side, side), np.uint32)
         else:
-            made |= {f"{name}/{layer}": np.zeros((side, side), np.uint8) for layer in LAYERS}
+            made |= {f"{name}/{layer}": np.zeros((side, side), np.uint8) for layer in target.layers}
     finest, whole = FACTORS[names[0]], _Whole(grid.tile) if overview_groups(grid) else None
     for window, classes, confidence in _pieces(target, tile, step=FACTORS[names[-1]]):
         cells, factor = count_cells(classes, confidence, factor=finest), finest
@@ -67,11 +66,11 @@ def _levels_of(target: Target, tile: GridIndex) -> tuple[dict[str, NDArray[Any]]
             if name == SHARES:
                 made[f"{name}/count"][:, *place] = cells.dense
             else:
-                made[f"{name}/landcover"][place] = cells.mode
-                made[f"{name}/confidence"][place] = cells.mean
+                for layer in target.layers:
+                    made[f"{name}/{layer}"][place] = cells.of(layer)
             if whole is not None and factor == _Whole.FACTOR:
                 whole.add(cells, place)
-    return made, {} if whole is None else overview_cells(grid, whole.counted)
+    return made, {} if whole is None else overview_cells(target, whole.counted)
 
 
 class _Whole:
@@ -103,7 +102,8 @@ def _pieces(
     piece = step * max(1, _PIECE // step)
     whole = Window(tile[0] * side, tile[1] * side, side, side)
     for strip in whole.strips(piece * -(-target.grid.chunk // piece)):
-        pixels = [read_zarr(target.store / layer, strip) for layer in LAYERS]
+        pixels = [read_zarr(target.store / layer, strip) for layer in target.layers]
         for part in strip.split(piece):
             inside = part.slices_in(strip)
-            yield part.slices_in(whole), pixels[0][inside], pixels[1][inside]
+            # Without a layer of confidence, its sums are not used.
+            yield part.slices_in(whole), pixels[0][inside], pixels[-1][inside]

@@ -76,6 +76,21 @@ export class Edition {
       .sort((a, b) => b.resolution - a.resolution);
   }
 
+  /** Where a layer of a level lies, from the edition's folder. */
+  pathOf(path, layer) {
+    return `${path}/${layer}`;
+  }
+
+  /** Reads the metadata of another Zarr in the edition's folder, once. */
+  async add(path) {
+    if (this.nodes[path]) return;
+    const answer = await fetch(new URL(`${path}/zarr.json`, this.url));
+    if (!answer.ok) throw new Error(`${path}/zarr.json: ${answer.status}`);
+    const {consolidated_metadata: below, ...own} = await answer.json();
+    for (const [name, node] of Object.entries(below.metadata)) this.nodes[`${path}/${name}`] = node;
+    this.nodes[path] = own;
+  }
+
   array(path) {
     if (!this.opened.has(path)) this.opened.set(path, open.v3(this.root.resolve(path), {kind: 'array'}));
     return this.opened.get(path);
@@ -95,10 +110,10 @@ export class Edition {
 
   /** Whether a file must be there: the store has one for all cells of each tile that has any. */
   promises(key) {
-    const [, path, layer, row, col] = /^\/(.*)\/(landcover|confidence|domain)\/c\/(\d+)\/(\d+)$/.exec(key) ?? [];
-    const level = this.levels.find((l) => l.path === path);
+    const [, array, row, col] = /^\/(.*)\/c\/(\d+)\/(\d+)$/.exec(key) ?? [];
+    const level = this.levels.find((l) => [...LAYERS, 'domain'].some((layer) => this.pathOf(l.path, layer) === array));
     if (!level) return false;
-    const side = this.nodes[`${path}/${layer}`].chunk_grid.configuration.chunk_shape[0];
+    const side = this.nodes[array].chunk_grid.configuration.chunk_shape[0];
     return this.covered(level, row * side, col * side, (Number(row) + 1) * side, (Number(col) + 1) * side);
   }
 
@@ -145,7 +160,7 @@ export class Edition {
     for (let i = 3; i < pixels.length; i += 4) pixels[i] = 255;
     if (bottom <= top || right <= left || !this.covered(level, top, left, bottom, right)) return pixels;
     const place = [slice(top, bottom), slice(left, right)];
-    const parts = await Promise.all(LAYERS.map(async (layer) => get(await this.array(`${path}/${layer}`), place)));
+    const parts = await Promise.all(LAYERS.map(async (layer) => get(await this.array(this.pathOf(path, layer)), place)));
     parts.forEach(({data}, band) => {
       for (let row = 0, i = 0; row < bottom - top; row++) {
         for (let to = row * side * 4 + band, col = 0; col < right - left; col++, to += 4) pixels[to] = data[i++];
@@ -180,7 +195,7 @@ export class Edition {
     if (!inside || !this.covered(level, row, col, row + 1, col + 1)) return null;
     const place = [slice(row, row + 1), slice(col, col + 1)];
     const [value, confidence, code] = await Promise.all(
-      [...LAYERS, 'domain'].map(async (layer) => (await get(await this.array(`${level.path}/${layer}`), place)).data[0]),
+      [...LAYERS, 'domain'].map(async (layer) => (await get(await this.array(this.pathOf(level.path, layer)), place)).data[0]),
     );
     return {row, col, value, confidence, domain: this.page.domains.find((d) => d.code === code), tile: this.tileName(row, col)};
   }

@@ -87,7 +87,7 @@ export class EditionLayers {
     for (const layer of this.all) layer.updateStyleVariables({least: least(state)});
     for (const [layer, opacity] of [[this.landcover, state.landcover], [this.confidence, state.confidence]]) {
       layer.setOpacity((share * opacity) / 100);
-      layer.setVisible(opacity > 0);
+      layer.setVisible(share * opacity > 0);
     }
   }
 }
@@ -100,6 +100,14 @@ export function clip(layers, map, side, position) {
       const [width, height] = map.getSize();
       const at = width * position();
       const [left, right] = side === 'left' ? [0, at] : [at, width];
+      if (gl instanceof CanvasRenderingContext2D) {
+        const corners = [[left, 0], [right, 0], [right, height], [left, height]].map((pixel) => getRenderPixel(event, pixel));
+        gl.save();
+        gl.beginPath();
+        corners.forEach(([x, y], i) => (i ? gl.lineTo(x, y) : gl.moveTo(x, y)));
+        gl.clip();
+        return;
+      }
       const [bottomLeft, topRight] = [getRenderPixel(event, [left, height]), getRenderPixel(event, [right, 0])];
       // OpenLayers clears inside of the scissors only, and a canvas keeps what was drawn before the swipe moved.
       gl.clearColor(0, 0, 0, 0);
@@ -107,6 +115,6 @@ export function clip(layers, map, side, position) {
       gl.enable(gl.SCISSOR_TEST);
       gl.scissor(Math.round(bottomLeft[0]), Math.round(bottomLeft[1]), Math.round(topRight[0] - bottomLeft[0]), Math.round(topRight[1] - bottomLeft[1]));
     });
-    layer.on('postrender', (event) => event.context.disable(event.context.SCISSOR_TEST));
+    layer.on('postrender', ({context}) => (context instanceof CanvasRenderingContext2D ? context.restore() : context.disable(context.SCISSOR_TEST)));
   }
 }

@@ -17,6 +17,7 @@ import {Edition} from './edition.js';
 import {Difference} from './difference.js';
 import {ImageryLayer, Vintage} from './lattice.js';
 import {clip, EditionLayers} from './layers.js';
+import {openOverlay} from './overlays.js';
 import {fill, tell} from './panel.js';
 import {query, read, write} from './state.js';
 import {Tiles} from './tiles.js';
@@ -40,12 +41,14 @@ class Page {
     this.marker = new Feature();
     this.showPanel(window.innerWidth > 640);
     this.map = this.makeMap();
-    clip([...this.layers.all, ...(this.imagery?.all ?? [])], this.map, 'left', () => (this.other && !this.other.whole ? this.state.swipe / 1000 : 1));
+    this.leftOf = () => (this.other && !this.other.whole ? this.state.swipe / 1000 : 1);
+    clip([...this.layers.all, ...(this.imagery?.all ?? [])], this.map, 'left', this.leftOf);
     this.map.on('click', (event) => this.ask(event.coordinate));
     this.map.on('moveend', () => this.moved());
     this.listen();
     this.translate();
     this.compare();
+    this.choose();
     this.one();
   }
 
@@ -83,6 +86,7 @@ class Page {
       this.translate();
       this.update();
       this.compare();
+      this.choose();
     });
     target.addEventListener('keydown', (event) => {
       if (event.key === 'Enter' && event.target === target) this.ask(this.map.getView().getCenter());
@@ -102,12 +106,16 @@ class Page {
     Object.assign(this.state, part);
     if (rebuild) this.translate();
     if ('with' in part || 'diff' in part) this.compare();
+    if ('layer' in part) this.choose();
     if ('domain' in part) this.one(true);
     this.update();
   }
 
   update() {
-    this.layers.update(this.state, this.other?.whole ? 0.25 : 1);
+    this.layers.update(this.state, this.other?.whole ? 0.25 : (this.overlay?.share ?? 1));
+    this.layers.landcover.setMinResolution(this.overlay?.coarsest ?? 0);
+    this.overlay?.update(this.state);
+    for (const layer of this.overlay && this.other?.whole ? this.overlay.all : []) layer.setVisible(false);
     this.imagery?.update(this.state, true);
     this.other?.layers.update(this.state);
     this.tiles.layer.setVisible(this.state.tiles > 0);
@@ -134,7 +142,7 @@ class Page {
       for (const button of target.querySelectorAll(name)) button.title = title;
     }
     const focused = document.activeElement?.id;
-    fill(panel, this.state, this.edition, {tiles: this.tiles, zones: this.zones, change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
+    fill(panel, this.state, this.edition, {overlay: this.overlay, tiles: this.tiles, zones: this.zones, change: (part, rebuild) => this.change(part, rebuild), whole: () => this.whole(), copy: () => this.copy()});
     if (focused) document.getElementById(focused)?.focus();
     if (this.asked) tell(panel, this.state, this.asked);
   }
@@ -173,10 +181,28 @@ class Page {
     this.update();
   }
 
+  /** Shows an added layer of the edition over its map, or none. */
+  async choose() {
+    const given = (this.edition.page.layers ?? []).find(({name}) => name === this.state.layer);
+    for (const layer of this.overlay?.all ?? []) this.map.removeLayer(layer);
+    this.overlay = null;
+    const overlay = given && (await openOverlay(given, this.edition, this.projection, this.state).catch((error) => this.fail(error)));
+    if (overlay && this.state.layer === given.name) {
+      await overlay.edition.show(this.edition.only);
+      clip(overlay.all, this.map, 'left', this.leftOf);
+      this.map.getLayers().insertAt(this.map.getLayers().getArray().indexOf(this.layers.confidence) + 1, overlay.all[0]);
+      for (const layer of overlay.all.slice(1)) this.map.getLayers().insertAt(this.map.getLayers().getArray().indexOf(overlay.all[0]) + 1, layer);
+      this.overlay = overlay;
+    }
+    this.translate();
+    this.update();
+  }
+
   /** Shows one domain, or all. */
   async one(move = false) {
     const name = this.edition.page.domains.some((d) => d.name === this.state.domain) ? this.state.domain : '';
-    const sides = [{edition: this.edition, layers: this.layers}, ...(this.other ? [this.other] : [])];
+    const over = this.overlay && this.overlay.edition !== this.edition ? [{edition: this.overlay.edition, layers: this.overlay}] : [];
+    const sides = [{edition: this.edition, layers: this.layers}, ...over, ...(this.other ? [this.other] : [])];
     try {
       const shown = await Promise.all(sides.map(({edition}) => edition.show(name)));
       if (shown.some(Boolean)) for (const layers of [this.imagery, ...sides.map((side) => side.layers)]) layers?.refresh();
@@ -191,8 +217,11 @@ class Page {
     try {
       const edition = this.shownAt(coordinate);
       const found = await edition.at(coordinate);
+      const overlay = edition === this.edition && !this.other?.whole ? this.overlay : null;
       const before = this.other?.whole ? await this.other.edition.at(coordinate) : null;
-      this.asked = {edition, found, before, tile: this.tiles.at(...this.edition.tileAt(coordinate)), lonLat: toLonLat(coordinate, this.projection)};
+      const generalised = overlay && overlay.edition !== edition ? await overlay.edition.at(coordinate) : null;
+      const over = await overlay?.at(coordinate);
+      this.asked = {edition, found, before, generalised, polygon: over?.id ? over : null, change: over?.kind ? over : null, tile: this.tiles.at(...this.edition.tileAt(coordinate)), lonLat: toLonLat(coordinate, this.projection)};
     } catch (error) {
       this.fail(error);
       return;

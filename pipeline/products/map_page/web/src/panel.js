@@ -80,6 +80,31 @@ function difference(state, change, say) {
   return make('div', {class: 'switch'}, box, make('label', {for: 'diff'}, say.differ), ...(state.diff ? [make('p', {class: 'quiet'}, say.differHint)] : []));
 }
 
+/** The choice between the map and the layers that other commands added to the edition. */
+function layerChoice(state, edition, overlay, change, say) {
+  const layers = edition.page.layers ?? [];
+  if (!layers.length) return [];
+  const names = Object.fromEntries(layers.map(({name, kind}) => [name, layerName(name, kind, say)]));
+  const kinds = (overlay?.kinds ?? []).slice(2).map(([kind, colour]) => {
+    const patch = make('span', {class: 'patch'});
+    patch.style.backgroundColor = colour;
+    return make('li', {}, patch, say.changes[kind] ?? kind);
+  });
+  const hint = overlay && say.layerHints[layers.find(({name}) => name === state.layer)?.kind];
+  return [
+    choice('layer', say.layer, {'': say.landcover, ...names}, state, change),
+    ...(kinds.length ? [make('div', {class: 'switch'}, make('ul', {id: 'kinds'}, ...kinds))] : []),
+    ...(hint ? [make('p', {class: 'quiet'}, hint)] : []),
+  ];
+}
+
+/** The name of an added layer, such as `change-000001-generalised`. */
+function layerName(name, kind, say) {
+  const [, rest, suffix] = /^[a-z]+(?:-(\w+))?(-generalised)?$/.exec(name);
+  if (kind === 'change') return `${say.changeSince} ${Number(rest)}${suffix ? `, ${say.generalised}` : ''}`;
+  return kind === 'polygons' ? `${say.polygons}${rest ? ` ${rest}` : ''}` : say.generalised;
+}
+
 /** How strongly the imagery is drawn under the map; or why there is none. */
 function imagery(state, edition, change, say) {
   const {served} = edition.page;
@@ -100,9 +125,9 @@ function zoneTable(state, zones, edition, change, say) {
  * @param {HTMLElement} panel
  * @param {object} state of the page
  * @param {object} edition that is shown
- * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`; and `tiles` and `zones`
+ * @param {object} actions `change(part, rebuild)`, `whole()`, `copy()`; and `tiles`, `zones` and `overlay`
  */
-export function fill(panel, state, edition, {change, whole, copy, tiles, zones}) {
+export function fill(panel, state, edition, {change, whole, copy, tiles, zones, overlay}) {
   const say = words(state.language);
   const {number: edited, created} = edition.page;
   const day = created && new Intl.DateTimeFormat(state.language, {dateStyle: 'long', timeZone: 'UTC'}).format(new Date(created));
@@ -120,6 +145,7 @@ export function fill(panel, state, edition, {change, whole, copy, tiles, zones})
     make('h1', {}, say.title),
     make('p', {class: 'quiet'}, `${say.edition} ${edited}${day ? `, ${say.published} ${day}` : ''}`),
     make('section', {id: 'here', 'aria-live': 'polite'}, make('h2', {}, say.here), make('p', {class: 'quiet'}, say.hint)),
+    ...layerChoice(state, edition, overlay, change, say),
     slider('landcover', say.landcover, state, change),
     slider('confidence', say.confidence, state, change),
     make('div', {class: 'ends'}, make('span', {}, `0 % ${say.low}`), ramp, make('span', {}, `100 % ${say.high}`)),
@@ -142,13 +168,29 @@ export function fill(panel, state, edition, {change, whole, copy, tiles, zones})
 }
 
 /** Shows what is at a place. */
-export function tell(panel, state, {edition, found, before, tile, lonLat}) {
+export function tell(panel, state, {edition, found, before, generalised, polygon, change, tile, lonLat}) {
   const say = words(state.language);
   const rows = [];
   const row = (term, ...value) => rows.push(make('dt', {}, term), make('dd', {}, ...value));
+  const named = (value) => edition.page.classes.find((c) => c.value === value)?.[state.language] ?? say.nodata;
+  const percent = (share) => `${number(100 * share, state.language)} %`;
+  if (polygon) {
+    row(say.polygon, named(polygon.landcover));
+    row(say.area, `${number(polygon.area_m2, state.language)} m² (${say.ellipsoid} ${number(polygon.area_ellipsoid_m2, state.language)} m²)`);
+    row(say.confidence, `${percent(polygon.confidence_mean)}, ${say.tenth} ${percent(polygon.confidence_p10)}`);
+    row(say.domain, polygon.domain ?? say.nobody);
+    if (polygon.date) row(say.dates, polygon.date.replace('/', ' – '));
+    row(say.edition, String(polygon.edition));
+    row('id', polygon.id);
+  }
+  if (change) {
+    row(say.change, say.changes[change.kind] ?? change.kind);
+    if (change.to) row(say.fromTo, `${named(change.from)} → ${named(change.to)}, ${percent(change.confidence / 255)}`);
+  }
+  if (generalised) row(say.generalised, named(generalised.value));
   if (found) {
     const entry = edition.page.classes.find((c) => c.value === found.value);
-    row(say.class, entry ? entry[state.language] : say.nodata);
+    row(polygon ? say.pixel : say.class, entry ? entry[state.language] : say.nodata);
     if (entry) row(say.confidence, `${number((found.confidence / 255) * 100, state.language)} %`);
     const other = before && edition.page.classes.find((c) => c.value === before.value);
     if (other) row(say.otherMap, `${other[state.language]}, ${number((before.confidence / 255) * 100, state.language)} %`);
@@ -168,6 +210,9 @@ export function tell(panel, state, {edition, found, before, tile, lonLat}) {
   row(say.place, `${lat.toFixed(6)}, ${lon.toFixed(6)}`);
   const here = panel.querySelector('#here');
   here.replaceChildren(make('h2', {}, say.here), ...(found ? [] : [make('p', {}, say.outside)]), make('dl', {}, ...rows));
+  here.dataset.polygon = polygon?.id ?? '';
+  here.dataset.generalised = generalised?.value ?? '';
+  here.dataset.change = change?.kind ?? '';
   here.dataset.value = found?.value ?? '';
   here.dataset.confidence = found?.confidence ?? '';
   here.dataset.domain = found?.domain?.code ?? '';

@@ -5,7 +5,7 @@ const CHOICES = {language: ['en', 'fr'], theme: ['auto', 'light', 'dark'], palet
 export function defaults() {
   const language = navigator.language.startsWith('fr') ? 'fr' : 'en';
   const numbers = Object.fromEntries(Object.entries(NUMBERS).map(([name, [, , value]]) => [name, value]));
-  return {...numbers, language, theme: 'auto', palette: 'flair', off: new Set(), view: null, with: '', domain: ''};
+  return {...numbers, language, theme: 'auto', palette: 'flair', off: new Set(), view: null, with: '', layer: '', domain: ''};
 }
 
 /** The state of an address: `domain` is in its query, all else behind `#`. */
@@ -23,13 +23,14 @@ export function read({search, hash}) {
   const view = (given.get('at') ?? '').split(',').map(Number);
   if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0) state.view = view;
   if (/^(\d{6}|imagery|\w{1,9}_\d{4})$/.test(given.get('with') ?? '')) state.with = given.get('with');
+  if (/^(generalised|vectors(-\w{1,9}_\d{4})?|change-\d{6}(-generalised)?)$/.test(given.get('layer') ?? '')) state.layer = given.get('layer');
   return state;
 }
 
 export function write(state) {
   const [usual, given] = [defaults(), new URLSearchParams()];
   if (state.view) given.set('at', state.view.map((v) => Number(v.toFixed(2))).join(','));
-  for (const name of [...Object.keys(NUMBERS), ...Object.keys(CHOICES), 'with']) {
+  for (const name of [...Object.keys(NUMBERS), ...Object.keys(CHOICES), 'with', 'layer']) {
     if (state[name] !== usual[name]) given.set(name, state[name]);
   }
   if (state.off.size) given.set('off', [...state.off].sort((a, b) => a - b).join(','));

@@ -15,6 +15,14 @@ const WORDS = {
     colon: ':', zones: 'Zones', search: 'Search', shares: 'share of the mapped area, counted in cells of 100 m',
     name: 'Name', mapped_ha: 'Mapped (ha)', share: 'Share', csv: 'Save as CSV', tiles: 'Show tiles', state: 'State', every: 'all',
     states: {mapped: 'mapped', failed: 'failed', missing: 'not mapped yet', again: 'to be mapped again'}, why: 'landcover plan says why',
+    layer: 'Layer', generalised: 'Generalised map', polygons: 'Polygons', polygon: 'Polygon', pixel: 'Pixel', area: 'Area', ellipsoid: 'on the ellipsoid',
+    tenth: 'a tenth of it below', change: 'Change', changeSince: 'Change since edition', fromTo: 'From → to',
+    changes: {stable: 'stable', land_change: 'land change', map_change: 'map change: same imagery', uncertain: 'uncertain'},
+    layerHints: {
+      generalised: 'Without small patches. Confidences are those of the map itself.',
+      polygons: 'They appear from 6 m a pixel on, over all domains. A click says area and confidence of the whole polygon.',
+      change: 'It appears from 1 m a pixel on. A click names both classes.',
+    },
     noGraphics: 'This browser has no WebGL, which the map needs.',
   },
   fr: {
@@ -32,6 +40,14 @@ const WORDS = {
     colon: ' :', zones: 'Zones', search: 'Chercher', shares: 'part de la surface cartographiée, comptée en cellules de 100 m',
     name: 'Nom', mapped_ha: 'Cartographié (ha)', share: 'Part', csv: 'Enregistrer en CSV', tiles: 'Montrer les dalles', state: 'État', every: 'tous',
     states: {mapped: 'cartographiée', failed: 'en échec', missing: 'pas encore cartographiée', again: 'à cartographier de nouveau'}, why: 'landcover plan dit pourquoi',
+    layer: 'Couche', generalised: 'Carte généralisée', polygons: 'Polygones', polygon: 'Polygone', pixel: 'Pixel', area: 'Surface', ellipsoid: 'sur l’ellipsoïde',
+    tenth: 'un dixième en dessous de', change: 'Changement', changeSince: 'Changement depuis l’édition', fromTo: 'De → à',
+    changes: {stable: 'stable', land_change: 'changement du sol', map_change: 'changement de carte : mêmes images', uncertain: 'incertain'},
+    layerHints: {
+      generalised: 'Sans petites plages. Les confiances sont celles de la carte elle-même.',
+      polygons: 'Ils apparaissent à partir de 6 m par pixel, pour tous les domaines. Un clic donne la surface et la confiance du polygone entier.',
+      change: 'Il apparaît à partir de 1 m par pixel. Un clic nomme les deux classes.',
+    },
     noGraphics: 'Ce navigateur n’a pas WebGL, dont la carte a besoin.',
   },
 };

@@ -20,4 +20,10 @@ class Zstd {
   }
 }
 
+/** A function that decodes bytes at once. */
+export async function decoded() {
+  await decoder.init();
+  return (bytes) => decoder.decode(bytes);
+}
+
 registry.set('zstd', async () => Zstd);
