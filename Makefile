@@ -10,7 +10,7 @@ TOOLS := build/tools
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture torture-map fuzz damage lint format lock sbom clean
+.PHONY: help install demo bench docs docs-gallery docs-serve test test-fast test-slurm-slow torture torture-map fuzz damage lint format lock sbom gpu-wheels clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ sbom: $(TOOLS)/.installed ## Write build/sbom.cdx.json: what requirements.lock i
 	sed "s/^dynamic = .*/version = \"$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pipeline/__init__.py)\"/" pyproject.toml > build/pyproject.toml
 	$(TOOLS)/bin/cyclonedx-py $(if $(ENVIRONMENT),environment $(ENVIRONMENT),requirements requirements.lock) \
 	  --pyproject build/pyproject.toml --output-reproducible --output-file build/sbom.cdx.json
+
+gpu-wheels: $(STAMP) ## Collect what `landcover bench gpu` needs beside PyTorch, for a machine without internet: build/gpu-wheels.tar.xz
+	$(BIN)/python -m pipeline.bench.development.gpu_wheels
 
 clean: ## Remove .venv, build/, dist/ and the tools' caches
 	rm -rf $(VENV) build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

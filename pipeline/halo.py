@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
-from pipeline.grid import Window, union
+from pipeline.grid import Window
 
 
 def _smallest_window(core: int, halo: int, stride: int) -> int:
@@ -114,7 +114,18 @@ class Layout:
 
     def read_of_block(self, block: Window) -> Window:
         """The rectangle that contains the reads of all windows of a block."""
-        # A read's rows depend only on its core's rows, and its columns likewise, so one column and one row are enough.
-        column = Window(block.row, block.col, block.height, min(self.core, block.width))
-        row = Window(block.row, block.col, min(self.core, block.height), block.width)
-        return union([self.read_of(core) for strip in (column, row) for core in strip.split(self.core)])
+        top, bottom = self._read_edges(block.row, block.bottom)
+        left, right = self._read_edges(block.col, block.right)
+        return Window.from_edges(top, left, bottom, right)
+
+    def _read_edges(self, start: int, end: int) -> tuple[int, int]:
+        """Along an axis, where the reads of a block's cores begin and end.
+
+        The first core's read begins first. The last one's ends last, or if that core is cut off the one's before it.
+        """
+        last = start + (end - start - 1) // self.core * self.core
+        ends = []
+        for core in (max(start, last - self.core), last):
+            read, core_end = (core - self.halo) // self.stride * self.stride, min(core + self.core, end)
+            ends.append(read + self._extent(read, core_end, core_end - core))
+        return (start - self.halo) // self.stride * self.stride, max(ends)

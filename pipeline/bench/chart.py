@@ -1,10 +1,9 @@
-"""The benches' charts, as PNG: bars, and lines over a logarithmic axis."""
+"""The benches' charts, as PNG: bars, and lines over a logarithmic axis.
+
+Matplotlib is imported when one is drawn: on a machine with a GPU the bench `gpu` does without.
+"""
 
 from collections.abc import Mapping, Sequence
-
-from matplotlib.figure import Figure
-
-from pipeline.evaluation.figures import as_png
 
 _DPI = 110
 
@@ -17,6 +16,10 @@ def bar_chart(title: str, values: Sequence[tuple[str, float]], *, unit: str) -> 
         values: (name, number), from top to bottom.
         unit: follows each number.
     """
+    from matplotlib.figure import Figure
+
+    from pipeline.evaluation.figures import as_png
+
     figure = Figure(figsize=(8.2, 1.1 + 0.4 * len(values)), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot(title=title)
     bars = axes.barh([name for name, _ in values], [value for _, value in values])
@@ -39,6 +42,10 @@ def line_chart(
         x_label: below the x axis.
         y_label: beside the y axis.
     """
+    from matplotlib.figure import Figure
+
+    from pipeline.evaluation.figures import as_png
+
     figure = Figure(figsize=(8.2, 4.4), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot(title=title, xlabel=x_label, ylabel=y_label)
     if any(y > 0 for points in lines.values() for _, y, _ in points):

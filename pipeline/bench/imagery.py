@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 
 from pipeline.bench.machine import P, T, in_new_process
 from pipeline.bench.scale import BenchScale
-from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign
+from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign, load_recipe
 from pipeline.demo.country import VINTAGES
 from pipeline.demo.delivery_writer import to_half_metres, write_half_metre_model, write_imagery
-from pipeline.demo.walkthrough import prepare
+from pipeline.demo.noise import fractal
 from pipeline.durable import write_json
 from pipeline.fingerprint import digest, file_signature
-from pipeline.grid import Tile, Window, union
+from pipeline.grid import PIXELS_PER_M, Tile, Window, union
 from pipeline.model import Model, load_campaign_model
+from pipeline.model.saving import save_untrained_weights
 from pipeline.progress import OnMessage
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
@@ -46,6 +47,7 @@ _DOMAIN = VINTAGES[0].domain
 _CORNER = (-6_880_000 * 5, 600_000 * 5)
 """(row, col) of the north-west tile. Any place in France would do that lies on a whole number of kilometres."""
 _HEIGHT_STEP_M = 0.2
+_NOISE_PATCH = 512
 _FORMAT = 4
 """Raise it when the same inputs give other files."""
 
@@ -101,6 +103,8 @@ class Imagery:
             return load_campaign(path)
         if os.path.lexists(root):
             remove_own(root, pattern="demo", kind="folder")
+        from pipeline.demo.walkthrough import prepare
+
         rows, columns = self.scale.country
         size = min(self.scale.tile, 1000)
         on_message("imagery: making the demo's country and its network")
@@ -118,8 +122,8 @@ def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMess
 
     Args:
         out: folder of the benches.
-        data: folder of real files, with `flair_patches` and `weights`. If they are missing, the demo's country and
-            network take their place.
+        data: folder of real files, with `flair_patches` and `weights`. The scale says what takes their place if they
+            are missing.
         scale: size of the imagery.
         on_message: gets a line that says what the imagery is made from.
 
@@ -131,7 +135,7 @@ def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMess
     real = bool(files) and weights.is_file()
     sources = [file_signature(path) for path in (*files, weights)] if real else []
     sizes = (scale.tile, scale.tiles_a_side, scale.block, scale.wide, scale.patch, asdict(scale.layout), scale.country)
-    key = digest([_FORMAT, sizes, str(weights.absolute()) if real else "demo", sources])[:12]
+    key = digest([_FORMAT, sizes, str(weights.absolute()) if real else scale.stand_in, sources])[:12]
     folder = out.absolute() / "data" / key
     marker = folder / "imagery.json"
     if not marker.is_file():
@@ -142,6 +146,12 @@ def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMess
         if real:
             patches, model = _read_patches(files), {"weights": str(weights.absolute()), "recipe": DEFAULT_RECIPE}
             note = f"made from the {len(files)} real patches of {data}, mirrored; weights {weights}"
+        elif scale.stand_in == "noise":
+            patches, model = _noise_patches(), _untrained_network(folder)
+            note = (
+                f"{data} has no real patches and weights: made from noise, with the network of {DEFAULT_RECIPE} before "
+                "any training; speeds are those of a trained one, agreement is not"
+            )
         else:
             patches, model = _demo_patches(Imagery(folder, scale, (), data).demo(on_message))
             note = f"{data} has no real patches and weights: made from the demo's country, mirrored, with its network"
@@ -172,6 +182,21 @@ def _demo_patches(campaign: Campaign) -> tuple[PatchStack, dict[str, str]]:
         mosaic = Mosaic.of(inputs, bands=campaign.recipe().bands)
         patches += [mosaic.read(tile.tile.window).bands for tile in inputs.tiles]
     return np.stack(patches), {"weights": campaign.weights, "recipe": str(base / campaign.model.recipe)}
+
+
+def _noise_patches() -> PatchStack:
+    """Two patches of smooth and of white noise, which JPEG 2000 compresses about as it does imagery."""
+    rng, at = np.random.default_rng(0), np.arange(_NOISE_PATCH) / PIXELS_PER_M
+    fields = [fractal(at, at, cell=20.0, octaves=6, seed=seed) for seed in range(10)]
+    levels = 110 + 45 * np.stack(fields) + rng.normal(0, 6, (10, _NOISE_PATCH, _NOISE_PATCH))
+    return levels.clip(1, 254).astype(np.uint8).reshape(2, 5, _NOISE_PATCH, _NOISE_PATCH)
+
+
+def _untrained_network(folder: Path) -> dict[str, str]:
+    """Writes random weights of the default recipe, and returns the campaign's model section for them."""
+    path = folder / "untrained_weights.pth"
+    save_untrained_weights(path, load_recipe(DEFAULT_RECIPE))
+    return {"weights": str(path), "recipe": DEFAULT_RECIPE}
 
 
 def mirrored(patches: PatchStack, window: Window) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ class BenchReport:
     raw: Mapping[str, Any]
     """Everything that was measured, as JSON, with units in the names."""
     chart: bytes
-    """PNG."""
+    """PNG; empty where nothing can draw one."""
     notes: tuple[str, ...] = ()
     """What a reader must know about the figures: which inputs were smaller, missing or synthetic."""
     rates: tuple[MeasuredRate, ...] = ()
@@ -28,7 +28,7 @@ class BenchReport:
     """Facts about the machine at the end of the measurement."""
 
     def write(self, out: Path, name: str) -> Path:
-        """Writes the chart, then the JSON, and returns the path of the JSON.
+        """Writes the chart if there is one, then the JSON, and returns the path of the JSON.
 
         Args:
             out: folder.
@@ -38,7 +38,8 @@ class BenchReport:
             StorageError: `out` cannot be written.
         """
         content = asdict(self)
-        write_bytes(out / f"{name}.png", content.pop("chart"))
+        if chart := content.pop("chart"):
+            write_bytes(out / f"{name}.png", chart)
         path = out / f"{name}.json"
         write_json(path, {"bench": name, **content})
         return path

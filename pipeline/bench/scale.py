@@ -1,6 +1,7 @@
 """How large the benches are: `FULL` measures, `QUICK` only shows that every bench runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pipeline.demo.network import DEFAULT_FIT, FitSettings
 from pipeline.halo import Layout
@@ -37,10 +38,15 @@ class BenchScale:
     """For the demo country's network."""
     gpu_windows: tuple[tuple[int, int], ...] = ((512, 16), (1_024, 8), (5_376, 1))
     """(side in pixels, windows of one call) that `gpu` measures beside the layout's."""
+    stand_in: Literal["demo", "noise"] = "demo"
+    """What takes the place of missing real files: the demo's country and network, which take minutes; or noise and a
+    network of the default recipe without training, which are enough to measure speed."""
     until: float | None = None
     """`time.monotonic()` after which `gpu` starts no more measurements."""
     quick: bool = False
     """Runs everything in this process and keeps no rates: the figures mean nothing."""
+    loader: bool = False
+    """Lets `train` measure the loader and the step instead of a training."""
     full_size: bool = False
     """Gives `rehearsal` and `publish` tiles of 25 000 px, the size that IGN delivers."""
 
@@ -64,3 +70,8 @@ QUICK = BenchScale(
     quick=True,
 )
 """1 Mpx: shows that every bench runs."""
+
+
+def gpu_alone(scale: BenchScale) -> BenchScale:
+    """The scale where `gpu` is the only bench: a device that is lent for minutes must not wait for imagery."""
+    return replace(scale, tiles_a_side=1, stand_in="noise")

@@ -1,37 +1,36 @@
 """Runs benches by name."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from pipeline.bench.imagery import make_imagery
-from pipeline.bench.measurements.gpu import check_device
 from pipeline.bench.report import BenchReport
-from pipeline.bench.scale import FULL, QUICK
+from pipeline.bench.scale import FULL, QUICK, gpu_alone
 from pipeline.errors import ConfigError
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import save_rates
 
 DEFAULT = ("engines", "feed", "run", "halo", "quantize")
 """The benches that run if none is named."""
-DEVELOPMENT = ("coverage", "nation", "publish", "rehearsal", "train", "vectorize", "view")
+DEVELOPMENT = ("coverage", "growth", "nation", "publish", "rehearsal", "train", "vectorize", "view")
 """Benches that only developers need; they are in a checkout, not in an installed package."""
-_WITHOUT_IMAGERY = {"coverage", "nation", "publish", "rehearsal", "vectorize", "view"}
-"""Benches that need only the network, so that small imagery is enough for them."""
+_WITHOUT_IMAGERY = {"coverage", "growth", "nation", "publish", "rehearsal", "train", "vectorize", "view"}
+"""Benches that need only the network or patches, so that small imagery is enough for them."""
 
 
-def available_benches() -> Mapping[str, Callable[..., BenchReport]]:
-    """All benches that are installed, by name; in a checkout the development benches too.
+def available_benches() -> Mapping[str, str]:
+    """All benches that are installed; in a checkout the development benches too.
 
     Returns:
-        Name → function that measures; it takes the imagery and `on_message=`.
+        Name → its module. The function `run` there measures; it takes the imagery and `on_message=`.
     """
     modules = {name: f"pipeline.bench.measurements.{name}" for name in (*DEFAULT, "gpu")}
     if Path(__file__).with_name("development").joinpath("__init__.py").is_file():
         modules |= {name: f"pipeline.bench.development.{name}" for name in DEVELOPMENT}
-    return {name: import_module(module).run for name, module in modules.items()}
+    return modules
 
 
 def run_benches(
@@ -42,6 +41,7 @@ def run_benches(
     quick: bool,
     on_message: OnMessage,
     full_size: bool = False,
+    loader: bool = False,
     minutes: float | None = None,
 ) -> None:
     """Makes the imagery if it is missing, then runs the benches one after the other and writes their reports.
@@ -53,6 +53,7 @@ def run_benches(
         quick: 1 Mpx instead of 100, which shows that everything runs and measures nothing.
         on_message: called with a line after each step.
         full_size: tiles of 25 000 px for `rehearsal` and `publish`.
+        loader: let `train` measure the loader of patches and the training step.
         minutes: from now, after which `gpu` starts no more measurements.
 
     Raises:
@@ -63,13 +64,17 @@ def run_benches(
     benches = available_benches()
     _check_names(names, benches)
     if "gpu" in names:
-        check_device(quick=quick)
+        import_module(benches["gpu"]).check_device(quick=quick)
     small = quick or (bool(names) and _WITHOUT_IMAGERY.issuperset(names))
     until = None if minutes is None else time.monotonic() + 60 * minutes
-    scale = replace(QUICK if small else FULL, quick=quick, full_size=full_size, until=until)
+    sizes = QUICK if quick else replace(QUICK, patch=FULL.patch) if small else FULL
+    scale = replace(sizes, quick=quick, full_size=full_size, loader=loader, until=until)
+    if set(names) == {"gpu"}:
+        scale = gpu_alone(scale)
     imagery = make_imagery(out, data=data, scale=scale, on_message=on_message)
     for name in names or DEFAULT:
-        report = benches[name](imagery, on_message=on_message)
+        # Imported now: what one bench needs, such as OpenVINO or pyarrow, may be missing where another runs.
+        report: BenchReport = import_module(benches[name]).run(imagery, on_message=on_message)
         path = report.write(out, name)
         for figure, value in report.figures.items():
             on_message(f"{figure} = {value:.5g}")

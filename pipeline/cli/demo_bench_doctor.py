@@ -58,7 +58,7 @@ def bench(
         argument(
             "NAME",
             "What to measure: engines, feed, run, halo, quantize (these five by default), gpu; in a checkout also "
-            "coverage, nation, publish, rehearsal, train, vectorize, view.",
+            "coverage, growth, nation, publish, rehearsal, train, vectorize, view.",
         ),
     ] = None,
     out: Annotated[Path, option("--out FOLDER", "Where results, figures and made-up imagery go.")] = Path(
@@ -71,6 +71,9 @@ def bench(
     minutes: Annotated[
         float | None, option("--minutes N", "For gpu: start no measurement after so many minutes.", min=0)
     ] = None,
+    loader: Annotated[
+        bool, option("--loader", "For train: the loader and the step side by side, not a training.")
+    ] = False,
     full_size: Annotated[
         bool, option("--full-size", "For rehearsal and publish: tiles of 25 000 px; takes an hour or more.")
     ] = False,
@@ -82,7 +85,16 @@ def bench(
     """
     from pipeline.bench.suite import run_benches
 
-    run_benches(names or (), out=out, data=data, quick=quick, on_message=say, full_size=full_size, minutes=minutes)
+    run_benches(
+        names or (),
+        out=out,
+        data=data,
+        quick=quick,
+        on_message=say,
+        full_size=full_size,
+        loader=loader,
+        minutes=minutes,
+    )
 
 
 @command("landcover demo --out build/demo")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pipeline import legend
 from pipeline.demo.landscape import Landscape, Scene
@@ -143,6 +142,8 @@ def _write_lidar(folder: Path, tile: Tile, landscape: Landscape, surface: Float)
 
 def _write_mns_correl(folder: Path, tile: Tile, vintage: Vintage, surface: Float) -> None:
     """Writes an MNS-Correl: image matching rounds edges off, and leaves holes over restricted zones."""
+    from scipy import ndimage
+
     matched: Float = ndimage.gaussian_filter(surface, 0.7)
     matched[_holes(matched.shape)] = _NODATA_M
     name = delivery.surface_name(tile.name, departement=vintage.departement, year=vintage.year)

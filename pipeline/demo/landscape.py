@@ -9,7 +9,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from pipeline.demo.noise import Float, Mask, Metres, VoronoiCells, fractal, jittered, smooth, uniform, voronoi
 from pipeline.grid import PIXELS_PER_M, Window
@@ -279,6 +278,8 @@ def _centres(window: Window, pixels: int) -> tuple[Metres, Metres]:
 
 def _crowns(y: Metres, x: Metres, spacing: float, *, pointed: bool, seed: int) -> tuple[Float, Float]:
     """Relative height 0..1 and tint -1..1 of the highest crown over each place (n,); crowns are cones or domes."""
+    from scipy.spatial import cKDTree
+
     places = np.stack([y, x], axis=-1) / spacing
     i, j, points = jittered(places.min(axis=0) - 2, places.max(axis=0) + 2, jitter=0.8, seed=seed)
     distance, nearest = cKDTree(points).query(places, k=3)

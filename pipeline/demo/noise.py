@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 Float = NDArray[np.float32]
 Metres = NDArray[np.float64]
@@ -93,6 +92,8 @@ def jittered(low: Metres, high: Metres, *, jitter: float, seed: int) -> tuple[In
 
 def voronoi(v: Metres, u: Metres, *, jitter: float, seed: int) -> VoronoiCells:
     """The Voronoi cells of a jittered unit grid at the places (v, u), arrays of one shape in units of the grid."""
+    from scipy.spatial import cKDTree
+
     low, high = (np.array([limit(v), limit(u)]) for limit in (np.min, np.max))
     i, j, points = jittered(low - 3, high + 3, jitter=jitter, seed=seed)
     distance, nearest = cKDTree(points).query(np.stack([v, u], axis=-1), k=2)

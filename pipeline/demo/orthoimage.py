@@ -5,7 +5,6 @@ from math import cos, radians, sin, tan
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pipeline.demo import landscape
 from pipeline.demo.landscape import Landscape, Scene
@@ -90,6 +89,8 @@ def render(scene: Scene, window: Window, *, radiometry: Radiometry) -> NDArray[n
 
     Its outer `radiometry.margin` pixels lack the shadows of objects outside.
     """
+    from scipy import ndimage
+
     colours = _reflectance(scene, window, radiometry)
     colours *= _light(scene, radiometry)
     for band, (gain, offset) in enumerate(zip(radiometry.gain, radiometry.offset, strict=True)):

@@ -5,11 +5,12 @@ import queue
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from pipeline.untrusted.own_files import private_folder
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CACHE_REMEDY = "set LANDCOVER_CACHE to a folder of your own that can be written"
+ForwardKind = Literal["nchw", "channels_last", "graph"]
+"""See `TorchPredictor.time_forwards`."""
 
 
 def device() -> torch.device:
@@ -147,6 +150,63 @@ class TorchPredictor:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with exact, autocast:
             yield
+
+    def time_forwards(self, how: ForwardKind, shape: tuple[int, ...], *, calls: int) -> float:
+        """Seconds of a forward over a batch that lies on the device already, without copies; the best of `calls`.
+
+        Args:
+            how: `nchw` and `channels_last` queue each operation, with weights and images in this memory layout;
+                `graph` replays a CUDA graph of the latter, for which nothing is queued but the graph.
+            shape: (n, band, y, x) of the batch.
+            calls: number of forwards, after one that is not counted.
+
+        Raises:
+            EngineError: a CUDA graph on a processor, or a batch that exceeds the device's memory.
+        """
+        if how not in forward_kinds():
+            raise EngineError("a CUDA graph needs a CUDA device, and this process finds none")
+        layout = torch.contiguous_format if how == "nchw" else torch.channels_last
+        graph: Any = self._graph.to(memory_format=layout)
+        images = torch.full(shape, 100, dtype=torch.uint8, device=self._device).contiguous(memory_format=layout)
+        mask = torch.ones((shape[0], *shape[2:]), dtype=torch.uint8, device=self._device)
+        try:
+            with torch.inference_mode(), _DEVICE, self._arithmetic():
+                forward = _captured(graph, images, mask) if how == "graph" else lambda: graph(images, mask)
+                return min(_seconds(forward, self._device) for _ in range(calls + 1))
+        except torch.OutOfMemoryError as error:
+            raise EngineError(f"a batch of {shape} exceeds the device's memory; use a smaller one") from error
+        finally:
+            self._graph.to(memory_format=torch.channels_last)
+
+
+def forward_kinds() -> tuple[ForwardKind, ...]:
+    """The ways of `time_forwards` that this process has: all of them with a CUDA device."""
+    kinds: tuple[ForwardKind, ...] = get_args(ForwardKind)
+    return kinds if device().type == "cuda" else kinds[:-1]
+
+
+def _captured(graph: Any, images: torch.Tensor, mask: torch.Tensor) -> Callable[[], Any]:
+    """A function that replays the forward as a CUDA graph, over the same memory each time."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    # Autocast must not keep the weights that it converts: they would belong to the graph's memory.
+    with torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False):
+        with torch.cuda.stream(side):
+            graph(images, mask)  # cuDNN chooses its algorithms and takes its workspace outside of the graph
+        torch.cuda.current_stream().wait_stream(side)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            graph(images, mask)
+    return captured.replay
+
+
+def _seconds(work: Callable[[], Any], where: torch.device) -> float:
+    """Seconds from an idle device until it has done what `work` queues."""
+    torch.get_device_module(where).synchronize()
+    start = time.perf_counter()
+    work()
+    torch.get_device_module(where).synchronize()
+    return time.perf_counter() - start
 
 
 class _Lane:

@@ -10,6 +10,7 @@ import yaml
 from pipeline.config import Recipe
 from pipeline.durable import replacing, write_text
 from pipeline.model.checkpoint import FLAIR_PREFIX, LOSS_PREFIX
+from pipeline.model.network import build_network
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], *, class_weights: torch.Tensor | None = None) -> None:
@@ -29,6 +30,24 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], *, class_weigh
     # Into an open file: given a path, torch writes its name, here a random one, into the archive.
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in named.items()), file)
+
+
+def save_untrained_weights(path: Path, recipe: Recipe) -> None:
+    """Writes random weights of a recipe's network, the same each time; a bench measures speed with them.
+
+    The statistics of batch normalisation are those of noise, so that activations stay in the range of half precision.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with torch.random.fork_rng(devices=()), torch.no_grad():
+        torch.manual_seed(0)
+        network = build_network(recipe)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # the statistics of all batches, which is one
+        network(torch.randn(4, len(recipe.bands), 128, 128))
+    save_weights(path, network.state_dict())
 
 
 def save_recipe(path: Path, recipe: Recipe) -> None:

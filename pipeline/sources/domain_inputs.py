@@ -76,7 +76,7 @@ class Asset:
         """The file's URL, or its path."""
         return self.path.url if isinstance(self.path, WebPath) else str(self.path)
 
-    @property
+    @cached_property
     def resampled(self) -> bool:
         """True where the pixels are not those of the lattice: elevation models, and imagery of another resolution."""
         return self.kind in ("dsm", "dtm") or abs(self.resolution_m - RESOLUTION_M) > 1e-6 * RESOLUTION_M
@@ -86,7 +86,7 @@ class Asset:
         """True for imagery of more than 8 bits, which `bit_depth` converts."""
         return self.kind in ("rvb", "irc") and self.dtype == DEEP
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) in metres of the lattice's CRS."""
         a, _, left, _, e, top = self.transform
@@ -197,10 +197,13 @@ class DomainInputs:
 
     def meeting(self, window: Window) -> tuple[InputTile, ...]:
         """The tiles that share at least one pixel with `window`, in their order."""
+        return tuple(self.tiles[number] for number in self._numbers_meeting(window))
+
+    def _numbers_meeting(self, window: Window) -> list[int]:
         if not window.pixels:
-            return ()
+            return []
         near = self._tree.query(box(*window.bounds))
-        return tuple(t for t in map(self.tiles.__getitem__, sorted(near)) if t.tile.window.intersect(window).pixels)
+        return [int(n) for n in sorted(near) if self.tiles[n].tile.window.intersect(window).pixels]
 
     @cached_property
     def _tree(self) -> STRtree:
@@ -210,7 +213,17 @@ class DomainInputs:
     def behind(self, window: Window) -> tuple[Asset, ...]:
         """The files on which the pixels of `window` depend, each once, sorted."""
         cells = whole_cells(window)
-        return _distinct(a for t in self.meeting(cells) for a in t.assets if a.meets(cells if a.resampled else window))
+        found: set[int] = set()
+        for number in self._numbers_meeting(cells):
+            files = zip(self.tiles[number].assets, self._places[number], strict=True)
+            found.update(place for a, place in files if a.meets(cells if a.resampled else window))
+        return tuple(self.assets[place] for place in sorted(found))
+
+    @cached_property
+    def _places(self) -> tuple[tuple[int, ...], ...]:
+        """For each tile, the places of its files among `assets`: comparing paths would take most of a plan's time."""
+        place = {asset: number for number, asset in enumerate(self.assets)}
+        return tuple(tuple(place[asset] for asset in tile.assets) for tile in self.tiles)
 
     def around(self, window: Window) -> "DomainInputs":
         """The same domain with only the tiles and files behind `window`, which makes it small to send to a worker."""

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
@@ -99,13 +98,13 @@ class Validity:
                 levels = pixels[[list(indexes).index(i) for i in used]]
             exact: NDArray[np.bool_] = (levels != values).all(axis=0)
             return exact
+        from scipy import ndimage
+
         around = window.grow(RIM_PX, RIM_PX).intersect(Window(0, 0, file.height, file.width))
         levels = file.read(used, window=around.slices)
         off = np.abs(levels.astype(np.int32) - values).max(axis=0)
         # Nearly nodata beside nodata is nodata, which the compression changed.
-        beside = scipy.ndimage.maximum_filter((off <= FILL_TOLERANCE).view(np.uint8), size=2 * RIM_PX + 1).view(
-            np.bool_
-        )
+        beside = ndimage.maximum_filter((off <= FILL_TOLERANCE).view(np.uint8), size=2 * RIM_PX + 1).view(np.bool_)
         valid: NDArray[np.bool_] = (levels != values).all(axis=0) & ~(beside & (off <= _RIM_LEVELS))
         return valid[window.slices_in(around)]
 

@@ -22,11 +22,13 @@ from pipeline.config import GridSection
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window
 from pipeline.inference import Engine
+from pipeline.inference.torch_engine import forward_kinds
 from pipeline.products.map_page.building import BUILT
 from pipeline.products.tile.seal import read_sealed
 from pipeline.runs.quality.verify import verify
 from tests.support.paths import ROOT, SHARED_DATA
 
+LOWER = "fp16" if torch.cuda.is_available() else "bf16"
 FIGURES = {
     "engines": {"engines.gemm_share_fp32", "engines.agreement_fp32"},
     "feed": {"feed.share_of_decode", "feed.share_of_decode_once", "feed.memory_ratio_4x"},
@@ -39,6 +41,9 @@ FIGURES = {
     },
     "halo": {"halo.disagreement_default", "halo.overlap_default"},
     "gpu": {"gpu.decode_mpx_per_core_s"}
+    | {f"gpu.{what}" for what in ("tests_passed", "tests_failed", "tests_skipped", "campaign_tiles")}
+    | {"gpu.campaign_mpx_per_s"}
+    | {f"gpu.device_mpx_per_s_{LOWER}_{how}_{windows}" for how in forward_kinds() for windows in ("352x1", "160x2")}
     | {
         f"gpu.{what}_{precision}"
         for what in ("mpx_per_s", "km2_per_hour", "gemm_share", "copies_hidden", "cores_to_feed", "agreement")
@@ -47,6 +52,12 @@ FIGURES = {
         )
     },
     "coverage": {f"coverage.{what}" for what in ("least", "least_mean", "most_mean", "mean", "width_of_exact")},
+    "growth": {
+        f"growth.{step}_{what}_{tiles}_tiles"
+        for step in ("plan", "status", "publish", "search")
+        for what in ("s", "gb")
+        for tiles in (1, 2)
+    },
     "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
     "publish": {
         "publish.mpx_per_s",
@@ -81,7 +92,7 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, on_message=lambda _: None)
 
 
-SLOW = ("engines", "publish", "quantize", "run", "train", "vectorize", "view")
+SLOW = ("engines", "gpu", "growth", "publish", "quantize", "run", "train", "vectorize", "view")
 
 
 def check_browser() -> None:
@@ -101,14 +112,16 @@ def test_a_bench_writes_its_figures_and_a_chart(
     monkeypatch.setenv("LANDCOVER_CACHE", str(folder / "cache"))
     messages: list[str] = []
     run_benches([name], out=folder, data=folder / "none", quick=True, on_message=messages.append)
-    assert not [line for line in messages if "making" in line], "the imagery exists already"
+    if name != "gpu":  # which makes its own, of noise
+        assert not [line for line in messages if "making" in line], "the imagery exists already"
     report = json.loads((folder / f"{name}.json").read_text())
     assert report["figures"].keys() == FIGURES[name]
     # Hidden copies are a difference of two times.
     figures = {figure: value for figure, value in report["figures"].items() if "copies_hidden" not in figure}
     assert all(np.isfinite(value) and value >= 0 for value in figures.values())
-    if name not in ("coverage", "nation", "publish", "vectorize", "view"):  # which make their own domains, or need none
-        assert "demo's country" in report["notes"][0]
+    # Others make their own domains, or need none.
+    if name not in ("coverage", "growth", "nation", "publish", "vectorize", "view"):
+        assert ("made from noise" if name == "gpu" else "demo's country") in report["notes"][0]
     assert report["machine"]["cores"] >= 1
     with Image.open(folder / f"{name}.png") as chart:
         assert min(chart.size) > 100
@@ -206,13 +219,25 @@ def test_the_figures_of_a_gpu_count_the_core_of_a_window(imagery: Imagery) -> No
     assert figures["cores_to_feed"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("imagery")
+def test_the_loader_and_the_step_of_a_training_are_measured(folder: Path) -> None:
+    run_benches(["train"], out=folder, data=folder / "none", quick=True, loader=True, on_message=lambda _: None)
+    figures = json.loads((folder / "train.json").read_text())["figures"]
+    # 64.7 GFLOP for a forward of a patch, three of them for a step, at .3 of 125 TFLOPS.
+    cores = 0.3 * 125e12 / (3 * 64.7e9) / figures["train.loader_samples_per_core_s"]
+    assert figures["train.cores_to_feed_v100"] == pytest.approx(cores, rel=1e-3)
+    assert {f"train.step_samples_per_s_{way}" for way in ("fp32_nchw", "fp32", "bf16")} < figures.keys()
+
+
 @pytest.mark.usefixtures("imagery")
 def test_without_time_the_bench_of_a_gpu_writes_its_first_figures(folder: Path) -> None:
     run_benches(["gpu"], out=folder, data=folder / "none", quick=True, on_message=lambda _: None, minutes=0)
     report = json.loads((folder / "gpu.json").read_text())
     assert {figure.rsplit("_", 1)[1] for figure in report["figures"]} == {"fp32"}
     assert "there was no time to measure" in report["notes"][-1]
-    assert "160x2, decoding on one core: give it more --minutes" in report["notes"][-1]
+    assert f"measure {LOWER}, decoding on one core" in report["notes"][-1]
+    assert "the tests marked gpu, a campaign: give it more --minutes" in report["notes"][-1]
 
 
 def test_an_installed_package_has_no_benches_for_developers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

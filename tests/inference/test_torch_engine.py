@@ -18,7 +18,7 @@ from pipeline.errors import EngineError
 from pipeline.halo import Layout
 from pipeline.inference import Engine, on_gpu, resolve_engine, torch_engine
 from pipeline.inference.memory_projection import project_memory
-from pipeline.inference.torch_engine import LANES, TorchPredictor
+from pipeline.inference.torch_engine import LANES, TorchPredictor, forward_kinds
 from pipeline.model import Model, build_network, load_model
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
@@ -216,6 +216,22 @@ def test_a_domain_mapped_on_a_gpu_is_as_on_the_processor(tmp_path: Path, monkeyp
         # For the workers of the second run.
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert (maps["gpu"] == maps["processor"]).mean() >= 0.9999
+
+
+@pytest.mark.usefixtures("where")
+def test_forwards_without_copies_are_timed_and_change_no_map() -> None:
+    given = batch(2, 32)
+    predictor = TorchPredictor(exact_model())
+    truth = predictor(*given)
+    for how in forward_kinds():
+        assert predictor.time_forwards(how, given[0].shape, calls=1) > 0
+    np.testing.assert_array_equal(predictor(*given), truth)
+
+
+def test_a_cuda_graph_on_a_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    on("cpu", monkeypatch)
+    with pytest.raises(EngineError, match="a CUDA graph needs a CUDA device"):
+        TorchPredictor(exact_model()).time_forwards("graph", (1, 5, 32, 32), calls=1)
 
 
 def test_only_torch_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,12 +51,12 @@ def departement_footprints(data: Path) -> tuple[Footprint, ...]:
     return tuple(Footprint(Domain(f"D{code:0>3}_{YEAR}"), _tiles_inside(shape)) for code, shape in shapes)
 
 
-def square_footprints(domains: int, *, across: int) -> tuple[Footprint, ...]:
-    """Domains D001, D002, … of `across`² tiles each, ten in a row."""
-    side = across * DELIVERED_TILE
+def square_footprints(domains: int, *, across: int, tile: int = DELIVERED_TILE) -> tuple[Footprint, ...]:
+    """Domains D001, D002, … of `across`² tiles of `tile` px each, ten in a row."""
+    side = across * tile
     corners = [(FRANCE.row + i // 10 * side, FRANCE.col + i % 10 * side) for i in range(domains)]
     return tuple(
-        Footprint.rectangle(code, rows=across, cols=across, tile=DELIVERED_TILE, corner=corner)
+        Footprint.rectangle(code, rows=across, cols=across, tile=tile, corner=corner)
         for code, corner in enumerate(corners, start=1)
     )
 

@@ -29,10 +29,11 @@ from pipeline.runs.publishing.publish import publish
 _TILES_A_SIDE = (2, 4)
 """Of the two products."""
 _TILE = 5_000
-_CLASSES = tuple(range(1, 13))
+CLASSES = tuple(range(1, 13))
+"""Classes of the synthetic maps."""
 _PATCH = 50
 """Side of a patch of one class in pixels: 10 m."""
-_PROVENANCE = Provenance(
+PROVENANCE = Provenance(
     campaign="bench",
     weights="none",
     weights_sha256="0" * 64,
@@ -62,7 +63,7 @@ class PublishedProduct:
 def synthetic_map(seed: int, side: int) -> NDArray[np.uint8]:
     """A map of square patches of random classes, with noise as confidence: uint8 (layer, y, x)."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(1, 1 + len(_CLASSES), (-(-side // _PATCH),) * 2, np.uint8)
+    coarse = rng.integers(1, 1 + len(CLASSES), (-(-side // _PATCH),) * 2, np.uint8)
     stack = np.empty((2, side, side), np.uint8)
     stack[0] = coarse.repeat(_PATCH, 0).repeat(_PATCH, 1)[:side, :side]
     stack[1] = rng.integers(180, 256, (side, side), np.uint8)
@@ -98,8 +99,8 @@ def _seal_and_publish(imagery: Imagery, across: int, tile: int, on_message: OnMe
                 tile=sealed,
                 stack=synthetic_map(seed, tile),
                 fingerprint="synthetic",
-                live=_CLASSES,
-                provenance=_PROVENANCE,
+                live=CLASSES,
+                provenance=PROVENANCE,
                 inputs=[],
             )
         on_message(f"publish: {len(footprint.tiles)} tiles of {tile} px are sealed in {scratch}")

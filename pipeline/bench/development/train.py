@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.bench.development.train_loader import measure_loader
 from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import measure
 from pipeline.bench.report import BenchReport
@@ -30,10 +31,15 @@ _QUICK = (2, 3, 500, 128, 1)
 
 
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
-    """Trains with the code of `landcover train`; the tiles that choose the best epoch are not used for evaluation."""
+    """Trains with the code of `landcover train`, or measures its loader and its step (`--loader`).
+
+    The tiles that choose the best epoch are not used for evaluation.
+    """
     rows, columns, tile, size, epochs = _QUICK if imagery.scale.quick else _FULL
     with tempfile.TemporaryDirectory(prefix="train-", dir=imagery.folder) as folder:
         scratch = Path(folder)
+        if imagery.scale.loader:
+            return measure_loader(imagery, scratch, on_message=on_message)
         country = make_country(scratch / "country", rows=rows, columns=columns, tile_size=tile)
         on_message(f"train: {sum(len(d.tiles) for d in country.domains)} tiles delivered")
         config = _config(scratch, country, size=size, epochs=epochs)

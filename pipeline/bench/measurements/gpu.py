@@ -1,14 +1,15 @@
 """`gpu`: the torch engine on a CUDA device: its speed, its share of the device's peak, and the cores that feed it.
 
 The figures that decide most come first, and the report is written after each, so that a device that is lent for minutes
-leaves results whenever it is taken away.
+leaves results whenever it is taken away. Nothing here or below needs OpenVINO, pandas, pyarrow or matplotlib.
 """
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.bench.forward import agreement, class_maps, window_image
 from pipeline.bench.gemm import device_gemm, network_flops
 from pipeline.bench.imagery import Imagery
 from pipeline.bench.measurements.feed import all_blocks, decode_imagery
+from pipeline.bench.measurements.gpu_checks import Checked, map_imagery, run_gpu_tests
 from pipeline.bench.report import BenchReport
 from pipeline.config import Precision
 from pipeline.errors import EngineError
@@ -27,14 +29,15 @@ from pipeline.grid import PIXELS_PER_M
 from pipeline.halo import Layout
 from pipeline.inference import Engine, on_gpu, predictor_for
 from pipeline.inference.engine import LANES, cuda_devices
-from pipeline.inference.torch_engine import peak_memory, reset_peak_memory
+from pipeline.inference.torch_engine import TorchPredictor, forward_kinds, peak_memory, reset_peak_memory
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 
 _FORWARDS = 24
 """Windows of one timing at full scale: a GPU maps one in a fraction of a second."""
-_BEFORE_DECODING = 1
-"""Decoding is measured after the second step: what feeds the faster engine."""
+_BEFORE_DECODING = 2
+"""Decoding is measured after two engines: what feeds the faster one."""
+_DRAWS = all(map(find_spec, ("matplotlib", "scipy")))
 _KM2_PER_MPX = 1 / PIXELS_PER_M**2
 """A pixel covers 0.04 m²."""
 
@@ -89,48 +92,76 @@ def check_device(*, quick: bool) -> None:
 
 
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
-    """Times forwards and multiplications on the device, then decoding on one core, until the time is up.
+    """Makes one measurement after the other until the time is up; the first one is always made.
 
-    The first measurement is always made. Those that there was no time for are in the notes.
+    Those that there was no time for, or that failed, are in the notes.
     """
-    report = _Report(imagery)
-    steps = _steps(imagery)
-    reference = class_maps(predictor_for(imagery.model, steps[0].engine), imagery.patches)
+    report = _Report(imagery, on_message)
     left: list[str] = []
-    for number, step in enumerate(steps):
+    for number, (name, measurement) in enumerate(_measurements(imagery, report)):
         if number and _is_time_up(imagery):
-            left.append(step.name)
+            left.append(name)
             continue
-        timing = _time_engine(imagery, step, reference)
-        report.timings[step.name] = timing
-        on_message(f"gpu: {step.name} {timing.kept_mpx / timing.threads_s:.4g} Mpx/s")
-        if number == _BEFORE_DECODING and not _is_time_up(imagery):
-            report.core_mpx_per_s = _decode_rate(imagery)
-            on_message(f"gpu: one core decodes {report.core_mpx_per_s:.3g} Mpx/s")
+        try:
+            measurement()
+        except (EngineError, RuntimeError) as error:  # torch's own errors are of the latter type
+            if not number:
+                raise
+            # The others are worth having: a device may be lent only once.
+            report.notes.append(f"{name} failed: {str(error).strip()[:500]}")
+            on_message(f"gpu: {report.notes[-1]}")
         report.made().write(imagery.reports, "gpu")
-    if report.core_mpx_per_s is None:
-        left.append("decoding on one core")
     if left:
         report.notes.append(f"there was no time to measure {', '.join(left)}: give it more --minutes")
     return report.made()
+
+
+def _measurements(imagery: Imagery, report: "_Report") -> list[tuple[str, Callable[[], None]]]:
+    """The measurements with their names, the most important ones first; the first one is fp32."""
+    engines = [(step.name, partial(report.add_engine, step)) for step in _steps(imagery)]
+    compiled = [(step.name, partial(report.add_engine, step)) for step in _compiled_steps(imagery)]
+    return [
+        *engines[:_BEFORE_DECODING],
+        ("decoding on one core", report.add_decoding),
+        *engines[_BEFORE_DECODING:],
+        ("forwards on the device alone", report.add_forwards),
+        *compiled[:1],
+        ("the tests marked gpu", report.add_tests),
+        ("a campaign", report.add_campaign),
+        *compiled[1:],
+    ]
 
 
 def _is_time_up(imagery: Imagery) -> bool:
     return imagery.scale.until is not None and time.monotonic() > imagery.scale.until
 
 
+def _precisions() -> tuple[Precision, ...]:
+    """The first one is fp32, and the second one the fastest."""
+    return ("fp32", "fp16", "bf16") if on_gpu(Engine("torch")) else ("fp32", "bf16")
+
+
+def _windows(imagery: Imagery) -> list[tuple[Layout, int]]:
+    """The windows beside the layout's own, and how many of them are in a call."""
+    own = imagery.scale.layout
+    return [(Layout.for_window(side, own.halo, own.stride), batch) for side, batch in imagery.scale.gpu_windows]
+
+
 def _steps(imagery: Imagery) -> list[_Step]:
-    """The measurements, the most important ones first; the first one is fp32."""
-    scale = imagery.scale
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16") if on_gpu(Engine("torch")) else ("fp32", "bf16")
-    lower = precisions[1]
-    steps = [_Step(precision, Engine("torch", precision), scale.layout) for precision in precisions]
-    if _compiles(imagery):
-        steps.append(_Step(f"{lower}_compiled", Engine("torch", lower, compiled=True), scale.layout))
-    for window, batch in scale.gpu_windows:
-        layout = Layout.for_window(window, scale.layout.halo, scale.layout.stride)
-        steps.append(_Step(f"{lower}_{window}x{batch}", Engine("torch", lower), layout, batch))
-    return steps
+    layout, (_, lower, *_) = imagery.scale.layout, _precisions()
+    steps = [_Step(precision, Engine("torch", precision), layout) for precision in _precisions()]
+    other = [_Step(f"{lower}_{w.window}x{batch}", Engine("torch", lower), w, batch) for w, batch in _windows(imagery)]
+    return steps + other
+
+
+def _compiled_steps(imagery: Imagery) -> list[_Step]:
+    """The same with `torch.compile`, which takes a minute or more for each."""
+    if not _compiles(imagery):
+        return []
+    _, lower, *_ = _precisions()
+    engine = Engine("torch", lower, compiled=True)
+    own = _Step(f"{lower}_compiled", engine, imagery.scale.layout)
+    return [own, *(_Step(f"{lower}_compiled_{w.window}x{batch}", engine, w, batch) for w, batch in _windows(imagery))]
 
 
 def _compiles(imagery: Imagery) -> bool:
@@ -140,20 +171,68 @@ def _compiles(imagery: Imagery) -> bool:
 class _Report:
     """What was measured so far."""
 
-    def __init__(self, imagery: Imagery) -> None:
-        self._imagery = imagery
+    def __init__(self, imagery: Imagery, on_message: OnMessage) -> None:
+        self._imagery, self._on_message = imagery, on_message
+        self._reference: NDArray[np.uint8] | None = None
+        """The patches' classes in fp32."""
         self.timings: dict[str, EngineTiming] = {}
         self.core_mpx_per_s: float | None = None
+        self._others: dict[str, float] = {}
+        """Further figures, without `gpu.`."""
+        self._raw: dict[str, Any] = {}
         windows = f"windows of {imagery.scale.layout.window} px, or as named (side x windows of a call)"
         self.notes = [*imagery.notes, f"measured on {_device()} with {windows}, counting the pixels of their cores"]
         if not _compiles(imagery):
             self.notes.append("torch.compile was not measured: the scale is quick, or Triton is not installed")
+        if not _DRAWS:
+            self.notes.append("there is no chart, because matplotlib or SciPy is not installed")
+
+    def add_engine(self, step: _Step) -> None:
+        """Times an engine from the host's pixels to the host's layers."""
+        if self._reference is None:
+            self._reference = class_maps(predictor_for(self._imagery.model, step.engine), self._imagery.patches)
+        timing = _time_engine(self._imagery, step, self._reference)
+        self.timings[step.name] = timing
+        self._on_message(f"gpu: {step.name} {timing.kept_mpx / timing.threads_s:.4g} Mpx/s")
+
+    def add_decoding(self) -> None:
+        """Measures what feeds the engines."""
+        self.core_mpx_per_s = _decode_rate(self._imagery)
+        self._on_message(f"gpu: one core decodes {self.core_mpx_per_s:.3g} Mpx/s")
+
+    def add_forwards(self) -> None:
+        """Times forwards without copies, in each memory layout and as a CUDA graph."""
+        model, scale, (_, lower, *_) = self._imagery.model, self._imagery.scale, _precisions()
+        predictor, bands = TorchPredictor(model, precision=lower), len(model.recipe.bands)
+        for layout, batch in [(scale.layout, 1), *_windows(self._imagery)]:
+            for how in forward_kinds():
+                shape = (batch, bands, layout.window, layout.window)
+                seconds = predictor.time_forwards(how, shape, calls=1 if scale.quick else _FORWARDS)
+                name = f"device_mpx_per_s_{lower}_{how}_{layout.window}x{batch}"
+                self._others[name] = batch * layout.core**2 / 1e6 / seconds
+                self._on_message(f"gpu: {name} = {self._others[name]:.4g}")
+
+    def add_tests(self) -> None:
+        """Runs the tests that need a device."""
+        until = self._imagery.scale.until
+        done = run_gpu_tests(self._imagery.folder, seconds=None if until is None else until - time.monotonic())
+        self._add(done, "tests")
+
+    def add_campaign(self) -> None:
+        """Maps the imagery with the code of `landcover run`."""
+        self._add(map_imagery(self._imagery, _precisions()[1]), "campaign")
+
+    def _add(self, done: Checked, name: str) -> None:
+        self._others |= done.figures
+        self._raw[name] = done.raw
+        self.notes += done.notes
+        self._on_message(f"gpu: {', '.join(f'{figure} = {value:.4g}' for figure, value in done.figures.items())}")
 
     def made(self) -> BenchReport:
         """The report of what was measured so far."""
         decoding = {} if self.core_mpx_per_s is None else {"gpu.decode_mpx_per_core_s": self.core_mpx_per_s}
         figures: dict[str, float] = {**decoding}
-        raw: dict[str, Any] = {}
+        raw: dict[str, Any] = {**self._raw}
         for name, timing in self.timings.items():
             own = _figures(self._imagery, timing, self.core_mpx_per_s)
             figures |= {f"gpu.{figure}_{name}": value for figure, value in own.items()}
@@ -163,6 +242,7 @@ class _Report:
                 "gemm_gflop_per_s": timing.gemm_gflop_per_s,
                 "device_bytes": timing.device_bytes,
             }
+        figures |= {f"gpu.{figure}": value for figure, value in self._others.items()}
         shown = [(name, figures[f"gpu.mpx_per_s_{name}"]) for name in self.timings]
         network = self._imagery.model.recipe.name
         rates = tuple(
@@ -170,7 +250,7 @@ class _Report:
             for t in self.timings.values()
             if not t.engine.compiled and t.layout == self._imagery.scale.layout
         )
-        chart = bar_chart("Speed of one GPU, without reading", shown, unit="Mpx/s")
+        chart = bar_chart("Speed of one GPU, without reading", shown, unit="Mpx/s") if _DRAWS else b""
         return BenchReport(figures, raw, chart, tuple(self.notes), rates)
 
 

@@ -1,8 +1,9 @@
 """Where products come from: lattice, producers, licence and citation of the deliveries, and the software versions."""
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
+from pipeline import __version__
 from pipeline.config import Campaign, Recipe
 from pipeline.errors import CatalogError, ConfigError
 from pipeline.grid import CRS, Tile
@@ -13,14 +14,23 @@ from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.domain_inputs import DomainInputs
 from pipeline.sources.gdal_drivers import gdal_version, openjpeg_version
 
-_PACKAGES = ("landcover-pipeline", "torch", "segmentation-models-pytorch", "dask", "rasterio", "numpy", "xarray")
+_PACKAGES = ("torch", "segmentation-models-pytorch", "dask", "rasterio", "numpy", "xarray")
 
 
 def software() -> dict[str, str]:
     """Versions of the software that computes a result. No fingerprint contains them."""
     decoders = {"gdal": gdal_version(), "openjpeg": openjpeg_version()}
-    versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}, **decoders}
+    own = {"python": platform.python_version(), "landcover-pipeline": __version__}
+    versions = {**own, **{name: _installed_version(name) for name in _PACKAGES}, **decoders}
     return {name: found for name, found in versions.items() if found}
+
+
+def _installed_version(package: str) -> str:
+    """Empty where it is not installed: a machine with a GPU maps without xarray."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def campaign_crs(campaign: Campaign) -> str:

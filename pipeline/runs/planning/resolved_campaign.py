@@ -79,16 +79,23 @@ class ResolvedCampaign:
 
     def _fingerprinted(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
         parts = {
-            "version": fingerprint.PRODUCT_VERSION,
-            "weights": self.weights.weights_hash,
-            "recipe": self.recipe.model_dump(mode="json"),
-            "layout": asdict(self.layout),
-            "engine": self.engine.content,
+            **self._shared_parts,
             "tile": asdict(tile.window),
             "inputs": inputs.inputs_digest(self.read_window(tile)),
         }
         # Other lattices only: tiles of the national lattice were sealed before others existed.
         return parts if inputs.crs == CRS else parts | {"crs": inputs.crs}
+
+    @cached_property
+    def _shared_parts(self) -> dict[str, Any]:
+        """The parts of a fingerprint that are the same for all tiles."""
+        return {
+            "version": fingerprint.PRODUCT_VERSION,
+            "weights": self.weights.weights_hash,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "layout": asdict(self.layout),
+            "engine": self.engine.content,
+        }
 
 
 def resolve(campaign: Campaign) -> ResolvedCampaign:

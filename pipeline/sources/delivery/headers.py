@@ -3,7 +3,7 @@
 import stat
 import struct
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,6 +142,7 @@ def header_of(file: Any) -> Header:
     )
 
 
+@lru_cache(maxsize=256)  # PROJ takes milliseconds to tens of them, and all files of a delivery have the same CRS
 def match_crs(crs: rasterio_crs.CRS | None) -> tuple[CRSMatch, str]:
     """Compares a CRS with those of the lattices, by its EPSG code and then by its projection's parameters.
 

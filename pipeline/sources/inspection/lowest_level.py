@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
-from scipy import ndimage
 
 from pipeline.errors import DeliveryError, SourceError
 from pipeline.sources.bit_depth import is_fill, to_levels
@@ -167,6 +166,8 @@ def _block_sums(pixels: NDArray[np.uint8], data: NDArray[np.bool_]) -> BandSums:
 def _touching_edge(uniform: NDArray[np.bool_]) -> Labels:
     if not uniform.any():
         return np.zeros(uniform.shape, np.int32)
+    from scipy import ndimage
+
     labels: Labels
     labels, _ = ndimage.label(uniform, structure=NEIGHBOURS, output=np.int32)
     edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))

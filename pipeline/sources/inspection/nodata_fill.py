@@ -12,7 +12,6 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
-from scipy import ndimage
 from shapely.geometry import shape
 
 from pipeline.grid import Tile
@@ -77,6 +76,8 @@ def _pairs(edge: Labels, other: Labels) -> set[tuple[int, int]]:
 
 def _polygons(tile: Tile, value: int, inside: NDArray[np.bool_], *, cell_m: float) -> Fill:
     """The region grown by `_GROWN_CELLS`; inside it a pixel's own value decides."""
+    from scipy import ndimage
+
     left, bottom, right, top = tile.window.bounds
     grown = ndimage.binary_dilation(inside, structure=NEIGHBOURS, iterations=_GROWN_CELLS)
     transform = Affine(cell_m, 0.0, left, 0.0, -cell_m, top)
