@@ -42,7 +42,7 @@ class QuantizedModel:
                 f"{self.path}: was made from weights of SHA-256 {self.weights_sha256[:12]}…, expected "
                 f"{model.weights_hash[:12]}… ({model.source or 'a network in memory'}); {_REMEDY}"
             )
-        if self.recipe_digest != _digest_of(model):
+        if self.recipe_digest != recipe_digest(model):
             raise EngineError(f"{self.path}: was made with another version of recipe {model.recipe.name}; {_REMEDY}")
 
     def check_unchanged(self) -> None:
@@ -60,7 +60,7 @@ def describe(graph: Any, model: "Model", *, scheme: str) -> None:
     for name, value in (
         ("weights_sha256", model.weights_hash),
         ("recipe", model.recipe.name),
-        ("recipe_digest", _digest_of(model)),
+        ("recipe_digest", recipe_digest(model)),
         ("scheme", scheme),
     ):
         graph.set_rt_info(value, [_SECTION, name])
@@ -100,5 +100,6 @@ def _sha256(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _digest_of(model: "Model | UnloadedModel") -> str:
+def recipe_digest(model: "Model | UnloadedModel") -> str:
+    """Digest of a model's recipe: another recipe has another one."""
     return digest(model.recipe.model_dump(mode="json"))
