@@ -1,6 +1,7 @@
 """`auto` in a campaign: chosen once by memory and by what was shown on unseen domains, kept, and changed on request."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,21 @@ GB = 1_000_000_000
 CLUSTER = {"gdal_cache_mb": 64, "decoded_cache_mb": 64}
 
 
+@pytest.fixture(scope="module")
+def stated(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Two tiles of 500 px."""
+    return make_campaign(tmp_path_factory.mktemp("stated"), at=[(0, 0), (0, 1)])
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    """Two tiles of 500 px; its tile is stated, all other sizes and the precision are `auto`."""
-    made = make_campaign(tmp_path, at=[(0, 0), (0, 1)])
+def made(stated: Made) -> Made:
+    """Its tile and halo are stated, all other sizes and the precision are `auto`; nothing is mapped or chosen yet."""
+    shutil.rmtree(stated.products, ignore_errors=True)
+    content = yaml.safe_load(stated.config.read_text())
+    content.pop("minimum_agreement", None)
+    stated.config.write_text(yaml.safe_dump(content))
     grid = {"auto": True, "tile": 500, "halo": 32}
-    return made.change(grid=grid, precision="auto", cluster=CLUSTER | {"memory_bytes": 8 * GB})
+    return stated.change(grid=grid, precision="auto", cluster=CLUSTER | {"memory_bytes": 8 * GB})
 
 
 def fingerprints(plan: RunPlan) -> list[str]:
