@@ -1,5 +1,6 @@
 """The commands `patches`, `train`, `predict` and `quantize`: networks of one's own, and networks on single rasters."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,8 @@ from typing import Annotated
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, log, progress_bar, say, shown
-from pipeline.config import DEFAULT_RECIPE
-from pipeline.errors import SourceError
+from pipeline.config import DEFAULT_RECIPE, Campaign
+from pipeline.errors import ConfigError, SourceError
 from pipeline.progress import SILENT
 
 RasterArgument = Annotated[
@@ -146,10 +147,19 @@ def predict(
     say(f"confidence: {shown(done.confidence)}")
 
 
-@command("landcover quantize campaign.yaml --domain D034_2021 --out int8/model.xml")
+@command(
+    "landcover quantize campaign.yaml --domain D034_2021 --out int8/model.xml",
+    "landcover quantize campaign.yaml --check",
+)
 def quantize(
     config: options.Config,
-    out: Annotated[Path, option("--out MODEL.xml", "The XML to write; .bin, .json and .html go beside it.")],
+    out: Annotated[
+        Path | None, option("--out MODEL.xml", "The XML to write; .bin, .json and .html go beside it.")
+    ] = None,
+    check: Annotated[
+        bool,
+        option("--check", "Instead: compare the campaign's int8 network and bf16 with fp32, on unseen domains."),
+    ] = False,
     domain: options.Domains = None,
     windows: Annotated[int, option("--windows N", "Windows to quantize with, and as many to compare on.", min=1)] = 64,
     min_agreement: AgreementOption = 0.99,
@@ -160,9 +170,14 @@ def quantize(
     """Make an int8 network for CPUs and compare it with fp32.
 
     Windows of the campaign's imagery set the ranges of int8. Other windows measure the agreement, with networks that
-    have not seen their domain.
+    have not seen their domain. With --check the agreements are kept beside the products, for `precision: auto`.
     """
+    if check == (out is not None):
+        raise ConfigError("expected either --out MODEL.xml, to make an int8 network, or --check, to compare one")
     campaign = options.open_campaign(config, domain)
+    if out is None:
+        _check_precisions(campaign, domain or (), windows)
+        return
     with progress_bar("quantize") as progress:
         from pipeline.runs.quantization.quantize import agreement_text
         from pipeline.runs.quantization.quantize import quantize as quantize_campaign
@@ -187,3 +202,23 @@ def quantize(
     say(f"network: {shown(done.quantized.path)}")
     say(f"report: {shown(done.html_file)}")
     say("next: set precision: int8 and model.quantized to this network in the campaign")
+
+
+def _check_precisions(campaign: Campaign, domains: Sequence[str], windows: int) -> None:
+    """Compares precisions, and prints a line for each."""
+    with progress_bar("check") as progress:
+        from pipeline.runs.planning.agreement_report import agreement_file
+        from pipeline.runs.quantization.check import check_precisions
+
+        report = check_precisions(campaign, domains=domains, windows=windows, say=log.info, progress=progress)
+    fp32 = report.precisions["fp32"].mpx_per_s
+    say(f"{report.engine}, {count(report.windows, 'window')} of unseen domains, against fp32:")
+    for name, found in report.precisions.items():
+        if name != "fp32":
+            least, share = min(found.by_domain.items(), key=lambda item: item[1])
+            say(
+                f"  {name}: {found.agreement:.2%} of the pixels agree, least in {least} ({share:.2%}); "
+                f"{found.mpx_per_s / fp32:.1f} × as fast"
+            )
+    say(f"report: {shown(agreement_file(campaign))}")
+    say("next: set precision: auto and minimum_agreement in the campaign, then `landcover plan` shows the choice")

@@ -80,6 +80,9 @@ Tiles = Annotated[
 Force = Annotated[bool, option("--force", "Map the chosen tiles again even if they are up to date.")]
 Failed = Annotated[bool, option("--failed", "Only tiles that failed when they were last mapped.")]
 OnlyMissing = Annotated[bool, option("--only-missing", "Only tiles that have never been sealed.")]
+ReResolve = Annotated[
+    bool, option("--re-resolve", "Choose again what is `auto` in the campaign; `plan` only shows it.")
+]
 Workers = Annotated[
     int | None, option("--workers N", "Worker processes per node, instead of the campaign's number.", min=1)
 ]

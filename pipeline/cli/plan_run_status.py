@@ -51,6 +51,7 @@ def plan(
     force: options.Force = False,
     failed: options.Failed = False,
     only_missing: options.OnlyMissing = False,
+    re_resolve: options.ReResolve = False,
     all_tiles: Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")] = False,
     nodes: Annotated[int, option("--nodes N", "Predict for this many nodes.", min=1)] = 1,
     cores: Annotated[int | None, option("--cores N", "Cores per node. By default this machine's.", min=1)] = None,
@@ -70,7 +71,9 @@ def plan(
         from pipeline.runs.planning.totals import plan_totals
 
         only = TileFilter(failed=failed, missing=only_missing)
-        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+        planned = make_plan(
+            campaign, domains=domain or (), tiles=tile or (), force=force, only=only, re_resolve=re_resolve
+        )
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
@@ -78,7 +81,7 @@ def plan(
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
         names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
-        flags = {"--force": force, "--failed": failed, "--only-missing": only_missing}
+        flags = {"--force": force, "--failed": failed, "--only-missing": only_missing, "--re-resolve": re_resolve}
         say_next("run", config, *chain(*names), *(flag for flag, given in flags.items() if given))
     elif not planned.damaged:
         _show_nothing_to_do(chosen=only != ALL_TILES)
@@ -89,6 +92,7 @@ def plan(
 def show_plan(planned: "RunPlan", predicted: "Forecast", *, all_tiles: bool = False) -> None:
     """Prints what a run would do, why, and how long it would take."""
     _show_counts(planned)
+    _show_choices(planned)
     _show_worker(planned.resolved)
     _show_reasons(planned, all_tiles=all_tiles)
     for line in predicted.lines() if planned.todo else ():
@@ -123,6 +127,21 @@ def _show_counts(planned: "RunPlan") -> None:
         sizes = (decimal(t.read_bytes), f"≤ {decimal(t.write_bytes)}")
         rows.append((d.name, t.tiles, t.todo, t.blocks, t.windows, *sizes, t.input_files, t.output_files))
     console.print(number_table(headings, rows))
+
+
+def _show_choices(planned: "RunPlan") -> None:
+    """Prints what `auto` was resolved to, and what choosing again would change."""
+    choices = planned.resolved.choices
+    if choices is None:
+        return
+    if choices.former is None:
+        for part in choices.now.parts():
+            say(f"auto: {part}")
+        say(f"  chosen on {choices.now.host}, {choices.now.made}; kept in {shown(choices.path)}")
+        return
+    for before, now in zip(choices.former.parts(), choices.now.parts(), strict=False):
+        say(f"auto: {before}" + ("; the same again" if before == now else f" → {now}"))
+    say(f"  {count(planned.remapped, 'sealed tile')} would be mapped again; nothing is changed yet")
 
 
 def _show_worker(s: "ResolvedCampaign") -> None:
@@ -183,6 +202,7 @@ def run(
     force: options.Force = False,
     failed: options.Failed = False,
     only_missing: options.OnlyMissing = False,
+    re_resolve: options.ReResolve = False,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     scheduler: options.Scheduler = None,
@@ -204,7 +224,9 @@ def run(
             from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
             only = TileFilter(failed=failed, missing=only_missing)
-            planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+            planned = make_plan(
+                campaign, domains=domain or (), tiles=tile or (), force=force, only=only, re_resolve=re_resolve
+            )
         _show_stale(planned)
         if not planned.todo:
             run_plan(planned)

@@ -2,12 +2,12 @@
 
 from pipeline.config.campaign import (
     Campaign,
+    CampaignPrecision,
     ClusterKind,
     ClusterSection,
     DomainSection,
     EngineName,
     GeneraliseSection,
-    GridSection,
     LimitName,
     LimitsSection,
     ModelSection,
@@ -15,6 +15,7 @@ from pipeline.config.campaign import (
     Precision,
     load_campaign,
 )
+from pipeline.config.grid_section import GridSection
 from pipeline.config.recipe import DEFAULT_RECIPE, Architecture, Band, Recipe, load_recipe
 from pipeline.config.section import (
     ConfigPath,
@@ -32,6 +33,7 @@ __all__ = [
     "Architecture",
     "Band",
     "Campaign",
+    "CampaignPrecision",
     "ClusterKind",
     "ClusterSection",
     "ConfigPath",

@@ -10,15 +10,16 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import Field, model_validator
 
 from pipeline import legend
+from pipeline.config.grid_section import GridSection
 from pipeline.config.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from pipeline.config.section import ConfigPath, PlainName, Section, Sha256, read_yaml
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, GridError
 from pipeline.grid import PIXELS_PER_M, Tile, Window
-from pipeline.halo import Layout
 
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+CampaignPrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 ClusterKind = Literal["local", "cuda", "slurm"]
 LimitName = Literal["resolution", "bit_depth", "territory", "radiometry", "height_encoding", "whole_window", "halo"]
 """Limits that the models' cards state, and two that seams come from: `whole_window`, networks whose windows show seams
@@ -57,31 +58,6 @@ class DomainSection(Section):
     boundary: ConfigPath | None = None
     """GeoJSON polygon of the département, in EPSG:4326 or with a `crs` member. It decides who owns the pixels along
     borders."""
-
-
-class GridSection(Section):
-    """Sizes in pixels of 0.20 m: the core divides the block, and the block divides the tile."""
-
-    tile: int = Field(default=25_000, ge=50, le=50_000)
-    """Side of a tile: the unit that is sealed and published. 25 000 px are 5 km."""
-    block: int = Field(default=5_000, ge=1)
-    """Side of a block: one Dask task. It divides the tile."""
-    core: int = Field(default=2_500, ge=1)
-    """Side of the part of a window that is kept. It divides the block."""
-    halo: int = Field(default=160, ge=0, le=50_000)
-    """Pixels on each side of the core that the network sees and that are thrown away."""
-    window: int = Field(default=2_848, ge=1, le=50_000)
-    """Side of what the network sees at once: at least the core and two halos, rounded up to the stride."""
-
-    def layout(self, stride: int) -> Layout:
-        """The layout of the windows for a network of this stride.
-
-        Raises:
-            ConfigError: sizes do not divide each other, or the window is too small for core and halo.
-        """
-        layout = Layout(core=self.core, halo=self.halo, window=self.window, stride=stride)
-        layout.check_block(self.block, self.tile)
-        return layout
 
 
 class OutputSection(Section):
@@ -204,8 +180,13 @@ class Campaign(Section):
     engine: EngineName = "auto"
     """What runs the network. `auto` is PyTorch where there is a CUDA device, else OpenVINO where it is installed, else
     PyTorch; the choice is made when the run starts, and recorded."""
-    precision: Precision = "fp32"
-    """Arithmetic of the network; part of the fingerprint. `fp16` needs CUDA, `int8` needs OpenVINO."""
+    precision: CampaignPrecision = "fp32"
+    """Arithmetic of the network; part of the fingerprint. `fp16` needs CUDA, `int8` needs OpenVINO. `auto` is the
+    fastest that `landcover quantize --check` showed to agree with fp32 on at least `minimum_agreement`, else `fp32`;
+    the choice is made once for the campaign."""
+    minimum_agreement: float | None = Field(default=None, gt=0, le=1, exclude_if=lambda share: share is None)
+    """For `precision: auto`: share of the pixels that must have the class that fp32 gives them, on domains that were
+    left out of the quantization. Without it `auto` is `fp32`."""
     engine_threads: int | None = Field(default=None, ge=1, le=10_000)
     """Threads of the engine in each worker. By default the machine's cores divided by its workers, and recorded."""
     torch_compile: bool = False
@@ -228,6 +209,12 @@ class Campaign(Section):
             raise ValueError(f"a domain is listed twice: {', '.join(names)}")
         if self.precision == "int8" and self.model.quantized is None:
             raise ValueError("precision int8 needs model.quantized: the XML file that `landcover quantize` writes")
+        if self.minimum_agreement is not None and self.precision != "auto":
+            raise ValueError("minimum_agreement is for precision: auto; remove it, or set precision: auto")
+        if self.grid.auto and self.cluster.memory_bytes is None:
+            raise ValueError(
+                "grid: auto needs cluster.memory_bytes, the memory that a worker may take, such as 8_000_000_000"
+            )
         tile, shard, chunk = self.grid.tile, self.shard, self.output.chunk
         if tile % shard or shard % chunk:
             raise ValueError(f"chunk {chunk} must divide shard {shard}, and shard {shard} must divide tile {tile} (px)")
@@ -250,6 +237,17 @@ class Campaign(Section):
     def shard(self) -> int:
         """Side of the national store's shards in pixels."""
         return self.output.shard or self.grid.tile
+
+    @property
+    def stated_precision(self) -> Precision:
+        """The precision.
+
+        Raises:
+            ConfigError: it is `auto` and not resolved.
+        """
+        if self.precision == "auto":
+            raise ConfigError("precision is auto and not resolved yet; run `landcover plan` first")
+        return self.precision
 
     @property
     def extent(self) -> Window:

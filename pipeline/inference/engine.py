@@ -1,6 +1,7 @@
 """Which engine runs a network. Nothing here imports torch where there is no GPU, so that plans are fast."""
 
 import ctypes
+import re
 import sys
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -48,6 +49,28 @@ class Engine:
 
 
 TORCH = Engine()
+_INSTRUCTIONS: dict[str, tuple[str, ...]] = {
+    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm"),
+}
+"""Precision → names of instructions, as the kernel gives them, one of which makes it fast on a processor: on x86 or,
+the last of each, on ARM. Without them bf16 is emulated or not used, and int8 adds products in 16 bits."""
+
+
+def missing_instructions(engine: Engine, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Names of the processor's instructions that the engine's precision needs; empty where it has one of them.
+
+    Args:
+        engine: torch on a GPU needs none.
+        cpuinfo: the kernel's table of processors.
+
+    Example:
+        >>> missing_instructions(Engine("openvino", "fp32"))
+        ''
+    """
+    needed = _INSTRUCTIONS.get(engine.precision, ()) if engine.name == "openvino" else ()
+    found = set(re.findall(r"\w+", cpuinfo.read_text(encoding="utf-8"))) if needed else set()
+    return "" if found.intersection(needed) else " or ".join(needed)
 
 
 def on_gpu(engine: Engine) -> bool:

@@ -9,6 +9,7 @@ measured on a CUDA device yet: torch's part there is that of the processor, in e
 
 from dataclasses import dataclass, fields
 
+from pipeline.config import Campaign, GridSection
 from pipeline.errors import ConfigError
 from pipeline.halo import Layout
 from pipeline.inference.engine import BATCH_PIXELS, LANES, PLANES, Engine
@@ -79,6 +80,25 @@ class MemoryProjection:
 def window_bytes(side: int, engine: Engine) -> int:
     """Peak memory of a process that maps one window of `side`² px, in bytes."""
     return _PROCESS_BYTES + side * side * _BYTES_A_PIXEL[engine.name]
+
+
+def worker_memory(
+    campaign: Campaign, engine: Engine, *, grid: GridSection, layout: Layout, bands: int, gpu: bool
+) -> MemoryProjection:
+    """Projects the largest memory of a campaign's worker with these sizes and this engine."""
+    cluster = campaign.cluster
+    return project_memory(
+        layout,
+        engine,
+        bands=bands,
+        block=grid.block,
+        tile=grid.tile,
+        threads=cluster.threads,
+        tiles_in_flight=cluster.tiles_in_flight,
+        gdal_cache_mb=cluster.gdal_cache_mb,
+        decoded_cache_mb=cluster.decoded_cache_mb,
+        gpu=gpu,
+    )
 
 
 def project_memory(

@@ -4,6 +4,7 @@ The XML records its origin (in `rt_info`), so the two files are all there is to 
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ class QuantizedModel:
     """Hash of the weights that it was made from."""
     recipe_digest: str
     """Digest of the recipe that it was made with."""
+    domains: tuple[str, ...] = ()
+    """Names of the domains whose windows it was quantized with; empty where an older version did not record them."""
 
     def check_fits(self, model: "Model | UnloadedModel") -> None:
         """Raises EngineError unless it was made from this model's weights and recipe."""
@@ -42,7 +45,7 @@ class QuantizedModel:
                 f"{self.path}: was made from weights of SHA-256 {self.weights_sha256[:12]}…, expected "
                 f"{model.weights_hash[:12]}… ({model.source or 'a network in memory'}); {_REMEDY}"
             )
-        if self.recipe_digest != _digest_of(model):
+        if self.recipe_digest != recipe_digest(model):
             raise EngineError(f"{self.path}: was made with another version of recipe {model.recipe.name}; {_REMEDY}")
 
     def check_unchanged(self) -> None:
@@ -60,10 +63,15 @@ def describe(graph: Any, model: "Model", *, scheme: str) -> None:
     for name, value in (
         ("weights_sha256", model.weights_hash),
         ("recipe", model.recipe.name),
-        ("recipe_digest", _digest_of(model)),
+        ("recipe_digest", recipe_digest(model)),
         ("scheme", scheme),
     ):
         graph.set_rt_info(value, [_SECTION, name])
+
+
+def describe_domains(graph: Any, domains: Iterable[str]) -> None:
+    """Writes the names of the domains that a graph was quantized with into an `openvino.Model`."""
+    graph.set_rt_info(" ".join(sorted(set(domains))), [_SECTION, "domains"])
 
 
 def read_quantized(path: Path) -> QuantizedModel:
@@ -83,7 +91,9 @@ def read_quantized(path: Path) -> QuantizedModel:
     values = {name: element.get("value", "") for name, element in elements.items() if element is not None}
     if len(values) != len(elements):
         raise EngineError(f"{path}: does not record the weights and recipe that it was made from; {_REMEDY}")
-    return QuantizedModel(path, sha256, **values)
+    domains = root.find(f"rt_info/{_SECTION}/domains")
+    names = "" if domains is None else domains.get("value", "")
+    return QuantizedModel(path, sha256, **values, domains=tuple(names.split()))
 
 
 def _sha256(path: Path) -> str:
@@ -100,5 +110,6 @@ def _sha256(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _digest_of(model: "Model | UnloadedModel") -> str:
+def recipe_digest(model: "Model | UnloadedModel") -> str:
+    """Digest of a model's recipe: another recipe has another one."""
     return digest(model.recipe.model_dump(mode="json"))

@@ -20,6 +20,7 @@ from pipeline.inference import resolve_engine
 from pipeline.inference.engine import cuda_devices
 from pipeline.model import load_campaign_model
 from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota, why_no_hard_links
+from pipeline.runs.planning.automatic_choices import choices_file, is_automatic, refuse_unable, with_choices
 from pipeline.runs.planning.provenance import software
 from pipeline.sources.gdal_drivers import LISTED, NEEDED, gdal_drivers, gdal_version, openjpeg_version
 
@@ -174,10 +175,16 @@ def _network(campaign: Campaign) -> Iterator[Check]:
         f"{campaign.weights}, SHA-256 {model.weights_hash}",
         "" if pinned else f"other weights may come tomorrow: write model.weights: {model.source}",
     )
+    if is_automatic(campaign) and not choices_file(campaign).exists():
+        yield Check("engine", "ok", "`auto`: the first `landcover plan` or `run` chooses")
+        return
     try:
+        settled = with_choices(campaign)
         engine = resolve_engine(
-            campaign.engine, precision=campaign.precision, quantized=campaign.model.quantized, model=model
+            settled.engine, precision=settled.stated_precision, quantized=settled.model.quantized, model=model
         )
+        if settled is not campaign:
+            refuse_unable(engine, host=platform.node(), needed_bytes=0, memory_bytes=None)
     except LandcoverError as error:
         yield Check("engine", "fail", str(error), "change engine or precision in the campaign")
         return

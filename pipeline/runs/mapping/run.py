@@ -6,6 +6,7 @@ with its cause, and the others continue: `runs.mapping.failures` has the policy.
 """
 
 import logging
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -40,6 +41,7 @@ from pipeline.runs.mapping.locked_domain import (
     start_records,
 )
 from pipeline.runs.mapping.shutdown import StopRequest, ignore_stop_signals
+from pipeline.runs.planning.automatic_choices import refuse_unable
 from pipeline.runs.planning.plan import PlannedTile, RunPlan
 from pipeline.runs.planning.provenance import tile_provenance
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
@@ -63,7 +65,7 @@ def run(
     """Maps the tiles of a plan and seals each one.
 
     1. Deletes what killed runs left in domains that have nothing to do.
-    2. Compares the projected memory of a worker with the campaign's limits.
+    2. Compares the projected memory of a worker with the campaign's limits, and keeps choices that were made again.
     3. Locks the domains that have tiles to map, and deletes what killed runs left there.
     4. Drops the tiles that another run sealed since the plan was made.
     5. Starts the run records, and fails the tiles whose input files are missing or changed.
@@ -99,13 +101,18 @@ def run(
     """
     stop = stop or StopRequest()
     clean_idle_domains(plan)
+    choices = plan.resolved.choices
     if not plan.todo:
+        if choices:
+            choices.keep()
         _refuse_damaged(plan)
         return SealedTiles()
     cluster = plan.resolved.campaign.cluster
     plan.resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
     if client is None and not cluster.scheduler:
         plan.resolved.memory.check_share(share_of_memory(plan.resolved.campaign, workers))
+    if choices:
+        choices.keep()
     plan = replace(plan, domains=tuple(domain for domain in plan.domains if domain.todo))
     with lock_domains(plan) as locks:
         remaining = drop_sealed_tiles(plan)
@@ -141,7 +148,10 @@ def _map_domains(
     todo, grid = sum(len(domain.plan.todo) for domain in domains), resolved.campaign.grid
     on_event(RunStarted(dashboard(client), todo))
     limit_worker_losses(client)
-    resident = ResidentModel(resolved.model, resolved.engine, resolved.engine_threads, stand_in=resolved.stand_in)
+    needed = resolved.memory.total if resolved.choices else None
+    resident = ResidentModel(
+        resolved.model, resolved.engine, resolved.engine_threads, stand_in=resolved.stand_in, needed_bytes=needed
+    )
     register_plugin(client, resident)
     blocks = BlockProgress(client, progress, tiles=todo, tile=grid.tile, block=grid.block)
     for domain in domains:
@@ -258,14 +268,37 @@ def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> SealedT
 
 
 class ResidentModel(WorkerPlugin):
-    """Loads the model once in each worker and sets the engine's threads, before the first task."""
+    """Loads the model once in each worker and sets the engine's threads, before the first task.
+
+    Args:
+        model: of the campaign.
+        engine: that runs it.
+        threads: of the engine.
+        stand_in: replaces the engine's predictor.
+        needed_bytes: projected memory of a worker, where sizes or precision were `auto`: a machine that cannot run
+            what was chosen is refused. None where the campaign states all.
+    """
 
     name = "landcover-model"
 
-    def __init__(self, model: Model, engine: Engine, threads: int, *, stand_in: Predictor | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        engine: Engine,
+        threads: int,
+        *,
+        stand_in: Predictor | None = None,
+        needed_bytes: int | None = None,
+    ) -> None:
         self._model, self._engine, self._threads, self._stand_in = model, engine, threads, stand_in
+        self._needed_bytes = needed_bytes
 
-    def setup(self, worker: Worker) -> None:  # noqa: ARG002  (Dask's signature)
+    def setup(self, worker: Worker) -> None:
         """Dask calls it in the worker's process."""
         ignore_stop_signals()
+        if self._needed_bytes is not None:
+            limit = worker.memory_manager.memory_limit
+            refuse_unable(
+                self._engine, host=platform.node(), needed_bytes=self._needed_bytes, memory_bytes=limit or None
+            )
         predictor_for(self._model, self._engine, threads=self._threads, stand_in=self._stand_in)

@@ -95,6 +95,12 @@ class RunPlan:
         """Number of tiles to map."""
         return sum(len(d.todo) for d in self.domains)
 
+    @property
+    def remapped(self) -> int:
+        """Number of sealed tiles to map again because windows or engine changed."""
+        reasons = (t.reason or "" for d in self.domains for t in d.todo if t.sealed)
+        return sum("windows" in reason or "engine" in reason for reason in reasons)
+
     def _repr_html_(self) -> str:
         """A notebook shows the tiles of each domain by what is to be done with them."""
         resolved = self.resolved
@@ -136,6 +142,7 @@ def make_plan(
     tiles: Sequence[str] = (),
     force: bool = False,
     only: TileFilter = ALL_TILES,
+    re_resolve: bool = False,
 ) -> RunPlan:
     """Compares the sealed tiles with what the campaign would make today.
 
@@ -145,6 +152,7 @@ def make_plan(
         tiles: names of some tiles; all when empty.
         force: map all chosen tiles again.
         only: keeps only the tiles that it matches.
+        re_resolve: choose again what is `auto` in the campaign. Nothing is written: `run` keeps the choices.
 
     Raises:
         ConfigError: the campaign has no such domain or tile, its domains lie on several lattices, its network
@@ -159,7 +167,7 @@ def make_plan(
     """
     sections = [campaign.domain(name) for name in domains] or list(campaign.domains)
     campaign_crs(campaign)  # refuses several lattices
-    resolved = resolve(campaign)
+    resolved = resolve(campaign, again=re_resolve)
     check_windows(resolved.recipe, campaign.accept_limits)
     check_halo(resolved.recipe, resolved.layout, campaign.accept_limits)
     chosen = {campaign.tile(name).name for name in tiles}

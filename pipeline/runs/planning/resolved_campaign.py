@@ -11,8 +11,9 @@ from pipeline.errors import ConfigError
 from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
 from pipeline.inference.engine import Engine, on_gpu, resolve_engine
-from pipeline.inference.memory_projection import MemoryProjection, project_memory
+from pipeline.inference.memory_projection import MemoryProjection, worker_memory
 from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights
+from pipeline.runs.planning.automatic_choices import AutomaticChoices, settle
 from pipeline.sources.domain_inputs import DomainInputs
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ class ResolvedCampaign:
     """A campaign with everything that its YAML file only names. It is the same for all of its tiles."""
 
     campaign: Campaign
+    """Without `auto` sizes and precision."""
     recipe: Recipe
     layout: Layout
     engine: Engine
     engine_threads: int
     weights: UnloadedModel
+    choices: AutomaticChoices | None = None
+    """What the YAML's `auto` was resolved to, which `campaign` has already; None if it has no `auto`."""
     stand_in: "Predictor | None" = None
     """Replaces the engine's predictor: a rehearsal's network that costs nothing. No campaign can set it, and no
     fingerprint contains it, so tiles that it mapped must not be kept."""
@@ -51,19 +55,9 @@ class ResolvedCampaign:
     @property
     def memory(self) -> MemoryProjection:
         """The largest memory that a worker uses, on a machine with as many GPUs as this one."""
-        grid, cluster = self.campaign.grid, self.campaign.cluster
-        return project_memory(
-            self.layout,
-            self.engine,
-            bands=len(self.recipe.bands),
-            block=grid.block,
-            tile=grid.tile,
-            threads=cluster.threads,
-            tiles_in_flight=cluster.tiles_in_flight,
-            gdal_cache_mb=cluster.gdal_cache_mb,
-            decoded_cache_mb=cluster.decoded_cache_mb,
-            gpu=on_gpu(self.engine),
-        )
+        grid, bands = self.campaign.grid, len(self.recipe.bands)
+        gpu = on_gpu(self.engine)
+        return worker_memory(self.campaign, self.engine, grid=grid, layout=self.layout, bands=bands, gpu=gpu)
 
     def read_window(self, tile: Tile) -> Window:
         """The pixels that the tile's windows read. They may lie outside the domain."""
@@ -98,25 +92,38 @@ class ResolvedCampaign:
         }
 
 
-def resolve(campaign: Campaign) -> ResolvedCampaign:
+def resolve(campaign: Campaign, *, again: bool = False) -> ResolvedCampaign:
     """Reads the recipe, hashes the weights, and settles layout, engine and threads of a campaign.
 
+    Args:
+        campaign: as `load_campaign` returns it.
+        again: choose again what is `auto` in it; see `settle`.
+
     Raises:
-        ConfigError: the recipe is not valid, or sizes do not fit each other or the network's stride.
+        ConfigError: the recipe is not valid, sizes do not fit each other or the network's stride, or what is `auto`
+            cannot be chosen.
         EngineError: the engine is not installed, or the quantized network was made from other weights.
         WeightsError: the weights are missing, or have another checksum than the campaign's.
+        ProductError, StorageError: the file of automatic choices is damaged, or cannot be written.
     """
     recipe = campaign.recipe()
+    if not campaign.grid.auto:
+        _layout(campaign, recipe)  # sizes that do not fit are an error before a large file is hashed
+    weights = hash_campaign_weights(campaign)
+    settled, choices = settle(campaign, recipe, weights, again=again)
+    engine = resolve_engine(
+        settled.engine,
+        precision=settled.stated_precision,
+        quantized=settled.model.quantized,
+        model=weights,
+        compiled=settled.torch_compile,
+    )
+    layout = _layout(settled, recipe)
+    return ResolvedCampaign(settled, recipe, layout, engine, engine_threads(settled), weights, choices)
+
+
+def _layout(campaign: Campaign, recipe: Recipe) -> Layout:
     try:
-        layout = campaign.grid.layout(recipe.stride)
+        return campaign.grid.layout(recipe.stride)
     except ConfigError as error:
         raise ConfigError(f"campaign {campaign.name} in {campaign.base}: grid: {error}") from error
-    weights = hash_campaign_weights(campaign)
-    engine = resolve_engine(
-        campaign.engine,
-        precision=campaign.precision,
-        quantized=campaign.model.quantized,
-        model=weights,
-        compiled=campaign.torch_compile,
-    )
-    return ResolvedCampaign(campaign, recipe, layout, engine, engine_threads(campaign), weights)

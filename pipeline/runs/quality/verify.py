@@ -17,6 +17,7 @@ from pipeline.products.tile.domain_manifest import RUN_FILE, changed_beside, los
 from pipeline.products.tile.seal import SealedTile, list_readable
 from pipeline.products.tile.verify import changes_of, check
 from pipeline.progress import SILENT, Progress
+from pipeline.runs.planning.automatic_choices import with_choices
 from pipeline.runs.planning.provenance import campaign_crs
 from pipeline.runs.quality.quality_metrics import (
     TILES_AT_ONCE,
@@ -116,8 +117,9 @@ def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
 
     Raises:
         CatalogError: no domain's input catalog can be read.
-        ConfigError: domains on several lattices.
+        ConfigError: domains on several lattices, or `auto` sizes that no plan resolved yet.
     """
+    campaign = with_choices(campaign)
     states, crs = status(campaign, all_may_fail=True), campaign_crs(campaign)
     nation = check_nation(campaign.output.national, crs, progress=progress)
     found = {s.domain: list_readable(campaign.product_folder(s.domain), s.domain, campaign.grid.tile) for s in states}

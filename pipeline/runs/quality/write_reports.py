@@ -15,6 +15,7 @@ from pipeline.products.national.edition_record import current_edition
 from pipeline.products.national.zarr_store import check_shards
 from pipeline.products.tile.seal import list_readable, matches
 from pipeline.progress import SILENT, Progress
+from pipeline.runs.planning.automatic_choices import with_choices
 from pipeline.runs.quality.quality_metrics import (
     QualityMetrics,
     cuts_of,
@@ -59,10 +60,11 @@ def write_reports(
 
     Raises:
         CatalogError: no domain is indexed.
-        ConfigError: a domain that the campaign does not have.
+        ConfigError: a domain that the campaign does not have, or `auto` sizes that no plan resolved yet.
         ProductError: nothing is sealed, or an item, a record or a tile cannot be read.
         StorageError: a page cannot be written.
     """
+    campaign = with_choices(campaign)
     wanted = [campaign.domain(name).name for name in domains] or [section.name for section in campaign.domains]
     parts = _read_domains(campaign, wanted, progress=progress)
     wanted = [name for name in wanted if name in parts]

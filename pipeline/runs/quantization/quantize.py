@@ -23,7 +23,7 @@ from pipeline.inference.post_training_quantization import (
     require_nncf,
     save_quantized,
 )
-from pipeline.inference.quantized_model import QuantizedModel
+from pipeline.inference.quantized_model import QuantizedModel, describe_domains
 from pipeline.model import Model, load_campaign_model
 from pipeline.progress import SILENT, OnMessage, Progress
 from pipeline.runs.quantization.agreement import Agreement
@@ -112,6 +112,7 @@ def agreement_text(result: SchemeResult) -> str:
 
 def _write(out: Path, model: Model, graph: Any, *, split: WindowSplit, trials: Trials) -> QuantizationResult:
     """Model, JSON and HTML, side by side."""
+    describe_domains(graph, (w.domain for w in split.quantization))
     quantized = save_quantized(graph, out)
     content, html_file = report_json(model, quantized, split, trials), out.with_suffix(".html")
     write_json(out.with_suffix(".json"), content)

@@ -22,7 +22,7 @@ from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import Scheme, quantize_graph, save_quantized
 from pipeline.model import Model
 from pipeline.runs.quantization.agreement import Agreement, agree
-from pipeline.runs.quantization.windows import WindowSplit, classes_of
+from pipeline.runs.quantization.windows import SampledWindow, WindowSplit, classes_of
 from pipeline.sources.labels.patches import Patch, read_image, read_mask
 from pipeline.sources.reading.raster import Pixels
 
@@ -130,14 +130,22 @@ def _groups(windows: WindowSplit) -> list[frozenset[str]]:
 
 
 def _of_unseen(windows: WindowSplit, maps: dict[int, NDArray[np.uint8]]) -> UnseenDomains | None:
-    if not maps:
-        return None
-    chosen = {i: windows.held_out[i] for i in sorted(maps)}
+    chosen = sorted(maps)
+    return of_domains([windows.held_out[i] for i in chosen], [maps[i] for i in chosen]) if chosen else None
+
+
+def of_domains(windows: Sequence[SampledWindow], maps: Sequence[NDArray[np.uint8]]) -> UnseenDomains:
+    """Agreement of class maps with those of fp32, together and for each domain.
+
+    Args:
+        windows: with their class maps by fp32.
+        maps: the same windows by the other network.
+    """
     by_domain = {}
-    for domain in sorted({w.domain for w in chosen.values()}):
-        own = [i for i, w in chosen.items() if w.domain == domain]
-        by_domain[domain] = agree([chosen[i].classes for i in own], [maps[i] for i in own]).overall
-    return UnseenDomains(agree([w.classes for w in chosen.values()], [maps[i] for i in chosen]), by_domain)
+    for domain in sorted({w.domain for w in windows}):
+        own = [i for i, w in enumerate(windows) if w.domain == domain]
+        by_domain[domain] = agree([windows[i].classes for i in own], [maps[i] for i in own]).overall
+    return UnseenDomains(agree([w.classes for w in windows], maps), by_domain)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ _SIDE = 512
 _LEAST_DATA = 0.5
 """Windows with a smaller share of valid pixels are skipped."""
 _SEED = 2022
+_REFERENCE = Engine("openvino")
 _CHOICE = 3
 """Windows read for each quantization window, so that rare classes can be chosen."""
 
@@ -65,6 +66,7 @@ def draw_windows(
     *,
     domains: Sequence[str] = (),
     windows: int,
+    engine: Engine = _REFERENCE,
     progress: Progress = SILENT,
 ) -> WindowSplit:
     """Draws windows from the catalog and splits them into two sets.
@@ -78,6 +80,7 @@ def draw_windows(
         model: its recipe gives bands and stride; its classes in fp32 decide the split.
         domains: names of some of the campaign's domains; all when empty.
         windows: in each set; fewer where the catalog has no more.
+        engine: that maps the windows in fp32.
         progress: counts windows that were read.
 
     Raises:
@@ -85,7 +88,7 @@ def draw_windows(
         CatalogError: a domain that is not indexed.
         SourceError: an input that cannot be read.
     """
-    recipe, reference = model.recipe, predictor_for(model, Engine("openvino"))
+    recipe, reference = model.recipe, predictor_for(model, engine)
     names = [campaign.domain(n).name for n in domains] or [d.name for d in campaign.domains]
     # A tile of a small campaign still has some windows to choose from.
     side = max(recipe.stride, min(_SIDE, campaign.grid.tile // 4 // recipe.stride * recipe.stride))

@@ -124,7 +124,7 @@ class RunRecordWriter:
         self._in_flight: dict[str, str] = {}
         self._mapped, self._written = 0, 0.0
         self._sealed: list[MappedTile] = []
-        self._began, self._started = time.monotonic(), _now()
+        self._began, self._started = time.monotonic(), utc_now()
         remove_temporaries(folder, f".{RUN_FILE}.")
         self.write("running")
 
@@ -134,7 +134,7 @@ class RunRecordWriter:
         Raises:
             StorageError: the record cannot be written.
         """
-        self._in_flight[tile] = _now()
+        self._in_flight[tile] = utc_now()
         self.write("running")
 
     def ended(self, tile: str, *, seconds: float, error: str | None, suspect: bool) -> None:
@@ -173,7 +173,7 @@ class RunRecordWriter:
             **self._about,
             state=state,
             started=self._started,
-            updated=_now(),
+            updated=utc_now(),
             elapsed_s=round(time.monotonic() - self._began, 3),
             left_pixels=sum(self._todo.values()),
             mapped_pixels=self._mapped if state == "running" else 0,
@@ -186,5 +186,6 @@ class RunRecordWriter:
         self._written = time.monotonic()
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """`2026-03-01T12:00:00Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

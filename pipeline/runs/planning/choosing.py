@@ -1,0 +1,144 @@
+"""Chooses windows by the memory of a worker, and the precision by what was shown on unseen domains."""
+
+from typing import Literal
+
+from pipeline.config import Campaign, GridSection, Precision, Recipe
+from pipeline.errors import ConfigError
+from pipeline.halo import Layout
+from pipeline.inference.engine import Engine, missing_instructions, on_gpu, resolve_engine
+from pipeline.inference.memory_projection import worker_memory
+from pipeline.inference.quantized_model import recipe_digest
+from pipeline.model.weights_file import UnloadedModel
+from pipeline.runs.planning.agreement_report import AgreementReport, MeasuredPrecision, read_agreement
+from pipeline.untrusted.documents import Document
+
+_LARGEST_CORE = 5_000
+"""Of the largest windows whose memory was measured: 5 376 px."""
+_LARGEST_BLOCK = 5_000
+_SMALLEST_CORE = 500
+"""Smaller windows compute each pixel three times and more."""
+
+
+class ChosenWindows(Document):
+    """Sizes in pixels."""
+
+    tile: int
+    block: int
+    core: int
+    halo: int
+    window: int
+    memory_bytes: int
+    """`cluster.memory_bytes` when they were chosen."""
+
+    def __str__(self) -> str:
+        return f"windows of {self.window} px (core {self.core}, halo {self.halo}, block {self.block})"
+
+
+class ChosenPrecision(Document):
+    """A precision, and what it was compared for."""
+
+    precision: Precision
+    because: str
+    """The reason in words."""
+    engine: Literal["torch", "openvino"] | None = None
+    """The engine with which the precision agreed. None for fp32, in which any engine runs."""
+    weights_sha256: str
+    recipe_digest: str
+    quantized_sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"precision {self.precision}{f' by {self.engine}' if self.engine else ''} ({self.because})"
+
+
+def largest_windows(campaign: Campaign, recipe: Recipe, engine: Engine) -> ChosenWindows:
+    """The windows that compute the fewest pixels for each pixel of the map within the campaign's memory.
+
+    Their cores divide the tile. Of equal windows, the largest block is chosen.
+
+    Raises:
+        ConfigError: even the smallest windows exceed a limit of the memory, or a GPU has no limit.
+    """
+    cluster, tile = campaign.cluster, campaign.grid.tile
+    # A login node has no GPU; that workers have one shows by the limit of its memory.
+    gpu = on_gpu(engine) or (engine.name == "torch" and cluster.device_memory_bytes is not None)
+    if gpu and cluster.device_memory_bytes is None:
+        raise ConfigError("grid: auto with a GPU needs cluster.device_memory_bytes, the memory that a worker may take")
+    halo = campaign.grid.halo
+    if "halo" not in campaign.grid.model_fields_set and recipe.smallest_halo is not None:
+        halo = recipe.smallest_halo
+    refused: ConfigError | None = None
+    for core in (c for c in range(_LARGEST_CORE, 0, -1) if tile % c == 0 and c >= min(tile, _SMALLEST_CORE)):
+        layout = Layout.for_core(core, halo, recipe.stride)
+        for block in (b for b in range(max(1, _LARGEST_BLOCK // core) * core, 0, -core) if tile % b == 0):
+            grid = GridSection(tile=tile, block=block, core=core, halo=halo, window=layout.window)
+            memory = worker_memory(campaign, engine, grid=grid, layout=layout, bands=len(recipe.bands), gpu=gpu)
+            try:
+                memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
+            except ConfigError as error:
+                refused = error
+                continue
+            return ChosenWindows(**grid.model_dump(), memory_bytes=cluster.memory_bytes or 0)
+    raise ConfigError(f"grid: auto finds no windows for a tile of {tile} px: {refused}") from refused
+
+
+def choose_precision(campaign: Campaign, weights: UnloadedModel) -> ChosenPrecision:
+    """The fastest precision that agrees with fp32 on unseen domains as the campaign demands; else fp32.
+
+    Raises:
+        EngineError: the engine is not installed, or the quantized network is damaged.
+        ProductError: the report of agreements is damaged.
+    """
+    engine = resolve_engine(campaign.engine, compiled=campaign.torch_compile).name
+    digest = recipe_digest(weights)
+
+    def chosen(because: str, name: Precision = "fp32", quantized: str | None = None) -> ChosenPrecision:
+        return ChosenPrecision(
+            precision=name,
+            because=because,
+            engine=None if name == "fp32" else engine,
+            weights_sha256=weights.weights_hash,
+            recipe_digest=digest,
+            quantized_sha256=quantized,
+        )
+
+    report, needed = read_agreement(campaign), campaign.minimum_agreement
+    if needed is None:
+        return chosen("minimum_agreement is not set")
+    if report is None:
+        return chosen("`landcover quantize --check` compared nothing yet")
+    if (report.weights_sha256, report.recipe_digest, report.engine) != (weights.weights_hash, digest, engine):
+        return chosen("`landcover quantize --check` compared other weights, another recipe or another engine")
+    usable = {
+        name: measured
+        for name, measured in report.precisions.items()
+        if name != "fp32" and measured.agreement >= needed and _is_usable(name, measured, campaign, report, weights)
+    }
+    fp32 = report.precisions["fp32"].mpx_per_s
+    best = max(usable, key=lambda name: usable[name].mpx_per_s, default=None)
+    if best is None or usable[best].mpx_per_s <= fp32:
+        return chosen(f"nothing faster agrees with it on {needed:.2%} of the pixels of unseen domains here")
+    found = usable[best]
+    because = (
+        f"{found.agreement:.2%} of the pixels of unseen domains as in fp32, {found.mpx_per_s / fp32:.1f} × as fast"
+    )
+    return chosen(because, best, found.quantized_sha256)
+
+
+def _is_usable(
+    name: Precision, measured: MeasuredPrecision, campaign: Campaign, report: AgreementReport, weights: UnloadedModel
+) -> bool:
+    """Whether this processor and the campaign's quantized network are as those that were compared."""
+    if name == "int8" and campaign.model.quantized is None:
+        return False
+    if name == "int8" and int8_engine(campaign, weights).content["quantized"] != measured.quantized_sha256:
+        return False
+    return not missing_instructions(Engine(report.engine, name))
+
+
+def int8_engine(campaign: Campaign, weights: UnloadedModel) -> Engine:
+    """The engine with the campaign's quantized network.
+
+    Raises:
+        EngineError: it is missing or damaged, or was made from other weights; or OpenVINO is not installed.
+    """
+    return resolve_engine("openvino", precision="int8", quantized=campaign.model.quantized, model=weights)
