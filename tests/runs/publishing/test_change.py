@@ -53,7 +53,9 @@ def test_the_command_counts_other_weights_apart(made: Made, scheduler_option: tu
     left = made.campaign.output.national / "editions" / "000002" / ".change-000001.tmp"
     left.mkdir()
     (left / "half").touch()
-    result = CliRunner().invoke(app, ["change", str(made.config), "--communes", str(communes), *scheduler_option])
+    result = CliRunner().invoke(
+        app, ["change", str(made.config), "--communes", str(communes), "--unit", "5", *scheduler_option]
+    )
     assert result.exit_code == 0, result.output
     before, after = (open_product(made.campaign.output.national, edition=n)["landcover"].to_numpy() for n in (1, 2))
     known = (before > 0) & (after > 0)
@@ -66,6 +68,15 @@ def test_the_command_counts_other_weights_apart(made: Made, scheduler_option: tu
     raster = xr.open_zarr(folder / "change.zarr")
     assert (raster["change"].to_numpy() == 3).sum() == (known & (before != after)).sum()
     assert (raster.rio.crs.to_epsg(), raster["change"].attrs["flag_meanings"].split()[3]) == (2154, "map_change")
+    polygons = gpd.read_parquet(folder / "polygons.parquet")
+    assert set(polygons.change) <= {"map_change"}
+    assert polygons.area_m2.min() >= 5
+    assert areas.map_change_polygons["all"] == (polygons.commune == "34002").sum() == len(polygons) > 0
+    assert areas.map_change_polygons_ha["34002"] == pytest.approx(polygons.area_m2.sum() / 10_000, abs=1e-4)
+    classes = pd.read_csv(folder / "classes.csv")
+    assert classes[classes.zone == "all"].polygons.sum() == len(polygons)
+    assert f"{len(polygons)} polygons of 5 m² or more, {polygons.area_m2.sum() / 10_000:.2f} ha" in result.output
+    assert not (folder / "work").exists()
     places = gpd.read_file(folder / "sample.gpkg")
     assert places.stratum.value_counts().to_dict() == {"stable": 50, "map_change": 50}
     assert json.loads((folder / "change.json").read_text())["figures"]["land_change_share"] is None
@@ -79,7 +90,8 @@ def check_repair(made: Made, folder: Path) -> None:
     table, content = folder / "areas.csv", (folder / "areas.csv").read_text()
     table.write_text(content.replace("34002", "34003"))
     failed = CliRunner().invoke(app, ["verify", str(made.config)])
-    assert f"landcover change {made.config} --from 1 --to 2" in str(failed.exception).replace("'", "")
+    expected = f"landcover change {made.config} --from 1 --to 2 --unit 5 --communes communes.geojson"
+    assert expected in str(failed.exception).replace("'", "").splitlines()[-1]
     assert "landcover report" not in str(failed.exception)
     table.write_text(content)
 
