@@ -133,9 +133,10 @@ def change_editions(
     with lock_national(campaign.output.national, wait=wait) as lock:
         editions = _editions(campaign.output.national, first, second)
         final = change_folder(editions[1].path, editions[0].number, generalised=options.generalised)
-        staging = final.with_name(f".{final.name}.tmp")
-        _check_own(final, staging)
-        shutil.rmtree(staging, ignore_errors=True)
+        staging, former = (final.with_name(f".{final.name}.{name}") for name in ("tmp", "former"))
+        _check_own(final, staging, former)
+        for left in (staging, former):
+            shutil.rmtree(left, ignore_errors=True)
         target, zonings = _target(editions, options, staging / CHANGE_STORE), _zonings(campaign, editions[1], options)
         with product_error(f"{staging}: cannot be written", *MALFORMED):
             create_change(target.store, target.grid, side=target.side, coordinates_from=editions[1].store)
@@ -164,9 +165,12 @@ def change_editions(
         with product_error(f"{staging}: cannot be finished"):
             sync_tree(staging)
             write_manifest(staging, files_below(staging))
-            shutil.rmtree(final, ignore_errors=True)
+            # Readers see the former change, none or the new one, whole.
+            if final.exists():
+                final.rename(former)
             staging.rename(final)
             sync(final.parent)
+            shutil.rmtree(former, ignore_errors=True)
     shown = campaign.output.national / "editions" / editions[1].path.name / final.name
     return EditionChange(editions[0].number, editions[1].number, shown, figures, places)
 

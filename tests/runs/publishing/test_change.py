@@ -1,8 +1,16 @@
 """The change between two editions, as the command writes it, and on a country whose truth is known at both dates."""
 
+import hashlib
 import json
+import os
+import random
 import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -22,11 +30,14 @@ from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.products.analysis.change import FalseChange
 from pipeline.products.analysis.open_product import open_product
+from pipeline.products.manifest import SIZES, SUMS, changed_if_sealed
 from pipeline.products.tile.cog import read_cog
+from pipeline.runs.publishing import write_change
 from pipeline.runs.publishing.generalise import generalise
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.publishing.write_change import ChangeOptions, change_editions
 from tests.support.campaigns import Made, make_campaign
+from tests.support.forking import fork
 from tests.support.products import sealed_at
 
 DOMAIN = Domain("D034_2021")
@@ -99,6 +110,55 @@ def check_repair(made: Made, folder: Path) -> None:
 def _ring(window: Window) -> str:
     left, bottom, right, top = window.bounds
     return f"{left} {bottom}, {right} {bottom}, {right} {top}, {left} {top}, {left} {bottom}"
+
+
+@pytest.mark.slow
+def test_killed_at_20_random_moments_the_change_is_whole_or_absent(made: Made, tmp_path: Path, seed: int) -> None:
+    moment, folder = random.Random(seed), made.campaign.output.national.resolve() / "editions" / "000002"
+    final, options = folder / "change-000001", ChangeOptions(unit_m2=1, places=200)
+    shutil.rmtree(final, ignore_errors=True)
+    start = time.monotonic()
+    assert os.waitpid(fork(lambda: change_alone(made.campaign, options), tmp_path / "log"), 0)[1] == 0
+    lasts, wanted, kills = time.monotonic() - start, hashes(final), 0
+    assert len(wanted) > 15
+    while kills < 20:
+        pid = fork(lambda: change_alone(made.campaign, options), tmp_path / "log")
+        time.sleep(moment.uniform(0, lasts))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        assert not os.WIFEXITED(status) or not os.WEXITSTATUS(status), (tmp_path / "log").read_text()
+        kills += os.WIFSIGNALED(status)
+        if final.exists():
+            assert hashes(final) == wanted
+            assert changed_if_sealed(final, read_all=True) == {}
+    shutil.rmtree(final, ignore_errors=True)
+    assert os.waitpid(fork(lambda: change_alone(made.campaign, options), tmp_path / "log"), 0)[1] == 0
+    assert hashes(final) == wanted
+    assert not list(folder.glob(".change*"))
+
+
+def change_alone(campaign: Campaign, options: ChangeOptions) -> None:
+    """Compares in this process: a forked one has no threads for a client."""
+
+    def in_any_order(jobs: Iterable[Any], function: Callable[[Any], Any], **_: object) -> Iterator[tuple[Any, Any]]:
+        listed = list(jobs)
+        return ((job, function(job)) for job in random.sample(listed, len(listed)))
+
+    def in_order(jobs: Iterable[Any], function: Callable[[Any], Any], **_: object) -> list[Any]:
+        found = dict(in_any_order(jobs, function))
+        return [found[job] for job in jobs]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_change, "open_cluster", lambda *_, **__: nullcontext())
+        patch.setattr(write_change, "map_jobs", in_any_order)
+        patch.setattr(write_change, "map_in_order", in_order)
+        change_editions(campaign, options=options)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Path → hash of the files but the manifest, which has times."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in (SUMS, SIZES))
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def test_what_cannot_be_compared_is_named(made: Made, dask_client: Client) -> None:
