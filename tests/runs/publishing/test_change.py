@@ -32,6 +32,7 @@ from pipeline.products.analysis.change import FalseChange
 from pipeline.products.analysis.open_product import open_product
 from pipeline.products.manifest import SIZES, SUMS, changed_if_sealed
 from pipeline.products.tile.cog import read_cog
+from pipeline.runs.accuracy.change_sample import evaluate_change_sample
 from pipeline.runs.publishing import write_change
 from pipeline.runs.publishing.generalise import generalise
 from pipeline.runs.publishing.publish import publish
@@ -93,6 +94,32 @@ def test_the_command_counts_other_weights_apart(made: Made, scheduler_option: tu
     assert json.loads((folder / "change.json").read_text())["figures"]["land_change_share"] is None
     assert not left.exists()
     check_repair(made, folder)
+
+
+def test_interpreted_places_give_areas_of_change(made: Made, tmp_path: Path, dask_client: Client) -> None:
+    done = change_editions(made.campaign, client=dask_client)
+    path = tmp_path / "sample.gpkg"
+    places = gpd.read_file(made.campaign.output.national / "current" / done.folder.name / "sample.gpkg")
+    words = ["evaluate", "--sample", str(path), "--out", str(tmp_path / "out")]
+    places["reference_from"] = places["reference_to"] = places["from"]
+    places.iloc[1:].to_file(path, layer="places")
+    lost = CliRunner().invoke(app, words)
+    assert "were drawn; expected all" in str(lost.exception)
+    open_place = places.copy()
+    open_place.loc[3, "reference_to"] = 0
+    open_place.to_file(path, layer="places")
+    assert "1 of 100 places have no FLAIR value" in str(CliRunner().invoke(app, words).exception)
+    stable = np.flatnonzero(places.stratum == "stable")[:5]
+    places.loc[stable, ["reference_from", "reference_to"]] = 18, 1
+    places.to_file(path, layer="places")
+    assert "goes without a map" in str(CliRunner().invoke(app, [*words, str(tmp_path)]).exception)
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    expected = 0.1 * places.stratum_m2[places.stratum == "stable"].iloc[0]
+    found = json.loads((tmp_path / "out" / "change-areas.json").read_text())
+    assert found["changed_m2"]["value"] == pytest.approx(expected)
+    assert [(row["from"], row["to"]) for row in found["by_class"]] == [("greenhouse", "building")]
+    assert f"land that changed: {expected / 10_000:,.2f} (" in result.output
 
 
 def check_repair(made: Made, folder: Path) -> None:
@@ -197,7 +224,9 @@ def vintages(campaign: Campaign, tmp_path: Path, dask_client: Client) -> Campaig
 
 
 @pytest.mark.slow
-def test_expected_false_change_is_near_the_measured_one(demo: Path, vintages: Campaign, dask_client: Client) -> None:
+def test_expected_false_change_is_near_the_measured_one(
+    demo: Path, vintages: Campaign, tmp_path: Path, dask_client: Client
+) -> None:
     products = [open_product(vintages.output.national, edition=n) for n in (1, 2)]
     maps, sure = ([p[layer].to_numpy() for p in products] for layer in ("landcover", "confidence"))
     truth = [on_extent(demo.parent / "country" / "truth" / f"{s.name}.tif", vintages) for s in vintages.domains]
@@ -211,6 +240,14 @@ def test_expected_false_change_is_near_the_measured_one(demo: Path, vintages: Ca
     assert done.figures["other_imagery_ha"] == pytest.approx(known.sum() / 250_000, abs=1e-4)
     assert done.figures["expected"] == pytest.approx(measured, abs=0.02)
     assert done.figures["land_change_share"] == pytest.approx((maps[0] != maps[1])[known].mean())
+    # People who see the truth at the places give an area whose interval has the true one.
+    places = gpd.read_file(done.folder / "sample.gpkg")
+    rows = (-places.y * 5 // 1).astype(int) - vintages.extent.row
+    columns = (places.x * 5 // 1).astype(int) - vintages.extent.col
+    places["reference_from"], places["reference_to"] = (t[rows, columns] for t in truth)
+    places.to_file(tmp_path / "sample.gpkg", layer="places")
+    areas, _ = evaluate_change_sample(tmp_path / "sample.gpkg", out=tmp_path)
+    assert areas.changed.low <= (known & (truth[0] != truth[1])).sum() / 25 <= areas.changed.high
     filtered = change_editions(vintages, options=ChangeOptions(min_area_m2=50), client=dask_client)
     assert filtered.figures["land_change_share"] == done.figures["land_change_share"]
     assert filtered.figures["land_change_share_after_filter"] < done.figures["land_change_share"]
