@@ -31,7 +31,7 @@ ReferenceOption = Annotated[
     Path | None, option("--reference FILE", "Compare a map with this raster or these polygons.")
 ]
 SampleOption = Annotated[
-    Path | None, option("--sample FILE", "Evaluate a map by an interpreted sample of `landcover sample`.")
+    Path | None, option("--sample FILE", "Evaluate a map, or a change, by an interpreted sample of it.")
 ]
 UnsealedOption = Annotated[
     bool, option("--unsealed", "Accept a sample without a sealed design, of an earlier version or another program.")
@@ -96,6 +96,13 @@ def evaluate(
     if answers is not None and sample is None:
         raise ConfigError("--answers goes with --sample; see `landcover evaluate --help`")
     if sample is not None:
+        from pipeline.products.analysis.edition_change.interpreted_places import is_sample_of_change
+
+        if is_sample_of_change(sample):
+            if places or answers:
+                raise ConfigError("a sample of `landcover change` goes without a map and --answers")
+            _evaluate_change(sample, out)
+            return
         place = _one_map(places, "--sample") if places else None
         _evaluate_sample(sample, out, place=place, unsealed=unsealed, answers=answers, workers=workers)
         return
@@ -167,6 +174,21 @@ def _evaluate_sample(sample: Path, out: Path, **options: Any) -> None:
     for note in done.notes:
         log.warning("%s", note)
     say(f"report: {shown(done.report)}")
+
+
+def _evaluate_change(sample: Path, out: Path) -> None:
+    from pipeline.runs.accuracy.change_sample import evaluate_change_sample
+
+    found, note = evaluate_change_sample(sample, out=out)
+    say(f"land that changed: {found.changed * 1e-4:,.2f} ha")
+    say(f"mapped change that is true: {found.right * 100:.1f} %")
+    say(f"true change that is mapped: {found.found * 100:.1f} %")
+    rows = ((BY_VALUE[a].name, BY_VALUE[b].name, f"{area * 1e-4:,.2f}") for (a, b), area in found.by_class.items())
+    console.print(number_table(("from", "to", "area, ha"), rows))
+    say("in brackets: 95 % intervals")
+    if note:
+        log.warning("%s", note)
+    say(f"areas: {shown(out / 'change-areas.json')}")
 
 
 @command("landcover sample products/D034_2021 --out sample.gpkg --catalog catalog")

@@ -79,9 +79,9 @@ def _repairs(config: Path, verified: "Verification") -> list[str]:
     if nation.generalise:
         commands.append(("generalise", config, "--recheck"))
     commands += [
-        ("change", config, "--from", first, "--to", nation.edition.number, *["--generalised"] * layer)
+        ("change", config, "--from", first, "--to", number, *nation.change_options(first, generalised=layer))
+        for number in ([nation.edition.number] if nation.edition else [])
         for first, layer in nation.changes
-        if nation.edition
     ]
     if nation.report or any(d.report for d in verified.domains):
         commands.append(("report", config))
@@ -108,7 +108,7 @@ def report(config: options.Config, domain: options.Domains = None, lang: options
 
 @command(
     "landcover change campaign.yaml",
-    "landcover change campaign.yaml --from 1 --to 3 --min-area 50",
+    "landcover change campaign.yaml --from 1 --to 3 --unit 200",
     "landcover change campaign.yaml --communes communes.gpkg --by INSEE_COM",
 )
 def change(
@@ -123,6 +123,7 @@ def change(
     min_area: Annotated[
         float, option("--min-area M2", "Smaller patches of changed pixels are uncertain, in m².", min=0, max=10_000)
     ] = 0.0,
+    unit: Annotated[float, option("--unit M2", "Area of the smallest polygons, in m².", min=0, max=1_000_000)] = 50.0,
     generalised: Annotated[bool, option("--generalised", "Compare the generalised maps.")] = False,
     communes: Annotated[Path | None, option("--communes FILE", "Polygons to count by, besides départements.")] = None,
     by: Annotated[str, option("--by FIELD", "Their attribute with a number or name.")] = "code",
@@ -133,7 +134,7 @@ def change(
     scheduler: options.Scheduler = None,
     dashboard: options.Dashboard = False,
 ) -> None:
-    """Compare two editions: a raster, tables by département and commune, and places to look at.
+    """Compare two editions: a raster, polygons, tables by département and commune, and places to look at.
 
     Where both editions show the same imagery, the map changed and not the land; both are counted apart. The maps'
     errors alone show change too: the command says how much, if confidences are right.
@@ -143,7 +144,14 @@ def change(
     from pipeline.runs.publishing.write_change import ChangeOptions, change_editions
 
     chosen = ChangeOptions(
-        min_confidence, min_area, generalised=generalised, places=places, seed=seed, communes=communes, by=by
+        min_confidence,
+        min_area,
+        unit_m2=unit,
+        generalised=generalised,
+        places=places,
+        seed=seed,
+        communes=communes,
+        by=by,
     )
     with progress_bar("change") as progress:
         done = change_editions(
@@ -155,14 +163,14 @@ def change(
             progress=progress,
         )
     say(f"from edition {done.first} to edition {done.second}, {done.figures['compared_ha']:.2f} ha compared:")
-    for line in _change_lines(done.figures, patches=min_area > 0):
+    for line in _change_lines(done.figures, patches=min_area > 0, unit=unit):
         say(line)
     say(UNSEEN)
-    say(f"raster, tables and {count(done.places, 'place')}: {shown(done.folder)}")
+    say(f"raster, polygons, tables and {count(done.places, 'place')}: {shown(done.folder)}")
 
 
-def _change_lines(figures: dict[str, Any], *, patches: bool) -> list[str]:
-    """The figures in sentences; `patches` where small ones were left out."""
+def _change_lines(figures: dict[str, Any], *, patches: bool, unit: float) -> list[str]:
+    """The figures in sentences; `patches` where small ones were left out, and the area of the smallest polygons."""
 
     def share(name: str) -> str:
         return "–" if figures[name] is None else f"{100 * figures[name]:.2f} %"
@@ -170,12 +178,19 @@ def _change_lines(figures: dict[str, Any], *, patches: bool) -> list[str]:
     alone = f"{share('if_together')} (in the same places) to {share('if_independent')} (anywhere)"
     land, map_only = (f"{figures[name]:.2f} ha" for name in ("land_change_ha", "map_change_ha"))
     kept = f"; without small patches: {share('land_change_share_after_filter')}" if patches else ""
+
+    def polygons(kind: str) -> str:
+        number, hectares = figures[f"{kind}_polygons"], figures[f"{kind}_polygons_ha"]
+        return f"{count(number, 'polygon')} of {unit:g} m² or more, {hectares:.2f} ha"
+
     return [
         f"land with other imagery: {figures['other_imagery_ha']:.2f} ha",
         f"  class differs: {share('land_change_share')}{kept}, {land}",
+        f"  {polygons('land_change')}",
         f"  errors alone, if confidences are right: {alone}",
         f"land with the same imagery: {figures['same_imagery_ha']:.2f} ha",
         f"  map differs: {share('map_change_share')}, {map_only}",
+        f"  {polygons('map_change')}",
         f"uncertain: {figures['uncertain_ha']:.2f} ha",
     ]
 

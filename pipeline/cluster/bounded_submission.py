@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from distributed import Client, Future
 
 from pipeline.cluster.connection import paused_workers, restart_workers, worker_count
 from pipeline.errors import ClusterError
+from pipeline.progress import Progress
 
 _CHECK_S = 1.0
 _STOP_S = 3600.0
@@ -144,3 +145,23 @@ def map_jobs(
             yield job, future.result()
     if failure is not None:
         raise failure
+
+
+def map_in_order(
+    jobs: Sequence[Job],
+    function: Callable[[Job], Result],
+    *,
+    client: Client,
+    per_worker: int,
+    lost_s: float,
+    progress: Progress,
+) -> list[Result]:
+    """The results of `map_jobs` in the order of the jobs, which are hashable; counts them.
+
+    Raises:
+        ClusterError: the cluster was lost.
+    """
+    progress.start(len(jobs))
+    ended = map_jobs(jobs, function, client=client, per_worker=per_worker, lost_s=lost_s)
+    results = dict(progress.track(ended))
+    return [results[job] for job in jobs]

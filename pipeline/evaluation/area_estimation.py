@@ -129,12 +129,13 @@ def _producers(users: Shares, missed: Shares, weights: Floats, rest: Floats) -> 
     return _rows(share, low, high, np.sqrt(variance) / whole)
 
 
-def few_points(names: Sequence[str], points: Sequence[int]) -> str:
+def few_points(names: Sequence[str], points: Sequence[int], *, option: str = "--least") -> str:
     """What it means that some strata have fewer than `FEW_POINTS` points; empty where none has.
 
     Args:
         names: of the strata with area.
         points: of each.
+        option: of the command that draws the sample, by which it draws more.
     """
     few = [f"{name} ({n})" for name, n in zip(names, points, strict=True) if n < FEW_POINTS]
     if not few:
@@ -143,7 +144,7 @@ def few_points(names: Sequence[str], points: Sequence[int]) -> str:
         f"Fewer than {FEW_POINTS} points were drawn of: {', '.join(few)}. Their intervals hold, but are wide, and the "
         "values in them may lie anywhere inside: with 8 points of 8 right, the user's accuracy can be as low as "
         "63 %. Where such a class covers much of the map, all areas are that uncertain. Draw more points of it "
-        "(--least) before you compare or publish figures of it."
+        f"({option}) before you compare or publish figures of it."
     )
 
 
@@ -161,6 +162,19 @@ def area_of(counts: NDArray[np.int64], mapped: Sequence[float], members: Sequenc
     found, area = _checked(counts, mapped)
     shares = _shares(found[..., list(members)].sum(axis=-1), found, area / area.sum())
     return _estimates(shares)[0] * float(area.sum())
+
+
+def found_areas(hits: NDArray[np.int64], points: NDArray[np.int64], areas: Sequence[float]) -> tuple[Estimate, ...]:
+    """Area of each thing that was seen at points, which were drawn one by one.
+
+    Args:
+        hits: int64 (thing, stratum): points that have it.
+        points: int64 (stratum,): all points.
+        areas: of the strata, in any unit.
+    """
+    area = np.asarray(areas, np.float64)
+    shares = simple_shares(hits, points, np.broadcast_to(area / area.sum(), hits.shape))
+    return tuple(e * float(area.sum()) for e in _estimates(shares))
 
 
 def allocate(mapped: Mapping[int, float], size: int, *, least: int = 50) -> dict[int, int]:

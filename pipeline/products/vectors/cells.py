@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.grid import Window
 from pipeline.products.vectors.coverage.blocks import Block, Finished, cell_block, merge
-from pipeline.products.vectors.edition_pixels import EditionPixels
+from pipeline.products.vectors.edition_pixels import PixelReader
 
 CELL = 1_000
 """Side of a cell in pixels: 200 m. Another one gives other vertices where borders cross the sides of cells."""
@@ -77,12 +77,12 @@ def parents(blocks: Iterable[BlockIndex]) -> dict[BlockIndex, tuple[BlockIndex, 
 
 
 def read_cells(
-    pixels: EditionPixels, cells: Iterable[tuple[tuple[int, int], Window]], *, tolerance: float
+    pixels: PixelReader, cells: Iterable[tuple[tuple[int, int], Window]], *, tolerance: float
 ) -> Iterator[tuple[tuple[int, int], Finished, Block]]:
     """The regions of cells: those that lie inside each, and the block of the others.
 
     Args:
-        pixels: of the edition.
+        pixels: the raster.
         cells: as `BlockGrid.cells_of` gives them. Those without data are left out.
         tolerance: of the simplification, in pixels.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,16 @@ from pipeline.products.national.zarr_store import read_zarr
 class WindowLayers(NamedTuple):
     """Layers of a window, as (y, x); all are 0 where there is no land cover."""
 
-    classes: NDArray[np.uint8]
+    classes: NDArray[np.integer]
     confidence: NDArray[np.uint8]
     domain: NDArray[np.uint16]
+
+
+class PixelReader(Protocol):
+    """A raster that becomes polygons."""
+
+    def read(self, window: Window) -> WindowLayers:
+        """The layers of a window of the lattice; 0 outside of the raster."""
 
 
 @dataclass(frozen=True)

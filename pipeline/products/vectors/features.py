@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from pipeline.untrusted.documents import read_json
 
 PLACE = "place"
 """Column of unfinished tables by which polygons are sorted."""
-_BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
+BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -38,11 +38,30 @@ SCHEMA = pa.schema(
         pa.field("domain", pa.string()),
         pa.field("date", pa.string()),
         pa.field("edition", pa.int32(), nullable=False),
-        pa.field("bbox", _BBOX, nullable=False),
+        pa.field("bbox", BBOX, nullable=False),
         pa.field("geometry", pa.binary(), nullable=False),
     ]
 )
-UNFINISHED = SCHEMA.append(pa.field(PLACE, pa.int64(), nullable=False))
+
+
+def unfinished(schema: pa.Schema) -> pa.Schema:
+    """The schema with the column by which polygons are sorted."""
+    return schema.append(pa.field(PLACE, pa.int64(), nullable=False))
+
+
+class FeatureMaker(Protocol):
+    """Makes polygons with attributes of finished regions."""
+
+    @property
+    def crs(self) -> str:
+        """`EPSG:…`."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the polygons; it has a column `bbox`."""
+
+    def to_table(self, finished: Finished) -> pa.Table:
+        """The polygons of finished regions, with the schema `unfinished(schema)`."""
 
 
 @dataclass(frozen=True)
@@ -67,38 +86,47 @@ class PolygonOrigin:
             found = {int(d["code"]): (str(d["name"]), _days(d.get("acquired") or [])) for d in table}
         return cls(edition.number, edition.grid.crs, found)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the polygons."""
+        return SCHEMA
+
+    def to_table(self, finished: Finished) -> pa.Table:
+        """The polygons of finished regions, with the schema `unfinished(SCHEMA)`."""
+        if not len(finished.rings):
+            return unfinished(SCHEMA).empty_table()
+        number = len(finished.rings)
+        first_row, first_col = pixel_of(finished.first)
+        domains = [self.domains.get(code, (None, None)) for code in _domains(finished.counts, number).tolist()]
+        columns = {
+            "id": _ids(first_row, first_col, finished.classes),
+            "landcover": finished.classes.astype(np.uint8),
+            "class": [legend.BY_VALUE[value].name for value in finished.classes.tolist()],
+            "domain": [name for name, _ in domains],
+            "date": [days for _, days in domains],
+            "edition": np.full(number, self.edition, np.int32),
+        }
+        return pa.table(columns | common_columns(finished, self.crs), schema=unfinished(SCHEMA))
+
+
+def common_columns(finished: Finished, crs: str) -> dict[str, Any]:
+    """The columns that polygons of all kinds have: areas, confidences, box, geometry and place."""
+    polygons = finished.rings.polygons()
+    area = shapely.area(polygons)
+    mean, tenth = _confidence(finished.counts, len(polygons))
+    return {
+        "area_m2": np.round(area, 4),
+        "area_ellipsoid_m2": np.round(area * _true_area(shapely.centroid(polygons), crs), 4),
+        "confidence_mean": mean,
+        "confidence_p10": tenth,
+        "bbox": pa.StructArray.from_arrays(list(shapely.bounds(polygons).T), fields=list(BBOX)),
+        "geometry": shapely.to_wkb(polygons, byte_order=1),
+        PLACE: hilbert(*pixel_of(finished.first)),
+    }
+
 
 def _days(acquired: list[str]) -> str | None:
     return "/".join(sorted({min(acquired), max(acquired)})) if acquired else None
-
-
-def to_table(finished: Finished, origin: PolygonOrigin) -> pa.Table:
-    """The polygons of finished regions, with the schema `UNFINISHED`."""
-    if not len(finished.rings):
-        return UNFINISHED.empty_table()
-    polygons = finished.rings.polygons()
-    bounds = shapely.bounds(polygons)
-    area = shapely.area(polygons)
-    number = len(polygons)
-    first_row, first_col = pixel_of(finished.first)
-    mean, tenth = _confidence(finished.counts, number)
-    domains = [origin.domains.get(code, (None, None)) for code in _domains(finished.counts, number).tolist()]
-    columns: dict[str, Any] = {
-        "id": _ids(first_row, first_col, finished.classes),
-        "landcover": finished.classes.astype(np.uint8),
-        "class": [legend.BY_VALUE[value].name for value in finished.classes.tolist()],
-        "area_m2": np.round(area, 4),
-        "area_ellipsoid_m2": np.round(area * _true_area(shapely.centroid(polygons), origin.crs), 4),
-        "confidence_mean": mean,
-        "confidence_p10": tenth,
-        "domain": [name for name, _ in domains],
-        "date": [days for _, days in domains],
-        "edition": np.full(number, origin.edition, np.int32),
-        "bbox": pa.StructArray.from_arrays(list(bounds.T), fields=list(_BBOX)),
-        "geometry": shapely.to_wkb(polygons, byte_order=1),
-        PLACE: hilbert(first_row, first_col),
-    }
-    return pa.table(columns, schema=UNFINISHED)
 
 
 def _ids(row: Ints, col: Ints, classes: Ints) -> list[str]:
@@ -150,10 +178,11 @@ class FeatureFiles:
     Args:
         folder: each part has a folder in it.
         name: of the files, unique to the task.
+        schema: of the finished polygons.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
+    def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:
+        self._folder, self._name, self._schema = folder, name, unfinished(schema)
         self._open: dict[int, pa.ipc.RecordBatchFileWriter] = {}
         self._stack = ExitStack()
 
@@ -165,7 +194,7 @@ class FeatureFiles:
         return self._stack.__exit__(*error)
 
     def write(self, table: pa.Table) -> None:
-        """Adds polygons with the schema `UNFINISHED`."""
+        """Adds polygons with the unfinished schema."""
         place = table[PLACE].to_numpy()
         square = square_of(place, bits=SORT_BITS)
         for number in np.unique(square).tolist():
@@ -175,7 +204,7 @@ class FeatureFiles:
     def _writer(self, part: int) -> Any:
         if part not in self._open:
             path = self._stack.enter_context(replacing(self._folder / str(part) / f"{self._name}.arrow"))
-            self._open[part] = self._stack.enter_context(pa.ipc.new_file(pa.OSFile(str(path), "wb"), UNFINISHED))
+            self._open[part] = self._stack.enter_context(pa.ipc.new_file(pa.OSFile(str(path), "wb"), self._schema))
         return self._open[part]
 
 
@@ -193,12 +222,17 @@ def read_features(folder: Path, part: int) -> Iterator[pa.Table]:
                 square = file.get_batch(index)[PLACE][0].as_py() >> 2 * SORT_BITS
                 batches.setdefault(square, []).append((path, index))
     for _, found in sorted(batches.items()):
-        read = []
-        for path, indices in groupby(found, key=itemgetter(0)):
-            # Pages of a mapped file would count as memory of this process.
-            with _opened(path, pa.OSFile) as file:
-                read += [file.get_batch(index) for _, index in indices]
-        yield pa.Table.from_batches(read)
+        # Nothing here keeps what the reader has dropped.
+        yield _read_batches(found)
+
+
+def _read_batches(found: list[tuple[Path, int]]) -> pa.Table:
+    read = []
+    for path, indices in groupby(found, key=itemgetter(0)):
+        # Pages of a mapped file would count as memory of this process.
+        with _opened(path, pa.OSFile) as file:
+            read += [file.get_batch(index) for _, index in indices]
+    return pa.Table.from_batches(read)
 
 
 @contextmanager

@@ -23,8 +23,8 @@ from pipeline.products.vectors.cells import BlockGrid, BlockIndex, read_cells
 from pipeline.products.vectors.coverage.arcs import Arcs
 from pipeline.products.vectors.coverage.blocks import Block, Counts, merge
 from pipeline.products.vectors.coverage.regions import NO_REGION
-from pipeline.products.vectors.edition_pixels import EditionPixels
-from pipeline.products.vectors.features import FeatureFiles, PolygonOrigin, read_features, to_table
+from pipeline.products.vectors.edition_pixels import PixelReader
+from pipeline.products.vectors.features import FeatureFiles, FeatureMaker, read_features
 from pipeline.products.vectors.geoparquet import in_order, write_geoparquet
 
 
@@ -33,9 +33,9 @@ class VectorWork:
     """What all tasks of a vectorization need."""
 
     folder: Path
-    pixels: EditionPixels
+    pixels: PixelReader
     grid: BlockGrid
-    origin: PolygonOrigin
+    origin: FeatureMaker
     tolerance: float
     """In pixels."""
 
@@ -89,14 +89,14 @@ def vectorize_block(work: VectorWork, job: tuple[BlockIndex, tuple[Window, ...]]
     if work.block_file(block).exists():
         return
     cells: dict[tuple[int, int], Block] = {}
-    with FeatureFiles(work.features, _name(block)) as files:
+    with FeatureFiles(work.features, _name(block), work.origin.schema) as files:
         reached = work.grid.cells_of(block, windows)
         for place, finished, left in read_cells(work.pixels, reached, tolerance=work.tolerance):
-            files.write(to_table(finished, work.origin))
+            files.write(work.origin.to_table(finished))
             cells[place] = left
         if cells:
             finished, left = merge(cells, across=work.grid.across)
-            files.write(to_table(finished, work.origin))
+            files.write(work.origin.to_table(finished))
         else:
             left = _nothing(work.grid.cell * work.grid.across)
     write_block(work.block_file(block), left)
@@ -116,8 +116,8 @@ def merge_blocks(work: VectorWork, job: tuple[BlockIndex, tuple[BlockIndex, ...]
         return
     parts = {(row % 2, col % 2): read_block(work.block_file((level, row, col))) for level, row, col in children}
     finished, left = merge(parts, across=2)
-    with FeatureFiles(work.features, _name(block)) as files:
-        files.write(to_table(finished, work.origin))
+    with FeatureFiles(work.features, _name(block), work.origin.schema) as files:
+        files.write(work.origin.to_table(finished))
     write_block(work.block_file(block), left)
 
 
@@ -127,9 +127,18 @@ def check_finished(work: VectorWork, block: BlockIndex) -> None:
         raise ProductError(f"{work.folder}: {number} regions were left open; remove the folder and run again")
 
 
-def parts_in(work: VectorWork) -> Iterator[int]:
+def parts_in(work: VectorWork) -> list[int]:
     """The parts that have polygons, in order."""
-    yield from sorted(int(folder.name) for folder in work.features.iterdir())
+    return sorted(int(folder.name) for folder in work.features.glob("*"))
+
+
+def sorted_polygons(work: VectorWork, part: int) -> Iterator[pa.Table]:
+    """The polygons of a part, in order; a table for each square that is sorted together.
+
+    Raises:
+        ProductError: a file cannot be read.
+    """
+    return map(in_order, read_features(work.features, part))
 
 
 def write_part(work: VectorWork, part: int) -> PartFacts:
@@ -144,7 +153,7 @@ def write_part(work: VectorWork, part: int) -> PartFacts:
     number, area, domains = Counter[int](), Counter[int](), set[str]()
 
     def tables() -> Iterator[pa.Table]:
-        for table in map(in_order, read_features(work.features, part)):
+        for table in sorted_polygons(work, part):
             sums = table.group_by("landcover").aggregate([("area_m2", "sum"), ("area_m2", "count")])
             for row in sums.to_pylist():
                 number[row["landcover"]] += row["area_m2_count"]
@@ -152,9 +161,10 @@ def write_part(work: VectorWork, part: int) -> PartFacts:
                 area[row["landcover"]] += round(row["area_m2_sum"] * 50)
             domains.update(filter(None, table["domain"].unique().to_pylist()))
             yield table
+            del table, sums  # before the next one is read
 
     with replacing(work.part_file(part)) as temporary:
-        write_geoparquet(temporary, tables(), crs=work.origin.crs)
+        write_geoparquet(temporary, tables(), schema=work.origin.schema, crs=work.origin.crs)
     classes = {value: (number[value], area[value] / 50) for value in sorted(number)}
     return PartFacts(part, classes, tuple(sorted(domains)))
 

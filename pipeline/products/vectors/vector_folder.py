@@ -131,7 +131,7 @@ def write_dataset(work: VectorWork, parts: Sequence[PartFacts], folder: Path) ->
     target = folder / DATASET
     if sum(p.polygons for p in parts) <= ONE_FILE:
         with replacing(target) as temporary:
-            write_geoparquet(temporary, _tables(work, parts), crs=work.origin.crs)
+            write_geoparquet(temporary, _tables(work, parts), schema=SCHEMA, crs=work.origin.crs)
         return
     target.mkdir()
     for p in parts:

@@ -73,8 +73,7 @@ def write_vectors(
     staging.begin(work_key(edition, domain=domain, tolerance_m=tolerance_m))
     grid = BlockGrid.of(windows, tile=edition.grid.tile)
     work = VectorWork(staging.work, pixels, grid, PolygonOrigin.of(edition), tolerance_m * PIXELS_PER_M)
-    _trace(work, windows, for_each)
-    parts = for_each(list(parts_in(work)), partial(write_part, work))
+    parts = for_each(trace(work, windows, for_each), partial(write_part, work))
     if not parts:
         raise ProductError(f"{edition.path}: has no land cover{f' of {domain}' if domain else ''}")
     write_dataset(work, parts, staging.ready)
@@ -83,8 +82,13 @@ def write_vectors(
     return write_record(staging.ready, parts, edition=edition, domain=domain, tolerance_m=tolerance_m)
 
 
-def _trace(work: VectorWork, windows: Sequence[Window], for_each: ForEach) -> None:
-    """Traces all blocks and merges them, level by level."""
+def trace(work: VectorWork, windows: Sequence[Window], for_each: ForEach) -> list[int]:
+    """Traces all blocks and merges them, level by level; returns the parts that have polygons.
+
+    Raises:
+        ProductError: a raster cannot be read.
+        StorageError: a file cannot be written.
+    """
     first = work.grid.first_blocks(windows)
     for_each(list(first.items()), partial(vectorize_block, work))
     blocks: list[BlockIndex] = list(first)
@@ -93,6 +97,7 @@ def _trace(work: VectorWork, windows: Sequence[Window], for_each: ForEach) -> No
         for_each(list(larger.items()), partial(merge_blocks, work))
         blocks = list(larger)
     check_finished(work, blocks[0])
+    return parts_in(work)
 
 
 def _write_file(work: VectorWork, parts: Sequence[PartFacts], folder: Path, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Writes the change between two editions of the national product: raster, tables by zone, and places to look at."""
+"""Writes the change between two editions of the national product: raster, polygons, tables, and places to look at."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from pipeline.cluster.bounded_submission import map_jobs
+from pipeline.cluster.bounded_submission import map_in_order, map_jobs
 from pipeline.cluster.client import open_cluster
 from pipeline.config import Campaign
 from pipeline.durable import sync, write_json
@@ -23,12 +23,15 @@ from pipeline.products.analysis.edition_change.change_store import (
     CHANGE_STORE,
     SAMPLE,
     SUMMARY,
+    UNIT_M2,
+    PolygonCounts,
     change_folder,
     create_change,
     figures_of,
     write_tables,
 )
 from pipeline.products.analysis.edition_change.comparison import (
+    KINDS,
     ChangeJob,
     ChangeTarget,
     EditionLayers,
@@ -46,6 +49,11 @@ from pipeline.products.national.generalised.layer import LAYER_STORE, read_layer
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files
 from pipeline.products.national.ownership import read_boundary
 from pipeline.products.national.zarr_store import check_whole, refuse
+from pipeline.products.vectors.cells import BlockGrid
+from pipeline.products.vectors.change.change_pixels import ChangePixels, changed_windows
+from pipeline.products.vectors.change.change_polygons import ChangedPlaces, write_change_polygons
+from pipeline.products.vectors.tasks import VectorWork
+from pipeline.products.vectors.vectorization import ForEach, trace
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.publishing.national_lock import lock_national
 from pipeline.untrusted.own_files import is_own
@@ -62,6 +70,8 @@ class ChangeOptions:
     """0..1; pixels with a lower confidence in either map are uncertain."""
     min_area_m2: float = 0.0
     """Smaller changed patches (4-connected, of any classes) are uncertain."""
+    unit_m2: float = UNIT_M2
+    """Smaller polygons of change are left out. A polygon has pixels of one class before and of one after."""
     generalised: bool = False
     """Compare the generalised maps of both editions."""
     places: int = 50
@@ -113,7 +123,7 @@ def change_editions(
         client: a client of a running cluster, which is left open. By default the campaign's cluster is opened.
         workers: number of worker processes, instead of the campaign's.
         wait: wait while the national product is locked. Otherwise this is an error.
-        progress: counts tiles.
+        progress: counts tiles, then blocks that become polygons.
 
     Raises:
         ClusterError: the cluster did not start, or was lost.
@@ -124,9 +134,10 @@ def change_editions(
     with lock_national(campaign.output.national, wait=wait) as lock:
         editions = _editions(campaign.output.national, first, second)
         final = change_folder(editions[1].path, editions[0].number, generalised=options.generalised)
-        staging = final.with_name(f".{final.name}.tmp")
-        _check_own(final, staging)
-        shutil.rmtree(staging, ignore_errors=True)
+        staging, former = (final.with_name(f".{final.name}.{name}") for name in ("tmp", "former"))
+        _check_own(final, staging, former)
+        for left in (staging, former):
+            shutil.rmtree(left, ignore_errors=True)
         target, zonings = _target(editions, options, staging / CHANGE_STORE), _zonings(campaign, editions[1], options)
         with product_error(f"{staging}: cannot be written", *MALFORMED):
             create_change(target.store, target.grid, side=target.side, coordinates_from=editions[1].store)
@@ -141,16 +152,26 @@ def change_editions(
                 lost_s=section.lost_s,
             )
             found = _added_up(progress.track(done))
+            for_each = partial(
+                map_in_order, client=opened, per_worker=section.threads, lost_s=section.lost_s, progress=progress
+            )
+            made = ChangedPlaces(editions[0].number, editions[1].number, target.grid.crs, options.unit_m2)
+            traced = _trace(staging / "work", target, found, made, for_each)
         lock.check()
+        polygons = write_change_polygons(staging, *traced, zonings)
+        shutil.rmtree(staging / "work", ignore_errors=True)
         about = {"from": editions[0].number, "to": editions[1].number, "options": _plain(options)}
-        figures, places = _write_rest(staging, target, found, zonings, options=options, errors=errors)
+        figures, places = _write_rest(staging, target, found, zonings, polygons, options=options, errors=errors)
         write_json(staging / SUMMARY, about | {"figures": figures})
         with product_error(f"{staging}: cannot be finished"):
             sync_tree(staging)
             write_manifest(staging, files_below(staging))
-            shutil.rmtree(final, ignore_errors=True)
+            # Readers see the former change, none or the new one, whole.
+            if final.exists():
+                final.rename(former)
             staging.rename(final)
             sync(final.parent)
+            shutil.rmtree(former, ignore_errors=True)
         update_layers(campaign, editions[1])
     shown = campaign.output.national / "editions" / editions[1].path.name / final.name
     return EditionChange(editions[0].number, editions[1].number, shown, figures, places)
@@ -268,11 +289,32 @@ def _added_up(results: Iterable[tuple[ChangeJob, TileChange]]) -> _Sums:
     return _Sums(zones, dict(sorted(kinds.items())), lesser)
 
 
+def _parts(target: ChangeTarget, found: _Sums) -> tuple[list[Window], NDArray[np.int64]]:
+    """Windows that cover the compared tiles, and their pixels of each kind: int64 (part, 5)."""
+    parts = [part for tile in found.kinds for part in _tile_window(target.grid, tile).split(target.side)]
+    return parts, np.concatenate([np.empty((0, len(KINDS)), np.int64), *found.kinds.values()])
+
+
+def _trace(
+    folder: Path,
+    target: ChangeTarget,
+    found: _Sums,
+    places: ChangedPlaces,
+    for_each: ForEach,
+) -> tuple[VectorWork, list[int]]:
+    """Traces the changed places; returns the work, and its parts that have polygons."""
+    windows = changed_windows(*_parts(target, found))
+    blocks = BlockGrid.of(windows or [target.grid.extent], tile=target.grid.tile)
+    work = VectorWork(folder, ChangePixels(target.store, target.grid), blocks, places, tolerance=0)
+    return work, trace(work, windows, for_each) if windows else []
+
+
 def _write_rest(
     folder: Path,
     target: ChangeTarget,
     found: _Sums,
     zonings: Sequence[Zoning],
+    polygons: Mapping[tuple[str, int], PolygonCounts],
     *,
     options: ChangeOptions,
     errors: FalseChange | None,
@@ -284,12 +326,10 @@ def _write_rest(
             f"{folder.parent}: no pixel is mapped and certain in both editions; expected common ground, or a lower "
             "minimum of the confidence"
         )
-    parts = [part for tile in found.kinds for part in _tile_window(target.grid, tile).split(target.side)]
-    kinds = np.concatenate(list(found.kinds.values()))
-    places = draw_places(target, parts, kinds, size=options.places, seed=options.seed)
+    places = draw_places(target, *_parts(target, found), size=options.places, seed=options.seed)
     write_places(folder / SAMPLE, places)
-    write_tables(folder, zonings, zones)
-    figures = figures_of(zones["all", 0]) | {"expected": _expected(errors, found.lesser)}
+    write_tables(folder, zonings, zones, polygons)
+    figures = figures_of(zones["all", 0], polygons["all", 0]) | {"expected": _expected(errors, found.lesser)}
     return figures, len(places)
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ProductError
-from pipeline.products.analysis.edition_change.change_store import CHANGE_FOLDER
+from pipeline.products.analysis.edition_change.change_store import CHANGE_FOLDER, change_folder
+from pipeline.products.analysis.edition_change.change_store import options_of as options_of_change
 from pipeline.products.manifest import changed_additions, has_manifest
 from pipeline.products.map_page.page_files import MAP_FOLDER
 from pipeline.products.national.edition_record import Edition, damaged_files, damaged_in, edition_numbers, read_edition
@@ -40,6 +41,12 @@ class NationVerification:
     def vectorize_options(self, name: str) -> list[str]:
         """The options by which `landcover vectorize` writes a folder of vector files of the edition again."""
         return options_of(self.edition.path / name) if self.edition else []
+
+    def change_options(self, first: int, *, generalised: bool) -> list[str]:
+        """The options by which `landcover change` writes a change since an edition again, but for the editions."""
+        if not self.edition:
+            return []
+        return options_of_change(change_folder(self.edition.path, first, generalised=generalised))
 
     @property
     def manifest(self) -> bool:

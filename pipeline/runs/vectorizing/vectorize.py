@@ -1,14 +1,13 @@
 """Writes an edition of the national product, or one of its domains, as polygons."""
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from distributed import Client
 
-from pipeline.cluster.bounded_submission import map_jobs
+from pipeline.cluster.bounded_submission import map_in_order
 from pipeline.cluster.client import open_cluster
 from pipeline.cluster.slurm.queue import is_job_running
 from pipeline.config import Campaign
@@ -21,9 +20,6 @@ from pipeline.products.national.zarr_store import check_whole
 from pipeline.products.vectors.vector_folder import VECTORS, Staging
 from pipeline.products.vectors.vectorization import write_vectors
 from pipeline.progress import SILENT, Progress
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 TOLERANCE_M = 0.5
 """Default tolerance: the steps of pixels along slanting borders go, and no border moves by more than half a metre."""
@@ -86,13 +82,9 @@ def vectorize(
         lock_folder(staging.folder, what=f"the vector files {staging.final}", job_runs=is_job_running) as lock,
         open_cluster(campaign, client=client, workers=workers) as opened,
     ):
-
-        def for_each(jobs: Sequence[Job], function: Callable[[Job], Result]) -> list[Result]:
-            progress.start(len(jobs))
-            ended = map_jobs(jobs, function, client=opened, per_worker=2 * section.threads, lost_s=section.lost_s)
-            answers = dict(progress.track(ended))
-            return [answers[job] for job in jobs]
-
+        for_each = partial(
+            map_in_order, client=opened, per_worker=2 * section.threads, lost_s=section.lost_s, progress=progress
+        )
         record = write_vectors(staging, found, domain=name, tolerance_m=tolerance_m, for_each=for_each, tiles=tiles)
         lock.check()
         staging.commit()

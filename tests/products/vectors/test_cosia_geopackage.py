@@ -17,7 +17,7 @@ def test_threads_that_write_at_the_same_time_write_the_same_bytes(tmp_path: Path
     values |= {"confidence_mean": 1.0, "confidence_p10": 1.0, "domain": "D034_2021", "date": None, "edition": 1}
     values |= {"bbox": {"xmin": 0.0, "ymin": 0.0, "xmax": 1.0, "ymax": 1.0}, "geometry": shapely.box(0, 0, 1, 1).wkb}
     table = pa.Table.from_pylist([values] * 1000, schema=SCHEMA)
-    write_geoparquet(tmp_path / "part.parquet", [table], crs="EPSG:2154")
+    write_geoparquet(tmp_path / "part.parquet", [table], schema=SCHEMA, crs="EPSG:2154")
 
     def write(number: int) -> str:
         path = tmp_path / f"{number}.gpkg"

@@ -1,8 +1,16 @@
 """The change between two editions, as the command writes it, and on a country whose truth is known at both dates."""
 
+import hashlib
 import json
+import os
+import random
 import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -22,11 +30,15 @@ from pipeline.errors import ProductError
 from pipeline.grid import Window
 from pipeline.products.analysis.change import FalseChange
 from pipeline.products.analysis.open_product import open_product
+from pipeline.products.manifest import SIZES, SUMS, changed_if_sealed
 from pipeline.products.tile.cog import read_cog
+from pipeline.runs.accuracy.change_sample import evaluate_change_sample
+from pipeline.runs.publishing import write_change
 from pipeline.runs.publishing.generalise import generalise
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.publishing.write_change import ChangeOptions, change_editions
 from tests.support.campaigns import Made, make_campaign
+from tests.support.forking import fork
 from tests.support.products import sealed_at
 
 DOMAIN = Domain("D034_2021")
@@ -53,7 +65,9 @@ def test_the_command_counts_other_weights_apart(made: Made, scheduler_option: tu
     left = made.campaign.output.national / "editions" / "000002" / ".change-000001.tmp"
     left.mkdir()
     (left / "half").touch()
-    result = CliRunner().invoke(app, ["change", str(made.config), "--communes", str(communes), *scheduler_option])
+    result = CliRunner().invoke(
+        app, ["change", str(made.config), "--communes", str(communes), "--unit", "5", *scheduler_option]
+    )
     assert result.exit_code == 0, result.output
     before, after = (open_product(made.campaign.output.national, edition=n)["landcover"].to_numpy() for n in (1, 2))
     known = (before > 0) & (after > 0)
@@ -66,11 +80,46 @@ def test_the_command_counts_other_weights_apart(made: Made, scheduler_option: tu
     raster = xr.open_zarr(folder / "change.zarr")
     assert (raster["change"].to_numpy() == 3).sum() == (known & (before != after)).sum()
     assert (raster.rio.crs.to_epsg(), raster["change"].attrs["flag_meanings"].split()[3]) == (2154, "map_change")
+    polygons = gpd.read_parquet(folder / "polygons.parquet")
+    assert set(polygons.change) <= {"map_change"}
+    assert polygons.area_m2.min() >= 5
+    assert areas.map_change_polygons["all"] == (polygons.commune == "34002").sum() == len(polygons) > 0
+    assert areas.map_change_polygons_ha["34002"] == pytest.approx(polygons.area_m2.sum() / 10_000, abs=1e-4)
+    classes = pd.read_csv(folder / "classes.csv")
+    assert classes[classes.zone == "all"].polygons.sum() == len(polygons)
+    assert f"{len(polygons)} polygons of 5 m² or more, {polygons.area_m2.sum() / 10_000:.2f} ha" in result.output
+    assert not (folder / "work").exists()
     places = gpd.read_file(folder / "sample.gpkg")
     assert places.stratum.value_counts().to_dict() == {"stable": 50, "map_change": 50}
     assert json.loads((folder / "change.json").read_text())["figures"]["land_change_share"] is None
     assert not left.exists()
     check_repair(made, folder)
+
+
+def test_interpreted_places_give_areas_of_change(made: Made, tmp_path: Path, dask_client: Client) -> None:
+    done = change_editions(made.campaign, client=dask_client)
+    path = tmp_path / "sample.gpkg"
+    places = gpd.read_file(made.campaign.output.national / "current" / done.folder.name / "sample.gpkg")
+    words = ["evaluate", "--sample", str(path), "--out", str(tmp_path / "out")]
+    places["reference_from"] = places["reference_to"] = places["from"]
+    places.iloc[1:].to_file(path, layer="places")
+    lost = CliRunner().invoke(app, words)
+    assert "were drawn; expected all" in str(lost.exception)
+    open_place = places.copy()
+    open_place.loc[3, "reference_to"] = 0
+    open_place.to_file(path, layer="places")
+    assert "1 of 100 places have no FLAIR value" in str(CliRunner().invoke(app, words).exception)
+    stable = np.flatnonzero(places.stratum == "stable")[:5]
+    places.loc[stable, ["reference_from", "reference_to"]] = 18, 1
+    places.to_file(path, layer="places")
+    assert "goes without a map" in str(CliRunner().invoke(app, [*words, str(tmp_path)]).exception)
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    expected = 0.1 * places.stratum_m2[places.stratum == "stable"].iloc[0]
+    found = json.loads((tmp_path / "out" / "change-areas.json").read_text())
+    assert found["changed_m2"]["value"] == pytest.approx(expected)
+    assert [(row["from"], row["to"]) for row in found["by_class"]] == [("greenhouse", "building")]
+    assert f"land that changed: {expected / 10_000:,.2f} (" in result.output
 
 
 def check_repair(made: Made, folder: Path) -> None:
@@ -79,7 +128,8 @@ def check_repair(made: Made, folder: Path) -> None:
     table, content = folder / "areas.csv", (folder / "areas.csv").read_text()
     table.write_text(content.replace("34002", "34003"))
     failed = CliRunner().invoke(app, ["verify", str(made.config)])
-    assert f"landcover change {made.config} --from 1 --to 2" in str(failed.exception).replace("'", "")
+    expected = f"landcover change {made.config} --from 1 --to 2 --unit 5 --communes communes.geojson"
+    assert expected in str(failed.exception).replace("'", "").splitlines()[-1]
     assert "landcover report" not in str(failed.exception)
     table.write_text(content)
 
@@ -87,6 +137,55 @@ def check_repair(made: Made, folder: Path) -> None:
 def _ring(window: Window) -> str:
     left, bottom, right, top = window.bounds
     return f"{left} {bottom}, {right} {bottom}, {right} {top}, {left} {top}, {left} {bottom}"
+
+
+@pytest.mark.slow
+def test_killed_at_20_random_moments_the_change_is_whole_or_absent(made: Made, tmp_path: Path, seed: int) -> None:
+    moment, folder = random.Random(seed), made.campaign.output.national.resolve() / "editions" / "000002"
+    final, options = folder / "change-000001", ChangeOptions(unit_m2=1, places=200)
+    shutil.rmtree(final, ignore_errors=True)
+    start = time.monotonic()
+    assert os.waitpid(fork(lambda: change_alone(made.campaign, options), tmp_path / "log"), 0)[1] == 0
+    lasts, wanted, kills = time.monotonic() - start, hashes(final), 0
+    assert len(wanted) > 15
+    while kills < 20:
+        pid = fork(lambda: change_alone(made.campaign, options), tmp_path / "log")
+        time.sleep(moment.uniform(0, lasts))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        assert not os.WIFEXITED(status) or not os.WEXITSTATUS(status), (tmp_path / "log").read_text()
+        kills += os.WIFSIGNALED(status)
+        if final.exists():
+            assert hashes(final) == wanted
+            assert changed_if_sealed(final, read_all=True) == {}
+    shutil.rmtree(final, ignore_errors=True)
+    assert os.waitpid(fork(lambda: change_alone(made.campaign, options), tmp_path / "log"), 0)[1] == 0
+    assert hashes(final) == wanted
+    assert not list(folder.glob(".change*"))
+
+
+def change_alone(campaign: Campaign, options: ChangeOptions) -> None:
+    """Compares in this process: a forked one has no threads for a client."""
+
+    def in_any_order(jobs: Iterable[Any], function: Callable[[Any], Any], **_: object) -> Iterator[tuple[Any, Any]]:
+        listed = list(jobs)
+        return ((job, function(job)) for job in random.sample(listed, len(listed)))
+
+    def in_order(jobs: Iterable[Any], function: Callable[[Any], Any], **_: object) -> list[Any]:
+        found = dict(in_any_order(jobs, function))
+        return [found[job] for job in jobs]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_change, "open_cluster", lambda *_, **__: nullcontext())
+        patch.setattr(write_change, "map_jobs", in_any_order)
+        patch.setattr(write_change, "map_in_order", in_order)
+        change_editions(campaign, options=options)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Path → hash of the files but the manifest, which has times."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in (SUMS, SIZES))
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def test_what_cannot_be_compared_is_named(made: Made, dask_client: Client) -> None:
@@ -125,7 +224,9 @@ def vintages(campaign: Campaign, tmp_path: Path, dask_client: Client) -> Campaig
 
 
 @pytest.mark.slow
-def test_expected_false_change_is_near_the_measured_one(demo: Path, vintages: Campaign, dask_client: Client) -> None:
+def test_expected_false_change_is_near_the_measured_one(
+    demo: Path, vintages: Campaign, tmp_path: Path, dask_client: Client
+) -> None:
     products = [open_product(vintages.output.national, edition=n) for n in (1, 2)]
     maps, sure = ([p[layer].to_numpy() for p in products] for layer in ("landcover", "confidence"))
     truth = [on_extent(demo.parent / "country" / "truth" / f"{s.name}.tif", vintages) for s in vintages.domains]
@@ -139,6 +240,14 @@ def test_expected_false_change_is_near_the_measured_one(demo: Path, vintages: Ca
     assert done.figures["other_imagery_ha"] == pytest.approx(known.sum() / 250_000, abs=1e-4)
     assert done.figures["expected"] == pytest.approx(measured, abs=0.02)
     assert done.figures["land_change_share"] == pytest.approx((maps[0] != maps[1])[known].mean())
+    # People who see the truth at the places give an area whose interval has the true one.
+    places = gpd.read_file(done.folder / "sample.gpkg")
+    rows = (-places.y * 5 // 1).astype(int) - vintages.extent.row
+    columns = (places.x * 5 // 1).astype(int) - vintages.extent.col
+    places["reference_from"], places["reference_to"] = (t[rows, columns] for t in truth)
+    places.to_file(tmp_path / "sample.gpkg", layer="places")
+    areas, _ = evaluate_change_sample(tmp_path / "sample.gpkg", out=tmp_path)
+    assert areas.changed.low <= (known & (truth[0] != truth[1])).sum() / 25 <= areas.changed.high
     filtered = change_editions(vintages, options=ChangeOptions(min_area_m2=50), client=dask_client)
     assert filtered.figures["land_change_share"] == done.figures["land_change_share"]
     assert filtered.figures["land_change_share_after_filter"] < done.figures["land_change_share"]

@@ -6,6 +6,7 @@
     <edition>/change-000001/change.json      options, pixels and shares
     <edition>/change-000001/areas.csv        hectares by zone: compared, changed, and what errors alone would show
     <edition>/change-000001/classes.csv      hectares from class to class by zone
+    <edition>/change-000001/polygons.parquet changed places with the minimum unit or more, and polygons.gpkg the same
     <edition>/change-000001/sample.gpkg      places to look at
     <edition>/change-000001/SHA256SUMS       and MANIFEST.json: see `products.manifest`
 """
@@ -13,7 +14,10 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +26,12 @@ import zarr
 from pipeline import legend
 from pipeline.durable import write_text
 from pipeline.grid import PIXELS_PER_M
-from pipeline.products.analysis.edition_change.comparison import KINDS, LAYERS_OF_CHANGE, ZoneChange
+from pipeline.products.analysis.edition_change.comparison import KINDS, LAND, LAYERS_OF_CHANGE, MAP, ZoneChange
 from pipeline.products.analysis.edition_change.zones import Zoning
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.zarr_metadata import Frame, create_frame
 from pipeline.products.national.zarr_store import PLACE, ZSTD, NewStore, consolidate, flags_of
+from pipeline.untrusted.documents import Document, read_model
 
 CHANGE_STORE, SUMMARY, AREAS, CLASSES_TABLE, SAMPLE = (
     "change.zarr",
@@ -35,6 +40,8 @@ CHANGE_STORE, SUMMARY, AREAS, CLASSES_TABLE, SAMPLE = (
     "classes.csv",
     "sample.gpkg",
 )
+UNIT_M2 = 50.0
+"""Area of the smallest polygons by default."""
 CHANGE_FOLDER = re.compile(r"change-([0-9]{6})(-generalised)?")
 _COLOURS = ("#000000", "#e8e4da", "#d7301f", "#984ea3", "#9ebcda")
 _PIXELS_A_HA = 10_000 * PIXELS_PER_M**2
@@ -88,8 +95,34 @@ def _attributes(layer: str) -> dict[str, Any]:
     return flags_of("landcover") | {"long_name": f"land cover {when} the change; 0 where the class is the same"}
 
 
-def figures_of(zone: ZoneChange) -> dict[str, Any]:
-    """Hectares and shares of a zone, as in `change.json` and `areas.csv`; None where nothing was compared."""
+@dataclass(frozen=True, eq=False)
+class PolygonCounts:
+    """The polygons of a zone."""
+
+    polygons: Counter[tuple[str, int, int]]
+    """(kind of change, class before, class after) → number."""
+    pixels: Counter[tuple[str, int, int]]
+
+    @classmethod
+    def none(cls) -> "PolygonCounts":
+        """No polygons."""
+        return cls(Counter(), Counter())
+
+    def of_kind(self, kind: str) -> dict[str, Any]:
+        """Number and hectares of the polygons of a kind of change."""
+        number, pixels = (
+            sum(n for (own, *_), n in counter.items() if own == kind) for counter in (self.polygons, self.pixels)
+        )
+        return {f"{kind}_polygons": number, f"{kind}_polygons_ha": _ha(pixels)}
+
+
+def figures_of(zone: ZoneChange, polygons: PolygonCounts) -> dict[str, Any]:
+    """Hectares and shares of a zone, as in `change.json` and `areas.csv`; None where nothing was compared.
+
+    Args:
+        zone: its pixels.
+        polygons: that lie in it.
+    """
     (sure, differ, kept, apart, together), (same, moved, moved_kept, *_) = zone.figures.tolist()
     return {
         "compared_ha": _ha(sure + same),
@@ -103,6 +136,8 @@ def figures_of(zone: ZoneChange) -> dict[str, Any]:
         "same_imagery_ha": _ha(same),
         "map_change_ha": _ha(moved_kept),
         "map_change_share": _share(moved, same),
+        **polygons.of_kind(KINDS[LAND]),
+        **polygons.of_kind(KINDS[MAP]),
     }
 
 
@@ -114,34 +149,44 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def write_tables(folder: Path, zonings: Sequence[Zoning], zones: Mapping[tuple[str, int], ZoneChange]) -> None:
+def write_tables(
+    folder: Path,
+    zonings: Sequence[Zoning],
+    zones: Mapping[tuple[str, int], ZoneChange],
+    polygons: Mapping[tuple[str, int], PolygonCounts],
+) -> None:
     """Writes the tables by zone.
 
     Args:
         folder: of the change.
         zonings: kinds of zones.
         zones: (kind, number) → its pixels.
+        polygons: (kind, number) → its polygons.
 
     Raises:
         StorageError: a file cannot be written.
     """
     names = {("all", 0): "all"} | {(z.kind, n): name for z in zonings for n, name in enumerate(z.names, start=1)}
-    found = [(kind, names[kind, n], zones[kind, n]) for kind, n in names if (kind, n) in zones]
-    rows = [{"kind": kind, "zone": name} | figures_of(zone) for kind, name, zone in found]
+    none = PolygonCounts.none()
+    found = [(key[0], name, zones[key], polygons.get(key, none)) for key, name in names.items() if key in zones]
+    rows = [{"kind": kind, "zone": name} | figures_of(zone, own) for kind, name, zone, own in found]
     write_text(folder / AREAS, _csv(rows))
     write_text(folder / CLASSES_TABLE, _csv(list(_by_class(found))))
 
 
-def _by_class(found: Sequence[tuple[str, str, ZoneChange]]) -> Iterator[dict[str, Any]]:
-    for kind, name, zone in found:
-        for imagery, before, after in zip(*map(list, zone.classes.nonzero()), strict=True):
+def _by_class(found: Sequence[tuple[str, str, ZoneChange, PolygonCounts]]) -> Iterator[dict[str, Any]]:
+    for kind, name, zone, own in found:
+        for imagery, before, after in zip(*(axis.tolist() for axis in zone.classes.nonzero()), strict=True):
+            change = KINDS[2 + imagery], before, after
             yield {
                 "kind": kind,
                 "zone": name,
-                "change": KINDS[2 + int(imagery)],
-                "from": legend.BY_VALUE[int(before)].slug,
-                "to": legend.BY_VALUE[int(after)].slug,
+                "change": change[0],
+                "from": legend.BY_VALUE[before].slug,
+                "to": legend.BY_VALUE[after].slug,
                 "ha": _ha(int(zone.classes[imagery, before, after])),
+                "polygons": own.polygons[change],
+                "polygons_ha": _ha(own.pixels[change]),
             }
 
 
@@ -153,3 +198,32 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
+
+
+class _Options(Document):
+    """The options of a change, as `change.json` has them."""
+
+    min_confidence: float = 0.0
+    min_area_m2: float = 0.0
+    unit_m2: float = UNIT_M2
+    places: int = 50
+    seed: int = 2022
+    communes: str | None = None
+    by: str = "code"
+
+
+class _Summary(Document):
+    """What is read of `change.json`."""
+
+    options: _Options
+
+
+def options_of(folder: Path) -> list[str]:
+    """The options of `landcover change` that wrote a folder, but for the editions; few where they are not known."""
+    found = ["--generalised"] if folder.name.endswith("-generalised") else []
+    with suppress(OSError, ValueError):
+        made = read_model(_Summary, folder / SUMMARY).options
+        for name, value in made.model_dump(exclude_defaults=True).items():
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            found += [f"--{name.removesuffix('_m2').replace('_', '-')}", shown]
+    return found

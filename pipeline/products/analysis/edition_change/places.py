@@ -32,8 +32,8 @@ def draw_places(
 
     Returns:
         Points at the centres of pixels, in random order: `place`, `stratum`, `from`, `to`, `confidence` (0..255), `x`,
-        `y`; `stratum_m2`, the area that the places of the stratum are drawn from; empty `reference_from` and
-        `reference_to`.
+        `y`; `stratum_m2`, the area that the places of the stratum are drawn from, and `stratum_places`, their number;
+        empty `reference_from` and `reference_to`.
 
     Raises:
         ProductError: a file cannot be read.
@@ -47,16 +47,17 @@ def draw_places(
         owners = np.searchsorted(ends, ranks, side="right")
         for at in np.unique(owners).tolist():
             inside = ranks[owners == at] - (ends[at] - kinds[at, stratum])
-            rows += _places(target, parts[at], stratum, inside, total)
+            rows += [
+                {**row, "stratum_m2": total / PIXELS_PER_M**2, "stratum_places": len(ranks)}
+                for row in _places(target, parts[at], stratum, inside)
+            ]
     table = gpd.GeoDataFrame(rows, geometry=shapely.points([(r["x"], r["y"]) for r in rows]), crs=target.grid.crs)
     mixed = table.iloc[rng.permutation(len(table))].reset_index(drop=True)
     mixed.insert(0, "place", np.arange(1, len(mixed) + 1))
     return mixed
 
 
-def _places(
-    target: ChangeTarget, part: Window, stratum: int, ranks: NDArray[np.int64], total: int
-) -> list[Mapping[str, object]]:
+def _places(target: ChangeTarget, part: Window, stratum: int, ranks: NDArray[np.int64]) -> list[Mapping[str, object]]:
     place = part.within(target.grid.extent)
     where = np.flatnonzero(read_zarr(target.store / "change", place) == stratum)[ranks]
     first, second = (read_zarr(edition.landcover, place).ravel()[where] for edition in (target.first, target.second))
@@ -70,7 +71,6 @@ def _places(
             "confidence": int(min(sure[0][k], sure[1][k])),
             "reference_from": 0,
             "reference_to": 0,
-            "stratum_m2": total / PIXELS_PER_M**2,
             "x": (part.col + int(cols[k]) + 0.5) / PIXELS_PER_M,
             "y": -(part.row + int(rows[k]) + 0.5) / PIXELS_PER_M,
         }

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.grid import Window
@@ -27,6 +29,20 @@ class Zoning:
         box = shapely.box(*window.grow(1).bounds)
         met = sorted(self._tree.query(box, predicate="intersects").tolist())
         return tuple((at + 1, shapely.to_wkb(shapely.intersection(self.polygons[at], box))) for at in met)
+
+    def holding(self, polygons: NDArray[np.object_]) -> NDArray[np.int64]:
+        """The number, from 1, of the zone that has most of each polygon; of equals the first; 0 for none."""
+        index, zone = self._tree.query(polygons)
+        zones, found = np.array(self.polygons, object)[zone], polygons[index]
+        shapely.prepare(zones)
+        part = np.where(shapely.contains_properly(zones, found), np.inf, 0.0)
+        across = np.flatnonzero(part == 0)
+        part[across] = shapely.area(shapely.intersection(zones[across], found[across]))
+        # The last that is written for a polygon is the one with the largest part.
+        order = np.lexsort((-zone, part))
+        numbers = np.zeros(len(polygons), np.int64)
+        numbers[index[order]] = np.where(part > 0, zone + 1, 0)[order]
+        return numbers
 
     @cached_property
     def _tree(self) -> shapely.STRtree:

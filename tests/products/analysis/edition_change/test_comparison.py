@@ -17,7 +17,12 @@ from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.domain import Domain
 from pipeline.grid import Window
 from pipeline.products.analysis.change import change
-from pipeline.products.analysis.edition_change.change_store import create_change, figures_of, write_tables
+from pipeline.products.analysis.edition_change.change_store import (
+    PolygonCounts,
+    create_change,
+    figures_of,
+    write_tables,
+)
 from pipeline.products.analysis.edition_change.comparison import (
     LAND,
     MAP,
@@ -147,7 +152,7 @@ def test_the_shares_are_those_of_cover_change(editions: tuple[EditionLayers, Edi
         for c, s in ((plain["a"], plain["p"]), (plain["b"], plain["q"]))
     ]
     expected = change(*products, min_confidence=LEAST / 255)
-    figures = figures_of(total)
+    figures = figures_of(total, PolygonCounts.none())
     assert figures["land_change_share"] == pytest.approx(expected.changed_share)
     assert figures["if_independent"] == pytest.approx(expected.if_independent, rel=1e-5)
     assert figures["if_together"] == pytest.approx(expected.if_together, rel=1e-5)
@@ -164,7 +169,7 @@ def test_tables_have_zones_and_places_lie_in_their_stratum(
     for tile in tiles:
         for key, zone in tile.zones.items():
             zones[key] = zones[key] + zone if key in zones else zone
-    write_tables(tmp_path, [ZONES], zones)
+    write_tables(tmp_path, [ZONES], zones, {})
     plain = plainly(editions, UNIT)
     areas = pd.read_csv(tmp_path / "areas.csv").set_index("zone")
     assert list(areas.index) == ["all", "west"]

@@ -1,0 +1,1 @@
+"""Polygons of what changed between two editions, with a minimum unit."""
