@@ -170,6 +170,10 @@ def _evaluate_sample(sample: Path, out: Path, **options: Any) -> None:
         for c in done.classes
     )
     console.print(number_table(("class", "user's, %", "producer's, %", "area, ha"), rows))
+    if done.regression:
+        say(f"by regression on the map's confidence: overall accuracy {done.regression * 100:.2f} %")
+        own = ((c.land_cover.name, f"{c.area_ha:,.2f}", f"{c.regression_ha:,.2f}") for c in done.classes)
+        console.print(number_table(("class", "area, ha", "area by regression, ha"), own))
     say("in brackets: 95 % intervals")
     for note in done.notes:
         log.warning("%s", note)
@@ -191,13 +195,24 @@ def _evaluate_change(sample: Path, out: Path) -> None:
     say(f"areas: {shown(out / 'change-areas.json')}")
 
 
-@command("landcover sample products/D034_2021 --out sample.gpkg --catalog catalog")
+@command(
+    "landcover sample products/D034_2021 --out sample.gpkg --catalog catalog",
+    'landcover sample products/D034_2021 --out sample.gpkg --for "sealed ± 2 %"',
+)
 def sample(
     place: Annotated[
         Path, argument("MAP", "A GeoTIFF, a folder of COGs or the national product's folder.", exists=True)
     ],
     out: Annotated[Path, option("--out FILE", "The GeoPackage to write.")],
-    size: Annotated[int, option("--size N", "Number of points.", min=2)] = 600,
+    size: Annotated[int | None, option("--size N", "Number of points; 600 by default.", min=2)] = None,
+    goal: Annotated[
+        str | None,
+        option(
+            "--for AREA",
+            "Plan the number: a class or group, ± and a half width in % of the map or in ha, such as 'sealed ± 2 %' or "
+            "'vineyard +- 50 ha at 90 %'.",
+        ),
+    ] = None,
     least: Annotated[int, option("--least N", "Smallest number per class.", min=2)] = 30,
     clusters: Annotated[
         int | None, option("--clusters N", "Draw N squares of 1 km first, and points in them only.", min=2)
@@ -213,15 +228,19 @@ def sample(
     """Draw a stratified random sample of a map for interpretation.
 
     With --catalog it also writes a page, FILE with the ending .html, that shows the imagery around each point and needs
-    no network. Interpret each point there or in QGIS, then run `landcover evaluate --sample`.
+    no network. Interpret each point there or in QGIS, then run `landcover evaluate --sample`. With --for it draws the
+    fewest points that are expected to give an area as exactly as you want.
     """
+    if goal is not None and size is not None:
+        raise ConfigError("give --size or --for, not both; see `landcover sample --help`")
     with progress_bar("sample") as progress:
+        from pipeline.runs.accuracy.sample_size import SampleGoal
         from pipeline.runs.accuracy.stratified_sample import sample_map
 
         done = sample_map(
             place,
             out=out,
-            size=size,
+            size=SampleGoal.parse(goal) if goal else size or 600,
             least=least,
             clusters=clusters or 0,
             catalog=catalog,
@@ -233,6 +252,8 @@ def sample(
     say(f"{count(sum(done.units.values()), 'point')}, {count(done.crops, 'crop')} of imagery: {shown(done.path)}")
     for value, number in done.units.items():
         say(f"  {number:>5} {BY_VALUE[value].name}")
+    for sentence in done.plan.sentences() if done.plan else ():
+        say(sentence)
     if done.page is None:
         say("choose the class that you see at each point, attribute `reference`, in QGIS; then")
         say_next("evaluate", "--sample", done.path, "--out", "accuracy")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.share_interval import Floats, part_interval
@@ -200,3 +201,68 @@ def allocate(mapped: Mapping[int, float], size: int, *, least: int = 50) -> dict
     for k in sorted(strata, key=lambda k: exact[k] % 1, reverse=True)[: size - sum(units.values())]:
         units[k] += 1
     return units
+
+
+@dataclass(frozen=True)
+class PlannedUnits:
+    """Units that are expected to give an area with a wanted half width."""
+
+    units: dict[int, int]
+    """Class of the map → units."""
+    half_width: float
+    """Expected, as a share of the mapped area."""
+
+
+MOST_UNITS = 100_000
+"""Units that a plan has at most: more than people label."""
+
+
+def plan_units(
+    mapped: Mapping[int, float],
+    expected: Mapping[int, float],
+    *,
+    half_width: float,
+    least: int,
+    confidence: float = 0.95,
+    most: Mapping[int, int] | None = None,
+) -> PlannedUnits:
+    """The fewest units with which z · √Σ W² p (1 − p) / n is at most the wanted half width.
+
+    This is the stratified variance of Cochran (Sampling Techniques, 1977, eq. 5.14, without its finite correction),
+    as Olofsson et al. (eq. 10 and 13) take it. Beyond `least`, units are divided by W · √(p (1 − p)), which needs the
+    fewest (Neyman's allocation, §5.5).
+
+    Args:
+        mapped: class → its area on the map.
+        expected: class → share of it that is expected to be truly in the searched classes, 0 < share < 1.
+        half_width: wanted, as a share of the mapped area.
+        least: units that each class gets at least.
+        confidence: of the interval.
+        most: class → units that it has at most, such as its pixels.
+
+    Raises:
+        EvaluationError: more than `MOST_UNITS` would be needed, or more than a class has.
+    """
+    whole, z = sum(mapped.values()), float(ndtri(0.5 + confidence / 2))
+    spread = {k: area / whole * math.sqrt(expected[k] * (1 - expected[k])) for k, area in mapped.items() if area > 0}
+
+    def planned(size: int) -> PlannedUnits:
+        units = allocate(spread, size, least=least)
+        return PlannedUnits(units, z * math.sqrt(sum(spread[k] ** 2 / n for k, n in units.items())))
+
+    low, high = least * len(spread), MOST_UNITS
+    if low > high or planned(high).half_width > half_width:
+        raise EvaluationError(
+            f"a half width of {half_width:.3%} of the mapped area would take more than {MOST_UNITS} points. Ask for a "
+            "wider interval"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if planned(middle).half_width <= half_width else (middle + 1, high)
+    found = planned(low)
+    if short := [k for k, n in found.units.items() if most and n > most[k]]:
+        raise EvaluationError(
+            f"class {short[0]} has fewer pixels on the map than the {found.units[short[0]]} points that the plan needs "
+            "of it. Ask for a wider interval, or for fewer points of each class (--least)"
+        )
+    return found

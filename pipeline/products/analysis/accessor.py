@@ -178,6 +178,7 @@ class Cover:
         sample: Path | str | None = None,
         unsealed: bool = False,
         answers: Path | str | None = None,
+        composite: bool = False,
     ) -> gpd.GeoDataFrame:
         """Hectares of each class in each zone. A progress bar appears after two seconds.
 
@@ -190,6 +191,8 @@ class Cover:
                 zones with enough points.
             unsealed: accept a sample without a sealed design, of an earlier version or another program.
             answers: the CSV file that the sample's page saved.
+            composite: estimate zones with too few points by a model that borrows strength from the whole sample, see
+                "Small zones" in the documentation; `estimated_by` says for which zones.
 
         Returns:
             One row a zone, indexed by `by`, in the product's CRS: the zones' attributes (of its first polygon),
@@ -201,6 +204,7 @@ class Cover:
             ProductError: the geometries have no CRS, are not polygons or lack the attribute `by`, or the product
                 cannot be read.
             ConfigError: an unknown class or group.
+            EvaluationError: `composite`, and the sample has clusters or too few points to fit the model.
         """
         untouched = self._counted is not None and self._product.variables.get("landcover") is self._counted
         counted = Counted.of(self._product.assign(landcover=self._landcover), self._shares if untouched else None)
@@ -213,7 +217,7 @@ class Cover:
             return table
         points = read_sample(Path(sample), unsealed=unsealed, answers=Path(answers) if answers else None)
         self._check_sampled(points, zones, Path(sample))
-        return table.join(adjusted(zones, found, points, columns))
+        return table.join(adjusted(zones, found, points, columns, composite=composite))
 
     def _check_sampled(self, points: InterpretedSample, zones: gpd.GeoDataFrame, path: Path) -> None:
         """Raises ProductError if a point in the zones has another class on this map than on the one it was drawn from.

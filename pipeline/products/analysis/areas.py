@@ -9,8 +9,9 @@ import pandas as pd
 import shapely
 
 from pipeline import legend
-from pipeline.errors import ProductError
+from pipeline.errors import EvaluationError, ProductError
 from pipeline.evaluation.area_estimation import Estimate, area_of
+from pipeline.evaluation.model_assisted import composite_areas
 from pipeline.products.analysis.cell_and_edge_counts import ZoneAreas
 from pipeline.products.analysis.pixel_fractions import Floats
 from pipeline.products.assessment.reference_sample import InterpretedSample
@@ -94,11 +95,56 @@ def measured(zones: gpd.GeoDataFrame, found: ZoneAreas, columns: Mapping[str, li
 
 
 def adjusted(
-    zones: gpd.GeoDataFrame, found: ZoneAreas, points: InterpretedSample, columns: Mapping[str, list[int]]
+    zones: gpd.GeoDataFrame,
+    found: ZoneAreas,
+    points: InterpretedSample,
+    columns: Mapping[str, list[int]],
+    *,
+    composite: bool = False,
 ) -> pd.DataFrame:
-    """Estimates of the zones' true areas from a sample, as further columns."""
+    """Estimates of the zones' true areas from a sample, as further columns.
+
+    Args:
+        zones: from `read_zones`.
+        found: their areas on the map.
+        points: the sample.
+        columns: from `class_columns`.
+        composite: estimate zones with too few points by the model of `composite_areas`.
+
+    Raises:
+        EvaluationError: the model cannot be fitted to the sample.
+    """
     rows = [_adjusted(g, found.plane_m2[k], points, columns) for k, g in enumerate(zones.geometry)]
-    return pd.DataFrame(rows, index=zones.index)
+    table = pd.DataFrame(rows, index=zones.index)
+    return _with_composite(table, zones, found, points, columns) if composite else table
+
+
+def _with_composite(
+    table: pd.DataFrame,
+    zones: gpd.GeoDataFrame,
+    found: ZoneAreas,
+    points: InterpretedSample,
+    columns: Mapping[str, list[int]],
+) -> pd.DataFrame:
+    """The table with model-based estimates where a zone has too few points; `estimated_by` says which ones."""
+    few = (table["not_adjusted"] != "").to_numpy() & (found.plane_m2[:, 1:].sum(axis=1) > 0)
+    if points.cluster is not None:
+        raise EvaluationError("the composite model is for points drawn one by one, and this sample has clusters")
+    mapped = found.plane_m2[:, 1:].any(axis=0)
+    classes = tuple(sorted({*points.classes, *(np.flatnonzero(mapped) + 1).tolist()}))
+    if few.any():
+        there = [shapely.contains_xy(g, points.xy) for g in zones.geometry]
+        counts = np.stack([points.counts(classes, inside) for inside in there])
+        whole = points.counts(classes)
+        for slug, values in columns.items():
+            members = [k for k, value in enumerate(classes) if value in values]
+            own = composite_areas(counts, found.plane_m2[:, classes], whole, members).estimates
+            for k in np.flatnonzero(few).tolist():
+                row = (own[k].value, *own[k].interval)
+                names = [f"{slug}_adjusted_ha", f"{slug}_low_ha", f"{slug}_high_ha"]
+                table.loc[table.index[k], names] = [v / _M2_PER_HA for v in row]
+    by = np.where(few, "composite model", np.where(table["not_adjusted"] == "", "points in the zone", ""))
+    return table.assign(estimated_by=by)
 
 
 def _adjusted(

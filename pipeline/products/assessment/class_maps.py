@@ -45,6 +45,30 @@ class ClassMap:
             return read_zarr(self.path / "landcover", window)
         return read_cog(self.path, window)
 
+    @property
+    def confidence(self) -> Path | None:
+        """The file or array of the map's confidence; None where there is none."""
+        if self.path.suffix == ".zarr":
+            return self.path / "confidence"
+        if not self.path.name.endswith(_SUFFIX):
+            return None
+        beside = self.path.with_name(f"{self.path.name.removesuffix(_SUFFIX)}-confidence.tif")
+        return beside if beside.is_file() else None
+
+    def read_confidence(self, window: Window) -> NDArray[np.uint8]:
+        """The confidence of a window inside `.window`: uint8 (y, x), 0..255.
+
+        Raises:
+            ProductError: there is none, it cannot be read, or it has another shape than the map.
+        """
+        path = self.confidence
+        if path is None:
+            raise ProductError(f"{self.path}: has no map of confidence beside it")
+        found = read_zarr(path, window) if self.path.suffix == ".zarr" else read_cog(path, window)
+        if found.shape != window.shape:
+            raise ProductError(f"{path}: expected {window.shape} px at {window}, found {found.shape}")
+        return found
+
 
 def find_maps(place: Path) -> tuple[ClassMap, ...]:
     """The class maps of a GeoTIFF, of a folder of `…-landcover.tif` at any depth, or of a national product.

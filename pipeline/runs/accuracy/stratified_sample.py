@@ -1,7 +1,6 @@
 """Draws a stratified sample for people to interpret, and estimates a map's accuracy and areas from it."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,26 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import legend
-from pipeline.cluster.parallel_map import parallel_map
 from pipeline.durable import write_json, write_text
-from pipeline.errors import ProductError
+from pipeline.errors import ConfigError, ProductError
 from pipeline.evaluation.area_estimation import AreaEstimates, Estimate, allocate, estimate, few_points
-from pipeline.fingerprint import digest
-from pipeline.grid import Window
+from pipeline.evaluation.model_assisted import RegressionEstimates, regression_estimates
 from pipeline.html_page import render
 from pipeline.legend import Language
-from pipeline.products.assessment.class_maps import ClassMap, find_maps
-from pipeline.products.assessment.reference_sample import (
-    InterpretedSample,
-    blocks_of,
-    count,
-    draw,
-    read_sample,
-    write_sample,
-)
+from pipeline.products.assessment.reference_sample import InterpretedSample, draw, read_sample, write_sample
 from pipeline.products.assessment.sample_design import SampleDesign
 from pipeline.progress import SILENT, Progress
+from pipeline.runs.accuracy.counted_map import CountedMap, count_map
 from pipeline.runs.accuracy.sample_page import cut_pictures, write_sample_page
+from pipeline.runs.accuracy.sample_size import SampleGoal, SamplePlan, plan_sample
 
 _M2_PER_HA = 10_000
 
@@ -44,13 +35,15 @@ class DrawnSample:
     crops: int
     page: Path | None
     """On which the sample can be interpreted; None without imagery."""
+    plan: SamplePlan | None = None
+    """Of its size; None where the size was given."""
 
 
 def sample_map(
     place: Path,
     *,
     out: Path,
-    size: int,
+    size: int | SampleGoal,
     least: int = 50,
     clusters: int = 0,
     catalog: Path | None = None,
@@ -66,7 +59,7 @@ def sample_map(
     Args:
         place: a GeoTIFF of FLAIR values, a folder of `…-landcover.tif`, or a national product.
         out: the GeoPackage.
-        size: points in all.
+        size: points in all; or an area that the sample is to give, for which the fewest points are drawn.
         least: points of each class at least; the others follow the classes' areas.
         clusters: draw so many squares of 1 km first, and points in them only: fewer places to visit, and wider
             intervals for as many points. 0 draws points from the whole map.
@@ -79,12 +72,21 @@ def sample_map(
 
     Raises:
         ProductError: no maps, or a domain that the map does not name where crops are wanted.
-        EvaluationError: too few points for the classes.
+        ConfigError: a goal that the map has no class of, or with clusters.
+        EvaluationError: too few points for the classes, or too many for the goal.
         CatalogError, SourceError: imagery cannot be read.
         StorageError: the folder of `out` cannot be written.
     """
-    counted = _count_map(place, workers=workers, progress=progress)
-    units = allocate(counted.mapped_m2, size, least=least)
+    planned = isinstance(size, SampleGoal)
+    if planned and clusters:
+        raise ConfigError("a goal plans points that are drawn one by one; leave out the clusters, or give a size")
+    counted = count_map(place, confidence=planned, workers=workers, progress=progress)
+    plan = None
+    if isinstance(size, SampleGoal):
+        plan = plan_sample(size, counted, least=least)
+        units = plan.units
+    else:
+        units = allocate(counted.mapped_m2, size, least=least)
     points = draw(counted.blocks, counted.counts, units, seed=seed, clusters=clusters)
     folder = out.with_name(f"{out.stem}-crops")
     pictures = cut_pictures(points, folder, catalog, progress=progress) if catalog else []
@@ -96,39 +98,7 @@ def sample_map(
     page = out.with_suffix(".html") if pictures else None
     if page:
         write_sample_page(page, points, pictures, sample=design.identity, language=language)
-    return DrawnSample(out, units, len(pictures), page)
-
-
-@dataclass(frozen=True, eq=False)
-class _CountedMap:
-    blocks: Sequence[tuple[ClassMap, Window]]
-    counts: NDArray[np.int64]
-    """int64 (block, 20), pixels by value."""
-    digest: str
-
-    @property
-    def mapped_m2(self) -> dict[int, float]:
-        """FLAIR value → its area."""
-        pixel_m2 = abs(self.blocks[0][0].geobox.affine.determinant)
-        return {v: float(n) * pixel_m2 for v, n in enumerate(self.counts.sum(axis=0).tolist()) if v and n}
-
-
-def _count_map(place: Path, *, workers: int, progress: Progress) -> _CountedMap:
-    maps = find_maps(place)
-    if len({(one.geobox.crs, one.geobox.resolution.x) for one in maps}) != 1:
-        raise ProductError(f"{place}: the maps have several CRS or pixel sizes; draw a sample from each")
-    blocks = blocks_of(maps)
-    counts, digests = np.zeros((len(blocks), len(legend.FLAIR) + 1), np.int64), [""] * len(blocks)
-    progress.start(len(blocks))
-    for at, (values, own) in progress.track(parallel_map(enumerate(blocks), _count, workers=workers)):
-        counts[at], digests[at] = values, own
-    # Sorted, so that neither names of files nor their order are part of it.
-    return _CountedMap(blocks, counts, digest(sorted(digests)))
-
-
-def _count(job: tuple[int, tuple[ClassMap, Window]]) -> tuple[int, tuple[NDArray[np.int64], str]]:
-    at, block = job
-    return at, count(block)
+    return DrawnSample(out, units, len(pictures), page, plan)
 
 
 @dataclass(frozen=True)
@@ -145,6 +115,8 @@ class ClassAccuracy:
     """Share of the mapped area that truly is this class, 0..1; NaN where unknown."""
     producers: Estimate
     """Share of the true area that is mapped as this class, 0..1; NaN where unknown."""
+    regression_ha: Estimate | None = None
+    """True area by regression on the map's confidence; None where it cannot be estimated."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +130,8 @@ class SampleAccuracy:
     """How the sample was drawn, in a sentence."""
     notes: tuple[str, ...]
     """What readers of the figures must know: few points, a design that is not sealed."""
+    regression: Estimate | None = None
+    """Overall accuracy by regression on the map's confidence; None where it cannot be estimated."""
 
 
 _UNSEALED = "The sample has no sealed design, so nobody can tell whether points were lost."
@@ -178,7 +152,7 @@ def evaluate_sample(
     Args:
         path: the sample.
         out: folder of the results.
-        place: the map, to check that the sample was drawn from it.
+        place: the map, to check that the sample was drawn from it, and to estimate by its confidences too.
         unsealed: accept a sample without a design, see `read_sample`.
         answers: a CSV file that the sample's page saved, see `read_sample`.
         workers: processes that read the map.
@@ -190,12 +164,20 @@ def evaluate_sample(
         StorageError: `out` cannot be written.
     """
     sample = read_sample(path, unsealed=unsealed, answers=answers)
+    regression = None
     if place is not None:
-        _check_map(sample, _count_map(place, workers=workers, progress=progress), path, place)
+        counted = count_map(place, confidence=sample.cluster is None, workers=workers, progress=progress)
+        _check_map(sample, counted, path, place)
+        regression = _regression(sample, counted)
     counts = sample.counts(sample.classes)
     found = estimate(counts, [sample.mapped_m2.get(value, 0.0) for value in sample.classes])
     done = SampleAccuracy(
-        found.overall, _by_class(sample, found), out / "area.html", _described(sample), _notes(sample)
+        found.overall,
+        _by_class(sample, found, regression),
+        out / "area.html",
+        _described(sample),
+        _notes(sample),
+        regression.overall if regression else None,
     )
     write_json(out / "area.json", _as_json(done, counts))
     page = render("area.html", title="Accuracy from a sample", sample=path.name, points=len(sample.mapped), done=done)
@@ -203,7 +185,22 @@ def evaluate_sample(
     return done
 
 
-def _check_map(sample: InterpretedSample, found: _CountedMap, path: Path, place: Path) -> None:
+def _regression(sample: InterpretedSample, counted: CountedMap) -> RegressionEstimates | None:
+    """Estimates by the map's confidences; None without confidences, or for points in clusters."""
+    means = counted.mean_confidence
+    if means is None or sample.cluster is not None:
+        return None
+    mapped, reference = (np.searchsorted(sample.classes, v) for v in (sample.mapped, sample.reference))
+    return regression_estimates(
+        mapped,
+        reference,
+        counted.confidence_at(sample.xy, sample.mapped),
+        means=[means.get(value, 0.0) for value in sample.classes],
+        areas=[sample.mapped_m2.get(value, 0.0) for value in sample.classes],
+    )
+
+
+def _check_map(sample: InterpretedSample, found: CountedMap, path: Path, place: Path) -> None:
     """Raises ProductError if the map is not the one that was sampled."""
     design = sample.design
     if design is None:
@@ -237,12 +234,14 @@ def _notes(sample: InterpretedSample) -> tuple[str, ...]:
 def _as_json(done: SampleAccuracy, counts: NDArray[np.int64]) -> dict[str, Any]:
     return {
         "overall": _json(done.overall),
+        **({"overall_regression": _json(done.regression)} if done.regression else {}),
         "classes": [
             {
                 "class": c.land_cover.name,
                 "points": c.points,
                 "mapped_ha": c.mapped_ha,
                 "area_ha": _json(c.area_ha),
+                **({"regression_ha": _json(c.regression_ha)} if c.regression_ha else {}),
                 "users": _json(c.users),
                 "producers": _json(c.producers),
             }
@@ -252,11 +251,14 @@ def _as_json(done: SampleAccuracy, counts: NDArray[np.int64]) -> dict[str, Any]:
         "design": done.design,
         "notes": done.notes,
         "method": "values: Olofsson et al. 2014, doi 10.1016/j.rse.2014.02.015; 95 % intervals: mid-P beta limits of "
-        "weighted sums (after Fay and Feuer 1997, Fay and Kim 2017), producer's by MOVER (Donner and Zou 2012)",
+        "weighted sums (after Fay and Feuer 1997, Fay and Kim 2017), producer's by MOVER (Donner and Zou 2012)"
+        + ("; regression: on the map's confidence, by stratum (Särndal et al. 1992)" if done.regression else ""),
     }
 
 
-def _by_class(sample: InterpretedSample, found: AreaEstimates) -> tuple[ClassAccuracy, ...]:
+def _by_class(
+    sample: InterpretedSample, found: AreaEstimates, regression: RegressionEstimates | None
+) -> tuple[ClassAccuracy, ...]:
     return tuple(
         ClassAccuracy(
             legend.BY_VALUE[value],
@@ -265,6 +267,7 @@ def _by_class(sample: InterpretedSample, found: AreaEstimates) -> tuple[ClassAcc
             found.areas[k] * (1 / _M2_PER_HA),
             found.users[k],
             found.producers[k],
+            regression.areas[k] * (1 / _M2_PER_HA) if regression else None,
         )
         for k, value in enumerate(sample.classes)
     )
