@@ -107,7 +107,7 @@ def test_what_is_no_delivery_is_refused_with_a_remedy(given: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("tile", [25_000, 5_000, 1_000, 500, 250, 1_250, 50])
 def test_the_sizes_of_any_tile_divide_each_other(tile: int) -> None:
-    grid = fitting_grid(tile, stride=32)
+    grid = fitting_grid(tile, load_recipe(DEFAULT_RECIPE))
     grid.layout(32)
     assert grid.tile == tile
 
