@@ -4,12 +4,10 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch.nn import functional
 
 from pipeline import legend
@@ -20,9 +18,9 @@ from pipeline.model import Model, build_network, load_model
 from pipeline.model.flair_hub import fit_position_tables
 from pipeline.model.matching_recipe import matching_recipe
 from pipeline.model.network import _import_smp
+from tests.support.flair_hub import CONVNEXT, SWIN, TINY, State, hub_names, random_network, recipe_of, written
 
 NAMES = sorted(path.stem for path in (config_folder() / "models").glob("flair-hub_*.yaml"))
-TINY = load_recipe("flair-hub_lc-a_ir_convnextv2tiny-upernet")
 NAMED_ORDER = [
     *(
         "building",
@@ -38,55 +36,6 @@ NAMED_ORDER = [
     *("clear cut", "ligneous", "mixed", "other"),
 ]
 """FLAIR-HUB's classes by logit, as its configuration names them, but for the last: `undefined` there."""
-State = OrderedDict[str, torch.Tensor]
-CONVNEXT, SWIN = "tu-convnextv2_atto", "tu-swin_tiny_patch4_window7_224"
-
-
-def recipe_of(encoder: str, architecture: Any) -> Recipe:
-    """A shipped recipe with a smaller encoder."""
-    stride = 224 if encoder == SWIN else 32
-    update = {"name": "small", "encoder": encoder, "architecture": architecture, "stride": stride}
-    return TINY.model_copy(update=update | {"smallest_window": None})
-
-
-def random_network(recipe: Recipe, *, earlier_upernet: bool) -> torch.nn.Module:
-    """Random weights and statistics, so that no normalisation is the identity."""
-    torch.manual_seed(11)
-    network = build_network(recipe, earlier_upernet=earlier_upernet)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return network.eval()
-
-
-def hub_names(state: dict[str, torch.Tensor], *, prefix: str = "") -> State:
-    """Tensors under the names of FLAIR-HUB's files, with all that is in such files and in no map."""
-    named = OrderedDict()
-    for name, tensor in state.items():
-        part = "encoders.AERIAL_RGBI.seg_model." if name.startswith("encoder.") else ""
-        part = part or "main_decoders.AERIAL_LABEL-COSIA.seg_model."
-        named[prefix + part + name.removeprefix("encoder.")] = tensor
-    unused = {
-        "fusion_handler.conv_f.0.weight": torch.zeros(96, 96, 1, 1),
-        "fusion_handler.conv_f.0.bias": torch.zeros(96),
-        "aux_decoders.AERIAL_RGBI__AERIAL_LABEL-COSIA.seg_model.segmentation_head.0.bias": torch.zeros(19),
-        "criterion.AERIAL_LABEL-COSIA.weight": torch.ones(19),
-        "encoders.AERIAL_RGBI.seg_model.model.layers_0.blocks.0.attn.relative_position_index": torch.zeros(
-            49, 49
-        ).long(),
-        # IGN builds the decoder for images of one band.
-        "main_decoders.AERIAL_LABEL-COSIA.seg_model.decoder.fpn_stages.4.skip_conv.0.weight": torch.zeros(256, 1, 1, 1),
-    }
-    return OrderedDict(named | {prefix + name: tensor for name, tensor in unused.items()})
-
-
-def written(path: Path, state: State) -> Path:
-    if path.suffix == ".safetensors":
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
-    else:
-        torch.save({"state_dict": state}, path)
-    return path
 
 
 def earlier_upernet(features: list[torch.Tensor], tensors: State) -> torch.Tensor:
@@ -182,6 +131,7 @@ def test_each_shipped_recipe_is_the_model_that_it_is_named_after(name: str) -> N
     assert recipe.encoder.removeprefix("tu-").replace("_", "").startswith(encoder)
     assert recipe.architecture == decoder
     assert [legend.BY_VALUE[value].name for value in recipe.flair_values] == NAMED_ORDER
+    assert dict(enumerate(recipe.flair_values)) == legend.to_flair("flair-hub")
     assert recipe.live == (*range(1, 15), 18)
     levels = {"red": (105.66, 52.23), "green": (111.35, 45.62), "blue": (102.18, 44.3), "nir": (106.59, 39.78)}
     assert [levels[band] for band in recipe.bands] == list(zip(recipe.mean, recipe.std, strict=True))
