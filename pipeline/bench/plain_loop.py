@@ -80,7 +80,7 @@ def _loop(model: Model, loader: Any, side: int) -> NDArray[np.uint8]:
     for images, rows, cols in loader:
         shares = torch.softmax(model.network(images), dim=1).cpu().numpy()
         # IGN's argmax is over all logits. Here it skips those that the recipe switches off, which no map may contain.
-        best = shares[:, [value - 1 for value in model.recipe.live]].argmax(axis=1)
+        best = shares[:, list(model.recipe.live_logits)].argmax(axis=1)
         values = np.asarray(model.recipe.live, np.uint8)[best]
         for value, row, col in zip(values, rows.tolist(), cols.tolist(), strict=True):
             classes[row : row + _CORE, col : col + _CORE] = value[MARGIN:-MARGIN, MARGIN:-MARGIN]

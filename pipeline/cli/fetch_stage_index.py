@@ -41,6 +41,13 @@ CollectionOption = Annotated[
 _CONTENTS: tuple[Content, ...] = get_args(Content)
 
 
+def _contents_for(recipe: str) -> tuple[Content, ...]:
+    """What a map with this recipe needs."""
+    bands = load_recipe(recipe).bands
+    unread = {"irc": "nir" not in bands, "elevation": "elevation" not in bands}
+    return tuple(name for name in _CONTENTS if not unread.get(name))
+
+
 def _parse_contents(text: str) -> tuple[Content, ...]:
     wanted = tuple(name for name in _CONTENTS if name in text.split(","))
     if not wanted or len(wanted) < len(text.split(",")):
@@ -52,13 +59,20 @@ def _parse_contents(text: str) -> tuple[Content, ...]:
     "landcover fetch Hérault --list",
     "landcover fetch Hérault --year 2021 --out deliveries",
     "landcover fetch D034 --with rvb,irc --out deliveries",
+    "landcover fetch D034 --out deliveries \\\n    --recipe flair-hub_lc-a_ir_swinbase-upernet",
 )
 def fetch(
     zone: Annotated[str, argument("DEPARTEMENT", "Its name or number: Hérault, 34, D034, 2A.", parser=parse_zone)],
     year: Annotated[
         int | None, option("--year N", "Vintage of the imagery. By default the newest that has RVB and IRC.")
     ] = None,
-    contents: Annotated[str, option("--with LIST", "What to download, separated by commas.")] = ",".join(_CONTENTS),
+    contents: Annotated[
+        str | None,
+        option(
+            "--with LIST", f"Some of {','.join(_CONTENTS)}, separated by commas. By default all that the recipe needs."
+        ),
+    ] = None,
+    recipe: options.Recipe = DEFAULT_RECIPE,
     out: Annotated[
         Path | None, option("--out FOLDER", "Where to make the folder of the domain, such as FOLDER/D034_2021.")
     ] = None,
@@ -75,7 +89,8 @@ def fetch(
     from pipeline.runs.ingest import fetch as fetching
     from pipeline.sources.download.service import Service
 
-    service, wanted = Service(url.rstrip("/")), _parse_contents(contents)
+    service = Service(url.rstrip("/"))
+    wanted = _contents_for(recipe) if contents is None else _parse_contents(contents)
     if only_list:
         products = service.products()
         _print_editions(fetching.list_editions(service, zone, products), zone)

@@ -27,7 +27,7 @@ def fold_batchnorms(network: nn.Module, recipe: Recipe) -> nn.Module:
 
     Args:
         network: float32, in evaluation mode.
-        recipe: its bands and stride give the shape of the small image.
+        recipe: its bands and side step give the shape of the small image.
     """
     network = copy.deepcopy(network)
     modules = dict(network.named_modules())
@@ -78,7 +78,7 @@ def _foldable_pairs(modules: dict[str, nn.Module], recipe: Recipe) -> list[tuple
             hooks.append(module.register_forward_pre_hook(lambda _m, given, name=name: inputs.append((name, given[0]))))
     reads = _ReadCounter()
     with torch.inference_mode(), reads:
-        result = modules[""](torch.zeros(1, len(recipe.bands), 2 * recipe.stride, 2 * recipe.stride))
+        result = modules[""](torch.zeros(1, len(recipe.bands), 2 * recipe.side_step, 2 * recipe.side_step))
     reads.counts[id(result)] += 1
     for hook in hooks:
         hook.remove()

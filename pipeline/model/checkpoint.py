@@ -7,7 +7,6 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pipeline.config import Recipe, config_folder, load_recipe
+from pipeline.config import Recipe
 from pipeline.errors import WeightsError
+from pipeline.model.flair_hub import fit_position_tables, has_hub_names, plain_hub_names
 from pipeline.model.network import build_network
+from pipeline.model.shipped_recipes import fitting_recipes, named_recipes, shipped_recipes
+from pipeline.model.upernet_decoder import UNUSED_NAME, has_earlier_upernet
 from pipeline.model.weights_file import read_content
 
 FLAIR_PREFIX = "model.seg_model."
@@ -57,6 +59,14 @@ class Checkpoint:
     """By the names of segmentation-models-pytorch."""
     class_weights: torch.Tensor | None = None
     """Of the loss, (logit,), which say what classes were trained; None where the file has none."""
+
+    def network_of(self, recipe: Recipe) -> nn.Module:
+        """The recipe's network, whose decoder is that of this file if there is more than one of its name.
+
+        Raises:
+            ConfigError: as `build_network`.
+        """
+        return build_network(recipe, earlier_upernet=has_earlier_upernet(self.tensors))
 
 
 def parse_tensors(content: bytes, path: Path) -> Checkpoint:
@@ -134,9 +144,14 @@ def _is_named_tensor(name: object, value: object) -> bool:
 
 
 def _plain_names(state: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    plain = plain_hub_names(state, path) if has_hub_names(state) else _without_prefix(state, path)
+    return {name: tensor.detach() for name, tensor in plain.items() if not name.startswith(UNUSED_NAME)}
+
+
+def _without_prefix(state: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
     # Other modules use the prefix `model.` or, wrapped for several GPUs, `module.model.seg_model.`.
     prefix = next((n.removesuffix(HEAD) for n in state if n.endswith(f".{HEAD}")), FLAIR_PREFIX)
-    plain = {n.removeprefix(prefix): t.detach() for n, t in state.items() if not n.startswith(LOSS_PREFIX)}
+    plain = {n.removeprefix(prefix): t for n, t in state.items() if not n.startswith(LOSS_PREFIX)}
     twice = [n for n in plain if n in state and prefix + n in state]
     if twice:
         raise WeightsError(f"{path}: contains tensors both with and without the prefix {prefix!r}: {_listed(twice)}")
@@ -156,7 +171,8 @@ def load_tensors(checkpoint: Checkpoint, network: nn.Module, recipe: Recipe, *, 
         WeightsError: tensors do not fit: another number of logits or input channels, tensors that are missing,
             unexpected or of another shape, or values that are not finite. The message lists all of them.
     """
-    wanted, tensors = network.state_dict(), checkpoint.tensors
+    wanted = network.state_dict()
+    tensors = fit_position_tables(checkpoint.tensors, wanted)
     faults = _mismatches(tensors, wanted, network, recipe)
     if named := _name_mismatch(source, recipe):
         faults.append(named)
@@ -170,7 +186,7 @@ def load_tensors(checkpoint: Checkpoint, network: nn.Module, recipe: Recipe, *, 
             f"another checkpoint"
         )
     network.load_state_dict(cast)
-    trained = _trained_classes(checkpoint.class_weights)
+    trained = _trained_classes(checkpoint.class_weights, recipe)
     if trained and (doubt := _other_classes(trained, tensors, recipe)):
         _log.warning("%s: %s", source, doubt)
 
@@ -202,56 +218,24 @@ def _mismatches(
     return faults
 
 
-def fitting_recipes(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Shipped recipes whose network has exactly these names and shapes of tensors."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return [name for name, expected in _shapes_of_shipped() if expected == shapes]
-
-
-@cache
-def _shapes_of_shipped() -> tuple[tuple[str, dict[str, tuple[int, ...]]], ...]:
-    found = []
-    for recipe in _shipped():
-        # On `meta`, tensors have no storage: only names and shapes are needed.
-        with torch.device("meta"):
-            state = build_network(recipe).state_dict()
-        found.append((recipe.name, {name: tuple(tensor.shape) for name, tensor in state.items()}))
-    return tuple(found)
-
-
-def _shipped() -> list[Recipe]:
-    return [load_recipe(path.stem) for path in sorted((config_folder() / "models").glob("*.yaml"))]
-
-
-def named_recipe(source: str) -> str | None:
-    """The shipped recipe that the name of a checkpoint contains."""
-    return next(iter(_named_recipes(source)), None)
-
-
-def _named_recipes(source: str) -> list[str]:
-    """The longest name first."""
-    said = [r.name for r in _shipped() if re.search(rf"(?<![a-z]){re.escape(r.name)}(?![a-z])", source.lower())]
-    return sorted(said, key=len, reverse=True)
-
-
 def _name_mismatch(source: str, recipe: Recipe) -> str | None:
     """A message if the file's name names another shipped recipe; 12cl and 15cl have the same tensors.
 
     Class weights in the file do not overrule its name: those of the 12-class model list 15 classes, by its card.
     """
-    said = _named_recipes(source)
-    if not said or recipe.name in said or recipe.name not in [r.name for r in _shipped()]:
+    said = named_recipes(source)
+    if not said or recipe.name in said or recipe.name not in [r.name for r in shipped_recipes()]:
         return None
     return (
         f"by its name it belongs to recipe {said[0]}: set model.recipe to it, or rename the file if its name is wrong"
     )
 
 
-def _trained_classes(weights: torch.Tensor | None) -> tuple[int, ...]:
+def _trained_classes(weights: torch.Tensor | None, recipe: Recipe) -> tuple[int, ...]:
     """FLAIR values of the classes whose weight in the loss is above 0; empty where the file does not say it."""
-    if weights is None or weights.ndim != 1:
+    if weights is None or weights.shape != (recipe.logits,):
         return ()
-    return tuple(k + 1 for k, weight in enumerate(weights.tolist()) if weight > 0)
+    return tuple(sorted(v for v, weight in zip(recipe.flair_values, weights.tolist(), strict=True) if weight > 0))
 
 
 def _other_classes(trained: tuple[int, ...], tensors: Mapping[str, torch.Tensor], recipe: Recipe) -> str:
@@ -259,7 +243,7 @@ def _other_classes(trained: tuple[int, ...], tensors: Mapping[str, torch.Tensor]
     if trained == recipe.live:
         return ""
     fitting = fitting_recipes(tensors)
-    others = [r.name for r in _shipped() if r.live == trained and r.name in fitting]
+    others = [r.name for r in shipped_recipes() if r.live == trained and r.name in fitting]
     untrained = sorted(set(recipe.live) - set(trained))
     if not others and not untrained:
         return ""
@@ -308,7 +292,7 @@ def _first_convolution(network: nn.Module, recipe: Recipe) -> str:
 
 
 def _advice(logits: int, channels: int) -> str:
-    fitting = [r.name for r in _shipped() if r.logits == logits and len(r.bands) == channels]
+    fitting = [r.name for r in shipped_recipes() if r.logits == logits and len(r.bands) == channels]
     if fitting:
         return f"of the shipped recipes, {_listed(fitting)} has {channels} bands and {logits} logits"
     return f"no shipped recipe has {channels} bands and {logits} logits: write a recipe and give its path"

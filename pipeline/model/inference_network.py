@@ -31,12 +31,12 @@ def optimize_for_inference(network: nn.Module, recipe: Recipe) -> nn.Module:
         recipe: gives bands, stride and live classes.
 
     Returns:
-        A network that maps (n, band, y, x), whose sides are multiples of the stride, to a tuple of one or two float32
+        A network that maps (n, band, y, x) to a tuple of one or two float32
         (n, class, y, x): the live logits, and those that are switched off where there are some.
     """
     network = fold_batchnorms(network, recipe)
     _merge_upsampling(network, recipe)
-    live = [value - 1 for value in recipe.live]
+    live = list(recipe.live_logits)
     switched_off = [i for i in range(recipe.logits) if i not in live]
     parts = [live, switched_off] if switched_off else [live]
     head = getattr(network, "segmentation_head", None)
@@ -148,7 +148,7 @@ def _merge_upsampling(network: nn.Module, recipe: Recipe) -> None:
     if not hooks:
         return
     with torch.inference_mode():
-        network(torch.zeros(1, len(recipe.bands), 2 * recipe.stride, 2 * recipe.stride))
+        network(torch.zeros(1, len(recipe.bands), 2 * recipe.side_step, 2 * recipe.side_step))
     for hook in hooks:
         hook.remove()
     for name, (feature_map, height, width) in given.items():

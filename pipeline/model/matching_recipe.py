@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.config import Recipe, config_folder, load_recipe
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.model.checkpoint import fitting_recipes, named_recipe
+from pipeline.model.shipped_recipes import fitting_recipes, named_recipe
 from pipeline.model.weights import load_model, read_weights
 from pipeline.model.weights_file import HUB
 

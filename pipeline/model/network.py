@@ -1,5 +1,6 @@
 """Builds the network of a recipe, by default without a request to a hub."""
 
+import math
 from typing import Any, cast
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from pipeline.config import Recipe
 from pipeline.errors import MALFORMED, ConfigError, WeightsError
+from pipeline.model.upernet_decoder import OUTPUT_CHANNELS, EarlierUPerNetDecoder
 
 
 def make_torchvision_importable() -> None:
@@ -45,7 +47,13 @@ _DECLARED: list[torch.library.Library] = []
 """Keeps the libraries, whose definitions vanish with them."""
 
 
-def build_network(recipe: Recipe, *, imagenet: bool = False) -> nn.Module:
+_SWIN = "tu-swin_"
+_SWIN_IMAGE = 512
+"""Side of the image for which FLAIR-HUB builds its Swin encoders, in pixels. The attention windows of the last stage
+overlap only if it is larger than one of them."""
+
+
+def build_network(recipe: Recipe, *, imagenet: bool = False, earlier_upernet: bool = False) -> nn.Module:
     """Builds the recipe's network with random weights, in float32 and training mode.
 
     It maps normalised images (n, band, y, x), whose sides are multiples of the stride, to logits (n, logit, y, x).
@@ -54,6 +62,7 @@ def build_network(recipe: Recipe, *, imagenet: bool = False) -> nn.Module:
         recipe: architecture, encoder, bands and logits.
         imagenet: load the encoder's ImageNet weights from the hub or its cache. By default nothing is loaded: compute
             nodes have no internet.
+        earlier_upernet: build a UPerNet with the decoder that FLAIR-HUB's checkpoints have, see `upernet_decoder`.
 
     Raises:
         ConfigError: segmentation-models-pytorch does not know the encoder, the decoder's channels do not fit it, or
@@ -61,7 +70,13 @@ def build_network(recipe: Recipe, *, imagenet: bool = False) -> nn.Module:
         WeightsError: the ImageNet weights cannot be loaded.
     """
     smp = _import_smp()
-    own = {"decoder_channels": recipe.decoder_channels} if recipe.architecture == "unet" else {}
+    earlier_upernet = earlier_upernet and recipe.architecture == "upernet"
+    own: dict[str, Any] = {"decoder_channels": recipe.decoder_channels} if recipe.architecture == "unet" else {}
+    if recipe.encoder.startswith(_SWIN):
+        # Masks of attention are then made in each forward, for the image at hand.
+        own |= {"img_size": _SWIN_IMAGE, "strict_img_size": False}
+    if earlier_upernet:
+        own["decoder_channels"] = OUTPUT_CHANNELS
     try:
         network: Any = smp.create_model(
             recipe.architecture,
@@ -82,10 +97,21 @@ def build_network(recipe: Recipe, *, imagenet: bool = False) -> nn.Module:
             f"recipe {recipe.name}: segmentation-models-pytorch cannot build {recipe.architecture} on encoder "
             f"{recipe.encoder!r} with decoder channels {recipe.decoder_channels}: {str(error)[:300]}"
         ) from error
-    stride: int = network.encoder.output_stride
+    if earlier_upernet:
+        network.decoder = EarlierUPerNetDecoder(network.encoder.out_channels)
+    stride = _stride_of(network)
     if recipe.stride % stride:
         raise ConfigError(
             f"recipe {recipe.name}: stride {recipe.stride} is not a multiple of the network's stride {stride}, so the "
             f"map would depend on where windows begin; set stride: {stride}"
         )
     return cast(nn.Module, network)
+
+
+def _stride_of(network: Any) -> int:
+    """Only shifts by multiples of it shift the map alike: a Swin's attention windows lie in a fixed raster."""
+    stride: int = network.encoder.output_stride
+    windows = [
+        max(m.window_size) for m in network.encoder.modules() if isinstance(getattr(m, "window_size", None), tuple)
+    ]
+    return stride * math.lcm(*windows) if windows else stride

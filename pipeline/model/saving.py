@@ -57,7 +57,8 @@ def save_recipe(path: Path, recipe: Recipe) -> None:
         StorageError: the folder cannot be written.
     """
     content = recipe.model_dump(mode="json")
-    if recipe.smallest_halo is not None:
-        content["smallest_halo"] = recipe.smallest_halo
+    # Both are left out of the content.
+    smallest = {"smallest_halo": recipe.smallest_halo, "smallest_window": recipe.smallest_window}
+    content |= {name: value for name, value in smallest.items() if value is not None}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(path, text)

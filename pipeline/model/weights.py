@@ -13,7 +13,6 @@ from torch import nn
 
 from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, load_recipe
 from pipeline.model import checkpoint
-from pipeline.model.network import build_network
 from pipeline.model.weights_file import compare_checksums, locate, read_content
 
 
@@ -144,6 +143,6 @@ def _read(path: Path, source: str, expected: str | None) -> tuple[checkpoint.Che
 def _load_file(file: _File) -> Model:
     """Loads a model; the process keeps the last two, each as long as its file has this identity."""
     content, found = _read(file.path, file.source, file.expected)
-    network = build_network(file.recipe)
+    network = content.network_of(file.recipe)
     checkpoint.load_tensors(content, network, file.recipe, source=file.source)
     return Model(network.eval().requires_grad_(requires_grad=False), file.recipe, found, file.source)

@@ -96,7 +96,7 @@ def _from_hub(source: str) -> tuple[Path, str]:
             "can be moved to other weights. Leave it out once, and the log names the newest commit"
         )
     name = repo.partition("/")[2]
-    files = [file] if file else [f"{name}_weights.pth", "model.safetensors"]
+    files = [file] if file else [f"{name}_weights.pth", f"{name}.safetensors", "model.safetensors"]
     command = f"hf download {repo} {files[0]}" + (f" --revision {commit}" if commit else "")
     for candidate in files:
         path = _download(source, repo, candidate, commit, command=command)

@@ -81,8 +81,8 @@ class PatchDataset(Dataset[Sample]):
         self.augment = augment
         self.seed = seed
         self._labels = np.full(256, IGNORED_LABEL, np.int64)
-        # Labels that are not live classes of the recipe are ignored, like pixels without a label.
-        self._labels[list(recipe.live)] = np.array(recipe.live) - 1
+        # A label is its class's logit. Labels that are not live classes are ignored, like pixels without a label.
+        self._labels[list(recipe.live)] = recipe.live_logits
 
     def __len__(self) -> int:
         return len(self.patches)

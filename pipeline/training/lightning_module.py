@@ -34,12 +34,14 @@ class SegmentationModule(lightning.LightningModule):
         # which inference uses too.
         self.model = nn.Sequential(OrderedDict(seg_model=network)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
         weights = torch.zeros(recipe.logits)
-        for value in recipe.live:
-            weights[value - 1] = config.class_weights.get(value, 1.0)
+        for value, logit in zip(recipe.live, recipe.live_logits, strict=True):
+            weights[logit] = config.class_weights.get(value, 1.0)
         self.criterion = nn.CrossEntropyLoss(weight=weights, ignore_index=IGNORED_LABEL, reduction="sum")
         self.register_buffer("mean", torch.tensor(recipe.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(recipe.std).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("live", torch.tensor([v - 1 for v in recipe.live]), persistent=False)
+        self.register_buffer("live", torch.tensor(recipe.live_logits), persistent=False)
+        # Rows and columns of confusion matrices are FLAIR values from 1 on, whatever the order of the logits.
+        self.register_buffer("rows", torch.tensor(recipe.flair_values) - 1, persistent=False)
         self._confusion: torch.Tensor
         self.register_buffer("_confusion", torch.zeros(CLASSES, CLASSES, dtype=torch.int64), persistent=False)
         self._sums: torch.Tensor
@@ -89,10 +91,10 @@ class SegmentationModule(lightning.LightningModule):
         logits = self(pixels)
         total, weight = self._loss(logits, labels)
         self._sums += torch.stack([total, weight]).double()
-        live = cast(torch.Tensor, self.live)
+        live, rows = cast(torch.Tensor, self.live), cast(torch.Tensor, self.rows)
         predicted = live[logits.index_select(1, live).argmax(dim=1)]
         counted = labels != IGNORED_LABEL
-        pairs = labels[counted] * CLASSES + predicted[counted]
+        pairs = rows[labels[counted]] * CLASSES + rows[predicted[counted]]
         self._confusion += torch.bincount(pairs, minlength=CLASSES**2).view(CLASSES, CLASSES)
 
     def on_validation_epoch_end(self) -> None:

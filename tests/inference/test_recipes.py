@@ -30,7 +30,7 @@ CARD = {
     "elevation": (53.26, 79.30),
 }
 """Band → mean and deviation, from the card of FLAIR-INC_rgbie_12cl_resnet34-unet."""
-NAMES = sorted(path.stem for path in (config_folder() / "models").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (config_folder() / "models").glob("flair-inc_*.yaml"))
 
 
 @pytest.fixture(scope="module")

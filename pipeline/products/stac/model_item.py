@@ -82,13 +82,20 @@ def _fields(recipe: Recipe, window: int) -> dict[str, Any]:
             {
                 "name": "logits",
                 "tasks": [TASK],
-                "description": "logit i is FLAIR class i + 1; those of other classes than these are masked",
+                "description": _order_of_logits(recipe),
                 "result": _array("class", recipe.logits, window),
                 "classification:classes": classes_of(legend.classes(recipe.live)),
             }
         ],
         "mlm:hyperparameters": {"temperature": recipe.temperature},
     }
+
+
+def _order_of_logits(recipe: Recipe) -> str:
+    if not recipe.logit_values:
+        return "logit i is FLAIR class i + 1; those of other classes than these are masked"
+    values = ", ".join(map(str, recipe.logit_values))
+    return f"the logits are FLAIR classes {values}; those of other classes than these are masked"
 
 
 def _array(axis: str, length: int, window: int) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def evaluate_set(
     """
     patches = find_patches(places, metadata=metadata)
     rules = load_recipe(recipe)
-    layout = Layout(stride=rules.stride)
+    layout = rules.layout()
     check_halo(rules, layout, ())
     model = load_model(weights, rules, sha256=sha256)
     resolved = resolve_engine(engine, precision=precision)
@@ -156,10 +156,10 @@ def _compare_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zo
     compared = []
     for patch in batch:
         pixels, truth = read_image(patch, bands=recipe.bands), read_mask(patch)
-        if truth.shape[0] % recipe.stride or truth.shape[1] % recipe.stride:
+        if truth.shape[0] % recipe.side_step or truth.shape[1] % recipe.side_step:
             raise EvaluationError(
-                f"{patch.image}: found {truth.shape[0]} × {truth.shape[1]} px, expected multiples of the network's "
-                f"stride, {recipe.stride}; map it with `landcover predict` and evaluate the map"
+                f"{patch.image}: found {truth.shape[0]} × {truth.shape[1]} px, expected multiples of "
+                f"{recipe.side_step}; map it with `landcover predict` and evaluate the map"
             )
         classes, confidence = predictor(pixels[None], np.ones((1, *truth.shape), np.bool_))[0, : len(LAYERS)]
         unit = patch.unit if zones else patch.name

@@ -11,7 +11,6 @@ from pipeline.config import GridSection, LimitName, Recipe
 from pipeline.config.campaign import METROPOLITAN_FRANCE_KM
 from pipeline.errors import ConfigError
 from pipeline.grid import CRS, union
-from pipeline.halo import Layout
 from pipeline.sources.domain_inputs import DomainInputs
 
 _PLAIN = re.compile(r"[A-Za-z/][\w./-]*", re.ASCII)
@@ -134,7 +133,7 @@ def _domain_lines(parts: CampaignParts, folder: Path) -> list[str]:
 
 
 def _grid_lines(parts: CampaignParts) -> list[str]:
-    grid = fitting_grid(parts.tile_size, parts.recipe.stride)
+    grid = fitting_grid(parts.tile_size, parts.recipe)
     return [
         "# Sizes in pixels of 0.20 m: cores divide a block, and blocks a tile. A window is a core with its halo.",
         "grid:",
@@ -142,17 +141,16 @@ def _grid_lines(parts: CampaignParts) -> list[str]:
     ]
 
 
-def fitting_grid(tile: int, stride: int) -> GridSection:
-    """The usual sizes, or for smaller tiles the largest block and core that divide them.
+def fitting_grid(tile: int, recipe: Recipe) -> GridSection:
+    """The recipe's sizes, with the largest block that divides the tile.
 
     Args:
         tile: side of a tile in pixels.
-        stride: of the network.
+        recipe: of the network.
     """
     block = _largest_divisor(tile, _USUAL.block)
-    core = _largest_divisor(block, _USUAL.core)
-    window = Layout.for_core(core, _USUAL.halo, stride).window
-    return GridSection(tile=tile, block=block, core=core, halo=_USUAL.halo, window=window)
+    layout = recipe.layout(block)
+    return GridSection(tile=tile, block=block, core=layout.core, halo=layout.halo, window=layout.window)
 
 
 def _output_lines(parts: CampaignParts, crs: str) -> list[str]:

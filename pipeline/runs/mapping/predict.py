@@ -46,7 +46,7 @@ def predict(
             of the model's recipe. Its coordinate `valid`, bool (y, x), says which pixels are data. Without one, a pixel
             is nodata if a band of imagery has the array's nodata value; the elevation decides nothing.
         model: from `load_model`.
-        layout: core, halo and window; by default `Layout()` with the recipe's stride.
+        layout: core, halo and window; by default those of the recipe.
         block: side of a block in pixels, a multiple of the core; by default twice the core.
         engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.
         accept: limits of the model's card that the image may exceed, and `halo`.
@@ -72,7 +72,7 @@ def predict(
         >>> maps.landcover.rio.to_raster("landcover.tif")  # doctest: +SKIP
     """
     register_cover()
-    layout = layout or Layout(stride=model.recipe.stride)
+    layout = layout or model.recipe.layout()
     resolved = engine if isinstance(engine, Engine) else resolve_engine(engine)
     method = Method(model, layout, block or 2 * layout.core, resolved)
     if isinstance(image, xr.DataArray):

@@ -62,8 +62,8 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
         out: folder for `<stem>-landcover.tif` and `<stem>-confidence.tif`; a raster that is not named `.tif` keeps its
             suffix there: `<name>-landcover.tif`.
         recipe: name of a recipe, or path of its YAML file.
-        window: side of the network's window in pixels; 2 848 by default.
-        halo: smallest number of pixels around a core; 160 by default.
+        window: side of the network's window in pixels; 2 848 by default, or the recipe's.
+        halo: smallest number of pixels around a core; 160 by default, or the recipe's.
         engine: `auto`, `torch` or `openvino`.
         precision: arithmetic of the forward pass.
         quantized: the XML file that `landcover quantize` made from these weights; for precision int8 only.
@@ -87,7 +87,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     if quantized and precision != "int8":
         raise ConfigError(f"{quantized} needs precision int8, found {precision}; use --precision int8")
     rules = load_recipe(recipe)
-    default = Layout(stride=rules.stride)
+    default = rules.layout()
     if window is None and halo is None:
         layout = default
     else:

@@ -168,7 +168,7 @@ def make_plan(
     sections = [campaign.domain(name) for name in domains] or list(campaign.domains)
     campaign_crs(campaign)  # refuses several lattices
     resolved = resolve(campaign, again=re_resolve)
-    check_windows(resolved.recipe, campaign.accept_limits)
+    check_windows(resolved.recipe, resolved.layout, campaign.accept_limits)
     check_halo(resolved.recipe, resolved.layout, campaign.accept_limits)
     chosen = {campaign.tile(name).name for name in tiles}
     by_name = {section.name: section for section in sections}

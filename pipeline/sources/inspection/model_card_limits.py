@@ -121,16 +121,27 @@ def territory(files: Sequence[DeliveredFile]) -> tuple[str, list[ExceededCardLim
     return (f"EPSG:{OVERSEAS[min(codes)]}" if codes else CRS), exceeded
 
 
-def check_windows(recipe: Recipe, accept: Sequence[LimitName]) -> None:
-    """Refuses a recipe whose network sees farther than the halo of the windows.
+def check_windows(recipe: Recipe, layout: Layout, accept: Sequence[LimitName]) -> None:
+    """Refuses windows that are too small for a network that sees its whole window.
 
     Raises:
-        ConfigError: the recipe's decoder pools over whole windows, and `accept` does not name `whole_window`.
+        ConfigError: the recipe's decoder pools over whole windows, the recipe states no smallest window or a larger one
+            than the layout's, and `accept` does not name `whole_window`.
     """
-    if recipe.pools_whole_window and "whole_window" not in accept:
+    if not recipe.pools_whole_window or "whole_window" in accept:
+        return
+    anyway = "to map with it anyway, add accept_limits: [whole_window] to the campaign"
+    if recipe.smallest_window is None:
         raise ConfigError(
             f"recipe {recipe.name}: its decoder {recipe.architecture!r} cannot map several windows without seams "
-            f"({REASONS['whole_window']}); to map with it anyway, add accept_limits: [whole_window] to the campaign"
+            f"({REASONS['whole_window']}); {anyway}"
+        )
+    if layout.window < recipe.smallest_window:
+        own = recipe.layout()
+        raise ConfigError(
+            f"a window of {layout.window} px is too small for recipe {recipe.name}, which needs "
+            f"{recipe.smallest_window} or more: its decoder {recipe.architecture!r} pools over the whole window. Use "
+            f"core {own.core}, halo {own.halo} and window {own.window}, or {anyway}"
         )
 
 

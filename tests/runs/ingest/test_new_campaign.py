@@ -5,10 +5,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
+import rasterio
 import shapely
 import torch
 import yaml
+from distributed import Client
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -17,14 +20,18 @@ from pipeline.domain import Domain
 from pipeline.errors import ConfigError, DeliveryError, WeightsError
 from pipeline.model.matching_recipe import matching_recipe
 from pipeline.model.network import build_network
+from pipeline.model.saving import save_recipe
 from pipeline.products.national.ownership import read_boundary
 from pipeline.progress import SILENT
 from pipeline.runs.ingest.campaign_text import fitting_grid
 from pipeline.runs.ingest.found_deliveries import named_delivery
 from pipeline.runs.ingest.new_campaign import NewCampaign, init
+from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
+from pipeline.sources.inspection.model_card_limits import check_halo, check_windows
 from tests.support.campaigns import RECIPE, write_weights
 from tests.support.deliveries import make_delivery
+from tests.support.flair_hub import CONVNEXT, hub_names, random_network, recipe_of, written
 from tests.support.paths import SHARED_DATA
 
 SECOND = Domain("D030_2024")
@@ -107,9 +114,42 @@ def test_what_is_no_delivery_is_refused_with_a_remedy(given: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("tile", [25_000, 5_000, 1_000, 500, 250, 1_250, 50])
 def test_the_sizes_of_any_tile_divide_each_other(tile: int) -> None:
-    grid = fitting_grid(tile, stride=32)
+    grid = fitting_grid(tile, load_recipe(DEFAULT_RECIPE))
     grid.layout(32)
-    assert grid.tile == tile
+    assert (grid.tile, grid.halo) == (tile, 160)
+
+
+@pytest.mark.parametrize("tile", [25_000, 5_000, 1_000])
+@pytest.mark.parametrize("name", ["ir_convnextv2tiny-upernet", "ir_swinbase-upernet", "ir_swintiny-unet"])
+def test_a_new_campaign_has_the_windows_of_its_recipe(tile: int, name: str) -> None:
+    recipe = load_recipe(f"flair-hub_lc-a_{name}")
+    grid = fitting_grid(tile, recipe)
+    layout = grid.layout(recipe.stride)
+    check_windows(recipe, layout, ())
+    check_halo(recipe, layout, ())
+
+
+def test_a_flair_hub_model_maps_a_delivery_without_elevation(tmp_path: Path, dask_client: Client) -> None:
+    delivery = make_delivery(tmp_path / "data", at=[(0, 0), (0, 1)], surface=None)
+    recipe = recipe_of(CONVNEXT, "upernet").model_copy(update={"smallest_halo": 160, "smallest_window": 608})
+    state = random_network(recipe, earlier_upernet=True).state_dict()
+    written(tmp_path / "small.safetensors", hub_names(state, prefix="model."))
+    save_recipe(tmp_path / "small.yaml", recipe)
+    out = tmp_path / "campaign.yaml"
+    new = init(
+        [delivery.folder], weights=str(tmp_path / "small.safetensors"), out=out, bar=lambda _: nullcontext(SILENT)
+    )
+    assert {asset.kind for asset in new.parts.domains[0].inputs.assets} == {"rvb", "irc"}
+    campaign = load_campaign(out)
+    assert (campaign.grid.core, campaign.grid.window, campaign.accept_limits) == (250, 608, ())
+    run(make_plan(campaign), client=dask_client)
+    maps = sorted((tmp_path / "products").rglob("*landcover*.tif"))
+    assert len(maps) == 2
+    for path in maps:
+        with rasterio.open(path) as file:
+            found = set(np.unique(file.read(1)))
+        assert 0 not in found
+        assert found <= set(recipe.live)
 
 
 def test_a_shipped_recipe_follows_from_the_name_of_the_weights(tmp_path: Path) -> None:

@@ -49,6 +49,25 @@ def test_a_network_that_pools_whole_windows_needs_accepted_seams(tmp_path: Path)
     assert make_plan(made.change(accept_limits=["whole_window"]).campaign).todo == 1
 
 
+def test_a_measured_window_is_enough_for_a_network_that_pools_it(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path, at=[(0, 0)])
+    pooling = RECIPE | {"architecture": "upernet", "encoder": "resnet18", "smallest_halo": 32}
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(pooling | {"smallest_window": 416}))
+    write_weights(tmp_path / "weights.pth", recipe)
+    with pytest.raises(
+        ConfigError, match=r"window of 224 px is too small .* needs 416 .*window 416, or .*whole_window"
+    ):
+        make_plan(made.campaign)
+    assert make_plan(made.change(accept_limits=["whole_window"]).campaign).todo == 1
+    grid = yaml.safe_load(made.config.read_text())["grid"]
+    plan = make_plan(made.change(accept_limits=[], grid=grid | {"window": 416}).campaign)
+    assert plan.todo == 1
+    before = plan.domains[0].tiles[0].fingerprint
+    recipe.write_text(yaml.safe_dump(pooling | {"smallest_window": 384}))
+    assert make_plan(made.campaign).domains[0].tiles[0].fingerprint == before, "no map depends on the smallest window"
+
+
 def test_the_attribution_is_the_deliverys_unless_the_campaign_sets_one(tmp_path: Path) -> None:
     made = make_campaign(tmp_path, at=[(0, 0)])
     plan = make_plan(made.campaign)
