@@ -10,11 +10,12 @@ from pipeline.config.campaign import (
     GridSection,
     LimitName,
     LimitsSection,
-    ModelSection,
     OutputSection,
     Precision,
     load_campaign,
 )
+from pipeline.config.joint_recipe import joint_recipe
+from pipeline.config.model_section import MemberSection, ModelSection, Tta
 from pipeline.config.recipe import DEFAULT_RECIPE, Architecture, Band, Recipe, load_recipe
 from pipeline.config.section import (
     ConfigPath,
@@ -41,6 +42,7 @@ __all__ = [
     "GridSection",
     "LimitName",
     "LimitsSection",
+    "MemberSection",
     "ModelSection",
     "OutputSection",
     "PlainName",
@@ -48,8 +50,10 @@ __all__ = [
     "Recipe",
     "Section",
     "Sha256",
+    "Tta",
     "config_folder",
     "find_config",
+    "joint_recipe",
     "load_campaign",
     "load_recipe",
     "read_yaml",

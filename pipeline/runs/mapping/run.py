@@ -24,9 +24,8 @@ from pipeline.cluster.connection import worker_count
 from pipeline.cluster.worker_resources import share_of_memory
 from pipeline.domain import Domain
 from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, RunStopped
-from pipeline.inference import Engine, MappedPixels, Predictor, predict_tile, predictor_for, reads_of
+from pipeline.inference import MappedPixels, Method, Predictor, predict_tile, predictor_for, reads_of
 from pipeline.lock import FolderLock
-from pipeline.model import Model
 from pipeline.products.tile.seal import SealedTile, seal
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.mapping.block_progress import BlockProgress
@@ -141,7 +140,7 @@ def _map_domains(
     todo, grid = sum(len(domain.plan.todo) for domain in domains), resolved.campaign.grid
     on_event(RunStarted(dashboard(client), todo))
     limit_worker_losses(client)
-    resident = ResidentModel(resolved.model, resolved.engine, resolved.engine_threads, stand_in=resolved.stand_in)
+    resident = ResidentModel(resolved.method, resolved.engine_threads, stand_in=resolved.stand_in)
     register_plugin(client, resident)
     blocks = BlockProgress(client, progress, tiles=todo, tile=grid.tile, block=grid.block)
     for domain in domains:
@@ -262,10 +261,11 @@ class ResidentModel(WorkerPlugin):
 
     name = "landcover-model"
 
-    def __init__(self, model: Model, engine: Engine, threads: int, *, stand_in: Predictor | None = None) -> None:
-        self._model, self._engine, self._threads, self._stand_in = model, engine, threads, stand_in
+    def __init__(self, method: Method, threads: int, *, stand_in: Predictor | None = None) -> None:
+        self._method, self._threads, self._stand_in = method, threads, stand_in
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002  (Dask's signature)
         """Dask calls it in the worker's process."""
         ignore_stop_signals()
-        predictor_for(self._model, self._engine, threads=self._threads, stand_in=self._stand_in)
+        own = self._method
+        predictor_for(own.model, own.engine, layers=own.layers, threads=self._threads, stand_in=self._stand_in)

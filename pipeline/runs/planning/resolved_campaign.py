@@ -12,12 +12,13 @@ from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
 from pipeline.inference.engine import Engine, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, project_memory
+from pipeline.inference.turns import TURNS
 from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights
 from pipeline.sources.domain_inputs import DomainInputs
 
 if TYPE_CHECKING:
     from pipeline.inference import Method, Predictor
-    from pipeline.model import Model
+    from pipeline.model import Ensemble, Model
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,24 @@ class ResolvedCampaign:
     fingerprint contains it, so tiles that it mapped must not be kept."""
 
     @cached_property
-    def model(self) -> "Model":
-        """The loaded model.
+    def model(self) -> "Model | Ensemble":
+        """The loaded model, or the ensemble of models.
 
         Raises:
             WeightsError: the weights do not fit the recipe, or the file changed since it was hashed.
         """
-        return model.load_model(self.weights.source, self.recipe, sha256=self.weights.weights_hash)
+        members = tuple(model.load_model(w.source, w.recipe, sha256=w.weights_hash) for w in self.networks)
+        return model.Ensemble(members, self.campaign.model.tta) if self.forwards > 1 else members[0]
+
+    @property
+    def networks(self) -> tuple[UnloadedModel, ...]:
+        """The network, or those that are averaged."""
+        return self.weights.members or (self.weights,)
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of a window: each network maps it in each position of the test-time augmentation."""
+        return len(self.networks) * len(TURNS[self.campaign.model.tta])
 
     @property
     def method(self) -> "Method":
@@ -63,6 +75,8 @@ class ResolvedCampaign:
             gdal_cache_mb=cluster.gdal_cache_mb,
             decoded_cache_mb=cluster.decoded_cache_mb,
             gpu=on_gpu(self.engine),
+            members=len(self.networks),
+            averaged=len(self.recipe.live) if self.forwards > 1 else 0,
         )
 
     def read_window(self, tile: Tile) -> Window:
@@ -78,15 +92,19 @@ class ResolvedCampaign:
         return tuple((name, fingerprint.digest(value)) for name, value in self._fingerprinted(tile, inputs).items())
 
     def _fingerprinted(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
+        own, tta = self.recipe.model_dump(mode="json"), self.campaign.model.tta
         parts = {
             "version": fingerprint.PRODUCT_VERSION,
             "weights": self.weights.weights_hash,
-            "recipe": self.recipe.model_dump(mode="json"),
+            # The joint recipe has the normalisation of the first network only.
+            "recipe": [w.recipe.model_dump(mode="json") for w in self.networks] if self.weights.members else own,
             "layout": asdict(self.layout),
             "engine": self.engine.content,
             "tile": asdict(tile.window),
             "inputs": inputs.inputs_digest(self.read_window(tile)),
         }
+        # Only where there is some: maps of a single network were made before there was any.
+        parts |= {} if tta == "none" else {"tta": tta}
         # Other lattices only: tiles of the national lattice were sealed before others existed.
         return parts if inputs.crs == CRS else parts | {"crs": inputs.crs}
 
@@ -112,4 +130,14 @@ def resolve(campaign: Campaign) -> ResolvedCampaign:
         model=weights,
         compiled=campaign.torch_compile,
     )
+    _check_averaging(campaign, engine)
     return ResolvedCampaign(campaign, recipe, layout, engine, engine_threads(campaign), weights)
+
+
+def _check_averaging(campaign: Campaign, engine: Engine) -> None:
+    """Raises ConfigError where probabilities are needed and the engine gives classes alone."""
+    if engine.precision == "int8" and (campaign.model.members or campaign.model.tta != "none"):
+        raise ConfigError(
+            f"campaign {campaign.name}: model.members and model.tta average probabilities, and a network in int8 gives "
+            "classes without them; use precision fp32 or bf16"
+        )
