@@ -5,9 +5,9 @@ Names and colours are those of the FLAIR-INC model cards. IGN's other products h
 `to_flair` converts them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.errors import ConfigError
 
@@ -16,11 +16,23 @@ NODATA = 0
 Layer = Literal["landcover", "confidence"]
 LAYERS: tuple[Layer, Layer] = ("landcover", "confidence")
 """The layers of a map, in the order of every stacked array (layer, y, x)."""
+OptionalLayer = Literal["probabilities", "disagreement"]
+OPTIONAL_LAYERS: tuple[OptionalLayer, ...] = get_args(OptionalLayer)
+"""Layers that a campaign may add to the map: the probability of each live class, and how much forwards disagree.
+
+A byte of them is 0 for nodata, else 1 + round(`SHARE_STEPS` × share), where the share is 0..1.
+"""
+SHARE_STEPS = 254
 Language = Literal["en", "fr"]
 Palette = Literal["flair", "safe"]
 """FLAIR's colours, or colours for colour-blind users."""
 Names = Literal["flair", "cosia"]
 """Whose names of the classes."""
+
+
+def planes_of(layers: Sequence[OptionalLayer], live: Sequence[int]) -> int:
+    """Planes of some optional layers: one for each live class, and one for the disagreement."""
+    return sum(len(live) if layer == "probabilities" else 1 for layer in layers)
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,11 @@ def _show_worker(s: "ResolvedCampaign") -> None:
         f"window: {s.layout.window} px (core {s.layout.core}, halo {s.layout.halo}): "
         f"{s.layout.overlap_factor:.3f} × the map's pixels are computed"
     )
+    if s.forwards > 1:
+        say(
+            f"forwards of each window: {s.forwards} ({count(len(s.networks), 'network')}, "
+            f"test-time augmentation {s.campaign.model.tta}), so the network takes {s.forwards} × the time of one"
+        )
     budgets = {"memory_bytes": s.campaign.cluster.memory_bytes}
     if s.memory.device:
         budgets["device_memory_bytes"] = s.campaign.cluster.device_memory_bytes

@@ -10,12 +10,13 @@ from pipeline.config.campaign import (
     GeneraliseSection,
     LimitName,
     LimitsSection,
-    ModelSection,
     OutputSection,
     Precision,
     load_campaign,
 )
 from pipeline.config.grid_section import GridSection
+from pipeline.config.joint_recipe import joint_recipe
+from pipeline.config.model_section import MemberSection, ModelSection, Tta
 from pipeline.config.recipe import DEFAULT_RECIPE, Architecture, Band, Recipe, load_recipe
 from pipeline.config.section import (
     ConfigPath,
@@ -43,6 +44,7 @@ __all__ = [
     "GridSection",
     "LimitName",
     "LimitsSection",
+    "MemberSection",
     "ModelSection",
     "OutputSection",
     "PlainName",
@@ -50,8 +52,10 @@ __all__ = [
     "Recipe",
     "Section",
     "Sha256",
+    "Tta",
     "config_folder",
     "find_config",
+    "joint_recipe",
     "load_campaign",
     "load_recipe",
     "read_yaml",

@@ -11,8 +11,10 @@ from pydantic import Field, model_validator
 
 from pipeline import legend
 from pipeline.config.grid_section import GridSection
-from pipeline.config.recipe import DEFAULT_RECIPE, Recipe, load_recipe
-from pipeline.config.section import ConfigPath, PlainName, Section, Sha256, read_yaml
+from pipeline.config.joint_recipe import joint_recipe
+from pipeline.config.model_section import MemberSection, ModelSection
+from pipeline.config.recipe import Recipe, load_recipe
+from pipeline.config.section import ConfigPath, PlainName, Section, read_yaml
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, GridError
 from pipeline.grid import PIXELS_PER_M, Tile, Window
@@ -34,20 +36,6 @@ _OCSGE_M2 = {1: 200.0}
 """FLAIR value → minimum area of the preset `ocsge`; 500 m² for all others."""
 MOST_KM = 10_000.0
 """Largest coordinate of a lattice: tile names have four digits of kilometres."""
-
-
-class ModelSection(Section):
-    """The network's weights and their recipe."""
-
-    weights: str
-    """Path of the checkpoint (relative to the campaign's folder), or `hf://org/name@COMMIT[/file]` on the Hugging Face
-    hub. Without `@COMMIT` it is the newest, which may be another one tomorrow; the log names it."""
-    sha256: Sha256 | None = None
-    """SHA-256 that the checkpoint must have, as `sha256sum` prints it. It is compared before the file is loaded."""
-    recipe: str = DEFAULT_RECIPE
-    """Name of a recipe under `configs/models/`, or the path of a recipe's YAML."""
-    quantized: ConfigPath | None = None
-    """The XML that `landcover quantize` made from these weights. Only `precision: int8` reads it."""
 
 
 class DomainSection(Section):
@@ -256,21 +244,45 @@ class Campaign(Section):
         return Window.from_edges(-top, left, -bottom, right)
 
     @property
-    def weights(self) -> str:
-        """The weights as `load_model` takes them: an absolute path, or `hf://…`."""
-        given = self.model.weights
-        return given if given.startswith("hf://") else str(Path(self.base, Path(given).expanduser()).absolute())
+    def networks(self) -> tuple[MemberSection, ...]:
+        """The networks, with the weights as `load_model` takes them: an absolute path, or `hf://…`."""
+        return tuple(
+            n if n.weights.startswith("hf://") else n.model_copy(update={"weights": str(self._absolute(n.weights))})
+            for n in self.model.networks
+        )
 
-    def recipe(self) -> Recipe:
-        """Reads the recipe of the campaign's network.
+    def _absolute(self, path: str) -> Path:
+        return Path(self.base, Path(path).expanduser()).absolute()
+
+    @property
+    def weights(self) -> str:
+        """The weights of the only network, as `load_model` takes them.
+
+        Raises:
+            ConfigError: the campaign averages several networks.
+        """
+        if len(self.networks) > 1:
+            raise ConfigError(f"campaign {self.name} averages {len(self.networks)} networks; expected a single one")
+        return self.networks[0].weights
+
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Reads the recipe of each network.
 
         Raises:
             ConfigError: there is no such recipe, or it is not valid.
         """
         try:
-            return load_recipe(self.model.recipe, base=self.base)
+            return tuple(load_recipe(network.recipe, base=self.base) for network in self.model.networks)
         except ConfigError as error:
             raise ConfigError(f"campaign {self.name} in {self.base}: model.recipe: {error}") from error
+
+    def recipe(self) -> Recipe:
+        """Reads the recipe of the campaign's network, or the joint one of its networks.
+
+        Raises:
+            ConfigError: there is no such recipe, it is not valid, or the networks' recipes do not fit each other.
+        """
+        return joint_recipe(self.recipes())
 
     def product_folder(self, domain: Domain) -> Path:
         """Folder of a domain's product: its COGs, items and run record."""

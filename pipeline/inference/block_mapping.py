@@ -21,10 +21,10 @@ from pipeline.errors import ConfigError
 from pipeline.grid import Window, union
 from pipeline.halo import Layout
 from pipeline.inference.array_source import ArraySource
-from pipeline.inference.engine import BATCH_PIXELS, TORCH, Engine
+from pipeline.inference.engine import BATCH_PIXELS, PLANES, TORCH, Engine
 from pipeline.inference.predictor import Predictor, predictor_for
-from pipeline.legend import LAYERS
-from pipeline.model import Model
+from pipeline.legend import LAYERS, OptionalLayer, planes_of
+from pipeline.model import Ensemble, Model
 from pipeline.sources.reading.raster import Pixels, Source
 
 
@@ -32,11 +32,13 @@ from pipeline.sources.reading.raster import Pixels, Source
 class Method:
     """How an image is mapped: the network, its windows, and the engine that runs it."""
 
-    model: Model
+    model: Model | Ensemble
     layout: Layout
     block: int
     """Side of a block in pixels; a block is one chunk and one task."""
     engine: Engine = TORCH
+    layers: tuple[OptionalLayer, ...] = ()
+    """Optional layers, whose planes follow after those of `LAYERS`."""
 
     def __post_init__(self) -> None:
         if self.block % self.layout.core:
@@ -44,7 +46,17 @@ class Method:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Dask's token, made of everything that a map depends on."""
-        return ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine)
+        return ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine, self.layers)
+
+    @property
+    def planes(self) -> int:
+        """Planes of the stack: those of `LAYERS`, and those of the optional layers."""
+        return len(LAYERS) + planes_of(self.layers, self.model.recipe.live)
+
+    def map_and_count(self, source: Source, block: Window) -> "MappedPixels":
+        """Maps one block with the predictor that this process keeps."""
+        predictor = predictor_for(self.model, self.engine, layers=self.layers)
+        return map_and_count(source, block, layout=self.layout, predictor=predictor, planes=self.planes)
 
 
 def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
@@ -56,9 +68,10 @@ def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array
         window: the part to map, inside `source.window`; blocks start at its north-west corner.
 
     Returns:
-        Dask array (layer, y, x), uint8, with the layers of `LAYERS` and one chunk for each block.
+        Dask array (layer, y, x), uint8, with the planes of `LAYERS` and of the method's optional layers, and one chunk
+        for each block.
     """
-    chunks = da.core.normalize_chunks((len(LAYERS), method.block, method.block), (len(LAYERS), *window.shape))
+    chunks = da.core.normalize_chunks((method.planes, method.block, method.block), (method.planes, *window.shape))
     name = f"predict-{tokenize(source, method, window)}"
     stack: da.Array = da.map_blocks(
         _map_at, source=source, method=method, window=window, chunks=chunks, dtype=np.uint8, meta=_META, name=name
@@ -79,13 +92,15 @@ class MappedPixels:
     """A mapped block or tile."""
 
     layers: NDArray[np.uint8]
-    """uint8 (layer, y, x); 0 in both layers where the source has nodata."""
+    """uint8 (layer, y, x): `LAYERS`, then the planes of optional layers; 0 in all where the source has nodata."""
     switched_off: int | None
     """Pixels with data where a logit that is switched off is greater than all live ones. None where the engine does not
     tell: a network that an older version quantized."""
 
 
-def map_and_count(source: Source, block: Window, *, layout: Layout, predictor: Predictor) -> MappedPixels:
+def map_and_count(
+    source: Source, block: Window, *, layout: Layout, predictor: Predictor, planes: int = len(LAYERS)
+) -> MappedPixels:
     """Maps one block: reads it once with its halo, maps its windows, and drops the halo.
 
     Args:
@@ -93,8 +108,9 @@ def map_and_count(source: Source, block: Window, *, layout: Layout, predictor: P
         block: inside `source.window`.
         layout: cuts the block into windows.
         predictor: the engine.
+        planes: of the stack: more than `LAYERS` has where the engine makes optional layers too.
     """
-    out = np.zeros((len(LAYERS), *block.shape), np.uint8)
+    out = np.zeros((planes, *block.shape), np.uint8)
     read = layout.read_of_block(block)
     pixels = read_reflected(source, read)
     inside = pixels.valid[block.slices_in(read)]
@@ -220,9 +236,11 @@ def _map_batch(
     counts: list[int | None] = []
     for (core, window), planes, data in zip(batch, mapped, valid, strict=True):
         kept = core.slices_in(window)
-        layers, rest = planes[: len(LAYERS), *kept], planes[len(LAYERS) :, *kept]
-        out[(slice(None), *core.slices_in(block))] = layers
-        counts.append(int(np.count_nonzero(rest[0] & data[kept])) if len(rest) else None)
+        place = core.slices_in(block)
+        out[(slice(len(LAYERS)), *place)] = planes[: len(LAYERS), *kept]
+        out[(slice(len(LAYERS), None), *place)] = planes[PLANES:, *kept]
+        counted = len(planes) >= PLANES
+        counts.append(int(np.count_nonzero(planes[len(LAYERS), *kept] & data[kept])) if counted else None)
     return _total(counts)
 
 
@@ -250,14 +268,13 @@ def predict_tile(source: Source, method: Method, *, window: Window, turn: int = 
 
 
 def _map_and_count_at(source: Source, method: Method, block: Window) -> MappedPixels:
-    predictor = predictor_for(method.model, method.engine)
-    return map_and_count(source, block, layout=method.layout, predictor=predictor)
+    return method.map_and_count(source, block)
 
 
 def _put_together(window: Window, blocks: Sequence[Window], mapped: Sequence[MappedPixels]) -> MappedPixels:
     if len(mapped) == 1:
         return mapped[0]
-    layers = np.empty((len(LAYERS), *window.shape), np.uint8)
+    layers = np.empty((len(mapped[0].layers), *window.shape), np.uint8)
     for block, own in zip(blocks, mapped, strict=True):
         layers[(slice(None), *block.slices_in(window))] = own.layers
     return MappedPixels(layers, _total(own.switched_off for own in mapped))
@@ -267,7 +284,7 @@ def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[i
     """The task of one block, which finds the block by its position in the Dask array."""
     row, col = window.row + block_id[1] * method.block, window.col + block_id[2] * method.block
     block = Window(row, col, method.block, method.block).intersect(window)
-    return map_block(source, block, layout=method.layout, predictor=predictor_for(method.model, method.engine))
+    return method.map_and_count(source, block).layers
 
 
 def predict_overlapped(pixels: da.Array, valid: da.Array, method: Method) -> da.Array:
@@ -293,7 +310,7 @@ def predict_overlapped(pixels: da.Array, valid: da.Array, method: Method) -> da.
         at = Window.from_edges(int(row_edges[i]), int(col_edges[j]), int(row_edges[i + 1]), int(col_edges[j + 1]))
         with_halo = at.grow(depth[1], depth[2]).intersect(window)
         source = ArraySource(part[:-1], part[-1].astype(np.bool_), with_halo, window)
-        return map_block(source, at, layout=method.layout, predictor=predictor_for(method.model, method.engine))
+        return method.map_and_count(source, at).layers
 
-    stack: da.Array = overlapped.map_blocks(mapped, chunks=((len(LAYERS),), rows, cols), dtype=np.uint8, meta=_META)
+    stack: da.Array = overlapped.map_blocks(mapped, chunks=((method.planes,), rows, cols), dtype=np.uint8, meta=_META)
     return stack

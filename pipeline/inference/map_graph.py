@@ -1,5 +1,7 @@
 """The graph that every engine runs: a network from uint8 images to uint8 layers."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -41,17 +43,32 @@ class MapGraph(nn.Module):
         x = (pixels.float() - self.mean) / self.std * valid.float().unsqueeze(1)
         return [logits.float() for logits in self.network(x)]
 
-    def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> Any:
         """See the class."""
+        return self._planes(pixels, valid)[0]
+
+    def _planes(self, pixels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The planes, the exponentials of the live logits, (n, class, y, x), and what makes probabilities of them."""
         logits, *switched_off = self._all_logits(pixels, valid)
         # A division by 1 would change no value, but it would change the graph that engines compile.
         if self.temperature != 1.0:
             logits = logits / self.temperature
         best, index = logits.max(dim=1)
         # The greatest softmax is 1 / Σ exp(l - max l), which needs no array of all probabilities.
-        share = 1.0 / (logits - best.unsqueeze(1)).exp().sum(dim=1)
+        exponentials = (logits - best.unsqueeze(1)).exp()
+        share = 1.0 / exponentials.sum(dim=1)
         confidence = torch.where(torch.isfinite(share), torch.round(share * 255.0), float(NOT_FINITE))
         wins = torch.zeros_like(best, dtype=torch.bool)
         for others in switched_off:
             wins = others.amax(dim=1) / self.temperature > best
-        return torch.stack([self.values[index], confidence.to(torch.uint8), wins.to(torch.uint8)], dim=1)
+        planes = torch.stack([self.values[index], confidence.to(torch.uint8), wins.to(torch.uint8)], dim=1)
+        return planes, exponentials, share
+
+
+class ProbabilityGraph(MapGraph):
+    """As `MapGraph`, and returns the probabilities of the live classes beside the planes: float32 (n, class, y, x)."""
+
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> Any:
+        """See the class."""
+        planes, exponentials, share = self._planes(pixels, valid)
+        return planes, exponentials * share.unsqueeze(1)

@@ -9,7 +9,7 @@ measured on a CUDA device yet: torch's part there is that of the processor, in e
 
 from dataclasses import dataclass, fields
 
-from pipeline.config import Campaign, GridSection
+from pipeline.config import Campaign, GridSection, Recipe
 from pipeline.errors import ConfigError
 from pipeline.halo import Layout
 from pipeline.inference.engine import BATCH_PIXELS, LANES, PLANES, Engine
@@ -19,6 +19,9 @@ _PROCESS_BYTES = 1_100_000_000
 """Interpreter, libraries and weights, and memory for a while to convert and compile a graph."""
 _BYTES_A_PIXEL = {"openvino": 250, "torch": 480}
 """Activations of a forward by engine, in bytes a pixel."""
+_MEMBER_BYTES = 250_000_000
+"""Allowance for the weights of each further network, as loaded and as the engine has them."""
+_COPIES, _FLOAT_BYTES = 3, 4
 _CUDA_PROCESS_BYTES = 2_000_000_000
 """Allowance for CUDA's libraries and context in a process on the host."""
 _CUDA_DEVICE_BYTES = 1_500_000_000
@@ -83,14 +86,15 @@ def window_bytes(side: int, engine: Engine) -> int:
 
 
 def worker_memory(
-    campaign: Campaign, engine: Engine, *, grid: GridSection, layout: Layout, bands: int, gpu: bool
+    campaign: Campaign, engine: Engine, *, grid: GridSection, layout: Layout, recipe: Recipe, gpu: bool
 ) -> MemoryProjection:
     """Projects the largest memory of a campaign's worker with these sizes and this engine."""
-    cluster = campaign.cluster
+    cluster, members = campaign.cluster, len(campaign.model.networks)
+    averages = members > 1 or campaign.model.tta != "none"
     return project_memory(
         layout,
         engine,
-        bands=bands,
+        bands=len(recipe.bands),
         block=grid.block,
         tile=grid.tile,
         threads=cluster.threads,
@@ -98,10 +102,12 @@ def worker_memory(
         gdal_cache_mb=cluster.gdal_cache_mb,
         decoded_cache_mb=cluster.decoded_cache_mb,
         gpu=gpu,
+        members=members,
+        averaged=len(recipe.live) if averages else 0,
     )
 
 
-def project_memory(
+def project_memory(  # noqa: PLR0913  each is a size that a worker's memory follows from
     layout: Layout,
     engine: Engine,
     *,
@@ -113,6 +119,9 @@ def project_memory(
     gdal_cache_mb: int,
     decoded_cache_mb: int,
     gpu: bool = False,
+    members: int = 1,
+    averaged: int = 0,
+    planes: int = 0,
 ) -> MemoryProjection:
     """Projects the largest memory of a worker.
 
@@ -127,19 +136,27 @@ def project_memory(
         gdal_cache_mb: GDAL's block cache, in MiB.
         decoded_cache_mb: decoded tiles of imagery that later blocks need, in MiB.
         gpu: True if the engine runs on a CUDA device.
+        members: number of networks; OpenVINO keeps the activations of each.
+        averaged: classes whose probabilities are kept beside a forward: sum, summand and mean, in float32. 0 where
+            nothing is averaged.
+        planes: number of planes of optional layers.
     """
     window = layout.window**2
     batch = min(max(1, BATCH_PIXELS // window), (block // layout.core) ** 2) * window
     # For each thread: bands and mask of a block, copies of a batch's windows for the engine, and the mapped layers.
-    reads = threads * ((bands + 1) * ((block + layout.reach) ** 2 + batch) + len(LAYERS) * block**2 + PLANES * batch)
+    kept, made = len(LAYERS) + planes, PLANES + planes
+    reads = threads * ((bands + 1) * ((block + layout.reach) ** 2 + batch) + kept * block**2 + made * batch)
     # Torch copies batches through buffers of its own, on the host and on the device if there is one.
-    lanes = min(LANES, threads) * (bands + 1 + PLANES) * batch if engine.name == "torch" else 0
-    forward = (batch if engine.name == "torch" else window) * _BYTES_A_PIXEL[engine.name]
+    lanes = min(LANES, threads) * (bands + 1 + made) * batch if engine.name == "torch" else 0
+    on_torch = engine.name == "torch"
+    activations = _BYTES_A_PIXEL[engine.name] * (1 if on_torch else members)
+    forward = (batch if on_torch else window) * (activations + _COPIES * _FLOAT_BYTES * averaged)
+    weights = (members - 1) * _MEMBER_BYTES
     return MemoryProjection(
-        process=_PROCESS_BYTES + (_CUDA_PROCESS_BYTES if gpu else 0),
+        process=_PROCESS_BYTES + weights + (_CUDA_PROCESS_BYTES if gpu else 0),
         engine=lanes + (0 if gpu else forward),
-        device=_CUDA_DEVICE_BYTES + lanes + forward if gpu else 0,
+        device=_CUDA_DEVICE_BYTES + weights + lanes + forward if gpu else 0,
         reads=reads,
-        tiles=tiles_in_flight * 2 * len(LAYERS) * tile**2,
+        tiles=tiles_in_flight * 2 * kept * tile**2,
         cache=(gdal_cache_mb + decoded_cache_mb) * 2**20,
     )

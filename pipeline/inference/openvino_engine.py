@@ -4,7 +4,7 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from pipeline.durable import sync, user_cache, write_text
 from pipeline.errors import EngineError, StorageError
 from pipeline.fingerprint import PRODUCT_VERSION, digest, file_sha256
+from pipeline.inference.averaging import Averaging, members_of
 from pipeline.inference.engine import PLANES
-from pipeline.inference.map_graph import MapGraph
+from pipeline.inference.map_graph import MapGraph, ProbabilityGraph
 from pipeline.inference.quantized_model import QuantizedModel
 from pipeline.inference.torch_engine import check_finite
-from pipeline.model import Model
+from pipeline.legend import OptionalLayer
+from pipeline.model import Ensemble, Model
 from pipeline.untrusted.own_files import is_sealed_off, private_folder
 
 _TRACED_SIDE = 64
@@ -50,19 +52,8 @@ class OpenVinoPredictor:
         threads: int | None = None,
         quantized: QuantizedModel | None = None,
     ) -> None:
-        import openvino
-
         self.precision = precision
-        core = openvino.Core()
-        graph = core.read_model(_graph_file(model, precision, quantized))
-        options = {
-            # Without the hint OpenVINO computes fp32 in bf16 where that is faster. For int8 it covers float operations.
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision],
-            # All threads work on one window at a time.
-            "PERFORMANCE_HINT": "LATENCY",
-            **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
-        }
-        self._request = lru_cache(maxsize=_KEPT_SHAPES)(partial(_compiled, core, graph, options))
+        self._request = requests_of(_graph_file(model, precision, quantized), precision=precision, threads=threads)
         self._lock = threading.Lock()
 
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -75,6 +66,71 @@ class OpenVinoPredictor:
                 layers[i] = request.infer([pixels[i : i + 1], valid[i : i + 1].view(np.uint8)])[0][0]
         check_finite(layers)
         return layers
+
+
+class OpenVinoAverage:
+    """Runs the graph of each member on each turn of a window, and averages their probabilities.
+
+    What `OpenVinoPredictor` says of bytes is true of it too.
+    """
+
+    def __init__(
+        self,
+        model: Model | Ensemble,
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        layers: Sequence[OptionalLayer] = (),
+    ) -> None:
+        self.precision = precision
+        self._averaging = Averaging.of(model, layers)
+        self._values = torch.tensor(model.recipe.live, dtype=torch.uint8)
+        files = [converted_graph(member, ProbabilityGraph) for member in members_of(model)]
+        self._requests = [requests_of(file, precision=precision, threads=threads) for file in files]
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """See `Predictor`."""
+        forwards = [partial(_infer, request) for request in self._requests]
+        mapped = []
+        with self._lock, torch.inference_mode():
+            for i in range(len(pixels)):
+                given = (torch.from_numpy(a[i : i + 1]) for a in (pixels, valid.view(np.uint8)))
+                mapped.append(self._averaging.planes(forwards, *given, values=self._values).numpy())
+        layers = np.concatenate(mapped)
+        check_finite(layers)
+        return layers
+
+
+def _infer(requests: "Requests", pixels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    given = [np.ascontiguousarray(array.numpy()) for array in (pixels, valid)]
+    planes, shares = requests(given[0].shape[1:]).infer(given, share_inputs=True).values()
+    return torch.from_numpy(planes.copy()), torch.from_numpy(shares.copy())
+
+
+Requests = Callable[[tuple[int, ...]], Any]
+"""The shape (band, y, x) of a window → a request that infers such windows."""
+
+
+def requests_of(file: Path, *, precision: str, threads: int | None) -> Requests:
+    """The requests of a graph by the shape of a window; those of the last shapes are kept.
+
+    Args:
+        file: XML of the graph.
+        precision: `fp32`, `bf16` or `int8`.
+        threads: of OpenVINO; by default its own number.
+    """
+    import openvino
+
+    core = openvino.Core()
+    options = {
+        # Without the hint OpenVINO computes fp32 in bf16 where that is faster. For int8 it covers float operations.
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision],
+        # All threads work on one window at a time.
+        "PERFORMANCE_HINT": "LATENCY",
+        **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
+    }
+    return lru_cache(maxsize=_KEPT_SHAPES)(partial(_compiled, core, core.read_model(file), options))
 
 
 def _compiled(core: Any, graph: Any, options: dict[str, Any], shape: tuple[int, ...]) -> Any:
@@ -94,11 +150,15 @@ def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None) 
     return quantized.path
 
 
-def converted_graph(model: Model) -> Path:
+def converted_graph(model: Model, kind: type[MapGraph] = MapGraph) -> Path:
     """Converts the graph to OpenVINO's XML with its weights beside it, or finds it in the cache.
 
     A conversion takes about ten seconds, and without the cache every worker would repeat it. The cache is a folder that
     only this user can open. A graph whose files are not as they were written, by their checksums, is converted again.
+
+    Args:
+        model: the model to convert.
+        kind: `MapGraph`, or `ProbabilityGraph` for its probabilities too.
 
     Returns:
         path of the XML.
@@ -109,7 +169,8 @@ def converted_graph(model: Model) -> Path:
     import openvino
 
     recipe = model.recipe.model_dump(mode="json")
-    key = digest([PRODUCT_VERSION, PLANES, openvino.__version__, torch.__version__, model.weights_hash, recipe])
+    own = [] if kind is MapGraph else [kind.__name__]
+    key = digest([PRODUCT_VERSION, PLANES, openvino.__version__, torch.__version__, model.weights_hash, recipe, *own])
     path = private_folder(user_cache() / "openvino", remedy=_REMEDY) / f"{key}.xml"
     if not _is_intact(path):
         example = (
@@ -119,7 +180,7 @@ def converted_graph(model: Model) -> Path:
         # OpenVINO traces with the deprecated torch.jit. Tracing also warns that it keeps shapes as constants, which is
         # right for this network.
         with quiet():
-            graph = openvino.convert_model(MapGraph(model).eval(), example_input=example)
+            graph = openvino.convert_model(kind(model).eval(), example_input=example)
         save_graph(graph, path)
         # Another worker may replace the graph meanwhile by its own, whose layers have another order in the XML.
         for _ in range(_TRIES):

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.errors import EngineError
 from pipeline.inference.engine import Engine
-from pipeline.inference.openvino_engine import OpenVinoPredictor
+from pipeline.inference.openvino_engine import OpenVinoAverage, OpenVinoPredictor
 from pipeline.inference.torch_engine import TorchPredictor
-from pipeline.model import Model
+from pipeline.legend import OptionalLayer
+from pipeline.model import Ensemble, Model
 
 
 class Predictor(Protocol):
@@ -27,9 +29,10 @@ class Predictor(Protocol):
         Returns:
             uint8 (n, plane, y, x): the FLAIR value of the most probable live class (never 0);
             round(255 × its softmax over the live logits); and 1 where a logit that is switched off is greater than all
-            live ones, else 0. Networks that an older version quantized lack the third plane. Invalid pixels have values
-            too, and the caller masks them. The same call gives the same bytes on the same processor, with the same
-            libraries and threads of the engine; `OpenVinoPredictor` and `TorchPredictor` say what else may change.
+            live ones, else 0. Networks that an older version quantized lack the third plane. Those of optional layers
+            follow: see `legend.OPTIONAL_LAYERS`. Invalid pixels have values too, and the caller masks them. The same
+            call gives the same bytes on the same processor, with the same libraries and threads of the engine;
+            `OpenVinoPredictor` and `TorchPredictor` say what else may change.
 
         Raises:
             EngineError: a logit is not finite.
@@ -38,12 +41,17 @@ class Predictor(Protocol):
 
 
 _KEPT_PREDICTORS = 2
-_RESIDENT: OrderedDict[tuple[str, str, Engine], Predictor] = OrderedDict()
+_RESIDENT: OrderedDict[tuple[object, ...], Predictor] = OrderedDict()
 _RESIDENT_LOCK = threading.Lock()
 
 
 def predictor_for(
-    model: Model, engine: Engine, *, threads: int | None = None, stand_in: Predictor | None = None
+    model: Model | Ensemble,
+    engine: Engine,
+    *,
+    layers: tuple[OptionalLayer, ...] = (),
+    threads: int | None = None,
+    stand_in: Predictor | None = None,
 ) -> Predictor:
     """The predictor of this process for a model and an engine, made once and shared by all threads. Only those used
     last are kept.
@@ -51,22 +59,31 @@ def predictor_for(
     Args:
         model: the model to run.
         engine: the engine that runs it.
+        layers: optional layers, whose planes follow after the others.
         threads: threads of the engine, which count when the predictor is made; by default the engine's own number.
         stand_in: takes the place of the engine's predictor if there is none yet.
     """
-    key = (model.weights_hash, model.recipe.model_dump_json(), engine)
+    key = (model.__dask_tokenize__(), engine, layers)
     with _RESIDENT_LOCK:
         if key not in _RESIDENT:
-            _RESIDENT[key] = stand_in or _make(model, engine, threads)
+            _RESIDENT[key] = stand_in or _make(model, engine, threads, layers)
         _RESIDENT.move_to_end(key)
         while len(_RESIDENT) > _KEPT_PREDICTORS:
             _RESIDENT.popitem(last=False)
         return _RESIDENT[key]
 
 
-def _make(model: Model, engine: Engine, threads: int | None) -> Predictor:
-    if engine.name == "openvino":
-        return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)
-    if threads is not None:
+def _make(model: Model | Ensemble, engine: Engine, threads: int | None, layers: tuple[OptionalLayer, ...]) -> Predictor:
+    averages = isinstance(model, Ensemble) or bool(layers)
+    if averages and engine.precision == "int8":
+        raise EngineError(
+            "a network in int8 gives classes without probabilities, which members, tta and optional layers need; use "
+            "precision fp32 or bf16"
+        )
+    if threads is not None and (averages or engine.name == "torch"):
         torch.set_num_threads(threads)  # for all predictors of this process
-    return TorchPredictor(model, precision=engine.precision, compiled=engine.compiled)
+    if engine.name == "torch":
+        return TorchPredictor(model, precision=engine.precision, compiled=engine.compiled, layers=layers)
+    if isinstance(model, Ensemble) or layers:
+        return OpenVinoAverage(model, precision=engine.precision, threads=threads, layers=layers)
+    return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)

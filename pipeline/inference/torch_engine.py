@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,12 +15,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pipeline.durable import user_cache
 from pipeline.errors import EngineError
+from pipeline.inference.averaging import AverageGraph
 from pipeline.inference.engine import LANES, PLANES
 from pipeline.inference.map_graph import NOT_FINITE, MapGraph
-from pipeline.model import Model
+from pipeline.legend import OptionalLayer, planes_of
+from pipeline.model import Ensemble, Model
 from pipeline.untrusted.own_files import private_folder
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,12 +71,21 @@ class TorchPredictor:
     equal. In bf16 single pixels may differ by more.
     """
 
-    def __init__(self, model: Model, *, precision: str = "fp32", compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model | Ensemble,
+        *,
+        precision: str = "fp32",
+        compiled: bool = False,
+        layers: Sequence[OptionalLayer] = (),
+    ) -> None:
         self.precision = precision
         self._device = device()
         if precision == "fp16" and self._device.type == "cpu":
             raise EngineError("fp16 needs a CUDA device, and this process finds none; use fp32 or bf16")
-        graph = MapGraph(model).to(self._device)
+        graph: nn.Module = AverageGraph(model, layers) if isinstance(model, Ensemble) or layers else MapGraph(model)
+        graph = graph.to(self._device)
+        self._planes = PLANES + planes_of(layers, model.recipe.live)
         self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         if compiled:
             _check_compiler(self._device)
@@ -92,7 +104,7 @@ class TorchPredictor:
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See `Predictor`; a batch that exceeds the device's memory is split."""
         count, (height, width) = len(pixels), pixels.shape[2:]
-        layers = np.empty((count, PLANES, height, width), np.uint8)
+        layers = np.empty((count, self._planes, height, width), np.uint8)
         start = 0
         while start < count:
             size = min(count - start, max(1, self._batch_pixels // (height * width)))

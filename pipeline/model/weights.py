@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, load_recipe
+from pipeline.config.model_section import MOST_MEMBERS
 from pipeline.model import checkpoint
 from pipeline.model.weights_file import compare_checksums, locate, read_content
 
@@ -87,6 +88,7 @@ def load_campaign_model(campaign: Campaign) -> Model:
     """Loads the model of a campaign, whose file must have the campaign's checksum if that names one.
 
     Raises:
+        ConfigError: the campaign averages several networks.
         ConfigError, WeightsError: as `load_model`.
     """
     return load_model(campaign.weights, campaign.recipe(), sha256=campaign.model.sha256)
@@ -139,9 +141,12 @@ def _read(path: Path, source: str, expected: str | None) -> tuple[checkpoint.Che
     return checkpoint.parse_tensors(content, path), found
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=MOST_MEMBERS)
 def _load_file(file: _File) -> Model:
-    """Loads a model; the process keeps the last two, each as long as its file has this identity."""
+    """Loads a model; the process keeps the last ones, each as long as its file has this identity.
+
+    They are as many as an ensemble may have: each task unpickles its members, and would load them again.
+    """
     content, found = _read(file.path, file.source, file.expected)
     network = content.network_of(file.recipe)
     checkpoint.load_tensors(content, network, file.recipe, source=file.source)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,19 +31,32 @@ class UnloadedModel:
     """SHA-256 of the file."""
     source: str
     """Absolute path of the file, or `hf://…` with the commit."""
+    members: tuple["UnloadedModel", ...] = ()
+    """The networks that are averaged, where there are several: recipe and hash are then the joint ones."""
 
 
 def hash_campaign_weights(campaign: Campaign) -> UnloadedModel:
-    """Hashes a campaign's file of weights, which must have the campaign's checksum if that names one.
+    """Hashes a campaign's files of weights, each of which must have the campaign's checksum if that names one.
 
     Raises:
-        ConfigError: the recipe is not valid.
-        WeightsError: the file is missing, cannot be downloaded or read, or has another checksum.
+        ConfigError: a recipe is not valid, or those of several networks do not fit each other.
+        WeightsError: a file is missing, cannot be downloaded or read, or has another checksum.
     """
-    path, source = locate(campaign.weights)
-    found = hashlib.sha256(read_content(path)).hexdigest()
-    compare_checksums(campaign.model.sha256, found, source=source, path=path)
-    return UnloadedModel(campaign.recipe(), found, source)
+    members = []
+    for network, recipe in zip(campaign.networks, campaign.recipes(), strict=True):
+        path, source = locate(network.weights)
+        found = hashlib.sha256(read_content(path)).hexdigest()
+        compare_checksums(network.sha256, found, source=source, path=path)
+        members.append(UnloadedModel(recipe, found, source))
+    if len(members) == 1:
+        return members[0]
+    joint = joint_hash([member.weights_hash for member in members])
+    return UnloadedModel(campaign.recipe(), joint, ", ".join(m.source for m in members), tuple(members))
+
+
+def joint_hash(hashes: Sequence[str]) -> str:
+    """SHA-256 of the hashes of several networks, in their order; the hash of a single one."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def read_content(path: Path) -> bytes:

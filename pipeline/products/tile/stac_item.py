@@ -76,6 +76,10 @@ class Provenance:
     """First and last day on which the tile's imagery was taken; None where only the vintage is known."""
     depends_on: tuple[tuple[str, str], ...] = ()
     """(name, digest) of each part of the fingerprint: the parts that differ are why a tile is mapped again."""
+    members: tuple[tuple[str, str, str], ...] = ()
+    """(weights, SHA-256, recipe) of each network whose probabilities were averaged; empty for a single one."""
+    tta: str = "none"
+    """Test-time augmentation: `none`, `flips` or `d4`."""
 
     def tags(self) -> dict[str, str]:
         """Tags of the COGs: campaign, licence, attribution, citation, days of acquisition, weights."""
@@ -204,6 +208,8 @@ def _ours(sealed: "SealedTile", provenance: Provenance) -> dict[str, Any]:
     optional = {
         "landcover:quantized_sha256": provenance.quantized_sha256,
         "landcover:depends_on": dict(sealed.depends_on),
+        "landcover:members": [dict(zip(("weights", "sha256", "recipe"), m, strict=True)) for m in provenance.members],
+        "landcover:tta": provenance.tta if provenance.tta != "none" else "",
     }
     counted = {} if sealed.switched_off is None else {SWITCHED_OFF: sealed.switched_off}
     return given | counted | {key: value for key, value in optional.items() if value}

@@ -18,7 +18,7 @@ from pipeline.config import Campaign
 from pipeline.errors import LandcoverError, MachineError
 from pipeline.inference import resolve_engine
 from pipeline.inference.engine import cuda_devices
-from pipeline.model import load_campaign_model
+from pipeline.model import load_model
 from pipeline.runs.diagnostics.filesystem import command_output, probe_folder, quota, why_no_hard_links
 from pipeline.runs.planning.automatic_choices import choices_file, is_automatic, refuse_unable, with_choices
 from pipeline.runs.planning.provenance import software
@@ -164,24 +164,26 @@ def _slurm() -> Check:
 def _network(campaign: Campaign) -> Iterator[Check]:
     """The weights, and the engine that would run them."""
     try:
-        model = load_campaign_model(campaign)
+        networks = zip(campaign.networks, campaign.recipes(), strict=True)
+        loaded = [(network, load_model(network.weights, recipe, sha256=network.sha256)) for network, recipe in networks]
     except LandcoverError as error:
         yield Check("weights", "fail", str(error), "without internet, run `landcover doctor` on a login node first")
         return
-    pinned = campaign.model.sha256 or model.source == campaign.weights
-    yield Check(
-        "weights",
-        "ok" if pinned else "warn",
-        f"{campaign.weights}, SHA-256 {model.weights_hash}",
-        "" if pinned else f"other weights may come tomorrow: write model.weights: {model.source}",
-    )
+    for network, model in loaded:
+        pinned = network.sha256 or model.source == network.weights
+        yield Check(
+            "weights",
+            "ok" if pinned else "warn",
+            f"{network.weights}, SHA-256 {model.weights_hash}",
+            "" if pinned else f"other weights may come tomorrow: write model.weights: {model.source}",
+        )
     if is_automatic(campaign) and not choices_file(campaign).exists():
         yield Check("engine", "ok", "`auto`: the first `landcover plan` or `run` chooses")
         return
     try:
         settled = with_choices(campaign)
         engine = resolve_engine(
-            settled.engine, precision=settled.stated_precision, quantized=settled.model.quantized, model=model
+            settled.engine, precision=settled.stated_precision, quantized=settled.model.quantized, model=loaded[0][1]
         )
         if settled is not campaign:
             refuse_unable(engine, host=platform.node(), needed_bytes=0, memory_bytes=None)

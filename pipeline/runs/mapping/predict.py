@@ -19,7 +19,7 @@ from pipeline.inference import Engine, Method, predict_stack, resolve_engine
 from pipeline.inference.array_source import ArraySource
 from pipeline.inference.block_mapping import predict_overlapped
 from pipeline.legend import LAYERS
-from pipeline.model import Model
+from pipeline.model import Ensemble, Model
 from pipeline.products.analysis.accessor import register_cover
 from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, check_halo
 from pipeline.sources.inspection.single_image import check_array, check_raster, place_of
@@ -31,7 +31,7 @@ Checks = Literal["warn", "raise", "ignore"]
 
 def predict(
     image: GeoSource | xr.DataArray,
-    model: Model,
+    model: Model | Ensemble,
     *,
     layout: Layout | None = None,
     block: int | None = None,
@@ -45,7 +45,7 @@ def predict(
         image: from `open_domain` or `open_raster`, or any uint8 array (band, y, x) in memory or on Dask, with the bands
             of the model's recipe. Its coordinate `valid`, bool (y, x), says which pixels are data. Without one, a pixel
             is nodata if a band of imagery has the array's nodata value; the elevation decides nothing.
-        model: from `load_model`.
+        model: from `load_model`, or an `Ensemble` of such.
         layout: core, halo and window; by default those of the recipe.
         block: side of a block in pixels, a multiple of the core; by default twice the core.
         engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.

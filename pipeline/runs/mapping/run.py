@@ -25,9 +25,8 @@ from pipeline.cluster.connection import worker_count
 from pipeline.cluster.worker_resources import share_of_memory
 from pipeline.domain import Domain
 from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, RunStopped
-from pipeline.inference import Engine, MappedPixels, Predictor, predict_tile, predictor_for, reads_of
+from pipeline.inference import MappedPixels, Method, Predictor, predict_tile, predictor_for, reads_of
 from pipeline.lock import FolderLock
-from pipeline.model import Model
 from pipeline.products.tile.seal import SealedTile, seal
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.mapping.block_progress import BlockProgress
@@ -149,9 +148,7 @@ def _map_domains(
     on_event(RunStarted(dashboard(client), todo))
     limit_worker_losses(client)
     needed = resolved.memory.total if resolved.choices else None
-    resident = ResidentModel(
-        resolved.model, resolved.engine, resolved.engine_threads, stand_in=resolved.stand_in, needed_bytes=needed
-    )
+    resident = ResidentModel(resolved.method, resolved.engine_threads, stand_in=resolved.stand_in, needed_bytes=needed)
     register_plugin(client, resident)
     blocks = BlockProgress(client, progress, tiles=todo, tile=grid.tile, block=grid.block)
     for domain in domains:
@@ -282,15 +279,9 @@ class ResidentModel(WorkerPlugin):
     name = "landcover-model"
 
     def __init__(
-        self,
-        model: Model,
-        engine: Engine,
-        threads: int,
-        *,
-        stand_in: Predictor | None = None,
-        needed_bytes: int | None = None,
+        self, method: Method, threads: int, *, stand_in: Predictor | None = None, needed_bytes: int | None = None
     ) -> None:
-        self._model, self._engine, self._threads, self._stand_in = model, engine, threads, stand_in
+        self._method, self._threads, self._stand_in = method, threads, stand_in
         self._needed_bytes = needed_bytes
 
     def setup(self, worker: Worker) -> None:
@@ -299,6 +290,7 @@ class ResidentModel(WorkerPlugin):
         if self._needed_bytes is not None:
             limit = worker.memory_manager.memory_limit
             refuse_unable(
-                self._engine, host=platform.node(), needed_bytes=self._needed_bytes, memory_bytes=limit or None
+                self._method.engine, host=platform.node(), needed_bytes=self._needed_bytes, memory_bytes=limit or None
             )
-        predictor_for(self._model, self._engine, threads=self._threads, stand_in=self._stand_in)
+        own = self._method
+        predictor_for(own.model, own.engine, layers=own.layers, threads=self._threads, stand_in=self._stand_in)

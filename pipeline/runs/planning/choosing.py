@@ -71,7 +71,7 @@ def largest_windows(campaign: Campaign, recipe: Recipe, engine: Engine) -> Chose
         layout = Layout.for_core(core, halo, recipe.stride)
         for block in (b for b in range(max(1, _LARGEST_BLOCK // core) * core, 0, -core) if tile % b == 0):
             grid = GridSection(tile=tile, block=block, core=core, halo=halo, window=layout.window)
-            memory = worker_memory(campaign, engine, grid=grid, layout=layout, bands=len(recipe.bands), gpu=gpu)
+            memory = worker_memory(campaign, engine, grid=grid, layout=layout, recipe=recipe, gpu=gpu)
             try:
                 memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
             except ConfigError as error:

@@ -27,6 +27,7 @@ _PART_NAMES = {
     "inputs": "inputs",
     "weights": "weights",
     "recipe": "recipe",
+    "tta": "test-time augmentation",
     "layout": "windows",
     "engine": "engine",
     "tile": "tile",

@@ -76,9 +76,10 @@ def tile_provenance(resolved: ResolvedCampaign, inputs: DomainInputs, tile: Tile
     """How a tile is made, and from whose data of which days, for its item and its COGs."""
     campaign, recipe = resolved.campaign, resolved.recipe
     origin = product_origin(campaign, recipe, inputs.origin)
+    members = zip(campaign.model.members, resolved.weights.members, strict=False)
     return Provenance(
         campaign=campaign.name,
-        weights=campaign.model.weights,
+        weights=campaign.model.title,
         weights_sha256=resolved.weights.weights_hash,
         quantized_sha256=resolved.engine.quantized.sha256 if resolved.engine.quantized else "",
         recipe=recipe.name,
@@ -93,4 +94,6 @@ def tile_provenance(resolved: ResolvedCampaign, inputs: DomainInputs, tile: Tile
         doi=origin.doi,
         acquired=inputs.tile(tile.name).acquired,
         depends_on=resolved.depends_on(tile, inputs),
+        members=tuple((n.weights, w.weights_hash, w.recipe.name) for n, w in members),
+        tta=campaign.model.tta,
     )

@@ -12,13 +12,14 @@ from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
 from pipeline.inference.engine import Engine, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, worker_memory
+from pipeline.inference.turns import TURNS
 from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights
 from pipeline.runs.planning.automatic_choices import AutomaticChoices, settle
 from pipeline.sources.domain_inputs import DomainInputs
 
 if TYPE_CHECKING:
     from pipeline.inference import Method, Predictor
-    from pipeline.model import Model
+    from pipeline.model import Ensemble, Model
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,24 @@ class ResolvedCampaign:
     fingerprint contains it, so tiles that it mapped must not be kept."""
 
     @cached_property
-    def model(self) -> "Model":
-        """The loaded model.
+    def model(self) -> "Model | Ensemble":
+        """The loaded model, or the ensemble of models.
 
         Raises:
             WeightsError: the weights do not fit the recipe, or the file changed since it was hashed.
         """
-        return model.load_model(self.weights.source, self.recipe, sha256=self.weights.weights_hash)
+        members = tuple(model.load_model(w.source, w.recipe, sha256=w.weights_hash) for w in self.networks)
+        return model.Ensemble(members, self.campaign.model.tta) if self.forwards > 1 else members[0]
+
+    @property
+    def networks(self) -> tuple[UnloadedModel, ...]:
+        """The network, or those that are averaged."""
+        return self.weights.members or (self.weights,)
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of a window: each network maps it in each position of the test-time augmentation."""
+        return len(self.networks) * len(TURNS[self.campaign.model.tta])
 
     @property
     def method(self) -> "Method":
@@ -55,9 +67,8 @@ class ResolvedCampaign:
     @property
     def memory(self) -> MemoryProjection:
         """The largest memory that a worker uses, on a machine with as many GPUs as this one."""
-        grid, bands = self.campaign.grid, len(self.recipe.bands)
-        gpu = on_gpu(self.engine)
-        return worker_memory(self.campaign, self.engine, grid=grid, layout=self.layout, bands=bands, gpu=gpu)
+        grid, gpu = self.campaign.grid, on_gpu(self.engine)
+        return worker_memory(self.campaign, self.engine, grid=grid, layout=self.layout, recipe=self.recipe, gpu=gpu)
 
     def read_window(self, tile: Tile) -> Window:
         """The pixels that the tile's windows read. They may lie outside the domain."""
@@ -72,21 +83,26 @@ class ResolvedCampaign:
         return tuple((name, fingerprint.digest(value)) for name, value in self._fingerprinted(tile, inputs).items())
 
     def _fingerprinted(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
+        tta = self.campaign.model.tta
         parts = {
             **self._shared_parts,
             "tile": asdict(tile.window),
             "inputs": inputs.inputs_digest(self.read_window(tile)),
         }
+        # Only where there is some: maps of a single network were made before there was any.
+        parts |= {} if tta == "none" else {"tta": tta}
         # Other lattices only: tiles of the national lattice were sealed before others existed.
         return parts if inputs.crs == CRS else parts | {"crs": inputs.crs}
 
     @cached_property
     def _shared_parts(self) -> dict[str, Any]:
         """The parts of a fingerprint that are the same for all tiles."""
+        own = self.recipe.model_dump(mode="json")
         return {
             "version": fingerprint.PRODUCT_VERSION,
             "weights": self.weights.weights_hash,
-            "recipe": self.recipe.model_dump(mode="json"),
+            # The joint recipe has the normalisation of the first network only.
+            "recipe": [w.recipe.model_dump(mode="json") for w in self.networks] if self.weights.members else own,
             "layout": asdict(self.layout),
             "engine": self.engine.content,
         }
@@ -118,6 +134,7 @@ def resolve(campaign: Campaign, *, again: bool = False) -> ResolvedCampaign:
         model=weights,
         compiled=settled.torch_compile,
     )
+    _check_averaging(settled, engine)
     layout = _layout(settled, recipe)
     return ResolvedCampaign(settled, recipe, layout, engine, engine_threads(settled), weights, choices)
 
@@ -127,3 +144,12 @@ def _layout(campaign: Campaign, recipe: Recipe) -> Layout:
         return campaign.grid.layout(recipe.stride)
     except ConfigError as error:
         raise ConfigError(f"campaign {campaign.name} in {campaign.base}: grid: {error}") from error
+
+
+def _check_averaging(campaign: Campaign, engine: Engine) -> None:
+    """Raises ConfigError where probabilities are needed and the engine gives classes alone."""
+    if engine.precision == "int8" and (campaign.model.members or campaign.model.tta != "none"):
+        raise ConfigError(
+            f"campaign {campaign.name}: model.members and model.tta average probabilities, and a network in int8 gives "
+            "classes without them; use precision fp32 or bf16"
+        )

@@ -20,7 +20,7 @@ class Totals:
     pixels: int
     """Pixels of the map."""
     computed_pixels: int
-    """Pixels that the network computes: the windows with their halos."""
+    """Pixels that networks compute: the windows with their halos, once for each forward."""
     read_pixels: int
     """Pixels of the blocks with their halos."""
     read_bytes: int
@@ -51,7 +51,7 @@ def domain_totals(resolved: ResolvedCampaign, domain: DomainPlan) -> Totals:
         blocks=blocks,
         windows=windows,
         pixels=count * grid.tile**2,
-        computed_pixels=windows * layout.window**2,
+        computed_pixels=windows * layout.window**2 * resolved.forwards,
         read_pixels=blocks * (grid.block + layout.reach) ** 2,
         read_bytes=sum(a.size for a in assets),
         write_bytes=2 * count * grid.tile**2,

@@ -181,7 +181,7 @@ def _product(campaign: Campaign, state: DomainStatus, crs: str) -> DomainProduct
     description = read_description(campaign.catalog, state.domain)
     origin = asdict(product_origin(campaign, campaign.recipe(), description.origin))
     acquired = [day.isoformat() for day in description.acquired or ()]
-    about = {"campaign": campaign.name, "weights": campaign.model.weights, **origin, "acquired": acquired}
+    about = {"campaign": campaign.name, "weights": campaign.model.title, **origin, "acquired": acquired}
     sealed, damaged = list_readable(campaign.product_folder(state.domain), state.domain, campaign.grid.tile)
     expected = (*state.sealed, *state.damaged, *state.unsealed)
     return DomainProduct(

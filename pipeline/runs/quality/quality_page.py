@@ -245,7 +245,7 @@ def _about(campaign: Campaign, parts: Sequence[ReportedDomain], say: Wording) ->
     about = {
         say("campaign"): campaign.name,
         say("weights"): say(
-            "%(weights)s, recipe %(recipe)s", weights=str(campaign.model.weights), recipe=str(recipe.name)
+            "%(weights)s, recipe %(recipe)s", weights=str(campaign.model.title), recipe=str(recipe.name)
         ),
         say("windows"): say(
             "core %(core)s px, halo %(halo)s, window %(window)s; block %(block)s, tile %(tile)s",

@@ -1,0 +1,65 @@
+"""The section `model` of a campaign: one network, or several whose probabilities are averaged."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.recipe import DEFAULT_RECIPE
+from pipeline.config.section import ConfigPath, Section, Sha256
+
+Tta = Literal["none", "flips", "d4"]
+"""Test-time augmentation: each network sees a window in one, four or eight positions."""
+MOST_MEMBERS = 8
+
+
+class MemberSection(Section):
+    """One of several networks."""
+
+    weights: str
+    """Path of its checkpoint, or `hf://…`, as `model.weights`."""
+    sha256: Sha256 | None = None
+    """SHA-256 that the checkpoint must have."""
+    recipe: str = DEFAULT_RECIPE
+    """Its recipe, as `model.recipe`: members may have other bands and architectures, but need the same live classes."""
+
+
+class ModelSection(Section):
+    """The network's weights and their recipe, or several networks that are averaged."""
+
+    weights: str = ""
+    """Path of the checkpoint (relative to the campaign's folder), or `hf://org/name@COMMIT[/file]` on the Hugging Face
+    hub. Without `@COMMIT` it is the newest, which may be another one tomorrow; the log names it. Required unless there
+    are `members`."""
+    sha256: Sha256 | None = None
+    """SHA-256 that the checkpoint must have, as `sha256sum` prints it. It is compared before the file is loaded."""
+    recipe: str = DEFAULT_RECIPE
+    """Name of a recipe under `configs/models/`, or the path of a recipe's YAML."""
+    quantized: ConfigPath | None = None
+    """The XML that `landcover quantize` made from these weights. Only `precision: int8` reads it."""
+    members: tuple[MemberSection, ...] = Field(default=(), max_length=MOST_MEMBERS)
+    """Several networks instead of one: the map shows the class of the greatest mean probability. The order is part of
+    the fingerprint, because sums are rounded."""
+    tta: Tta = "none"
+    """Test-time augmentation: each network maps each window in several positions, and their probabilities are averaged.
+    `flips`: as it is, mirrored both ways, and turned by 180°. `d4`: these, each turned by 90° too, which costs eight
+    times as much as `none`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.weights and not self.members:
+            raise ValueError("missing key 'model.weights', or 'model.members' for several networks")
+        if self.members and (own := self.model_fields_set & {"weights", "sha256", "recipe", "quantized"}):
+            raise ValueError(
+                f"found members and {', '.join(sorted(own))}: each member has its own weights, sha256 and recipe"
+            )
+        return self
+
+    @property
+    def networks(self) -> tuple[MemberSection, ...]:
+        """The members, or the only network."""
+        return self.members or (MemberSection(weights=self.weights, sha256=self.sha256, recipe=self.recipe),)
+
+    @property
+    def title(self) -> str:
+        """The weights for people: of all members."""
+        return ", ".join(network.weights for network in self.networks)
