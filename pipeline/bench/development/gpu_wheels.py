@@ -25,7 +25,7 @@ NEEDED = (
     *("affine", "cryptography", "dask", "distributed", "huggingface-hub", "lazy-loader", "odc-geo", "packaging"),
     *("platformdirs", "psutil", "pydantic", "pyproj", "pystac", "pyyaml", "rasterio", "rich", "safetensors"),
     *("segmentation-models-pytorch", "shapely", "typer", "urllib3"),
-    *("hypothesis", "pytest", "pytest-timeout"),
+    *("hypothesis", "pytest", "pytest-timeout", "pytest-xdist"),
 )
 """What the bench and the tests marked `gpu` import, beside PyTorch."""
 THERE = ("torch", "torchvision")
