@@ -73,12 +73,13 @@ def run_benches(
         scale = gpu_alone(scale)
     imagery = make_imagery(out, data=data, scale=scale, on_message=on_message)
     for name in names or DEFAULT:
+        start = time.monotonic()
         # Imported now: what one bench needs, such as OpenVINO or pyarrow, may be missing where another runs.
         report: BenchReport = import_module(benches[name]).run(imagery, on_message=on_message)
         path = report.write(out, name)
         for figure, value in report.figures.items():
             on_message(f"{figure} = {value:.5g}")
-        on_message(f"{name}: {path}")
+        on_message(f"{name}: {path}, in {(time.monotonic() - start) / 60:.1f} min")
         if report.rates and not scale.quick:
             on_message(f"{name}: {len(report.rates)} rates kept in {save_rates(report.rates)}")
 

@@ -1,7 +1,6 @@
 """A domain in the input catalog as plain values: its tiles, the files behind them and their fill. Opens no raster."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipeline.sources.delivery.names import Kind
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.short_lists import first_names
 from pipeline.sources.validity import Validity
+from pipeline.untrusted.in_threads import map_in_threads
 
 RVB = ("red", "green", "blue")
 """Bands of an RVB file, in its order."""
@@ -33,9 +33,6 @@ CELL = 250
 
 A cell is always the same request to GDAL, so its floats are the same whatever window is read.
 """
-
-_STAT_THREADS = 16
-"""Threads that wait for the file system."""
 
 Ring = tuple[tuple[float, float], ...]
 
@@ -243,8 +240,8 @@ class DomainInputs:
         millisecond for each.
         """
         distinct = list(dict.fromkeys(assets))
-        with ThreadPoolExecutor(_STAT_THREADS) as pool:
-            return {a: sentence for a, sentence in zip(distinct, pool.map(_change, distinct), strict=True) if sentence}
+        found = map_in_threads(_change, distinct)
+        return {asset: sentence for asset, sentence in zip(distinct, found, strict=True) if sentence}
 
     @staticmethod
     def purged(asset: Asset) -> str | None:

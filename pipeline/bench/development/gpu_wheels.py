@@ -25,11 +25,13 @@ NEEDED = (
     *("affine", "cryptography", "dask", "distributed", "huggingface-hub", "lazy-loader", "odc-geo", "packaging"),
     *("platformdirs", "psutil", "pydantic", "pyproj", "pystac", "pyyaml", "rasterio", "rich", "safetensors"),
     *("segmentation-models-pytorch", "shapely", "typer", "urllib3"),
-    *("hypothesis", "pytest", "pytest-timeout"),
+    *("hypothesis", "pytest", "pytest-timeout", "pytest-xdist"),
 )
 """What the bench and the tests marked `gpu` import, beside PyTorch."""
 THERE = ("torch", "torchvision")
 """Installed on that machine, with what they need."""
+NEWER = frozenset({canonicalize_name("typing-extensions")})
+"""PyTorch needs it too, but accepts versions that pydantic does not."""
 WITHOUT = frozenset(canonicalize_name(name) for name in ("hf-xet", "xarray"))
 """Only downloads from a hub, and xarray's users of odc-geo, need them."""
 MOST_BYTES = 45 * 2**20
@@ -62,6 +64,12 @@ def requirements_of(
             if needed.marker is None or needed.marker.evaluate(machine):
                 waiting.append(canonicalize_name(needed.name))
     return frozenset(found)
+
+
+def wheels_for(python: str) -> frozenset[NormalizedName]:
+    """The packages to collect for a machine with this version of Python."""
+    there = requirements_of(THERE, python=python)
+    return requirements_of(NEEDED, python=python, without=(there | WITHOUT) - NEWER)
 
 
 def pinned(constraints: Path) -> dict[NormalizedName, str]:
@@ -101,8 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/gpu-wheels.tar.xz"))
     parser.add_argument("--python", default="3.12", help="version of the other machine's Python")
     asked = parser.parse_args()
-    there = requirements_of(THERE, python=asked.python)
-    names = requirements_of(NEEDED, python=asked.python, without=there | WITHOUT)
+    names = wheels_for(asked.python)
     versions = pinned(Path("constraints.txt"))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="gpu-wheels-", dir=asked.out.parent) as folder:

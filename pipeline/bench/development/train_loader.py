@@ -39,6 +39,8 @@ _FORWARDS_A_STEP = 3
 """A step takes the operations of three forwards."""
 _SIDE = 512
 """Side of FLAIR's patches in pixels, for which the cores are stated."""
+_CROP = 256
+"""Side of the crops on which steps are measured, in pixels."""
 _WAYS = {"fp32_nchw": (False, False), "fp32": (True, False), "bf16": (True, True)}
 """Name → whether the step is channels last, as `landcover train` is, and whether it is in bf16."""
 
@@ -56,28 +58,32 @@ def measure_loader(imagery: Imagery, scratch: Path, *, on_message: OnMessage) ->
     per_core_s = _loader_rate(dataset, batch=batch) * side**2 / _SIDE**2
     on_message(f"train: a core loads {per_core_s:.3g} samples/s")
     torch.set_num_threads(cores())
-    images, labels = next(iter(_loader(dataset, batch=batch, processes=0)))
+    # A processor takes minutes for steps with whole patches; the work of a step is proportional to the pixels.
+    crop = min(side, _CROP)
+    share = crop**2 / _SIDE**2
+    cropped = PatchDataset(patches, recipe, augment=AugmentSection(crop=crop))
+    images, labels = next(iter(_loader(cropped, batch=batch, processes=0)))
     alone: dict[str, float] = {}
     for name, (channels_last, lower) in _WAYS.items():
         step = make_step(recipe, channels_last=channels_last, lower=lower)
         step(images, labels)
         alone[name] = min(_seconds(lambda step=step: step(images, labels)) for _ in range(steps))  # type: ignore[misc]
-        on_message(f"train: a step in {name} takes {alone[name]:.3g} s for {batch} samples of {side} px")
-    together = _together(step, dataset, batch=batch, steps=steps)
+        on_message(f"train: a step in {name} takes {alone[name]:.3g} s for {batch} crops of {crop} px")
+    together = _together(step, cropped, batch=batch, steps=steps)
     needed = {gpu: gpu_samples_per_s(gpu) / per_core_s for gpu in _GPUS}
     figures = {
         "train.loader_samples_per_core_s": per_core_s,
-        **{f"train.step_samples_per_s_{name}": batch / seconds for name, seconds in alone.items()},
+        **{f"train.step_samples_per_s_{name}": batch * share / seconds for name, seconds in alone.items()},
         # Of a step beside one loader process: 1 where the step never waits for samples.
         "train.step_share_beside_loader": alone["bf16"] / together,
         **{f"train.cores_to_feed_{gpu}": count for gpu, count in needed.items()},
     }
-    raw = {"batch": batch, "side": side, "step_s": alone, "step_s_beside_loader": together}
+    raw = {"batch": batch, "side": side, "crop": crop, "step_s": alone, "step_s_beside_loader": together}
     chart = bar_chart("Cores that load samples for one GPU", list(needed.items()), unit="cores")
     rates = ", ".join(f"{gpu.upper()} {gpu_samples_per_s(gpu):.0f} in {precision}" for gpu, precision in _GPUS.items())
     notes = (
         f"steps of GPUs are stated, in samples of {_SIDE} px a second: {rates}",
-        f"steps were measured on the {cores()} cores of this machine, in batches of {batch} samples of {side} px",
+        f"steps were measured on the {cores()} cores of this machine, in batches of {batch} crops of {crop} px",
     )
     return BenchReport(figures, raw, chart, (*imagery.notes, *notes))
 

@@ -24,7 +24,7 @@ from pipeline.bench.measurements.feed import all_blocks, decode_imagery
 from pipeline.bench.measurements.gpu_checks import Checked, map_imagery, run_gpu_tests
 from pipeline.bench.report import BenchReport
 from pipeline.config import Precision
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, LandcoverError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.halo import Layout
 from pipeline.inference import Engine, on_gpu, predictor_for
@@ -104,7 +104,7 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
             continue
         try:
             measurement()
-        except (EngineError, RuntimeError) as error:  # torch's own errors are of the latter type
+        except (LandcoverError, RuntimeError) as error:  # torch's own errors are of the latter type
             if not number:
                 raise
             # The others are worth having: a device may be lent only once.

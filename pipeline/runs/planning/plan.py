@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from pipeline.config import Campaign, DomainSection
@@ -20,9 +19,8 @@ from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.domain_inputs import Asset, DomainInputs
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.inspection.model_card_limits import check_halo, check_windows
+from pipeline.untrusted.in_threads import map_in_threads
 
-_THREADS = 16
-"""They wait for a shared file system."""
 _PART_NAMES = {
     "inputs": "inputs",
     "weights": "weights",
@@ -209,8 +207,7 @@ def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set
             return sealed, "files missing or damaged"
         return sealed, "forced" if force else None
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        compared = dict(zip(tiles, pool.map(compare, tiles), strict=True))
+    compared = dict(zip(tiles, map_in_threads(compare, tiles), strict=True))
     to_map = {tile: inputs.behind(resolved.read_window(tile)) for tile, (_, reason) in compared.items() if reason}
     changes, stale = _changed_files(inputs, to_map, compared.keys() - to_map.keys())
     problem = record_problem(folder)

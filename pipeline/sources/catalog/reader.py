@@ -2,7 +2,6 @@
 
 import datetime as dt
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -18,6 +17,7 @@ from pipeline.sources.domain_inputs import Asset, DomainInputs, Fill, InputTile,
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.validity import Validity
 from pipeline.untrusted.documents import Document, DocumentError, read_model
+from pipeline.untrusted.in_threads import map_in_threads
 
 _Read = TypeVar("_Read", bound=Document)
 
@@ -32,8 +32,6 @@ ASSET_FIELDS = {
     "landcover:block": "block",
 }
 """Field of an item's asset → attribute of `Asset`."""
-_READERS = 16
-"""Threads that wait for a shared file system."""
 _LATTICES = (CRS, *(f"EPSG:{code}" for code in OVERSEAS.values()))
 _SAME_M = 1e-6
 """Largest difference of two positions that are the same, in metres."""
@@ -173,8 +171,7 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int | None = None) 
     """
     collection, description = _read_collection(catalog, domain)
     paths = _item_paths(collection, catalog.absolute() / domain)
-    with ThreadPoolExecutor(_READERS) as pool:
-        items = list(pool.map(lambda path: _read(_Item, path), paths))
+    items = map_in_threads(lambda path: _read(_Item, path), paths)
     tiles: list[InputTile] = []
     for path, item in zip(paths, items, strict=True):
         tiles.append(_tile_of(item, path, domain=domain, tile_size=tile_size))
