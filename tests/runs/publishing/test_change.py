@@ -239,6 +239,13 @@ def test_expected_false_change_is_near_the_measured_one(
     done = change_editions(vintages, errors=errors, client=dask_client)
     assert done.figures["other_imagery_ha"] == pytest.approx(known.sum() / 250_000, abs=1e-4)
     assert done.figures["expected"] == pytest.approx(measured, abs=0.02)
+    country = [demo.parent / "country" / "truth" / f"{s.name}.tif" for s in vintages.domains]
+    labelled = change_editions(
+        vintages, options=ChangeOptions(truth_from=country[0], truth_to=country[1]), client=dask_client
+    ).figures
+    assert labelled["labels_false_share"] == pytest.approx(measured)
+    assert labelled["expected"] == pytest.approx(measured, abs=0.02)
+    assert labelled["labels_ha"] == pytest.approx(unchanged.sum() / 250_000)
     assert done.figures["land_change_share"] == pytest.approx((maps[0] != maps[1])[known].mean())
     # People who see the truth at the places give an area whose interval has the true one.
     places = gpd.read_file(done.folder / "sample.gpkg")
