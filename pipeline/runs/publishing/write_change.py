@@ -135,10 +135,11 @@ def change_editions(
     with lock_national(campaign.output.national, wait=wait) as lock:
         editions = _editions(campaign.output.national, first, second)
         final = change_folder(editions[1].path, editions[0].number, generalised=options.generalised)
-        staging, former = (final.with_name(f".{final.name}.{name}") for name in ("tmp", "former"))
-        _check_own(final, staging, former)
-        for left in (staging, former):
-            shutil.rmtree(left, ignore_errors=True)
+        # Both folders lie in one without a manifest, so that `verify` does not read what a killed run leaves.
+        beside = final.with_name(f".{final.name}.tmp")
+        staging, former = beside / "new", beside / "former"
+        _check_own(final, beside)
+        shutil.rmtree(beside, ignore_errors=True)
         target, zonings = _target(editions, options, staging / CHANGE_STORE), _zonings(campaign, editions[1], options)
         with product_error(f"{staging}: cannot be written", *MALFORMED):
             create_change(target.store, target.grid, side=target.side, coordinates_from=editions[1].store)
@@ -176,7 +177,7 @@ def change_editions(
                 final.rename(former)
             staging.rename(final)
             sync(final.parent)
-            shutil.rmtree(former, ignore_errors=True)
+            shutil.rmtree(beside, ignore_errors=True)
     shown = campaign.output.national / "editions" / editions[1].path.name / final.name
     return EditionChange(editions[0].number, editions[1].number, shown, figures, places)
 
@@ -314,7 +315,7 @@ def _write_rest(
     zones = found.zones
     if ("all", 0) not in zones or not zones["all", 0].figures[:, 0].any():
         raise ProductError(
-            f"{folder.parent}: no pixel is mapped and certain in both editions; expected common ground, or a lower "
+            f"{folder.parents[1]}: no pixel is mapped and certain in both editions; expected common ground, or a lower "
             "minimum of the confidence"
         )
     places = draw_places(target, *_parts(target, found), size=options.places, seed=options.seed)
