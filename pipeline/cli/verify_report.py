@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, progress_bar, save_json, say, say_next, shown
-from pipeline.errors import VerifyFailed
+from pipeline.errors import ConfigError, VerifyFailed
 from pipeline.legend import Names, Palette
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def change(
     generalised: Annotated[bool, option("--generalised", "Compare the generalised maps.")] = False,
     communes: Annotated[Path | None, option("--communes FILE", "Polygons to count by, besides départements.")] = None,
     by: Annotated[str, option("--by FIELD", "Their attribute with a number or name.")] = "code",
+    truth_from: Annotated[Path | None, option("--truth-from MAP", "Labels of the earlier date, FLAIR values.")] = None,
+    truth_to: Annotated[Path | None, option("--truth-to MAP", "Labels of the later date.")] = None,
     places: Annotated[int, option("--places N", "Places to draw of each kind.", min=1, max=100_000)] = 50,
     seed: Annotated[int, option("--seed N", "Seed of the draw.")] = 2022,
     workers: options.Workers = None,
@@ -137,8 +139,10 @@ def change(
     """Compare two editions: a raster, polygons, tables by département and commune, and places to look at.
 
     Where both editions show the same imagery, the map changed and not the land; both are counted apart. The maps'
-    errors alone show change too: the command says how much, if confidences are right.
+    errors alone show change too: the command says how much, if confidences are right, and from labels of both dates.
     """
+    if (truth_from is None) != (truth_to is None):
+        raise ConfigError("--truth-from and --truth-to go together; see `landcover change --help`")
     campaign = options.open_campaign(config).on_cluster(cluster, scheduler, dashboard=dashboard)
     from pipeline.products.analysis.change import UNSEEN
     from pipeline.runs.publishing.write_change import ChangeOptions, change_editions
@@ -152,6 +156,8 @@ def change(
         seed=seed,
         communes=communes,
         by=by,
+        truth_from=truth_from,
+        truth_to=truth_to,
     )
     with progress_bar("change") as progress:
         done = change_editions(
@@ -179,6 +185,11 @@ def _change_lines(figures: dict[str, Any], *, patches: bool, unit: float) -> lis
     land, map_only = (f"{figures[name]:.2f} ha" for name in ("land_change_ha", "map_change_ha"))
     kept = f"; without small patches: {share('land_change_share_after_filter')}" if patches else ""
 
+    labels = []
+    if figures["labels_ha"] is not None:
+        on_labels = f"{share('labels_false_share')} of {figures['labels_ha']:.2f} ha of labels that did not change"
+        labels = [f"  errors alone, by labels: {share('expected')} ({on_labels})"]
+
     def polygons(kind: str) -> str:
         number, hectares = figures[f"{kind}_polygons"], figures[f"{kind}_polygons_ha"]
         return f"{count(number, 'polygon')} of {unit:g} m² or more, {hectares:.2f} ha"
@@ -188,6 +199,7 @@ def _change_lines(figures: dict[str, Any], *, patches: bool, unit: float) -> lis
         f"  class differs: {share('land_change_share')}{kept}, {land}",
         f"  {polygons('land_change')}",
         f"  errors alone, if confidences are right: {alone}",
+        *labels,
         f"land with the same imagery: {figures['same_imagery_ha']:.2f} ha",
         f"  map differs: {share('map_change_share')}, {map_only}",
         f"  {polygons('map_change')}",

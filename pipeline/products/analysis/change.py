@@ -79,6 +79,12 @@ class FalseChange:
         differ = (first != second)[known]
         return cls(np.bincount(bins, minlength=_BINS), np.bincount(bins[differ], minlength=_BINS))
 
+    @property
+    def share(self) -> float | None:
+        """Share of the labelled pixels on which the maps differ; None without labels."""
+        number = int(self.pixels.sum())
+        return int(self.differ.sum()) / number if number else None
+
     def __add__(self, other: "FalseChange") -> "FalseChange":
         return FalseChange(self.pixels + other.pixels, self.differ + other.differ)
 

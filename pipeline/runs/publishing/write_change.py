@@ -40,6 +40,7 @@ from pipeline.products.analysis.edition_change.comparison import (
     write_change,
 )
 from pipeline.products.analysis.edition_change.imagery import same_inputs
+from pipeline.products.analysis.edition_change.labels import count_errors
 from pipeline.products.analysis.edition_change.places import draw_places, write_places
 from pipeline.products.analysis.edition_change.zones import Zoning, read_communes, zoning
 from pipeline.products.manifest import files_below, write_manifest
@@ -49,11 +50,8 @@ from pipeline.products.national.generalised.layer import LAYER_STORE, read_layer
 from pipeline.products.national.grid import GridIndex, NationalGrid, lost_files
 from pipeline.products.national.ownership import read_boundary
 from pipeline.products.national.zarr_store import check_whole, refuse
-from pipeline.products.vectors.cells import BlockGrid
 from pipeline.products.vectors.change.change_pixels import ChangePixels, changed_windows
-from pipeline.products.vectors.change.change_polygons import ChangedPlaces, write_change_polygons
-from pipeline.products.vectors.tasks import VectorWork
-from pipeline.products.vectors.vectorization import ForEach, trace
+from pipeline.products.vectors.change.change_polygons import ChangedPlaces, trace_change, write_change_polygons
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.publishing.national_lock import lock_national
 from pipeline.untrusted.own_files import is_own
@@ -82,6 +80,10 @@ class ChangeOptions:
     """File of polygons to count by, besides départements."""
     by: str = "code"
     """Their attribute with a number or name."""
+    truth_from: Path | None = None
+    """Labels of the first date, a raster of FLAIR values: gives the expected share of false change."""
+    truth_to: Path | None = None
+    """Labels of the second date."""
 
 
 DEFAULT_CHANGE = ChangeOptions()
@@ -119,7 +121,7 @@ def change_editions(
         first: number of the earlier edition; None for the last one before the second.
         second: number of the later edition; None for the current one.
         options: what counts as change, and by which zones it is counted.
-        errors: of labelled pixels, from `FalseChange.of`: gives the expected share of false change.
+        errors: of labelled pixels, from `FalseChange.of`, instead of the labels that `options` name.
         client: a client of a running cluster, which is left open. By default the campaign's cluster is opened.
         workers: number of worker processes, instead of the campaign's.
         wait: wait while the national product is locked. Otherwise this is an error.
@@ -134,13 +136,16 @@ def change_editions(
     with lock_national(campaign.output.national, wait=wait) as lock:
         editions = _editions(campaign.output.national, first, second)
         final = change_folder(editions[1].path, editions[0].number, generalised=options.generalised)
-        staging, former = (final.with_name(f".{final.name}.{name}") for name in ("tmp", "former"))
-        _check_own(final, staging, former)
-        for left in (staging, former):
-            shutil.rmtree(left, ignore_errors=True)
+        # Both folders lie in one without a manifest, so that `verify` does not read what a killed run leaves.
+        beside = final.with_name(f".{final.name}.tmp")
+        staging, former = beside / "new", beside / "former"
+        _check_own(final, beside)
+        shutil.rmtree(beside, ignore_errors=True)
         target, zonings = _target(editions, options, staging / CHANGE_STORE), _zonings(campaign, editions[1], options)
         with product_error(f"{staging}: cannot be written", *MALFORMED):
             create_change(target.store, target.grid, side=target.side, coordinates_from=editions[1].store)
+        if errors is None and options.truth_from and options.truth_to:
+            errors = count_errors(target, (options.truth_from, options.truth_to))
         tiles, section = _common_tiles(editions), campaign.cluster
         with open_cluster(campaign, client=client, workers=workers) as opened:
             progress.start(len(tiles))
@@ -156,7 +161,9 @@ def change_editions(
                 map_in_order, client=opened, per_worker=section.threads, lost_s=section.lost_s, progress=progress
             )
             made = ChangedPlaces(editions[0].number, editions[1].number, target.grid.crs, options.unit_m2)
-            traced = _trace(staging / "work", target, found, made, for_each)
+            parts, kinds = _parts(target, found)
+            pixels = ChangePixels(target.store, target.grid)
+            traced = trace_change(staging / "work", pixels, changed_windows(parts, kinds), made, for_each)
         lock.check()
         polygons = write_change_polygons(staging, *traced, zonings)
         shutil.rmtree(staging / "work", ignore_errors=True)
@@ -171,7 +178,7 @@ def change_editions(
                 final.rename(former)
             staging.rename(final)
             sync(final.parent)
-            shutil.rmtree(former, ignore_errors=True)
+            shutil.rmtree(beside, ignore_errors=True)
         update_layers(campaign, editions[1])
     shown = campaign.output.national / "editions" / editions[1].path.name / final.name
     return EditionChange(editions[0].number, editions[1].number, shown, figures, places)
@@ -185,7 +192,8 @@ def _check_own(*folders: Path) -> None:
 
 
 def _plain(options: ChangeOptions) -> dict[str, Any]:
-    return asdict(options) | {"communes": options.communes and options.communes.name}
+    """As JSON; files by their names alone, because folders are nobody else's business."""
+    return {name: value.name if isinstance(value, Path) else value for name, value in asdict(options).items()}
 
 
 def _editions(national: Path, first: int | None, second: int | None) -> tuple[Edition, Edition]:
@@ -295,20 +303,6 @@ def _parts(target: ChangeTarget, found: _Sums) -> tuple[list[Window], NDArray[np
     return parts, np.concatenate([np.empty((0, len(KINDS)), np.int64), *found.kinds.values()])
 
 
-def _trace(
-    folder: Path,
-    target: ChangeTarget,
-    found: _Sums,
-    places: ChangedPlaces,
-    for_each: ForEach,
-) -> tuple[VectorWork, list[int]]:
-    """Traces the changed places; returns the work, and its parts that have polygons."""
-    windows = changed_windows(*_parts(target, found))
-    blocks = BlockGrid.of(windows or [target.grid.extent], tile=target.grid.tile)
-    work = VectorWork(folder, ChangePixels(target.store, target.grid), blocks, places, tolerance=0)
-    return work, trace(work, windows, for_each) if windows else []
-
-
 def _write_rest(
     folder: Path,
     target: ChangeTarget,
@@ -323,13 +317,17 @@ def _write_rest(
     zones = found.zones
     if ("all", 0) not in zones or not zones["all", 0].figures[:, 0].any():
         raise ProductError(
-            f"{folder.parent}: no pixel is mapped and certain in both editions; expected common ground, or a lower "
+            f"{folder.parents[1]}: no pixel is mapped and certain in both editions; expected common ground, or a lower "
             "minimum of the confidence"
         )
     places = draw_places(target, *_parts(target, found), size=options.places, seed=options.seed)
     write_places(folder / SAMPLE, places)
     write_tables(folder, zonings, zones, polygons)
-    figures = figures_of(zones["all", 0], polygons["all", 0]) | {"expected": _expected(errors, found.lesser)}
+    figures = figures_of(zones["all", 0], polygons["all", 0]) | {
+        "expected": _expected(errors, found.lesser),
+        "labels_ha": None if errors is None else int(errors.pixels.sum()) / (10_000 * PIXELS_PER_M**2),
+        "labels_false_share": None if errors is None else errors.share,
+    }
     return figures, len(places)
 
 

@@ -210,6 +210,12 @@ def test_many_polygons_become_a_folder_with_a_file_for_each_square(
     assert gpd.read_parquet(many).geom_equals_exact(whole, 0).all()
 
 
+@pytest.mark.slow
+def test_worker_processes_write_the_same_bytes(tmp_path: Path, product: VectorProduct) -> None:
+    done = vectorize(campaign_of(tmp_path, 200), workers=2)
+    assert hashes(done.folder) == hashes(product.folder)
+
+
 def test_one_domain_has_what_the_edition_shows_of_it(campaign: Campaign, tmp_path: Path, dask_client: "Client") -> None:
     done = vectorize(campaign, domain=DOMAINS[0], out=tmp_path / "one", client=dask_client)
     found = gpd.read_parquet(done.folder / "landcover.parquet")

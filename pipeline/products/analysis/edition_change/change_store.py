@@ -210,6 +210,8 @@ class _Options(Document):
     seed: int = 2022
     communes: str | None = None
     by: str = "code"
+    truth_from: str | None = None
+    truth_to: str | None = None
 
 
 class _Summary(Document):

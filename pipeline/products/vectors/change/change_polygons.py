@@ -12,17 +12,19 @@ import shapely
 
 from pipeline import legend
 from pipeline.durable import replacing
-from pipeline.grid import PIXELS_PER_M
+from pipeline.grid import PIXELS_PER_M, Window
 from pipeline.products.analysis.edition_change.change_store import PolygonCounts
 from pipeline.products.analysis.edition_change.comparison import KINDS
 from pipeline.products.analysis.edition_change.zones import Zoning
-from pipeline.products.vectors.change.change_pixels import kinds_of
+from pipeline.products.vectors.cells import BlockGrid
+from pipeline.products.vectors.change.change_pixels import ChangePixels, kinds_of
 from pipeline.products.vectors.coverage.blocks import Finished
 from pipeline.products.vectors.coverage.regions import pixel_of
 from pipeline.products.vectors.features import BBOX, common_columns, unfinished
 from pipeline.products.vectors.geopackage import GEOMETRY, write_polygons
 from pipeline.products.vectors.geoparquet import ROWS, read_polygons, write_geoparquet
 from pipeline.products.vectors.tasks import VectorWork, sorted_polygons
+from pipeline.products.vectors.vectorization import ForEach, trace
 
 POLYGONS, POLYGONS_GPKG = "polygons.parquet", "polygons.gpkg"
 _LAYER = "change"
@@ -90,6 +92,27 @@ class ChangedPlaces:
         table = pa.table(columns | common_columns(finished, self.crs), schema=unfinished(_TRACED))
         # Areas are whole pixels, rounded to a ten-thousandth.
         return table.filter(pc.greater_equal(table["area_m2"], self.unit_m2 - 1e-4))
+
+
+def trace_change(
+    folder: Path, pixels: ChangePixels, windows: Sequence[Window], places: ChangedPlaces, for_each: ForEach
+) -> tuple[VectorWork, list[int]]:
+    """Traces the changed places, to the pixel; returns the work, and its parts that have polygons.
+
+    Args:
+        folder: a new one, for what passes between tasks.
+        pixels: the raster of the change.
+        windows: from `changed_windows`.
+        places: makes the polygons.
+        for_each: runs the tasks.
+
+    Raises:
+        ProductError: a file cannot be read.
+        StorageError: a file cannot be written.
+    """
+    blocks = BlockGrid.of(windows or [pixels.grid.extent], tile=pixels.grid.tile)
+    work = VectorWork(folder, pixels, blocks, places, tolerance=0)
+    return work, trace(work, windows, for_each) if windows else []
 
 
 def write_change_polygons(

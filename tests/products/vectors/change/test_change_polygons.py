@@ -21,11 +21,8 @@ from pipeline.products.analysis.edition_change.comparison import LAND, LAYERS_OF
 from pipeline.products.analysis.edition_change.zones import Zoning, zoning
 from pipeline.products.national.grid import NationalGrid
 from pipeline.products.national.zarr_store import create_store, write_layer
-from pipeline.products.vectors.cells import BlockGrid
 from pipeline.products.vectors.change.change_pixels import ChangePixels, changed_windows
-from pipeline.products.vectors.change.change_polygons import ChangedPlaces, write_change_polygons
-from pipeline.products.vectors.tasks import VectorWork
-from pipeline.products.vectors.vectorization import trace
+from pipeline.products.vectors.change.change_polygons import ChangedPlaces, trace_change, write_change_polygons
 
 SIDE = 240
 CORNER = (-34_000_000 - 120, 2_000_000 - 120)
@@ -95,10 +92,9 @@ def write(folder: Path, *, tile: int, unit_m2: float = UNIT_M2) -> dict[tuple[st
     """Traces and writes the polygons."""
     folder.mkdir()
     pixels, parts, kinds = write_raster(folder, tile)
-    windows = changed_windows(parts, kinds)
     places = ChangedPlaces(1, 2, "EPSG:2154", unit_m2)
-    work = VectorWork(folder / "work", pixels, BlockGrid.of(windows, tile=tile), places, tolerance=0)
-    return write_change_polygons(folder, work, trace(work, windows, one_by_one), ZONES)
+    traced = trace_change(folder / "work", pixels, changed_windows(parts, kinds), places, one_by_one)
+    return write_change_polygons(folder, *traced, ZONES)
 
 
 def hashes(folder: Path) -> list[str]:
