@@ -118,7 +118,7 @@ def _layers(edition: Path) -> Iterator[EditionLayer]:
             about = match.groupdict()
             since, domain = about.get("since"), about.get("domain")
             files = tuple(_files(kind, edition / name, domain))
-            yield EditionLayer(kind, name, files, domain, since and int(since), bool(about.get("generalised")))
+            yield EditionLayer(kind, name, files, domain, int(since) if since else None, bool(about.get("generalised")))
 
 
 def _files(kind: LayerKind, folder: Path, domain: str | None) -> Iterator[EditionFile]:
