@@ -117,8 +117,8 @@ def _layers(edition: Path) -> Iterator[EditionLayer]:
         for name, match in ((name, match) for name in names if (match := pattern.fullmatch(name))):
             about = match.groupdict()
             since, domain = about.get("since"), about.get("domain")
-            files, former = tuple(_files(kind, edition / name, domain)), int(since) if since else None
-            yield EditionLayer(kind, name, files, domain, former, bool(about.get("generalised")))
+            files = tuple(_files(kind, edition / name, domain))
+            yield EditionLayer(kind, name, files, domain, int(since) if since else None, bool(about.get("generalised")))
 
 
 def _files(kind: LayerKind, folder: Path, domain: str | None) -> Iterator[EditionFile]:

@@ -256,6 +256,18 @@ def test_the_collection_of_layers_names_each_file_with_its_checksum(edition: Pat
     assert (edition / "catalog" / related).resolve() == path
 
 
+def test_a_damaged_collection_is_found_and_written_again(made: Made, edition: Path, dask_client: Client) -> None:
+    path = edition / "layers" / "collection.json"
+    content = path.read_bytes()
+    path.write_text("{}")
+    said = str(CliRunner().invoke(app, ["verify", str(made.config)]).exception)
+    assert "layers/collection.json: has 2 bytes" in said
+    assert f"landcover publish {made.config}" in said
+    assert publish(made.campaign, client=dask_client).written == 0
+    assert path.read_bytes() == content
+    assert CliRunner().invoke(app, ["verify", str(made.config)]).exit_code == 0
+
+
 def test_layers_are_recognized_by_the_names_of_their_folders(edition: Path) -> None:
     layers = {layer.name: layer for layer in edition_layers(edition)}
     assert list(layers) == ["generalised", "vectors", f"vectors-{DOMAIN}", "change-000001"]
