@@ -124,7 +124,7 @@ def with_stated_grid(made: Made) -> Campaign:
     ("minimum", "precisions", "changes", "chosen", "because"),
     [
         (None, {"bf16": (1.0, 2.0)}, {}, "fp32", "minimum_agreement is not set"),
-        (0.99, {"bf16": (0.991, 2.0)}, {}, "bf16", "99.10% of the pixels of unseen domains"),
+        (0.99, {"bf16": (0.991, 2.0)}, {}, "bf16", "99.10% of the pixels agree in the least unseen domain"),
         (0.99, {"bf16": (0.989, 2.0)}, {}, "fp32", "nothing faster agrees"),
         (0.99, {"bf16": (0.999, 0.9)}, {}, "fp32", "nothing faster agrees"),
         (0.99, {"bf16": (0.991, 2.0), "fp16": (0.995, 3.0)}, {}, "fp16", "3.0 × as fast"),
@@ -148,6 +148,14 @@ def test_a_precision_is_chosen_only_where_its_agreement_was_shown(
     assert choices.now.precision is not None
     assert choices.now.precision.precision == chosen
     assert because in choices.now.precision.because
+
+
+def test_the_domain_that_agrees_least_decides(made: Made) -> None:
+    campaign = with_stated_grid(made).model_copy(update={"minimum_agreement": 0.99})
+    both = MeasuredPrecision(agreement=0.995, by_domain={"D034_2021": 0.999, "D064_2021": 0.981}, mpx_per_s=2.0)
+    fp32 = MeasuredPrecision(agreement=1.0, by_domain={"D034_2021": 1.0}, mpx_per_s=1.0)
+    show_agreement(campaign, {}, precisions={"fp32": fp32, "bf16": both})
+    assert resolve(campaign).engine.precision == "fp32"
 
 
 def test_without_a_report_the_precision_is_fp32(made: Made) -> None:
