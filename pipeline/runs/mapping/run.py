@@ -295,10 +295,8 @@ class ResidentModel(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Dask calls it in the worker's process."""
-        ignore_stop_signals()
         if self._needed_bytes is not None:
-            limit = worker.memory_manager.memory_limit
-            refuse_unable(
-                self._engine, host=platform.node(), needed_bytes=self._needed_bytes, memory_bytes=limit or None
-            )
+            limit = worker.memory_manager.memory_limit or None
+            refuse_unable(self._engine, host=platform.node(), needed_bytes=self._needed_bytes, memory_bytes=limit)
+        ignore_stop_signals()
         predictor_for(self._model, self._engine, threads=self._threads, stand_in=self._stand_in)

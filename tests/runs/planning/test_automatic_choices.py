@@ -1,9 +1,11 @@
 """`auto` in a campaign: chosen once by memory and by what was shown on unseen domains, kept, and changed on request."""
 
 import json
+import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from pipeline.inference import Engine
 from pipeline.inference.engine import missing_instructions
 from pipeline.inference.memory_projection import project_memory
 from pipeline.inference.quantized_model import recipe_digest
-from pipeline.runs.mapping.run import run
+from pipeline.runs.mapping.run import ResidentModel, run
 from pipeline.runs.planning.agreement_report import AgreementReport, MeasuredPrecision, agreement_file
 from pipeline.runs.planning.automatic_choices import choices_file, refuse_unable, with_choices
 from pipeline.runs.planning.choosing import largest_windows
@@ -261,3 +263,11 @@ def test_a_machine_that_cannot_run_what_was_chosen_is_refused_by_name(tmp_path: 
     with pytest.raises(EngineError, match=r"^n12: the campaign's windows take up to 9\.00 GB .*has 8\.00 GB.*--re-res"):
         refuse_unable(Engine("openvino"), host="n12", needed_bytes=9 * GB, memory_bytes=8 * GB)
     refuse_unable(Engine("openvino"), host="n12", needed_bytes=9 * GB, memory_bytes=None)
+
+
+def test_a_worker_with_too_little_memory_is_refused_before_it_loads_the_network(made: Made) -> None:
+    plan = make_plan(made.campaign)
+    worker: Any = SimpleNamespace(memory_manager=SimpleNamespace(memory_limit=8 * GB))
+    resident = ResidentModel(plan.resolved.model, plan.resolved.engine, 1, needed_bytes=9 * GB)
+    with pytest.raises(EngineError, match=rf"^{platform.node()}: .* take up to 9\.00 GB"):
+        resident.setup(worker)
