@@ -53,7 +53,7 @@ def fingerprints(plan: RunPlan) -> list[str]:
     return [tile.fingerprint for domain in plan.domains for tile in domain.tiles]
 
 
-def show_agreement(campaign: Campaign, precisions: Mapping[Precision, tuple[float, float]], **changes: Any) -> None:
+def show_agreement(campaign: Campaign, shown: Mapping[Precision, tuple[float, float]], **changes: Any) -> None:
     """A report as `landcover quantize --check` writes it: precision → (agreement, Mpx/s)."""
     weights = resolve(campaign.model_copy(update={"precision": "fp32", "minimum_agreement": None})).weights
     about: dict[str, Any] = {
@@ -67,7 +67,7 @@ def show_agreement(campaign: Campaign, precisions: Mapping[Precision, tuple[floa
     }
     measured = {
         name: MeasuredPrecision(agreement=share, by_domain={"D034_2021": share}, mpx_per_s=speed)
-        for name, (share, speed) in {"fp32": (1.0, 1.0), **precisions}.items()
+        for name, (share, speed) in {"fp32": (1.0, 1.0), **shown}.items()
     }
     AgreementReport(**about | {"precisions": measured} | changes).write(agreement_file(campaign))
 
