@@ -71,18 +71,17 @@ def plan(
         from pipeline.runs.planning.totals import plan_totals
 
         only = TileFilter(failed=failed, missing=only_missing)
-        planned = make_plan(
-            campaign, domains=domain or (), tiles=tile or (), force=force, only=only, re_resolve=re_resolve
-        )
+        names = {"domains": domain or (), "tiles": tile or ()}
+        planned = make_plan(campaign, **names, force=force, only=only, re_resolve=re_resolve)
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
     show_plan(planned, predicted, all_tiles=all_tiles)
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
-        names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
+        given_names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
         flags = {"--force": force, "--failed": failed, "--only-missing": only_missing, "--re-resolve": re_resolve}
-        say_next("run", config, *chain(*names), *(flag for flag, given in flags.items() if given))
+        say_next("run", config, *chain(*given_names), *(flag for flag, given in flags.items() if given))
     elif not planned.damaged:
         _show_nothing_to_do(chosen=only != ALL_TILES)
     if planned.damaged:
@@ -134,14 +133,14 @@ def _show_choices(planned: "RunPlan") -> None:
     choices = planned.resolved.choices
     if choices is None:
         return
+    former = choices.former or choices.now
+    for before, now in ((former.windows, choices.now.windows), (former.precision, choices.now.precision)):
+        if now:
+            say(f"auto: {before}{f' → {now}' if before != now else ''}" if before else f"auto: {now}")
     if choices.former is None:
-        for part in choices.now.parts():
-            say(f"auto: {part}")
-        say(f"  chosen on {choices.now.host}, {choices.now.made}; kept in {shown(choices.path)}")
-        return
-    for before, now in zip(choices.former.parts(), choices.now.parts(), strict=False):
-        say(f"auto: {before}" + ("; the same again" if before == now else f" → {now}"))
-    say(f"  {count(planned.remapped, 'sealed tile')} would be mapped again; nothing is changed yet")
+        say(f"  chosen on {former.host}, {former.made}; kept in {shown(choices.path)}")
+    else:
+        say(f"  {count(planned.remapped, 'sealed tile')} would be mapped again; nothing is changed yet")
 
 
 def _show_worker(s: "ResolvedCampaign") -> None:
@@ -229,9 +228,8 @@ def run(
             from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
             only = TileFilter(failed=failed, missing=only_missing)
-            planned = make_plan(
-                campaign, domains=domain or (), tiles=tile or (), force=force, only=only, re_resolve=re_resolve
-            )
+            names = {"domains": domain or (), "tiles": tile or ()}
+            planned = make_plan(campaign, **names, force=force, only=only, re_resolve=re_resolve)
         _show_stale(planned)
         if not planned.todo:
             run_plan(planned)

@@ -173,7 +173,7 @@ class Campaign(Section):
     fastest that `landcover quantize --check` showed to agree with fp32 on at least `minimum_agreement`, else `fp32`;
     the choice is made once for the campaign."""
     minimum_agreement: float | None = Field(default=None, gt=0, le=1, exclude_if=lambda share: share is None)
-    """For `precision: auto`: share of the pixels that must have the class that fp32 gives them, on domains that were
+    """For `precision: auto`: share of the pixels that must have the class that fp32 gives them, in each domain that was
     left out of the quantization. Without it `auto` is `fp32`."""
     engine_threads: int | None = Field(default=None, ge=1, le=10_000)
     """Threads of the engine in each worker. By default the machine's cores divided by its workers, and recorded."""

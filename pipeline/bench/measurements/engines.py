@@ -11,12 +11,13 @@ from pipeline.bench.imagery import Imagery
 from pipeline.bench.machine import cores
 from pipeline.bench.report import BenchReport
 from pipeline.inference import Engine, predictor_for
-from pipeline.inference.engine import cuda_devices
+from pipeline.inference.engine import cuda_devices, missing_instructions
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 
-ENGINES = (Engine("torch", "fp32"), Engine("openvino", "fp32"))
-"""int8 is measured by `quantize`; bf16 took twice as long as fp32 where it was tried."""
+_BF16 = Engine("openvino", "bf16")
+ENGINES = (Engine("torch", "fp32"), Engine("openvino", "fp32"), *(() if missing_instructions(_BF16) else (_BF16,)))
+"""int8 is measured by `quantize`; bf16 only where the processor has instructions for it: it is slow elsewhere."""
 _PATCH_REPEATS = 5
 """How often a small window is timed for each time of a large one: it takes a fraction of a second."""
 
@@ -42,7 +43,8 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     peak = max(max(rates) for rates in gemm_rates.values())
     flops = {side: network_flops(model, side * side) for side in images}
     rates = [_rate(name, side, times, flops=flops[side], peak=peak) for (name, side), times in seconds.items()]
-    agreements = {f"{a}, {b}": agreement(maps[a], maps[b]) for a, b in combinations(maps, 2)}
+    exact = [name for name in maps if name.endswith("fp32")]
+    agreements = {f"{a}, {b}": agreement(maps[a], maps[b]) for a, b in combinations(exact, 2)}
     return _report(imagery, rates, gemm_rates, agreements=agreements, threads=threads)
 
 

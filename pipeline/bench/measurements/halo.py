@@ -58,7 +58,7 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     curve = _curve(pixels, whole, imagery, predictor, shifts=shifts)
     on_message(f"halo: seen imagery, aligned: {_text(curve)}")
     unseen = []
-    if (extract := _unseen_extract(imagery)) is not None:
+    if (extract := unseen_extract(imagery)) is not None:
         pixels = mirrored(extract, everywhere)
         unseen = _curve(pixels, _whole_forward(pixels, default, predictor), imagery, predictor, shifts={"aligned": 0})
         on_message(f"halo: unseen imagery, aligned: {_text(unseen)}")
@@ -102,7 +102,7 @@ def _text(curve: Sequence[dict[str, Any]]) -> str:
     return ", ".join(f"{p['halo']} px {100 * p['aligned']:.4f} %" for p in curve)
 
 
-def _unseen_extract(imagery: Imagery) -> PatchStack | None:
+def unseen_extract(imagery: Imagery) -> PatchStack | None:
     """The real extract of 50 m as one patch; None without its files, or for a network with other bands."""
     folder = imagery.data / _EXTRACT
     heights = sorted(folder.glob(_HEIGHTS))

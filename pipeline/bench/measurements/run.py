@@ -16,13 +16,14 @@ from pipeline.bench.forward import forward_seconds, window_image
 from pipeline.bench.imagery import Imagery, mirrored
 from pipeline.bench.machine import Usage, cores, measure, usage_json
 from pipeline.bench.measurements.feed import all_blocks, decode_imagery
-from pipeline.bench.measurements.quantize import quantize_on_left_halves, right_halves
+from pipeline.bench.measurements.quantize import least_unseen, quantize_on_left_halves, right_halves
 from pipeline.bench.plain_loop import LOADERS, map_in_plain_loop
 from pipeline.bench.report import BenchReport
-from pipeline.config import Campaign
+from pipeline.config import Campaign, Precision
 from pipeline.demo.delivery_writer import write_raster
 from pipeline.grid import Window
 from pipeline.inference import Engine, predictor_for
+from pipeline.inference.engine import missing_instructions
 from pipeline.legend import LAYERS
 from pipeline.products.tile.cog import read_cog, write_cog
 from pipeline.progress import OnMessage
@@ -34,7 +35,7 @@ from pipeline.sources.domain_inputs import DomainInputs
 MIN_AGREEMENT = 0.99
 """Least agreement with fp32 of a choice that may count as the fastest."""
 _FORWARDS = 4
-_ENGINE = Engine("openvino", "fp32")
+_ENGINE, _BF16 = Engine("openvino", "fp32"), Engine("openvino", "bf16")
 _CACHE_MB = 192
 """Less than the 225 MB of pixels in a tile of 1 km, so that one tile fills the cache."""
 
@@ -53,6 +54,19 @@ class RunResult:
         return self.mpx / self.usage.wall_s
 
 
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run in one precision, compared with that in fp32."""
+
+    result: RunResult
+    held_out: float
+    """Share of the pixels that were not used for quantization with the class of fp32."""
+    everywhere: float
+    """The same of all pixels."""
+    unseen: float
+    """The same in the domain that agrees least, mapped by a network that was not quantized with it."""
+
+
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     """Measures the baseline, runs over one tile and over all, single stages, and the baseline again."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=imagery.folder) as scratch:
@@ -69,6 +83,11 @@ def _run(imagery: Imagery, scratch: Path, on_message: OnMessage) -> BenchReport:
     fp32 = _map(imagery, scratch, on_message=on_message)
     quantized = imagery.measured(quantize_on_left_halves, imagery, scratch / "int8" / "model.xml")
     int8 = _map(imagery, scratch, quantized=quantized.path, on_message=on_message)
+    forward_int8 = imagery.measured(time_forwards, imagery, Engine("openvino", "int8", quantized))
+    runs = {"fp32": fp32, "int8": int8}
+    if not missing_instructions(_BF16):
+        runs["bf16"] = _map(imagery, scratch, precision="bf16", on_message=on_message)
+    unseen = imagery.measured(least_unseen, imagery)
     # One tile in flight in both: over a single tile there is no second one, and the larger run must not have more.
     in_turn = partial(_map, imagery, scratch, quantized=quantized.path, tiles_in_flight=1, on_message=on_message)
     one, all_tiles = in_turn(tiles=inputs.names[:1]), in_turn()
@@ -77,56 +96,76 @@ def _run(imagery: Imagery, scratch: Path, on_message: OnMessage) -> BenchReport:
     if imagery.scale.repeats > 1:
         # Before and after the runs, so that other load on the machine slows both sides of the ratio.
         baselines.append(_baseline(imagery, stack, scratch))
-    runs = {"openvino fp32": (fp32, 1.0, 1.0), "openvino int8": (int8, *_agreement(imagery, fp32, int8))}
-    return _report(imagery, runs, in_turn=(one, all_tiles), stages=stages, baselines=baselines)
+    compared = {name: ComparedRun(run, *_agreement(imagery, fp32, run), unseen[name]) for name, run in runs.items()}
+    windows = stages["forward"] / forward.core_s
+    int8_stages = {**stages, "forward": forward_int8.core_s * windows}
+    return _report(
+        imagery, compared, in_turn=(one, all_tiles), stages={"fp32": stages, "int8": int8_stages}, baselines=baselines
+    )
 
 
 def _report(
     imagery: Imagery,
-    runs: Mapping[str, tuple[RunResult, float, float]],
+    runs: Mapping[str, ComparedRun],
     *,
     in_turn: tuple[RunResult, RunResult],
-    stages: Mapping[str, float],
+    stages: Mapping[str, Mapping[str, float]],
     baselines: Sequence[RunResult],
 ) -> BenchReport:
     """The figures.
 
     Args:
         imagery: the input.
-        runs: name → run and what `_agreement` gives of it; fp32 first.
+        runs: precision → run.
         in_turn: the runs over one tile and over all, with one tile in flight.
-        stages: from `_stages`.
+        stages: precision → its parts, from `_stages`.
         baselines: one or two runs of the plain loop.
     """
-    (fp32, *_), *_ = runs.values()
-    best = max((n for n, (_, share, _) in runs.items() if share >= MIN_AGREEMENT), key=lambda n: runs[n][0].mpx_per_s)
+    fp32, int8 = runs["fp32"].result, runs["int8"].result
+    best = _fastest(runs, {name: run.held_out for name, run in runs.items()})
+    unseen = _fastest(runs, {name: run.unseen for name, run in runs.items()})
     baseline_rate = sum(b.mpx for b in baselines) / sum(b.usage.wall_s for b in baselines)
     figures = {
         "run.speedup_fp32": fp32.mpx_per_s / baseline_rate,
-        "run.speedup_best": runs[best][0].mpx_per_s / baseline_rate,
-        "run.agreement_best": runs[best][1],
-        "run.core_seconds_share": sum(stages.values()) / fp32.usage.core_s,
+        "run.speedup_best": runs[best].result.mpx_per_s / baseline_rate,
+        "run.agreement_best": runs[best].held_out,
+        "run.speedup_unseen": runs[unseen].result.mpx_per_s / baseline_rate,
+        "run.agreement_unseen": runs[unseen].unseen,
+        "run.core_seconds_share": sum(stages["fp32"].values()) / fp32.usage.core_s,
+        "run.core_seconds_share_int8": sum(stages["int8"].values()) / int8.usage.core_s,
         "run.memory_ratio_4x": in_turn[1].usage.children_peak_bytes / in_turn[0].usage.children_peak_bytes,
     }
     raw: dict[str, Any] = {
         "runs": {
-            name: _json(result) | {"agreement_held_out": held_out, "agreement_everywhere": everywhere}
-            for name, (result, held_out, everywhere) in runs.items()
+            f"openvino {name}": _json(run.result)
+            | {
+                "agreement_held_out": run.held_out,
+                "agreement_everywhere": run.everywhere,
+                "agreement_unseen": run.unseen,
+            }
+            for name, run in runs.items()
         },
         "best": best,
+        "best_unseen": unseen,
         "tile_by_tile": [_json(result) for result in in_turn],
         "baselines": [_json(b) for b in baselines],
         "parts_core_s": stages,
     }
-    speeds = [("baseline", baseline_rate), *((name, result.mpx_per_s) for name, (result, *_) in runs.items())]
+    speeds = [("baseline", baseline_rate), *((name, run.result.mpx_per_s) for name, run in runs.items())]
     notes = (
         *imagery.notes,
         f"the fastest that agrees with fp32 on at least {MIN_AGREEMENT:.0%} of the pixels is {best}",
+        f"in each domain that int8 was not quantized with it is {unseen}",
         "int8 is quantized on the left halves of the patches and compared with fp32 on pixels of their right halves",
         "the time of runs includes the start of their cluster; the baseline loads no network and decodes no JPEG 2000",
     )
     chart = bar_chart("Speed from start to end, COGs written", speeds, unit="Mpx/s")
-    return BenchReport(figures, raw, chart, notes, _rates(fp32, stages))
+    return BenchReport(figures, raw, chart, notes, _rates(fp32, stages["fp32"]))
+
+
+def _fastest(runs: Mapping[str, ComparedRun], agreement: Mapping[str, float]) -> str:
+    """The precision of the fastest run that agrees well enough; fp32 agrees with itself."""
+    return max((n for n in runs if agreement[n] >= MIN_AGREEMENT), key=lambda n: runs[n].result.mpx_per_s)
 
 
 def _rates(result: RunResult, stages: Mapping[str, float]) -> tuple[MeasuredRate, ...]:
@@ -145,6 +184,7 @@ def _map(
     scratch: Path,
     *,
     on_message: OnMessage,
+    precision: Precision = "fp32",
     quantized: Path | None = None,
     tiles_in_flight: int | None = None,
     tiles: Sequence[str] = (),
@@ -159,11 +199,12 @@ def _map(
         imagery: the input.
         scratch: the folder is made below it.
         on_message: gets a line at the end.
-        quantized: the int8 network; by default the run is in fp32.
+        precision: of the run.
+        quantized: the int8 network; the run is then in int8.
         tiles_in_flight: replaces the campaign's number.
         tiles: names of tiles; all by default.
     """
-    campaign, precision = imagery.campaign, "int8" if quantized else "fp32"
+    campaign, precision = imagery.campaign, "int8" if quantized else precision
     products = Path(tempfile.mkdtemp(prefix="products-", dir=scratch))
     in_flight = tiles_in_flight or campaign.cluster.tiles_in_flight
     changed = {
@@ -233,9 +274,9 @@ def seal_alone(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) 
     return measure(work)[1]
 
 
-def time_forwards(imagery: Imagery) -> Usage:
-    """Measures some forwards of the fp32 engine on a whole window, after compilation; call it in a new process."""
-    predictor = predictor_for(imagery.model, _ENGINE, threads=cores())
+def time_forwards(imagery: Imagery, engine: Engine = _ENGINE) -> Usage:
+    """Measures some forwards of an engine on a whole window, after compilation; call it in a new process."""
+    predictor = predictor_for(imagery.model, engine, threads=cores())
     image = window_image(imagery, imagery.scale.layout.window)
     forward_seconds(predictor, image)
 

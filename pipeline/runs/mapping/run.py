@@ -286,11 +286,10 @@ class ResidentModel(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Dask calls it in the worker's process."""
-        ignore_stop_signals()
         if self._needed_bytes is not None:
-            limit = worker.memory_manager.memory_limit
-            refuse_unable(
-                self._method.engine, host=platform.node(), needed_bytes=self._needed_bytes, memory_bytes=limit or None
-            )
+            limit = worker.memory_manager.memory_limit or None
+            engine = self._method.engine
+            refuse_unable(engine, host=platform.node(), needed_bytes=self._needed_bytes, memory_bytes=limit)
+        ignore_stop_signals()
         own = self._method
         predictor_for(own.model, own.engine, layers=own.layers, threads=self._threads, stand_in=self._stand_in)

@@ -28,6 +28,11 @@ class MeasuredPrecision(Document):
     quantized_sha256: str | None = None
     """Of the int8 network; None for other precisions."""
 
+    @property
+    def least(self) -> float:
+        """The share of the domain that agrees least: the one that a campaign's `minimum_agreement` is compared with."""
+        return min(self.by_domain.values())
+
 
 class AgreementReport(Document):
     """The content of the file."""

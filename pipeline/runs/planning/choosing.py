@@ -111,15 +111,15 @@ def choose_precision(campaign: Campaign, weights: UnloadedModel) -> ChosenPrecis
     usable = {
         name: measured
         for name, measured in report.precisions.items()
-        if name != "fp32" and measured.agreement >= needed and _is_usable(name, measured, campaign, report, weights)
+        if name != "fp32" and measured.least >= needed and _is_usable(name, measured, campaign, report, weights)
     }
     fp32 = report.precisions["fp32"].mpx_per_s
     best = max(usable, key=lambda name: usable[name].mpx_per_s, default=None)
     if best is None or usable[best].mpx_per_s <= fp32:
-        return chosen(f"nothing faster agrees with it on {needed:.2%} of the pixels of unseen domains here")
+        return chosen(f"nothing faster agrees with it on {needed:.2%} of the pixels of each unseen domain")
     found = usable[best]
     because = (
-        f"{found.agreement:.2%} of the pixels of unseen domains as in fp32, {found.mpx_per_s / fp32:.1f} × as fast"
+        f"{found.least:.2%} of the pixels agree in the least unseen domain, {found.mpx_per_s / fp32:.1f} × as fast"
     )
     return chosen(because, best, found.quantized_sha256)
 

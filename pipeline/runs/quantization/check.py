@@ -4,7 +4,6 @@
 """
 
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
@@ -18,13 +17,13 @@ from pipeline.progress import SILENT, OnMessage, Progress
 from pipeline.runs.planning.agreement_report import AgreementReport, MeasuredPrecision, agreement_file
 from pipeline.runs.planning.provenance import software
 from pipeline.runs.planning.throughput import processor
+from pipeline.runs.quantization.tradeoff import speeds_in_turns
 from pipeline.runs.quantization.unseen_domains import of_domains
 from pipeline.runs.quantization.windows import SampledWindow, classes_of, draw_windows
 from pipeline.runs.tracking.run_record import utc_now
 
 _TIMED = 4
-"""Windows of which each precision's speed is measured, several times in turns."""
-_TURNS = 3
+"""Windows on which each precision's speed is measured."""
 
 
 def check_precisions(
@@ -124,22 +123,14 @@ def _measure(
     predictors: Mapping[Precision, Predictor], samples: Sequence[SampledWindow], quantized: QuantizedModel | None
 ) -> dict[Precision, MeasuredPrecision]:
     maps = {name: [classes_of(run, s.pixels) for s in samples] for name, run in predictors.items()}
-    timed, seconds = samples[:_TIMED], dict.fromkeys(predictors, float("inf"))
-    for _ in range(_TURNS):
-        # In turns, so that other load on the machine slows all of them.
-        for name, run in predictors.items():
-            started = time.monotonic()
-            for sample in timed:
-                classes_of(run, sample.pixels)
-            seconds[name] = min(seconds[name], time.monotonic() - started)
-    pixels = sum(sample.classes.size for sample in timed)
+    speeds = speeds_in_turns(predictors, samples[:_TIMED])
     found: dict[Precision, MeasuredPrecision] = {}
     for name, own in maps.items():
         compared = of_domains(samples, own)
         found[name] = MeasuredPrecision(
             agreement=compared.agreement.overall,
             by_domain=compared.by_domain,
-            mpx_per_s=pixels / 1e6 / seconds[name],
+            mpx_per_s=speeds[name],
             quantized_sha256=quantized.sha256 if name == "int8" and quantized else None,
         )
     return found

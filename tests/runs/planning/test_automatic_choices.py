@@ -1,9 +1,11 @@
 """`auto` in a campaign: chosen once by memory and by what was shown on unseen domains, kept, and changed on request."""
 
 import json
+import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from pipeline.inference import Engine
 from pipeline.inference.engine import missing_instructions
 from pipeline.inference.memory_projection import project_memory
 from pipeline.inference.quantized_model import recipe_digest
-from pipeline.runs.mapping.run import run
+from pipeline.runs.mapping.run import ResidentModel, run
 from pipeline.runs.planning.agreement_report import AgreementReport, MeasuredPrecision, agreement_file
 from pipeline.runs.planning.automatic_choices import choices_file, refuse_unable, with_choices
 from pipeline.runs.planning.choosing import largest_windows
@@ -51,7 +53,7 @@ def fingerprints(plan: RunPlan) -> list[str]:
     return [tile.fingerprint for domain in plan.domains for tile in domain.tiles]
 
 
-def show_agreement(campaign: Campaign, precisions: Mapping[Precision, tuple[float, float]], **changes: Any) -> None:
+def show_agreement(campaign: Campaign, shown: Mapping[Precision, tuple[float, float]], **changes: Any) -> None:
     """A report as `landcover quantize --check` writes it: precision → (agreement, Mpx/s)."""
     weights = resolve(campaign.model_copy(update={"precision": "fp32", "minimum_agreement": None})).weights
     about: dict[str, Any] = {
@@ -65,7 +67,7 @@ def show_agreement(campaign: Campaign, precisions: Mapping[Precision, tuple[floa
     }
     measured = {
         name: MeasuredPrecision(agreement=share, by_domain={"D034_2021": share}, mpx_per_s=speed)
-        for name, (share, speed) in {"fp32": (1.0, 1.0), **precisions}.items()
+        for name, (share, speed) in {"fp32": (1.0, 1.0), **shown}.items()
     }
     AgreementReport(**about | {"precisions": measured} | changes).write(agreement_file(campaign))
 
@@ -124,7 +126,7 @@ def with_stated_grid(made: Made) -> Campaign:
     ("minimum", "precisions", "changes", "chosen", "because"),
     [
         (None, {"bf16": (1.0, 2.0)}, {}, "fp32", "minimum_agreement is not set"),
-        (0.99, {"bf16": (0.991, 2.0)}, {}, "bf16", "99.10% of the pixels of unseen domains"),
+        (0.99, {"bf16": (0.991, 2.0)}, {}, "bf16", "99.10% of the pixels agree in the least unseen domain"),
         (0.99, {"bf16": (0.989, 2.0)}, {}, "fp32", "nothing faster agrees"),
         (0.99, {"bf16": (0.999, 0.9)}, {}, "fp32", "nothing faster agrees"),
         (0.99, {"bf16": (0.991, 2.0), "fp16": (0.995, 3.0)}, {}, "fp16", "3.0 × as fast"),
@@ -148,6 +150,14 @@ def test_a_precision_is_chosen_only_where_its_agreement_was_shown(
     assert choices.now.precision is not None
     assert choices.now.precision.precision == chosen
     assert because in choices.now.precision.because
+
+
+def test_the_domain_that_agrees_least_decides(made: Made) -> None:
+    campaign = with_stated_grid(made).model_copy(update={"minimum_agreement": 0.99})
+    both = MeasuredPrecision(agreement=0.995, by_domain={"D034_2021": 0.999, "D064_2021": 0.981}, mpx_per_s=2.0)
+    fp32 = MeasuredPrecision(agreement=1.0, by_domain={"D034_2021": 1.0}, mpx_per_s=1.0)
+    show_agreement(campaign, {}, precisions={"fp32": fp32, "bf16": both})
+    assert resolve(campaign).engine.precision == "fp32"
 
 
 def test_without_a_report_the_precision_is_fp32(made: Made) -> None:
@@ -253,3 +263,11 @@ def test_a_machine_that_cannot_run_what_was_chosen_is_refused_by_name(tmp_path: 
     with pytest.raises(EngineError, match=r"^n12: the campaign's windows take up to 9\.00 GB .*has 8\.00 GB.*--re-res"):
         refuse_unable(Engine("openvino"), host="n12", needed_bytes=9 * GB, memory_bytes=8 * GB)
     refuse_unable(Engine("openvino"), host="n12", needed_bytes=9 * GB, memory_bytes=None)
+
+
+def test_a_worker_with_too_little_memory_is_refused_before_it_loads_the_network(made: Made) -> None:
+    plan = make_plan(made.campaign)
+    worker: Any = SimpleNamespace(memory_manager=SimpleNamespace(memory_limit=8 * GB))
+    resident = ResidentModel(plan.resolved.model, plan.resolved.engine, 1, needed_bytes=9 * GB)
+    with pytest.raises(EngineError, match=rf"^{platform.node()}: .* take up to 9\.00 GB"):
+        resident.setup(worker)

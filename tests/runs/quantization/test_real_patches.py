@@ -47,11 +47,11 @@ def halves(model: Model) -> WindowSplit:
 def test_the_frontier_measures_each_precision_on_the_held_out_windows() -> None:
     model = exact_model()
     points = frontier(model, halves(model))
-    assert [p.name for p in points] == ["fp32", "bf16", *(f"int8 {s.name}" for s in SCHEMES)]
+    assert [p.name for p in points] == ["fp32", "torch fp32", "bf16", *(f"int8 {s.name}" for s in SCHEMES)]
     assert points[0].agreement == 1
     assert all(p.mpx_per_s > 0 for p in points)
     assert kept(points, min_agreement=0).name == "int8 minmax"
-    assert kept(points, min_agreement=1.1).agreement == max(p.agreement for p in points[2:])
+    assert kept(points, min_agreement=1.1).agreement == max(p.agreement for p in points[3:])
     assert [f["name"] for f in as_figures(points)] == [p.name for p in points]
 
 
