@@ -55,7 +55,7 @@ class ResolvedCampaign:
         return project_memory(
             self.layout,
             self.engine,
-            bands=len(self.recipe.bands),
+            recipe=self.recipe,
             block=grid.block,
             tile=grid.tile,
             threads=cluster.threads,
