@@ -53,9 +53,9 @@ class Recipe(Section):
     """Stride of the network in pixels. Windows begin on its multiples, because the map depends on where they begin."""
     # Maps made before the field existed keep their fingerprints.
     centred_upsampling: bool = Field(default=False, exclude_if=lambda centred: not centred)
-    """For decoders whose head enlarges its logits (UPerNet, FPN, PSPNet, DeepLabV3): centre the pixels of both images on
-    each other. As published, their corners lie on each other, which moves borders by up to 1.5 px, to another side in
-    each window, so seams show. Set it where seamless maps matter more than the published logits."""
+    """Where a head enlarges its logits by 4 (UPerNet, FPN): do so from the centres of pixels. As published, the corners
+    of both images meet. That moves borders by up to 1.5 px, in other directions on each side of a seam. Set it where
+    seamless maps matter more than the published logits."""
     bands: tuple[Band, ...] = ("red", "green", "blue", "nir", "elevation")
     """Input channels, in the network's order."""
     mean: tuple[float, ...]

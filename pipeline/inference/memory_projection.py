@@ -3,10 +3,13 @@
 The engines' parts are linear in the pixels that they map at once. They are upper bounds fitted to the peaks of whole
 processes, with networks of 5 bands and 12 live classes in fp32 (Linux, 2 threads). ResNet-34 U-Net: torch 0.87, 1.16
 and 2.13 GB at 512², 1 024² and 2 048² px; OpenVINO 0.97, 1.57, 2.12 and 5.25 GB at 512², 2 048², 2 848² and 5 376² px.
-ResNet-34 FPN: torch 3.00 GB at 2 048² px, OpenVINO 3.08 GB at 2 848² px. Lighter networks take less. FLAIR-HUB's take
-more: UPerNet with torch 1.82 GB at 1 024² px (ConvNeXtV2 tiny), 1.87 and 2.02 GB at 768² px (ConvNeXtV2, Swin base). That
-is 1.1 to 1.2 kB a pixel beside the weights; a U-Net on ConvNeXtV2 tiny has 0.42. Nothing has been measured on a CUDA device yet: torch's part there is
-that of the processor, in every precision.
+ResNet-34 FPN: torch 3.00 GB at 2 048² px, OpenVINO 3.08 GB at 2 848² px. Lighter networks take less.
+
+FLAIR-HUB's UPerNets take more: with torch 1.82 GB at 1 024² px on ConvNeXtV2 tiny, and at 768² px 1.87 GB on ConvNeXtV2
+base and 2.02 GB on Swin base: 1.1 to 1.2 kB a pixel beside the weights. A U-Net on ConvNeXtV2 tiny takes 1.19 GB at
+1 024² px.
+
+Nothing has been measured on a CUDA device yet: torch's part there is that of the processor, in every precision.
 """
 
 from dataclasses import dataclass, fields
@@ -21,10 +24,10 @@ _PROCESS_BYTES = 1_100_000_000
 """Interpreter, libraries and weights, and memory for a while to convert and compile a graph."""
 _BYTES_A_PIXEL = {"openvino": 250, "torch": 480}
 """Activations of a forward by engine, in bytes a pixel."""
-_LARGER_PROCESS_BYTES = 2_700_000_000
+_LARGE_PROCESS_BYTES = 2_700_000_000
 """The same for ConvNeXt and Swin encoders: the weights of the largest have 0.8 GB, and an engine has a copy."""
-_LARGER_BYTES_A_PIXEL = {"openvino": 1_300, "torch": 1_300}
-"""Activations of their forward with UPerNet; with OpenVINO the same is assumed."""
+_WIDE_BYTES_A_PIXEL = {"openvino": 1_300, "torch": 1_300}
+"""Activations of a forward with UPerNet or a Swin encoder; with OpenVINO, and for Swin, the same is assumed."""
 _CUDA_PROCESS_BYTES = 2_000_000_000
 """Allowance for CUDA's libraries and context in a process on the host."""
 _CUDA_DEVICE_BYTES = 1_500_000_000
@@ -88,11 +91,6 @@ def window_bytes(side: int, engine: Engine) -> int:
     return _PROCESS_BYTES + side * side * _BYTES_A_PIXEL[engine.name]
 
 
-def is_larger(recipe: Recipe) -> bool:
-    """Whether a network takes much more memory than a U-Net on ResNet-34, by the names of its parts."""
-    return recipe.architecture == "upernet" or recipe.encoder.startswith(("tu-convnext", "tu-swin"))
-
-
 def project_memory(
     layout: Layout,
     engine: Engine,
@@ -120,17 +118,18 @@ def project_memory(
         decoded_cache_mb: decoded tiles of imagery that later blocks need, in MiB.
         gpu: True if the engine runs on a CUDA device.
     """
-    larger, bands = is_larger(recipe), len(recipe.bands)
+    bands, has_large_encoder = len(recipe.bands), recipe.encoder.startswith(("tu-convnext", "tu-swin"))
+    is_wide = recipe.architecture == "upernet" or recipe.encoder.startswith("tu-swin")
     window = layout.window**2
     batch = min(max(1, BATCH_PIXELS // window), (block // layout.core) ** 2) * window
     # For each thread: bands and mask of a block, copies of a batch's windows for the engine, and the mapped layers.
     reads = threads * ((bands + 1) * ((block + layout.reach) ** 2 + batch) + len(LAYERS) * block**2 + PLANES * batch)
     # Torch copies batches through buffers of its own, on the host and on the device if there is one.
     lanes = min(LANES, threads) * (bands + 1 + PLANES) * batch if engine.name == "torch" else 0
-    bytes_a_pixel = (_LARGER_BYTES_A_PIXEL if larger else _BYTES_A_PIXEL)[engine.name]
+    bytes_a_pixel = (_WIDE_BYTES_A_PIXEL if is_wide else _BYTES_A_PIXEL)[engine.name]
     forward = (batch if engine.name == "torch" else window) * bytes_a_pixel
     return MemoryProjection(
-        process=(_LARGER_PROCESS_BYTES if larger else _PROCESS_BYTES) + (_CUDA_PROCESS_BYTES if gpu else 0),
+        process=(_LARGE_PROCESS_BYTES if has_large_encoder else _PROCESS_BYTES) + (_CUDA_PROCESS_BYTES if gpu else 0),
         engine=lanes + (0 if gpu else forward),
         device=_CUDA_DEVICE_BYTES + lanes + forward if gpu else 0,
         reads=reads,
