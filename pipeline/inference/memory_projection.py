@@ -3,8 +3,13 @@
 The engines' parts are linear in the pixels that they map at once. They are upper bounds fitted to the peaks of whole
 processes, with networks of 5 bands and 12 live classes in fp32 (Linux, 2 threads). ResNet-34 U-Net: torch 0.87, 1.16
 and 2.13 GB at 512², 1 024² and 2 048² px; OpenVINO 0.97, 1.57, 2.12 and 5.25 GB at 512², 2 048², 2 848² and 5 376² px.
-ResNet-34 FPN: torch 3.00 GB at 2 048² px, OpenVINO 3.08 GB at 2 848² px. Lighter networks take less. Nothing has been
-measured on a CUDA device yet: torch's part there is that of the processor, in every precision.
+ResNet-34 FPN: torch 3.00 GB at 2 048² px, OpenVINO 3.08 GB at 2 848² px. Lighter networks take less.
+
+FLAIR-HUB's UPerNets take more: with torch 1.82 GB at 1 024² px on ConvNeXtV2 tiny, and at 768² px 1.87 GB on ConvNeXtV2
+base and 2.02 GB on Swin base: 1.1 to 1.2 kB a pixel beside the weights. A U-Net on ConvNeXtV2 tiny takes 1.19 GB at
+1 024² px.
+
+Nothing has been measured on a CUDA device yet: torch's part there is that of the processor, in every precision.
 """
 
 from dataclasses import dataclass, fields
@@ -22,6 +27,10 @@ _BYTES_A_PIXEL = {"openvino": 250, "torch": 480}
 _MEMBER_BYTES = 250_000_000
 """Allowance for the weights of each further network, as loaded and as the engine has them."""
 _COPIES, _FLOAT_BYTES = 3, 4
+_LARGE_PROCESS_BYTES = 2_700_000_000
+"""The same for ConvNeXt and Swin encoders: the weights of the largest have 0.8 GB, and an engine has a copy."""
+_WIDE_BYTES_A_PIXEL = {"openvino": 1_300, "torch": 1_300}
+"""Activations of a forward with UPerNet or a Swin encoder; with OpenVINO, and for Swin, the same is assumed."""
 _CUDA_PROCESS_BYTES = 2_000_000_000
 """Allowance for CUDA's libraries and context in a process on the host."""
 _CUDA_DEVICE_BYTES = 1_500_000_000
@@ -94,7 +103,7 @@ def worker_memory(
     return project_memory(
         layout,
         engine,
-        bands=len(recipe.bands),
+        recipe=recipe,
         block=grid.block,
         tile=grid.tile,
         threads=cluster.threads,
@@ -111,7 +120,7 @@ def project_memory(  # noqa: PLR0913  each is a size that a worker's memory foll
     layout: Layout,
     engine: Engine,
     *,
-    bands: int,
+    recipe: Recipe,
     block: int,
     tile: int,
     threads: int,
@@ -128,7 +137,7 @@ def project_memory(  # noqa: PLR0913  each is a size that a worker's memory foll
     Args:
         layout: gives the size of the windows.
         engine: OpenVINO maps windows one by one, and torch maps small ones in batches.
-        bands: number of bands.
+        recipe: of the network; its bands are counted, and some networks take more than others.
         block: side of a block in pixels.
         tile: side of a tile in pixels.
         threads: number of blocks read and mapped at once.
@@ -141,6 +150,8 @@ def project_memory(  # noqa: PLR0913  each is a size that a worker's memory foll
             nothing is averaged.
         planes: number of planes of optional layers.
     """
+    bands, has_large_encoder = len(recipe.bands), recipe.encoder.startswith(("tu-convnext", "tu-swin"))
+    is_wide = recipe.architecture == "upernet" or recipe.encoder.startswith("tu-swin")
     window = layout.window**2
     batch = min(max(1, BATCH_PIXELS // window), (block // layout.core) ** 2) * window
     # For each thread: bands and mask of a block, copies of a batch's windows for the engine, and the mapped layers.
@@ -149,11 +160,11 @@ def project_memory(  # noqa: PLR0913  each is a size that a worker's memory foll
     # Torch copies batches through buffers of its own, on the host and on the device if there is one.
     lanes = min(LANES, threads) * (bands + 1 + made) * batch if engine.name == "torch" else 0
     on_torch = engine.name == "torch"
-    activations = _BYTES_A_PIXEL[engine.name] * (1 if on_torch else members)
+    activations = (_WIDE_BYTES_A_PIXEL if is_wide else _BYTES_A_PIXEL)[engine.name] * (1 if on_torch else members)
     forward = (batch if on_torch else window) * (activations + _COPIES * _FLOAT_BYTES * averaged)
     weights = (members - 1) * _MEMBER_BYTES
     return MemoryProjection(
-        process=_PROCESS_BYTES + weights + (_CUDA_PROCESS_BYTES if gpu else 0),
+        process=(_LARGE_PROCESS_BYTES if has_large_encoder else _PROCESS_BYTES) + weights + (_CUDA_PROCESS_BYTES if gpu else 0),
         engine=lanes + (0 if gpu else forward),
         device=_CUDA_DEVICE_BYTES + weights + lanes + forward if gpu else 0,
         reads=reads,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import DEFAULT_RECIPE, load_recipe
 from pipeline.errors import ConfigError
 from pipeline.halo import Layout
 from pipeline.inference import Engine
@@ -42,7 +43,7 @@ def test_a_process_that_maps_one_window_stays_below_the_projection(
 
 
 HOW = {
-    "bands": 5,
+    "recipe": load_recipe(DEFAULT_RECIPE),
     "block": 5000,
     "tile": 25_000,
     "threads": 2,
@@ -58,6 +59,14 @@ def test_larger_windows_and_blocks_and_more_threads_take_more() -> None:
     for key in ("block", "threads", "tiles_in_flight", "gdal_cache_mb", "decoded_cache_mb", "tile"):
         assert project_memory(Layout(), Engine("openvino"), **HOW | {key: 2 * HOW[key]}).total > small.total
     assert small.total == small.process + small.engine + small.reads + small.tiles + small.cache
+
+
+def test_flair_hubs_networks_take_more() -> None:
+    usual = project_memory(Layout(), Engine("torch"), **HOW)
+    for name in ("ir_convnextv2tiny-upernet", "ir_swinbase-unet"):
+        hub = project_memory(Layout(), Engine("torch"), **HOW | {"recipe": load_recipe(f"flair-hub_lc-a_{name}")})
+        assert hub.engine > 2 * usual.engine
+        assert hub.process > usual.process
 
 
 def test_batches_of_small_windows_count_for_torch() -> None:

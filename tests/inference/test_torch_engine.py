@@ -191,7 +191,7 @@ def test_the_memory_of_a_gpu_stays_below_the_projection() -> None:
     recipe = load_recipe(DEFAULT_RECIPE)
     predictor = TorchPredictor(Model.in_memory(build_network(recipe), recipe))
     layout = Layout()
-    sizes = {"bands": 5, "block": 5_000, "tile": 25_000, "threads": LANES, "tiles_in_flight": 2}
+    sizes = {"recipe": recipe, "block": 5_000, "tile": 25_000, "threads": LANES, "tiles_in_flight": 2}
     sizes |= {"gdal_cache_mb": 512, "decoded_cache_mb": 640}
     projected = project_memory(layout, Engine("torch"), gpu=True, **sizes)
     torch.cuda.reset_peak_memory_stats()

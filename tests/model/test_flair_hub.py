@@ -13,6 +13,7 @@ from torch.nn import functional
 from pipeline import legend
 from pipeline.config import Recipe, config_folder, load_recipe
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model import Model, build_network, load_model
 from pipeline.model.flair_hub import fit_position_tables
@@ -111,6 +112,21 @@ def test_a_checkpoint_gives_the_logits_of_the_plain_network(
     winners = expected[0, :15, ::16, ::16].argmax(dim=0).ravel().tolist()
     assert names == [NAMED_ORDER[logit] for logit in winners], "the first 15 logits are live, in FLAIR-HUB's order"
     assert len(set(names)) > 3
+    half = TorchPredictor(model, precision="bf16")(pixels, np.ones((1, 288, 288), np.bool_))[0]
+    assert set(np.unique(half[0])) <= set(recipe.live)
+    assert (half[0] == classes).mean() > 0.8
+
+
+def test_centred_upsampling_enlarges_logits_from_pixel_centres() -> None:
+    recipe = recipe_of(CONVNEXT, "upernet").model_copy(update={"centred_upsampling": True})
+    network = random_network(recipe, earlier_upernet=True)
+    image = torch.randn(1, 3, 96, 64)
+    with torch.inference_mode():
+        quarter = earlier_upernet(network.encoder(image), OrderedDict(network.state_dict()))
+        expected = functional.interpolate(quarter, size=(96, 64), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(network(image), expected, rtol=0, atol=1e-5)
+    assert "centred_upsampling" not in TINY.model_dump(), "other maps keep their fingerprints"
+    assert recipe.model_dump()["centred_upsampling"] is True
 
 
 def test_the_published_counts_of_parameters_are_those_of_our_networks() -> None:
@@ -234,3 +250,18 @@ def test_windows_on_the_raster_of_attention_give_one_map() -> None:
         whole = model.network(image)
         on, off = (model.network(image[..., start:])[..., 560 - start : 672 - start] for start in (224, 32))
     assert (on - whole[..., 560:672]).abs().max() < 0.1 * (off - whole[..., 560:672]).abs().max()
+
+
+def test_openvino_maps_windows_of_any_size_as_torch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph is traced once: nothing of Swin's masks and padding may stay as it was at the traced size."""
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
+    recipe = recipe_of(SWIN, "upernet")
+    model = Model.in_memory(random_network(recipe, earlier_upernet=True), recipe)
+    torch_engine, openvino_engine = TorchPredictor(model), OpenVinoPredictor(model, threads=1)
+    rng = np.random.default_rng(3)
+    for height, width in ((224, 224), (64, 288)):
+        pixels = rng.integers(0, 256, (1, 3, height, width), np.uint8)
+        valid = np.ones((1, height, width), np.bool_)
+        one, other = (engine(pixels, valid)[0].astype(int) for engine in (torch_engine, openvino_engine))
+        assert (one[0] != other[0]).mean() < 0.001
+        assert np.abs(one[1] - other[1]).max() <= 2
