@@ -16,9 +16,10 @@ from pipeline.runs.planning.throughput import save_rates
 
 DEFAULT = ("engines", "feed", "run", "halo", "quantize")
 """The benches that run if none is named."""
+_MORE = ("gpu", "ensemble")
 DEVELOPMENT = ("coverage", "nation", "publish", "rehearsal", "train", "vectorize", "view")
 """Benches that only developers need; they are in a checkout, not in an installed package."""
-_WITHOUT_IMAGERY = {"coverage", "nation", "publish", "rehearsal", "vectorize", "view"}
+_WITHOUT_IMAGERY = {"coverage", "ensemble", "nation", "publish", "rehearsal", "vectorize", "view"}
 """Benches that need only the network, so that small imagery is enough for them."""
 
 
@@ -28,7 +29,7 @@ def available_benches() -> Mapping[str, Callable[..., BenchReport]]:
     Returns:
         Name → function that measures; it takes the imagery and `on_message=`.
     """
-    modules = {name: f"pipeline.bench.measurements.{name}" for name in (*DEFAULT, "gpu")}
+    modules = {name: f"pipeline.bench.measurements.{name}" for name in (*DEFAULT, *_MORE)}
     if Path(__file__).with_name("development").joinpath("__init__.py").is_file():
         modules |= {name: f"pipeline.bench.development.{name}" for name in DEVELOPMENT}
     return {name: import_module(module).run for name, module in modules.items()}

@@ -57,7 +57,8 @@ def bench(
         list[str] | None,
         argument(
             "NAME",
-            "What to measure: engines, feed, run, halo, quantize (these five by default), gpu; in a checkout also "
+            "What to measure: engines, feed, run, halo, quantize (these five by default), ensemble, gpu; in a checkout "
+            "also "
             "coverage, nation, publish, rehearsal, train, vectorize, view.",
         ),
     ] = None,

@@ -110,6 +110,9 @@ def predict(
     precision: options.Arithmetic = "fp32",
     quantized: QuantizedOption = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
+    probabilities: Annotated[
+        bool, option("--probabilities", "Also write STEM-probabilities.tif, a band for each class.")
+    ] = False,
     accept: options.Accept = None,
     allow_vrt: Annotated[
         bool, option("--allow-vrt", "Read a virtual raster (VRT): its author decides what files and servers are read.")
@@ -137,6 +140,7 @@ def predict(
             engine=engine,
             precision=precision,
             quantized=quantized,
+            probabilities=probabilities,
             accept=limits,
             allow_vrt=allow_vrt,
             progress=progress,
@@ -144,6 +148,8 @@ def predict(
     say(f"{done.pixels / 1e6:.2f} Mpx mapped")
     say(f"land cover: {shown(done.landcover)}")
     say(f"confidence: {shown(done.confidence)}")
+    if done.probabilities:
+        say(f"probabilities: {shown(done.probabilities)}")
 
 
 @command("landcover quantize campaign.yaml --domain D034_2021 --out int8/model.xml")

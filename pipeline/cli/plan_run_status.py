@@ -172,6 +172,8 @@ def _group_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
     """A line with the number of tiles of one reason and the first names, and one about those that will fail."""
     names = first_names([p.tile.name for p in tiles])
     yield f"{domain}: {count(len(tiles), 'tile')} to map ({tiles[0].reason}): {names}"
+    if tiles[0].keeps_map:
+        yield "  their maps stay as they are; the layers need every forward of their windows again"
     if failing := sum(bool(p.broken) for p in tiles):
         causes = list(dict.fromkeys(cause for p in tiles for cause in p.broken))
         yield f"  {failing} of them will fail: {first_names(causes)}"

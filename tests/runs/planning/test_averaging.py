@@ -98,7 +98,7 @@ def test_an_item_names_each_network(made: Made) -> None:
 
 def test_int8_is_refused_before_anything_runs(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolved_campaign, "resolve_engine", lambda *_, **__: Engine("openvino", "int8"))
-    with pytest.raises(ConfigError, match="int8 gives classes without them"):
+    with pytest.raises(ConfigError, match="in int8 gives classes without them"):
         resolved(made, **ONE, tta="d4")
 
 
