@@ -38,7 +38,7 @@ FIGURES = {
         "run.memory_ratio_4x",
     },
     "halo": {"halo.disagreement_default", "halo.overlap_default"},
-    "ensemble": {"ensemble.miou_gain", "ensemble.cost", "ensemble.auroc_disagreement"},
+    "ensemble": {"ensemble.miou", "ensemble.cost", "ensemble.auroc_disagreement"},
     "gpu": {"gpu.decode_mpx_per_core_s"}
     | {
         f"gpu.{what}_{precision}"

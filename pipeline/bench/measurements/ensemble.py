@@ -109,7 +109,7 @@ def compare_variants(
     for line in as_lines(table):
         on_message(line)
     best = max(table, key=lambda row: row["miou"])
-    figures = {f"ensemble.{key}": table[-1][key] for key in ("miou_gain", "cost", "auroc_disagreement")}
+    figures = {f"ensemble.{key}": table[-1][key] for key in ("miou", "cost", "auroc_disagreement")}
     raw = {"zones": len(next(iter(found.values())).matrices), "fit_steps": settings.steps, "variants": table}
     chart = bar_chart(f"mIoU; the best is {best['name']}", [(r["name"], 100 * r["miou"]) for r in table], unit="%")
     return BenchReport(figures, raw, chart, ("made from the demo's country with networks of its own",))
