@@ -13,7 +13,7 @@ from pipeline.config import Recipe, Tta, joint_recipe
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window
 from pipeline.halo import Layout
-from pipeline.inference import Engine, Method, predict_stack, predictor_for
+from pipeline.inference import Engine, Method, predict_stack, predictor_for, torch_engine
 from pipeline.inference.array_source import ArraySource
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.inference.turns import TURNS
@@ -145,6 +145,14 @@ def test_blocks_and_threads_change_no_byte_of_an_average() -> None:
             maps.append(stack.compute())
     np.testing.assert_array_equal(maps[0], maps[1])
     np.testing.assert_array_equal(maps[0], maps[2])
+
+
+def test_a_window_is_uploaded_once_for_all_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = []
+    upload = torch_engine._Lane.upload
+    monkeypatch.setattr(torch_engine._Lane, "upload", lambda *given: uploads.append(given) or upload(*given))
+    TorchPredictor(Ensemble(members(3), "d4"))(*windows(1))
+    assert len(uploads) == 1
 
 
 def test_a_single_network_is_mapped_by_the_graph_without_averaging() -> None:
