@@ -23,6 +23,7 @@ OPTIONAL_LAYERS: tuple[OptionalLayer, ...] = get_args(OptionalLayer)
 A byte of them is 0 for nodata, else 1 + round(`SHARE_STEPS` × share), where the share is 0..1.
 """
 SHARE_STEPS = 254
+AnyLayer = Layer | OptionalLayer
 Language = Literal["en", "fr"]
 Palette = Literal["flair", "safe"]
 """FLAIR's colours, or colours for colour-blind users."""

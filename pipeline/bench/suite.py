@@ -15,9 +15,21 @@ from pipeline.runs.planning.throughput import save_rates
 
 DEFAULT = ("engines", "feed", "run", "halo", "quantize")
 """The benches that run if none is named."""
+_MORE = ("gpu", "ensemble")
 DEVELOPMENT = ("areas", "coverage", "growth", "nation", "publish", "rehearsal", "train", "vectorize", "view")
 """Benches that only developers need; they are in a checkout, not in an installed package."""
-_WITHOUT_IMAGERY = {"areas", "coverage", "growth", "nation", "publish", "rehearsal", "train", "vectorize", "view"}
+_WITHOUT_IMAGERY = {
+    "areas",
+    "coverage",
+    "ensemble",
+    "growth",
+    "nation",
+    "publish",
+    "rehearsal",
+    "train",
+    "vectorize",
+    "view",
+}
 """Benches that need only the network or patches, so that small imagery is enough for them."""
 
 
@@ -27,7 +39,7 @@ def available_benches() -> Mapping[str, str]:
     Returns:
         Name → its module. The function `run` there measures; it takes the imagery and `on_message=`.
     """
-    modules = {name: f"pipeline.bench.measurements.{name}" for name in (*DEFAULT, "gpu")}
+    modules = {name: f"pipeline.bench.measurements.{name}" for name in (*DEFAULT, *_MORE)}
     if Path(__file__).with_name("development").joinpath("__init__.py").is_file():
         modules |= {name: f"pipeline.bench.development.{name}" for name in DEVELOPMENT}
     return modules

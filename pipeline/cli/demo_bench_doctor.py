@@ -57,8 +57,8 @@ def bench(
         list[str] | None,
         argument(
             "NAME",
-            "What to measure: engines, feed, run, halo, quantize (these five by default), gpu; in a checkout also "
-            "areas, coverage, growth, nation, publish, rehearsal, train, vectorize, view.",
+            "What to measure: engines, feed, run, halo, quantize (these five by default), ensemble, gpu; in a checkout "
+            "also areas, coverage, growth, nation, publish, rehearsal, train, vectorize, view.",
         ),
     ] = None,
     out: Annotated[Path, option("--out FOLDER", "Where results, figures and made-up imagery go.")] = Path(

@@ -111,6 +111,9 @@ def predict(
     precision: options.Arithmetic = "fp32",
     quantized: QuantizedOption = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
+    probabilities: Annotated[
+        bool, option("--probabilities", "Also write STEM-probabilities.tif, a band for each class.")
+    ] = False,
     accept: options.Accept = None,
     allow_vrt: Annotated[
         bool, option("--allow-vrt", "Read a virtual raster (VRT): its author decides what files and servers are read.")
@@ -138,6 +141,7 @@ def predict(
             engine=engine,
             precision=precision,
             quantized=quantized,
+            probabilities=probabilities,
             accept=limits,
             allow_vrt=allow_vrt,
             progress=progress,
@@ -145,6 +149,8 @@ def predict(
     say(f"{done.pixels / 1e6:.2f} Mpx mapped")
     say(f"land cover: {shown(done.landcover)}")
     say(f"confidence: {shown(done.confidence)}")
+    if done.probabilities:
+        say(f"probabilities: {shown(done.probabilities)}")
 
 
 @command(

@@ -28,6 +28,7 @@ from pipeline.cli.output import (
     shown,
 )
 from pipeline.errors import RunFailed
+from pipeline.legend import planes_of
 from pipeline.sources.short_lists import first_names
 
 if TYPE_CHECKING:
@@ -150,10 +151,12 @@ def _show_worker(s: "ResolvedCampaign") -> None:
         f"{s.layout.overlap_factor:.3f} × the map's pixels are computed"
     )
     if s.forwards > 1:
-        say(
-            f"forwards of each window: {s.forwards} ({count(len(s.networks), 'network')}, "
-            f"test-time augmentation {s.campaign.model.tta}), so the network takes {s.forwards} × the time of one"
-        )
+        networks, tta = count(len(s.networks), "network"), s.campaign.model.tta
+        say(f"forwards of each window: {s.forwards} ({networks}, tta: {tta}), each takes as long as one")
+    if s.campaign.layers:
+        planes = planes_of(s.campaign.layers, s.recipe.live)
+        say(f"optional layers: {', '.join(s.campaign.layers)}")
+        say(f"  {count(planes, 'byte')} a pixel before compression; the bytes below do not count them")
     budgets = {"memory_bytes": s.campaign.cluster.memory_bytes}
     if s.memory.device:
         budgets["device_memory_bytes"] = s.campaign.cluster.device_memory_bytes
@@ -190,6 +193,8 @@ def _group_lines(tiles: "Sequence[PlannedTile]", domain: str) -> Iterator[str]:
     """A line with the number of tiles of one reason and the first names, and one about those that will fail."""
     names = first_names([p.tile.name for p in tiles])
     yield f"{domain}: {count(len(tiles), 'tile')} to map ({tiles[0].reason}): {names}"
+    if tiles[0].keeps_map:
+        yield "  their maps stay as they are; the layers need every forward of their windows again"
     if failing := sum(bool(p.broken) for p in tiles):
         causes = list(dict.fromkeys(cause for p in tiles for cause in p.broken))
         yield f"  {failing} of them will fail: {first_names(causes)}"

@@ -18,6 +18,7 @@ from pipeline.config.section import ConfigPath, PlainName, Section, read_yaml
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, GridError
 from pipeline.grid import PIXELS_PER_M, Tile, Window
+from pipeline.legend import OptionalLayer
 
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -185,6 +186,10 @@ class Campaign(Section):
     cluster: ClusterSection = ClusterSection()
     limits: LimitsSection = LimitsSection()
     generalise: GeneraliseSection | None = None
+    layers: tuple[OptionalLayer, ...] = ()
+    """Optional layers beside the map, in folders of their own: `probabilities`, a byte for each live class, and
+    `disagreement` between the forwards of `members` or `tta`. Each has a fingerprint of its own: adding one leaves
+    sealed maps as they are, and repeats their forwards."""
     accept_limits: tuple[LimitName, ...] = ()
     """Limits of the model's card that this campaign exceeds on purpose. A domain that exceeds others is refused."""
     base: Path = Field(default=Path(), exclude=True)
@@ -195,6 +200,8 @@ class Campaign(Section):
         names = [d.name for d in self.domains]
         if len(set(names)) != len(names):
             raise ValueError(f"a domain is listed twice: {', '.join(names)}")
+        if "disagreement" in self.layers and len(self.model.networks) == 1 and self.model.tta == "none":
+            raise ValueError("the layer disagreement needs several forwards: set model.members or model.tta")
         if self.precision == "int8" and self.model.quantized is None:
             raise ValueError("precision int8 needs model.quantized: the XML file that `landcover quantize` writes")
         if self.minimum_agreement is not None and self.precision != "auto":
@@ -245,14 +252,8 @@ class Campaign(Section):
 
     @property
     def networks(self) -> tuple[MemberSection, ...]:
-        """The networks, with the weights as `load_model` takes them: an absolute path, or `hf://…`."""
-        return tuple(
-            n if n.weights.startswith("hf://") else n.model_copy(update={"weights": str(self._absolute(n.weights))})
-            for n in self.model.networks
-        )
-
-    def _absolute(self, path: str) -> Path:
-        return Path(self.base, Path(path).expanduser()).absolute()
+        """The networks, with the weights as `load_model` takes them."""
+        return self.model.networks_from(self.base)
 
     @property
     def weights(self) -> str:

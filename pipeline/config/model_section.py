@@ -1,5 +1,6 @@
 """The section `model` of a campaign: one network, or several whose probabilities are averaged."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -58,6 +59,18 @@ class ModelSection(Section):
     def networks(self) -> tuple[MemberSection, ...]:
         """The members, or the only network."""
         return self.members or (MemberSection(weights=self.weights, sha256=self.sha256, recipe=self.recipe),)
+
+    def networks_from(self, base: Path) -> tuple[MemberSection, ...]:
+        """The networks, with the weights as `load_model` takes them: an absolute path, or `hf://…`.
+
+        Args:
+            base: the folder at which a relative path starts.
+        """
+
+        def found(weights: str) -> str:
+            return weights if weights.startswith("hf://") else str(Path(base, Path(weights).expanduser()).absolute())
+
+        return tuple(network.model_copy(update={"weights": found(network.weights)}) for network in self.networks)
 
     @property
     def title(self) -> str:

@@ -125,7 +125,7 @@ def prepare(
     for domain in country.domains:
         indexed = index([domain.delivery], domain=domain.name, catalog=catalog, tile_size=country.tile_size)
         on_message(f"indexed: {domain.name}, {len(indexed.tiles)} tiles, {indexed.size_bytes / 1e6:.0f} MB")
-    tiles = _training_tiles(country, catalog)
+    tiles = training_tiles(country, catalog)
     threads = threads or len(os.sched_getaffinity(0))
     fitted = fit(tiles, out / "model", settings=settings, threads=threads)
     on_message(f"fitted: {fitted.weights}")
@@ -148,11 +148,16 @@ def _empty(out: Path) -> None:
         raise StorageError(f"{out}: cannot be emptied: {error.strerror or error}; choose another folder") from error
 
 
-def _training_tiles(country: Country, catalog: Path) -> list[TrainingTile]:
-    """The tiles for fitting, read through the catalog as a run reads them."""
+def training_tiles(country: Country, catalog: Path) -> list[TrainingTile]:
+    """The tiles for fitting, read through the catalog as a run reads them.
+
+    Args:
+        country: its tiles with labels.
+        catalog: folder of the input catalog.
+    """
     tiles = []
     for domain in country.domains:
-        mosaic = _mosaic(catalog, domain, country.tile_size)
+        mosaic = domain_mosaic(catalog, domain, country.tile_size)
         for name in domain.training:
             window = Tile.named(name, country.tile_size).window
             pixels = mosaic.read(window).bands
@@ -160,7 +165,8 @@ def _training_tiles(country: Country, catalog: Path) -> list[TrainingTile]:
     return tiles
 
 
-def _mosaic(catalog: Path, domain: DeliveredDomain, tile_size: int) -> Mosaic:
+def domain_mosaic(catalog: Path, domain: DeliveredDomain, tile_size: int) -> Mosaic:
+    """The imagery of a domain, as a run reads it."""
     inputs = read_domain(catalog, domain.name, tile_size=tile_size)
     return Mosaic.of(inputs, bands=("red", "green", "blue", "nir", "elevation"))
 
@@ -255,7 +261,7 @@ def _draw_preview(path: Path, campaign: Campaign, country: Country) -> Path:
     truth = np.zeros(owner.shape, np.uint8)
     codes = {row["name"]: row["code"] for row in national.attrs["domains"]}
     for domain in country.domains:
-        mosaic = _mosaic(campaign.catalog, domain, country.tile_size)
+        mosaic = domain_mosaic(campaign.catalog, domain, country.tile_size)
         part = window.intersect(mosaic.window)
         pixels = np.zeros((3, *window.shape), np.uint8)
         pixels[:, *part.slices_in(window)] = mosaic.read(part).bands[:3]

@@ -72,6 +72,35 @@ def bootstrap(
     return Intervals(units, means, by_class)
 
 
+def bootstrap_gains(
+    matrices: NDArray[np.int64],
+    base: NDArray[np.int64],
+    *,
+    live: Sequence[int],
+    mode: Mode = "legacy",
+    draws: int = 1000,
+    seed: int = 2022,
+) -> dict[str, Interval]:
+    """Intervals of the differences between the mean scores of two maps of the same units, drawn together.
+
+    Args:
+        matrices: int64 (unit, n, n), of the map.
+        base: the same units of the map that it is compared with.
+        live: network indices of the classes to score.
+        mode: as in `scores`.
+        draws: resamples.
+        seed: of the draws.
+
+    Raises:
+        EvaluationError: there are fewer than two units, or other units.
+    """
+    if matrices.shape != base.shape or len(matrices) < 2:
+        raise EvaluationError(f"expected matrices of the same two or more units, got {matrices.shape}, {base.shape}")
+    times = np.random.default_rng(seed).multinomial(len(base), np.full(len(base), 1 / len(base)), draws)
+    pairs = [[scores(np.tensordot(t, m, axes=1), live=live, mode=mode) for m in (matrices, base)] for t in times]
+    return {name: percentiles(np.array([one[name] - other[name] for one, other in pairs])) for name in MEANS}
+
+
 def percentiles(values: NDArray[np.float64]) -> Interval:
     """The middle 95 % of draws; those in which the figure does not exist, NaN, are left out. NaN if no draw has it."""
     known = values[~np.isnan(values)]

@@ -18,7 +18,7 @@ from pipeline.config import Campaign, GridSection, Recipe
 from pipeline.errors import ConfigError
 from pipeline.halo import Layout
 from pipeline.inference.engine import BATCH_PIXELS, LANES, PLANES, Engine
-from pipeline.legend import LAYERS
+from pipeline.legend import LAYERS, planes_of
 
 _PROCESS_BYTES = 1_100_000_000
 """Interpreter, libraries and weights, and memory for a while to convert and compile a graph."""
@@ -99,7 +99,7 @@ def worker_memory(
 ) -> MemoryProjection:
     """Projects the largest memory of a campaign's worker with these sizes and this engine."""
     cluster, members = campaign.cluster, len(campaign.model.networks)
-    averages = members > 1 or campaign.model.tta != "none"
+    averages = members > 1 or campaign.model.tta != "none" or bool(campaign.layers)
     return project_memory(
         layout,
         engine,
@@ -113,6 +113,7 @@ def worker_memory(
         gpu=gpu,
         members=members,
         averaged=len(recipe.live) if averages else 0,
+        planes=planes_of(campaign.layers, recipe.live),
     )
 
 
@@ -164,7 +165,9 @@ def project_memory(  # noqa: PLR0913  each is a size that a worker's memory foll
     forward = (batch if on_torch else window) * (activations + _COPIES * _FLOAT_BYTES * averaged)
     weights = (members - 1) * _MEMBER_BYTES
     return MemoryProjection(
-        process=(_LARGE_PROCESS_BYTES if has_large_encoder else _PROCESS_BYTES) + weights + (_CUDA_PROCESS_BYTES if gpu else 0),
+        process=(_LARGE_PROCESS_BYTES if has_large_encoder else _PROCESS_BYTES)
+        + weights
+        + (_CUDA_PROCESS_BYTES if gpu else 0),
         engine=lanes + (0 if gpu else forward),
         device=_CUDA_DEVICE_BYTES + weights + lanes + forward if gpu else 0,
         reads=reads,

@@ -43,6 +43,7 @@ FIGURES = {
         "run.memory_ratio_4x",
     },
     "halo": {"halo.disagreement_default", "halo.overlap_default"},
+    "ensemble": {"ensemble.miou", "ensemble.cost", "ensemble.auroc_disagreement"},
     "gpu": {"gpu.decode_mpx_per_core_s"}
     | {f"gpu.{what}" for what in ("tests_passed", "tests_failed", "tests_skipped", "campaign_tiles")}
     | {"gpu.campaign_mpx_per_s"}

@@ -13,10 +13,11 @@ from pipeline.config import Recipe, Tta, joint_recipe
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window
 from pipeline.halo import Layout
-from pipeline.inference import Engine, Method, predict_stack, predictor_for
+from pipeline.inference import Engine, Method, predict_stack, predictor_for, torch_engine
 from pipeline.inference.array_source import ArraySource
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.inference.turns import TURNS
+from pipeline.legend import OptionalLayer
 from pipeline.model import Ensemble, Model
 from tests.support.networks import STRIDE, Strided, exact_recipe
 
@@ -146,10 +147,51 @@ def test_blocks_and_threads_change_no_byte_of_an_average() -> None:
     np.testing.assert_array_equal(maps[0], maps[2])
 
 
+def test_a_window_is_uploaded_once_for_all_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = []
+    upload = torch_engine._Lane.upload
+    monkeypatch.setattr(torch_engine._Lane, "upload", lambda *given: uploads.append(given) or upload(*given))
+    TorchPredictor(Ensemble(members(3), "d4"))(*windows(1))
+    assert len(uploads) == 1
+
+
 def test_a_single_network_is_mapped_by_the_graph_without_averaging() -> None:
     (member,) = members(1)
     given = windows()
     np.testing.assert_array_equal(TorchPredictor(Ensemble((member,)))(*given), TorchPredictor(member)(*given))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_layers_change_no_byte_of_the_map(engine: str) -> None:
+    pytest.importorskip("openvino")
+    given, own = windows(), Engine(engine)
+    cases: list[tuple[Model | Ensemble, tuple[OptionalLayer, ...]]] = [
+        (members(1)[0], ("probabilities",)),
+        (Ensemble(members(2)), ("disagreement", "probabilities")),
+    ]
+    for model, layers in cases:
+        plain, more = predictor_for(model, own)(*given), predictor_for(model, own, layers=layers)(*given)
+        np.testing.assert_array_equal(plain, more[:, :3])
+        shares = (more[:, -len(model.recipe.live) :].astype(float) - 1) / 254
+        assert np.abs(shares.sum(axis=1) - 1).max() <= len(model.recipe.live) * 0.51 / 254
+
+
+def test_disagreement_ranges_from_none_to_certain_of_other_classes() -> None:
+    one, other = (certain_of(value) for value in (1, 5))
+    given = windows()
+    same, unlike = (Ensemble(pair) for pair in ((one, one), (one, other)))
+    found = [predictor_for(m, Engine(), layers=("disagreement",))(*given)[:, -1] for m in (same, unlike)]
+    assert (found[0] == 1).all()
+    assert (found[1] == 255).all()
+
+
+def certain_of(value: int) -> Model:
+    """A network that is certain of one class everywhere."""
+    network = Strided(5, 5)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    network.head.bias.data[value - 1] = 2.0**18
+    return Model.in_memory(network, exact_recipe())
 
 
 def test_the_joint_recipe_has_all_bands_and_refuses_other_classes() -> None:

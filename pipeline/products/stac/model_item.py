@@ -37,21 +37,28 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
         | origin_fields(licence=recipe.licence, citation=recipe.citation, doi=recipe.doi),
         stac_extensions=list(_EXTENSIONS),
     )
-    item.add_asset(
-        "weights",
-        pystac.Asset(
-            tile["landcover:weights"],
-            title=f"Weights of {recipe.name}",
-            media_type="application/octet-stream; framework=pytorch",
-            roles=["mlm:model", "mlm:weights"],
-            extra_fields={
-                "bands": [{"name": band, "data_type": "uint8"} for band in recipe.bands],
-                "mlm:artifact_type": "torch.save",
-                "file:checksum": checksum(tile["landcover:weights_sha256"]),
-            },
-        ),
-    )
+    single = {"weights": tile["landcover:weights"], "sha256": tile["landcover:weights_sha256"], "recipe": recipe.name}
+    members = tile.get("landcover:members", [single])
+    for number, member in enumerate(members, 1):
+        item.add_asset("weights" if len(members) == 1 else f"weights-{number}", _weights(recipe, member))
+    if len(members) > 1 or "landcover:tta" in tile:
+        averaged = {"members": [member["recipe"] for member in members], "tta": tile.get("landcover:tta", "none")}
+        item.properties["mlm:hyperparameters"] = averaged
     return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def _weights(recipe: Recipe, member: Mapping[str, str]) -> pystac.Asset:
+    return pystac.Asset(
+        member["weights"],
+        title=f"Weights of {member['recipe']}",
+        media_type="application/octet-stream; framework=pytorch",
+        roles=["mlm:model", "mlm:weights"],
+        extra_fields={
+            "bands": [{"name": band, "data_type": "uint8"} for band in recipe.bands],
+            "mlm:artifact_type": "torch.save",
+            "file:checksum": checksum(member["sha256"]),
+        },
+    )
 
 
 def architecture(recipe: Recipe) -> str:

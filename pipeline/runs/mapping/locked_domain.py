@@ -12,6 +12,7 @@ from pipeline.durable import remove_temporaries
 from pipeline.errors import LockError, OutOfSpaceError, ProductError
 from pipeline.lock import FolderLock, has_lock, lock_folder
 from pipeline.products.tile.domain_manifest import RUN_FILE
+from pipeline.products.tile.optional_layers import layer_folders, layers_to_make
 from pipeline.products.tile.seal import matches, read_sealed, remove_unfinished
 from pipeline.runs.mapping.events import OnEvent, TileEnded
 from pipeline.runs.mapping.failures import FailureCause
@@ -36,7 +37,9 @@ def lock_domains(plan: RunPlan) -> Iterator[dict[Domain, FolderLock]]:
     with ExitStack() as locks:
         locked = {domain.name: locks.enter_context(_lock(campaign, domain.name)) for domain in plan.domains}
         for name in locked:
-            remove_unfinished(campaign.product_folder(name), name)
+            own = campaign.product_folder(name)
+            for folder in (own, *layer_folders(own)):
+                remove_unfinished(folder, name)
         yield locked
 
 
@@ -67,7 +70,9 @@ def drop_sealed_tiles(plan: RunPlan) -> RunPlan:
             found = read_sealed(campaign.product_folder(domain), domain, planned.tile)
         except ProductError:
             return False
-        return found is not None and found.fingerprint == planned.fingerprint and not matches(found)
+        if found is None or found.fingerprint != planned.fingerprint or matches(found):
+            return False
+        return not layers_to_make(campaign.product_folder(domain), domain, planned.tile, planned.layers)
 
     domains = (replace(d, tiles=tuple(t for t in d.todo if not is_sealed(d.name, t))) for d in plan.domains)
     return replace(plan, domains=tuple(domains))

@@ -18,7 +18,7 @@ from pipeline.halo import Layout
 from pipeline.inference import Engine, Method, predict_stack, resolve_engine
 from pipeline.inference.array_source import ArraySource
 from pipeline.inference.block_mapping import predict_overlapped
-from pipeline.legend import LAYERS
+from pipeline.legend import LAYERS, OptionalLayer, planes_of
 from pipeline.model import Ensemble, Model
 from pipeline.products.analysis.accessor import register_cover
 from pipeline.sources.inspection.model_card_limits import ExceededCardLimit, check_halo
@@ -36,6 +36,7 @@ def predict(
     layout: Layout | None = None,
     block: int | None = None,
     engine: EngineName | Engine = "auto",
+    layers: Sequence[OptionalLayer] = (),
     accept: Sequence[LimitName] = (),
     checks: Checks = "warn",
 ) -> xr.Dataset:
@@ -49,6 +50,7 @@ def predict(
         layout: core, halo and window; by default those of the recipe.
         block: side of a block in pixels, a multiple of the core; by default twice the core.
         engine: `auto`, `torch` or `openvino`, or an `Engine` with its precision.
+        layers: optional layers: `probabilities`, and `disagreement` of an `Ensemble`.
         accept: limits of the model's card that the image may exceed, and `halo`.
         checks: what follows where it exceeds others: a `CardLimitWarning` for each, an error, or nothing. All limits of
             `landcover predict` are checked for what `open_raster` returned and for arrays in memory, and place and
@@ -56,9 +58,10 @@ def predict(
 
     Returns:
         Dataset (y, x) with the image's coordinates, of `landcover` (uint8: FLAIR values 1..19, 0 = nodata) and
-        `confidence` (uint8: round(255 × greatest softmax over the live logits), 0 = nodata). `.cover` plots it, cuts it
-        and answers in hectares. Windows are aligned to the lattice for what `open_domain` returned, and to the image's
-        corner for any other array, a part of a domain among them.
+        `confidence` (uint8: round(255 × greatest softmax over the live logits), 0 = nodata), and of the optional layers
+        (uint8: 0 = nodata, else 1 + round(254 × share)); `probabilities` has the dimension `class` too. `.cover` plots
+        it, cuts it and answers in hectares. Windows are aligned to the lattice for what `open_domain` returned, and to
+        the image's corner for any other array, a part of a domain among them.
 
     Raises:
         ConfigError: sizes do not fit each other, or several windows meet and the halo is smaller than the recipe's
@@ -74,7 +77,7 @@ def predict(
     register_cover()
     layout = layout or model.recipe.layout()
     resolved = engine if isinstance(engine, Engine) else resolve_engine(engine)
-    method = Method(model, layout, block or 2 * layout.core, resolved)
+    method = Method(model, layout, block or 2 * layout.core, resolved, tuple(layers))
     if isinstance(image, xr.DataArray):
         source = source_of(image)
         if source is None:
@@ -86,7 +89,7 @@ def predict(
     if isinstance(image, Raster) and checks != "ignore":
         _report(check_raster(image, model.recipe), accept, checks)
     stack = predict_stack(image, method, window=image.window)
-    return _dataset(stack, xr_coords(image.geobox, dims=("y", "x")), model.recipe)
+    return _dataset(stack, xr_coords(image.geobox, dims=("y", "x")), method)
 
 
 def _predict_array(image: xr.DataArray, method: Method, *, accept: Sequence[LimitName], checks: Checks) -> xr.Dataset:
@@ -109,7 +112,7 @@ def _predict_array(image: xr.DataArray, method: Method, *, accept: Sequence[Limi
         stack = predict_overlapped(image.data, valid, method)
     if checks != "ignore":
         _report(check_array(place, source, recipe), accept, checks)
-    return _dataset(stack, image.isel(band=0, drop=True).coords, recipe)
+    return _dataset(stack, image.isel(band=0, drop=True).coords, method)
 
 
 def _valid_of(image: xr.DataArray, recipe: Recipe) -> Any:
@@ -136,8 +139,9 @@ def _check_bands(bands: Sequence[str], recipe: Recipe) -> None:
         raise EngineError(f"recipe {recipe.name} needs the bands {', '.join(recipe.bands)}; got {', '.join(bands)}")
 
 
-def _dataset(stack: da.Array, coords: Mapping[Hashable, xr.DataArray], recipe: Recipe) -> xr.Dataset:
+def _dataset(stack: da.Array, coords: Mapping[Hashable, xr.DataArray], method: Method) -> xr.Dataset:
     """Makes a Dataset of a stack, with those of `y`, `x` and `spatial_ref` that `coords` has."""
+    recipe = method.model.recipe
     live = legend.classes(recipe.live)
     attributes: dict[str, dict[str, Any]] = {
         "landcover": {
@@ -150,6 +154,16 @@ def _dataset(stack: da.Array, coords: Mapping[Hashable, xr.DataArray], recipe: R
     variables = {name: (("y", "x"), stack[i], attributes[name]) for i, name in enumerate(LAYERS)}
     kept = {name: coords[name] for name in ("y", "x", "spatial_ref") if name in coords}
     dataset = xr.Dataset(variables, coords=kept, attrs={"recipe": recipe.name})
-    for layer in LAYERS:
-        dataset[layer] = dataset[layer].rio.write_nodata(legend.NODATA)
+    scaled = {"scale_factor": 1 / legend.SHARE_STEPS, "add_offset": -1 / legend.SHARE_STEPS}
+    first = len(LAYERS)
+    for layer in method.layers:
+        planes = stack[first : first + planes_of([layer], recipe.live)]
+        first += len(planes)
+        if layer == "probabilities":
+            dataset[layer] = (("class", "y", "x"), planes, {"long_name": "probability of the class"} | scaled)
+            dataset["class"] = ("class", list(recipe.live), {"long_name": "FLAIR value"})
+        else:
+            dataset[layer] = (("y", "x"), planes[0], {"long_name": "mutual information of forwards, 0..1"} | scaled)
+    for name in (*LAYERS, *method.layers):
+        dataset[name] = dataset[name].rio.write_nodata(legend.NODATA)
     return dataset

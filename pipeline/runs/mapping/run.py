@@ -26,8 +26,10 @@ from pipeline.cluster.worker_resources import share_of_memory
 from pipeline.domain import Domain
 from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, RunStopped
 from pipeline.inference import MappedPixels, Method, Predictor, predict_tile, predictor_for, reads_of
+from pipeline.legend import LAYERS, OptionalLayer
 from pipeline.lock import FolderLock
-from pipeline.products.tile.seal import SealedTile, seal
+from pipeline.products.tile.optional_layers import seal_layers
+from pipeline.products.tile.seal import seal
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.mapping.block_progress import BlockProgress
 from pipeline.runs.mapping.events import OnEvent, RunStarted, SealedTiles, TileEnded
@@ -224,6 +226,9 @@ def _tile_graph(
         domain=name,
         tile=planned.tile,
         fingerprint=planned.fingerprint,
+        keeps_map=planned.keeps_map,
+        layers=resolved.campaign.layers,
+        layer_fingerprints=planned.layers,
         live=resolved.recipe.live,
         provenance=tile_provenance(resolved, inputs, planned.tile),
         inputs=[asset.href for asset in planned.inputs],
@@ -231,15 +236,30 @@ def _tile_graph(
     )
 
 
-def _seal_if_locked(lock: FolderLock, folder: Path, mapped: MappedPixels, **tile: Any) -> SealedTile:
+def _seal_if_locked(
+    lock: FolderLock,
+    folder: Path,
+    mapped: MappedPixels,
+    *,
+    keeps_map: bool,
+    layers: Sequence[OptionalLayer],
+    layer_fingerprints: Mapping[OptionalLayer, str],
+    **tile: Any,
+) -> None:
     """Seals a tile in a worker if this run still owns the lock: a dead driver may leave its workers behind.
+
+    A map that is up to date stays as it is, and only its optional layers are sealed.
 
     Raises:
         LockError: the lock was lost.
         ProductError, StorageError: as for `seal`.
     """
     lock.check()
-    return seal(folder, stack=mapped.layers, switched_off=mapped.switched_off, **tile)
+    classes, planes = mapped.layers[: len(LAYERS)], mapped.layers[len(LAYERS) :]
+    if not keeps_map:
+        seal(folder, stack=classes, switched_off=mapped.switched_off, **tile)
+    own = {key: tile[key] for key in ("domain", "tile", "live", "provenance", "crs")}
+    seal_layers(folder, layer_fingerprints, planes=planes, layers=layers, **own)
 
 
 def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> SealedTiles:

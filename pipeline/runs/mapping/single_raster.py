@@ -15,7 +15,7 @@ from pipeline.config import EngineName, LimitName, Precision, Recipe, load_recip
 from pipeline.errors import ConfigError, ProductError, SourceError
 from pipeline.halo import Layout
 from pipeline.inference import resolve_engine
-from pipeline.legend import LAYERS
+from pipeline.legend import LAYERS, AnyLayer, OptionalLayer
 from pipeline.model import load_model
 from pipeline.products.tile.cog import cog_by_windows, open_cog
 from pipeline.progress import SILENT, Progress
@@ -34,6 +34,7 @@ class PredictedRaster:
     landcover: Path
     confidence: Path
     pixels: int
+    probabilities: Path | None = None
 
 
 def predict_raster(  # noqa: PLR0913  as many as the command has options
@@ -48,6 +49,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     engine: EngineName = "auto",
     precision: Precision = "fp32",
     quantized: Path | None = None,
+    probabilities: bool = False,
     accept: Sequence[LimitName] = (),
     allow_vrt: bool = False,
     on_message: Callable[[str], None] = _log.warning,
@@ -67,6 +69,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
         engine: `auto`, `torch` or `openvino`.
         precision: arithmetic of the forward pass.
         quantized: the XML file that `landcover quantize` made from these weights; for precision int8 only.
+        probabilities: also write `<stem>-probabilities.tif`, with a band for each live class.
         accept: limits of the model's card that it may exceed, and `halo`.
         allow_vrt: whether it may be a virtual raster, whose author decides what files and servers are read.
         on_message: gets accepted limits and doubts, a sentence each.
@@ -95,13 +98,16 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     source = Raster.open(raster, bands=rules.bands, allow_vrt=allow_vrt)
     _check(source, rules, accept, on_message)
     stem = raster.stem if raster.suffix == ".tif" else raster.name
-    paths = {name: out / f"{stem}-{name}.tif" for name in LAYERS}
+    layers: tuple[OptionalLayer, ...] = ("probabilities",) if probabilities else ()
+    paths: dict[AnyLayer, Path] = {name: out / f"{stem}-{name}.tif" for name in (*LAYERS, *layers)}
     for path in paths.values():
         _check_same_place(path, source)
     model = load_model(weights, rules, sha256=sha256)
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
     block = max(1, _BLOCK // layout.core) * layout.core
-    dataset = predict(source, model, layout=layout, block=block, engine=resolved, accept=accept, checks="ignore")
+    dataset = predict(
+        source, model, layout=layout, block=block, engine=resolved, layers=layers, accept=accept, checks="ignore"
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,12 +124,12 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
             stack.enter_context(
                 cog_by_windows(paths[name], layer=name, geobox=source.geobox, live=rules.live, tags=tags)
             )
-            for name in LAYERS
+            for name in paths
         ]
         with Callback(posttask=count):
             # In this process, which has the files open, whatever Dask client the caller has.
-            store([dataset[name].data for name in LAYERS], drafts, lock=False, scheduler="threads")
-    return PredictedRaster(paths["landcover"], paths["confidence"], source.window.pixels)
+            store([dataset[name].data for name in paths], drafts, lock=False, scheduler="threads")
+    return PredictedRaster(paths["landcover"], paths["confidence"], source.window.pixels, paths.get("probabilities"))
 
 
 def _check(source: Raster, rules: Recipe, accept: Sequence[LimitName], on_message: Callable[[str], None]) -> None:

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pipeline.config import Campaign, DomainSection
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, ProductError
 from pipeline.grid import Tile
 from pipeline.html_page import notebook_table
+from pipeline.legend import OptionalLayer
 from pipeline.products.tile.domain_manifest import RUN_FILE
+from pipeline.products.tile.optional_layers import layers_to_make
 from pipeline.products.tile.seal import SealedTile, matches, read_sealed
 from pipeline.runs.planning.provenance import campaign_crs
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign, resolve
@@ -43,7 +45,7 @@ class PlannedTile:
     fingerprint: str
     reason: str | None
     """Why it is to be mapped: `not mapped yet`, `inputs changed`, `weights and recipe changed`, `item damaged`, `files
-    missing or damaged`, `forced`. None: its sealed product is up to date."""
+    missing or damaged`, `forced`, `probabilities not made yet`. None: its sealed product is up to date."""
     broken: tuple[str, ...]
     """A sentence for each input file that is missing or changed since it was indexed: the tile will fail."""
     sealed: SealedTile | None
@@ -54,6 +56,10 @@ class PlannedTile:
     """The last attempt cost several workers."""
     inputs: tuple[Asset, ...] = ()
     """The files that a tile to map depends on; empty for other tiles."""
+    layers: Mapping[OptionalLayer, str] = field(default_factory=dict, hash=False)
+    """Optional layer → fingerprint of those that are to be made."""
+    keeps_map: bool = False
+    """The sealed map is up to date and stays as it is: only `layers` are made."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,7 @@ def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set
     tiles = sorted(t.tile for t in inputs.tiles if not chosen or t.tile.name in chosen)
     fingerprints = {tile: resolved.fingerprint(tile, inputs) for tile in tiles}
 
-    def compare(tile: Tile) -> tuple[SealedTile | None, str | None]:
+    def reason_to_map(tile: Tile) -> tuple[SealedTile | None, str | None]:
         """The sealed tile if there is one, and the reason to map it or None."""
         try:
             sealed = read_sealed(folder, section.name, tile)
@@ -207,25 +213,32 @@ def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set
             return sealed, "files missing or damaged"
         return sealed, "forced" if force else None
 
-    compared = dict(zip(tiles, map_in_threads(compare, tiles), strict=True))
-    to_map = {tile: inputs.behind(resolved.read_window(tile)) for tile, (_, reason) in compared.items() if reason}
-    changes, stale = _changed_files(inputs, to_map, compared.keys() - to_map.keys())
+    def compare(tile: Tile) -> PlannedTile:
+        sealed, reason = reason_to_map(tile)
+        layers = resolved.layer_fingerprints(tile, inputs)
+        lacking = layers_to_make(folder, section.name, tile, layers)
+        if not reason and lacking:
+            layers = {layer: layers[layer] for layer in lacking}
+            why = ", ".join(f"{layer} {state}" for layer, state in lacking.items())
+            return PlannedTile(tile, fingerprints[tile], why, (), sealed, layers=layers, keeps_map=True)
+        return PlannedTile(tile, fingerprints[tile], reason, (), sealed, layers=layers)
+
+    compared = list(map_in_threads(compare, tiles))
+    to_map = {p.tile: inputs.behind(resolved.read_window(p.tile)) for p in compared if p.reason}
+    changes, stale = _changed_files(inputs, to_map, set(tiles) - to_map.keys())
     problem = record_problem(folder)
     record = RunRecord() if problem else read_run_record(folder)
-    if not (folder / RUN_FILE).exists() and any(sealed for sealed, _ in compared.values()):
+    if not (folder / RUN_FILE).exists() and any(p.sealed for p in compared):
         problem = f"{folder / RUN_FILE} is missing; `landcover run` writes it again"
     planned = [
-        PlannedTile(
-            tile,
-            fingerprints[tile],
-            reason,
-            tuple(changes[a] for a in to_map.get(tile, ()) if a in changes),
-            sealed,
-            record.failures.get(tile.name) if reason else None,
-            tile.name in record.suspect,
-            to_map.get(tile, ()),
+        replace(
+            p,
+            broken=tuple(changes[a] for a in to_map.get(p.tile, ()) if a in changes),
+            failure=record.failures.get(p.tile.name) if p.reason else None,
+            suspect=p.tile.name in record.suspect,
+            inputs=to_map.get(p.tile, ()),
         )
-        for tile, (sealed, reason) in compared.items()
+        for p in compared
     ]
     return DomainPlan(section, inputs, tuple(planned), stale, problem)
 

@@ -13,6 +13,7 @@ from pipeline.halo import Layout
 from pipeline.inference.engine import Engine, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, worker_memory
 from pipeline.inference.turns import TURNS
+from pipeline.legend import OptionalLayer
 from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights
 from pipeline.runs.planning.automatic_choices import AutomaticChoices, settle
 from pipeline.sources.domain_inputs import DomainInputs
@@ -62,7 +63,7 @@ class ResolvedCampaign:
     @property
     def method(self) -> "Method":
         """How the blocks of a tile are mapped."""
-        return inference.Method(self.model, self.layout, self.campaign.grid.block, self.engine)
+        return inference.Method(self.model, self.layout, self.campaign.grid.block, self.engine, self.campaign.layers)
 
     @property
     def memory(self) -> MemoryProjection:
@@ -77,6 +78,11 @@ class ResolvedCampaign:
     def fingerprint(self, tile: Tile, inputs: DomainInputs) -> str:
         """The tile's fingerprint: a digest of everything that its bytes depend on, neighbouring inputs among it."""
         return fingerprint.digest(self._fingerprinted(tile, inputs))
+
+    def layer_fingerprints(self, tile: Tile, inputs: DomainInputs) -> dict[OptionalLayer, str]:
+        """Layer → its fingerprint for each optional layer of the campaign: that of the map, and the layer's own."""
+        own = self._fingerprinted(tile, inputs)
+        return {layer: fingerprint.digest(own | {"layer": layer, "layer_version": 1}) for layer in self.campaign.layers}
 
     def depends_on(self, tile: Tile, inputs: DomainInputs) -> tuple[tuple[str, str], ...]:
         """(name, digest) of each part of the fingerprint. A later plan finds out by them what changed."""
@@ -148,8 +154,8 @@ def _layout(campaign: Campaign, recipe: Recipe) -> Layout:
 
 def _check_averaging(campaign: Campaign, engine: Engine) -> None:
     """Raises ConfigError where probabilities are needed and the engine gives classes alone."""
-    if engine.precision == "int8" and (campaign.model.members or campaign.model.tta != "none"):
+    if engine.precision == "int8" and (campaign.layers or campaign.model.members or campaign.model.tta != "none"):
         raise ConfigError(
-            f"campaign {campaign.name}: model.members and model.tta average probabilities, and a network in int8 gives "
-            "classes without them; use precision fp32 or bf16"
+            f"campaign {campaign.name}: model.members, model.tta and layers need probabilities, and a network in int8 "
+            "gives classes without them; use precision fp32 or bf16"
         )

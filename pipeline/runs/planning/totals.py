@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from functools import reduce
 from operator import add
 
+from pipeline.legend import planes_of
 from pipeline.runs.planning.plan import DomainPlan, RunPlan
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 
@@ -26,11 +27,11 @@ class Totals:
     read_bytes: int
     """Bytes of the input files."""
     write_bytes: int
-    """Bytes of both layers, uncompressed: more than will be written."""
+    """Bytes of all layers, uncompressed: more than will be written."""
     input_files: int
     """Input files, and so inodes."""
     output_files: int
-    """Files, and so inodes, to write: two COGs and an item per tile."""
+    """Files, and so inodes, to write: two COGs and an item per tile, and a COG and an item per optional layer."""
 
     def __add__(self, other: "Totals") -> "Totals":
         """The sum over two domains. They share no file."""
@@ -45,6 +46,8 @@ def domain_totals(resolved: ResolvedCampaign, domain: DomainPlan) -> Totals:
     # Each size divides the next, so all tiles have as many blocks, and all blocks as many windows.
     blocks = count * (grid.tile // grid.block) ** 2
     windows = blocks * (grid.block // layout.core) ** 2
+    maps = sum(not t.keeps_map for t in domain.todo)
+    planes = sum(planes_of(tuple(t.layers), resolved.recipe.live) for t in domain.todo)
     return Totals(
         tiles=len(domain.tiles),
         todo=count,
@@ -54,9 +57,9 @@ def domain_totals(resolved: ResolvedCampaign, domain: DomainPlan) -> Totals:
         computed_pixels=windows * layout.window**2 * resolved.forwards,
         read_pixels=blocks * (grid.block + layout.reach) ** 2,
         read_bytes=sum(a.size for a in assets),
-        write_bytes=2 * count * grid.tile**2,
+        write_bytes=(2 * maps + planes) * grid.tile**2,
         input_files=len(assets),
-        output_files=3 * count,
+        output_files=3 * maps + 2 * sum(len(t.layers) for t in domain.todo),
     )
 
 

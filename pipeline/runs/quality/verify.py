@@ -12,8 +12,10 @@ from pipeline.domain import Domain
 from pipeline.errors import LandcoverError
 from pipeline.evaluation.seams import SeamRatio
 from pipeline.grid import Window
+from pipeline.legend import OptionalLayer
 from pipeline.products.manifest import changed_additions
 from pipeline.products.tile.domain_manifest import RUN_FILE, changed_beside, lost_by_runs, tile_of
+from pipeline.products.tile.optional_layers import check_layer
 from pipeline.products.tile.seal import SealedTile, list_readable
 from pipeline.products.tile.verify import changes_of, check
 from pipeline.progress import SILENT, Progress
@@ -127,7 +129,7 @@ def verify(campaign: Campaign, *, progress: Progress = SILENT) -> Verification:
     jobs = [tile for tiles in sealed.values() for tile in tiles]
     progress.start(2 * _pixels(jobs), "pixels")
     with ThreadPoolExecutor(TILES_AT_ONCE) as pool:
-        checked = pool.map(partial(_check, crs=crs, progress=progress), jobs)
+        checked = pool.map(partial(_check, crs=crs, layers=campaign.layers, progress=progress), jobs)
         problems = dict(zip(jobs, checked, strict=True))
     domains = []
     for state in states:
@@ -147,10 +149,10 @@ def _pixels(tiles: Iterable[SealedTile]) -> int:
     return sum(tile.tile.window.pixels for tile in tiles)
 
 
-def _check(tile: SealedTile, *, crs: str, progress: Progress) -> list[str]:
+def _check(tile: SealedTile, *, crs: str, layers: Sequence[OptionalLayer], progress: Progress) -> list[str]:
     try:
         with progress.part(tile.tile.window.pixels) as part:
-            return check(tile, crs=crs, progress=part)
+            return check(tile, crs=crs, progress=part) or [p for layer in layers for p in check_layer(tile, layer)]
     except (OSError, LandcoverError) as error:
         return [str(error)]  # such as a COG that was deleted meanwhile
 
@@ -197,7 +199,7 @@ def _check_domain(
     return DomainVerification(
         domain=state.domain,
         tiles=len(sealed),
-        files=sum(len(tile.files) for tile in sealed),
+        files=sum(len(tile.files) + len(campaign.layers) for tile in sealed),
         missing=state.unsealed,
         problems=tuple(problems),
         damaged=tuple(sorted(damaged)),

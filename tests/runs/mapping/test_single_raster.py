@@ -72,6 +72,25 @@ def test_the_real_image_with_alpha_is_refused_by_each_recipe_and_reason(shared_d
     assert "unknown limit colour" in predict(shared_data, path, tmp_path, *colours, "--accept", "colour")
 
 
+def test_probabilities_have_a_band_for_each_class(shared_data: Path, tmp_path: Path, patch: NDArray[np.uint8]) -> None:
+    patch[:, :10] = 0
+    path = write(tmp_path / "in.tif", patch, nodata=0)
+    plain, more = tmp_path / "plain", tmp_path / "more"
+    predict(shared_data, path, plain, "--accept", "radiometry")
+    assert "in-probabilities.tif" in predict(shared_data, path, more, "--probabilities", "--accept", "radiometry")
+    for layer in ("landcover", "confidence"):
+        assert (plain / f"in-{layer}.tif").read_bytes() == (more / f"in-{layer}.tif").read_bytes()
+    with rasterio.open(more / "in-probabilities.tif") as file, rasterio.open(more / "in-landcover.tif") as classes:
+        shares, landcover = file.read().astype(float), classes.read(1)
+        assert (len(shares), file.descriptions[0], file.nodata) == (12, "building", 0)
+    assert ((shares == 0) == (landcover == 0)).all()
+    data = landcover > 0
+    assert 0 < data.sum() < data.size
+    assert np.abs(((shares - 1) / 254).sum(axis=0)[data] - 1).max() <= 12 * 0.51 / 254
+    chosen = np.take_along_axis(shares, np.maximum(landcover, 1).astype(int)[None] - 1, axis=0)[0]
+    np.testing.assert_array_equal(chosen[data], shares.max(axis=0)[data])
+
+
 def test_an_accepted_limit_is_mapped_and_said(shared_data: Path, tmp_path: Path, patch: NDArray[np.uint8]) -> None:
     path = write(tmp_path / "in.tif", patch, step=0.25)
     assert "add --accept resolution" in predict(shared_data, path, tmp_path / "out")

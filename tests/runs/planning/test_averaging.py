@@ -11,6 +11,7 @@ from pipeline.cli import app
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.fingerprint import PRODUCT_VERSION, digest, file_sha256
 from pipeline.inference.engine import Engine
+from pipeline.products.stac.model_item import model_item
 from pipeline.runs.planning import resolved_campaign
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.planning.provenance import tile_provenance
@@ -19,6 +20,17 @@ from tests.support.campaigns import RECIPE, Made, make_campaign, write_weights
 
 ONE = {"weights": "weights.pth", "recipe": "tiny.yaml"}
 OTHER = {"weights": "other.pth", "recipe": "infrared.yaml"}
+
+
+PROPERTIES: dict[str, Any] = {
+    "landcover:weights": "weights.pth, other.pth",
+    "landcover:weights_sha256": "0" * 64,
+    "landcover:tta": "flips",
+    "landcover:layout": {"window": 224},
+    "start_datetime": "2021-01-01T00:00:00Z",
+    "end_datetime": "2021-12-31T23:59:59Z",
+}
+"""What the model's item takes of a tile's."""
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +97,7 @@ def test_the_plan_states_the_cost_and_reads_the_bands_of_all(made: Made) -> None
     assert averaged.recipe.bands == ("nir", "red", "green", "blue", "elevation")
     assert averaged.memory.total > single.memory.total
     printed = CliRunner().invoke(app, ["plan", str(made.config)])
-    assert "forwards of each window: 16 (2 networks, test-time augmentation d4)" in " ".join(printed.output.split())
+    assert "forwards of each window: 16 (2 networks, tta: d4)" in " ".join(printed.output.split())
 
 
 def test_an_item_names_each_network(made: Made) -> None:
@@ -94,11 +106,15 @@ def test_an_item_names_each_network(made: Made) -> None:
     provenance = tile_provenance(own, domain.inputs, domain.tiles[0].tile)
     assert [member[::2] for member in provenance.members] == [("weights.pth", "tiny"), ("other.pth", "infrared")]
     assert (provenance.recipe, provenance.tta) == ("tiny+infrared", "flips")
+    members = [dict(zip(("weights", "sha256", "recipe"), member, strict=True)) for member in provenance.members]
+    item = model_item(own.recipe, sealed={"properties": PROPERTIES | {"landcover:members": members}})
+    assert [asset["href"] for asset in item["assets"].values()] == ["weights.pth", "other.pth"]
+    assert item["properties"]["mlm:hyperparameters"] == {"members": ["tiny", "infrared"], "tta": "flips"}
 
 
 def test_int8_is_refused_before_anything_runs(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolved_campaign, "resolve_engine", lambda *_, **__: Engine("openvino", "int8"))
-    with pytest.raises(ConfigError, match="int8 gives classes without them"):
+    with pytest.raises(ConfigError, match="in int8 gives classes without them"):
         resolved(made, **ONE, tta="d4")
 
 

@@ -1,0 +1,191 @@
+"""`ensemble`: what averaging gains and costs, on the demo's country: single networks, turned windows, three networks.
+
+The networks differ by the seed of their fit. Each tile that was not for fitting is mapped by all variants in turn, so
+that other load on the machine slows all alike.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bench.chart import bar_chart
+from pipeline.bench.imagery import Imagery
+from pipeline.bench.machine import cores
+from pipeline.bench.report import BenchReport
+from pipeline.bench.scale import FULL, QUICK
+from pipeline.demo.country import Country
+from pipeline.demo.network import FitSettings, fit
+from pipeline.demo.walkthrough import domain_mosaic, prepare, training_tiles
+from pipeline.evaluation import scores
+from pipeline.evaluation.calibration import Reliability
+from pipeline.evaluation.error_detection import auroc
+from pipeline.evaluation.intervals import bootstrap, bootstrap_gains
+from pipeline.grid import Tile, Window
+from pipeline.halo import Layout
+from pipeline.inference import Method, resolve_engine
+from pipeline.legend import LAYERS, OptionalLayer
+from pipeline.model import Ensemble, Model, load_model
+from pipeline.progress import OnMessage
+from pipeline.runs.accuracy.scoring import compare
+from pipeline.sources.reading.mosaic import Mosaic
+
+SEEDS = (2022, 2023, 2024)
+"""Of the fits; the first is that of `landcover demo`."""
+_CORE, _HALO = 1000, 96
+
+
+@dataclass
+class _Found:
+    """What was counted of one variant."""
+
+    matrices: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Zone → its confusion matrix; a zone is a tile of a domain."""
+    reliability: Reliability = field(default_factory=Reliability)
+    by_score: dict[str, NDArray[np.int64]] = field(default_factory=lambda: defaultdict(lambda: np.zeros((2, 256), int)))
+    """Score → (right, byte): pixels that are wrong and right."""
+    seconds: float = 0.0
+    pixels: int = 0
+
+    @property
+    def stacked(self) -> NDArray[np.int64]:
+        return np.stack([self.matrices[zone] for zone in sorted(self.matrices)])
+
+
+def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
+    """Fits three networks to the demo's country, and compares their maps of the other tiles with the truth."""
+    scale = QUICK if imagery.scale.quick else FULL
+    with TemporaryDirectory(prefix="ensemble-", dir=imagery.folder) as folder:
+        return compare_variants(
+            Path(folder),
+            shape=scale.country,
+            tile_size=min(scale.tile, 1000),
+            settings=scale.fit,
+            on_message=on_message,
+        )
+
+
+def compare_variants(
+    folder: Path,
+    *,
+    shape: tuple[int, int],
+    tile_size: int,
+    settings: FitSettings,
+    on_message: OnMessage,
+) -> BenchReport:
+    """Makes the country and its networks, and measures all variants.
+
+    Args:
+        folder: empty and absolute.
+        shape: (rows, columns) of the country's tiles.
+        tile_size: their side in pixels.
+        settings: of the fits.
+        on_message: gets a line after each step.
+    """
+    rows, columns = shape
+    country, campaign = prepare(
+        folder, on_message=on_message, rows=rows, columns=columns, tile_size=tile_size, settings=settings
+    )
+    recipe = folder / campaign.model.recipe
+    tiles, weights = training_tiles(country, campaign.catalog), [Path(campaign.weights)]
+    for seed in SEEDS[1:]:
+        weights.append(fit(tiles, folder / f"model-{seed}", seed=seed, settings=settings, threads=cores()).weights)
+        on_message(f"fitted: {weights[-1]}")
+    models = tuple(load_model(path, str(recipe)) for path in weights)
+    variants: dict[str, Model | Ensemble] = {f"network {i}": model for i, model in enumerate(models, 1)}
+    variants |= {
+        "network 1, flips": Ensemble(models[:1], "flips"),
+        "network 1, d4": Ensemble(models[:1], "d4"),
+        "three networks": Ensemble(models),
+    }
+    found = _map_all(country, campaign.catalog, variants, on_message)
+    table = _table(found, live=[value - 1 for value in models[0].recipe.live])
+    for line in as_lines(table):
+        on_message(line)
+    best = max(table, key=lambda row: row["miou"])
+    figures = {f"ensemble.{key}": table[-1][key] for key in ("miou", "cost", "auroc_disagreement")}
+    raw = {"zones": len(next(iter(found.values())).matrices), "fit_steps": settings.steps, "variants": table}
+    chart = bar_chart(f"mIoU; the best is {best['name']}", [(r["name"], 100 * r["miou"]) for r in table], unit="%")
+    return BenchReport(figures, raw, chart, ("made from the demo's country with networks of its own",))
+
+
+def _map_all(
+    country: Country, catalog: Path, variants: Mapping[str, Model | Ensemble], on_message: OnMessage
+) -> dict[str, _Found]:
+    """Maps each held-out tile by all variants in turn."""
+    found = {name: _Found() for name in variants}
+    layout, engine = Layout.for_core(_CORE, _HALO), resolve_engine("auto")
+    for domain in country.domains:
+        mosaic = domain_mosaic(catalog, domain, country.tile_size)
+        for name in domain.held_out:
+            window = Tile.named(name, country.tile_size).window
+            truth = domain.read_truth(window)
+            for variant, model in variants.items():
+                layers: tuple[OptionalLayer, ...] = ("disagreement",) if isinstance(model, Ensemble) else ()
+                method = Method(model, layout, _CORE, engine, layers)
+                _map_tile(found[variant], mosaic, method, window=window, truth=truth, zone=f"{domain.name} {name}")
+            on_message(f"mapped: {domain.name} {name}")
+    return found
+
+
+def _map_tile(
+    found: _Found, mosaic: Mosaic, method: Method, *, window: Window, truth: NDArray[np.uint8], zone: str
+) -> None:
+    if not found.pixels:
+        method.map_and_count(mosaic, window)  # compiles the graph
+    started = time.monotonic()
+    mapped = method.map_and_count(mosaic, window).layers
+    found.seconds += time.monotonic() - started
+    found.pixels += window.pixels
+    classes, confidence = mapped[: len(LAYERS)]
+    compared = compare(truth, classes, confidence, live=method.model.recipe.live, unit=zone)
+    found.matrices[zone] = compared.matrix
+    found.reliability = found.reliability + compared.reliability
+    counted = (truth > 0) & (classes > 0)
+    scored = {"confidence": 255 - confidence} | ({"disagreement": mapped[-1]} if method.layers else {})
+    for score, values in scored.items():
+        for row, which in enumerate((classes != truth, classes == truth)):
+            found.by_score[score][row] += np.bincount(values[counted & which], minlength=256)
+
+
+def _table(found: Mapping[str, _Found], *, live: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each variant; gains are over the first network."""
+    base = next(iter(found.values()))
+    several = len(base.matrices) > 1
+    rows = []
+    for name, own in found.items():
+        now, before = (scores(one.stacked.sum(axis=0), live=live) for one in (own, base))
+        row: dict[str, Any] = {"name": name, "mpx_per_s": own.pixels / own.seconds / 1e6}
+        row |= {"cost": own.seconds / base.seconds, "ece": own.reliability.ece}
+        row |= {f"auroc_{score}": auroc(*counts) for score, counts in own.by_score.items()}
+        for mean in ("oa", "miou"):
+            row |= {mean: now[mean], f"{mean}_gain": now[mean] - before[mean]}
+            if several:
+                row[f"{mean}_interval"] = bootstrap(own.stacked, live=live).means[mean]
+                row[f"{mean}_gain_interval"] = bootstrap_gains(own.stacked, base.stacked, live=live)[mean]
+        rows.append(row)
+    return rows
+
+
+def as_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table for a screen of 80 columns: a line of figures for each variant, and one of its gains."""
+    lines = [f"{'':18} {'OA %':>6} {'mIoU %':>7} {'ECE %':>6} {'Mpx/s':>6} {'cost':>5} {'AUROC':>6} {'disagr.':>7}"]
+    lines += [
+        f"{row['name']:18} {100 * row['oa']:6.2f} {100 * row['miou']:7.2f} {100 * row['ece']:6.2f} "
+        f"{row['mpx_per_s']:6.2f} {row['cost']:5.1f} {row['auroc_confidence']:6.3f} "
+        f"{row.get('auroc_disagreement', float('nan')):7.3f}"
+        for row in rows
+    ]
+    for row in rows[1:]:
+        gains = []
+        for mean, title in (("oa", "OA"), ("miou", "mIoU")):
+            low, high = row.get(f"{mean}_gain_interval", (float("nan"),) * 2)
+            gains.append(f"{title} {100 * row[f'{mean}_gain']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})")
+        lines.append(f"{row['name']} over network 1, in points: {', '.join(gains)}")
+    return lines
