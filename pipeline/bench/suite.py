@@ -18,18 +18,7 @@ DEFAULT = ("engines", "feed", "run", "halo", "quantize")
 _MORE = ("gpu", "ensemble")
 DEVELOPMENT = ("areas", "coverage", "growth", "nation", "publish", "rehearsal", "train", "vectorize", "view")
 """Benches that only developers need; they are in a checkout, not in an installed package."""
-_WITHOUT_IMAGERY = {
-    "areas",
-    "coverage",
-    "ensemble",
-    "growth",
-    "nation",
-    "publish",
-    "rehearsal",
-    "train",
-    "vectorize",
-    "view",
-}
+_WITHOUT_IMAGERY = {"ensemble", *DEVELOPMENT}
 """Benches that need only the network or patches, so that small imagery is enough for them."""
 
 
