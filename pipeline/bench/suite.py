@@ -16,9 +16,9 @@ from pipeline.runs.planning.throughput import save_rates
 
 DEFAULT = ("engines", "feed", "run", "halo", "quantize")
 """The benches that run if none is named."""
-DEVELOPMENT = ("areas", "coverage", "nation", "publish", "rehearsal", "train", "vectorize", "view")
+DEVELOPMENT = ("areas", "coverage", "nation", "novelty", "publish", "rehearsal", "train", "vectorize", "view")
 """Benches that only developers need; they are in a checkout, not in an installed package."""
-_WITHOUT_IMAGERY = {"areas", "coverage", "nation", "publish", "rehearsal", "vectorize", "view"}
+_WITHOUT_IMAGERY = {"areas", "coverage", "nation", "novelty", "publish", "rehearsal", "vectorize", "view"}
 """Benches that need only the network, so that small imagery is enough for them."""
 
 

@@ -58,7 +58,7 @@ def bench(
         argument(
             "NAME",
             "What to measure: engines, feed, run, halo, quantize (these five by default), gpu; in a checkout also "
-            "areas, coverage, nation, publish, rehearsal, train, vectorize, view.",
+            "areas, coverage, nation, novelty, publish, rehearsal, train, vectorize, view.",
         ),
     ] = None,
     out: Annotated[Path, option("--out FOLDER", "Where results, figures and made-up imagery go.")] = Path(

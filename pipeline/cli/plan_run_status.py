@@ -49,6 +49,7 @@ def plan(
     domain: options.Domains = None,
     tile: options.Tiles = None,
     force: options.Force = False,
+    unscored: options.Unscored = False,
     failed: options.Failed = False,
     only_missing: options.OnlyMissing = False,
     all_tiles: Annotated[bool, option("--tiles", "List every tile to map, not only the first of each reason.")] = False,
@@ -70,7 +71,7 @@ def plan(
         from pipeline.runs.planning.totals import plan_totals
 
         only = TileFilter(failed=failed, missing=only_missing)
-        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, unscored=unscored, only=only)
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
@@ -78,7 +79,7 @@ def plan(
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
         names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
-        flags = {"--force": force, "--failed": failed, "--only-missing": only_missing}
+        flags = {"--force": force, "--unscored": unscored, "--failed": failed, "--only-missing": only_missing}
         say_next("run", config, *chain(*names), *(flag for flag, given in flags.items() if given))
     elif not planned.damaged:
         _show_nothing_to_do(chosen=only != ALL_TILES)
@@ -181,6 +182,7 @@ def run(
     domain: options.Domains = None,
     tile: options.Tiles = None,
     force: options.Force = False,
+    unscored: options.Unscored = False,
     failed: options.Failed = False,
     only_missing: options.OnlyMissing = False,
     workers: options.Workers = None,
@@ -204,7 +206,9 @@ def run(
             from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
             only = TileFilter(failed=failed, missing=only_missing)
-            planned = make_plan(campaign, domains=domain or (), tiles=tile or (), force=force, only=only)
+            planned = make_plan(
+                campaign, domains=domain or (), tiles=tile or (), force=force, unscored=unscored, only=only
+            )
         _show_stale(planned)
         if not planned.todo:
             run_plan(planned)

@@ -16,14 +16,15 @@ from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
 from pipeline import legend
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window, union
 from pipeline.halo import Layout
 from pipeline.inference.array_source import ArraySource
-from pipeline.inference.engine import BATCH_PIXELS, TORCH, Engine
-from pipeline.inference.predictor import Predictor, predictor_for
+from pipeline.inference.engine import BATCH_PIXELS, NO_FEATURES, TORCH, Engine
+from pipeline.inference.predictor import FeaturePredictor, Predictor, predictor_for
 from pipeline.legend import LAYERS
 from pipeline.model import Model
+from pipeline.model.reference_features import ReferenceFeatures, ReferenceFile, pool_squares
 from pipeline.sources.reading.raster import Pixels, Source
 
 
@@ -36,6 +37,8 @@ class Method:
     block: int
     """Side of a block in pixels; a block is one chunk and one task."""
     engine: Engine = TORCH
+    reference: ReferenceFile | None = None
+    """Of the training imagery, for the novelty score; no byte of the layers depends on it."""
 
     def __post_init__(self) -> None:
         if self.block % self.layout.core:
@@ -43,7 +46,8 @@ class Method:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Dask's token, made of everything that a map depends on."""
-        return ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine)
+        own = ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine)
+        return (*own, self.reference.sha256) if self.reference else own
 
 
 def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
@@ -82,9 +86,18 @@ class MappedPixels:
     switched_off: int | None
     """Pixels with data where a logit that is switched off is greater than all live ones. None where the engine does not
     tell: a network that an older version quantized."""
+    novelty: NDArray[np.float64] | None = None
+    """float64 (square,): novelty of its squares, see `reference_features`; None without a reference."""
 
 
-def map_and_count(source: Source, block: Window, *, layout: Layout, predictor: Predictor) -> MappedPixels:
+def map_and_count(
+    source: Source,
+    block: Window,
+    *,
+    layout: Layout,
+    predictor: Predictor,
+    reference: ReferenceFeatures | None = None,
+) -> MappedPixels:
     """Maps one block: reads it once with its halo, maps its windows, and drops the halo.
 
     Args:
@@ -92,6 +105,7 @@ def map_and_count(source: Source, block: Window, *, layout: Layout, predictor: P
         block: inside `source.window`.
         layout: cuts the block into windows.
         predictor: the engine.
+        reference: of the training imagery, for the novelty score.
     """
     out = np.zeros((len(LAYERS), *block.shape), np.uint8)
     read = layout.read_of_block(block)
@@ -99,10 +113,39 @@ def map_and_count(source: Source, block: Window, *, layout: Layout, predictor: P
     inside = pixels.valid[block.slices_in(read)]
     # A window needs no forward if its core is all nodata.
     jobs = [w for w in layout.windows_of(block) if pixels.valid[w[0].slices_in(read)].any()]
-    counts = [_map_batch(b, pixels, read=read, block=block, out=out, predictor=predictor) for b in _batches(jobs)]
+    scored = None if reference is None else ScoringPredictor(predictor, reference)
+    how = scored or predictor
+    counts = [_map_batch(b, pixels, read=read, block=block, out=out, predictor=how) for b in _batches(jobs)]
     if not inside.all():
         out[:, ~inside] = legend.NODATA
-    return MappedPixels(out, _total(counts))
+    return MappedPixels(out, _total(counts), scored.novelty if scored else None)
+
+
+class ScoringPredictor:
+    """A predictor that also keeps the novelty of what it maps, from the same forward."""
+
+    def __init__(self, predictor: Predictor, reference: ReferenceFeatures) -> None:
+        if not isinstance(predictor, FeaturePredictor):
+            raise EngineError(NO_FEATURES)
+        self._predictor, self._reference = predictor, reference
+        self._features: list[NDArray[np.float32]] = []
+        self._squares: list[NDArray[np.float32]] = []
+
+    def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """See `Predictor`."""
+        layers, features = self._predictor.with_features(pixels, valid)
+        self._features = list(features)
+        return layers
+
+    def keep(self, at: int, valid: NDArray[np.bool_], kept: tuple[slice, slice]) -> None:
+        """Pools the core of a window of the batch that was mapped last."""
+        self._squares.append(pool_squares(self._features[at], valid, kept))
+
+    @property
+    def novelty(self) -> NDArray[np.float64]:
+        """float64 (square,), in the order of the windows."""
+        squares = [one for one in self._squares if len(one)]
+        return self._reference.novelty(np.concatenate(squares)) if squares else np.empty(0)
 
 
 def _total(counts: Iterable[int | None]) -> int | None:
@@ -197,8 +240,10 @@ def _map_batch(
         valid = np.stack([pixels.valid[rows, cols] for rows, cols in places])
     mapped = predictor(images, valid)
     counts: list[int | None] = []
-    for (core, window), planes, data in zip(batch, mapped, valid, strict=True):
+    for at, ((core, window), planes, data) in enumerate(zip(batch, mapped, valid, strict=True)):
         kept = core.slices_in(window)
+        if isinstance(predictor, ScoringPredictor):
+            predictor.keep(at, data, kept)
         layers, rest = planes[: len(LAYERS), *kept], planes[len(LAYERS) :, *kept]
         out[(slice(None), *core.slices_in(block))] = layers
         counts.append(int(np.count_nonzero(rest[0] & data[kept])) if len(rest) else None)
@@ -230,7 +275,8 @@ def predict_tile(source: Source, method: Method, *, window: Window, turn: int = 
 
 def _map_and_count_at(source: Source, method: Method, block: Window) -> MappedPixels:
     predictor = predictor_for(method.model, method.engine)
-    return map_and_count(source, block, layout=method.layout, predictor=predictor)
+    reference = method.reference.load() if method.reference else None
+    return map_and_count(source, block, layout=method.layout, predictor=predictor, reference=reference)
 
 
 def _put_together(window: Window, blocks: Sequence[Window], mapped: Sequence[MappedPixels]) -> MappedPixels:
@@ -239,7 +285,9 @@ def _put_together(window: Window, blocks: Sequence[Window], mapped: Sequence[Map
     layers = np.empty((len(LAYERS), *window.shape), np.uint8)
     for block, own in zip(blocks, mapped, strict=True):
         layers[(slice(None), *block.slices_in(window))] = own.layers
-    return MappedPixels(layers, _total(own.switched_off for own in mapped))
+    scores = [own.novelty for own in mapped if own.novelty is not None]
+    novelty = np.concatenate(scores) if scores else None
+    return MappedPixels(layers, _total(own.switched_off for own in mapped), novelty)
 
 
 def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +34,17 @@ class Predictor(Protocol):
         Raises:
             EngineError: a logit is not finite.
         """
+        ...
+
+
+@runtime_checkable
+class FeaturePredictor(Predictor, Protocol):
+    """A predictor that also gives the encoder's deepest features of the same forward."""
+
+    def with_features(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The layers, the same bytes as those of a call, and float32 (n, channel, row, col)."""
         ...
 
 

@@ -34,6 +34,7 @@ _EXTENSIONS = extension_schemas(
 MAPPED = "landcover:mapped"
 CONFIDENCE = "landcover:confidence"
 SWITCHED_OFF = "landcover:switched_off_pixels"
+NOVELTY = "landcover:novelty"
 _RECORDED = ("campaign", "recipe", "weights", "weights_sha256", "engine", "precision", "engine_threads")
 """Fields of `Provenance` that are item properties of the same name."""
 _ORIGIN = ("licence", "attribution", "citation", "doi")
@@ -76,6 +77,11 @@ class Provenance:
     """First and last day on which the tile's imagery was taken; None where only the vintage is known."""
     depends_on: tuple[tuple[str, str], ...] = ()
     """(name, digest) of each part of the fingerprint: the parts that differ are why a tile is mapped again."""
+    novelty: float | None = None
+    """How unlike the training imagery the tile's is, see `pipeline.model.reference_features`; None without a reference,
+    or without data."""
+    novelty_fingerprint: str = ""
+    """Of the map's fingerprint and the reference; empty without a reference."""
 
     def tags(self) -> dict[str, str]:
         """Tags of the COGs: campaign, licence, attribution, citation, days of acquisition, weights."""
@@ -204,9 +210,11 @@ def _ours(sealed: "SealedTile", provenance: Provenance) -> dict[str, Any]:
     optional = {
         "landcover:quantized_sha256": provenance.quantized_sha256,
         "landcover:depends_on": dict(sealed.depends_on),
+        NOVELTY: provenance.novelty,
+        "landcover:novelty_fingerprint": provenance.novelty_fingerprint,
     }
     counted = {} if sealed.switched_off is None else {SWITCHED_OFF: sealed.switched_off}
-    return given | counted | {key: value for key, value in optional.items() if value}
+    return given | counted | {key: value for key, value in optional.items() if value not in (None, "", {})}
 
 
 def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:

@@ -28,6 +28,7 @@ from pipeline.inference import Engine, MappedPixels, Predictor, predict_tile, pr
 from pipeline.lock import FolderLock
 from pipeline.model import Model
 from pipeline.products.tile.seal import SealedTile, seal
+from pipeline.products.tile.stac_item import Provenance
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.mapping.block_progress import BlockProgress
 from pipeline.runs.mapping.events import OnEvent, RunStarted, SealedTiles, TileEnded
@@ -218,13 +219,18 @@ def _tile_graph(
         tile=planned.tile,
         fingerprint=planned.fingerprint,
         live=resolved.recipe.live,
-        provenance=tile_provenance(resolved, inputs, planned.tile),
+        provenance=replace(
+            tile_provenance(resolved, inputs, planned.tile),
+            novelty_fingerprint=resolved.novelty_fingerprint(planned.fingerprint),
+        ),
         inputs=[asset.href for asset in planned.inputs],
         crs=inputs.crs,
     )
 
 
-def _seal_if_locked(lock: FolderLock, folder: Path, mapped: MappedPixels, **tile: Any) -> SealedTile:
+def _seal_if_locked(
+    lock: FolderLock, folder: Path, mapped: MappedPixels, *, provenance: Provenance, **tile: Any
+) -> SealedTile:
     """Seals a tile in a worker if this run still owns the lock: a dead driver may leave its workers behind.
 
     Raises:
@@ -232,7 +238,10 @@ def _seal_if_locked(lock: FolderLock, folder: Path, mapped: MappedPixels, **tile
         ProductError, StorageError: as for `seal`.
     """
     lock.check()
-    return seal(folder, stack=mapped.layers, switched_off=mapped.switched_off, **tile)
+    if mapped.novelty is not None and len(mapped.novelty):
+        # Rounded, because the last digits depend on the engine's threads.
+        provenance = replace(provenance, novelty=round(float(mapped.novelty.mean()), 4))
+    return seal(folder, stack=mapped.layers, switched_off=mapped.switched_off, provenance=provenance, **tile)
 
 
 def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> SealedTiles:

@@ -4,14 +4,16 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline import fingerprint, inference, model
+from pipeline import inference, model
 from pipeline.cluster.worker_resources import engine_threads
 from pipeline.config import Campaign, Recipe
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, EngineError
+from pipeline.fingerprint import PRODUCT_VERSION, digest
 from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
-from pipeline.inference.engine import Engine, on_gpu, resolve_engine
+from pipeline.inference.engine import NO_FEATURES, Engine, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, project_memory
+from pipeline.model.reference_features import ReferenceFile
 from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights
 from pipeline.sources.domain_inputs import DomainInputs
 
@@ -33,6 +35,8 @@ class ResolvedCampaign:
     stand_in: "Predictor | None" = None
     """Replaces the engine's predictor: a rehearsal's network that costs nothing. No campaign can set it, and no
     fingerprint contains it, so tiles that it mapped must not be kept."""
+    reference: ReferenceFile | None = None
+    """Of the training imagery: with it tiles get a novelty score."""
 
     @cached_property
     def model(self) -> "Model":
@@ -46,7 +50,7 @@ class ResolvedCampaign:
     @property
     def method(self) -> "Method":
         """How the blocks of a tile are mapped."""
-        return inference.Method(self.model, self.layout, self.campaign.grid.block, self.engine)
+        return inference.Method(self.model, self.layout, self.campaign.grid.block, self.engine, self.reference)
 
     @property
     def memory(self) -> MemoryProjection:
@@ -71,15 +75,19 @@ class ResolvedCampaign:
 
     def fingerprint(self, tile: Tile, inputs: DomainInputs) -> str:
         """The tile's fingerprint: a digest of everything that its bytes depend on, neighbouring inputs among it."""
-        return fingerprint.digest(self._fingerprinted(tile, inputs))
+        return digest(self._fingerprinted(tile, inputs))
+
+    def novelty_fingerprint(self, fingerprint: str) -> str:
+        """Of a tile's novelty score: its map's fingerprint and the reference; empty without a reference."""
+        return digest([fingerprint, self.reference.sha256]) if self.reference else ""
 
     def depends_on(self, tile: Tile, inputs: DomainInputs) -> tuple[tuple[str, str], ...]:
         """(name, digest) of each part of the fingerprint. A later plan finds out by them what changed."""
-        return tuple((name, fingerprint.digest(value)) for name, value in self._fingerprinted(tile, inputs).items())
+        return tuple((name, digest(value)) for name, value in self._fingerprinted(tile, inputs).items())
 
     def _fingerprinted(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
         parts = {
-            "version": fingerprint.PRODUCT_VERSION,
+            "version": PRODUCT_VERSION,
             "weights": self.weights.weights_hash,
             "recipe": self.recipe.model_dump(mode="json"),
             "layout": asdict(self.layout),
@@ -97,7 +105,8 @@ def resolve(campaign: Campaign) -> ResolvedCampaign:
     Raises:
         ConfigError: the recipe is not valid, or sizes do not fit each other or the network's stride.
         EngineError: the engine is not installed, or the quantized network was made from other weights.
-        WeightsError: the weights are missing, or have another checksum than the campaign's.
+        WeightsError: the weights are missing, or have another checksum than the campaign's; or the reference does not
+            fit them.
     """
     recipe = campaign.recipe()
     try:
@@ -112,4 +121,22 @@ def resolve(campaign: Campaign) -> ResolvedCampaign:
         model=weights,
         compiled=campaign.torch_compile,
     )
-    return ResolvedCampaign(campaign, recipe, layout, engine, engine_threads(campaign), weights)
+    reference = _reference(campaign, engine, weights)
+    return ResolvedCampaign(campaign, recipe, layout, engine, engine_threads(campaign), weights, reference=reference)
+
+
+def _reference(campaign: Campaign, engine: Engine, weights: UnloadedModel) -> ReferenceFile | None:
+    """The campaign's reference, checked.
+
+    Raises:
+        EngineError: the engine gives no features.
+        WeightsError: it cannot be read, or was made with other weights or another recipe.
+    """
+    path = campaign.model.reference
+    if path is None:
+        return None
+    if engine.name != "torch" or engine.compiled:
+        raise EngineError(f"campaign {campaign.name}: {NO_FEATURES}")
+    reference = ReferenceFile.of(path)
+    reference.check_fits(weights.weights_hash, weights.recipe)
+    return reference
