@@ -89,9 +89,8 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         ]
     table = _table(sets)
     for row in table:
-        on_message(
-            "novelty: " + ", ".join(f"{k} {v if isinstance(v, str) else format(v, '.3g')}" for k, v in row.items())
-        )
+        shown = (f"{name} {value if isinstance(value, str) else format(value, '.3g')}" for name, value in row.items())
+        on_message(f"novelty: {', '.join(shown)}")
     known = {str(row["set"]): row for row in table}
     figures = {
         "novelty.false_alarms": float(known["other tiles of the vintage"]["squares above 1"]),

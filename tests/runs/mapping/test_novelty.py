@@ -1,5 +1,6 @@
 """The novelty score of a tile: from the map's own forward, with its own fingerprint, listed, searchable and a limit."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from pipeline.inference.block_mapping import map_and_count
 from pipeline.inference.predictor import predictor_for
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.model.reference_features import ReferenceFile, fit_reference, pool_squares
+from pipeline.products.analysis.campaign_map import novel_tiles, write_campaign_map
+from pipeline.products.map_page import page_files
+from pipeline.products.national.edition_record import current_edition
 from pipeline.products.stac.search import search
 from pipeline.products.tile.seal import list_sealed
 from pipeline.runs.mapping.run import run
@@ -131,7 +135,12 @@ def test_a_tiles_squares_are_those_of_its_windows_whatever_the_blocks(made: Made
     assert np.isclose(reference.novelty(pooled[None])[0], whole.novelty, rtol=1e-3).any()
 
 
-def test_novel_tiles_are_listed_found_and_exceed_a_limit(made: Made) -> None:
+def test_novel_tiles_are_listed_found_and_exceed_a_limit(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "built").mkdir()
+    (tmp_path / "built" / "index.html").write_text("the page")
+    monkeypatch.setattr(page_files, "BUILT", tmp_path / "built")
     with_reference(made, write_reference(made, threshold=1e-3))
     found = mapped(made)
     assert all(score is not None and score > 1 for score in found.values())
@@ -140,6 +149,11 @@ def test_novel_tiles_are_listed_found_and_exceed_a_limit(made: Made) -> None:
     (tile, highest) = max(found.items(), key=lambda pair: pair[1] or 0)
     national = made.campaign.output.national
     assert len(search(national, min_novelty=1)) == 2
+    edition = current_edition(national)
+    assert edition is not None
+    assert len(novel_tiles(edition)) == 2
+    content = json.loads((write_campaign_map(made.campaign, edition).parent / "page.json").read_text())
+    assert content["novel"] == [list(at) for at in novel_tiles(edition)]
     (item,) = search(national, min_novelty=highest)
     assert item.properties["landcover:tile"] == tile
     assert len(search(national, min_novelty=(highest or 0) + 1)) == 0
@@ -149,7 +163,7 @@ def test_novel_tiles_are_listed_found_and_exceed_a_limit(made: Made) -> None:
     assert str(exceeded).endswith("novel_share is 1; the limit is 0.5")
     page = write_reports(made.campaign)[0].read_text()
     assert "2 of 2 scored tiles have a novelty score above 1" in page
-    assert f"novelty {highest:.2f}" in page
+    assert f"novelty {highest:,.2f}" in page
 
 
 def test_a_reference_that_does_not_fit_is_refused_before_the_run(made: Made) -> None:

@@ -14,7 +14,7 @@ const WORDS = {
     imageryAbsent: 'No imagery of this campaign is on this machine.', imageryElsewhere: 'landcover view shows the imagery on the machine that has it.',
     colon: ':', zones: 'Zones', search: 'Search', shares: 'share of the mapped area, counted in cells of 100 m',
     name: 'Name', mapped_ha: 'Mapped (ha)', share: 'Share', csv: 'Save as CSV', tiles: 'Show tiles', state: 'State', every: 'all',
-    states: {mapped: 'mapped', failed: 'failed', missing: 'not mapped yet', again: 'to be mapped again'}, why: 'landcover plan says why',
+    states: {mapped: 'mapped', novel: 'mapped, unlike the training', failed: 'failed', missing: 'not mapped yet', again: 'to be mapped again'}, why: 'landcover plan says why',
     noGraphics: 'This browser has no WebGL, which the map needs.',
   },
   fr: {
@@ -31,7 +31,7 @@ const WORDS = {
     imageryAbsent: 'Aucune image de cette campagne n’est sur cette machine.', imageryElsewhere: 'landcover view montre les images sur la machine qui les a.',
     colon: ' :', zones: 'Zones', search: 'Chercher', shares: 'part de la surface cartographiée, comptée en cellules de 100 m',
     name: 'Nom', mapped_ha: 'Cartographié (ha)', share: 'Part', csv: 'Enregistrer en CSV', tiles: 'Montrer les dalles', state: 'État', every: 'tous',
-    states: {mapped: 'cartographiée', failed: 'en échec', missing: 'pas encore cartographiée', again: 'à cartographier de nouveau'}, why: 'landcover plan dit pourquoi',
+    states: {mapped: 'cartographiée', novel: 'cartographiée, différente de l’entraînement', failed: 'en échec', missing: 'pas encore cartographiée', again: 'à cartographier de nouveau'}, why: 'landcover plan dit pourquoi',
     noGraphics: 'Ce navigateur n’a pas WebGL, dont la carte a besoin.',
   },
 };
