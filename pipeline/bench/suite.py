@@ -16,7 +16,7 @@ from pipeline.runs.planning.throughput import save_rates
 DEFAULT = ("engines", "feed", "run", "halo", "quantize")
 """The benches that run if none is named."""
 _MORE = ("gpu", "ensemble")
-DEVELOPMENT = ("areas", "coverage", "growth", "nation", "publish", "rehearsal", "train", "vectorize", "view")
+DEVELOPMENT = ("areas", "coverage", "growth", "nation", "novelty", "publish", "rehearsal", "train", "vectorize", "view")
 """Benches that only developers need; they are in a checkout, not in an installed package."""
 _WITHOUT_IMAGERY = {"ensemble", *DEVELOPMENT}
 """Benches that need only the network or patches, so that small imagery is enough for them."""

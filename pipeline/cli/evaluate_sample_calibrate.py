@@ -266,6 +266,8 @@ def sample(
 
 @command(
     "landcover calibrate validation --out calibrated \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
+    "landcover calibrate train --reference --out calibrated \\\n"
+    "    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
 )
 def calibrate(
     places: options.Patches,
@@ -274,11 +276,19 @@ def calibrate(
     weights_sha256: options.WeightsSha256 = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
     metadata: options.Metadata = None,
+    reference: Annotated[
+        bool, option("--reference", "Write the features of these patches instead, for the novelty score of tiles.")
+    ] = False,
 ) -> None:
     """Fit the temperature that makes confidences match accuracies.
 
-    Writes a recipe with this temperature. The mapped classes do not change, only the confidences.
+    Writes a recipe with this temperature. The mapped classes do not change, only the confidences. With --reference it
+    writes which features the network has on its training patches: tiles of a campaign whose model.reference is this
+    file get a score of how unlike the patches they are.
     """
+    if reference:
+        _make_reference(places, weights=weights, sha256=weights_sha256, recipe=recipe, out=out, metadata=metadata)
+        return
     with progress_bar("calibrate") as progress:
         from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
 
@@ -299,3 +309,12 @@ def calibrate(
         log.warning("%s", done.spread.warning)
     if done.after.ece >= done.before.ece:
         log.warning("the error did not fall: keep the former recipe, or calibrate on labelled patches of more zones")
+
+
+def _make_reference(places: Sequence[Path], **options: Any) -> None:
+    with progress_bar("reference") as progress:
+        from pipeline.runs.accuracy.training_reference import make_reference
+
+        done = make_reference(places, progress=progress, **options)
+    say(str(done))
+    say(f"next: set model.reference in the campaign to {shown(done.path)}")

@@ -78,6 +78,7 @@ Tiles = Annotated[
     ),
 ]
 Force = Annotated[bool, option("--force", "Map the chosen tiles again even if they are up to date.")]
+Unscored = Annotated[bool, option("--unscored", "Also map tiles again that lack the novelty score of model.reference.")]
 Failed = Annotated[bool, option("--failed", "Only tiles that failed when they were last mapped.")]
 OnlyMissing = Annotated[bool, option("--only-missing", "Only tiles that have never been sealed.")]
 ReResolve = Annotated[

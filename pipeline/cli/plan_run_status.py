@@ -50,6 +50,7 @@ def plan(
     domain: options.Domains = None,
     tile: options.Tiles = None,
     force: options.Force = False,
+    unscored: options.Unscored = False,
     failed: options.Failed = False,
     only_missing: options.OnlyMissing = False,
     re_resolve: options.ReResolve = False,
@@ -73,7 +74,8 @@ def plan(
 
         only = TileFilter(failed=failed, missing=only_missing)
         names = {"domains": domain or (), "tiles": tile or ()}
-        planned = make_plan(campaign, **names, force=force, only=only, re_resolve=re_resolve)
+        again = {"unscored": unscored, "re_resolve": re_resolve}
+        planned = make_plan(campaign, **names, force=force, only=only, **again)
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
@@ -81,7 +83,8 @@ def plan(
     save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
         given_names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
-        flags = {"--force": force, "--failed": failed, "--only-missing": only_missing, "--re-resolve": re_resolve}
+        flags = {"--force": force, "--failed": failed, "--only-missing": only_missing}
+        flags |= {"--unscored": unscored, "--re-resolve": re_resolve}
         say_next("run", config, *chain(*given_names), *(flag for flag, given in flags.items() if given))
     elif not planned.damaged:
         _show_nothing_to_do(chosen=only != ALL_TILES)
@@ -209,6 +212,7 @@ def run(
     domain: options.Domains = None,
     tile: options.Tiles = None,
     force: options.Force = False,
+    unscored: options.Unscored = False,
     failed: options.Failed = False,
     only_missing: options.OnlyMissing = False,
     re_resolve: options.ReResolve = False,
@@ -234,7 +238,8 @@ def run(
 
             only = TileFilter(failed=failed, missing=only_missing)
             names = {"domains": domain or (), "tiles": tile or ()}
-            planned = make_plan(campaign, **names, force=force, only=only, re_resolve=re_resolve)
+            again = {"unscored": unscored, "re_resolve": re_resolve}
+            planned = make_plan(campaign, **names, force=force, only=only, **again)
         _show_stale(planned)
         if not planned.todo:
             run_plan(planned)

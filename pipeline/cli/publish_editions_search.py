@@ -38,6 +38,10 @@ ShareOption = Annotated[
 ConfidenceOption = Annotated[
     float | None, option("--min-confidence X", "Smallest mean confidence of the tile, 0 to 1.")
 ]
+NoveltyOption = Annotated[
+    float | None,
+    option("--min-novelty X", "Smallest novelty score of the tile; above 1 its imagery is unlike the training's."),
+]
 
 WaitOption = Annotated[bool, option("--wait", "Wait while another process publishes, instead of failing at once.")]
 RestoreOption = Annotated[
@@ -204,6 +208,7 @@ def search(
     when: options.When = None,
     min_share: ShareOption = None,
     min_confidence: ConfidenceOption = None,
+    min_novelty: NoveltyOption = None,
     out: Annotated[
         Path | None, option("--out FILE", "Also write the STAC items to this JSON file, for `rustac serve`.")
     ] = None,
@@ -211,7 +216,7 @@ def search(
         bool, option("--files", "List the edition's files instead: map, generalised map, polygons, changes.")
     ] = False,
 ) -> None:
-    """Find tiles by place, time, class share and confidence, or list an edition's files.
+    """Find tiles by place, time, class share, confidence and novelty, or list an edition's files.
 
     The published catalog is searched directly; no server is needed.
     """
@@ -222,21 +227,30 @@ def search(
     from pipeline.products.stac.nothing_found import catalog_content
     from pipeline.products.stac.search import class_property, find_items
     from pipeline.products.stac.search import search as find
-    from pipeline.products.tile.stac_item import CONFIDENCE
+    from pipeline.products.tile.stac_item import CONFIDENCE, NOVELTY
 
     if files:
         _show_files(find_items(national).parent.parent, domain)
         return
     with console.status("search"):
         found = find(
-            national, domains=domain, bbox=bbox, datetime=when, min_share=shares, min_confidence=min_confidence
+            national,
+            domains=domain,
+            bbox=bbox,
+            datetime=when,
+            min_share=shares,
+            min_confidence=min_confidence,
+            min_novelty=min_novelty,
         )
     if not len(found):
         figures = [class_property(name) for name in shares] + [CONFIDENCE] * (min_confidence is not None)
+        figures += [NOVELTY] * (min_novelty is not None)
         _show_content(catalog_content(national, bbox=bbox, domains=domain, figures=figures))
         return
-    headings = ("domain", "tile", "days", *shares, "confidence")
-    console.print(number_table(headings, (_found_row(item.properties, shares) for item in found)))
+    scored = ("novelty",) if any(NOVELTY in item.properties for item in found) else ()
+    headings = ("domain", "tile", "days", *shares, "confidence", *scored)
+    rows = (_found_row(item.properties, shares, *(NOVELTY for _ in scored)) for item in found)
+    console.print(number_table(headings, rows))
     say(f"{count(len(found), 'tile')} found")
     for folder in dict.fromkeys(Path(item.assets["landcover"].href).parent for item in found):
         say(f"COGs: {shown(folder)}/DOMAIN-TILE-landcover.tif")
@@ -261,14 +275,14 @@ def _show_files(edition: Path, domains: list[str] | None) -> None:
     say(f"in {shown(edition)}")
 
 
-def _found_row(properties: Mapping[str, Any], shares: Iterable[str]) -> tuple[str, ...]:
+def _found_row(properties: Mapping[str, Any], shares: Iterable[str], *others: str) -> tuple[str, ...]:
     from pipeline.products.stac.search import class_property
     from pipeline.products.tile.stac_item import CONFIDENCE
 
     first, last = (properties[key][:10] for key in ("start_datetime", "end_datetime"))
     # Without days of flight, an item spans the year of its vintage.
     days = f"{first} to {last}" if properties.get("landcover:acquired") else f"in {first[:4]}"
-    figures = (properties.get(name) for name in (*map(class_property, shares), CONFIDENCE))
+    figures = (properties.get(name) for name in (*map(class_property, shares), CONFIDENCE, *others))
     rounded = ("" if figure is None else f"{figure:.2f}" for figure in figures)
     return (properties["landcover:domain"], properties["landcover:tile"], days, *rounded)
 

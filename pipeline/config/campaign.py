@@ -121,6 +121,8 @@ class LimitsSection(Section):
     """Share of the sealed pixels that are nodata."""
     hole_share: float | None = Field(default=None, ge=0, le=1)
     """Share of the area without elevation, over the tiles whose holes `landcover stage` counted."""
+    novel_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the tiles with a novelty score whose score is above 1: imagery unlike that of the training."""
     seam_ratio: float | None = Field(default=None, gt=0)
     """Class changes across window, block or tile edges, divided by those beside them. The limit is exceeded where a
     ratio is above it by more than three standard errors."""

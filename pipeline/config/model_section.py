@@ -37,6 +37,9 @@ class ModelSection(Section):
     """Name of a recipe under `configs/models/`, or the path of a recipe's YAML."""
     quantized: ConfigPath | None = None
     """The XML that `landcover quantize` made from these weights. Only `precision: int8` reads it."""
+    reference: ConfigPath | None = None
+    """The file that `landcover calibrate --reference` made from labelled patches: tiles get a novelty score, which says
+    how unlike the patches their imagery is. No fingerprint of a map contains it, so it maps nothing again."""
     members: tuple[MemberSection, ...] = Field(default=(), max_length=MOST_MEMBERS)
     """Several networks instead of one: the map shows the class of the greatest mean probability. The order is part of
     the fingerprint, because sums are rounded."""
@@ -53,6 +56,8 @@ class ModelSection(Section):
             raise ValueError(
                 f"found members and {', '.join(sorted(own))}: each member has its own weights, sha256 and recipe"
             )
+        if self.reference and (self.members or self.tta != "none"):
+            raise ValueError("the novelty score is of a single forward: remove reference, or members and tta")
         return self
 
     @property

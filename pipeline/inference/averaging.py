@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.inference.map_graph import NOT_FINITE, ProbabilityGraph
+from pipeline.inference.map_graph import NOT_FINITE, MapGraph, ProbabilityGraph
 from pipeline.inference.turns import TURNS, Turn
 from pipeline.legend import SHARE_STEPS, OptionalLayer
 from pipeline.model import Ensemble, Model
@@ -103,6 +103,12 @@ class AverageGraph(nn.Module):
         self.members = nn.ModuleList(ProbabilityGraph(member) for member in members_of(model))
         self.values: torch.Tensor
         self.register_buffer("values", torch.tensor(model.recipe.live, dtype=torch.uint8))
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The encoder of a single network; see `MapGraph`."""
+        only = self.members[0] if len(self.members) == 1 else None
+        return only.encoder if isinstance(only, MapGraph) else None
 
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Pixels, uint8 (n, band, y, x), and valid, uint8 (n, y, x), to planes, uint8 (n, plane, y, x)."""

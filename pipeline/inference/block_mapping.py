@@ -22,9 +22,10 @@ from pipeline.grid import Window, union
 from pipeline.halo import Layout
 from pipeline.inference.array_source import ArraySource
 from pipeline.inference.engine import BATCH_PIXELS, PLANES, TORCH, Engine
-from pipeline.inference.predictor import Predictor, predictor_for
+from pipeline.inference.predictor import Predictor, ScoringPredictor, predictor_for
 from pipeline.legend import LAYERS, OptionalLayer, planes_of
 from pipeline.model import Ensemble, Model
+from pipeline.model.reference_features import ReferenceFeatures, ReferenceFile
 from pipeline.sources.reading.raster import Pixels, Source
 
 
@@ -39,6 +40,8 @@ class Method:
     engine: Engine = TORCH
     layers: tuple[OptionalLayer, ...] = ()
     """Optional layers, whose planes follow after those of `LAYERS`."""
+    reference: ReferenceFile | None = None
+    """Of the training imagery, for the novelty score; no byte of the layers depends on it."""
 
     def __post_init__(self) -> None:
         if self.block % self.layout.core:
@@ -46,7 +49,8 @@ class Method:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Dask's token, made of everything that a map depends on."""
-        return ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine, self.layers)
+        own = ("landcover-method", normalize_token(self.model), self.layout, self.block, self.engine, self.layers)
+        return (*own, self.reference.sha256) if self.reference else own
 
     @property
     def planes(self) -> int:
@@ -56,7 +60,9 @@ class Method:
     def map_and_count(self, source: Source, block: Window) -> "MappedPixels":
         """Maps one block with the predictor that this process keeps."""
         predictor = predictor_for(self.model, self.engine, layers=self.layers)
-        return map_and_count(source, block, layout=self.layout, predictor=predictor, planes=self.planes)
+        reference = self.reference.load() if self.reference else None
+        own = {"predictor": predictor, "planes": self.planes, "reference": reference}
+        return map_and_count(source, block, layout=self.layout, **own)
 
 
 def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
@@ -96,10 +102,18 @@ class MappedPixels:
     switched_off: int | None
     """Pixels with data where a logit that is switched off is greater than all live ones. None where the engine does not
     tell: a network that an older version quantized."""
+    novelty: NDArray[np.float64] | None = None
+    """float64 (square,): novelty of its squares, see `reference_features`; None without a reference."""
 
 
 def map_and_count(
-    source: Source, block: Window, *, layout: Layout, predictor: Predictor, planes: int = len(LAYERS)
+    source: Source,
+    block: Window,
+    *,
+    layout: Layout,
+    predictor: Predictor,
+    planes: int = len(LAYERS),
+    reference: ReferenceFeatures | None = None,
 ) -> MappedPixels:
     """Maps one block: reads it once with its halo, maps its windows, and drops the halo.
 
@@ -109,6 +123,7 @@ def map_and_count(
         layout: cuts the block into windows.
         predictor: the engine.
         planes: of the stack: more than `LAYERS` has where the engine makes optional layers too.
+        reference: of the training imagery, for the novelty score.
     """
     out = np.zeros((planes, *block.shape), np.uint8)
     read = layout.read_of_block(block)
@@ -116,11 +131,13 @@ def map_and_count(
     inside = pixels.valid[block.slices_in(read)]
     # A window needs no forward if its core is all nodata.
     jobs = [w for w in layout.windows_of(block) if pixels.valid[w[0].slices_in(read)].any()]
-    counts = [_map_batch(b, pixels, read=read, block=block, out=out, predictor=predictor) for b in _batches(jobs)]
+    scored = None if reference is None else ScoringPredictor(predictor, reference)
+    how = scored or predictor
+    counts = [_map_batch(b, pixels, read=read, block=block, out=out, predictor=how) for b in _batches(jobs)]
     if not inside.all():
         out[:, ~inside] = legend.NODATA
     _give_back_memory()
-    return MappedPixels(out, _total(counts))
+    return MappedPixels(out, _total(counts), scored.novelty if scored else None)
 
 
 def _give_back_memory() -> None:
@@ -234,8 +251,10 @@ def _map_batch(
         valid = np.stack([pixels.valid[rows, cols] for rows, cols in places])
     mapped = predictor(images, valid)
     counts: list[int | None] = []
-    for (core, window), planes, data in zip(batch, mapped, valid, strict=True):
+    for at, ((core, window), planes, data) in enumerate(zip(batch, mapped, valid, strict=True)):
         kept = core.slices_in(window)
+        if isinstance(predictor, ScoringPredictor):
+            predictor.keep(at, data, kept)
         place = core.slices_in(block)
         out[(slice(len(LAYERS)), *place)] = planes[: len(LAYERS), *kept]
         out[(slice(len(LAYERS), None), *place)] = planes[PLANES:, *kept]
@@ -277,7 +296,9 @@ def _put_together(window: Window, blocks: Sequence[Window], mapped: Sequence[Map
     layers = np.empty((len(mapped[0].layers), *window.shape), np.uint8)
     for block, own in zip(blocks, mapped, strict=True):
         layers[(slice(None), *block.slices_in(window))] = own.layers
-    return MappedPixels(layers, _total(own.switched_off for own in mapped))
+    scores = [own.novelty for own in mapped if own.novelty is not None]
+    novelty = np.concatenate(scores) if scores else None
+    return MappedPixels(layers, _total(own.switched_off for own in mapped), novelty)
 
 
 def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -21,6 +21,10 @@ LANES = 3
 """Batches of the torch engine in flight at once: one is copied to the device, one is mapped, one is copied back."""
 PLANES = len(LAYERS) + 1
 """Planes of a mapped window: the layers, and where a logit that is switched off would have won."""
+NO_FEATURES = (
+    "the novelty score (model.reference) needs engine torch without torch_compile: other engines do not give the "
+    "encoder's features. Set engine: torch, or remove model.reference"
+)
 BATCH_PIXELS = 2_848 * 2_848
 """Most pixels of small windows in one batch: it takes the memory of one large window."""
 

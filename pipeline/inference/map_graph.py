@@ -33,6 +33,12 @@ class MapGraph(nn.Module):
         self.register_buffer("std", torch.tensor(recipe.std).view(1, -1, 1, 1))
         self.register_buffer("values", torch.tensor(recipe.live, dtype=torch.uint8))
 
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The part that computes features of decreasing resolution, in a list; None for networks without one."""
+        first = self.network[0] if isinstance(self.network, nn.Sequential) else self.network
+        return getattr(first, "encoder", None)
+
     def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """The network's live logits before the temperature: float32 (n, class, y, x)."""
         return self._all_logits(pixels, valid)[0]

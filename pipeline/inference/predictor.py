@@ -2,18 +2,19 @@
 
 import threading
 from collections import OrderedDict
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import EngineError
-from pipeline.inference.engine import Engine
+from pipeline.inference.engine import NO_FEATURES, Engine
 from pipeline.inference.openvino_engine import OpenVinoAverage, OpenVinoPredictor
 from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.legend import OptionalLayer
 from pipeline.model import Ensemble, Model
+from pipeline.model.reference_features import ReferenceFeatures, pool_squares
 
 
 class Predictor(Protocol):
@@ -37,6 +38,17 @@ class Predictor(Protocol):
         Raises:
             EngineError: a logit is not finite.
         """
+        ...
+
+
+@runtime_checkable
+class FeaturePredictor(Predictor, Protocol):
+    """A predictor that also gives the encoder's deepest features of the same forward."""
+
+    def with_features(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The layers, the same bytes as those of a call, and float32 (n, channel, row, col)."""
         ...
 
 
@@ -87,3 +99,30 @@ def _make(model: Model | Ensemble, engine: Engine, threads: int | None, layers: 
     if isinstance(model, Ensemble) or layers:
         return OpenVinoAverage(model, precision=engine.precision, threads=threads, layers=layers)
     return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)
+
+
+class ScoringPredictor:
+    """A predictor that also keeps the novelty of what it maps, from the same forward."""
+
+    def __init__(self, predictor: Predictor, reference: ReferenceFeatures) -> None:
+        if not isinstance(predictor, FeaturePredictor):
+            raise EngineError(NO_FEATURES)
+        self._predictor, self._reference = predictor, reference
+        self._features: list[NDArray[np.float32]] = []
+        self._squares: list[NDArray[np.float32]] = []
+
+    def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """See `Predictor`."""
+        layers, features = self._predictor.with_features(pixels, valid)
+        self._features = list(features)
+        return layers
+
+    def keep(self, at: int, valid: NDArray[np.bool_], kept: tuple[slice, slice]) -> None:
+        """Pools the core of a window of the batch that was mapped last."""
+        self._squares.append(pool_squares(self._features[at], valid, kept))
+
+    @property
+    def novelty(self) -> NDArray[np.float64]:
+        """float64 (square,), in the order of the windows."""
+        squares = [one for one in self._squares if len(one)]
+        return self._reference.novelty(np.concatenate(squares)) if squares else np.empty(0)

@@ -86,6 +86,7 @@ class TorchPredictor:
         graph: nn.Module = AverageGraph(model, layers) if isinstance(model, Ensemble) or layers else MapGraph(model)
         graph = graph.to(self._device)
         self._planes = PLANES + planes_of(layers, model.recipe.live)
+        self._compiled = compiled
         self._graph: Any = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         if compiled:
             _check_compiler(self._device)
@@ -100,9 +101,28 @@ class TorchPredictor:
         self._batch_pixels = sys.maxsize
         """Largest batch, in pixels, that may fit into the device's memory."""
 
-    @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See `Predictor`; a batch that exceeds the device's memory is split."""
+        return self._mapped(pixels, valid, None)
+
+    def with_features(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """What a call returns, and of the same forward the encoder's deepest features.
+
+        Args:
+            pixels, valid: as for a call.
+
+        Returns:
+            uint8 (n, plane, y, x), the same bytes; and float32 (n, channel, row, col).
+        """
+        features: list[NDArray[np.float32]] = []
+        return self._mapped(pixels, valid, features), np.concatenate(features)
+
+    @torch.inference_mode()
+    def _mapped(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_], features: list[NDArray[np.float32]] | None
+    ) -> NDArray[np.uint8]:
         count, (height, width) = len(pixels), pixels.shape[2:]
         layers = np.empty((count, self._planes, height, width), np.uint8)
         start = 0
@@ -110,7 +130,7 @@ class TorchPredictor:
             size = min(count - start, max(1, self._batch_pixels // (height * width)))
             part = slice(start, start + size)
             try:
-                self._map(pixels[part], valid[part].view(np.uint8), layers[part])
+                self._map(pixels[part], valid[part].view(np.uint8), layers[part], features)
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise EngineError(
@@ -139,19 +159,42 @@ class TorchPredictor:
             live: NDArray[np.float32] = self._graph.logits(images, valid).cpu().numpy()
         return live
 
-    def _map(self, pixels: NDArray[np.uint8], valid: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        """Maps one batch into `out`."""
+    def _map(
+        self,
+        pixels: NDArray[np.uint8],
+        valid: NDArray[np.uint8],
+        out: NDArray[np.uint8],
+        features: list[NDArray[np.float32]] | None,
+    ) -> None:
+        """Maps one batch into `out`, and appends its features."""
         lane = self._lanes.get()
         try:
             images, mask = lane.upload(pixels, valid)
             with _DEVICE, self._arithmetic():
                 lane.wait_for_upload()
-                layers: torch.Tensor = self._graph(images.contiguous(memory_format=torch.channels_last), mask)
+                with nullcontext() if features is None else self._keeping_features(features):
+                    layers: torch.Tensor = self._graph(images.contiguous(memory_format=torch.channels_last), mask)
                 lane.wait_for_forward()
             # `images`, `mask` and `layers` stay alive until this returns, when the device no longer uses them.
             lane.download(layers, out)
         finally:
             self._lanes.put(lane)
+
+    @contextmanager
+    def _keeping_features(self, features: list[NDArray[np.float32]]) -> Iterator[None]:
+        """Appends what the encoder returns last during a forward. One thread at a time runs one."""
+        encoder = None if self._compiled else self._graph.encoder
+        if encoder is None:
+            raise EngineError("the novelty score needs a network with an encoder, without torch_compile")
+
+        def keep(_module: Any, _given: Any, found: Any) -> None:
+            features.append(found[-1].float().cpu().numpy())
+
+        hook = encoder.register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:

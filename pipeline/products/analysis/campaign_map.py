@@ -5,12 +5,29 @@ from pathlib import Path
 
 from pipeline.config import Campaign
 from pipeline.errors import MachineError, ProductError
+from pipeline.grid import Tile
 from pipeline.products.analysis.zone_shares import zone_table
 from pipeline.products.map_page.page_files import MAP_FOLDER, ZONES, can_show, write_map
 from pipeline.products.national.edition_record import Edition
+from pipeline.products.national.grid import GridIndex
+from pipeline.products.stac.collections import ITEMS
 from pipeline.products.stac.layer_collection import write_layer_collection
+from pipeline.products.stac.search import search
 
 log = logging.getLogger("landcover")
+
+
+def novel_tiles(edition: Edition) -> list[GridIndex]:
+    """(row, column) of an edition's tiles whose imagery is unlike that of the training, in any of their domains.
+
+    Raises:
+        ProductError: its catalog cannot be read.
+    """
+    if not (edition.path / "catalog" / ITEMS).is_file():
+        return []
+    names = {item.properties["landcover:tile"] for item in search(edition.path, min_novelty=1)}
+    tiles = (Tile.named(name, edition.grid.tile) for name in names)
+    return sorted(edition.grid.tile_index(tile) for tile in tiles if edition.grid.extent.contains(tile.window))
 
 
 def write_campaign_map(campaign: Campaign, edition: Edition) -> Path:
@@ -32,6 +49,7 @@ def write_campaign_map(campaign: Campaign, edition: Edition) -> Path:
         domains=output.domains,
         live=campaign.recipe().live,
         boundaries=campaign.boundaries,
+        novel=novel_tiles(edition),
         zones=zone_table(edition, output.zones, output.zones_name, former=former) if output.zones else None,
     )
 

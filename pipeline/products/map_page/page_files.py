@@ -13,7 +13,7 @@ Any web server that answers requests of ranges can serve the folder with the edi
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pipeline.products.manifest import changed_if_sealed, files_below, has_manif
 from pipeline.products.map_page.building import BUILT
 from pipeline.products.map_page.domain_masks import domain_masks
 from pipeline.products.national.edition_record import Edition, edition_numbers
+from pipeline.products.national.grid import GridIndex
 from pipeline.untrusted.documents import read_json
 
 MAP_FOLDER, PAGE = "map", "index.html"
@@ -59,6 +60,7 @@ def write_map(
     live: Iterable[int],
     boundaries: Mapping[Domain, Path] | None = None,
     zones: dict[str, Any] | None = None,
+    novel: Sequence[GridIndex] = (),
 ) -> Path:
     """Writes the page of an edition, unless it has the same one; returns its HTML file.
 
@@ -68,6 +70,7 @@ def write_map(
         live: FLAIR values that the legend shows.
         boundaries: the campaign's files of polygons, for the page that shows one domain.
         zones: content of `zones.json`; None where the campaign has no zones.
+        novel: (row, column) of the tiles whose imagery is unlike that of the training.
 
     Raises:
         MachineError: the package was built without the page.
@@ -81,7 +84,9 @@ def write_map(
         )
     content = _content(edition, domains=domains, live=frozenset(live))
     contents: dict[str, Any] = {
-        CONTENT: content | ({} if zones is None else {"zones": zones["title"]}),
+        CONTENT: content
+        | ({} if zones is None else {"zones": zones["title"]})
+        | ({"novel": [list(at) for at in novel]} if novel else {}),
         _DOMAINS: domain_masks(edition, boundaries or {}),
         **({} if zones is None else {ZONES: zones}),
     }

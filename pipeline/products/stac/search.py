@@ -25,7 +25,7 @@ from pipeline.errors import MALFORMED, ConfigError, ProductError, product_error
 from pipeline.products.manifest import check_sealed_file
 from pipeline.products.stac.collections import ITEM, ITEMS
 from pipeline.products.stac.hrefs import absolute_href
-from pipeline.products.tile.stac_item import CONFIDENCE, share_name
+from pipeline.products.tile.stac_item import CONFIDENCE, NOVELTY, share_name
 
 Box = tuple[float, float, float, float]
 """(west, south, east, north) in degrees."""
@@ -40,6 +40,7 @@ def search(
     datetime: str | None = None,
     min_share: Mapping[str, float] | None = None,
     min_confidence: float | None = None,
+    min_novelty: float | None = None,
 ) -> pystac.ItemCollection:
     """The items that match all conditions, in order of their ids.
 
@@ -52,6 +53,8 @@ def search(
             0..1.
         min_confidence: lowest mean confidence of the mapped pixels, 0..1. Tiles of older versions, whose items have
             no mean confidence, do not match.
+        min_novelty: lowest novelty score; above 1 the imagery is unlike that of the training. Tiles without a score do
+            not match.
 
     Returns:
         Items with absolute hrefs, which rasterio and rioxarray open.
@@ -69,6 +72,8 @@ def search(
     if domains is not None:
         conditions.append(pc.field("collection").isin(pa.array(sorted(domains), pa.string())))
     least = _least(min_share or {}, min_confidence)
+    if min_novelty is not None:
+        least[NOVELTY] = min_novelty
     table = find_items(Path(path))
     return pystac.ItemCollection([_opened(item, table.parent) for item in _read(table, conditions, least)])
 

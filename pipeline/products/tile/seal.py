@@ -56,6 +56,10 @@ class SealedTile:
     """Name → digest of each part of the fingerprint; empty in items of older versions."""
     switched_off: int | None = None
     """Pixels with data where a class that is switched off would have won; None where this was not counted."""
+    novelty: float | None = None
+    """How unlike the training imagery the tile's is: above 1 it is out of distribution. None where not scored."""
+    novelty_fingerprint: str = ""
+    """Of the map's fingerprint and the reference of the score; empty where it was mapped without a reference."""
 
     def file(self, layer: Layer) -> FileFacts:
         """The COG of this layer."""
@@ -89,6 +93,8 @@ class _Properties(Document):
     )
     depends_on: dict[str, str] = Field(default={}, alias="landcover:depends_on")
     switched_off: int | None = Field(default=None, ge=0, alias="landcover:switched_off_pixels")
+    novelty: float | None = Field(default=None, ge=0, alias="landcover:novelty")
+    novelty_fingerprint: str = Field(default="", alias="landcover:novelty_fingerprint")
     start: AwareDatetime = Field(alias="start_datetime")
     end: AwareDatetime = Field(alias="end_datetime")
     licence: str = Field(alias="license")
@@ -166,7 +172,19 @@ def seal(
         for index, layer in enumerate(LAYERS)
     )
     depends_on = dict(provenance.depends_on)
-    sealed = SealedTile(domain, tile, fingerprint, files, class_pixels, item_path, crs, depends_on, switched_off)
+    sealed = SealedTile(
+        domain,
+        tile,
+        fingerprint,
+        files,
+        class_pixels,
+        item_path,
+        crs,
+        depends_on,
+        switched_off,
+        provenance.novelty,
+        provenance.novelty_fingerprint,
+    )
     item = build_item(sealed, confidence_sum=confidence_sum, live=live, provenance=provenance, inputs=inputs)
     write_json(item_path, item, own_checksum=True)
     return sealed
@@ -285,6 +303,8 @@ def _from_item(item: _Item, path: Path, domain: Domain, tile: Tile) -> SealedTil
         about.crs,
         about.depends_on,
         about.switched_off,
+        about.novelty,
+        about.novelty_fingerprint,
     )
 
 

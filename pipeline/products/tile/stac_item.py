@@ -34,6 +34,7 @@ _EXTENSIONS = extension_schemas(
 MAPPED = "landcover:mapped"
 CONFIDENCE = "landcover:confidence"
 SWITCHED_OFF = "landcover:switched_off_pixels"
+NOVELTY = "landcover:novelty"
 _RECORDED = ("campaign", "recipe", "weights", "weights_sha256", "engine", "precision", "engine_threads")
 """Fields of `Provenance` that are item properties of the same name."""
 _ORIGIN = ("licence", "attribution", "citation", "doi")
@@ -80,6 +81,11 @@ class Provenance:
     """(weights, SHA-256, recipe) of each network whose probabilities were averaged; empty for a single one."""
     tta: str = "none"
     """Test-time augmentation: `none`, `flips` or `d4`."""
+    novelty: float | None = None
+    """How unlike the training imagery the tile's is, see `pipeline.model.reference_features`; None without a reference,
+    or without data."""
+    novelty_fingerprint: str = ""
+    """Of the map's fingerprint and the reference; empty without a reference."""
 
     def tags(self) -> dict[str, str]:
         """Tags of the COGs: campaign, licence, attribution, citation, days of acquisition, weights."""
@@ -210,9 +216,11 @@ def _ours(sealed: "SealedTile", provenance: Provenance) -> dict[str, Any]:
         "landcover:depends_on": dict(sealed.depends_on),
         "landcover:members": [dict(zip(("weights", "sha256", "recipe"), m, strict=True)) for m in provenance.members],
         "landcover:tta": provenance.tta if provenance.tta != "none" else "",
+        NOVELTY: provenance.novelty,
+        "landcover:novelty_fingerprint": provenance.novelty_fingerprint,
     }
     counted = {} if sealed.switched_off is None else {SWITCHED_OFF: sealed.switched_off}
-    return given | counted | {key: value for key, value in optional.items() if value}
+    return given | counted | {key: value for key, value in optional.items() if value not in (None, "", {}, [])}
 
 
 def _asset(layer: Layer, facts: FileFacts, live: Sequence[int]) -> pystac.Asset:

@@ -17,7 +17,7 @@ from pipeline.products.tile.seal import matches, read_sealed, remove_unfinished
 from pipeline.runs.mapping.events import OnEvent, TileEnded
 from pipeline.runs.mapping.failures import FailureCause
 from pipeline.runs.mapping.shutdown import StopRequest
-from pipeline.runs.planning.plan import DomainPlan, PlannedTile, RunPlan
+from pipeline.runs.planning.plan import NOT_SCORED, DomainPlan, PlannedTile, RunPlan
 from pipeline.runs.planning.provenance import software
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 from pipeline.runs.tracking.run_record import RunRecordWriter
@@ -64,7 +64,7 @@ def drop_sealed_tiles(plan: RunPlan) -> RunPlan:
     campaign = plan.resolved.campaign
 
     def is_sealed(domain: Domain, planned: PlannedTile) -> bool:
-        if planned.reason == "forced":
+        if planned.reason in ("forced", NOT_SCORED):
             return False
         try:
             found = read_sealed(campaign.product_folder(domain), domain, planned.tile)

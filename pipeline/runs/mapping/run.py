@@ -230,7 +230,10 @@ def _tile_graph(
         layers=resolved.campaign.layers,
         layer_fingerprints=planned.layers,
         live=resolved.recipe.live,
-        provenance=tile_provenance(resolved, inputs, planned.tile),
+        provenance=replace(
+            tile_provenance(resolved, inputs, planned.tile),
+            novelty_fingerprint=resolved.novelty_fingerprint(planned.fingerprint),
+        ),
         inputs=[asset.href for asset in planned.inputs],
         crs=inputs.crs,
     )
@@ -256,6 +259,10 @@ def _seal_if_locked(
     """
     lock.check()
     classes, planes = mapped.layers[: len(LAYERS)], mapped.layers[len(LAYERS) :]
+    if mapped.novelty is not None and len(mapped.novelty):
+        # Rounded, because the last digits depend on the engine's threads.
+        novelty = round(float(mapped.novelty.mean()), 4)
+        tile["provenance"] = replace(tile["provenance"], novelty=novelty)
     if not keeps_map:
         seal(folder, stack=classes, switched_off=mapped.switched_off, **tile)
     own = {key: tile[key] for key in ("domain", "tile", "live", "provenance", "crs")}

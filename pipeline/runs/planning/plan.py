@@ -23,6 +23,8 @@ from pipeline.sources.http_path import WebPath
 from pipeline.sources.inspection.model_card_limits import check_halo, check_windows
 from pipeline.untrusted.in_threads import map_in_threads
 
+NOT_SCORED = "not scored"
+"""Reason to map a tile again whose map is up to date: its novelty score is missing, or of another reference."""
 _PART_NAMES = {
     "inputs": "inputs",
     "weights": "weights",
@@ -45,7 +47,7 @@ class PlannedTile:
     fingerprint: str
     reason: str | None
     """Why it is to be mapped: `not mapped yet`, `inputs changed`, `weights and recipe changed`, `item damaged`, `files
-    missing or damaged`, `forced`, `probabilities not made yet`. None: its sealed product is up to date."""
+    missing or damaged`, `not scored`, `forced`, `probabilities not made yet`. None: its product is up to date."""
     broken: tuple[str, ...]
     """A sentence for each input file that is missing or changed since it was indexed: the tile will fail."""
     sealed: SealedTile | None
@@ -146,6 +148,7 @@ def make_plan(
     domains: Sequence[str] = (),
     tiles: Sequence[str] = (),
     force: bool = False,
+    unscored: bool = False,
     only: TileFilter = ALL_TILES,
     re_resolve: bool = False,
 ) -> RunPlan:
@@ -156,12 +159,13 @@ def make_plan(
         domains: names of some of its domains; all when empty.
         tiles: names of some tiles; all when empty.
         force: map all chosen tiles again.
+        unscored: also map tiles again whose novelty score is missing, or of another reference.
         only: keeps only the tiles that it matches.
         re_resolve: choose again what is `auto` in the campaign. Nothing is written: `run` keeps the choices.
 
     Raises:
         ConfigError: the campaign has no such domain or tile, its domains lie on several lattices, its network
-            depends on whole windows, or its halo is too small.
+            depends on whole windows, its halo is too small, or `unscored` without a reference.
         WeightsError: the weights are missing, or there are tiles to map and the weights do not fit the recipe.
         CatalogError: no domain is indexed. A single one whose catalog is damaged is named in the plan.
 
@@ -175,9 +179,16 @@ def make_plan(
     resolved = resolve(campaign, again=re_resolve)
     check_windows(resolved.recipe, resolved.layout, campaign.accept_limits)
     check_halo(resolved.recipe, resolved.layout, campaign.accept_limits)
+    if unscored and resolved.reference is None:
+        raise ConfigError(
+            f"campaign {campaign.name} has no model.reference, so no tile can be scored; make one with `landcover "
+            "calibrate --reference`"
+        )
     chosen = {campaign.tile(name).name for name in tiles}
     by_name = {section.name: section for section in sections}
-    read, damaged = read_each(by_name, lambda name: _plan_domain(resolved, by_name[name], chosen, force=force))
+    read, damaged = read_each(
+        by_name, lambda name: _plan_domain(resolved, by_name[name], chosen, force=force, unscored=unscored)
+    )
     plans = tuple(read.values())
     if unknown := chosen - {t.tile.name for p in plans for t in p.tiles}:
         raise ConfigError(
@@ -191,7 +202,9 @@ def make_plan(
     return plan
 
 
-def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set[str], *, force: bool) -> DomainPlan:
+def _plan_domain(
+    resolved: ResolvedCampaign, section: DomainSection, chosen: set[str], *, force: bool, unscored: bool
+) -> DomainPlan:
     campaign = resolved.campaign
     inputs = read_domain(campaign.catalog, section.name, tile_size=campaign.grid.tile)
     _check_fits(campaign, section, inputs)
@@ -211,6 +224,8 @@ def _plan_domain(resolved: ResolvedCampaign, section: DomainSection, chosen: set
             return sealed, f"{_changed_parts(sealed.depends_on, dict(resolved.depends_on(tile, inputs)))} changed"
         if matches(sealed):
             return sealed, "files missing or damaged"
+        if unscored and sealed.novelty_fingerprint != resolved.novelty_fingerprint(sealed.fingerprint):
+            return sealed, NOT_SCORED
         return sealed, "forced" if force else None
 
     def compare(tile: Tile) -> PlannedTile:

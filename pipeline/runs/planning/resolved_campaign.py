@@ -4,16 +4,18 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline import fingerprint, inference, model
+from pipeline import inference, model
 from pipeline.cluster.worker_resources import engine_threads
 from pipeline.config import Campaign, Recipe
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, EngineError
+from pipeline.fingerprint import PRODUCT_VERSION, digest
 from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
-from pipeline.inference.engine import Engine, on_gpu, resolve_engine
+from pipeline.inference.engine import NO_FEATURES, Engine, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, worker_memory
 from pipeline.inference.turns import TURNS
 from pipeline.legend import OptionalLayer
+from pipeline.model.reference_features import ReferenceFile
 from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights
 from pipeline.runs.planning.automatic_choices import AutomaticChoices, settle
 from pipeline.sources.domain_inputs import DomainInputs
@@ -39,6 +41,8 @@ class ResolvedCampaign:
     stand_in: "Predictor | None" = None
     """Replaces the engine's predictor: a rehearsal's network that costs nothing. No campaign can set it, and no
     fingerprint contains it, so tiles that it mapped must not be kept."""
+    reference: ReferenceFile | None = None
+    """Of the training imagery: with it tiles get a novelty score."""
 
     @cached_property
     def model(self) -> "Model | Ensemble":
@@ -63,7 +67,8 @@ class ResolvedCampaign:
     @property
     def method(self) -> "Method":
         """How the blocks of a tile are mapped."""
-        return inference.Method(self.model, self.layout, self.campaign.grid.block, self.engine, self.campaign.layers)
+        own, block = self.campaign, self.campaign.grid.block
+        return inference.Method(self.model, self.layout, block, self.engine, own.layers, self.reference)
 
     @property
     def memory(self) -> MemoryProjection:
@@ -77,16 +82,20 @@ class ResolvedCampaign:
 
     def fingerprint(self, tile: Tile, inputs: DomainInputs) -> str:
         """The tile's fingerprint: a digest of everything that its bytes depend on, neighbouring inputs among it."""
-        return fingerprint.digest(self._fingerprinted(tile, inputs))
+        return digest(self._fingerprinted(tile, inputs))
+
+    def novelty_fingerprint(self, fingerprint: str) -> str:
+        """Of a tile's novelty score: its map's fingerprint and the reference; empty without a reference."""
+        return digest([fingerprint, self.reference.sha256]) if self.reference else ""
 
     def layer_fingerprints(self, tile: Tile, inputs: DomainInputs) -> dict[OptionalLayer, str]:
         """Layer → its fingerprint for each optional layer of the campaign: that of the map, and the layer's own."""
         own = self._fingerprinted(tile, inputs)
-        return {layer: fingerprint.digest(own | {"layer": layer, "layer_version": 1}) for layer in self.campaign.layers}
+        return {layer: digest(own | {"layer": layer, "layer_version": 1}) for layer in self.campaign.layers}
 
     def depends_on(self, tile: Tile, inputs: DomainInputs) -> tuple[tuple[str, str], ...]:
         """(name, digest) of each part of the fingerprint. A later plan finds out by them what changed."""
-        return tuple((name, fingerprint.digest(value)) for name, value in self._fingerprinted(tile, inputs).items())
+        return tuple((name, digest(value)) for name, value in self._fingerprinted(tile, inputs).items())
 
     def _fingerprinted(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
         tta = self.campaign.model.tta
@@ -105,7 +114,7 @@ class ResolvedCampaign:
         """The parts of a fingerprint that are the same for all tiles."""
         own = self.recipe.model_dump(mode="json")
         return {
-            "version": fingerprint.PRODUCT_VERSION,
+            "version": PRODUCT_VERSION,
             "weights": self.weights.weights_hash,
             # The joint recipe has the normalisation of the first network only.
             "recipe": [w.recipe.model_dump(mode="json") for w in self.networks] if self.weights.members else own,
@@ -125,7 +134,8 @@ def resolve(campaign: Campaign, *, again: bool = False) -> ResolvedCampaign:
         ConfigError: the recipe is not valid, sizes do not fit each other or the network's stride, or what is `auto`
             cannot be chosen.
         EngineError: the engine is not installed, or the quantized network was made from other weights.
-        WeightsError: the weights are missing, or have another checksum than the campaign's.
+        WeightsError: the weights are missing, or have another checksum than the campaign's; or the reference does not
+            fit them.
         ProductError, StorageError: the file of automatic choices is damaged, or cannot be written.
     """
     recipe = campaign.recipe()
@@ -141,8 +151,9 @@ def resolve(campaign: Campaign, *, again: bool = False) -> ResolvedCampaign:
         compiled=settled.torch_compile,
     )
     _check_averaging(settled, engine)
-    layout = _layout(settled, recipe)
-    return ResolvedCampaign(settled, recipe, layout, engine, engine_threads(settled), weights, choices)
+    layout, reference = _layout(settled, recipe), _reference(settled, engine, weights)
+    threads = engine_threads(settled)
+    return ResolvedCampaign(settled, recipe, layout, engine, threads, weights, choices, reference=reference)
 
 
 def _layout(campaign: Campaign, recipe: Recipe) -> Layout:
@@ -159,3 +170,20 @@ def _check_averaging(campaign: Campaign, engine: Engine) -> None:
             f"campaign {campaign.name}: model.members, model.tta and layers need probabilities, and a network in int8 "
             "gives classes without them; use precision fp32 or bf16"
         )
+
+
+def _reference(campaign: Campaign, engine: Engine, weights: UnloadedModel) -> ReferenceFile | None:
+    """The campaign's reference, checked.
+
+    Raises:
+        EngineError: the engine gives no features.
+        WeightsError: it cannot be read, or was made with other weights or another recipe.
+    """
+    path = campaign.model.reference
+    if path is None:
+        return None
+    if engine.name != "torch" or engine.compiled:
+        raise EngineError(f"campaign {campaign.name}: {NO_FEATURES}")
+    reference = ReferenceFile.of(path)
+    reference.check_fits(weights.weights_hash, weights.recipe)
+    return reference

@@ -115,6 +115,30 @@ class SwitchedOff(_Summed):
         return {"tiles_counted": self.tiles, "pixels": self.pixels, "share": self.share}
 
 
+@dataclass(frozen=True)
+class NovelTiles(_Summed):
+    """Tiles by their novelty score, over those that have one."""
+
+    scored: int
+    novel: int
+    """Of these, those above 1: their imagery is unlike that of the training."""
+
+    @classmethod
+    def of(cls, sealed: Sequence[SealedTile]) -> "NovelTiles":
+        """Of a domain's sealed tiles."""
+        scores = [s.novelty for s in sealed if s.novelty is not None]
+        return cls(len(scores), sum(score > 1 for score in scores))
+
+    @property
+    def share(self) -> float | None:
+        """0..1 of the scored tiles; None where there are none."""
+        return self.novel / self.scored if self.scored else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"tiles_scored": self.scored, "tiles_novel": self.novel, "share": self.share}
+
+
 @dataclass(frozen=True, eq=False)
 class QualityMetrics(_Summed):
     """Values that limits are compared with, of one domain or of all."""
@@ -127,6 +151,7 @@ class QualityMetrics(_Summed):
     """Of these pixels."""
     seams: Seams
     switched_off: SwitchedOff
+    novelty: NovelTiles
 
     @classmethod
     def of(
@@ -140,6 +165,7 @@ class QualityMetrics(_Summed):
             sum(s.class_pixels.get(legend.NODATA, 0) for s in sealed),
             seams,
             SwitchedOff.of(sealed),
+            NovelTiles.of(sealed),
         )
 
     @property
@@ -154,6 +180,7 @@ class QualityMetrics(_Summed):
             "no_data_share": self.no_data_share,
             "elevation_holes": self.holes.as_json(),
             "switched_off": self.switched_off.as_json(),
+            "novelty": self.novelty.as_json(),
             "seam_ratio": {kind: ratio_json(ratio) for kind, ratio in self.seams.ratios.items()},
         }
 
@@ -217,6 +244,7 @@ def limit_states(metrics: QualityMetrics, limits: LimitsSection) -> tuple[LimitS
         LimitState("missing_tiles", unsealed, limits.missing_tiles),
         LimitState("no_data_share", metrics.no_data_share, limits.no_data_share),
         LimitState("hole_share", metrics.holes.share, limits.hole_share),
+        LimitState("novel_share", metrics.novelty.share, limits.novel_share),
         *seams,
     )
 

@@ -210,6 +210,9 @@ def _tiles(campaign: Campaign, parts: Sequence[ReportedDomain], texts: _Texts) -
         "switched_off_tiles": _largest(
             [(named(p, s.tile.name), SwitchedOff.of([s]).share or 0.0) for p in parts for s in p.sealed]
         ),
+        "novel_tiles": _largest(
+            [(named(p, s.tile.name), s.novelty or 0.0) for p in parts for s in p.sealed if (s.novelty or 0.0) > 1]
+        ),
         "hole_tiles": _largest([(named(p, t.tile.name), t.hole_share or 0.0) for p in parts for t in p.inputs.tiles]),
         "levels": {p.name: levels(reduce(add, p.seen.values()), recipe) for p in parts if p.seen},
         "outlying": {tile: bands for tile, bands in outlying.items() if bands},
@@ -325,6 +328,8 @@ def _states(part: ReportedDomain, texts: _Texts) -> list[tuple[Tile, TileName, S
             said.append(say("%(share)s without data", share=say.percent(gap)))
             if (mean := _mean(part.confidence[name])) is not None:
                 said.append(say("mean confidence %(mean)s", mean=say.decimal(mean)))
+            if sealed.novelty is not None:
+                said.append(say("novelty %(score)s", score=say.decimal(sealed.novelty)))
         label = texts.tile(part, name)
         text = f"{label.label}: {', '.join(filter(None, said))}"
         found.append((part.tiles[name], label, state, text))

@@ -300,6 +300,26 @@ def test_zones_that_cannot_be_read_leave_the_published_page(made: Made, caplog: 
     assert page.read_bytes() == before
 
 
+def test_tiles_unlike_the_training_have_a_state_of_their_own(shown: Shown, address: str, made: Made) -> None:
+    page = json.loads((Path(made.campaign.output.national) / "current" / "map" / "page.json").read_text())
+    shown.tab.route("**/page.json", lambda route: route.fulfill(json=page | {"novel": [[0, 0]]}))
+    try:
+        shown.open(address)
+        shown.tab.check("#tiles")
+        assert shown.tab.inner_text("#states").splitlines() == [
+            "mapped: 2",
+            "mapped, unlike the training: 1",
+            "failed: 0",
+            "not mapped yet: 1",
+        ]
+        left, _, _, top = made.campaign.extent.bounds
+        shown.click(left + 50, top - 50)
+        assert "mapped, unlike the training" in shown.tab.inner_text("#here")
+        assert shown.errors == []
+    finally:
+        shown.tab.unroute("**/page.json")
+
+
 def test_a_folder_on_a_server_shows_the_states_of_the_edition(made: Made) -> None:
     page = json.loads((Path(made.campaign.output.national) / "current" / "map" / "page.json").read_text())
     assert "served" not in page

@@ -64,7 +64,7 @@ function legend(state, edition, change, say) {
 /** The switch of the layer of tiles, and its legend with the number of tiles in each state. */
 function tileStates(state, tiles, change, say) {
   const counts = tiles.count();
-  const rows = Object.keys(STATES).filter((name) => name !== 'again' || tiles.knowsAgain).map((name) => {
+  const rows = Object.keys(STATES).filter((name) => (name !== 'again' || tiles.knowsAgain) && (name !== 'novel' || tiles.novel.size)).map((name) => {
     const sign = make('canvas', {width: 26, height: 26, class: 'sign', 'aria-hidden': 'true'});
     pattern(sign.getContext('2d'), name, 1, 1, 24);
     return make('li', {}, sign, `${say.states[name]}${say.colon} ${counts[name] === null ? '…' : new Intl.NumberFormat(state.language).format(counts[name])}`);

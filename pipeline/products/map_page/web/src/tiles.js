@@ -2,8 +2,8 @@
 import ImageLayer from 'ol/layer/Image.js';
 import ImageCanvas from 'ol/source/ImageCanvas.js';
 
-/** State of a tile → colour, and the pattern of lines over the tile: none, one diagonal or both. */
-export const STATES = {mapped: ['#2e7d32', 0], failed: ['#c62828', 2], missing: ['#5f6368', 1], again: ['#b26a00', 1]};
+/** State of a tile → colour, and the pattern of lines over the tile: none, one diagonal, both, or level lines. */
+export const STATES = {mapped: ['#2e7d32', 0], novel: ['#6a1b9a', 3], failed: ['#c62828', 2], missing: ['#5f6368', 1], again: ['#b26a00', 1]};
 const OF_COVERAGE = [null, 'mapped', 'failed', 'missing'];
 
 /** The states of an edition's tiles, with those that a run would map again where `landcover view` knows them. */
@@ -11,6 +11,7 @@ export class Tiles {
   constructor(edition, projection) {
     this.edition = edition;
     this.again = new Set();
+    this.novel = new Set((edition.page.novel ?? []).map(([row, col]) => `${row}/${col}`));
     const source = new ImageCanvas({
       projection,
       ratio: 1,
@@ -42,7 +43,9 @@ export class Tiles {
   /** State of a tile; nothing outside of all tiles. */
   at(row, col) {
     const {data, shape} = this.edition.coverage;
-    return this.again.has(`${row}/${col}`) ? 'again' : OF_COVERAGE[data[row * shape[1] + col]];
+    if (this.again.has(`${row}/${col}`)) return 'again';
+    const state = OF_COVERAGE[data[row * shape[1] + col]];
+    return state === 'mapped' && this.novel.has(`${row}/${col}`) ? 'novel' : state;
   }
 
   /** State → number of tiles. */
@@ -87,6 +90,11 @@ export function pattern(context, state, x, y, side) {
   context.beginPath();
   context.rect(x, y, side, side);
   for (let at = lines ? step / 2 : span; at < span; at += step) {
+    if (lines === 3) {
+      context.moveTo(x, y + at);
+      context.lineTo(x + side, y + at);
+      continue;
+    }
     context.moveTo(x + at, y);
     context.lineTo(x + at - side, y + side);
     if (lines < 2) continue;
