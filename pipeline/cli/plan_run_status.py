@@ -73,9 +73,8 @@ def plan(
         from pipeline.runs.planning.totals import plan_totals
 
         only = TileFilter(failed=failed, missing=only_missing)
-        names = {"domains": domain or (), "tiles": tile or ()}
-        again = {"unscored": unscored, "re_resolve": re_resolve}
-        planned = make_plan(campaign, **names, force=force, only=only, **again)
+        again = {"force": force, "unscored": unscored, "re_resolve": re_resolve}
+        planned = make_plan(campaign, domains=domain or (), tiles=tile or (), only=only, **again)
     machine = described_machine(planned.resolved, nodes=nodes, cores=cores, gpus=gpus, gpu=gpu)
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
@@ -237,9 +236,8 @@ def run(
             from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
             only = TileFilter(failed=failed, missing=only_missing)
-            names = {"domains": domain or (), "tiles": tile or ()}
-            again = {"unscored": unscored, "re_resolve": re_resolve}
-            planned = make_plan(campaign, **names, force=force, only=only, **again)
+            again = {"force": force, "unscored": unscored, "re_resolve": re_resolve}
+            planned = make_plan(campaign, domains=domain or (), tiles=tile or (), only=only, **again)
         _show_stale(planned)
         if not planned.todo:
             run_plan(planned)

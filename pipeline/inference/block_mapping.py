@@ -61,8 +61,9 @@ class Method:
         """Maps one block with the predictor that this process keeps."""
         predictor = predictor_for(self.model, self.engine, layers=self.layers)
         reference = self.reference.load() if self.reference else None
-        own = {"predictor": predictor, "planes": self.planes, "reference": reference}
-        return map_and_count(source, block, layout=self.layout, **own)
+        return map_and_count(
+            source, block, layout=self.layout, predictor=predictor, planes=self.planes, reference=reference
+        )
 
 
 def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
