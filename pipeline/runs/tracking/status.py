@@ -13,6 +13,7 @@ from pipeline.lock import Owner, lock_owner, why_stale
 from pipeline.products.tile.seal import matches, read_sealed
 from pipeline.runs.tracking.run_record import RunRecord, read_run_record
 from pipeline.sources.catalog.reader import read_domain
+from pipeline.untrusted.in_threads import map_in_threads
 
 _Value = TypeVar("_Value")
 _TileState = Literal["sealed", "in flight", "failed", "suspect", "damaged", "missing"]
@@ -164,9 +165,10 @@ def _queued(campaign: Campaign) -> dict[str, QueuedJob]:
 
 def _domain_status(campaign: Campaign, name: Domain, owner: Owner | None, jobs: Mapping[str, JobState]) -> DomainStatus:
     record = read_run_record(campaign.product_folder(name))
+    found = sorted(t.tile for t in read_domain(campaign.catalog, name, tile_size=campaign.grid.tile).tiles)
+    states = map_in_threads(lambda tile: _tile_state(campaign, name, tile, record, alive=owner is not None), found)
     tiles: dict[_TileState, list[str]] = {}
-    for tile in sorted(t.tile for t in read_domain(campaign.catalog, name, tile_size=campaign.grid.tile).tiles):
-        state = _tile_state(campaign, name, tile, record, alive=owner is not None)
+    for tile, state in zip(found, states, strict=True):
         tiles.setdefault(state, []).append(tile.name)
     return DomainStatus(
         domain=name,

@@ -1,5 +1,6 @@
 """Submitting to SLURM: jobs give the products of a local run, and refusals have SLURM's words."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from distributed import Client
 from typer.testing import CliRunner
@@ -16,6 +18,7 @@ from pipeline.cluster.slurm import queue
 from pipeline.cluster.slurm.site import load_site
 from pipeline.config import config_folder
 from pipeline.errors import ClusterError, ConfigError
+from pipeline.products.manifest import changed_if_sealed
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.publishing.publish import publish
@@ -154,6 +157,17 @@ def test_a_report_is_written_by_a_job_of_its_own(lab: Lab, fresh: Made, local: M
     (job,) = submit(lab, fresh, "--cluster", str(write_site(fresh.folder)), "--step", "report")
     assert {j.state for j in lab.ended(job)} == {"COMPLETED"}, logs(fresh)
     assert (fresh.products / FIRST / "report" / "report.html").is_file()
+
+
+@pytest.mark.slurm_slow
+def test_polygons_are_written_by_a_job_of_its_own(lab: Lab, fresh: Made, local: Made) -> None:
+    shutil.copytree(local.folder / "national", fresh.folder / "national", symlinks=True)
+    (job,) = submit(lab, fresh, "--cluster", str(write_site(fresh.folder)), "--step", "vectorize")
+    assert {j.state for j in lab.ended(job)} == {"COMPLETED"}, logs(fresh)
+    vectors = fresh.campaign.output.national / "current" / "vectors"
+    assert changed_if_sealed(vectors, read_all=True) == {}
+    record, parquet = json.loads((vectors / "vectors.json").read_text()), vectors / "landcover.parquet"
+    assert pq.ParquetFile(parquet).metadata.num_rows == record["polygons"] > 0
 
 
 def test_an_evaluation_runs_as_a_job_with_the_words_after_the_dashes(
