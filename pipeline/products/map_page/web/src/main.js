@@ -190,8 +190,11 @@ class Page {
     if (overlay && this.state.layer === given.name) {
       await overlay.edition.show(this.edition.only);
       clip(overlay.all, this.map, 'left', this.leftOf);
-      this.map.getLayers().insertAt(this.map.getLayers().getArray().indexOf(this.layers.confidence) + 1, overlay.all[0]);
-      for (const layer of overlay.all.slice(1)) this.map.getLayers().insertAt(this.map.getLayers().getArray().indexOf(overlay.all[0]) + 1, layer);
+      // Confidence is drawn above polygons; a generalised map has its own.
+      const below = given.kind === 'polygons' ? this.layers.landcover : this.layers.confidence;
+      const drawn = this.map.getLayers();
+      const at = drawn.getArray().indexOf(below) + 1;
+      overlay.all.forEach((layer, i) => drawn.insertAt(at + i, layer));
       this.overlay = overlay;
     }
     this.translate();
