@@ -16,7 +16,8 @@ from pipeline.runs.planning.throughput import save_rates
 DEFAULT = ("engines", "feed", "run", "halo", "quantize")
 """The benches that run if none is named."""
 _MORE = ("gpu", "ensemble")
-DEVELOPMENT = ("areas", "coverage", "growth", "nation", "novelty", "publish", "rehearsal", "train", "vectorize", "view")
+_SAMPLING = ("areas", "coverage")
+DEVELOPMENT = (*_SAMPLING, "growth", "nation", "novelty", "publish", "rehearsal", "train", "vectorize", "view")
 """Benches that only developers need; they are in a checkout, not in an installed package."""
 _WITHOUT_IMAGERY = {"ensemble", *DEVELOPMENT}
 """Benches that need only the network or patches, so that small imagery is enough for them."""
@@ -31,6 +32,7 @@ def available_benches() -> Mapping[str, str]:
     modules = {name: f"pipeline.bench.measurements.{name}" for name in (*DEFAULT, *_MORE)}
     if Path(__file__).with_name("development").joinpath("__init__.py").is_file():
         modules |= {name: f"pipeline.bench.development.{name}" for name in DEVELOPMENT}
+        modules |= {name: f"pipeline.bench.development.sampling.{name}" for name in _SAMPLING}
     return modules
 
 

@@ -20,9 +20,9 @@ from pipeline.cli import (  # noqa: F401  (their functions become commands when 
     fetch_stage_index,
     init_map,
     networks,
-    plan_run_status,
+    plan_run,
     publish_editions_search,
-    submit_requeue,
+    status_submit_requeue,
     verify_report,
 )
 from pipeline.cli.help import app

@@ -9,7 +9,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import count, progress_bar, say, say_next, shown
-from pipeline.cli.plan_run_status import log_event, show_plan
+from pipeline.cli.plan_run import log_event, show_plan
 from pipeline.config import LimitName
 from pipeline.errors import ConfigError
 from pipeline.grid import PIXELS_PER_M

@@ -1,4 +1,4 @@
-"""The commands `publish`, `editions`, `generalise`, `search` and `vectorize`: the national product and its layers."""
+"""The commands `publish`, `editions`, `generalise` and `search`: the national product and its editions."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -312,51 +312,3 @@ def _shares(given: list[str]) -> dict[str, float]:
         except ValueError as error:
             raise ConfigError(f"--min-share {text}: expected CLASS=SHARE, such as vineyard=0.3") from error
     return shares
-
-
-@command(
-    "landcover vectorize campaign.yaml",
-    "landcover vectorize campaign.yaml --domain D034_2021 --out vectors-34",
-)
-def vectorize(
-    config: options.Config,
-    domain: Annotated[
-        str | None, option("--domain NAME", "Only what the edition shows of this domain; polygons end at its border.")
-    ] = None,
-    edition: Annotated[int | None, option("--edition N", "Edition N instead of the current one.")] = None,
-    tolerance: Annotated[
-        float, option("--tolerance M", "Simplify borders by at most M metres; 0 keeps the pixels.", min=0, max=100)
-    ] = 0.5,
-    out: Annotated[
-        Path | None, option("--out FOLDER", "A new folder for the files, instead of one in the edition.")
-    ] = None,
-    tiles: Annotated[
-        bool,
-        option("--tiles/--no-tiles", "Write landcover.pmtiles too, in one process: slow for large areas."),
-    ] = True,
-    workers: options.Workers = None,
-    cluster: options.Cluster = None,
-    scheduler: options.Scheduler = None,
-) -> None:
-    """Write the national product, or a domain of it, as polygons.
-
-    The polygons leave no gap and do not overlap, and no tile cuts them: GeoParquet with all of them, and a GeoPackage
-    with CoSIA's fields for each domain. A run that was stopped goes on where it was.
-    """
-    campaign = options.open_campaign(config, [domain] if domain else None).on_cluster(cluster, scheduler)
-    from pipeline.runs.vectorizing.vectorize import vectorize as write_vectors
-
-    with progress_bar("vectorize") as progress:
-        done = write_vectors(
-            campaign,
-            domain=domain,
-            edition=edition,
-            tolerance_m=tolerance,
-            out=out,
-            tiles=tiles,
-            workers=workers,
-            progress=progress,
-        )
-    say(f"edition {done.edition}: {count(done.polygons, 'polygon')}, {done.area_m2 / 1e6:.2f} km²")
-    for name in done.files:
-        say(f"  {shown(done.folder / name)}")

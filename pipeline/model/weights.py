@@ -4,17 +4,17 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, load_recipe
+from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, Tta, joint_recipe, load_recipe
 from pipeline.config.model_section import MOST_MEMBERS
 from pipeline.model import checkpoint
-from pipeline.model.weights_file import compare_checksums, locate, read_content
+from pipeline.model.weights_file import compare_checksums, joint_hash, locate, read_content
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,41 @@ class Model:
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """Dask's token: the same weights with the same recipe are the same model in every process."""
         return ("landcover-model", self.weights_hash, self.recipe.model_dump_json())
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Networks, or one, whose probabilities are averaged over turned and mirrored windows.
+
+    `pipeline.predict` and `Method` take it as they take a `Model`.
+
+    Raises:
+        ConfigError: the recipes of the members do not fit each other.
+
+    Examples:
+        >>> Ensemble((load_model("a.pth"), load_model("b.pth")), tta="d4")  # doctest: +SKIP
+    """
+
+    members: tuple[Model, ...]
+    tta: Tta = "none"
+    """Test-time augmentation: the positions in which each member sees a window."""
+
+    def __post_init__(self) -> None:
+        joint_recipe([member.recipe for member in self.members])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the members need together: its bands are those that a window has."""
+        return joint_recipe([member.recipe for member in self.members])
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """Hash of the members' hashes, in their order; of a single member its own."""
+        return joint_hash([member.weights_hash for member in self.members])
+
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        """Dask's token, made of everything that a map depends on."""
+        return ("landcover-ensemble", self.tta, *(member.__dask_tokenize__() for member in self.members))
 
 
 def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE, *, sha256: str | None = None) -> Model:

@@ -248,7 +248,7 @@ def test_an_installed_package_has_no_benches_for_developers(tmp_path: Path, monk
     assert set(DEVELOPMENT) <= available_benches().keys(), "a checkout has all benches"
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert "pipeline/bench/development" in wheel["exclude"]
-    assert {path.stem for path in (ROOT / "pipeline/bench/development").glob("*.py")} >= set(DEVELOPMENT)
+    assert {path.stem for path in (ROOT / "pipeline/bench/development").rglob("*.py")} >= set(DEVELOPMENT)
     monkeypatch.setattr(suite, "__file__", str(tmp_path / "suite.py"))
     assert set(DEVELOPMENT).isdisjoint(available_benches())
     with pytest.raises(ConfigError, match="bench nation is not in the installed package"):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import scores
-from pipeline.evaluation.error_detection import auroc
 from pipeline.evaluation.intervals import bootstrap, bootstrap_gains
+from pipeline.evaluation.metrics import auroc
 
 BYTES = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.bench.development.areas import MAPS, ZONES, simulate_map, simulate_zones
+from pipeline.bench.development.sampling.areas import MAPS, ZONES, simulate_map, simulate_zones
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.area_estimation import estimate, plan_units
 from pipeline.evaluation.model_assisted import LEAST_FOR_SLOPE, composite_areas, regression_estimates

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from pipeline.bench.development.coverage import DESIGNS, SimulatedDesign, simulate
+from pipeline.bench.development.sampling.coverage import DESIGNS, SimulatedDesign, simulate
 from pipeline.evaluation.share_interval import part_interval, share_interval
 
 BY_NAME = {design.name: design for design in DESIGNS}

@@ -25,8 +25,8 @@ from pipeline.demo.network import FitSettings, fit
 from pipeline.demo.walkthrough import domain_mosaic, prepare, training_tiles
 from pipeline.evaluation import scores
 from pipeline.evaluation.calibration import Reliability
-from pipeline.evaluation.error_detection import auroc
 from pipeline.evaluation.intervals import bootstrap, bootstrap_gains
+from pipeline.evaluation.metrics import auroc
 from pipeline.grid import Tile, Window
 from pipeline.halo import Layout
 from pipeline.inference import Method, resolve_engine

@@ -1,26 +1,18 @@
-"""The commands `plan`, `run` and `status`: what a run would map, the run, and how far it is."""
+"""The commands `plan` and `run`: what a run would map, and the run."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Group
 from rich.filesize import decimal
-from rich.live import Live
-from rich.table import Table
 
 from pipeline.cli import options
 from pipeline.cli.help import command, option
 from pipeline.cli.output import (
-    cell,
     console,
     count,
     log,
     number_table,
-    print_json,
     progress_bar,
     save_json,
     say,
@@ -36,9 +28,6 @@ if TYPE_CHECKING:
     from pipeline.runs.planning.forecast import Forecast
     from pipeline.runs.planning.plan import PlannedTile, RunPlan
     from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
-    from pipeline.runs.tracking.status import DomainStatus
-
-_REFRESH_S = 5.0
 
 
 @command(
@@ -269,95 +258,3 @@ def log_event(event: "RunStarted | TileEnded") -> None:
     else:
         rate = event.pixels / 1e6 / event.seconds
         log.debug("%s %s sealed in %.1f s, %.2f Mpx/s", event.domain, event.tile, event.seconds, rate)
-
-
-@command("landcover status campaign.yaml --watch")
-def status(
-    config: options.Config,
-    watch: Annotated[bool, option("--watch", "Refresh the table every few seconds until no run is active.")] = False,
-    as_json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False,
-) -> None:
-    """Count each domain's tiles by state, with speed and time left.
-
-    Sealed tiles are complete. Suspect tiles made several workers crash; damaged tiles were sealed, but their files
-    are gone or changed.
-    """
-    campaign = options.open_campaign(config)
-    from pipeline.runs.tracking.status import status as read_status
-
-    if as_json:
-        print_json([state.as_json() for state in read_status(campaign)])
-        return
-    states = _watch(lambda: read_status(campaign)) if watch else read_status(campaign)
-    if not watch:
-        console.print(_table(states))
-        for line in _remarks(states):
-            say(line)
-    _show_next(config, states)
-    if damaged := [f"{s.domain}: {s.problem}" for s in states if s.problem]:
-        raise RunFailed("\n  ".join(["these domains cannot be read:", *damaged]))
-
-
-def _watch(read: "Callable[[], Sequence[DomainStatus]]") -> "Sequence[DomainStatus]":
-    """Refreshes the table until no run is active; returns the last states."""
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            states = read()
-            live.update(Group(_table(states), *map(cell, _remarks(states))), refresh=True)
-            if all(state.done for state in states):
-                return states
-            time.sleep(_REFRESH_S)
-
-
-def _table(states: "Sequence[DomainStatus]") -> Table:
-    groups = ("sealed", "in flight", "failed", "suspect", "damaged", "missing")
-    rows = ((s.domain, *(len(getattr(s, group.replace(" ", "_"))) for group in groups), *_speed(s)) for s in states)
-    return number_table(("domain", *groups, "Mpx/s", "time", "left"), rows)
-
-
-def _remarks(states: "Sequence[DomainStatus]") -> list[str]:
-    """Who maps each domain, the predicted time, and a line for each tile that failed."""
-    lines = []
-    for s in states:
-        if s.owner:
-            lines.append(f"{s.domain} is being mapped by {s.owner}" + ("" if s.queued else _job(s)))
-        if s.queued:
-            why = f" ({s.queued.meaning})" if s.queued.meaning else ""
-            lines.append(f"{s.domain}: SLURM job {s.queued.job} is {s.queued.state}: {s.queued.reason}{why}")
-        if s.speed and s.speed.predicted_s:
-            lines.append(f"{s.domain}: {_clock(s.speed.seconds)} elapsed, {_clock(s.speed.predicted_s)} predicted")
-        lines += [f"{s.domain} {tile} failed: {cause}" for tile, cause in s.failed]
-        lines += [f"{s.domain} {tile} is suspect: {cause}" for tile, cause in s.suspect]
-    return lines
-
-
-def _speed(state: "DomainStatus") -> tuple[str, str, str]:
-    """Speed, time taken, and time left."""
-    speed = state.speed
-    if speed is None:
-        return ("", "", "")
-    left = _clock(speed.left_s) if state.owner and speed.left_s is not None else ""
-    return (f"{speed.mpx_per_s:.2f}", _clock(speed.seconds), left)
-
-
-def _job(state: "DomainStatus") -> str:
-    if state.job is None:
-        return ""
-    reason = f", {state.job.reason}" if state.job.reason not in ("", "None") else ""
-    return f": {state.job.state}{reason}"
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
-
-
-def _show_next(config: Path, states: "Sequence[DomainStatus]") -> None:
-    """The command to run next, where no run is active."""
-    if any(not state.done for state in states):
-        return
-    if any(state.missing or state.damaged for state in states):
-        say_next("run", config)
-    elif any(state.failed or state.suspect for state in states):
-        say_next("run", config, "--failed")
-    else:
-        say_next("verify", config)

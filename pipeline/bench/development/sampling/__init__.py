@@ -1,0 +1,1 @@
+"""Simulations of samples: how good areas and intervals from them are."""
