@@ -59,9 +59,12 @@ def tiles_to_map(campaign: Campaign, edition: Edition) -> list[GridIndex]:
         ConfigError: the campaign cannot be planned.
         CatalogError: no domain is indexed.
     """
+    from pipeline.runs.planning.automatic_choices import with_choices
     from pipeline.runs.planning.plan import make_plan
 
-    tiles = {planned.tile for domain in make_plan(campaign).domains for planned in domain.todo}
+    # A look at the map chooses nothing for later runs.
+    plan = make_plan(with_choices(campaign))
+    tiles = {planned.tile for domain in plan.domains for planned in domain.todo}
     return sorted(edition.grid.tile_index(tile) for tile in tiles if edition.grid.extent.contains(tile.window))
 
 
