@@ -100,7 +100,9 @@ def build_network(recipe: Recipe, *, imagenet: bool = False, earlier_upernet: bo
     if earlier_upernet:
         network.decoder = EarlierUPerNetDecoder(network.encoder.out_channels)
     if recipe.centred_upsampling:
-        _centre_upsampling(network.segmentation_head)
+        for module in network.segmentation_head.modules():
+            if isinstance(module, nn.Upsample):
+                module.align_corners = False
     stride = _stride_of(network)
     if recipe.stride % stride:
         raise ConfigError(
@@ -108,13 +110,6 @@ def build_network(recipe: Recipe, *, imagenet: bool = False, earlier_upernet: bo
             f"map would depend on where windows begin; set stride: {stride}"
         )
     return cast(nn.Module, network)
-
-
-def _centre_upsampling(head: nn.Sequential) -> None:
-    """Lets a head enlarge logits from pixel centres, in place; heads without bilinear upsampling stay as they are."""
-    for place, module in enumerate(head):
-        if isinstance(module, nn.UpsamplingBilinear2d):
-            head[place] = nn.Upsample(scale_factor=module.scale_factor, mode="bilinear", align_corners=False)
 
 
 def _stride_of(network: Any) -> int:

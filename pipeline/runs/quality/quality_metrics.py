@@ -271,7 +271,7 @@ def seam_remedy(campaign: Campaign, ratio: SeamRatio | None, say: Wording = _ENG
     if ratio is None or not ratio.exceeds(campaign.limits.seam_ratio or VISIBLE_SEAMS):
         return ""
     recipe, grid = campaign.recipe(), campaign.grid
-    if recipe.pools_whole_window and recipe.smallest_window is None:
+    if recipe.pools_whole_window:
         return say(
             "no halo lessens them: its decoder %(decoder)s pools over whole windows", decoder=recipe.architecture
         )
