@@ -1,6 +1,4 @@
-"""The commands `verify`, `report`, `change`, `vectorize`, `view` and `legend`: is the product intact and how good, what is
-on it.
-"""
+"""The commands `verify`, `report`, `change`, `vectorize`, `view` and `legend`: is the product good, what is on it."""
 
 import shlex
 from pathlib import Path
