@@ -70,6 +70,9 @@ def test_labels_that_are_not_live_classes_are_ignored(tmp_path: Path) -> None:
     assert labels[:, 0].tolist() == [IGNORED_LABEL, *range(12), *[IGNORED_LABEL] * 7]
     _, uncounted = PatchDataset(find_patches(split.places), Recipe(**RECIPE))[0, 0, False]  # type: ignore[arg-type]
     assert (uncounted == IGNORED_LABEL).all()
+    turned = Recipe(**RECIPE | {"logit_values": tuple(range(19, 0, -1))})  # type: ignore[arg-type]
+    _, labels = PatchDataset(find_patches(split.places), turned)[0, 0, True]
+    assert labels[:, 0].tolist() == [IGNORED_LABEL, *range(18, 6, -1), *[IGNORED_LABEL] * 7], "a label is a logit"
 
 
 def test_augmentation_is_reproducible_and_moves_labels_with_pixels(places: Path) -> None:

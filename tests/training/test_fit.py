@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from pipeline.config import load_recipe
+from pipeline.config import Recipe, load_recipe
 from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.evaluation import confusion_matrix
 from pipeline.model import load_model
@@ -23,7 +23,9 @@ from pipeline.sources.labels.patches import read_mask
 from pipeline.training.dataset import split_patches
 from pipeline.training.export import model_card
 from pipeline.training.fit import TrainingResult, _initial_network, fit
+from pipeline.training.lightning_module import SegmentationModule
 from pipeline.training.run_config import TrainingConfig, load_training_config
+from tests.support.campaigns import RECIPE
 from tests.support.paths import ROOT
 from tests.support.training_runs import a_run, curve, write_run
 from tests.support.waiting import LONGEST_S
@@ -261,3 +263,25 @@ def test_the_network_of_the_model_card_learns_on_real_patches(shared_data: Path,
     assert card.trained.training_patches == 4
     model = load_model(card.files.weights, "flair-inc_rgbie_12cl_resnet34-unet")
     assert sum(p.numel() for p in model.network.parameters()) > 24e6
+
+
+class _Answer(torch.nn.Module):
+    """Gives the same logits for any image."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.logits
+
+
+def test_logits_in_another_order_are_counted_as_flair_values(tmp_path: Path) -> None:
+    recipe = Recipe(**RECIPE | {"logit_values": tuple(range(19, 0, -1))})
+    labels = torch.tensor(recipe.live_logits).reshape(1, 1, -1)
+    logits = torch.nn.functional.one_hot(labels, 19).permute(0, 3, 1, 2).float()
+    module = SegmentationModule(_Answer(logits), recipe, a_run(tmp_path))
+    module.validation_step((torch.zeros(1, 5, 1, len(recipe.live)), labels), 0)
+    assert np.diag(module.confusion).tolist() == [1] * 12 + [0] * 7
+    assert module.confusion.sum() == 12
+    assert module.criterion.weight.tolist() == [0.0] * 7 + [1.0] * 12

@@ -158,8 +158,8 @@ def _compare_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zo
         pixels, truth = read_image(patch, bands=recipe.bands), read_mask(patch)
         if truth.shape[0] % recipe.side_step or truth.shape[1] % recipe.side_step:
             raise EvaluationError(
-                f"{patch.image}: found {truth.shape[0]} × {truth.shape[1]} px, expected multiples of "
-                f"{recipe.side_step}; map it with `landcover predict` and evaluate the map"
+                f"{patch.image}: found {truth.shape[0]} × {truth.shape[1]} px, expected multiples of the network's "
+                f"stride, {recipe.side_step}; map it with `landcover predict` and evaluate the map"
             )
         classes, confidence = predictor(pixels[None], np.ones((1, *truth.shape), np.bool_))[0, : len(LAYERS)]
         unit = patch.unit if zones else patch.name
