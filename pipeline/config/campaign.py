@@ -202,6 +202,8 @@ class Campaign(Section):
         names = [d.name for d in self.domains]
         if len(set(names)) != len(names):
             raise ValueError(f"a domain is listed twice: {', '.join(names)}")
+        if len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"a layer is listed twice: {', '.join(self.layers)}")
         if "disagreement" in self.layers and len(self.model.networks) == 1 and self.model.tta == "none":
             raise ValueError("the layer disagreement needs several forwards: set model.members or model.tta")
         if self.precision == "int8" and self.model.quantized is None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.errors import EngineError
 from pipeline.inference.map_graph import NOT_FINITE, MapGraph, ProbabilityGraph
 from pipeline.inference.turns import TURNS, Turn
 from pipeline.legend import SHARE_STEPS, OptionalLayer
@@ -28,10 +29,17 @@ class Averaging:
 
     @classmethod
     def of(cls, model: Model | Ensemble, layers: Sequence[OptionalLayer]) -> "Averaging":
-        """The averaging of a model, or of a single network without turns."""
+        """The averaging of a model, or of a single network without turns.
+
+        Raises:
+            EngineError: the layer `disagreement` of a single forward.
+        """
         joint = model.recipe.bands
         bands = tuple(tuple(joint.index(band) for band in member.recipe.bands) for member in members_of(model))
-        return cls(bands, TURNS[model.tta if isinstance(model, Ensemble) else "none"], tuple(layers))
+        averaging = cls(bands, TURNS[model.tta if isinstance(model, Ensemble) else "none"], tuple(layers))
+        if "disagreement" in layers and averaging.count == 1:
+            raise EngineError("a single forward has no disagreement; give an Ensemble of several members, or with tta")
+        return averaging
 
     @property
     def count(self) -> int:

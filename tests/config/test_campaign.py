@@ -46,6 +46,7 @@ def test_the_default_extent_is_france_in_whole_tiles(tmp_path: Path) -> None:
         ({"model": {"members": [{"weights": "a"}], "weights": "b"}}, "found members and weights"),
         ({"model": {"members": [{"weights": str(i)} for i in range(9)]}}, "model.members: Tuple should have at most 8"),
         ({"model": {"weights": "a", "tta": "d8"}}, "model.tta: Input should be 'none', 'flips' or 'd4'"),
+        ({"layers": ["probabilities", "probabilities"]}, "a layer is listed twice"),
         ({"modle": {}}, "unknown key 'modle'"),
         ({"grid": {"tiles": 1}}, "unknown key 'grid.tiles'"),
         ({"model": {}}, "missing key 'model.weights'"),

@@ -218,3 +218,8 @@ def pooling(recipe: Recipe) -> Recipe:
 def test_a_network_in_int8_has_nothing_to_average() -> None:
     with pytest.raises(EngineError, match="classes without probabilities"):
         predictor_for(Ensemble(members(2)), Engine("openvino", "int8"))
+
+
+def test_a_single_forward_has_no_disagreement() -> None:
+    with pytest.raises(EngineError, match="a single forward has no disagreement"):
+        predictor_for(*members(1), Engine(), layers=("disagreement",))
