@@ -47,6 +47,8 @@ FIGURES = {
         )
     },
     "coverage": {f"coverage.{what}" for what in ("least", "least_mean", "most_mean", "mean", "width_of_exact")},
+    "areas": {"areas.regression_width", "areas.regression_covered", "areas.composite_covered"},
+    "novelty": {"novelty.false_alarms", "novelty.auroc"},
     "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
     "publish": {
         "publish.mpx_per_s",
@@ -81,7 +83,7 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, on_message=lambda _: None)
 
 
-SLOW = ("engines", "publish", "quantize", "run", "train", "vectorize", "view")
+SLOW = ("engines", "novelty", "publish", "quantize", "run", "train", "vectorize", "view")
 
 
 def check_browser() -> None:
@@ -107,7 +109,14 @@ def test_a_bench_writes_its_figures_and_a_chart(
     # Hidden copies are a difference of two times.
     figures = {figure: value for figure, value in report["figures"].items() if "copies_hidden" not in figure}
     assert all(np.isfinite(value) and value >= 0 for value in figures.values())
-    if name not in ("coverage", "nation", "publish", "vectorize", "view"):  # which make their own domains, or need none
+    if name not in (
+        "areas",
+        "coverage",
+        "nation",
+        "publish",
+        "vectorize",
+        "view",
+    ):  # which make their own domains, or need none
         assert "demo's country" in report["notes"][0]
     assert report["machine"]["cores"] >= 1
     with Image.open(folder / f"{name}.png") as chart:
