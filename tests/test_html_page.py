@@ -22,7 +22,7 @@ from tests.support.campaigns import make_campaign
 from tests.support.paths import ROOT
 
 TEMPLATES = ROOT / "pipeline" / "templates"
-DONE = {"design": "3 points", "overall": 0.5, "notes": (), "classes": ()}
+DONE = {"design": "3 points", "overall": 0.5, "regression": None, "notes": (), "classes": ()}
 
 
 def area_page(**values: object) -> str:

@@ -62,6 +62,8 @@ FIGURES = {
         for what in ("s", "gb")
         for tiles in (1, 2)
     },
+    "areas": {"areas.regression_width", "areas.regression_covered", "areas.composite_covered"},
+    "novelty": {"novelty.false_alarms", "novelty.auroc"},
     "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
     "publish": {
         "publish.mpx_per_s",
@@ -96,7 +98,7 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, on_message=lambda _: None)
 
 
-SLOW = ("engines", "gpu", "growth", "publish", "quantize", "run", "train", "vectorize", "view")
+SLOW = ("engines", "gpu", "growth", "novelty", "publish", "quantize", "run", "train", "vectorize", "view")
 
 
 def check_browser() -> None:
@@ -124,7 +126,7 @@ def test_a_bench_writes_its_figures_and_a_chart(
     figures = {figure: value for figure, value in report["figures"].items() if "copies_hidden" not in figure}
     assert all(np.isfinite(value) and value >= 0 for value in figures.values())
     # Others make their own domains, or need none.
-    if name not in ("coverage", "growth", "nation", "publish", "vectorize", "view"):
+    if name not in ("areas", "coverage", "growth", "nation", "publish", "vectorize", "view"):
         assert ("made from noise" if name == "gpu" else "demo's country") in report["notes"][0]
     assert report["machine"]["cores"] >= 1
     with Image.open(folder / f"{name}.png") as chart:

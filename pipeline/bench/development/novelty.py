@@ -36,9 +36,8 @@ from pipeline.sources.reading.mosaic import Mosaic
 from pipeline.sources.reading.raster import open_raster_file
 
 _LAYOUT = Layout(core=250, halo=96, window=480, stride=32)
-_PATCH = 256
-_TILES = 6
-"""Most tiles of a set that are scored."""
+_PATCH = 192
+_TILE = 1000
 _BANDS = ("red", "green", "blue", "nir", "elevation")
 _GAIN, _OFFSET = (1.25, 0.95, 0.75, 1.1), (15, 0, -5, -10)
 """Of the shifted colours: warmer, as by another white balance."""
@@ -62,13 +61,13 @@ class ScoredSet:
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     """Fits a network to one vintage, which takes minutes, then scores."""
     quick = imagery.scale.quick
-    rows, columns, size = (2, 3, 500) if quick else (3, 5, 1000)
+    columns, most = (3, 1) if quick else (5, 6)
     with tempfile.TemporaryDirectory(prefix="novelty-", dir=imagery.folder) as folder:
         scratch = Path(folder)
-        country = make_country(scratch / "country", rows=rows, columns=columns, tile_size=size)
-        west, east = (_tiles(scratch, domain, size) for domain in country.domains)
+        country = make_country(scratch / "country", rows=3, columns=columns, tile_size=_TILE)
+        west, east = (_tiles(scratch, domain) for domain in country.domains)
         training = [tile for tile in west if tile.name in country.domains[0].training]
-        settings = FitSettings(steps=10, batch=2, crop=128) if quick else FitSettings(steps=300)
+        settings = FitSettings(steps=10, batch=2, crop=128) if quick else FitSettings(steps=200)
         fitted = fit(training, scratch / "model", settings=settings, threads=2)
         model = load_model(fitted.weights, str(fitted.recipe))
         predictor = TorchPredictor(model)
@@ -77,7 +76,7 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         others = [tile for tile in west if tile.name not in country.domains[0].training]
         shifted = [TrainingTile(t.name, _shifted(t.pixels), t.truth) for t in others]
         sets = [
-            _scored(name, tiles[:_TILES], predictor, reference)
+            _scored(name, tiles[:most], predictor, reference)
             for name, tiles in (
                 ("training tiles", training),
                 ("other tiles of the vintage", others),
@@ -99,10 +98,10 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     return BenchReport(figures, {"sets": table}, _chart(sets), ("the demo's country: synthetic imagery",))
 
 
-def _tiles(scratch: Path, domain: DeliveredDomain, size: int) -> list[TrainingTile]:
-    index([domain.delivery], domain=domain.name, catalog=scratch / "catalog", tile_size=size)
-    mosaic = Mosaic.of(read_domain(scratch / "catalog", domain.name, tile_size=size), bands=_BANDS)
-    windows = [(name, Tile.named(name, size).window) for name in domain.tiles]
+def _tiles(scratch: Path, domain: DeliveredDomain) -> list[TrainingTile]:
+    index([domain.delivery], domain=domain.name, catalog=scratch / "catalog", tile_size=_TILE)
+    mosaic = Mosaic.of(read_domain(scratch / "catalog", domain.name, tile_size=_TILE), bands=_BANDS)
+    windows = [(name, Tile.named(name, _TILE).window) for name in domain.tiles]
     return [TrainingTile(name, mosaic.read(w).bands, domain.read_truth(w)) for name, w in windows]
 
 

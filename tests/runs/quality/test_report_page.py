@@ -23,7 +23,14 @@ from pipeline.html_page import _environment
 from pipeline.products.assessment.edge_changes import Seams
 from pipeline.products.map_page.building import BUILT
 from pipeline.products.tile.seal import list_sealed
-from pipeline.runs.quality.quality_metrics import Coverage, ElevationHoles, QualityMetrics, SwitchedOff, limit_states
+from pipeline.runs.quality.quality_metrics import (
+    Coverage,
+    ElevationHoles,
+    NovelTiles,
+    QualityMetrics,
+    SwitchedOff,
+    limit_states,
+)
 from pipeline.runs.quality.report_tiles import MapLinks, TileMap, TileName, imagery_picture, small_imagery
 from pipeline.runs.quality.write_reports import write_reports
 from pipeline.sources.catalog.reader import read_domain
@@ -66,7 +73,13 @@ def test_a_ratio_above_its_limit_by_chance_meets_it() -> None:
     segments = np.tile(np.array([[3, 100, 2, 100], [1, 100, 2, 100]]), (4, 1))
     seams = Seams(window=Crossings.of(segments))
     metrics = QualityMetrics(
-        Coverage(1, 1, 0, 0, 0), ElevationHoles(0, 0, 0.0), 1, 0, seams, SwitchedOff(tiles=0, mapped=0, pixels=0)
+        Coverage(1, 1, 0, 0, 0),
+        ElevationHoles(0, 0, 0.0),
+        1,
+        0,
+        seams,
+        SwitchedOff(tiles=0, mapped=0, pixels=0),
+        NovelTiles(scored=0, novel=0),
     )
     for limit, state in ((0.99, "met"), (0.1, "exceeded")):
         found = {s.figure: s for s in limit_states(metrics, LimitsSection(seam_ratio=limit))}
