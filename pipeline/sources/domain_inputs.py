@@ -1,8 +1,9 @@
 """A domain in the input catalog as plain values: its tiles, the files behind them and their fill. Opens no raster."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from shapely import STRtree, box
@@ -17,6 +18,7 @@ from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.delivery.headers import peek_header
 from pipeline.sources.delivery.names import Kind
+from pipeline.sources.gdal_open import environment
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.short_lists import first_names
 from pipeline.sources.validity import Validity
@@ -240,7 +242,11 @@ class DomainInputs:
         millisecond for each.
         """
         distinct = list(dict.fromkeys(assets))
-        found = map_in_threads(_change, distinct)
+        # What may read the web would keep the options of an environment around it, which forbid that.
+        web = any(isinstance(asset.path, WebPath) for asset in distinct)
+        found = map_in_threads(
+            _change, distinct, within=nullcontext if web else partial(environment, georeference=True)
+        )
         return {asset: sentence for asset, sentence in zip(distinct, found, strict=True) if sentence}
 
     @staticmethod

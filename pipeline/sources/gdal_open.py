@@ -13,13 +13,14 @@ import os
 import struct
 import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import DatasetReader
 
@@ -121,7 +122,10 @@ def environment(web: Iterable[Path] = (), *, georeference: bool = False, network
     side = _GEOREFERENCE if georeference and not on_web else _NO_SIDE_FILES
     # Empty ones are sent too, so only those that are set are emptied.
     none = {name: "" for name in _CREDENTIALS if name in os.environ}
-    return rasterio.Env(**{**_ALWAYS, **none, **side, **curl, **more})
+    options = {**_ALWAYS, **none, **side, **curl, **more}
+    # Entering an environment takes as long as opening a file.
+    same = not on_web and hasenv() and options.items() <= getenv().items()
+    return nullcontext() if same else rasterio.Env(**options)
 
 
 def open_dataset(path: Path, *, driver: str | None = None, allow_vrt: bool = False, **options: Any) -> Any:
