@@ -484,6 +484,24 @@ def test_the_command_says_what_it_fetched_and_what_is_next(
 
 
 @pytest.mark.parametrize(
+    ("recipe", "fetched"),
+    [
+        ("flair-hub_lc-a_ir_swinbase-upernet", {"rvb", "irc", "graph", "borders"}),
+        # The newest vintage in colour alone has no graph.
+        ("flair-hub_lc-a_rgb_swinbase-upernet", {"rvb", "borders"}),
+    ],
+)
+def test_what_the_recipe_does_not_read_is_not_fetched(
+    tmp_path: Path, service: Geoplateforme, recipe: str, fetched: set[str]
+) -> None:
+    words = ["fetch", "34", "--service", service.url, "--out", str(tmp_path), "--recipe", recipe]
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    listed = [line.split() for line in done.output.splitlines()]
+    assert {words[1] for words in listed if len(words) == 4 and words[3] == "0.00"} == fetched
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["345", "--list"], "'345' is not a département"),
