@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,14 +28,14 @@ from pipeline.evaluation import scores
 from pipeline.evaluation.calibration import Reliability
 from pipeline.evaluation.intervals import bootstrap, bootstrap_gains
 from pipeline.evaluation.metrics import auroc
-from pipeline.grid import Tile, Window
+from pipeline.grid import Tile
 from pipeline.halo import Layout
-from pipeline.inference import Method, resolve_engine
+from pipeline.inference import Method, predictor_for, resolve_engine
+from pipeline.inference.block_mapping import map_and_count
 from pipeline.legend import LAYERS, OptionalLayer
 from pipeline.model import Ensemble, Model, load_model
 from pipeline.progress import OnMessage
 from pipeline.runs.accuracy.scoring import compare
-from pipeline.sources.reading.mosaic import Mosaic
 
 SEEDS = (2022, 2023, 2024)
 """Of the fits; the first is that of `landcover demo`."""
@@ -121,34 +122,43 @@ def _map_all(
     """Maps each held-out tile by all variants in turn."""
     found = {name: _Found() for name in variants}
     layout, engine = Layout.for_core(_CORE, _HALO), resolve_engine("auto")
+    layers: dict[str, tuple[OptionalLayer, ...]] = {
+        name: ("disagreement",) if isinstance(model, Ensemble) else () for name, model in variants.items()
+    }
+    # Kept here, because a process keeps only two of them.
+    predictors = {
+        name: predictor_for(model, engine, layers=layers[name], threads=cores()) for name, model in variants.items()
+    }
     for domain in country.domains:
         mosaic = domain_mosaic(catalog, domain, country.tile_size)
         for name in domain.held_out:
             window = Tile.named(name, country.tile_size).window
             truth = domain.read_truth(window)
             for variant, model in variants.items():
-                layers: tuple[OptionalLayer, ...] = ("disagreement",) if isinstance(model, Ensemble) else ()
-                method = Method(model, layout, _CORE, engine, layers)
-                _map_tile(found[variant], mosaic, method, window=window, truth=truth, zone=f"{domain.name} {name}")
+                method = Method(model, layout, _CORE, engine, layers[variant])
+                given = partial(map_and_count, mosaic, window, layout=layout, predictor=predictors[variant])
+                one = found[variant]
+                if not one.pixels:
+                    given(planes=method.planes)  # compiles the graph
+                started = time.monotonic()
+                mapped = given(planes=method.planes).layers
+                one.seconds += time.monotonic() - started
+                _count(one, mapped, truth, live=model.recipe.live, zone=f"{domain.name} {name}")
             on_message(f"mapped: {domain.name} {name}")
     return found
 
 
-def _map_tile(
-    found: _Found, mosaic: Mosaic, method: Method, *, window: Window, truth: NDArray[np.uint8], zone: str
+def _count(
+    found: _Found, mapped: NDArray[np.uint8], truth: NDArray[np.uint8], *, live: Sequence[int], zone: str
 ) -> None:
-    if not found.pixels:
-        method.map_and_count(mosaic, window)  # compiles the graph
-    started = time.monotonic()
-    mapped = method.map_and_count(mosaic, window).layers
-    found.seconds += time.monotonic() - started
-    found.pixels += window.pixels
+    """Counts a mapped tile, uint8 (layer, y, x)."""
+    found.pixels += truth.size
     classes, confidence = mapped[: len(LAYERS)]
-    compared = compare(truth, classes, confidence, live=method.model.recipe.live, unit=zone)
+    compared = compare(truth, classes, confidence, live=live, unit=zone)
     found.matrices[zone] = compared.matrix
     found.reliability = found.reliability + compared.reliability
     counted = (truth > 0) & (classes > 0)
-    scored = {"confidence": 255 - confidence} | ({"disagreement": mapped[-1]} if method.layers else {})
+    scored = {"confidence": 255 - confidence} | ({"disagreement": mapped[-1]} if len(mapped) > len(LAYERS) else {})
     for score, values in scored.items():
         for row, which in enumerate((classes != truth, classes == truth)):
             found.by_score[score][row] += np.bincount(values[counted & which], minlength=256)
