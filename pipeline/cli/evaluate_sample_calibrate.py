@@ -209,8 +209,7 @@ def sample(
         str | None,
         option(
             "--for AREA",
-            "Plan the number: a class or group, ± and a half width in % of the map or in ha: 'sealed ± 2 %', 'vineyard "
-            "± 50 ha at 90 %'.",
+            "Plan the number for an area: 'sealed ± 2 %' (of the map), 'vineyard ± 50 ha' or 'water ± 1 % at 90 %'.",
         ),
     ] = None,
     least: Annotated[int, option("--least N", "Smallest number per class.", min=2)] = 30,
