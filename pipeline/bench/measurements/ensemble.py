@@ -189,7 +189,7 @@ def as_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines += [
         f"{row['name']:18} {100 * row['oa']:6.2f} {100 * row['miou']:7.2f} {100 * row['ece']:6.2f} "
         f"{row['mpx_per_s']:6.2f} {row['cost']:5.1f} {row['auroc_confidence']:6.3f} "
-        f"{row.get('auroc_disagreement', float('nan')):7.3f}"
+        f"{format(row['auroc_disagreement'], '.3f') if 'auroc_disagreement' in row else '–':>7}"
         for row in rows
     ]
     for row in rows[1:]:
