@@ -253,8 +253,8 @@ def plan_units(
     low, high = least * len(spread), MOST_UNITS
     if low > high or planned(high).half_width > half_width:
         raise EvaluationError(
-            f"a half width of {half_width:.3%} of the mapped area would take more than {MOST_UNITS} points. Ask for a "
-            "wider interval"
+            f"a half width of {100 * half_width:.3f} % of the mapped area would take more than {MOST_UNITS} points. "
+            "Ask for a wider interval"
         )
     while low < high:
         middle = (low + high) // 2

@@ -76,17 +76,22 @@ class SamplePlan:
         true = sum(self.mapped_m2[value] * share for value, share in self.expected.items())
         half, name = self.half_width * whole / _M2_PER_HA, self.goal.name
         right = [share for value, share in self.expected.items() if value in self.goal.members]
-        why = "its mean confidence says" if self.from_confidence else f"{_RIGHT:.0%}, for the map has no confidence"
+        why = (
+            "its mean confidence says"
+            if self.from_confidence
+            else f"{100 * _RIGHT:.0f} %, for the map has no confidence"
+        )
         expected = (
             f"expected half width of its true area, {100 * self.goal.confidence:g} % interval: {half:,.2f} ha, "
-            f"{self.half_width:.2%} of the map"
+            f"{100 * self.half_width:.2f} % of the map"
         )
         assumed = (
-            f"assumed: each class is right as often as {why} ({name}: {min(right):.0%} to {max(right):.0%}), and its "
-            f"errors are of other classes by their areas; then {name} truly covers {true / _M2_PER_HA:,.2f} ha"
+            f"assumed: each class is right as often as {why} ({name}: {100 * min(right):.0f} to "
+            f"{100 * max(right):.0f} %), and its errors are of other classes by their areas; then {name} truly covers "
+            f"{true / _M2_PER_HA:,.2f} ha"
         )
         return (
-            f"{name}: mapped on {mapped / _M2_PER_HA:,.2f} ha, {mapped / whole:.1%} of the map",
+            f"{name}: mapped on {mapped / _M2_PER_HA:,.2f} ha, {100 * mapped / whole:.1f} % of the map",
             expected,
             assumed,
             "if the map errs more often than that, the interval will be wider",

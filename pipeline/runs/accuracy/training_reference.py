@@ -28,7 +28,7 @@ class WrittenReference:
         own = self.features
         return (
             f"{own.squares} squares of {own.zones} zones, {len(own.mean)} channels; novelty 1 is the distance of "
-            f"{QUANTILE:.0%} of the squares of zones that were left out"
+            f"{100 * QUANTILE:.0f} % of the squares of zones that were left out"
         )
 
 
