@@ -30,6 +30,8 @@ _CONTENT = {
     "change.zarr": "change of each pixel",
     "areas.csv": "change by zone",
     "classes.csv": "change from class to class by zone",
+    "polygons.parquet": "polygons of changed places",
+    "polygons.gpkg": "polygons of changed places",
     "sample.gpkg": "places to look at",
 }
 """Name of a file or of a folder that is opened as one → what it contains. Others are named by themselves."""
