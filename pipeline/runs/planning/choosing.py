@@ -128,8 +128,8 @@ def _is_usable(
     name: Precision, measured: MeasuredPrecision, campaign: Campaign, report: AgreementReport, weights: UnloadedModel
 ) -> bool:
     """Whether this processor and the campaign's quantized network are as those that were compared."""
-    if name == "int8" and campaign.model.quantized is None:
-        return False
+    if name == "int8" and (campaign.model.quantized is None or campaign.layers):
+        return False  # a network in int8 gives no probabilities
     if name == "int8" and int8_engine(campaign, weights).content["quantized"] != measured.quantized_sha256:
         return False
     return not missing_instructions(Engine(report.engine, name))
