@@ -25,7 +25,6 @@ from pipeline.runs.quality.verify import verify
 from pipeline.sources.catalog.reader import read_domain
 from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.campaigns import TILE, Made, make_campaign
-from tests.support.dask_client import in_process_client
 
 BOTH = ["probabilities", "disagreement"]
 TURNED = {"weights": "weights.pth", "recipe": "tiny.yaml", "tta": "flips"}
@@ -111,10 +110,12 @@ def _entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return -(shares * np.log(shares)).sum(axis=0)
 
 
-def test_layers_and_maps_have_the_same_bytes_made_at_once(layered: Made, mapped: Made, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_make_layers_and_maps_at_once_with_the_same_bytes(
+    layered: Made, mapped: Made, tmp_path: Path
+) -> None:
     made = mapped.copy(tmp_path / "copy").change(layers=BOTH)
-    with in_process_client(threads=1) as client:
-        run(make_plan(made.campaign, force=True), client=client)
+    run(make_plan(made.campaign, force=True), workers=2)
     of_bytes = {path: sha for path, (sha, _) in state(made.products).items() if path.endswith(".tif")}
     assert of_bytes == {path: sha for path, (sha, _) in state(layered.products).items() if path.endswith(".tif")}
 
