@@ -76,10 +76,10 @@ def test_the_command_predict_refuses_and_accepts(shared_data: Path, tmp_path: Pa
 
 def test_every_shipped_recipe_states_its_smallest_halo(tmp_path: Path) -> None:
     recipes = [load_recipe(path.stem) for path in (config_folder() / "models").glob("*.yaml")]
-    assert len(recipes) == 8
+    assert len(recipes) == 23
     for recipe in recipes:
         assert recipe.smallest_halo is not None
-        assert recipe.smallest_halo <= Layout().halo, "the default windows are enough"
+        assert recipe.smallest_halo <= recipe.layout().halo, "its default windows are enough"
         assert "smallest_halo" not in recipe.model_dump(), "fingerprints are made of this"
         save_recipe(tmp_path / "saved.yaml", recipe)
         assert load_recipe(str(tmp_path / "saved.yaml")) == recipe

@@ -227,7 +227,7 @@ def test_windows_are_the_largest_that_fit_into_the_memory(tmp_path: Path, gigaby
     }
 
     def fits(layout: Layout, block: int) -> bool:
-        memory = project_memory(layout, engine, bands=5, tile=25_000, block=block, **rest)
+        memory = project_memory(layout, engine, recipe=recipe, tile=25_000, block=block, **rest)
         return memory.total <= gigabytes * GB
 
     assert fits(layout, found.block)
@@ -268,6 +268,6 @@ def test_a_machine_that_cannot_run_what_was_chosen_is_refused_by_name(tmp_path: 
 def test_a_worker_with_too_little_memory_is_refused_before_it_loads_the_network(made: Made) -> None:
     plan = make_plan(made.campaign)
     worker: Any = SimpleNamespace(memory_manager=SimpleNamespace(memory_limit=8 * GB))
-    resident = ResidentModel(plan.resolved.model, plan.resolved.engine, 1, needed_bytes=9 * GB)
+    resident = ResidentModel(plan.resolved.method, 1, needed_bytes=9 * GB)
     with pytest.raises(EngineError, match=rf"^{platform.node()}: .* take up to 9\.00 GB"):
         resident.setup(worker)

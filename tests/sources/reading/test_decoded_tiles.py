@@ -57,6 +57,8 @@ def mosaic(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[tuple[Path, Window]]]:
     """(file, part) → how often it was decoded. Blocks of a test are as small as its files."""
     monkeypatch.setattr(decoded_tiles, "_UNIT", BLOCK)
+    # A run of another test that was stopped may have left tiles in this process.
+    monkeypatch.setattr(decoded_tiles, "_KEPT", type(decoded_tiles._KEPT)())
     counts: Counter[tuple[Path, Window]] = Counter()
     read = _File.read
 
