@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.imagery import Imagery
-from pipeline.bench.machine import cores
+from pipeline.bench.machine import cores, in_new_process
 from pipeline.bench.report import BenchReport
 from pipeline.config import DEFAULT_RECIPE, Precision, Recipe, load_recipe
 from pipeline.demo.country import VINTAGES
@@ -69,7 +69,8 @@ def measure_loader(imagery: Imagery, scratch: Path, *, on_message: OnMessage) ->
         step(images, labels)
         alone[name] = min(_seconds(lambda step=step: step(images, labels)) for _ in range(steps))  # type: ignore[misc]
         on_message(f"train: a step in {name} takes {alone[name]:.3g} s for {batch} crops of {crop} px")
-    together = _together(step, cropped, batch=batch, steps=steps)
+    # Torch leaves a handler of signals in a process that had loader processes.
+    together = in_new_process(_together, recipe, cropped, batch=batch, steps=steps)
     needed = {gpu: gpu_samples_per_s(gpu) / per_core_s for gpu in _GPUS}
     figures = {
         "train.loader_samples_per_core_s": per_core_s,
@@ -145,8 +146,10 @@ def _loader_rate(dataset: PatchDataset, *, batch: int) -> float:
     return len(dataset) / (time.process_time() - start)
 
 
-def _together(step: Step, dataset: PatchDataset, *, batch: int, steps: int) -> float:
-    """Seconds of a step while one process loads the next samples; the first step waits for it and does not count."""
+def _together(recipe: Recipe, dataset: PatchDataset, *, batch: int, steps: int) -> float:
+    """Seconds of a step in bf16 while one process loads the next samples; the first one waits and does not count."""
+    torch.set_num_threads(cores())
+    step = make_step(recipe, channels_last=True, lower=True)
     samples = iter(_loader(dataset, batch=batch, processes=1))
     step(*next(samples))
 
