@@ -53,7 +53,7 @@ class ReferenceFeatures:
     """Distance that a share of 1 − `QUANTILE` of left out squares exceeds."""
     weights_sha256: str
     recipe: str
-    """Digest of the recipe without its temperature: see `recipe_digest`."""
+    """Digest of the recipe without its temperature: see `feature_digest`."""
     squares: int
     zones: int
 
@@ -101,7 +101,7 @@ class ReferenceFile:
         found = self.load()
         for what, own, expected in (
             ("weights", found.weights_sha256, weights_sha256),
-            ("recipe", found.recipe, recipe_digest(recipe)),
+            ("recipe", found.recipe, feature_digest(recipe)),
         ):
             if own != expected:
                 raise WeightsError(
@@ -110,8 +110,8 @@ class ReferenceFile:
                 )
 
 
-def recipe_digest(recipe: Recipe) -> str:
-    """Of all that features depend on: the temperature changes none."""
+def feature_digest(recipe: Recipe) -> str:
+    """Of all in a recipe that features depend on: the temperature changes none."""
     return digest(recipe.model_dump(mode="json", exclude={"temperature"}))
 
 
@@ -189,7 +189,7 @@ def fit_reference(
         [_distances(values[fold == k], *_fit(values[fold != k])) for k in range(int(fold.max()) + 1)]
     )
     threshold = float(np.quantile(left_out, QUANTILE))
-    return ReferenceFeatures(*_fit(values), threshold, weights_sha256, recipe_digest(recipe), len(squares), len(names))
+    return ReferenceFeatures(*_fit(values), threshold, weights_sha256, feature_digest(recipe), len(squares), len(names))
 
 
 def _distances(values: Floats, mean: Floats, whitening: Floats) -> Floats:

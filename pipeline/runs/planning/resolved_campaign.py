@@ -90,6 +90,8 @@ class ResolvedCampaign:
 
     def layer_fingerprints(self, tile: Tile, inputs: DomainInputs) -> dict[OptionalLayer, str]:
         """Layer → its fingerprint for each optional layer of the campaign: that of the map, and the layer's own."""
+        if not self.campaign.layers:
+            return {}  # digests of inputs take time for each of a nation's tiles
         own = self._fingerprinted(tile, inputs)
         return {layer: digest(own | {"layer": layer, "layer_version": 1}) for layer in self.campaign.layers}
 
