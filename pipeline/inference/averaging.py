@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pipeline.errors import EngineError
-from pipeline.inference.map_graph import NOT_FINITE, MapGraph, ProbabilityGraph
+from pipeline.inference.engine import NOT_FINITE
+from pipeline.inference.map_graph import MapGraph, ProbabilityGraph
 from pipeline.inference.turns import TURNS, Turn
 from pipeline.legend import SHARE_STEPS, OptionalLayer
 from pipeline.model import Ensemble, Model

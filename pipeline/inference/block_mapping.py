@@ -7,9 +7,8 @@ import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from dask import annotate
 from dask.base import normalize_token, tokenize
@@ -27,6 +26,10 @@ from pipeline.legend import LAYERS, OptionalLayer, planes_of
 from pipeline.model import Ensemble, Model
 from pipeline.model.reference_features import ReferenceFeatures, ReferenceFile
 from pipeline.sources.reading.raster import Pixels, Source
+
+if TYPE_CHECKING:
+    # Imported where arrays are made: it imports pandas and xarray, and a worker that maps blocks needs neither.
+    import dask.array as da
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,7 @@ class Method:
         )
 
 
-def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array:
+def predict_stack(source: Source, method: Method, *, window: Window) -> "da.Array":
     """Maps a window of a source lazily.
 
     Args:
@@ -78,6 +81,8 @@ def predict_stack(source: Source, method: Method, *, window: Window) -> da.Array
         Dask array (layer, y, x), uint8, with the planes of `LAYERS` and of the method's optional layers, and one chunk
         for each block.
     """
+    import dask.array as da
+
     chunks = da.core.normalize_chunks((method.planes, method.block, method.block), (method.planes, *window.shape))
     name = f"predict-{tokenize(source, method, window)}"
     stack: da.Array = da.map_blocks(
@@ -309,7 +314,7 @@ def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[i
     return method.map_and_count(source, block).layers
 
 
-def predict_overlapped(pixels: da.Array, valid: da.Array, method: Method) -> da.Array:
+def predict_overlapped(pixels: "da.Array", valid: "da.Array", method: Method) -> "da.Array":
     """Maps a Dask array with `dask.array.overlap`, deep enough for the widest read of any block.
 
     Args:
@@ -317,6 +322,8 @@ def predict_overlapped(pixels: da.Array, valid: da.Array, method: Method) -> da.
         valid: bool (y, x): True = data.
         method: the network and its windows.
     """
+    import dask.array as da
+
     window = Window(0, 0, *pixels.shape[1:])
     # A last block narrower than the halo cannot give it to its neighbour, so Dask's helper merges it here.
     reach = method.layout.reach + method.layout.stride

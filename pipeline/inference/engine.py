@@ -8,6 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.config import EngineName, Precision
 from pipeline.errors import EngineError
 from pipeline.inference.quantized_model import QuantizedModel, read_quantized
@@ -21,6 +24,8 @@ LANES = 3
 """Batches of the torch engine in flight at once: one is copied to the device, one is mapped, one is copied back."""
 PLANES = len(LAYERS) + 1
 """Planes of a mapped window: the layers, and where a logit that is switched off would have won."""
+NOT_FINITE = 0
+"""Confidence of a pixel with a NaN or infinite live logit. The greatest softmax over n classes is never below 1 / n."""
 NO_FEATURES = (
     "the novelty score (model.reference) needs engine torch without torch_compile: other engines do not give the "
     "encoder's features. Set engine: torch, or remove model.reference"
@@ -179,3 +184,9 @@ def _int8_engine(
     found = read_quantized(quantized)
     found.check_fits(model)
     return Engine("openvino", "int8", found)
+
+
+def check_finite(layers: NDArray[np.uint8]) -> None:
+    """Raises EngineError if a logit of planes (n, plane, y, x) was NaN or infinite."""
+    if (layers[:, 1] == NOT_FINITE).any():
+        raise EngineError("the network computed logits that are not finite; the weights or the input are damaged")

@@ -5,10 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.inference.engine import NOT_FINITE
 from pipeline.model import Model, optimize_for_inference
-
-NOT_FINITE = 0
-"""Confidence of a pixel with a NaN or infinite live logit. The greatest softmax over n classes is never below 1 / n."""
 
 
 class MapGraph(nn.Module):

@@ -7,25 +7,28 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.durable import sync, user_cache, write_text
 from pipeline.errors import EngineError, StorageError
 from pipeline.fingerprint import PRODUCT_VERSION, digest, file_sha256
-from pipeline.inference.averaging import Averaging, members_of
-from pipeline.inference.engine import PLANES
-from pipeline.inference.map_graph import MapGraph, ProbabilityGraph
+from pipeline.inference.engine import PLANES, check_finite
 from pipeline.inference.quantized_model import QuantizedModel
-from pipeline.inference.torch_engine import check_finite
 from pipeline.legend import OptionalLayer
 from pipeline.model import Ensemble, Model
 from pipeline.untrusted.own_files import is_sealed_off, private_folder
+
+if TYPE_CHECKING:
+    # Imported where it is used: inference itself needs no torch, whose import takes a second in each worker.
+    import torch
+
+    from pipeline.inference.map_graph import MapGraph
 
 _TRACED_SIDE = 64
 """Side of the image with which the graph is traced, in pixels; the graph does not depend on it."""
@@ -82,6 +85,11 @@ class OpenVinoAverage:
         threads: int | None = None,
         layers: Sequence[OptionalLayer] = (),
     ) -> None:
+        import torch
+
+        from pipeline.inference.averaging import Averaging, members_of
+        from pipeline.inference.map_graph import ProbabilityGraph
+
         self.precision = precision
         self._averaging = Averaging.of(model, layers)
         self._values = torch.tensor(model.recipe.live, dtype=torch.uint8)
@@ -91,6 +99,8 @@ class OpenVinoAverage:
 
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See `Predictor`."""
+        import torch
+
         forwards = [partial(_infer, request) for request in self._requests]
         mapped = []
         with self._lock, torch.inference_mode():
@@ -102,7 +112,9 @@ class OpenVinoAverage:
         return layers
 
 
-def _infer(requests: "Requests", pixels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _infer(requests: "Requests", pixels: "torch.Tensor", valid: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    import torch
+
     given = [np.ascontiguousarray(array.numpy()) for array in (pixels, valid)]
     planes, shares = requests(given[0].shape[1:]).infer(given, share_inputs=True).values()
     return torch.from_numpy(planes.copy()), torch.from_numpy(shares.copy())
@@ -150,7 +162,7 @@ def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None) 
     return quantized.path
 
 
-def converted_graph(model: Model, kind: type[MapGraph] = MapGraph) -> Path:
+def converted_graph(model: Model, kind: "type[MapGraph] | None" = None) -> Path:
     """Converts the graph to OpenVINO's XML with its weights beside it, or finds it in the cache.
 
     A conversion takes about ten seconds, and without the cache every worker would repeat it. The cache is a folder that
@@ -158,7 +170,7 @@ def converted_graph(model: Model, kind: type[MapGraph] = MapGraph) -> Path:
 
     Args:
         model: the model to convert.
-        kind: `MapGraph`, or `ProbabilityGraph` for its probabilities too.
+        kind: `ProbabilityGraph` for its probabilities too; by default `MapGraph`.
 
     Returns:
         path of the XML.
@@ -169,19 +181,12 @@ def converted_graph(model: Model, kind: type[MapGraph] = MapGraph) -> Path:
     import openvino
 
     recipe = model.recipe.model_dump(mode="json")
-    own = [] if kind is MapGraph else [kind.__name__]
-    key = digest([PRODUCT_VERSION, PLANES, openvino.__version__, torch.__version__, model.weights_hash, recipe, *own])
+    own = [kind.__name__] if kind else []
+    versions = openvino.__version__, version("torch")
+    key = digest([PRODUCT_VERSION, PLANES, *versions, model.weights_hash, recipe, *own])
     path = private_folder(user_cache() / "openvino", remedy=_REMEDY) / f"{key}.xml"
     if not _is_intact(path):
-        example = (
-            torch.zeros((1, len(model.recipe.bands), _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
-            torch.ones((1, _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
-        )
-        # OpenVINO traces with the deprecated torch.jit. Tracing also warns that it keeps shapes as constants, which is
-        # right for this network.
-        with quiet():
-            graph = openvino.convert_model(kind(model).eval(), example_input=example)
-        save_graph(graph, path)
+        save_graph(_convert(model, kind), path)
         # Another worker may replace the graph meanwhile by its own, whose layers have another order in the XML.
         for _ in range(_TRIES):
             write_text(_listed(path), _checksums(path))
@@ -190,6 +195,22 @@ def converted_graph(model: Model, kind: type[MapGraph] = MapGraph) -> Path:
             if _is_intact(path):
                 break
     return path
+
+
+def _convert(model: Model, kind: "type[MapGraph] | None") -> Any:
+    import openvino
+    import torch
+
+    from pipeline.inference.map_graph import MapGraph
+
+    example = (
+        torch.zeros((1, len(model.recipe.bands), _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
+        torch.ones((1, _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
+    )
+    # OpenVINO traces with the deprecated torch.jit. Tracing also warns that it keeps shapes as constants, which is
+    # right for this network.
+    with quiet():
+        return openvino.convert_model((kind or MapGraph)(model).eval(), example_input=example)
 
 
 def _parts(path: Path) -> tuple[Path, Path]:

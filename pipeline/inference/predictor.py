@@ -5,13 +5,11 @@ from collections import OrderedDict
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import EngineError
 from pipeline.inference.engine import NO_FEATURES, Engine
 from pipeline.inference.openvino_engine import OpenVinoAverage, OpenVinoPredictor
-from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.legend import OptionalLayer
 from pipeline.model import Ensemble, Model
 from pipeline.model.reference_features import ReferenceFeatures, pool_squares
@@ -92,13 +90,18 @@ def _make(model: Model | Ensemble, engine: Engine, threads: int | None, layers: 
             "a network in int8 gives classes without probabilities, which members, tta and optional layers need; use "
             "precision fp32 or bf16"
         )
-    if threads is not None and (averages or engine.name == "torch"):
+    if engine.name == "openvino" and isinstance(model, Model) and not layers:
+        # Without an import of torch, which takes a second: its graph is converted once.
+        return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)
+    import torch
+
+    if threads is not None:
         torch.set_num_threads(threads)  # for all predictors of this process
     if engine.name == "torch":
+        from pipeline.inference.torch_engine import TorchPredictor
+
         return TorchPredictor(model, precision=engine.precision, compiled=engine.compiled, layers=layers)
-    if isinstance(model, Ensemble) or layers:
-        return OpenVinoAverage(model, precision=engine.precision, threads=threads, layers=layers)
-    return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)
+    return OpenVinoAverage(model, precision=engine.precision, threads=threads, layers=layers)
 
 
 class ScoringPredictor:

@@ -20,8 +20,8 @@ from torch import nn
 from pipeline.durable import user_cache
 from pipeline.errors import EngineError
 from pipeline.inference.averaging import AverageGraph
-from pipeline.inference.engine import LANES, PLANES
-from pipeline.inference.map_graph import NOT_FINITE, MapGraph
+from pipeline.inference.engine import LANES, PLANES, check_finite
+from pipeline.inference.map_graph import MapGraph
 from pipeline.legend import OptionalLayer, planes_of
 from pipeline.model import Ensemble, Model
 from pipeline.untrusted.own_files import private_folder
@@ -319,9 +319,3 @@ def _check_compiler(where: torch.device) -> None:
         raise EngineError(
             f"torch_compile needs {' and '.join(missing)} on each worker; install it, or set torch_compile: false"
         )
-
-
-def check_finite(layers: NDArray[np.uint8]) -> None:
-    """Raises EngineError if a logit was NaN or infinite."""
-    if (layers[:, 1] == NOT_FINITE).any():
-        raise EngineError("the network computed logits that are not finite; the weights or the input are damaged")

@@ -4,37 +4,49 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, Tta, joint_recipe, load_recipe
 from pipeline.config.model_section import MOST_MEMBERS
-from pipeline.model import checkpoint
 from pipeline.model.weights_file import compare_checksums, joint_hash, locate, read_content
+
+if TYPE_CHECKING:
+    # Imported when a network is loaded: a worker whose engine has its own graph of it needs no torch.
+    import torch
+    from torch import nn
+
+    from pipeline.model.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """A network with its weights, its recipe and their source.
 
-    A model from a file is pickled as its path, so that a worker loads it once and keeps it. A model made in memory is
-    pickled with its parameters.
+    A model from a file is pickled as its path and checksum: a worker loads the network once, when it first needs it. A
+    model made in memory is pickled with its parameters.
     """
 
-    network: nn.Module
-    """float32, in evaluation mode: normalised (n, band, y, x) → (n, logit, y, x)."""
+    loaded: "nn.Module | None"
+    """The network; None in a process that received the model by its path and has not loaded it."""
     recipe: Recipe
     weights_hash: str
     """SHA-256 of the file of weights, or of the state dict if there is no file."""
     source: str = ""
     """The absolute path that it was loaded from, or `hf://…` with the commit; empty if it was made in memory."""
 
+    @cached_property
+    def network(self) -> "nn.Module":
+        """float32, in evaluation mode: normalised (n, band, y, x) → (n, logit, y, x).
+
+        Raises:
+            WeightsError: its file cannot be loaded here, or has changed.
+        """
+        return self.loaded or load_model(self.source, self.recipe, sha256=self.weights_hash).network
+
     @classmethod
-    def in_memory(cls, network: nn.Module, recipe: Recipe) -> "Model":
+    def in_memory(cls, network: "nn.Module", recipe: Recipe) -> "Model":
         """Makes a model of a network in memory; puts the network into evaluation mode, without gradients."""
         hasher = hashlib.sha256()
         for name, tensor in sorted(network.state_dict().items()):
@@ -43,9 +55,7 @@ class Model:
         return cls(network.eval().requires_grad_(requires_grad=False), recipe, hasher.hexdigest())
 
     def __reduce__(self) -> tuple[Callable[..., "Model"], tuple[Any, ...]]:
-        if self.source:
-            return partial(load_model, sha256=self.weights_hash), (self.source, self.recipe)
-        return Model, (self.network, self.recipe, self.weights_hash)
+        return Model, (None if self.source else self.loaded, self.recipe, self.weights_hash, self.source)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """Dask's token: the same weights with the same recipe are the same model in every process."""
@@ -154,7 +164,7 @@ class _File:
     """SHA-256. It is no part of the key, so that the process keeps one model for each file."""
 
 
-def read_weights(weights: str | Path, *, sha256: str | None = None) -> dict[str, torch.Tensor]:
+def read_weights(weights: str | Path, *, sha256: str | None = None) -> "dict[str, torch.Tensor]":
     """Reads the tensors of a checkpoint by name, whatever their network.
 
     Args:
@@ -168,21 +178,25 @@ def read_weights(weights: str | Path, *, sha256: str | None = None) -> dict[str,
     return _read(path, source, sha256)[0].tensors
 
 
-def _read(path: Path, source: str, expected: str | None) -> tuple[checkpoint.Checkpoint, str]:
+def _read(path: Path, source: str, expected: str | None) -> "tuple[Checkpoint, str]":
     """The content of a checkpoint, and the SHA-256 of the very bytes that they come from."""
+    from pipeline.model.checkpoint import parse_tensors
+
     content = read_content(path)
     found = hashlib.sha256(content).hexdigest()
     compare_checksums(expected, found, source=source, path=path)
-    return checkpoint.parse_tensors(content, path), found
+    return parse_tensors(content, path), found
 
 
 @lru_cache(maxsize=MOST_MEMBERS)
 def _load_file(file: _File) -> Model:
     """Loads a model; the process keeps the last ones, each as long as its file has this identity.
 
-    They are as many as an ensemble may have: each task unpickles its members, and would load them again.
+    They are as many as an ensemble may have.
     """
+    from pipeline.model.checkpoint import load_tensors
+
     content, found = _read(file.path, file.source, file.expected)
     network = content.network_of(file.recipe)
-    checkpoint.load_tensors(content, network, file.recipe, source=file.source)
+    load_tensors(content, network, file.recipe, source=file.source)
     return Model(network.eval().requires_grad_(requires_grad=False), file.recipe, found, file.source)

@@ -5,6 +5,7 @@ tiles per worker are submitted, in turn, so that one is sealed while the next is
 with its cause, and the others continue: `runs.mapping.failures` has the policy.
 """
 
+import gc
 import logging
 import platform
 import time
@@ -320,3 +321,6 @@ class ResidentModel(WorkerPlugin):
         ignore_stop_signals()
         own = self._method
         predictor_for(own.model, own.engine, layers=own.layers, threads=self._threads, stand_in=self._stand_in)
+        # What is imported and loaded stays to the end. The garbage collector would traverse it again and again, and for
+        # more than a second when the worker ends.
+        gc.freeze()
