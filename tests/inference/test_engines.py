@@ -1,7 +1,9 @@
 """Engines run one graph: they agree, repeat their bytes, and refuse what they cannot do."""
 
 import os
+import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import Recipe
 from pipeline.errors import EngineError, StorageError
-from pipeline.inference import Engine, Predictor, engine, resolve_engine, torch_engine
+from pipeline.halo import Layout
+from pipeline.inference import Engine, Method, Predictor, engine, resolve_engine, torch_engine
 from pipeline.inference import openvino_engine as ov
 from pipeline.inference.openvino_engine import OpenVinoPredictor, converted_graph
 from pipeline.inference.torch_engine import TorchPredictor
@@ -237,3 +240,27 @@ def test_unknown_engines_and_precisions_are_refused(model: Model) -> None:
 def test_importing_the_package_needs_no_openvino() -> None:
     assert ov.__name__ in sys.modules
     assert "openvino" not in vars(ov)
+
+
+IN_A_WORKER = """
+import pickle, sys
+import numpy as np
+import pipeline.runs.mapping.run
+method, pixels, valid = pickle.loads(sys.stdin.buffer.read())
+planes = pipeline.inference.predictor_for(method.model, method.engine, threads=1)(pixels, valid)
+print({"torch", "pandas", "xarray", "dask.array", "segmentation_models_pytorch"} & set(sys.modules), file=sys.stderr)
+sys.stdout.buffer.write(planes.tobytes())
+"""
+
+
+def test_a_worker_maps_a_graph_of_the_cache_without_torch_or_weights(model: Model, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(model.network.state_dict(), file)
+    loaded, images = load_model(file, RECIPE), windows(1)
+    here = OpenVinoPredictor(loaded, threads=1)(*images)
+    file.unlink()
+    method = Method(loaded, Layout(core=32, halo=32, window=96, stride=32), 32, Engine("openvino", "fp32"))
+    sent = pickle.dumps((method, *images))
+    done = subprocess.run([sys.executable, "-c", IN_A_WORKER], input=sent, capture_output=True, check=True)
+    assert done.stderr.decode().splitlines()[-1:] == ["set()"]
+    assert done.stdout == here.tobytes()
