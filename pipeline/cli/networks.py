@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
-from pipeline.cli.output import count, log, progress_bar, say, shown
+from pipeline.cli.output import count, log, progress_bar, say, say_next, shown
 from pipeline.config import DEFAULT_RECIPE, Campaign
 from pipeline.errors import ConfigError, SourceError
 from pipeline.progress import SILENT
@@ -180,9 +180,11 @@ def quantize(
     """
     if check == (out is not None):
         raise ConfigError("expected either --out MODEL.xml, to make an int8 network, or --check, to compare one")
+    if check and (slow or labels or metadata):
+        raise ConfigError("--slow, --labels and --metadata belong to --out MODEL.xml; remove them, or --check")
     campaign = options.open_campaign(config, domain)
     if out is None:
-        _check_precisions(campaign, domain or (), windows)
+        _check_precisions(campaign, config, domain or (), windows)
         return
     with progress_bar("quantize") as progress:
         from pipeline.runs.quantization.quantize import agreement_text
@@ -210,10 +212,11 @@ def quantize(
     say("next: set precision: int8 and model.quantized to this network in the campaign")
 
 
-def _check_precisions(campaign: Campaign, domains: Sequence[str], windows: int) -> None:
+def _check_precisions(campaign: Campaign, config: Path, domains: Sequence[str], windows: int) -> None:
     """Compares precisions, and prints a line for each."""
     with progress_bar("check") as progress:
         from pipeline.runs.planning.agreement_report import agreement_file
+        from pipeline.runs.planning.automatic_choices import choices_file
         from pipeline.runs.quantization.check import check_precisions
 
         report = check_precisions(campaign, domains=domains, windows=windows, say=log.info, progress=progress)
@@ -227,4 +230,8 @@ def _check_precisions(campaign: Campaign, domains: Sequence[str], windows: int) 
                 f"{found.mpx_per_s / fp32:.1f} × as fast"
             )
     say(f"report: {shown(agreement_file(campaign))}")
-    say("next: set precision: auto and minimum_agreement in the campaign, then `landcover plan` shows the choice")
+    if choices_file(campaign).exists():
+        say("`auto` is resolved already, and stays so until it is resolved again:")
+        say_next("plan", config, "--re-resolve")
+    else:
+        say("next: set precision: auto and minimum_agreement in the campaign, then `landcover plan` shows the choice")

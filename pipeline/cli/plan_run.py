@@ -128,7 +128,7 @@ def _show_choices(planned: "RunPlan") -> None:
     former = choices.former or choices.now
     for before, now in ((former.windows, choices.now.windows), (former.precision, choices.now.precision)):
         if now:
-            say(f"auto: {before}{f' → {now}' if before != now else ''}" if before else f"auto: {now}")
+            say(f"auto: {now}" if before is None or str(before) == str(now) else f"auto: {before} → {now}")
     if choices.former is None:
         say(f"  chosen on {former.host}, {former.made}; kept in {shown(choices.path)}")
     else:

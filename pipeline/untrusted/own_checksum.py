@@ -45,7 +45,7 @@ def check_own_checksum(content: bytes, *, former: Collection[str]) -> None:
     Args:
         content: of the file.
         former: keys at the top of files of older versions, which have no checksum. Under any other key, 64 characters
-            are a checksum whose name was changed.
+            are a checksum whose name was changed. Empty where every version writes a checksum.
 
     Raises:
         DocumentError: it differs.
@@ -53,8 +53,12 @@ def check_own_checksum(content: bytes, *, former: Collection[str]) -> None:
     places = list(_PLACE.finditer(content))
     if not places:
         others = {key: value for key, value in parse_json(content).items() if key not in former}
-        if KEY in others or any(isinstance(value, str) and len(value) == len(ZEROS) for value in others.values()):
-            raise DocumentError(f"checksum mismatch: its {KEY} was changed")
+        if (
+            not former
+            or KEY in others
+            or any(isinstance(value, str) and len(value) == len(ZEROS) for value in others.values())
+        ):
+            raise DocumentError(f"checksum mismatch: its {KEY} was changed or removed")
         return
     start, end = places[0].span(1)
     whole = hashlib.sha256(content[:start] + ZEROS.encode() + content[end:]).hexdigest()

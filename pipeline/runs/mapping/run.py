@@ -25,7 +25,7 @@ from pipeline.cluster.client import dashboard, open_cluster, register_plugin
 from pipeline.cluster.connection import worker_count
 from pipeline.cluster.worker_resources import share_of_memory
 from pipeline.domain import Domain
-from pipeline.errors import ClusterError, LockError, OutOfSpaceError, RunFailed, RunStopped
+from pipeline.errors import ClusterError, ConfigError, LockError, OutOfSpaceError, RunFailed, RunStopped
 from pipeline.inference import MappedPixels, Method, Predictor, predict_tile, predictor_for, reads_of
 from pipeline.legend import LAYERS, OptionalLayer
 from pipeline.lock import FolderLock
@@ -43,7 +43,7 @@ from pipeline.runs.mapping.locked_domain import (
     start_records,
 )
 from pipeline.runs.mapping.shutdown import StopRequest, ignore_stop_signals
-from pipeline.runs.planning.automatic_choices import refuse_unable
+from pipeline.runs.planning.automatic_choices import RE_RESOLVE, refuse_unable
 from pipeline.runs.planning.plan import PlannedTile, RunPlan
 from pipeline.runs.planning.provenance import tile_provenance
 from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
@@ -109,10 +109,7 @@ def run(
             choices.keep()
         _refuse_damaged(plan)
         return SealedTiles()
-    cluster = plan.resolved.campaign.cluster
-    plan.resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
-    if client is None and not cluster.scheduler:
-        plan.resolved.memory.check_share(share_of_memory(plan.resolved.campaign, workers))
+    _check_memory(plan.resolved, own=client is None, workers=workers)
     if choices:
         choices.keep()
     plan = replace(plan, domains=tuple(domain for domain in plan.domains if domain.todo))
@@ -127,6 +124,22 @@ def run(
     sealed = _sealed_tiles(domains, stop)
     _refuse_damaged(plan)
     return sealed
+
+
+def _check_memory(resolved: ResolvedCampaign, *, own: bool, workers: int | None) -> None:
+    """Compares the projected memory of a worker with the campaign's limits, and with its share of an own cluster."""
+    cluster, choices = resolved.campaign.cluster, resolved.choices
+    try:
+        resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
+        if own and not cluster.scheduler:
+            resolved.memory.check_share(share_of_memory(resolved.campaign, workers))
+    except ConfigError as error:
+        if choices is None or choices.now.windows is None:
+            raise
+        stated = choices.now.windows.memory_bytes / 1e9
+        raise ConfigError(
+            f"{error}. `grid: auto` chose these sizes for cluster.memory_bytes of {stated:.2f} GB: {RE_RESOLVE}"
+        ) from error
 
 
 def _refuse_damaged(plan: RunPlan) -> None:

@@ -29,7 +29,7 @@ from pipeline.runs.tracking.run_record import utc_now
 from pipeline.untrusted.documents import Document, DocumentError
 from pipeline.untrusted.own_checksum import read_checked
 
-_RE_RESOLVE = "`landcover plan --re-resolve` shows what choosing again would change, and `run --re-resolve` does it"
+RE_RESOLVE = "`landcover plan --re-resolve` shows what choosing again would change, and `run --re-resolve` does it"
 
 
 class Choices(Document):
@@ -42,10 +42,6 @@ class Choices(Document):
     host: str
     made: str = Field(default="")
     """UTC, `2026-03-01T12:00:00Z`."""
-
-    def parts(self) -> tuple[str, ...]:
-        """Each choice in words."""
-        return tuple(str(part) for part in (self.windows, self.precision) if part)
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ def settle(
         found = _choose(campaign, recipe, weights, kept=found)
         if former is None:
             found = _write_first(path, found) if kept is None else _write_more(path, found)
-        elif former.parts() == found.parts():
+        elif (former.windows, former.precision) == (found.windows, found.precision):
             found, former = former, None
     settled = _applied(campaign, found)
     _check_same_network(settled, found, weights)
@@ -137,7 +133,7 @@ def refuse_unable(engine: Engine, *, host: str, needed_bytes: int, memory_bytes:
         needed_bytes: the projected memory of a worker.
         memory_bytes: what the worker may take; None without a limit.
     """
-    remedy = f"Leave {host} out, or choose for it: {_RE_RESOLVE}"
+    remedy = f"Leave {host} out, or choose for it: {RE_RESOLVE}"
     if missing := missing_instructions(engine):
         raise EngineError(
             f"{host}: its processor lacks {missing}, which {engine.name} in {engine.precision} needs; the campaign's "
@@ -146,7 +142,7 @@ def refuse_unable(engine: Engine, *, host: str, needed_bytes: int, memory_bytes:
     if memory_bytes is not None and needed_bytes > memory_bytes:
         raise EngineError(
             f"{host}: the campaign's windows take up to {needed_bytes / 1e9:.2f} GB of a worker, and here it has "
-            f"{memory_bytes / 1e9:.2f} GB. Give workers more memory, or choose smaller windows: {_RE_RESOLVE}"
+            f"{memory_bytes / 1e9:.2f} GB. Give workers more memory, or choose smaller windows: {RE_RESOLVE}"
         )
 
 
@@ -175,14 +171,14 @@ def _applied(campaign: Campaign, choices: Choices) -> Campaign:
         if grid.tile != windows.tile or ("halo" in grid.model_fields_set and grid.halo != windows.halo):
             raise ConfigError(
                 f"grid: auto was resolved for tiles of {windows.tile} px and a halo of {windows.halo} px, and now the "
-                f"campaign has {grid.tile} px and {grid.halo} px: {_RE_RESOLVE}"
+                f"campaign has {grid.tile} px and {grid.halo} px: {RE_RESOLVE}"
             )
         changed["grid"] = GridSection(**windows.model_dump(exclude={"memory_bytes"}))
     if campaign.precision == "auto" and (chosen := choices.precision):
         if chosen.engine and campaign.engine not in ("auto", chosen.engine):
             raise ConfigError(
                 f"precision: auto was resolved to {chosen.precision} by {chosen.engine}, and the campaign's engine is "
-                f"{campaign.engine} here: {_RE_RESOLVE}"
+                f"{campaign.engine} here: {RE_RESOLVE}"
             )
         precision: CampaignPrecision = chosen.precision
         changed |= {"precision": precision, "engine": chosen.engine or campaign.engine, "minimum_agreement": None}
@@ -199,7 +195,7 @@ def _check_same_network(settled: Campaign, choices: Choices, weights: UnloadedMo
     if now != (chosen.weights_sha256, chosen.recipe_digest, chosen.quantized_sha256):
         raise ConfigError(
             f"precision: auto was resolved to {chosen.precision} for other weights, another recipe or another "
-            f"quantized network: {_RE_RESOLVE}"
+            f"quantized network: {RE_RESOLVE}"
         )
 
 

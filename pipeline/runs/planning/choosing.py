@@ -1,5 +1,6 @@
 """Chooses windows by the memory of a worker, and the precision by what was shown on unseen domains."""
 
+import platform
 from typing import Literal
 
 from pipeline.config import Campaign, GridSection, Precision, Recipe
@@ -108,31 +109,38 @@ def choose_precision(campaign: Campaign, weights: UnloadedModel) -> ChosenPrecis
         return chosen("`landcover quantize --check` compared nothing yet")
     if (report.weights_sha256, report.recipe_digest, report.engine) != (weights.weights_hash, digest, engine):
         return chosen("`landcover quantize --check` compared other weights, another recipe or another engine")
-    usable = {
+    fp32 = report.precisions["fp32"].mpx_per_s
+    agreeing = {
         name: measured
         for name, measured in report.precisions.items()
-        if name != "fp32" and measured.least >= needed and _is_usable(name, measured, campaign, report, weights)
+        if name != "fp32" and measured.least >= needed and measured.mpx_per_s > fp32
     }
-    fp32 = report.precisions["fp32"].mpx_per_s
-    best = max(usable, key=lambda name: usable[name].mpx_per_s, default=None)
-    if best is None or usable[best].mpx_per_s <= fp32:
-        return chosen(f"nothing faster agrees with it on {needed:.2%} of the pixels of each unseen domain")
-    found = usable[best]
+    obstacles = {name: _obstacle(name, measured, campaign, report, weights) for name, measured in agreeing.items()}
+    usable = [name for name, obstacle in obstacles.items() if not obstacle]
+    if not usable:
+        listed = "; ".join(f"{name} agrees, but {obstacle}" for name, obstacle in obstacles.items())
+        return chosen(listed or f"nothing faster agrees with it on {needed:.2%} of the pixels of each unseen domain")
+    best = max(usable, key=lambda name: agreeing[name].mpx_per_s)
+    found = agreeing[best]
     because = (
         f"{found.least:.2%} of the pixels agree in the least unseen domain, {found.mpx_per_s / fp32:.1f} × as fast"
     )
     return chosen(because, best, found.quantized_sha256)
 
 
-def _is_usable(
+def _obstacle(
     name: Precision, measured: MeasuredPrecision, campaign: Campaign, report: AgreementReport, weights: UnloadedModel
-) -> bool:
-    """Whether this processor and the campaign's quantized network are as those that were compared."""
-    if name == "int8" and (campaign.model.quantized is None or campaign.layers):
-        return False  # a network in int8 gives no probabilities
-    if name == "int8" and int8_engine(campaign, weights).content["quantized"] != measured.quantized_sha256:
-        return False
-    return not missing_instructions(Engine(report.engine, name))
+) -> str:
+    """Why this processor or the campaign cannot use a precision that agrees; empty where it can."""
+    if name == "int8":
+        if campaign.model.quantized is None:
+            return "the campaign has no model.quantized"
+        if campaign.layers or campaign.model.tta != "none":
+            return "a network in int8 gives no probabilities, which layers and model.tta need"
+        if int8_engine(campaign, weights).content["quantized"] != measured.quantized_sha256:
+            return "model.quantized is another network than the one that was compared"
+    missing = missing_instructions(Engine(report.engine, name))
+    return f"the processor of {platform.node()} lacks {missing}" if missing else ""
 
 
 def int8_engine(campaign: Campaign, weights: UnloadedModel) -> Engine:

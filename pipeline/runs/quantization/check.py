@@ -66,7 +66,10 @@ def check_precisions(
         )
     split = draw_windows(campaign, model, domains=names, windows=max(1, windows // 2), engine=engine, progress=progress)
     samples = (*split.quantization, *split.held_out)
-    say(f"{len(samples)} windows of {', '.join(names)}")
+    compared = {s.domain for s in samples}
+    say(f"{len(samples)} windows of {', '.join(sorted(compared))}")
+    if left_out := [name for name in names if name not in compared]:
+        say(f"not compared: {', '.join(left_out)}, of which no window with data was drawn; more --windows may help")
     measured = _measure({name: predictor_for(model, found) for name, found in engines.items()}, samples, quantized)
     report = AgreementReport(
         weights_sha256=model.weights_hash,

@@ -131,7 +131,7 @@ class _File:
     def tiles(self, window: Window) -> Iterator[Window]:
         """Positions on the lattice of the file's tiles that meet a window, whole, row by row."""
         part = window.intersect(self._extent).within(self._extent)
-        height, width = (side * max(1, _UNIT // side) for side in vrt.sides(self._asset, "block"))
+        height, width = _unit(vrt.sides(self._asset, "block"))
         for row in range(part.row // height * height, part.bottom if part.pixels else 0, height):
             for col in range(part.col // width * width, part.right, width):
                 tile = Window(self._extent.row + row, self._extent.col + col, height, width)
@@ -176,6 +176,12 @@ class _File:
                 f"{path}: has {file.shape} px; expected {self._extent.shape}, as in the catalog; index the domain again"
             )
         return file
+
+
+def _unit(block: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the blocks that are read together."""
+    height, width = (side * max(1, _UNIT // side) for side in block)
+    return (height, width) if height * width <= _MOST_PIXELS else block
 
 
 @lru_cache(maxsize=64)

@@ -25,7 +25,7 @@ from pipeline.untrusted.own_files import open_regular
 
 _SIZ, _COD, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF90, 0xFF93
 _HEAD_BYTES = 1 << 16
-_TILE_HEAD_BYTES = 1 << 10
+_TILE_HEAD_BYTES = 1 << 13
 _JP2 = 2
 """OpenJPEG's number for files with boxes."""
 _PARAMETERS_BYTES = 1 << 15

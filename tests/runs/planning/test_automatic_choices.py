@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.config import Campaign, Precision, load_campaign, load_recipe
+from pipeline.config import Campaign, GridSection, Precision, load_campaign, load_recipe
 from pipeline.errors import ConfigError, EngineError, ProductError
 from pipeline.halo import Layout
 from pipeline.inference import Engine
@@ -21,6 +21,7 @@ from pipeline.inference.engine import missing_instructions
 from pipeline.inference.memory_projection import project_memory
 from pipeline.inference.quantized_model import recipe_digest
 from pipeline.runs.mapping.run import ResidentModel, run
+from pipeline.runs.planning import choosing
 from pipeline.runs.planning.agreement_report import AgreementReport, MeasuredPrecision, agreement_file
 from pipeline.runs.planning.automatic_choices import choices_file, refuse_unable, with_choices
 from pipeline.runs.planning.choosing import largest_windows
@@ -130,7 +131,7 @@ def with_stated_grid(made: Made) -> Campaign:
         (0.99, {"bf16": (0.989, 2.0)}, {}, "fp32", "nothing faster agrees"),
         (0.99, {"bf16": (0.999, 0.9)}, {}, "fp32", "nothing faster agrees"),
         (0.99, {"bf16": (0.991, 2.0), "fp16": (0.995, 3.0)}, {}, "fp16", "3.0 × as fast"),
-        (0.99, {"int8": (1.0, 9.0)}, {}, "fp32", "nothing faster agrees"),
+        (0.99, {"int8": (1.0, 9.0)}, {}, "fp32", "int8 agrees, but the campaign has no model.quantized"),
         (0.99, {"bf16": (1.0, 2.0)}, {"weights_sha256": "0" * 64}, "fp32", "other weights"),
         (0.99, {"bf16": (1.0, 2.0)}, {"engine": "openvino"}, "fp32", "another engine"),
     ],
@@ -175,8 +176,13 @@ def test_a_report_or_choices_that_were_edited_are_refused(made: Made) -> None:
     path.unlink()
     resolve(campaign)
     path = choices_file(campaign)
+    kept = json.loads(path.read_text())
     path.write_text(path.read_text().replace("fp32", "bf16"))
     with pytest.raises(ProductError, match=r"checksum mismatch.*delete it and plan again"):
+        resolve(campaign)
+    del kept["landcover:sha256"]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(ProductError, match="its landcover:sha256 was changed or removed"):
         resolve(campaign)
 
 
@@ -206,6 +212,59 @@ def test_a_command_that_only_reads_needs_a_plan_first(made: Made) -> None:
     result = CliRunner().invoke(app, ["verify", str(made.config)])
     assert "`auto` is not resolved yet; run `landcover plan` first" in " ".join(str(result.exception).split())
     assert not choices_file(made.campaign).exists()
+
+
+def test_choosing_again_leads_out_of_changed_tiles_though_windows_stay(made: Made) -> None:
+    cluster = made.campaign.cluster.model_copy(update={"memory_bytes": 40 * GB})
+    large, small = (
+        with_stated_grid(made).model_copy(
+            update={"grid": GridSection(auto=True, tile=tile, halo=32), "cluster": cluster, "precision": "fp32"}
+        )
+        for tile in (10_000, 5_000)
+    )
+    assert resolve(large).campaign.grid.window == resolve(small, again=True).campaign.grid.window
+    with pytest.raises(ConfigError, match=r"resolved for tiles of 10000 px"):
+        resolve(small)
+    again = resolve(small, again=True)
+    assert again.choices is not None
+    again.choices.keep()
+    assert resolve(small).campaign.grid.tile == 5_000
+
+
+def test_choosing_again_leads_out_of_changed_weights_of_equal_figures(made: Made) -> None:
+    campaign = with_stated_grid(made).model_copy(update={"minimum_agreement": 0.99})
+    show_agreement(campaign, {"bf16": (0.995, 2.0)})
+    resolve(campaign)
+    other = made.folder / "other.pth"
+    other.write_bytes(Path(campaign.weights).read_bytes() + b"\0")
+    model = campaign.model.model_copy(update={"weights": str(other)})
+    changed = campaign.model_copy(update={"model": model})
+    show_agreement(changed, {"bf16": (0.995, 2.0)})
+    with pytest.raises(ConfigError, match="for other weights"):
+        resolve(changed)
+    assert resolve(changed, again=True).engine == Engine("torch", "bf16")
+
+
+def test_why_a_precision_that_agrees_is_not_usable_is_said(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = with_stated_grid(made).model_copy(update={"minimum_agreement": 0.99})
+    show_agreement(campaign, {"bf16": (0.995, 2.0), "int8": (1.0, 3.0)})
+    monkeypatch.setattr(choosing, "missing_instructions", lambda _: "avx512_bf16 or amx_bf16")
+    network = campaign.model.model_copy(update={"quantized": made.folder / "model.xml", "tta": "d4"})
+    for model, why in ((campaign.model, "the campaign has no model.quantized"), (network, "gives no probabilities")):
+        choices = resolve(campaign.model_copy(update={"model": model})).choices
+        assert choices is not None
+        assert choices.now.precision is not None
+        assert choices.now.precision.precision == "fp32"
+        assert why in choices.now.precision.because
+        assert f"bf16 agrees, but the processor of {platform.node()} lacks avx512_bf16" in choices.now.precision.because
+        choices.path.unlink()
+
+
+def test_a_run_whose_kept_windows_exceed_the_memory_says_how_to_choose_again(made: Made) -> None:
+    make_plan(made.campaign)
+    made.change(cluster=CLUSTER | {"memory_bytes": int(1.2 * GB)})
+    with pytest.raises(ConfigError, match=r"allows 1\.20 GB.*chose these sizes for .* of 8\.00 GB.*--re-resolve"):
+        run(make_plan(made.campaign))
 
 
 @pytest.mark.parametrize("gigabytes", [8, 10, 12, 16, 40])

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from pipeline.model import Model, load_model
 from pipeline.runs.planning.agreement_report import agreement_file, read_agreement
 from pipeline.runs.planning.automatic_choices import choices_file
 from pipeline.runs.planning.resolved_campaign import resolve
+from pipeline.runs.quantization import check
 from pipeline.runs.quantization.check import check_precisions
-from pipeline.runs.quantization.windows import draw_windows
+from pipeline.runs.quantization.windows import WindowSplit, draw_windows
 from pipeline.sources.catalog.index import index
 from tests.runs.quantization.test_quantize import landcover, write_balanced
 from tests.support.campaigns import RECIPE, TILE, Made, make_campaign
@@ -116,3 +118,15 @@ def test_a_network_that_has_seen_all_domains_or_records_none_is_not_compared(mad
     network = made.campaign.model.model_copy(update={"quantized": xml})
     with pytest.raises(EngineError, match="does not record the domains that it was quantized with"):
         check_precisions(made.campaign.model_copy(update={"model": network}))
+
+
+def test_domains_of_which_no_window_was_drawn_are_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_one_domain(*about: Any, **how: Any) -> WindowSplit:
+        return draw_windows(*about, **how | {"domains": [UNSEEN]})
+
+    monkeypatch.setattr(check, "draw_windows", of_one_domain)
+    lines: list[str] = []
+    report = check_precisions(made.campaign, domains=[UNSEEN, "D064_2021"], windows=2, say=lines.append)
+    assert report.precisions["int8"].by_domain.keys() == {UNSEEN}
+    assert lines[0] == f"2 windows of {UNSEEN}"
+    assert lines[1].startswith("not compared: D064_2021,")

@@ -214,3 +214,10 @@ def test_a_file_of_another_shape_is_an_error(tmp_path: Path) -> None:
     write_raster(path, noise(tile_at(0, 0, 200))[:3], left, top, **INTERNAL)
     with pytest.raises(SourceError, match="expected \\(250, 250\\), as in the catalog; index the domain again"):
         mosaic.planned([mosaic.window], PLENTY).read(mosaic.window)
+
+
+def test_blocks_that_are_read_together_stay_within_the_largest_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips of a wide file would otherwise be kept in parts of 77 MB."""
+    monkeypatch.setattr(decoded_tiles, "_UNIT", 1_024)
+    found = {block: decoded_tiles._unit(block) for block in [(256, 256), (1_024, 1_024), (2_048, 2_048), (64, 25_000)]}
+    assert found == {(256, 256): (1_024, 1_024)} | {block: block for block in list(found)[1:]}

@@ -70,10 +70,14 @@ def test_samples_beyond_8_bits_are_cut_off_as_gdal_does(tmp_path: Path) -> None:
 def own_coding(content: bytes) -> bytes:
     """The codestream with a copy of its COD marker in the header of its second tile."""
     start = content.index(b"\xff\x52")
-    coding = content[start : start + 2 + struct.unpack_from(">H", content, start + 2)[0]]
+    return in_second_tile(content, content[start : start + 2 + struct.unpack_from(">H", content, start + 2)[0]])
+
+
+def in_second_tile(content: bytes, segment: bytes) -> bytes:
+    """The codestream with one more marker segment in the header of its second tile."""
     at = content.index(b"\xff\x90\x00\x0a\x00\x01")
-    length = struct.pack(">I", struct.unpack_from(">I", content, at + 6)[0] + len(coding))
-    made = content[: at + 6] + length + content[at + 10 : at + 12] + coding + content[at + 12 :]
+    length = struct.pack(">I", struct.unpack_from(">I", content, at + 6)[0] + len(segment))
+    made = content[: at + 6] + length + content[at + 10 : at + 12] + segment + content[at + 12 :]
     box = made.index(b"jp2c") - 4
     return made[:box] + bytes(4) + made[box + 4 :]
 
@@ -86,6 +90,18 @@ def test_tiles_with_their_own_coding_are_not_decoded_alone(tmp_path: Path, pixel
     found = Codestream.of(path)
     assert found
     assert not tiles_are_alike(path, found)
+
+
+def test_tile_headers_may_be_long(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    """As lists of packet lengths (PLT) make them."""
+    path = write(tmp_path / "irc.jp2", pixels)
+    comment = b"\xff\x64" + struct.pack(">HH", 5_004, 1) + bytes(5_000)
+    path.write_bytes(in_second_tile(path.read_bytes(), comment))
+    found = Codestream.of(path)
+    assert found
+    assert tiles_are_alike(path, found)
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(first_component(path, found, row=0, col=1), file.read(1)[:256, 256:512])
 
 
 def test_a_colour_transform_or_other_samples_are_not_decoded_alone(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
