@@ -20,17 +20,18 @@ import rasterio
 import yaml
 from numpy.typing import NDArray
 
-from pipeline.bench.machine import P, T, in_new_process
+from pipeline.bench.machine import P, T, in_new_process_within
 from pipeline.bench.scale import BenchScale
 from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign, load_recipe
 from pipeline.demo.country import VINTAGES
 from pipeline.demo.delivery_writer import to_half_metres, write_half_metre_model, write_imagery
+from pipeline.demo.network import DECODER_CHANNELS, ENCODER
 from pipeline.demo.noise import fractal
 from pipeline.durable import write_json
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import PIXELS_PER_M, Tile, Window, union
 from pipeline.model import Model, load_campaign_model
-from pipeline.model.saving import save_untrained_weights
+from pipeline.model.saving import save_recipe, save_untrained_weights
 from pipeline.progress import OnMessage
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
@@ -83,7 +84,7 @@ class Imagery:
     def mosaic(self) -> Mosaic:
         """The whole imagery as a lazy mosaic."""
         inputs = read_domain(self.campaign.catalog, _DOMAIN, tile_size=self.scale.tile)
-        return Mosaic.of(inputs, bands=self.model.recipe.bands)
+        return Mosaic.of(inputs, bands=self.campaign.recipe().bands)
 
     @property
     def patches(self) -> PatchStack:
@@ -114,7 +115,11 @@ class Imagery:
 
     def measured(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a measuring function: in a new process, or in this one at the quick scale."""
-        return work(*args, **kwargs) if self.scale.quick else in_new_process(work, *args, **kwargs)
+        return self.measured_within(None, work, *args, **kwargs)
+
+    def measured_within(self, seconds: float | None, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same with a time limit for the new process."""
+        return work(*args, **kwargs) if self.scale.quick else in_new_process_within(seconds, work, *args, **kwargs)
 
 
 def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMessage) -> Imagery:
@@ -142,21 +147,24 @@ def make_imagery(out: Path, *, data: Path, scale: BenchScale, on_message: OnMess
         if os.path.lexists(folder):
             remove_own(folder, pattern="[0-9a-f]{12}", kind="folder")
         folder.mkdir(parents=True)
-        on_message(f"imagery: making {(scale.tile * scale.tiles_a_side) ** 2 / 1e6:.0f} Mpx in {folder}")
+        on_message(f"imagery: making {(scale.tile * scale.tiles_a_side) ** 2 / 1e6:.3g} Mpx in {folder}")
         if real:
             patches, model = _read_patches(files), {"weights": str(weights.absolute()), "recipe": DEFAULT_RECIPE}
             note = f"made from the {len(files)} real patches of {data}, mirrored; weights {weights}"
-        elif scale.stand_in == "noise":
-            patches, model = _noise_patches(), _untrained_network(folder)
-            note = (
-                f"{data} has no real patches and weights: made from noise, with the network of {DEFAULT_RECIPE} before "
-                "any training; speeds are those of a trained one, agreement is not"
-            )
-        else:
+        elif scale.stand_in == "demo":
             patches, model = _demo_patches(Imagery(folder, scale, (), data).demo(on_message))
             note = f"{data} has no real patches and weights: made from the demo's country, mirrored, with its network"
+        else:
+            light = scale.stand_in != "noise"
+            patches, model = _noise_patches(), _untrained_network(folder, light=light)
+            note = (
+                f"{data} has no real patches and weights: made from noise, with "
+                f"{'a light network' if light else f'the network of {DEFAULT_RECIPE}'} before any training; speeds are "
+                "those of a trained one, agreement is not"
+            )
         np.save(folder / "patches.npy", patches[:, :, : scale.patch, : scale.patch])
-        _deliver(folder, patches, scale)
+        with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):  # the bytes of a file do not depend on them
+            _deliver(folder, patches, scale)
         _write_campaign(folder, scale, model)
         write_json(marker, {"notes": [note]})
     imagery = Imagery(folder, scale, tuple(json.loads(marker.read_text(encoding="utf-8"))["notes"]), data)
@@ -192,11 +200,15 @@ def _noise_patches() -> PatchStack:
     return levels.clip(1, 254).astype(np.uint8).reshape(2, 5, _NOISE_PATCH, _NOISE_PATCH)
 
 
-def _untrained_network(folder: Path) -> dict[str, str]:
-    """Writes random weights of the default recipe, and returns the campaign's model section for them."""
-    path = folder / "untrained_weights.pth"
-    save_untrained_weights(path, load_recipe(DEFAULT_RECIPE))
-    return {"weights": str(path), "recipe": DEFAULT_RECIPE}
+def _untrained_network(folder: Path, *, light: bool) -> dict[str, str]:
+    """Writes random weights of the default recipe, or of a light network, and returns the campaign's model section."""
+    path, name, recipe = folder / "untrained_weights.pth", DEFAULT_RECIPE, load_recipe(DEFAULT_RECIPE)
+    if light:
+        recipe = recipe.model_copy(update={"encoder": ENCODER, "decoder_channels": DECODER_CHANNELS})
+        name = str(folder / "light.yaml")
+        save_recipe(Path(name), recipe)
+    save_untrained_weights(path, recipe)
+    return {"weights": str(path), "recipe": name}
 
 
 def mirrored(patches: PatchStack, window: Window) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ import psutil
 
 from pipeline.cluster.worker_resources import dask_config
 from pipeline.config import Campaign
+from pipeline.errors import EngineError
 from pipeline.runs.planning.provenance import software
 from pipeline.runs.planning.throughput import processor
 
@@ -88,15 +89,42 @@ def measure(work: Callable[[], T]) -> tuple[T, Usage]:
     wall = time.perf_counter() - start
     after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     own, children = (a.ru_utime + a.ru_stime - b.ru_utime - b.ru_stime for a, b in zip(after, before, strict=True))
-    # Not `ru_maxrss`, which starts at the memory of the process that started this one.
-    own_peak = int(_field(Path("/proc/self/status"), "VmHWM").split()[0]) * _KIB
-    return value, Usage(wall, own, children, own_peak, after[1].ru_maxrss * _KIB)
+    return value, Usage(wall, own, children, _own_peak(), after[1].ru_maxrss * _KIB)
+
+
+def _own_peak() -> int:
+    """Largest resident memory of this process so far, in bytes.
+
+    Not `ru_maxrss`, which starts at the memory of the process that started this one; but kernels of some virtual
+    machines have nothing else.
+    """
+    found = _field(Path("/proc/self/status"), "VmHWM").split()
+    return (int(found[0]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * _KIB
 
 
 def in_new_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Calls a function in a new process, with cold caches and memory of its own; raises what the function raises."""
+    return in_new_process_within(None, work, *args, **kwargs)
+
+
+def in_new_process_within(seconds: float | None, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same with a time limit, after which the process is killed.
+
+    Raises:
+        EngineError: it did not end within `seconds`.
+    """
+    earlier = active_children()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(work, *args, **kwargs).result()
+        future = pool.submit(work, *args, **kwargs)
+        try:
+            return future.result(timeout=seconds)
+        except TimeoutError as error:
+            if future.done():  # the function itself raised it
+                raise
+            for child in active_children():
+                if child not in earlier:
+                    child.kill()
+            raise EngineError(f"it did not end within {seconds:g} s") from error
 
 
 @contextmanager

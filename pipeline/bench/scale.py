@@ -38,9 +38,9 @@ class BenchScale:
     """For the demo country's network."""
     gpu_windows: tuple[tuple[int, int], ...] = ((512, 16), (1_024, 8), (5_376, 1))
     """(side in pixels, windows of one call) that `gpu` measures beside the layout's."""
-    stand_in: Literal["demo", "noise"] = "demo"
+    stand_in: Literal["demo", "noise", "noise and a light network"] = "demo"
     """What takes the place of missing real files: the demo's country and network, which take minutes; or noise and a
-    network of the default recipe without training, which are enough to measure speed."""
+    network of the default recipe without training, which are enough to measure speed; or a light one, which is not."""
     until: float | None = None
     """`time.monotonic()` after which `gpu` starts no more measurements."""
     quick: bool = False
@@ -74,4 +74,4 @@ QUICK = BenchScale(
 
 def gpu_alone(scale: BenchScale) -> BenchScale:
     """The scale where `gpu` is the only bench: a device that is lent for minutes must not wait for imagery."""
-    return replace(scale, tiles_a_side=1, stand_in="noise")
+    return replace(scale, tiles_a_side=1, stand_in="noise and a light network" if scale.quick else "noise")

@@ -3,7 +3,9 @@
 import json
 import shutil
 import tomllib
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,9 @@ from PIL import Image
 from pipeline.bench import suite
 from pipeline.bench.development import nation, rehearsal
 from pipeline.bench.development.synthetic_domains import DELIVERED_TILE, Footprint, write_domains
-from pipeline.bench.gemm import network_flops
 from pipeline.bench.imagery import Imagery, make_imagery, mirrored
 from pipeline.bench.measurements import gpu
+from pipeline.bench.measurements.gpu_timings import EngineStep, EngineTiming
 from pipeline.bench.scale import QUICK
 from pipeline.bench.suite import DEVELOPMENT, available_benches, run_benches
 from pipeline.config import GridSection
@@ -213,16 +215,32 @@ def test_without_a_gpu_its_bench_is_refused_before_it_writes_files(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-def test_the_figures_of_a_gpu_count_the_core_of_a_window(imagery: Imagery) -> None:
+def test_the_figures_of_a_gpu_count_the_core_of_a_window() -> None:
     """4 windows a second with a core of 250² px: 0.25 Mpx/s at 0.04 m² a pixel, a tenth of the peak, half a core."""
-    flops = network_flops(imagery.model, QUICK.layout.window**2)
-    timed = gpu.EngineTiming(Engine("torch"), QUICK.layout, 1, 1.0, 0.25, 40 * flops / 1e9, 1.0, 0)
-    figures = gpu._figures(imagery, timed, 0.5)
+    flops = 7e3 * QUICK.layout.window**2
+    timed = EngineTiming(Engine("torch"), QUICK.layout, 1, 1.0, 0.25, 40 * flops / 1e9, None, 0)
+    figures = gpu.engine_figures(timed, flops_a_pixel=7e3, core_mpx_per_s=0.5)
     assert figures["mpx_per_s"] == pytest.approx(0.25)
     assert figures["km2_per_hour"] == pytest.approx(0.25e6 * 0.04 * 3600 / 1e6)
     assert figures["gemm_share"] == pytest.approx(0.1)
     assert figures["copies_hidden"] == pytest.approx(0.75)
     assert figures["cores_to_feed"] == pytest.approx(0.5)
+    assert "agreement" not in figures, "fp32 did not fit into the memory"
+
+
+def test_a_measurement_that_fails_costs_only_its_own_figure(imagery: Imagery, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("a driver of 2009")
+
+    step = EngineStep("fp32", Engine("torch"), QUICK.layout)
+    steps: Any = lambda _, report: [("copies", broken), ("fp32", partial(report.add_engine, step))]  # noqa: E731
+    monkeypatch.setattr(gpu, "_measurements", steps)
+    report = gpu.run(imagery, on_message=lambda _: None)
+    assert report.figures["gpu.agreement_fp32"] == 1
+    assert "copies failed: KeyError: 'a driver of 2009'" in report.notes
+    monkeypatch.setattr(gpu, "_measurements", lambda *_: [("copies", broken)])
+    with pytest.raises(EngineError, match=r"could time no engine; .*gpu\.json has what failed"):
+        gpu.run(imagery, on_message=lambda _: None)
 
 
 @pytest.mark.slow
@@ -243,7 +261,7 @@ def test_without_time_the_bench_of_a_gpu_writes_its_first_figures(folder: Path) 
     assert {figure.rsplit("_", 1)[1] for figure in report["figures"]} == {"fp32"}
     assert "there was no time to measure" in report["notes"][-1]
     assert f"measure {LOWER}, decoding on one core" in report["notes"][-1]
-    assert "the tests marked gpu, a campaign: give it more --minutes" in report["notes"][-1]
+    assert "the tests marked gpu, a campaign on a local cluster: give it more --minutes" in report["notes"][-1]
 
 
 def test_an_installed_package_has_no_benches_for_developers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

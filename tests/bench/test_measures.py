@@ -1,6 +1,7 @@
 """The tools of the benches, compared with known results."""
 
 import io
+import time
 from functools import partial
 from operator import mul
 
@@ -11,10 +12,11 @@ from PIL import Image
 from pipeline.bench.chart import bar_chart, line_chart
 from pipeline.bench.gemm import network_flops
 from pipeline.bench.imagery import mirrored
-from pipeline.bench.machine import in_new_process, measure
+from pipeline.bench.machine import in_new_process, in_new_process_within, measure
 from pipeline.bench.measurements.halo import _differing, _whole_forward
 from pipeline.bench.measurements.quantize import right_halves
 from pipeline.config import DEFAULT_RECIPE, load_recipe
+from pipeline.errors import EngineError
 from pipeline.grid import Window
 from pipeline.halo import Layout
 from pipeline.inference import Engine, predictor_for
@@ -77,6 +79,12 @@ def test_the_peak_memory_is_of_the_new_process_alone() -> None:
 def test_an_error_in_a_new_process_is_raised_here() -> None:
     with pytest.raises(TypeError, match="bytes"):
         in_new_process(measure, partial(mul, b"x", b"x"))
+
+
+@pytest.mark.slow
+def test_a_process_that_exceeds_its_time_is_killed() -> None:
+    with pytest.raises(EngineError, match=r"it did not end within 0\.2 s"):
+        in_new_process_within(0.2, time.sleep, 600)
 
 
 def test_charts_take_zeros_and_single_points() -> None:

@@ -98,11 +98,13 @@ def test_a_domain_is_mapped_on_the_gpus_of_this_machine(tmp_path: Path) -> None:
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    pytest.importorskip("dask_cuda", reason="dask-cuda cannot be imported", exc_type=ImportError)
     made = make_campaign(tmp_path / "made", at=((0, 0), (0, 1)))
     run(make_plan(made.campaign.on_cluster("cuda")))
     on_gpu = {p.name: p for p in made.products.rglob("*-landcover.tif")}
     made.change(output=_output(made, tmp_path / "cpu"))
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(made.config)]
     subprocess.run(command, env=hidden, check=True)
     for path in (tmp_path / "cpu").rglob("*-landcover.tif"):

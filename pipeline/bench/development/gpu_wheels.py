@@ -22,7 +22,8 @@ from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
 NEEDED = (
-    *("affine", "cryptography", "dask", "distributed", "huggingface-hub", "lazy-loader", "odc-geo", "packaging"),
+    *("affine", "cryptography", "dask", "dask-cuda", "distributed", "huggingface-hub", "lazy-loader", "odc-geo"),
+    "packaging",
     *("platformdirs", "psutil", "pydantic", "pyproj", "pystac", "pyyaml", "rasterio", "rich", "safetensors"),
     *("segmentation-models-pytorch", "shapely", "typer", "urllib3"),
     *("hypothesis", "pytest", "pytest-timeout", "pytest-xdist"),
@@ -32,8 +33,12 @@ THERE = ("torch", "torchvision")
 """Installed on that machine, with what they need."""
 NEWER = frozenset({canonicalize_name("typing-extensions")})
 """PyTorch needs it too, but accepts versions that pydantic does not."""
-WITHOUT = frozenset(canonicalize_name(name) for name in ("hf-xet", "xarray"))
-"""Only downloads from a hub, and xarray's users of odc-geo, need them."""
+WITHOUT = frozenset(
+    canonicalize_name(name)
+    for name in ("bokeh", "cuda-core", "hf-xet", "numpy", "pandas", "rapids-dask-dependency", "xarray")
+)
+"""Downloads from a hub, xarray's users of odc-geo and Dask's dashboard need some of them; dask-cuda imports cuda-core,
+which many machines with a GPU have."""
 MOST_BYTES = 45 * 2**20
 """Of the archive and the checkout together, compressed."""
 _GLIBC_MINORS = (34, 28, 27, 24, 17, 12, 5)

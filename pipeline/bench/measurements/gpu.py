@@ -1,15 +1,14 @@
 """`gpu`: the torch engine on a CUDA device: its speed, its share of the device's peak, and the cores that feed it.
 
 The figures that decide most come first, and the report is written after each, so that a device that is lent for minutes
-leaves results whenever it is taken away. Nothing here or below needs OpenVINO, pandas, pyarrow or matplotlib.
+leaves results whenever it is taken away. What fails costs its own figure and leaves a note; what may harm the others,
+or take minutes, runs in a process of its own. Nothing here or below needs OpenVINO, pandas, pyarrow or matplotlib.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,65 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bench.chart import bar_chart
-from pipeline.bench.forward import agreement, class_maps, window_image
-from pipeline.bench.gemm import device_gemm, network_flops
+from pipeline.bench.gemm import network_flops
 from pipeline.bench.imagery import Imagery
 from pipeline.bench.measurements.feed import all_blocks, decode_imagery
 from pipeline.bench.measurements.gpu_checks import Checked, map_imagery, run_gpu_tests
+from pipeline.bench.measurements.gpu_timings import (
+    EngineStep,
+    EngineTiming,
+    classes_in_fp32,
+    time_engine,
+    time_forwards,
+)
 from pipeline.bench.report import BenchReport
-from pipeline.config import Precision
-from pipeline.errors import EngineError, LandcoverError
+from pipeline.config import ClusterKind, Precision
+from pipeline.errors import EngineError
 from pipeline.grid import PIXELS_PER_M
 from pipeline.halo import Layout
-from pipeline.inference import Engine, on_gpu, predictor_for
+from pipeline.inference import Engine, on_gpu
 from pipeline.inference.engine import LANES, cuda_devices
-from pipeline.inference.torch_engine import TorchPredictor, forward_kinds, peak_memory, reset_peak_memory
+from pipeline.inference.torch_engine import ForwardKind, forward_kinds
 from pipeline.progress import OnMessage
 from pipeline.runs.planning.throughput import MeasuredRate
 
-_FORWARDS = 24
-"""Windows of one timing at full scale: a GPU maps one in a fraction of a second."""
 _BEFORE_DECODING = 2
 """Decoding is measured after two engines: what feeds the faster one."""
-_DRAWS = all(map(find_spec, ("matplotlib", "scipy")))
+_LEAST_S = 60.0
+"""Shortest time limit of a process."""
 _KM2_PER_MPX = 1 / PIXELS_PER_M**2
 """A pixel covers 0.04 m²."""
-
-
-@dataclass(frozen=True)
-class EngineTiming:
-    """An engine's forwards over whole windows."""
-
-    engine: Engine
-    layout: Layout
-    batch: int
-    """Windows of one call."""
-    one_thread_s: float
-    """Seconds a window when one thread calls, so that copies and forward follow each other."""
-    threads_s: float
-    """Seconds a window when `LANES` threads call, so that copies run during the forward."""
-    gemm_gflop_per_s: float
-    """The best multiplication in this precision."""
-    agreement: float
-    """Share of the patches' pixels that have the class of fp32, 0..1."""
-    device_bytes: int
-    """Most memory of the device that torch reserved; 0 on the processor."""
-
-    @property
-    def kept_mpx(self) -> float:
-        """Mpx of a window's core."""
-        return self.layout.core**2 / 1e6
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A measurement to make: an engine with its windows."""
-
-    name: str
-    """`fp16`, `fp16_compiled`, `fp16_512x16`: the end of its figures' names."""
-    engine: Engine
-    layout: Layout
-    batch: int = 1
 
 
 def check_device(*, quick: bool) -> None:
@@ -95,6 +63,10 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     """Makes one measurement after the other until the time is up; the first one is always made.
 
     Those that there was no time for, or that failed, are in the notes.
+
+    Raises:
+        EngineError: all of them failed.
+        StorageError: the report cannot be written.
     """
     report = _Report(imagery, on_message)
     left: list[str] = []
@@ -104,36 +76,52 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
             continue
         try:
             measurement()
-        except (LandcoverError, RuntimeError) as error:  # torch's own errors are of the latter type
-            if not number:
-                raise
-            # The others are worth having: a device may be lent only once.
-            report.notes.append(f"{name} failed: {str(error).strip()[:500]}")
-            on_message(f"gpu: {report.notes[-1]}")
+        except Exception as error:  # noqa: BLE001  (a device may be lent only once: the other figures are worth having)
+            report.note(f"{name} failed: {type(error).__name__}: {str(error).strip()[:500]}")
         report.made().write(imagery.reports, "gpu")
+    if not report.timings:
+        raise EngineError(f"bench gpu could time no engine; {imagery.reports / 'gpu.json'} has what failed")
     if left:
         report.notes.append(f"there was no time to measure {', '.join(left)}: give it more --minutes")
-    return report.made()
+    return report.drawn()
 
 
 def _measurements(imagery: Imagery, report: "_Report") -> list[tuple[str, Callable[[], None]]]:
     """The measurements with their names, the most important ones first; the first one is fp32."""
     engines = [(step.name, partial(report.add_engine, step)) for step in _steps(imagery)]
     compiled = [(step.name, partial(report.add_engine, step)) for step in _compiled_steps(imagery)]
+    windows = [(imagery.scale.layout, 1), *_windows(imagery)]
+    forwards = [
+        (f"forwards as {how} in {layout.window}x{batch}", partial(report.add_forwards, how, layout, batch))
+        for how in forward_kinds()
+        for layout, batch in windows
+    ]
+    campaigns = [(f"a campaign on a {kind} cluster", partial(report.add_campaign, kind)) for kind in _cluster_kinds()]
     return [
         *engines[:_BEFORE_DECODING],
         ("decoding on one core", report.add_decoding),
         *engines[_BEFORE_DECODING:],
-        ("forwards on the device alone", report.add_forwards),
+        *forwards,
         *compiled[:1],
         ("the tests marked gpu", report.add_tests),
-        ("a campaign", report.add_campaign),
+        *campaigns,
         *compiled[1:],
     ]
 
 
+def _cluster_kinds() -> tuple[ClusterKind, ...]:
+    """`cuda` after `local`, where there is a device and dask-cuda."""
+    return ("local", "cuda") if on_gpu(Engine("torch")) and find_spec("dask_cuda") else ("local",)
+
+
 def _is_time_up(imagery: Imagery) -> bool:
     return imagery.scale.until is not None and time.monotonic() > imagery.scale.until
+
+
+def _time_limit(imagery: Imagery) -> float | None:
+    """Seconds that a process may take: half of those that are left, so that the next ones have some too."""
+    until = imagery.scale.until
+    return None if until is None else max(_LEAST_S, (until - time.monotonic()) / 2)
 
 
 def _precisions() -> tuple[Precision, ...]:
@@ -147,21 +135,26 @@ def _windows(imagery: Imagery) -> list[tuple[Layout, int]]:
     return [(Layout.for_window(side, own.halo, own.stride), batch) for side, batch in imagery.scale.gpu_windows]
 
 
-def _steps(imagery: Imagery) -> list[_Step]:
+def _steps(imagery: Imagery) -> list[EngineStep]:
     layout, (_, lower, *_) = imagery.scale.layout, _precisions()
-    steps = [_Step(precision, Engine("torch", precision), layout) for precision in _precisions()]
-    other = [_Step(f"{lower}_{w.window}x{batch}", Engine("torch", lower), w, batch) for w, batch in _windows(imagery)]
+    steps = [EngineStep(precision, Engine("torch", precision), layout) for precision in _precisions()]
+    other = [
+        EngineStep(f"{lower}_{w.window}x{batch}", Engine("torch", lower), w, batch) for w, batch in _windows(imagery)
+    ]
     return steps + other
 
 
-def _compiled_steps(imagery: Imagery) -> list[_Step]:
+def _compiled_steps(imagery: Imagery) -> list[EngineStep]:
     """The same with `torch.compile`, which takes a minute or more for each."""
     if not _compiles(imagery):
         return []
     _, lower, *_ = _precisions()
     engine = Engine("torch", lower, compiled=True)
-    own = _Step(f"{lower}_compiled", engine, imagery.scale.layout)
-    return [own, *(_Step(f"{lower}_compiled_{w.window}x{batch}", engine, w, batch) for w, batch in _windows(imagery))]
+    own = EngineStep(f"{lower}_compiled", engine, imagery.scale.layout)
+    return [
+        own,
+        *(EngineStep(f"{lower}_compiled_{w.window}x{batch}", engine, w, batch) for w, batch in _windows(imagery)),
+    ]
 
 
 def _compiles(imagery: Imagery) -> bool:
@@ -173,8 +166,8 @@ class _Report:
 
     def __init__(self, imagery: Imagery, on_message: OnMessage) -> None:
         self._imagery, self._on_message = imagery, on_message
-        self._reference: NDArray[np.uint8] | None = None
-        """The patches' classes in fp32."""
+        self._truths: dict[int, NDArray[np.uint8] | None] = {}
+        """Side of a window → its classes in fp32; None where that exceeds the device's memory."""
         self.timings: dict[str, EngineTiming] = {}
         self.core_mpx_per_s: float | None = None
         self._others: dict[str, float] = {}
@@ -184,43 +177,58 @@ class _Report:
         self.notes = [*imagery.notes, f"measured on {_device()} with {windows}, counting the pixels of their cores"]
         if not _compiles(imagery):
             self.notes.append("torch.compile was not measured: the scale is quick, or Triton is not installed")
-        if not _DRAWS:
-            self.notes.append("there is no chart, because matplotlib or SciPy is not installed")
 
-    def add_engine(self, step: _Step) -> None:
-        """Times an engine from the host's pixels to the host's layers."""
-        if self._reference is None:
-            self._reference = class_maps(predictor_for(self._imagery.model, step.engine), self._imagery.patches)
-        timing = _time_engine(self._imagery, step, self._reference)
+    def note(self, text: str) -> None:
+        """Keeps a note, and prints it."""
+        self.notes.append(text)
+        self._on_message(f"gpu: {text}")
+
+    def add_engine(self, step: EngineStep) -> None:
+        """Times an engine from the host's pixels to the host's layers; one that is compiled, in a new process."""
+        truth = self._truth(step.layout.window)
+        if step.engine.compiled:
+            timing = self._imagery.measured_within(_time_limit(self._imagery), time_engine, self._imagery, step, truth)
+        else:
+            timing = time_engine(self._imagery, step, truth)
         self.timings[step.name] = timing
         self._on_message(f"gpu: {step.name} {timing.kept_mpx / timing.threads_s:.4g} Mpx/s")
+
+    def _truth(self, side: int) -> NDArray[np.uint8] | None:
+        if side not in self._truths:
+            try:
+                self._truths[side] = classes_in_fp32(self._imagery, side)
+            except EngineError as error:
+                self._truths[side] = None
+                self.note(f"agreement over windows of {side} px is missing: {error}")
+        return self._truths[side]
 
     def add_decoding(self) -> None:
         """Measures what feeds the engines."""
         self.core_mpx_per_s = _decode_rate(self._imagery)
         self._on_message(f"gpu: one core decodes {self.core_mpx_per_s:.3g} Mpx/s")
 
-    def add_forwards(self) -> None:
-        """Times forwards without copies, in each memory layout and as a CUDA graph."""
-        model, scale, (_, lower, *_) = self._imagery.model, self._imagery.scale, _precisions()
-        predictor, bands = TorchPredictor(model, precision=lower), len(model.recipe.bands)
-        for layout, batch in [(scale.layout, 1), *_windows(self._imagery)]:
-            for how in forward_kinds():
-                shape = (batch, bands, layout.window, layout.window)
-                seconds = predictor.time_forwards(how, shape, calls=1 if scale.quick else _FORWARDS)
-                name = f"device_mpx_per_s_{lower}_{how}_{layout.window}x{batch}"
-                self._others[name] = batch * layout.core**2 / 1e6 / seconds
-                self._on_message(f"gpu: {name} = {self._others[name]:.4g}")
+    def add_forwards(self, how: ForwardKind, layout: Layout, batch: int) -> None:
+        """Times forwards without copies; as a CUDA graph, in a new process."""
+        imagery, lower = self._imagery, _precisions()[1]
+        given = (imagery, lower, how, layout, batch)
+        if how == "graph":
+            rate = imagery.measured_within(_time_limit(imagery), time_forwards, *given)
+        else:
+            rate = time_forwards(*given)
+        name = f"device_mpx_per_s_{lower}_{how}_{layout.window}x{batch}"
+        self._others[name] = rate
+        self._on_message(f"gpu: {name} = {rate:.4g}")
 
     def add_tests(self) -> None:
         """Runs the tests that need a device."""
-        until = self._imagery.scale.until
-        done = run_gpu_tests(self._imagery.folder, seconds=None if until is None else until - time.monotonic())
-        self._add(done, "tests")
+        self._add(run_gpu_tests(self._imagery.folder, seconds=_time_limit(self._imagery)), "tests")
 
-    def add_campaign(self) -> None:
+    def add_campaign(self, kind: ClusterKind) -> None:
         """Maps the imagery with the code of `landcover run`."""
-        self._add(map_imagery(self._imagery, _precisions()[1]), "campaign")
+        name = "campaign" if kind == "local" else f"campaign_{kind}"
+        done = map_imagery(self._imagery, _precisions()[1], kind=kind, seconds=_time_limit(self._imagery))
+        figures = {f"{name}_{figure}": value for figure, value in done.figures.items()}
+        self._add(replace(done, figures=figures), name)
 
     def _add(self, done: Checked, name: str) -> None:
         self._others |= done.figures
@@ -229,12 +237,13 @@ class _Report:
         self._on_message(f"gpu: {', '.join(f'{figure} = {value:.4g}' for figure, value in done.figures.items())}")
 
     def made(self) -> BenchReport:
-        """The report of what was measured so far."""
-        decoding = {} if self.core_mpx_per_s is None else {"gpu.decode_mpx_per_core_s": self.core_mpx_per_s}
-        figures: dict[str, float] = {**decoding}
+        """The report of what was measured so far, without a chart."""
+        figures: dict[str, float] = {}
+        if self.core_mpx_per_s is not None:
+            figures["gpu.decode_mpx_per_core_s"] = self.core_mpx_per_s
         raw: dict[str, Any] = {**self._raw}
         for name, timing in self.timings.items():
-            own = _figures(self._imagery, timing, self.core_mpx_per_s)
+            own = engine_figures(timing, flops_a_pixel=self._flops_a_pixel, core_mpx_per_s=self.core_mpx_per_s)
             figures |= {f"gpu.{figure}_{name}": value for figure, value in own.items()}
             raw[name] = {
                 "window_s_one_thread": timing.one_thread_s,
@@ -243,62 +252,54 @@ class _Report:
                 "device_bytes": timing.device_bytes,
             }
         figures |= {f"gpu.{figure}": value for figure, value in self._others.items()}
-        shown = [(name, figures[f"gpu.mpx_per_s_{name}"]) for name in self.timings]
         network = self._imagery.model.recipe.name
         rates = tuple(
             MeasuredRate.inference(t.layout.window**2 / 1e6 / t.threads_s, t.engine, network=network, device=_device())
             for t in self.timings.values()
             if not t.engine.compiled and t.layout == self._imagery.scale.layout
         )
-        chart = bar_chart("Speed of one GPU, without reading", shown, unit="Mpx/s") if _DRAWS else b""
-        return BenchReport(figures, raw, chart, tuple(self.notes), rates)
+        return BenchReport(figures, raw, b"", tuple(self.notes), rates)
+
+    def drawn(self) -> BenchReport:
+        """The report with its chart, where one can be drawn."""
+        speeds = [(name, t.kept_mpx / t.threads_s) for name, t in self.timings.items()]
+        chart = b""
+        try:
+            chart = bar_chart("Speed of one GPU, without reading", speeds, unit="Mpx/s")
+        except (ImportError, OSError) as error:  # a folder for matplotlib's cache cannot be made
+            self.note(f"there is no chart: {error}")
+        return replace(self.made(), chart=chart)
+
+    @cached_property
+    def _flops_a_pixel(self) -> float:
+        return network_flops(self._imagery.model, 1)
 
 
 def _device() -> str:
     return next(iter(cuda_devices()), "the processor")
 
 
-def _figures(imagery: Imagery, timing: EngineTiming, core_mpx_per_s: float | None) -> Mapping[str, float]:
-    """The figures of one engine; each pixel counts once, however often windows overlap on it."""
+def engine_figures(timing: EngineTiming, *, flops_a_pixel: float, core_mpx_per_s: float | None) -> Mapping[str, float]:
+    """The figures of one engine; each pixel counts once, however often windows overlap on it.
+
+    Args:
+        timing: of the engine.
+        flops_a_pixel: operations of its network.
+        core_mpx_per_s: Mpx that one core decodes in a second, where that is known already.
+    """
     rate = timing.kept_mpx / timing.threads_s
-    flops = network_flops(imagery.model, timing.layout.window**2)
+    flops = flops_a_pixel * timing.layout.window**2
     return {
         "mpx_per_s": rate,
         "km2_per_hour": rate * _KM2_PER_MPX * 3600,
         "gemm_share": flops / timing.threads_s / 1e9 / timing.gemm_gflop_per_s,
         "copies_hidden": 1 - timing.threads_s / timing.one_thread_s,
-        "agreement": timing.agreement,
+        **({} if timing.agreement is None else {"agreement": timing.agreement}),
         **({} if core_mpx_per_s is None else {"cores_to_feed": rate / core_mpx_per_s}),
     }
 
 
-def _time_engine(imagery: Imagery, step: _Step, reference: NDArray[np.uint8]) -> EngineTiming:
-    """Times an engine and multiplications in turns, and takes the best of each."""
-    scale, predictor = imagery.scale, predictor_for(imagery.model, step.engine)
-    share = agreement(class_maps(predictor, imagery.patches), reference)
-    image = np.repeat(window_image(imagery, step.layout.window), step.batch, axis=0)
-    valid = np.ones((step.batch, *image.shape[2:]), np.bool_)
-    multiply = device_gemm(scale.gemm, step.engine.precision)
-    calls = 1 if scale.quick else max(LANES, _FORWARDS // step.batch)
-    reset_peak_memory()
-
-    def seconds(threads: int) -> float:
-        with ThreadPoolExecutor(threads) as pool:
-            start = time.perf_counter()
-            for done in [pool.submit(predictor, image, valid) for _ in range(calls)]:
-                done.result()
-            return (time.perf_counter() - start) / (calls * step.batch)
-
-    seconds(LANES)  # compiles the graph for this window, and pins the buffers of each lane
-    turns = [(seconds(1), seconds(LANES), multiply()) for _ in range(scale.repeats)]
-    one_thread, threads, rates = zip(*turns, strict=True)
-    return EngineTiming(
-        step.engine, step.layout, step.batch, min(one_thread), min(threads), max(rates), share, peak_memory()
-    )
-
-
 def _decode_rate(imagery: Imagery) -> float:
-    """Mpx of RVB and IRC that a core decodes in a busy second, as `feed` measures it."""
+    """Mpx of RVB and IRC that a core decodes in a busy second, as `feed` measures it, once."""
     blocks, cluster = all_blocks(imagery.mosaic.inputs, imagery.scale.block), imagery.campaign.cluster
-    busy = statistics.median(decode_imagery(imagery, blocks, cluster).core_s for _ in range(imagery.scale.repeats))
-    return sum(block.pixels for block in blocks) / 1e6 / busy
+    return sum(block.pixels for block in blocks) / 1e6 / decode_imagery(imagery, blocks, cluster).core_s
