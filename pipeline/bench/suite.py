@@ -17,7 +17,11 @@ DEFAULT = ("engines", "feed", "run", "halo", "quantize")
 """The benches that run if none is named."""
 _MORE = ("gpu", "ensemble")
 _SAMPLING = ("areas", "coverage")
-DEVELOPMENT = (*_SAMPLING, "growth", "nation", "novelty", "publish", "rehearsal", "train", "vectorize", "view")
+_NETWORKS = ("windows",)
+DEVELOPMENT = (
+    *(*_SAMPLING, *_NETWORKS),
+    *("growth", "nation", "novelty", "publish", "rehearsal", "train", "vectorize", "view"),
+)
 """Benches that only developers need; they are in a checkout, not in an installed package."""
 _WITHOUT_IMAGERY = {"ensemble", *DEVELOPMENT}
 """Benches that need only the network or patches, so that small imagery is enough for them."""
@@ -33,6 +37,7 @@ def available_benches() -> Mapping[str, str]:
     if Path(__file__).with_name("development").joinpath("__init__.py").is_file():
         modules |= {name: f"pipeline.bench.development.{name}" for name in DEVELOPMENT}
         modules |= {name: f"pipeline.bench.development.sampling.{name}" for name in _SAMPLING}
+        modules |= {name: f"pipeline.bench.development.networks.{name}" for name in _NETWORKS}
     return modules
 
 

@@ -58,7 +58,7 @@ def bench(
         argument(
             "NAME",
             "What to measure: engines, feed, run, halo, quantize (these five by default), ensemble, gpu; in a checkout "
-            "also areas, coverage, growth, nation, novelty, publish, rehearsal, train, vectorize, view.",
+            "also areas, coverage, growth, nation, novelty, publish, rehearsal, train, vectorize, view, windows.",
         ),
     ] = None,
     out: Annotated[Path, option("--out FOLDER", "Where results, figures and made-up imagery go.")] = Path(

@@ -53,9 +53,9 @@ class Recipe(Section):
     """Stride of the network in pixels. Windows begin on its multiples, because the map depends on where they begin."""
     # Maps made before the field existed keep their fingerprints.
     centred_upsampling: bool = Field(default=False, exclude_if=lambda centred: not centred)
-    """Where a head enlarges its logits by 4 (UPerNet, FPN): do so from the centres of pixels. As published, the corners
-    of both images meet. That moves borders by up to 1.5 px, in other directions on each side of a seam. Set it where
-    seamless maps matter more than the published logits."""
+    """Where a head enlarges its logits by 4 (UPerNet, FPN): maps do so from the centres of pixels. As published, the
+    corners of both images meet. That moves borders by up to 1.5 px, in other directions on each side of a seam.
+    Training, and the network that `load_model` returns, keep the published head."""
     bands: tuple[Band, ...] = ("red", "green", "blue", "nir", "elevation")
     """Input channels, in the network's order."""
     mean: tuple[float, ...]

@@ -3,9 +3,10 @@
 It has a light encoder and starts from random weights, without a hub. It shows how mapping works, not how well it can.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -89,13 +90,34 @@ def fit(
     """
     _check(tiles, settings)
     recipe = _recipe(tiles)
-    with _seeded_torch(seed, threads):
-        network = build_network(recipe)
-        _train(network, tiles, recipe, seed=seed, settings=settings)
+    network = fit_network(partial(build_network, recipe), tiles, recipe, seed=seed, settings=settings, threads=threads)
     fitted = FittedNetwork(folder / "demo_weights.pth", folder / "demo.yaml")
     save_weights(fitted.weights, network.state_dict())
     save_recipe(fitted.recipe, recipe)
     return fitted
+
+
+def fit_network(
+    build: Callable[[], nn.Module],
+    tiles: Sequence[TrainingTile],
+    recipe: Recipe,
+    *,
+    seed: int,
+    settings: FitSettings,
+    threads: int | None = None,
+) -> nn.Module:
+    """Builds a network and fits it to tiles; returns it in evaluation mode.
+
+    Args:
+        build: makes the network of the recipe, with random weights that follow from the seed.
+        tiles: images with labels, at least as large as a crop.
+        recipe: its normalisation and classes; logit i is FLAIR value i + 1.
+        seed, settings, threads: as `fit`.
+    """
+    with _seeded_torch(seed, threads):
+        network = build()
+        _train(network, tiles, recipe, seed=seed, settings=settings)
+    return network
 
 
 def _check(tiles: Sequence[TrainingTile], settings: FitSettings) -> None:

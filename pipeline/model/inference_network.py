@@ -1,6 +1,7 @@
 """Optimizes a network for inference: it computes the live logits apart from the others, in fewer steps.
 
-The optimized network differs from the original by rounding alone. It rests on three identities:
+Unless the recipe asks for centred upsampling, the optimized network differs from the original by rounding alone. It
+rests on three identities:
 
 - A batch normalisation after a convolution is the same as another weight and bias (`batchnorm_folding`).
 - A logit is a row of the head's weight. The rows of the live logits and those of the logits that are switched off
@@ -26,9 +27,12 @@ from pipeline.model.network import unet_blocks
 def optimize_for_inference(network: nn.Module, recipe: Recipe) -> nn.Module:
     """Copies a network and optimizes the copy: it gives the live logits, in the order of `live`, apart from the rest.
 
+    Every engine maps with the copy, and training with the original. So the recipe's `centred_upsampling` is applied
+    here: the loaded network keeps the published logits.
+
     Args:
         network: float32, in evaluation mode; maps (n, band, y, x) to logits (n, recipe.logits, y, x).
-        recipe: gives bands, stride and live classes.
+        recipe: gives bands, stride, live classes and the head's upsampling.
 
     Returns:
         A network that maps (n, band, y, x) to a tuple of one or two float32
@@ -36,6 +40,8 @@ def optimize_for_inference(network: nn.Module, recipe: Recipe) -> nn.Module:
     """
     network = fold_batchnorms(network, recipe)
     _merge_upsampling(network, recipe)
+    if recipe.centred_upsampling and hasattr(network, "segmentation_head"):
+        centre_upsampling(network.segmentation_head)
     live = list(recipe.live_logits)
     switched_off = [i for i in range(recipe.logits) if i not in live]
     parts = [live, switched_off] if switched_off else [live]
@@ -45,6 +51,13 @@ def optimize_for_inference(network: nn.Module, recipe: Recipe) -> nn.Module:
         network.segmentation_head = _Parts(nn.Sequential(_with_outputs(head[0], part), *rest) for part in parts)
         return network
     return nn.Sequential(network, _Parts(_PickedLogits(part) for part in parts))
+
+
+def centre_upsampling(head: Any) -> None:
+    """Lets a head enlarge its logits from the centres of pixels, in place, instead of joining corners to corners."""
+    for module in head.modules():
+        if isinstance(module, nn.Upsample):
+            module.align_corners = False
 
 
 class _Parts(nn.Module):

@@ -99,10 +99,6 @@ def build_network(recipe: Recipe, *, imagenet: bool = False, earlier_upernet: bo
         ) from error
     if earlier_upernet:
         network.decoder = EarlierUPerNetDecoder(network.encoder.out_channels)
-    if recipe.centred_upsampling:
-        for module in network.segmentation_head.modules():
-            if isinstance(module, nn.Upsample):
-                module.align_corners = False
     stride = _stride_of(network)
     if recipe.stride % stride:
         raise ConfigError(

@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn import functional
 
 _PARTS = (1, 2, 3, 6)
-_PYRAMID_CHANNELS = 256
 OUTPUT_CHANNELS = 64
 """Channels that the segmentation head reads."""
 _OWN_NAME = "decoder.fpn_stages."
@@ -34,12 +33,12 @@ def has_earlier_upernet(names: Iterable[str]) -> bool:
 class EarlierUPerNetDecoder(nn.Module):
     """Feature maps of an encoder → float32 (n, 64, y / 4, x / 4)."""
 
-    def __init__(self, encoder_channels: Sequence[int]) -> None:
+    def __init__(self, encoder_channels: Sequence[int], *, pyramid_channels: int = 256) -> None:
         super().__init__()
         deepest, *others = encoder_channels[:0:-1]
-        self.psp = _PooledContext(deepest)
-        self.fpn_stages = nn.ModuleList(_Stage(channels) for channels in others)
-        self.fpn_bottleneck = _convolution((1 + len(others)) * _PYRAMID_CHANNELS, OUTPUT_CHANNELS, size=3)
+        self.psp = _PooledContext(deepest, pyramid_channels)
+        self.fpn_stages = nn.ModuleList(_Stage(channels, pyramid_channels) for channels in others)
+        self.fpn_bottleneck = _convolution((1 + len(others)) * pyramid_channels, OUTPUT_CHANNELS, size=3)
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Maps features of 1, 1/2, 1/4, … of the image's resolution, the first of which is the image itself."""
@@ -56,13 +55,13 @@ class EarlierUPerNetDecoder(nn.Module):
 class _PooledContext(nn.Module):
     """A feature map beside its averages over parts of the window."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         each = channels // len(_PARTS)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.AdaptiveAvgPool2d(parts), _convolution(channels, each)) for parts in _PARTS
         )
-        self.out_conv = _convolution(2 * channels, _PYRAMID_CHANNELS)
+        self.out_conv = _convolution(2 * channels, outputs)
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         averages = [_resized(block(feature), feature.shape[2:]) for block in self.blocks]
@@ -73,9 +72,9 @@ class _PooledContext(nn.Module):
 class _Stage(nn.Module):
     """Enlarges a map to a feature map, and adds that; a feature map without channels only gives the size."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.skip_conv = _convolution(channels, _PYRAMID_CHANNELS) if channels else None
+        self.skip_conv = _convolution(channels, outputs) if channels else None
 
     def forward(self, coarse: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
         enlarged = _resized(coarse, feature.shape[2:])

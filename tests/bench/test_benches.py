@@ -77,6 +77,14 @@ FIGURES = {
     },
     "quantize": {"quantize.agreement", "quantize.agreement_unseen", "quantize.agreement_unseen_bf16"},
     "view": {f"view.{view}_{what}" for view in ("first", "zoom") for what in ("s", "s_worst", "requests", "mb")},
+    "windows": {
+        f"windows.{what}"
+        for of in ("default", "swin")
+        for what in (
+            *(f"seam_ratio_{of}", f"seam_ratio_{of}_published_head", f"disagreement_{of}"),
+            *(f"oa_ratio_{of}", f"oa_near_borders_ratio_{of}"),
+        )
+    },
     "train": {"train.oa_held_out", "train.minutes", "train.ece_before", "train.ece_after"},
     "vectorize": {
         f"vectorize.{what}"

@@ -1,0 +1,1 @@
+"""Benches of networks beside the default one, by small stand-ins for them."""
