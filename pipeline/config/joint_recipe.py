@@ -11,8 +11,8 @@ def joint_recipe(recipes: Sequence[Recipe]) -> Recipe:
     """What networks that are averaged need together; of one network it is its own recipe.
 
     It has the bands of all, in the order in which they first occur, the stride that fits each, and the largest of the
-    smallest halos. Where a network pools over whole windows, so does it. Normalisation and temperature are those of the
-    first network that has the band: each network uses its own.
+    smallest halos. Where networks pool over whole windows, so does it, and its smallest window contains all of theirs.
+    Normalisation and temperature are those of the first network that has the band: each network uses its own.
 
     Args:
         recipes: of the networks, in the order of the campaign.
@@ -44,7 +44,7 @@ def joint_recipe(recipes: Sequence[Recipe]) -> Recipe:
     halos = [r.smallest_halo for r in recipes if r.smallest_halo is not None]
     keys = ("name", "licence", "citation", "doi")
     named = {key: tuple(dict.fromkeys(getattr(r, key) for r in recipes)) for key in keys}
-    return next((r for r in recipes if r.pools_whole_window), first).model_copy(
+    joint = next((r for r in recipes if r.pools_whole_window), first).model_copy(
         update={
             "name": "+".join(named["name"]),
             "stride": math.lcm(*(r.stride for r in recipes)),
@@ -58,3 +58,12 @@ def joint_recipe(recipes: Sequence[Recipe]) -> Recipe:
             "doi": next(filter(None, named["doi"]), ""),
         }
     )
+    return joint.model_copy(update={"smallest_window": _smallest_window(recipes, joint)})
+
+
+def _smallest_window(recipes: Sequence[Recipe], joint: Recipe) -> int | None:
+    """The smallest multiple of the joint stride that contains those of all; None where one is unknown."""
+    if any(r.pools_whole_window and r.smallest_window is None for r in recipes):
+        return None
+    windows = [r.smallest_window for r in recipes if r.smallest_window is not None]
+    return -(-max(*windows, joint.least_window) // joint.stride) * joint.stride if windows else None

@@ -116,12 +116,17 @@ class Recipe(Section):
         return self
 
     def _check_smallest_window(self) -> None:
-        least = -(-(1 + 2 * self._halo) // self.stride + 1) * self.stride
+        least = self.least_window
         if self.smallest_window and (self.smallest_window < least or self.smallest_window % self.stride):
             raise ValueError(
                 f"smallest_window must be a multiple of the stride {self.stride} and at least {least} for a halo of "
                 f"{self._halo}, found {self.smallest_window}"
             )
+
+    @property
+    def least_window(self) -> int:
+        """The smallest window in pixels that has a core between its halos wherever the core begins."""
+        return (math.ceil(2 * self._halo / self.stride) + 1) * self.stride
 
     @property
     def flair_values(self) -> tuple[int, ...]:

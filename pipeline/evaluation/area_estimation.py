@@ -7,7 +7,7 @@ its intervals, ± 1.96 standard errors, have no width where a stratum has no err
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,19 +59,20 @@ class AreaEstimates:
     """True area of each class, in the unit of `mapped`."""
 
 
-def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimates:
+def estimate(counts: NDArray[np.int64], mapped: Sequence[float], *, complete: Collection[int] = ()) -> AreaEstimates:
     """Area-adjusted accuracy and areas.
 
     Args:
         counts: int64 (map class, reference class): sampled units; rows are strata. Of a sample in two stages
             (cluster, map class, reference class).
         mapped: area of each stratum on the map, in any unit.
+        complete: positions of strata of which all units were sampled, be it a single one.
 
     Raises:
         EvaluationError: shapes that do not fit, or a stratum with area and fewer than two units, or units in fewer
             than two clusters: its variance cannot be known.
     """
-    found, area = _checked(counts, mapped)
+    found, area = _checked(counts, mapped, complete)
     weights, classes = area / area.sum(), range(len(area))
     own, column = np.eye(len(area)), weights[None, :].repeat(len(area), axis=0)
     elsewhere = column * (1 - own)
@@ -91,7 +92,7 @@ def estimate(counts: NDArray[np.int64], mapped: Sequence[float]) -> AreaEstimate
     )
 
 
-def _checked(counts: NDArray[np.int64], mapped: Sequence[float]) -> tuple[Counts, Floats]:
+def _checked(counts: NDArray[np.int64], mapped: Sequence[float], complete: Collection[int]) -> tuple[Counts, Floats]:
     found, area = np.asarray(counts), np.asarray(mapped, np.float64)
     if found.ndim not in (2, 3) or found.shape[-2:] != (len(area), len(area)) or area.min() < 0 or area.sum() <= 0:
         raise EvaluationError(
@@ -99,11 +100,23 @@ def _checked(counts: NDArray[np.int64], mapped: Sequence[float]) -> tuple[Counts
         )
     points = found.sum(axis=-1)
     per_stratum = points if found.ndim == 2 else points.sum(axis=0)
-    if thin := np.flatnonzero((area > 0) & (per_stratum < 2)).tolist():
-        raise EvaluationError(f"strata {thin} have area and fewer than two sampled units; sample them, or merge strata")
+    check_strata(per_stratum, area, complete)
     if found.ndim == 3 and (thin := np.flatnonzero((area > 0) & ((points > 0).sum(axis=0) < 2)).tolist()):
         raise EvaluationError(f"strata {thin} have sampled units in one cluster only; draw more clusters")
     return found, area
+
+
+def check_strata(points: Counts, areas: Floats, complete: Collection[int]) -> None:
+    """Raises EvaluationError for strata with area and fewer than two units, unless these are all of the stratum's.
+
+    Args:
+        points: int64 (stratum,): sampled units.
+        areas: float64 (stratum,).
+        complete: positions of strata of which all units were sampled.
+    """
+    few = np.flatnonzero((areas > 0) & (points < 2)).tolist()
+    if thin := [k for k in few if not (points[k] and k in complete)]:
+        raise EvaluationError(f"strata {thin} have area and fewer than two sampled units; sample them, or merge strata")
 
 
 def _shares(hits: Counts, counts: Counts, weights: Floats) -> Shares:
@@ -149,18 +162,21 @@ def few_points(names: Sequence[str], points: Sequence[int], *, option: str = "--
     )
 
 
-def area_of(counts: NDArray[np.int64], mapped: Sequence[float], members: Sequence[int]) -> Estimate:
+def area_of(
+    counts: NDArray[np.int64], mapped: Sequence[float], members: Sequence[int], *, complete: Collection[int] = ()
+) -> Estimate:
     """True area of several classes together; their errors among each other cancel, so intervals are not summed.
 
     Args:
         counts: int64 (map class, reference class) or (cluster, map class, reference class), as `estimate` takes them.
         mapped: area of each stratum on the map, in any unit.
         members: positions of the classes.
+        complete: as `estimate` takes them.
 
     Raises:
         EvaluationError: as `estimate`.
     """
-    found, area = _checked(counts, mapped)
+    found, area = _checked(counts, mapped, complete)
     shares = _shares(found[..., list(members)].sum(axis=-1), found, area / area.sum())
     return _estimates(shares)[0] * float(area.sum())
 
@@ -178,26 +194,46 @@ def found_areas(hits: NDArray[np.int64], points: NDArray[np.int64], areas: Seque
     return tuple(e * float(area.sum()) for e in _estimates(shares))
 
 
-def allocate(mapped: Mapping[int, float], size: int, *, least: int = 50) -> dict[int, int]:
+def allocate(
+    mapped: Mapping[int, float], size: int, *, least: int = 50, most: Mapping[int, int] | None = None
+) -> dict[int, int]:
     """Units for each stratum: `least` for each, the rest by area (section 5.1.2 of the paper).
 
     Args:
         mapped: class → its area on the map; classes without area get no unit.
-        size: units in all; at least `least` for each class with area.
+        size: units in all; at least `least` for each class with area, or all that the class has.
         least: units that each class gets at least.
+        most: class → units that there are of it, such as its pixels: a smaller class gets all of them.
 
     Raises:
-        EvaluationError: too few units for that.
+        EvaluationError: too few units for that, or more than there are.
     """
     strata = {k: v for k, v in sorted(mapped.items()) if v > 0}
-    if not strata or size < least * len(strata):
+    there = {k: size if most is None else most[k] for k in strata}
+    needed = {k: min(least, n) for k, n in there.items()}
+    if not strata or size < sum(needed.values()):
         raise EvaluationError(
             f"{size} units are too few: expected at least {least} for each of the {len(strata)} mapped classes; "
-            f"ask for {least * len(strata)} or more, or for fewer of each"
+            f"ask for {sum(needed.values())} or more, or for fewer of each"
         )
-    spare, whole = size - least * len(strata), sum(strata.values())
-    exact = {k: spare * v / whole for k, v in strata.items()}
-    units = {k: least + int(v) for k, v in exact.items()}
+    if size > sum(there.values()):
+        raise EvaluationError(f"{size} units are more than the {sum(there.values())} that there are; ask for fewer")
+    whole: dict[int, int] = {}
+    while True:
+        rest = {k: v for k, v in strata.items() if k not in whole}
+        spare = size - sum(whole.values()) - sum(needed[k] for k in rest)
+        units = {k: needed[k] + n for k, n in _by_area(rest, spare).items()}
+        scarce = {k: there[k] for k, n in units.items() if n > there[k]}
+        if not scarce:
+            return dict(sorted((whole | units).items()))
+        whole |= scarce
+
+
+def _by_area(strata: Mapping[int, float], size: int) -> dict[int, int]:
+    """Divides units in proportion to areas; the largest remainders get those that are left."""
+    whole = sum(strata.values())
+    exact = {k: size * v / whole for k, v in strata.items()}
+    units = {k: int(v) for k, v in exact.items()}
     for k in sorted(strata, key=lambda k: exact[k] % 1, reverse=True)[: size - sum(units.values())]:
         units[k] += 1
     return units
@@ -229,8 +265,8 @@ def plan_units(
     """The fewest units with which z · √Σ W² p (1 − p) / n is at most the wanted half width.
 
     This is the stratified variance of Cochran (Sampling Techniques, 1977, eq. 5.14, without its finite correction),
-    as Olofsson et al. (eq. 10 and 13) take it. Beyond `least`, units are divided by W · √(p (1 − p)), which needs the
-    fewest (Neyman's allocation, §5.5).
+    as Olofsson et al. (eq. 10 and 13) take it; a class of which all units are drawn adds nothing. Beyond `least`,
+    units are divided by W · √(p (1 − p)), which needs the fewest (Neyman's allocation, §5.5).
 
     Args:
         mapped: class → its area on the map.
@@ -238,31 +274,32 @@ def plan_units(
         half_width: wanted, as a share of the mapped area.
         least: units that each class gets at least.
         confidence: of the interval.
-        most: class → units that it has at most, such as its pixels.
+        most: class → units that there are of it, such as its pixels.
 
     Raises:
-        EvaluationError: more than `MOST_UNITS` would be needed, or more than a class has.
+        EvaluationError: more than `MOST_UNITS` would be needed.
     """
     whole, z = sum(mapped.values()), float(ndtri(0.5 + confidence / 2))
     spread = {k: area / whole * math.sqrt(expected[k] * (1 - expected[k])) for k, area in mapped.items() if area > 0}
 
-    def planned(size: int) -> PlannedUnits:
-        units = allocate(spread, size, least=least)
-        return PlannedUnits(units, z * math.sqrt(sum(spread[k] ** 2 / n for k, n in units.items())))
+    there = {k: MOST_UNITS if most is None else most[k] for k in spread}
 
-    low, high = least * len(spread), MOST_UNITS
-    if low > high or planned(high).half_width > half_width:
+    def planned(size: int) -> PlannedUnits:
+        units = allocate(spread, size, least=least, most=most)
+        variance = sum(spread[k] ** 2 / n for k, n in units.items() if most is None or n < most[k])
+        return PlannedUnits(units, z * math.sqrt(variance))
+
+    low, high = sum(min(least, n) for n in there.values()), min(MOST_UNITS, sum(there.values()))
+    if low > high:
         raise EvaluationError(
-            f"a half width of {100 * half_width:.3f} % of the mapped area would take more than {MOST_UNITS} points. "
+            f"{least} points of each of {len(spread)} classes are more than {MOST_UNITS}; ask for fewer (--least)"
+        )
+    if planned(high).half_width > half_width:
+        raise EvaluationError(
+            f"a half width of {100 * half_width:.3f} % of the mapped area would take more than {high} points. "
             "Ask for a wider interval"
         )
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if planned(middle).half_width <= half_width else (middle + 1, high)
-    found = planned(low)
-    if short := [k for k, n in found.units.items() if most and n > most[k]]:
-        raise EvaluationError(
-            f"class {short[0]} has fewer pixels on the map than the {found.units[short[0]]} points that the plan needs "
-            "of it. Ask for a wider interval, or for fewer points of each class (--least)"
-        )
-    return found
+    return planned(low)

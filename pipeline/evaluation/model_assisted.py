@@ -20,7 +20,7 @@ way (best linear prediction: Rao and Molina, Small Area Estimation, 2015, §5 to
 in a zone go together, the model is wrong; errors are then scaled up by how much more zones differ than it says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from pipeline.errors import EvaluationError
-from pipeline.evaluation.area_estimation import Estimate
+from pipeline.evaluation.area_estimation import Estimate, check_strata
 from pipeline.evaluation.share_interval import Floats, share_interval
 from pipeline.evaluation.stratified_shares import Counts, Shares
 
@@ -55,6 +55,7 @@ def regression_estimates(
     *,
     means: Sequence[float],
     areas: Sequence[float],
+    complete: Collection[int] = (),
 ) -> RegressionEstimates:
     """Overall accuracy and true areas by regression on the confidence.
 
@@ -64,14 +65,13 @@ def regression_estimates(
         confidence: float64 (point,): the map's, in any unit.
         means: of the confidence over all pixels of each map class, in the same unit.
         areas: of each map class, in any unit.
+        complete: positions of map classes of which all pixels are points, be it a single one.
 
     Raises:
         EvaluationError: a stratum has area and fewer than two points.
     """
     area, classes = np.asarray(areas, np.float64), np.arange(len(areas))
-    points = np.bincount(mapped, minlength=len(area))
-    if thin := np.flatnonzero((area > 0) & (points < 2)).tolist():
-        raise EvaluationError(f"strata {thin} have area and fewer than two sampled units; sample them, or merge strata")
+    check_strata(np.bincount(mapped, minlength=len(area)), area, complete)
     hits = np.concatenate([[mapped == reference], reference == classes[:, None]])
     shares = regression_shares(hits, mapped, confidence, np.asarray(means, np.float64), area / area.sum())
     columns = (shares.value, *shares.interval(), np.sqrt(shares.variance))
@@ -104,7 +104,7 @@ def regression_shares(
         rest = y - y.mean(axis=1, keepdims=True) - slope[:, None] * away
         g = 1 + n * missing * away / square if has_slope else np.ones(n)
         value += weights[h] * (y.mean(axis=1) + slope * missing)
-        variance += weights[h] ** 2 * ((g * rest) ** 2).sum(axis=1) / (n * (n - 1 - has_slope))
+        variance += weights[h] ** 2 * ((g * rest) ** 2).sum(axis=1) / (n * max(n - 1 - has_slope, 1))
         kish, unit = kish + weights[h] ** 2 / n, max(unit, weights[h] / n)
     return Shares(value.clip(0, 1), variance, variance * (1 - kish), np.full(len(hits), unit))
 

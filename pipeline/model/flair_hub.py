@@ -35,9 +35,11 @@ def plain_hub_names(state: Mapping[str, torch.Tensor], path: Path) -> dict[str, 
         path: of the file, for messages.
 
     Raises:
-        WeightsError: the model reads other data than aerial imagery, or maps no land cover.
+        WeightsError: the model reads other data than aerial imagery, maps no land cover, or has a tensor twice.
     """
     own = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
+    if twice := [name for name in own if name in state and _PREFIX + name in state]:
+        raise WeightsError(f"{path}: contains {len(twice)} tensors both with and without {_PREFIX!r}: {twice[0]}, …")
     modalities = {name.split(".")[1] for name in own if name.startswith("encoders.")}
     tasks = {name.split(".")[1] for name in own if name.startswith("main_decoders.")}
     if modalities != {_AERIAL} or _LAND_COVER not in tasks:
@@ -78,7 +80,7 @@ def _resized(table: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if table.ndim != 2 or table.shape == like.shape or table.shape[1:] != like.shape[1:]:
         return table
     side, new_side = math.isqrt(len(table)), math.isqrt(len(like))
-    if side**2 != len(table) or new_side**2 != len(like) or not table.is_floating_point():
+    if not side or side**2 != len(table) or new_side**2 != len(like) or not table.is_floating_point():
         return table
     square = table.float().T.reshape(1, -1, side, side)
     resized = functional.interpolate(square, size=(new_side, new_side), mode="bicubic", align_corners=False)

@@ -90,6 +90,23 @@ def test_allocation_gives_each_class_its_least_and_the_rest_by_area() -> None:
         allocate({1: 1.0, 2: 1.0, 3: 1.0}, 100)
 
 
+def test_a_class_with_few_pixels_gets_all_of_them_and_its_errors_are_then_known() -> None:
+    pixels = {1: 600, 2: 399, 3: 1}
+    mapped = {k: float(n) for k, n in pixels.items()}
+    assert allocate(mapped, 101, least=50, most=pixels) == {1: 50, 2: 50, 3: 1}
+    assert allocate(mapped, 900, least=50, most=pixels) == {1: 530, 2: 369, 3: 1}
+    assert allocate({1: 5.0, 2: 1.0}, 8, least=2, most={1: 3, 2: 50}) == {1: 3, 2: 5}, "what one lacks, others get"
+    with pytest.raises(EvaluationError, match="1001 units are more than the 1000 that there are"):
+        allocate(mapped, 1001, least=50, most=pixels)
+    counts = np.array([[48, 2, 0], [5, 45, 0], [1, 0, 0]])
+    with pytest.raises(EvaluationError, match=r"strata \[2\] have area and fewer than two"):
+        estimate(counts, (600, 399, 1))
+    found, without = estimate(counts, (600, 399, 1), complete=[2]), estimate(counts[:2, :2], (600, 399))
+    assert found.areas[0].value == pytest.approx(without.areas[0].value + 1)
+    assert found.areas[0].standard_error == pytest.approx(without.areas[0].standard_error)
+    assert area_of(counts, (600, 399, 1), [0], complete=[2]) == found.areas[0]
+
+
 def test_the_area_of_classes_together_is_that_of_a_map_that_never_told_them_apart() -> None:
     found = estimate(PAPER, PAPER_HA)
     assert area_of(PAPER, PAPER_HA, [2]).value == pytest.approx(found.areas[2].value)

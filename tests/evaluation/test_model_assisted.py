@@ -128,5 +128,9 @@ def test_a_planned_sample_has_the_half_width_that_it_promises() -> None:
     assert sum(wider.units.values()) == pytest.approx(total * (1.645 / 1.96) ** 2, rel=0.03)
     with pytest.raises(EvaluationError, match="more than 100000 points"):
         plan_units(mapped, expected, half_width=1e-5, least=10)
-    with pytest.raises(EvaluationError, match="class 1 has fewer pixels"):
-        plan_units(mapped, expected, half_width=0.02, least=10, most={1: 5, 2: 10**6})
+    with pytest.raises(EvaluationError, match=r"60000 points of each of 2 classes are more than .* \(--least\)"):
+        plan_units(mapped, expected, half_width=0.02, least=60_000)
+    few = plan_units(mapped, expected, half_width=0.02, least=10, most={1: 5, 2: 10**6})
+    assert few.units[1] == 5, "all there are: only the other class adds to the width"
+    assert few.half_width == pytest.approx(1.96 * 0.9 * (0.05 * 0.95 / few.units[2]) ** 0.5, rel=1e-4)
+    assert plan_units(mapped, expected, half_width=0.0, least=10, most={1: 5, 2: 40}).units == {1: 5, 2: 40}

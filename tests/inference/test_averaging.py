@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from pipeline.config import Recipe, Tta, joint_recipe
+from pipeline.config import Recipe, Tta, joint_recipe, load_recipe
 from pipeline.errors import ConfigError, EngineError
 from pipeline.grid import Window
 from pipeline.halo import Layout
@@ -209,6 +209,23 @@ def test_a_joint_recipe_fits_the_strictest_network() -> None:
     one, other = (member.recipe for member in members(2))
     joint = joint_recipe([one.model_copy(update={"smallest_halo": 64, "stride": 8}), pooling(other)])
     assert (joint.stride, joint.smallest_halo, joint.pools_whole_window) == (8, 64, True)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("encoders", "stride", "window"),
+    [(("convnextv2tiny", "swinbase"), 384, 2304), (("swintiny", "swinbase"), 2688, 5376)],
+)
+def test_windows_of_an_average_contain_those_of_all(
+    encoders: tuple[str, str], stride: int, window: int, turned: bool
+) -> None:
+    """Two cells of 2 688 px hold a core between halos of 384 px wherever it begins, one does not."""
+    recipes = [load_recipe(f"flair-hub_lc-a_ir_{name}-upernet") for name in encoders]
+    joint = joint_recipe(recipes[::-1] if turned else recipes)
+    assert (joint.stride, joint.smallest_halo, joint.smallest_window) == (stride, 384, window)
+    assert joint.layout().window == window
+    unknown = recipes[0].model_copy(update={"smallest_window": None})
+    assert joint_recipe([recipes[1], unknown]).smallest_window is None
 
 
 def pooling(recipe: Recipe) -> Recipe:

@@ -222,6 +222,8 @@ def changed_state(state: State, what: str) -> State:
         state |= {f"{head}.weight": torch.zeros(23, 64, 1, 1), f"{head}.bias": torch.zeros(23)}
     elif what == "bands":
         state[next(n for n in names if n.endswith("stem_0.weight"))] = torch.zeros(40, 4, 4, 4)
+    elif what == "twice":
+        state |= {f"model.{head}.bias": torch.ones(19)}
     elif what == "unknown":
         state["heads.new.weight"] = torch.zeros(3)
     return state
@@ -236,6 +238,7 @@ def changed_state(state: State, what: str) -> State:
         ("shape", r"another shape or type: segmentation_head\.0\.weight \(19 × 32 × 1 × 1, .*for \(19 × 64 × 1 × 1"),
         ("logits", r"its head has 23 logits, the recipe 19"),
         ("bands", r"its input has 4 channels, the recipe 3 \(nir, red, green\)"),
+        ("twice", r"contains 1 tensors both with and without 'model\.': main_decoders\..*head\.0\.bias"),
         ("unknown", r"unexpected tensors: heads\.new\.weight"),
     ],
 )
@@ -253,6 +256,8 @@ def test_position_tables_of_other_windows_are_resized_as_ign_does() -> None:
     expected = functional.interpolate(image, size=(5, 5), mode="bicubic", align_corners=False)
     torch.testing.assert_close(done[name], expected.permute(0, 2, 3, 1).reshape(25, 2))
     assert torch.equal(done["other"], table), "only tables of relative positions"
+    empty = torch.zeros(0, 2)
+    assert fit_position_tables({name: empty}, {name: torch.zeros(25, 2)})[name] is empty, "refused by its shape later"
 
 
 def test_a_swin_recipe_with_the_stride_of_the_encoder_is_refused() -> None:

@@ -217,7 +217,9 @@ class Cover:
             return table
         points = read_sample(Path(sample), unsealed=unsealed, answers=Path(answers) if answers else None)
         self._check_sampled(points, zones, Path(sample))
-        return table.join(adjusted(zones, found, points, columns, composite=composite))
+        added = adjusted(zones, found, points, columns, composite=composite)
+        # By position: zones may have equal labels.
+        return table.assign(**{name: added[name].to_numpy() for name in added})
 
     def _check_sampled(self, points: InterpretedSample, zones: gpd.GeoDataFrame, path: Path) -> None:
         """Raises ProductError if a point in the zones has another class on this map than on the one it was drawn from.

@@ -142,7 +142,8 @@ def _with_composite(
             for k in np.flatnonzero(few).tolist():
                 row = (own[k].value, *own[k].interval)
                 names = [f"{slug}_adjusted_ha", f"{slug}_low_ha", f"{slug}_high_ha"]
-                table.loc[table.index[k], names] = [v / _M2_PER_HA for v in row]
+                # By position: labels of zones may occur twice.
+                table.iloc[k, table.columns.get_indexer(names)] = [v / _M2_PER_HA for v in row]
     by = np.where(few, "composite model", np.where(table["not_adjusted"] == "", "points in the zone", ""))
     return table.assign(estimated_by=by)
 
@@ -162,7 +163,9 @@ def _adjusted(
             estimate = Estimate(*(float("nan"),) * 4)
         else:
             classes, counts, mapped = supported
-            estimate = area_of(counts, mapped, [k for k, v in enumerate(classes) if v in values])
+            estimate = area_of(
+                counts, mapped, [k for k, v in enumerate(classes) if v in values], complete=points.complete(classes)
+            )
         low, high = estimate.interval
         row[f"{slug}_adjusted_ha"] = estimate.value / _M2_PER_HA
         row[f"{slug}_low_ha"], row[f"{slug}_high_ha"] = low / _M2_PER_HA, high / _M2_PER_HA
@@ -179,10 +182,10 @@ def _supported(
     mapped = [float(plane_m2[v]) for v in classes]
     by_cluster = counts.sum(axis=-1).reshape(-1, len(classes))
     there, clusters = by_cluster.sum(axis=0), (by_cluster > 0).sum(axis=0)
-    whole = sum(mapped)
+    whole, complete = sum(mapped), [classes[k] for k in points.complete(classes)]
     for value, n, own, area in zip(classes, there, clusters, mapped, strict=True):
         least, name = _LEAST if area > _TRACE * whole else 2, legend.BY_VALUE[value].name
-        if area and n < least:
+        if area and n < least and not (n and value in complete):
             return f"{n} sampled points in {name}, mapped on {area / _M2_PER_HA:.4g} ha; needs {least}"
         if area and points.cluster is not None and own < 2:
             return f"all sampled points in {name} lie in one cluster; needs two"

@@ -196,6 +196,17 @@ class InterpretedSample:
         """FLAIR values on the map or in the reference, ascending."""
         return tuple(sorted({*self.mapped.tolist(), *self.reference.tolist()}))
 
+    def complete(self, classes: Sequence[int]) -> list[int]:
+        """Positions of classes of which all of the map's pixels are points, because there are very few of them.
+
+        Args:
+            classes: as for `counts`.
+        """
+        if self.design is None or self.cluster is not None:
+            return []
+        pixel_m2, points = self.design.pixel_m**2, self.design.points
+        return [k for k, v in enumerate(classes) if v in points and points[v] == round(self.mapped_m2[v] / pixel_m2)]
+
 
 _NEEDED = ("mapped", "mapped_m2", "reference")
 _SEALED = ("point", "x", "y", "cluster", "seal", "design")

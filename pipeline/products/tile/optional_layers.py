@@ -49,6 +49,8 @@ class SealedLayer:
     file: FileFacts
     """The COG, with size and checksum when it was written."""
     item_path: Path
+    of_map: str | None = None
+    """Fingerprint of the map that it was made with; None in items of early versions."""
 
 
 class _Asset(Document):
@@ -61,6 +63,7 @@ class _Properties(Document):
     domain: str = Field(alias="landcover:domain")
     tile: str = Field(alias="landcover:tile")
     fingerprint: str = Field(alias="landcover:fingerprint")
+    of_map: str | None = Field(default=None, alias="landcover:map_fingerprint")
 
 
 class _Item(Document):
@@ -77,6 +80,7 @@ def seal_layers(
     planes: NDArray[np.uint8],
     layers: Sequence[OptionalLayer],
     live: tuple[int, ...],
+    of_map: str,
     provenance: Provenance,
     crs: str,
 ) -> None:
@@ -90,6 +94,7 @@ def seal_layers(
         planes: uint8 (plane, y, x) of all `layers`, in their order; 0 where the tile has no data.
         layers: that the planes belong to.
         live: FLAIR values, in the order of the probabilities.
+        of_map: fingerprint of the map.
         provenance: how the tile was mapped.
         crs: `EPSG:…` of the lattice.
 
@@ -119,7 +124,7 @@ def seal_layers(
             live=live,
             tags=tags,
         )
-        sealed = SealedLayer(layer, fingerprints[layer], facts, path.with_suffix(".json"))
+        sealed = SealedLayer(layer, fingerprints[layer], facts, path.with_suffix(".json"), of_map)
         item = _item(sealed, domain, tile, live=live, provenance=provenance, crs=crs)
         write_json(sealed.item_path, item, own_checksum=True)
 
@@ -170,6 +175,7 @@ def _item(
             "landcover:domain": domain,
             "landcover:tile": tile.name,
             "landcover:fingerprint": sealed.fingerprint,
+            "landcover:map_fingerprint": sealed.of_map,
         },
         stac_extensions=list(_EXTENSIONS),
         assets={sealed.layer: asset},
@@ -200,7 +206,7 @@ def read_layer_item(folder: Path, domain: Domain, tile: Tile, layer: OptionalLay
         if (about.domain, about.tile, asset.href) != (domain, tile.name, f"./{path.name}"):
             raise ValueError(f"expected {path.name} of {domain} {tile.name}, got {asset.href} of {about.tile}")
         facts = FileFacts(path, asset.size, sha256_of(asset.checksum))
-        return SealedLayer(layer, about.fingerprint, facts, path.with_suffix(".json"))
+        return SealedLayer(layer, about.fingerprint, facts, path.with_suffix(".json"), about.of_map)
 
 
 def layers_to_make(
@@ -231,7 +237,7 @@ def layers_to_make(
 
 
 def check_layer(sealed: SealedTile, layer: OptionalLayer) -> list[str]:
-    """Problems of a layer of a sealed tile: its checksum, its place, and nodata that is not the tile's."""
+    """Problems of a layer of a sealed tile: its map, checksum and place, and nodata that is not the tile's."""
     folder = sealed.item_path.parent
     try:
         found = read_layer_item(folder, sealed.domain, sealed.tile, layer)
@@ -240,6 +246,8 @@ def check_layer(sealed: SealedTile, layer: OptionalLayer) -> list[str]:
     path = layer_path(folder, sealed.domain, sealed.tile, layer)
     if found is None or not path.is_file():
         return [f"{path}: is missing; `landcover run` makes it, and keeps the map"]
+    if found.of_map not in (None, sealed.fingerprint):
+        return [f"{path}: was made with an earlier map of the tile; `landcover run` makes it again, and keeps the map"]
     if file_sha256(path) != found.file.sha256:
         return [f"{path}: checksum mismatch: SHA-256 differs from {found.item_path.name}; remove it and run again"]
     unlike = 0

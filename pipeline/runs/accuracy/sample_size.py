@@ -16,6 +16,8 @@ _GOAL = re.compile(
 _M2_PER_HA = 10_000
 _RIGHT = 0.8
 """Assumed share of right pixels of a class where the map has no confidence."""
+_WIDEST = 0.5
+"""Half width, as a share of the map, that says nothing."""
 _SURE = (0.02, 0.98)
 """Expected shares stay within these: no class is assumed to be without errors."""
 
@@ -47,8 +49,13 @@ class SampleGoal:
                 f"--for {text!r}: expected a class or a group, ± and a half width in % of the mapped area or in ha, "
                 "such as 'sealed ± 2 %', 'vineyard +- 50 ha' or 'sealed ± 2 % at 90 %'"
             )
+        if found["unit"] == "ha" and re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}", found["width"]):
+            digits = re.sub("[.,]", "", found["width"])
+            raise ConfigError(
+                f"--for {text!r}: {found['width']} may be {int(digits) / 1000:g} or {digits} ha; write one of these"
+            )
         width, confidence = (float((found[key] or "95").replace(",", ".")) for key in ("width", "confidence"))
-        if width <= 0 or not 50 <= confidence < 100 or (found["unit"] == "%" and width >= 50):
+        if width <= 0 or not 50 <= confidence < 100 or (found["unit"] == "%" and width >= 100 * _WIDEST):
             raise ConfigError(
                 f"--for {text!r}: expected a half width above 0 (below 50 %), and a confidence of 50..99.9 %"
             )
@@ -122,6 +129,11 @@ def plan_sample(goal: SampleGoal, counted: CountedMap, *, least: int) -> SampleP
         share = right * (value in goal.members) + (1 - right) * others
         expected[value] = min(max(share, _SURE[0]), _SURE[1])
     half_width = goal.half_width / 100 if goal.unit == "%" else goal.half_width * _M2_PER_HA / whole
+    if half_width >= _WIDEST:
+        raise ConfigError(
+            f"--for {goal.name}: a half width of {goal.half_width:g} ha is {100 * half_width:.0f} % of the map, which "
+            f"has {whole / _M2_PER_HA:,.2f} ha; expected less than {100 * _WIDEST:.0f} %"
+        )
     planned = plan_units(
         mapped, expected, half_width=half_width, least=least, confidence=goal.confidence, most=counted.pixels
     )

@@ -60,7 +60,7 @@ def sample_map(
         place: a GeoTIFF of FLAIR values, a folder of `…-landcover.tif`, or a national product.
         out: the GeoPackage.
         size: points in all; or an area that the sample is to give, for which the fewest points are drawn.
-        least: points of each class at least; the others follow the classes' areas.
+        least: points of each class at least, or all of its pixels; the others follow the classes' areas.
         clusters: draw so many squares of 1 km first, and points in them only: fewer places to visit, and wider
             intervals for as many points. 0 draws points from the whole map.
         catalog: input catalog of the maps' domains, to cut a crop of imagery around each point into `<stem>-crops`, and
@@ -86,7 +86,7 @@ def sample_map(
         plan = plan_sample(size, counted, least=least)
         units = plan.units
     else:
-        units = allocate(counted.mapped_m2, size, least=least)
+        units = allocate(counted.mapped_m2, size, least=least, most=counted.pixels)
     points = draw(counted.blocks, counted.counts, units, seed=seed, clusters=clusters)
     folder = out.with_name(f"{out.stem}-crops")
     pictures = cut_pictures(points, folder, catalog, progress=progress) if catalog else []
@@ -170,7 +170,8 @@ def evaluate_sample(
         _check_map(sample, counted, path, place)
         regression = _regression(sample, counted)
     counts = sample.counts(sample.classes)
-    found = estimate(counts, [sample.mapped_m2.get(value, 0.0) for value in sample.classes])
+    areas = [sample.mapped_m2.get(value, 0.0) for value in sample.classes]
+    found = estimate(counts, areas, complete=sample.complete(sample.classes))
     done = SampleAccuracy(
         found.overall,
         _by_class(sample, found, regression),
@@ -197,6 +198,7 @@ def _regression(sample: InterpretedSample, counted: CountedMap) -> RegressionEst
         counted.confidence_at(sample.xy, sample.mapped),
         means=[means.get(value, 0.0) for value in sample.classes],
         areas=[sample.mapped_m2.get(value, 0.0) for value in sample.classes],
+        complete=sample.complete(sample.classes),
     )
 
 
@@ -225,7 +227,8 @@ def _described(sample: InterpretedSample) -> str:
 
 
 def _notes(sample: InterpretedSample) -> tuple[str, ...]:
-    values = [v for v in sample.classes if sample.mapped_m2.get(v, 0)]
+    complete = sample.complete(sample.classes)
+    values = [v for k, v in enumerate(sample.classes) if sample.mapped_m2.get(v, 0) and k not in complete]
     names = [legend.BY_VALUE[v].name for v in values]
     few = few_points(names, [int((sample.mapped == v).sum()) for v in values])
     return tuple(note for note in (few, "" if sample.design else _UNSEALED) if note)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.slurm.queue import is_job_running
@@ -37,10 +38,13 @@ def lock_domains(plan: RunPlan) -> Iterator[dict[Domain, FolderLock]]:
     with ExitStack() as locks:
         locked = {domain.name: locks.enter_context(_lock(campaign, domain.name)) for domain in plan.domains}
         for name in locked:
-            own = campaign.product_folder(name)
-            for folder in (own, *layer_folders(own)):
-                remove_unfinished(folder, name)
+            _remove_leftovers(campaign.product_folder(name), name)
         yield locked
+
+
+def _remove_leftovers(own: Path, domain: Domain) -> None:
+    for folder in (own, *layer_folders(own)):
+        remove_unfinished(folder, domain)
 
 
 def clean_idle_domains(plan: RunPlan) -> None:
@@ -53,7 +57,7 @@ def clean_idle_domains(plan: RunPlan) -> None:
         folder = campaign.product_folder(domain.name)
         if domain.record_problem or has_lock(folder):
             with suppress(LockError), _lock(campaign, domain.name):
-                remove_unfinished(folder, domain.name)
+                _remove_leftovers(folder, domain.name)
                 remove_temporaries(folder, f".{RUN_FILE}.")
                 if domain.record_problem:
                     RunRecordWriter(folder, _constant_fields(plan.resolved), tiles={}).write("ended")

@@ -280,7 +280,7 @@ def _seal_if_locked(
     if not keeps_map:
         seal(folder, stack=classes, switched_off=mapped.switched_off, **tile)
     own = {key: tile[key] for key in ("domain", "tile", "live", "provenance", "crs")}
-    seal_layers(folder, layer_fingerprints, planes=planes, layers=layers, **own)
+    seal_layers(folder, layer_fingerprints, planes=planes, layers=layers, of_map=tile["fingerprint"], **own)
 
 
 def _sealed_tiles(domains: Sequence[LockedDomain], stop: StopRequest) -> SealedTiles:

@@ -6,6 +6,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import rioxarray
 import shapely
 import xarray as xr
@@ -52,10 +53,12 @@ def answer(path: Path, truth: np.ndarray) -> None:
 def test_a_goal_is_parsed_and_others_are_refused() -> None:
     assert SampleGoal.parse("sealed ± 2 %") == SampleGoal("sealed", (1, 3), 2.0, "%")
     assert SampleGoal.parse("bare soil +- 0,5 ha at 90%") == SampleGoal("bare soil", (4,), 0.5, "ha", 0.9)
+    assert SampleGoal.parse("Bare_Soil±0,125\N{NARROW NO-BREAK SPACE}%") == SampleGoal("Bare_Soil", (4,), 0.125, "%")
     for text, why in {
         "sealed 2 %": "expected a class or a group",
         "sealed ± 60 %": "a half width above 0",
         "sealed ± 2 % at 40 %": "a confidence of 50",
+        "sealed ± 1,250 ha": "1,250 may be 1.25 or 1250 ha",
         "sealt ± 2 %": "'sealt' is neither a group",
     }.items():
         with pytest.raises(ConfigError, match=why):
@@ -95,6 +98,24 @@ def test_the_sample_for_an_area_gives_it_and_the_confidences_sharpen_it(
         sample_map(maps, out=out, size=SampleGoal.parse("sealed ± 4 %"), clusters=2)
     with pytest.raises(ConfigError, match="the map has none of it; expected one of building, impervious"):
         sample_map(maps, out=out, size=SampleGoal.parse("vineyard ± 4 %"))
+    with pytest.raises(ConfigError, match=r"2 ha is 556 % of the map, which has 0\.36 ha; expected less than 50 %"):
+        sample_map(maps, out=out, size=SampleGoal.parse("sealed ± 2 ha"))
+
+
+def test_a_class_of_one_pixel_is_sampled_whole(maps: Path, truth: np.ndarray, tmp_path: Path) -> None:
+    with rasterio.open(maps / "D034_2021-0-landcover.tif") as file:
+        classes = file.read(1)
+    classes[7, 9] = 14
+    one = tmp_path / "one.tif"
+    geobox = GeoBox(truth.shape, Affine(0.2, 0, LEFT, 0, -0.2, TOP), "EPSG:2154")
+    write_cog(one, classes, layer="landcover", geobox=geobox, live=tuple(range(1, 16)), tags={})
+    out = tmp_path / "s.gpkg"
+    assert sample_map(one, out=out, size=SampleGoal.parse("sealed ± 8 %")).units[14] == 1
+    answer(out, truth)
+    done = evaluate_sample(out, out=tmp_path / "one", place=one)
+    (snow,) = (c for c in done.classes if c.land_cover.value == 14)
+    assert (snow.points, snow.users.value, snow.area_ha.value) == (1, 0, 0)
+    assert not any("snow" in note for note in done.notes)
 
 
 def test_small_zones_borrow_strength_only_where_they_have_too_few_points(
@@ -127,3 +148,5 @@ def test_small_zones_borrow_strength_only_where_they_have_too_few_points(
     assert found.sealed_adjusted_ha[:16].sum() == pytest.approx(sum(true), rel=0.15)
     assert (found.sealed_low_ha < found.sealed_adjusted_ha).all()
     assert (found.sealed_adjusted_ha < found.sealed_high_ha).all()
+    alike = product.cover.area_by_class(zones.set_axis([0] * 17), classes=["sealed"], sample=out, composite=True)
+    assert alike.sealed_adjusted_ha.tolist() == found.sealed_adjusted_ha.tolist(), "whatever their labels"

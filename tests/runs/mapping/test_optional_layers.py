@@ -135,16 +135,43 @@ def test_a_layer_is_made_again_where_it_is_damaged_or_the_map_changes(layered: M
     assert not any(t.keeps_map for d in changed.domains for t in d.todo)
 
 
+def problems_of(made: Made) -> list[str]:
+    return [problem for domain in verify(made.campaign).domains for problem in domain.problems]
+
+
+def test_a_layer_of_an_earlier_map_is_a_problem(layered: Made, tmp_path: Path, dask_client: Client) -> None:
+    """As after a run with other weights that was killed between map and layer, or that had no layers."""
+    made = layered.copy(tmp_path / "copy").change(layers=[], model=TURNED | {"tta": "none"})
+    run(make_plan(made.campaign), client=dask_client)
+    assert problems_of(made) == []
+    problems = problems_of(made.change(layers=["probabilities"]))
+    assert len(problems) == 2
+    assert all("was made with an earlier map of the tile; `landcover run` makes it again" in p for p in problems)
+    run(make_plan(made.campaign), client=dask_client)
+    assert problems_of(made) == []
+
+
+def test_leftovers_of_a_layer_go_though_the_campaign_no_longer_has_it(layered: Made, tmp_path: Path) -> None:
+    made = layered.copy(tmp_path / "copy").change(layers=[])
+    left = made.products / DOMAIN / "probabilities" / f".{DOMAIN}-7000-68000-probabilities.tif.1.tmp"
+    left.touch()
+    (made.products / DOMAIN / "run.json").unlink()
+    plan = make_plan(made.campaign)
+    assert plan.todo == 0
+    run(plan)
+    assert not left.exists()
+
+
 def test_verify_checks_layers_and_names_what_is_wrong(layered: Made, tmp_path: Path) -> None:
     made = layered.copy(tmp_path / "copy")
-    assert not any(d.problems for d in verify(made.campaign).domains)
+    assert problems_of(made) == []
     folder = made.products / DOMAIN
     lost, changed = sorted((folder / "probabilities").glob("*.tif"))
     lost.unlink()
     content = bytearray(changed.read_bytes())
     content[-10] ^= 1
     changed.write_bytes(content)
-    problems = [p for d in verify(made.campaign).domains for p in d.problems]
+    problems = problems_of(made)
     assert [p.partition(": ")[2].partition(";")[0] for p in problems] == [
         "is missing",
         f"checksum mismatch: SHA-256 differs from {changed.stem}.json",
