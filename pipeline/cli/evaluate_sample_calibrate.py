@@ -1,6 +1,6 @@
 """The commands `evaluate`, `sample` and `calibrate`: how accurate a network or a map is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,24 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pipeline.cli import options
 from pipeline.cli.help import argument, command, option
 from pipeline.cli.output import console, count, log, number_table, percent, progress_bar, say, say_next, shown
-from pipeline.config import DEFAULT_RECIPE
 from pipeline.errors import ConfigError
 from pipeline.legend import BY_VALUE, Nomenclature
 
 if TYPE_CHECKING:
+    from pipeline.model import Ensemble, Model
     from pipeline.runs.accuracy.scoring import EvaluationResult
 
 PlacesArgument = Annotated[
     list[Path] | None,
     argument(
         "DATA",
-        "With --weights: labelled patches (folders, CSV lists). "
+        "With --weights or --campaign: labelled patches (folders, CSV lists). "
         "With --reference: one map (a GeoTIFF, a folder of COGs or a Zarr). "
         "With --sample: the map that was sampled, to check that it is the same.",
     ),
-]
-EvaluatedWeightsOption = Annotated[
-    str | None, option("--weights PATH|HUB", "Evaluate this checkpoint on labelled patches.")
 ]
 ReferenceOption = Annotated[
     Path | None, option("--reference FILE", "Compare a map with this raster or these polygons.")
@@ -48,7 +45,7 @@ UnitsOption = Annotated[
     Literal["auto", "zones", "patches"], option("--units", "What the bootstrap intervals resample.")
 ]
 AloneOption = Annotated[
-    bool, option("--alone", "With --weights: score only patch by patch, not as mapped too; takes half the time.")
+    bool, option("--alone", "Score patches only patch by patch, not as mapped too; takes half the time.")
 ]
 ProcessesOption = Annotated[int, option("--workers N", "Number of processes.", min=1)]
 AddressOption = Annotated[
@@ -59,6 +56,7 @@ AddressOption = Annotated[
 @command(
     "landcover evaluate flair_1_aerial_test flair_1_labels_test --out evaluation \\\n"
     "    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
+    "landcover evaluate validation --campaign campaign.yaml --out evaluation",
     "landcover evaluate products/D034_2021 --out evaluation \\\n"
     "    --reference CoSIA_D034_2021.gpkg --field numero --reference-as cosia",
     "landcover evaluate --out accuracy --sample sample.gpkg \\\n    --answers sample-answers.csv",
@@ -66,13 +64,15 @@ AddressOption = Annotated[
 def evaluate(
     out: Annotated[Path, option("--out FOLDER", "Where report, figures, confmat.npy and metrics.json go.")],
     places: PlacesArgument = None,
-    weights: EvaluatedWeightsOption = None,
-    weights_sha256: options.WeightsSha256 = None,
+    weights: options.SeveralWeights = None,
+    campaign: options.OfCampaign = None,
+    weights_sha256: options.SeveralSha256 = None,
     reference: ReferenceOption = None,
     sample: SampleOption = None,
     unsealed: UnsealedOption = False,
     answers: AnswersOption = None,
-    recipe: options.Recipe = DEFAULT_RECIPE,
+    recipe: options.SeveralRecipes = None,
+    tta: options.TurnedWindows = "none",
     metadata: options.Metadata = None,
     reference_as: options.ReferenceLegend = "flair19",
     field: options.Field = "",
@@ -87,12 +87,15 @@ def evaluate(
 ) -> None:
     """Score a network or a map against reference data.
 
-    Choose one: --weights scores a network on labelled patches, patch by patch and put together as a map is;
-    --reference compares a map with a raster or polygons; --sample estimates a map's accuracy and true areas from an
-    interpreted sample. Of a national product, the generalised map is compared too, if there is one.
+    Choose one: --weights scores a network, or the average of several, on labelled patches, patch by patch and put
+    together as a map is; --campaign does so with what a campaign maps with; --reference compares a map with a raster or
+    polygons; --sample estimates a map's accuracy and true areas from an interpreted sample. Of a national product, the
+    generalised map is compared too, if there is one.
     """
-    if sum(given is not None for given in (weights, reference, sample)) != 1:
-        raise ConfigError("give exactly one of --weights, --reference and --sample; see `landcover evaluate --help`")
+    if sum(given is not None for given in (weights or None, campaign, reference, sample)) != 1:
+        raise ConfigError(
+            "give exactly one of --weights, --campaign, --reference and --sample; see `landcover evaluate --help`"
+        )
     if answers is not None and sample is None:
         raise ConfigError("--answers goes with --sample; see `landcover evaluate --help`")
     if sample is not None:
@@ -110,21 +113,15 @@ def evaluate(
         from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
         from pipeline.runs.accuracy.scoring import EvaluationOptions
 
-        network = partial(
-            evaluate_set,
-            sha256=weights_sha256,
-            recipe=recipe,
-            metadata=metadata,
-            engine=engine,
-            precision=precision,
-        )
-        comparison = partial(evaluate_map, nomenclature=reference_as, field=field, classes=classes)
         scoring = EvaluationOptions(mode=mode, units=units, workers=workers, scheduler=scheduler, as_mapped=not alone)
-        if weights is not None:
-            done = network(places or (), weights=weights, out=out, options=scoring, progress=progress)
-        elif reference is not None:
-            done = comparison(
-                _one_map(places or (), "--reference"), reference, out=out, options=scoring, progress=progress
+        given: dict[str, Any] = {"out": out, "options": scoring, "progress": progress}
+        if reference is not None:
+            given |= {"nomenclature": reference_as, "field": field, "classes": classes}
+            done = evaluate_map(_one_map(places or (), "--reference"), reference, **given)
+        else:
+            model = options.load_networks(weights, recipes=recipe, sha256=weights_sha256, tta=tta, campaign=campaign)
+            done = evaluate_set(
+                places or (), model=model, metadata=metadata, engine=engine, precision=precision, **given
             )
     _show_scores(done)
 
@@ -265,15 +262,18 @@ def sample(
 
 @command(
     "landcover calibrate validation --out calibrated \\\n    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
+    "landcover calibrate validation --campaign campaign.yaml --out calibrated",
     "landcover calibrate train --reference --out calibrated \\\n"
     "    --weights FLAIR-INC_rgbie_12cl_resnet34-unet_weights.pth",
 )
 def calibrate(
     places: options.Patches,
-    weights: options.Weights,
     out: Annotated[Path, option("--out FOLDER", "Where the new recipe, a figure and its numbers go.")],
-    weights_sha256: options.WeightsSha256 = None,
-    recipe: options.Recipe = DEFAULT_RECIPE,
+    weights: options.SeveralWeights = None,
+    campaign: options.OfCampaign = None,
+    weights_sha256: options.SeveralSha256 = None,
+    recipe: options.SeveralRecipes = None,
+    tta: options.TurnedWindows = "none",
     metadata: options.Metadata = None,
     reference: Annotated[
         bool, option("--reference", "Write the features of these patches instead, for the novelty score of tiles.")
@@ -281,39 +281,38 @@ def calibrate(
 ) -> None:
     """Fit the temperature that makes confidences match accuracies.
 
-    Writes a recipe with this temperature. The mapped classes do not change, only the confidences. With --reference it
-    writes which features the network has on its training patches: tiles of a campaign whose model.reference is this
-    file get a score of how unlike the patches they are.
+    Writes a recipe with this temperature. That of an average of several networks or positions goes into the campaign
+    instead. The mapped classes do not change, only the confidences. With --reference it writes which features the
+    network has on its training patches: tiles of a campaign whose model.reference is this file get a score of how
+    unlike the patches they are.
     """
+    networks = partial(
+        options.load_networks, weights, recipes=recipe, sha256=weights_sha256, tta=tta, campaign=campaign
+    )
     if reference:
-        _make_reference(places, weights=weights, sha256=weights_sha256, recipe=recipe, out=out, metadata=metadata)
+        _make_reference(places, networks, out=out, metadata=metadata)
         return
     with progress_bar("calibrate") as progress:
         from pipeline.runs.accuracy.temperature import calibrate as calibrate_set
 
-        done = calibrate_set(
-            places,
-            weights=weights,
-            sha256=weights_sha256,
-            recipe=recipe,
-            out=out,
-            metadata=metadata,
-            progress=progress,
-        )
+        done = calibrate_set(places, model=networks(), out=out, metadata=metadata, progress=progress)
     errors = f"{100 * done.before.ece:.2f} % → {100 * done.after.ece:.2f} %"
     say(f"temperature {done.temperature:g}: expected calibration error {errors}, on zones that the fit did not use")
     say(f"over zones: {done.spread}")
-    say(f"next: set model.recipe in the campaign to {shown(done.recipe)}")
+    if done.recipe:
+        say(f"next: set model.recipe in the campaign to {shown(done.recipe)}")
+    else:
+        say(f"next: set model.temperature in the campaign to {done.temperature:g}")
     if done.spread.warning:
         log.warning("%s", done.spread.warning)
     if done.after.ece >= done.before.ece:
         log.warning("the error did not fall: keep the former recipe, or calibrate on labelled patches of more zones")
 
 
-def _make_reference(places: Sequence[Path], **options: Any) -> None:
+def _make_reference(places: Sequence[Path], networks: Callable[[], "Model | Ensemble"], **options: Any) -> None:
     with progress_bar("reference") as progress:
         from pipeline.runs.accuracy.training_reference import make_reference
 
-        done = make_reference(places, progress=progress, **options)
+        done = make_reference(places, model=networks(), progress=progress, **options)
     say(str(done))
     say(f"next: set model.reference in the campaign to {shown(done.path)}")

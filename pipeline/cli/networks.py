@@ -114,6 +114,10 @@ def predict(
     probabilities: Annotated[
         bool, option("--probabilities", "Also write STEM-probabilities.tif, a band for each class.")
     ] = False,
+    reference: Annotated[
+        Path | None,
+        option("--reference FILE", "Of `landcover calibrate --reference`: print how unlike its patches the raster is."),
+    ] = None,
     accept: options.Accept = None,
     allow_vrt: Annotated[
         bool, option("--allow-vrt", "Read a virtual raster (VRT): its author decides what files and servers are read.")
@@ -142,6 +146,7 @@ def predict(
             precision=precision,
             quantized=quantized,
             probabilities=probabilities,
+            reference=reference,
             accept=limits,
             allow_vrt=allow_vrt,
             progress=progress,
@@ -151,6 +156,13 @@ def predict(
     say(f"confidence: {shown(done.confidence)}")
     if done.probabilities:
         say(f"probabilities: {shown(done.probabilities)}")
+    if reference:
+        above = "above 1 the imagery is unlike that of the reference's patches"
+        say(
+            "novelty: not known: no square of the raster has data"
+            if done.novelty is None
+            else f"novelty: {done.novelty:.2f}; {above}"
+        )
 
 
 @command(

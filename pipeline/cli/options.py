@@ -2,15 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from typer import Context
 
 from pipeline.cli.help import argument, option
-from pipeline.config import Campaign, ClusterKind, EngineName, LimitName, Precision, config_folder, load_campaign
+from pipeline.config import (
+    DEFAULT_RECIPE,
+    Campaign,
+    ClusterKind,
+    EngineName,
+    LimitName,
+    Precision,
+    Tta,
+    config_folder,
+    load_campaign,
+)
 from pipeline.domain import Domain
 from pipeline.errors import ConfigError, LandcoverError
 from pipeline.legend import Language, Nomenclature
+
+if TYPE_CHECKING:
+    from pipeline.model import Ensemble, Model
 
 BD_ORTHO_TILE_M = 5_000
 """Side of BD ORTHO's tiles in metres."""
@@ -122,6 +135,30 @@ Weights = Annotated[
 WeightsSha256 = Annotated[
     str | None, option("--weights-sha256 HEX", "SHA-256 that the checkpoint must have; compared before it is loaded.")
 ]
+SeveralWeights = Annotated[
+    list[str] | None,
+    option(
+        "--weights PATH|HUB",
+        "Checkpoint: a path, or hf://org/name@COMMIT[/file]. Can be repeated: several are averaged.",
+    ),
+]
+SeveralRecipes = Annotated[
+    list[str] | None,
+    option(
+        "--recipe NAME|FILE",
+        "The model's recipe: a name under configs/models, or a YAML file. One for all --weights, or one for each, in "
+        "their order. By default that of IGN's U-Net with five bands and 12 classes.",
+        autocompletion=complete_recipes,
+    ),
+]
+SeveralSha256 = Annotated[
+    list[str] | None,
+    option("--weights-sha256 HEX", "SHA-256 that the checkpoint must have; one for each of --weights."),
+]
+TurnedWindows = Annotated[Tta, option("--tta", "Average over mirrored windows (flips), and turned ones too (d4).")]
+OfCampaign = Annotated[
+    Path | None, option("--campaign FILE", "Instead of --weights: the network or the average of a campaign.")
+]
 Accept = Annotated[
     list[str] | None,
     option("--accept LIMIT", "A limit of the model card that the imagery may exceed. Can be repeated."),
@@ -157,6 +194,42 @@ def limits(accept: Sequence[str] | None) -> tuple[LimitName, ...]:
     if unknown := set(accept or ()) - set(known):
         raise ConfigError(f"unknown limit {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
     return tuple(name for name in known if name in (accept or ()))
+
+
+def load_networks(
+    weights: Sequence[str] | None,
+    *,
+    recipes: Sequence[str] | None,
+    sha256: Sequence[str] | None,
+    tta: Tta,
+    campaign: Path | None,
+) -> "Model | Ensemble":
+    """The network, or the average of several, that a command line or a campaign names.
+
+    Raises:
+        ConfigError: neither weights nor a campaign, or both; or other numbers of recipes or checksums than of weights.
+        ConfigError, WeightsError: as `load_model`.
+    """
+    if bool(weights) == (campaign is not None):
+        raise ConfigError("expected either --weights or --campaign")
+    if campaign is not None:
+        if recipes or sha256 or tta != "none":
+            raise ConfigError("--campaign goes without --recipe, --weights-sha256 and --tta: its `model` has them")
+        from pipeline.model import load_campaign_networks
+
+        return load_campaign_networks(load_campaign(campaign))
+    count = len(weights or ())
+    chosen, checksums = list(recipes or [DEFAULT_RECIPE]), list[str | None](sha256 or [])
+    if len(chosen) not in (1, count) or len(checksums) not in (0, count):
+        raise ConfigError(
+            f"expected one --recipe for all --weights, or one for each, and a --weights-sha256 for each or none; found "
+            f"{count} --weights, {len(chosen)} --recipe and {len(checksums)} --weights-sha256"
+        )
+    from pipeline.model import averaged, load_model
+
+    chosen, checksums = chosen * (count // len(chosen)), checksums or [None] * count
+    members = zip(weights or (), chosen, checksums, strict=True)
+    return averaged([load_model(path, recipe, sha256=known) for path, recipe, known in members], tta)
 
 
 def open_campaign(config: Path, domains: Sequence[str] | None = None, tiles: Sequence[str] | None = None) -> Campaign:

@@ -7,10 +7,20 @@ from pydantic import Field, model_validator
 
 from pipeline.config.recipe import DEFAULT_RECIPE
 from pipeline.config.section import ConfigPath, Section, Sha256
+from pipeline.errors import ConfigError
 
 Tta = Literal["none", "flips", "d4"]
 """Test-time augmentation: each network sees a window in one, four or eight positions."""
 MOST_MEMBERS = 8
+
+
+def check_temperature(temperature: float, *, networks: int, tta: Tta) -> None:
+    """Raises ConfigError if it is of a single forward: that of a network is in its recipe."""
+    if temperature != 1.0 and networks == 1 and tta == "none":
+        raise ConfigError(
+            f"found temperature {temperature:g}, and a single forward: it belongs to averages of members or tta; the "
+            "temperature of a network is in its recipe (`landcover calibrate`)"
+        )
 
 
 class MemberSection(Section):
@@ -47,6 +57,9 @@ class ModelSection(Section):
     """Test-time augmentation: each network maps each window in several positions, and their probabilities are averaged.
     `flips`: as it is, mirrored both ways, and turned by 180°. `d4`: these, each turned by 90° too, which costs eight
     times as much as `none`."""
+    temperature: float = Field(default=1.0, ge=0.01, le=100.0, exclude_if=lambda temperature: temperature == 1.0)
+    """Of the averaged probabilities, fitted by `landcover calibrate --campaign`. It changes confidences and the layer
+    `probabilities`, never classes. A single network has its temperature in its recipe."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -58,6 +71,10 @@ class ModelSection(Section):
             )
         if self.reference and (self.members or self.tta != "none"):
             raise ValueError("the novelty score is of a single forward: remove reference, or members and tta")
+        try:
+            check_temperature(self.temperature, networks=len(self.networks), tta=self.tta)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         return self
 
     @property

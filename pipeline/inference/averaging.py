@@ -1,7 +1,7 @@
 """Averages the probabilities of several networks over turned windows, on whatever device the pixels are."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ class Averaging:
     """For each member, the places of its bands among those of the window."""
     turns: tuple[Turn, ...]
     layers: tuple[OptionalLayer, ...]
+    temperature: float = 1.0
+    """Of the mean probabilities: their logarithms are divided by it, and the softmax of these is the confidence."""
 
     @classmethod
     def of(cls, model: Model | Ensemble, layers: Sequence[OptionalLayer]) -> "Averaging":
@@ -37,7 +39,8 @@ class Averaging:
         """
         joint = model.recipe.bands
         bands = tuple(tuple(joint.index(band) for band in member.recipe.bands) for member in members_of(model))
-        averaging = cls(bands, TURNS[model.tta if isinstance(model, Ensemble) else "none"], tuple(layers))
+        tta, temperature = (model.tta, model.temperature) if isinstance(model, Ensemble) else ("none", 1.0)
+        averaging = cls(bands, TURNS[tta], tuple(layers), temperature)
         if "disagreement" in layers and averaging.count == 1:
             raise EngineError("a single forward has no disagreement; give an Ensemble of several members, or with tta")
         return averaging
@@ -52,9 +55,9 @@ class Averaging:
     ) -> torch.Tensor:
         """Runs all forwards and makes the planes of `Predictor`, and those of the layers after them.
 
-        The mean of the probabilities decides: the class is that of the greatest mean, the confidence is that mean, and
-        a logit that is switched off wins where it does so in more than half of the forwards. The planes of a single
-        forward are its own.
+        The mean of the probabilities decides: the class is that of the greatest mean, the confidence is that mean after
+        the temperature, and a logit that is switched off wins where it does so in more than half of the forwards. The
+        planes of a single forward are its own.
 
         Args:
             forwards: of the members.
@@ -67,30 +70,52 @@ class Averaging:
         """
         total = entropy = wins = planes = torch.empty(0)
         number = 0
-        for forward, bands in zip(forwards, self.bands, strict=True):
-            own = pixels if len(bands) == pixels.shape[1] and sorted(bands) == list(bands) else pixels[:, list(bands)]
-            for turn in self.turns:
-                planes, shares = (turn.undo(made) for made in forward(turn.apply(own), turn.apply(valid)))
-                total = total + shares if number else shares
-                if "disagreement" in self.layers:
-                    entropy = entropy + _entropy(shares) if number else _entropy(shares)
-                wins = wins + planes[:, 2].int() if number else planes[:, 2].int()
-                number += 1
+        for planes, shares in self._forwards(forwards, pixels, valid):
+            total = total + shares if number else shares
+            if "disagreement" in self.layers:
+                entropy = entropy + _entropy(shares) if number else _entropy(shares)
+            wins = wins + planes[:, 2].int() if number else planes[:, 2].int()
+            number += 1
         mean = total / number if number > 1 else total
+        calibrated = mean if self.temperature == 1.0 else (_logarithm(mean) / self.temperature).softmax(dim=1)
         if number > 1:
-            best, index = mean.max(dim=1)
+            # The temperature changes no order, but rounding could make two of its shares equal.
+            index, best = mean.argmax(dim=1), calibrated.amax(dim=1)
             confidence = torch.where(torch.isfinite(best), torch.round(best * 255.0), float(NOT_FINITE))
             planes = torch.stack([values[index], *(p.to(torch.uint8) for p in (confidence, 2 * wins > number))], dim=1)
         made = {
-            "probabilities": lambda: mean,
+            "probabilities": lambda: calibrated,
             "disagreement": lambda: _information(_entropy(mean) - entropy / number, number, mean.shape[1]).unsqueeze(1),
         }
         return torch.cat([planes, *(_as_bytes(made[layer]()) for layer in self.layers)], dim=1)
 
+    def logits(self, forwards: Sequence[Forward], pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Logarithm of the mean probabilities, which the temperature divides: float32 (n, class, y, x).
+
+        Args:
+            forwards, pixels, valid: as for `planes`.
+        """
+        shares = [shares for _, shares in self._forwards(forwards, pixels, valid)]
+        return _logarithm(sum(shares[1:], shares[0]) / len(shares))
+
+    def _forwards(
+        self, forwards: Sequence[Forward], pixels: torch.Tensor, valid: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Planes and probabilities of each forward, in the window's own position."""
+        for forward, bands in zip(forwards, self.bands, strict=True):
+            own = pixels if len(bands) == pixels.shape[1] and sorted(bands) == list(bands) else pixels[:, list(bands)]
+            for turn in self.turns:
+                planes, shares = forward(turn.apply(own), turn.apply(valid))
+                yield turn.undo(planes), turn.undo(shares)
+
+
+def _logarithm(shares: torch.Tensor) -> torch.Tensor:
+    return shares.clamp_min(torch.finfo(shares.dtype).tiny).log()
+
 
 def _entropy(shares: torch.Tensor) -> torch.Tensor:
     """Shannon's entropy in nats over the classes: (n, class, y, x) → (n, y, x)."""
-    return -(shares * shares.clamp_min(torch.finfo(shares.dtype).tiny).log()).sum(dim=1)
+    return -(shares * _logarithm(shares)).sum(dim=1)
 
 
 def _information(nats: torch.Tensor, forwards: int, classes: int) -> torch.Tensor:
@@ -121,8 +146,15 @@ class AverageGraph(nn.Module):
 
     def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Pixels, uint8 (n, band, y, x), and valid, uint8 (n, y, x), to planes, uint8 (n, plane, y, x)."""
-        forwards = [_channels_last(member) for member in self.members]
-        return self.averaging.planes(forwards, pixels, valid, values=self.values)
+        return self.averaging.planes(self._forwards, pixels, valid, values=self.values)
+
+    def logits(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """See `Averaging.logits`."""
+        return self.averaging.logits(self._forwards, pixels, valid)
+
+    @property
+    def _forwards(self) -> list[Forward]:
+        return [_channels_last(member) for member in self.members]
 
 
 def _channels_last(graph: nn.Module) -> Forward:

@@ -62,20 +62,21 @@ class Method:
 
     def map_and_count(self, source: Source, block: Window) -> "MappedPixels":
         """Maps one block with the predictor that this process keeps."""
-        predictor = predictor_for(self.model, self.engine, layers=self.layers)
+        predictor = predictor_for(self.model, self.engine, layers=self.layers, features=self.reference is not None)
         reference = self.reference.load() if self.reference else None
         return map_and_count(
             source, block, layout=self.layout, predictor=predictor, planes=self.planes, reference=reference
         )
 
 
-def predict_stack(source: Source, method: Method, *, window: Window) -> "da.Array":
+def predict_stack(source: Source, method: Method, *, window: Window, whole: bool = False) -> "da.Array":
     """Maps a window of a source lazily.
 
     Args:
         source: the image. Halos are read outside `window` too, and reflected beyond the source's edge.
         method: the network and its windows.
         window: the part to map, inside `source.window`; blocks start at its north-west corner.
+        whole: whether a block of the array is a `MappedPixels` instead of the layers in it.
 
     Returns:
         Dask array (layer, y, x), uint8, with the planes of `LAYERS` and of the method's optional layers, and one chunk
@@ -84,10 +85,9 @@ def predict_stack(source: Source, method: Method, *, window: Window) -> "da.Arra
     import dask.array as da
 
     chunks = da.core.normalize_chunks((method.planes, method.block, method.block), (method.planes, *window.shape))
-    name = f"predict-{tokenize(source, method, window)}"
-    stack: da.Array = da.map_blocks(
-        _map_at, source=source, method=method, window=window, chunks=chunks, dtype=np.uint8, meta=_META, name=name
-    )
+    given = {"source": source, "method": method, "window": window, "whole": whole}
+    name = f"predict-{tokenize(*given.values())}"
+    stack: da.Array = da.map_blocks(_map_at, **given, chunks=chunks, dtype=np.uint8, meta=_META, name=name)
     return stack
 
 
@@ -307,20 +307,23 @@ def _put_together(window: Window, blocks: Sequence[Window], mapped: Sequence[Map
     return MappedPixels(layers, _total(own.switched_off for own in mapped), novelty)
 
 
-def _map_at(*, source: Source, method: Method, window: Window, block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _map_at(
+    *, source: Source, method: Method, window: Window, whole: bool, block_id: tuple[int, int, int]
+) -> "NDArray[np.uint8] | MappedPixels":
     """The task of one block, which finds the block by its position in the Dask array."""
     row, col = window.row + block_id[1] * method.block, window.col + block_id[2] * method.block
-    block = Window(row, col, method.block, method.block).intersect(window)
-    return method.map_and_count(source, block).layers
+    mapped = method.map_and_count(source, Window(row, col, method.block, method.block).intersect(window))
+    return mapped if whole else mapped.layers
 
 
-def predict_overlapped(pixels: "da.Array", valid: "da.Array", method: Method) -> "da.Array":
+def predict_overlapped(pixels: "da.Array", valid: "da.Array", method: Method, *, whole: bool = False) -> "da.Array":
     """Maps a Dask array with `dask.array.overlap`, deep enough for the widest read of any block.
 
     Args:
         pixels: uint8 (band, y, x).
         valid: bool (y, x): True = data.
         method: the network and its windows.
+        whole: see `predict_stack`.
     """
     import dask.array as da
 
@@ -334,12 +337,12 @@ def predict_overlapped(pixels: "da.Array", valid: "da.Array", method: Method) ->
     both = da.concatenate([pixels, valid[None].astype(np.uint8)])
     overlapped = da.overlap.overlap(both.rechunk((len(pixels) + 1, rows, cols)), depth=depth, boundary="none")
 
-    def mapped(part: NDArray[np.uint8], block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
+    def mapped(part: NDArray[np.uint8], block_id: tuple[int, int, int]) -> NDArray[np.uint8] | MappedPixels:
         _, i, j = block_id
         at = Window.from_edges(int(row_edges[i]), int(col_edges[j]), int(row_edges[i + 1]), int(col_edges[j + 1]))
         with_halo = at.grow(depth[1], depth[2]).intersect(window)
-        source = ArraySource(part[:-1], part[-1].astype(np.bool_), with_halo, window)
-        return method.map_and_count(source, at).layers
+        found = method.map_and_count(ArraySource(part[:-1], part[-1].astype(np.bool_), with_halo, window), at)
+        return found if whole else found.layers
 
     stack: da.Array = overlapped.map_blocks(mapped, chunks=((method.planes,), rows, cols), dtype=np.uint8, meta=_META)
     return stack

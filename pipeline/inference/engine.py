@@ -26,9 +26,8 @@ PLANES = len(LAYERS) + 1
 """Planes of a mapped window: the layers, and where a logit that is switched off would have won."""
 NOT_FINITE = 0
 """Confidence of a pixel with a NaN or infinite live logit. The greatest softmax over n classes is never below 1 / n."""
-NO_FEATURES = (
-    "the novelty score (model.reference) needs engine torch without torch_compile: other engines do not give the "
-    "encoder's features. Set engine: torch, or remove model.reference"
+NO_FEATURES_COMPILED = (
+    "the novelty score (model.reference) needs the encoder's features, which torch_compile does not give; remove either"
 )
 BATCH_PIXELS = 2_848 * 2_848
 """Most pixels of small windows in one batch: it takes the memory of one large window."""
@@ -80,6 +79,18 @@ def missing_instructions(engine: Engine, cpuinfo: Path = Path("/proc/cpuinfo")) 
     needed = _INSTRUCTIONS.get(engine.precision, ()) if engine.name == "openvino" else ()
     found = set(re.findall(r"\w+", cpuinfo.read_text(encoding="utf-8"))) if needed else set()
     return "" if found.intersection(needed) else " or ".join(needed)
+
+
+def check_gives_features(engine: Engine) -> None:
+    """Raises EngineError if the engine does not give the encoder's features, which the novelty score needs."""
+    if engine.compiled:
+        raise EngineError(NO_FEATURES_COMPILED)
+    if engine.quantized and not engine.quantized.gives_features:
+        raise EngineError(
+            f"{engine.quantized.path}: this int8 network does not give the encoder's features, which the novelty score "
+            "(model.reference) needs; run `landcover quantize` again with model.reference in the campaign, or remove "
+            "model.reference"
+        )
 
 
 def on_gpu(engine: Engine) -> bool:

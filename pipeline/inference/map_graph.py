@@ -1,10 +1,14 @@
 """The graph that every engine runs: a network from uint8 images to uint8 layers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
+from pipeline.errors import EngineError
 from pipeline.inference.engine import NOT_FINITE
 from pipeline.model import Model, optimize_for_inference
 
@@ -76,3 +80,46 @@ class ProbabilityGraph(MapGraph):
         """See the class."""
         planes, exponentials, share = self._planes(pixels, valid)
         return planes, exponentials * share.unsqueeze(1)
+
+
+class FeatureGraph(nn.Module):
+    """A graph that also returns the encoder's deepest features, float32 (n, channel, row, col), after its outputs."""
+
+    def __init__(self, graph: MapGraph) -> None:
+        super().__init__()
+        encoder_of(graph)
+        # Not `graph`: traced modules have an attribute of this name.
+        self.mapping = graph
+
+    def forward(self, pixels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See `MapGraph`."""
+        with keeping_features(encoder_of(self.mapping)) as kept:
+            made = self.mapping(pixels, valid)
+        # In bf16 OpenVINO keeps in float32 what lies between an output and the convolutions before it. Without another
+        # convolution these would be the encoder's last sums, and the map would change.
+        channels = int(kept[-1].shape[1])
+        features = functional.conv2d(kept[-1], torch.ones(channels, 1, 1, 1), groups=channels)
+        return (*(made if isinstance(made, tuple) else (made,)), features)
+
+
+def encoder_of(graph: Any) -> nn.Module:
+    """The encoder of a `MapGraph` or an `AverageGraph`.
+
+    Raises:
+        EngineError: it has none.
+    """
+    encoder: nn.Module | None = graph.encoder
+    if encoder is None:
+        raise EngineError("the novelty score needs a network with an encoder; remove the reference")
+    return encoder
+
+
+@contextmanager
+def keeping_features(encoder: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Lists the deepest features, float32 (n, channel, row, col), of each forward: what the encoder returns last."""
+    kept: list[torch.Tensor] = []
+    hook = encoder.register_forward_hook(lambda _module, _given, found: kept.append(found[-1].float()))
+    try:
+        yield kept
+    finally:
+        hook.remove()

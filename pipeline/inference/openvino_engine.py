@@ -54,19 +54,36 @@ class OpenVinoPredictor:
         precision: str = "fp32",
         threads: int | None = None,
         quantized: QuantizedModel | None = None,
+        features: bool = False,
     ) -> None:
         self.precision = precision
-        self._request = requests_of(_graph_file(model, precision, quantized), precision=precision, threads=threads)
+        file = _graph_file(model, precision, quantized, features=features)
+        self._request = requests_of(file, precision=precision, threads=threads)
         self._lock = threading.Lock()
 
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See `Predictor`."""
+        return self._mapped(pixels, valid, [])
+
+    def with_features(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """See `FeaturePredictor`; only of a predictor that was made with `features`."""
+        features: list[NDArray[np.float32]] = []
+        return self._mapped(pixels, valid, features), np.concatenate(features)
+
+    def _mapped(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_], features: list[NDArray[np.float32]]
+    ) -> NDArray[np.uint8]:
+        """The layers; appends the features, if the graph gives them."""
         with self._lock:
             request = self._request(pixels.shape[1:])
             # A network that an older version quantized has two planes.
             layers = np.empty((len(pixels), *request.get_output_tensor(0).shape[1:]), np.uint8)
             for i in range(len(pixels)):
-                layers[i] = request.infer([pixels[i : i + 1], valid[i : i + 1].view(np.uint8)])[0][0]
+                planes, *more = request.infer([pixels[i : i + 1], valid[i : i + 1].view(np.uint8)]).values()
+                layers[i] = planes[0]
+                features += more
         check_finite(layers)
         return layers
 
@@ -84,6 +101,7 @@ class OpenVinoAverage:
         precision: str = "fp32",
         threads: int | None = None,
         layers: Sequence[OptionalLayer] = (),
+        features: bool = False,
     ) -> None:
         import torch
 
@@ -93,15 +111,28 @@ class OpenVinoAverage:
         self.precision = precision
         self._averaging = Averaging.of(model, layers)
         self._values = torch.tensor(model.recipe.live, dtype=torch.uint8)
-        files = [converted_graph(member, ProbabilityGraph) for member in members_of(model)]
+        files = [converted_graph(member, ProbabilityGraph, features=features) for member in members_of(model)]
         self._requests = [requests_of(file, precision=precision, threads=threads) for file in files]
         self._lock = threading.Lock()
 
     def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See `Predictor`."""
+        return self._mapped(pixels, valid, [])
+
+    def with_features(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """See `FeaturePredictor`; only of a single network, and a predictor that was made with `features`."""
+        features: list[NDArray[np.float32]] = []
+        return self._mapped(pixels, valid, features), np.concatenate(features)
+
+    def _mapped(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_], features: list[NDArray[np.float32]]
+    ) -> NDArray[np.uint8]:
+        """The layers; appends the features, if the graph gives them."""
         import torch
 
-        forwards = [partial(_infer, request) for request in self._requests]
+        forwards = [partial(_infer, request, features) for request in self._requests]
         mapped = []
         with self._lock, torch.inference_mode():
             for i in range(len(pixels)):
@@ -112,11 +143,14 @@ class OpenVinoAverage:
         return layers
 
 
-def _infer(requests: "Requests", pixels: "torch.Tensor", valid: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+def _infer(
+    requests: "Requests", features: list[NDArray[np.float32]], pixels: "torch.Tensor", valid: "torch.Tensor"
+) -> "tuple[torch.Tensor, torch.Tensor]":
     import torch
 
     given = [np.ascontiguousarray(array.numpy()) for array in (pixels, valid)]
-    planes, shares = requests(given[0].shape[1:]).infer(given, share_inputs=True).values()
+    planes, shares, *more = requests(given[0].shape[1:]).infer(given, share_inputs=True).values()
+    features += more
     return torch.from_numpy(planes.copy()), torch.from_numpy(shares.copy())
 
 
@@ -151,10 +185,10 @@ def _compiled(core: Any, graph: Any, options: dict[str, Any], shape: tuple[int, 
     return core.compile_model(graph, "CPU", options).create_infer_request()
 
 
-def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None) -> Path:
+def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None, *, features: bool) -> Path:
     """The XML of the graph: converted from the model, or its int8 version."""
     if precision != "int8":
-        return converted_graph(model)
+        return converted_graph(model, features=features)
     if quantized is None:
         raise EngineError("precision int8 needs a quantized network; make one with `landcover quantize`")
     quantized.check_fits(model)
@@ -162,7 +196,7 @@ def _graph_file(model: Model, precision: str, quantized: QuantizedModel | None) 
     return quantized.path
 
 
-def converted_graph(model: Model, kind: "type[MapGraph] | None" = None) -> Path:
+def converted_graph(model: Model, kind: "type[MapGraph] | None" = None, *, features: bool = False) -> Path:
     """Converts the graph to OpenVINO's XML with its weights beside it, or finds it in the cache.
 
     A conversion takes about ten seconds, and without the cache every worker would repeat it. The cache is a folder that
@@ -171,22 +205,24 @@ def converted_graph(model: Model, kind: "type[MapGraph] | None" = None) -> Path:
     Args:
         model: the model to convert.
         kind: `ProbabilityGraph` for its probabilities too; by default `MapGraph`.
+        features: whether the graph also returns the encoder's deepest features, as its last output.
 
     Returns:
         path of the XML.
 
     Raises:
         StorageError: the cache folder cannot be written, or is another user's.
+        EngineError: features of a network without an encoder.
     """
     import openvino
 
     recipe = model.recipe.model_dump(mode="json")
-    own = [kind.__name__] if kind else []
+    own = ([kind.__name__] if kind else []) + (["features"] if features else [])
     versions = openvino.__version__, version("torch")
     key = digest([PRODUCT_VERSION, PLANES, *versions, model.weights_hash, recipe, *own])
     path = private_folder(user_cache() / "openvino", remedy=_REMEDY) / f"{key}.xml"
     if not _is_intact(path):
-        save_graph(_convert(model, kind), path)
+        save_graph(_convert(model, kind, features=features), path)
         # Another worker may replace the graph meanwhile by its own, whose layers have another order in the XML.
         for _ in range(_TRIES):
             write_text(_listed(path), _checksums(path))
@@ -197,11 +233,11 @@ def converted_graph(model: Model, kind: "type[MapGraph] | None" = None) -> Path:
     return path
 
 
-def _convert(model: Model, kind: "type[MapGraph] | None") -> Any:
+def _convert(model: Model, kind: "type[MapGraph] | None", *, features: bool) -> Any:
     import openvino
     import torch
 
-    from pipeline.inference.map_graph import MapGraph
+    from pipeline.inference.map_graph import FeatureGraph, MapGraph
 
     example = (
         torch.zeros((1, len(model.recipe.bands), _TRACED_SIDE, _TRACED_SIDE), dtype=torch.uint8),
@@ -209,8 +245,9 @@ def _convert(model: Model, kind: "type[MapGraph] | None") -> Any:
     )
     # OpenVINO traces with the deprecated torch.jit. Tracing also warns that it keeps shapes as constants, which is
     # right for this network.
+    graph = (kind or MapGraph)(model)
     with quiet():
-        return openvino.convert_model((kind or MapGraph)(model).eval(), example_input=example)
+        return openvino.convert_model((FeatureGraph(graph) if features else graph).eval(), example_input=example)
 
 
 def _parts(path: Path) -> tuple[Path, Path]:

@@ -61,7 +61,9 @@ def require_nncf() -> None:
     nncf.set_log_level(logging.ERROR)
 
 
-def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, max_drop: float = 0.01) -> Any:
+def quantize_graph(
+    model: Model, windows: Sequence[Pixels], scheme: Scheme, *, max_drop: float = 0.01, features: bool = False
+) -> Any:
     """Quantizes the graph of a model.
 
     Args:
@@ -69,9 +71,10 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
         windows: to quantize with, all of one shape, sides multiples of the network's stride.
         scheme: one of `SCHEMES`, or `CONTROLLED`.
         max_drop: the disagreement with fp32 that the accuracy control accepts, 0..1.
+        features: whether the graph also returns the encoder's deepest features.
 
     Returns:
-        An `openvino.Model` with the graph's inputs and output (see `graph.MapGraph`), of any window's size.
+        An `openvino.Model` with the graph's inputs and outputs (see `graph.MapGraph`), of any window's size.
 
     Raises:
         EngineError: NNCF is not installed, there is no window, or their shapes differ.
@@ -83,7 +86,7 @@ def quantize_graph(model: Model, windows: Sequence[Pixels], scheme: Scheme, *, m
     shapes = {w.bands.shape for w in windows}
     if len(shapes) != 1:
         raise EngineError(f"expected one or more quantization windows of one shape; got shapes {sorted(shapes)}")
-    graph = openvino.Core().read_model(converted_graph(model))
+    graph = openvino.Core().read_model(converted_graph(model, features=features))
     _name_by_place(graph)
     open_shapes = [i.partial_shape for i in graph.inputs]
     # A fixed shape: NNCF compiles the graph several times, and runs an open one a third slower.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import EngineError
-from pipeline.inference.engine import NO_FEATURES, Engine
+from pipeline.inference.engine import Engine, check_gives_features
 from pipeline.inference.openvino_engine import OpenVinoAverage, OpenVinoPredictor
 from pipeline.legend import OptionalLayer
 from pipeline.model import Ensemble, Model
@@ -60,6 +60,7 @@ def predictor_for(
     engine: Engine,
     *,
     layers: tuple[OptionalLayer, ...] = (),
+    features: bool = False,
     threads: int | None = None,
     stand_in: Predictor | None = None,
 ) -> Predictor:
@@ -70,20 +71,30 @@ def predictor_for(
         model: the model to run.
         engine: the engine that runs it.
         layers: optional layers, whose planes follow after the others.
+        features: whether it must be a `FeaturePredictor`.
         threads: threads of the engine, which count when the predictor is made; by default the engine's own number.
         stand_in: takes the place of the engine's predictor if there is none yet.
     """
-    key = (model.__dask_tokenize__(), engine, layers)
+    if features:
+        check_gives_features(engine)
+    key = (model.__dask_tokenize__(), engine, layers, features)
     with _RESIDENT_LOCK:
         if key not in _RESIDENT:
-            _RESIDENT[key] = stand_in or _make(model, engine, threads, layers)
+            _RESIDENT[key] = stand_in or _make(model, engine, threads, layers, features=features)
         _RESIDENT.move_to_end(key)
         while len(_RESIDENT) > _KEPT_PREDICTORS:
             _RESIDENT.popitem(last=False)
         return _RESIDENT[key]
 
 
-def _make(model: Model | Ensemble, engine: Engine, threads: int | None, layers: tuple[OptionalLayer, ...]) -> Predictor:
+def _make(
+    model: Model | Ensemble,
+    engine: Engine,
+    threads: int | None,
+    layers: tuple[OptionalLayer, ...],
+    *,
+    features: bool,
+) -> Predictor:
     averages = isinstance(model, Ensemble) or bool(layers)
     if averages and engine.precision == "int8":
         raise EngineError(
@@ -92,7 +103,9 @@ def _make(model: Model | Ensemble, engine: Engine, threads: int | None, layers: 
         )
     if engine.name == "openvino" and isinstance(model, Model) and not layers:
         # Without an import of torch, which takes a second: its graph is converted once.
-        return OpenVinoPredictor(model, precision=engine.precision, threads=threads, quantized=engine.quantized)
+        return OpenVinoPredictor(
+            model, precision=engine.precision, threads=threads, quantized=engine.quantized, features=features
+        )
     import torch
 
     if threads is not None:
@@ -101,7 +114,7 @@ def _make(model: Model | Ensemble, engine: Engine, threads: int | None, layers: 
         from pipeline.inference.torch_engine import TorchPredictor
 
         return TorchPredictor(model, precision=engine.precision, compiled=engine.compiled, layers=layers)
-    return OpenVinoAverage(model, precision=engine.precision, threads=threads, layers=layers)
+    return OpenVinoAverage(model, precision=engine.precision, threads=threads, layers=layers, features=features)
 
 
 class ScoringPredictor:
@@ -109,7 +122,7 @@ class ScoringPredictor:
 
     def __init__(self, predictor: Predictor, reference: ReferenceFeatures) -> None:
         if not isinstance(predictor, FeaturePredictor):
-            raise EngineError(NO_FEATURES)
+            raise EngineError("the novelty score needs a predictor that gives the encoder's features")
         self._predictor, self._reference = predictor, reference
         self._features: list[NDArray[np.float32]] = []
         self._squares: list[NDArray[np.float32]] = []

@@ -37,6 +37,8 @@ class QuantizedModel:
     """Digest of the recipe that it was made with."""
     domains: tuple[str, ...] = ()
     """Names of the domains whose windows it was quantized with; empty where an older version did not record them."""
+    gives_features: bool = False
+    """Whether it returns the encoder's deepest features too, for the novelty score."""
 
     def check_fits(self, model: "Model | UnloadedModel") -> None:
         """Raises EngineError unless it was made from this model's weights and recipe."""
@@ -93,7 +95,8 @@ def read_quantized(path: Path) -> QuantizedModel:
         raise EngineError(f"{path}: does not record the weights and recipe that it was made from; {_REMEDY}")
     domains = root.find(f"rt_info/{_SECTION}/domains")
     names = "" if domains is None else domains.get("value", "")
-    return QuantizedModel(path, sha256, **values, domains=tuple(names.split()))
+    outputs = len(root.findall("layers/layer[@type='Result']"))
+    return QuantizedModel(path, sha256, **values, domains=tuple(names.split()), gives_features=outputs > 1)
 
 
 def _sha256(path: Path) -> str:

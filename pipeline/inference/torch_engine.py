@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,8 +20,8 @@ from torch import nn
 from pipeline.durable import user_cache
 from pipeline.errors import EngineError
 from pipeline.inference.averaging import AverageGraph
-from pipeline.inference.engine import LANES, PLANES, check_finite
-from pipeline.inference.map_graph import MapGraph
+from pipeline.inference.engine import LANES, NO_FEATURES_COMPILED, PLANES, check_finite
+from pipeline.inference.map_graph import MapGraph, encoder_of, keeping_features
 from pipeline.legend import OptionalLayer, planes_of
 from pipeline.model import Ensemble, Model
 from pipeline.untrusted.own_files import private_folder
@@ -145,7 +145,7 @@ class TorchPredictor:
 
     @torch.inference_mode()
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The live logits of windows in which all pixels are valid, before the temperature.
+        """The live logits of windows in which all pixels are valid, before the temperature; see `Averaging.logits`.
 
         Args:
             pixels: uint8 (n, band, y, x), with sides that are multiples of the stride.
@@ -172,29 +172,20 @@ class TorchPredictor:
             images, mask = lane.upload(pixels, valid)
             with _DEVICE, self._arithmetic():
                 lane.wait_for_upload()
-                with nullcontext() if features is None else self._keeping_features(features):
+                with nullcontext([]) if features is None else self._keeping_features() as kept:
                     layers: torch.Tensor = self._graph(images.contiguous(memory_format=torch.channels_last), mask)
+                if features is not None:
+                    features += [found.cpu().numpy() for found in kept]
                 lane.wait_for_forward()
             # `images`, `mask` and `layers` stay alive until this returns, when the device no longer uses them.
             lane.download(layers, out)
         finally:
             self._lanes.put(lane)
 
-    @contextmanager
-    def _keeping_features(self, features: list[NDArray[np.float32]]) -> Iterator[None]:
-        """Appends what the encoder returns last during a forward. One thread at a time runs one."""
-        encoder = None if self._compiled else self._graph.encoder
-        if encoder is None:
-            raise EngineError("the novelty score needs a network with an encoder, without torch_compile")
-
-        def keep(_module: Any, _given: Any, found: Any) -> None:
-            features.append(found[-1].float().cpu().numpy())
-
-        hook = encoder.register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            hook.remove()
+    def _keeping_features(self) -> AbstractContextManager[list[torch.Tensor]]:
+        if self._compiled:
+            raise EngineError(NO_FEATURES_COMPILED)
+        return keeping_features(encoder_of(self._graph))
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:

@@ -1,5 +1,14 @@
 from .inference_network import optimize_for_inference
 from .network import build_network
-from .weights import Ensemble, Model, load_campaign_model, load_model
+from .weights import Ensemble, Model, averaged, load_campaign_model, load_campaign_networks, load_model
 
-__all__ = ["Ensemble", "Model", "build_network", "load_campaign_model", "load_model", "optimize_for_inference"]
+__all__ = [
+    "Ensemble",
+    "Model",
+    "averaged",
+    "build_network",
+    "load_campaign_model",
+    "load_campaign_networks",
+    "load_model",
+    "optimize_for_inference",
+]

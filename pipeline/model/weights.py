@@ -2,14 +2,14 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, Tta, joint_recipe, load_recipe
-from pipeline.config.model_section import MOST_MEMBERS
+from pipeline.config.model_section import MOST_MEMBERS, check_temperature
 from pipeline.model.weights_file import compare_checksums, joint_hash, locate, read_content
 
 if TYPE_CHECKING:
@@ -78,9 +78,12 @@ class Ensemble:
     members: tuple[Model, ...]
     tta: Tta = "none"
     """Test-time augmentation: the positions in which each member sees a window."""
+    temperature: float = 1.0
+    """Of the averaged probabilities, beside that of each member's recipe; it changes confidences, never classes."""
 
     def __post_init__(self) -> None:
         joint_recipe([member.recipe for member in self.members])
+        check_temperature(self.temperature, networks=len(self.members), tta=self.tta)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -94,7 +97,12 @@ class Ensemble:
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         """Dask's token, made of everything that a map depends on."""
-        return ("landcover-ensemble", self.tta, *(member.__dask_tokenize__() for member in self.members))
+        return (
+            "landcover-ensemble",
+            self.tta,
+            self.temperature,
+            *(member.__dask_tokenize__() for member in self.members),
+        )
 
 
 def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE, *, sha256: str | None = None) -> Model:
@@ -127,6 +135,26 @@ def load_model(weights: str | Path, recipe: Recipe | str = DEFAULT_RECIPE, *, sh
         model = _load_file(file)
         compare_checksums(sha256, model.weights_hash, source=source, path=path)
         return model
+
+
+def load_campaign_networks(campaign: Campaign) -> Model | Ensemble:
+    """Loads the model of a campaign, or the ensemble of its networks and positions.
+
+    Raises:
+        ConfigError, WeightsError: as `load_model`.
+    """
+    networks = zip(campaign.networks, campaign.recipes(), strict=True)
+    members = [load_model(n.weights, r, sha256=n.sha256) for n, r in networks]
+    return averaged(members, campaign.model.tta, campaign.model.temperature)
+
+
+def averaged(members: Sequence[Model], tta: Tta = "none", temperature: float = 1.0) -> Model | Ensemble:
+    """The ensemble of these networks and positions; a single network in one position is the model itself.
+
+    Raises:
+        ConfigError: the recipes of the members do not fit each other.
+    """
+    return Ensemble(tuple(members), tta, temperature) if len(members) > 1 or tta != "none" else members[0]
 
 
 def load_campaign_model(campaign: Campaign) -> Model:

@@ -176,6 +176,34 @@ def test_layers_change_no_byte_of_the_map(engine: str) -> None:
         assert np.abs(shares.sum(axis=1) - 1).max() <= len(model.recipe.live) * 0.51 / 254
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_temperature_changes_confidences_and_no_class(engine: str) -> None:
+    pytest.importorskip("openvino")
+    pixels, valid = windows()
+    layers: tuple[OptionalLayer, ...] = ("disagreement", "probabilities")
+    plain, warm = (
+        predictor_for(Ensemble(members(2), "flips", temperature), Engine(engine), layers=layers)(pixels, valid)
+        for temperature in (1.0, 0.5)
+    )
+    np.testing.assert_array_equal(plain[:, 0], warm[:, 0])
+    np.testing.assert_array_equal(plain[:, 2:4], warm[:, 2:4])
+    for planes, *window in zip(warm, pixels, valid, strict=True):
+        mean = plain_forwards(Ensemble(members(2), "flips"), *window).mean(axis=0)
+        expected = mean**2 / (mean**2).sum(axis=0)
+        assert np.abs(planes[1] - 255 * expected.max(axis=0)).max() <= 0.51
+        assert np.abs(planes[4:] - 1 - 254 * expected).max() <= 0.51
+    with pytest.raises(ConfigError, match="found temperature 2, and a single forward"):
+        Ensemble(members(1), temperature=2.0)
+
+
+def test_logits_of_an_average_are_logarithms_of_its_mean_probabilities() -> None:
+    model, (pixels, _) = Ensemble(members(3), "flips", 2.0), windows()
+    valid = np.ones((len(pixels), *pixels.shape[2:]), bool)
+    found = TorchPredictor(model).logits(pixels)
+    for own, *window in zip(found, pixels, valid, strict=True):
+        np.testing.assert_allclose(own, np.log(plain_forwards(model, *window).mean(axis=0)), atol=1e-4)
+
+
 def test_disagreement_ranges_from_none_to_certain_of_other_classes() -> None:
     one, other = (certain_of(value) for value in (1, 5))
     given = windows()

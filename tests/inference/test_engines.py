@@ -14,10 +14,10 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import Recipe
+from pipeline.config import Precision, Recipe
 from pipeline.errors import EngineError, StorageError
 from pipeline.halo import Layout
-from pipeline.inference import Engine, Method, Predictor, engine, resolve_engine, torch_engine
+from pipeline.inference import Engine, Method, Predictor, engine, predictor_for, resolve_engine, torch_engine
 from pipeline.inference import openvino_engine as ov
 from pipeline.inference.openvino_engine import OpenVinoPredictor, converted_graph
 from pipeline.inference.torch_engine import TorchPredictor
@@ -79,6 +79,48 @@ def test_openvino_agrees_with_torch_on_the_real_patches(shared_data: Path) -> No
     pixels = np.stack(images)
     valid = np.ones((len(pixels), 512, 512), bool)
     assert agreement(TorchPredictor(model)(pixels, valid), OpenVinoPredictor(model)(pixels, valid)) >= 0.9999
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 3e-2)])
+def test_features_change_no_byte_of_the_map_and_are_those_of_torch(
+    model: Model, precision: Precision, tolerance: float
+) -> None:
+    pixels, valid = windows()
+    engine = Engine("openvino", precision)
+    plain, scoring = (predictor_for(model, engine, threads=1, features=wanted) for wanted in (False, True))
+    layers, found = scoring.with_features(pixels, valid)
+    np.testing.assert_array_equal(layers, plain(pixels, valid))
+    np.testing.assert_array_equal(scoring(pixels, valid), layers)
+    # Independently: the encoder of the network itself, without anything that engines do to it.
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (RECIPE.mean, RECIPE.std))
+    image = (torch.from_numpy(pixels).float() - mean) / std * torch.from_numpy(valid).float()[:, None]
+    with torch.inference_mode():
+        expected = model.network.encoder(image)[-1].numpy()  # type: ignore[union-attr, operator]
+    assert (found.dtype, found.shape) == (np.float32, expected.shape)
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+    _, of_torch = TorchPredictor(model).with_features(pixels, valid)
+    assert np.abs(of_torch - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_features_come_beside_probabilities_too(model: Model) -> None:
+    given, engine = windows(), Engine("openvino")
+    layered = predictor_for(model, engine, layers=("probabilities",), threads=1, features=True)
+    layers, found = layered.with_features(*given)
+    plain = predictor_for(model, engine, layers=("probabilities",), threads=1)(*given)
+    np.testing.assert_array_equal(layers, plain)
+    _, expected = OpenVinoPredictor(model, threads=1, features=True).with_features(*given)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_with_features_is_another_file(model: Model) -> None:
+    plain, more = converted_graph(model), converted_graph(model, features=True)
+    assert plain != more
+    assert (plain.read_text().count('type="Result"'), more.read_text().count('type="Result"')) == (1, 2)
+    without_encoder = Model.in_memory(Strided(5, 5), exact_recipe())
+    with pytest.raises(EngineError, match="needs a network with an encoder"):
+        converted_graph(without_encoder, features=True)
+    with pytest.raises(EngineError, match="which torch_compile does not give"):
+        predictor_for(model, Engine("torch", compiled=True), features=True)
 
 
 def one_by_one(predictor: Predictor, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -156,7 +156,8 @@ def test_map_and_evaluation_have_the_figures_of_the_validation(
     weights, recipe = str(done.files.weights), str(done.files.recipe)
     expected = done.trained.evaluation.matrix
     (tmp_path / "v.csv").write_text("".join(f"{p.image},{p.mask}\n" for p in split.validation))
-    evaluated = evaluate_set([tmp_path / "v.csv"], weights=weights, recipe=recipe, out=tmp_path / "e", engine="torch")
+    model = load_model(weights, recipe)
+    evaluated = evaluate_set([tmp_path / "v.csv"], model=model, out=tmp_path / "e", engine="torch")
     np.testing.assert_array_equal(evaluated.evaluation.matrix, expected)
     mapped = np.zeros_like(expected)
     for patch in split.validation:
@@ -177,8 +178,8 @@ def test_a_fifth_of_the_logits_gets_a_fifth_of_the_temperature(
     for part in ("weight", "bias"):
         raw[f"model.seg_model.segmentation_head.0.{part}"] *= 0.2
     torch.save(raw, tmp_path / "fifth.pth")
-    plain = calibrate([folder / "set"], weights=str(done.files.weights), recipe=recipe, out=tmp_path / "a")
-    fifth = calibrate([folder / "set"], weights=str(tmp_path / "fifth.pth"), recipe=recipe, out=tmp_path / "b")
+    plain = calibrate([folder / "set"], model=load_model(done.files.weights, recipe), out=tmp_path / "a")
+    fifth = calibrate([folder / "set"], model=load_model(tmp_path / "fifth.pth", recipe), out=tmp_path / "b")
     assert fifth.temperature == pytest.approx(plain.temperature / 5, rel=1e-3)
     assert plain.after.ece < plain.before.ece
     assert fifth.after.ece == pytest.approx(plain.after.ece, abs=1e-3)

@@ -14,6 +14,7 @@ from pipeline.demo.country import Country, DeliveredDomain, make_country
 from pipeline.demo.landscape import CLASSES
 from pipeline.demo.network import DECODER_CHANNELS, ENCODER
 from pipeline.grid import PIXELS_PER_M
+from pipeline.model import load_model
 from pipeline.model.saving import save_recipe
 from pipeline.progress import OnMessage
 from pipeline.runs.accuracy.evaluate import evaluate_set
@@ -44,10 +45,10 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         on_message(f"train: {sum(len(d.tiles) for d in country.domains)} tiles delivered")
         config = _config(scratch, country, size=size, epochs=epochs)
         result, usage = measure(lambda: fit(config, scratch / "out", on_message=on_message))
-        weights, recipe = str(result.files.weights), str(result.files.recipe)
+        model = load_model(result.files.weights, str(result.files.recipe))
         held_out = [scratch / "held_out.csv"]
-        evaluated = evaluate_set(held_out, weights=weights, recipe=recipe, out=scratch / "evaluated", engine="torch")
-        calibrated = calibrate(held_out, weights=weights, recipe=recipe, out=scratch / "calibrated")
+        evaluated = evaluate_set(held_out, model=model, out=scratch / "evaluated", engine="torch")
+        calibrated = calibrate(held_out, model=model, out=scratch / "calibrated")
         chart = (scratch / "out" / "curves.png").read_bytes()
     scores = evaluated.evaluation.scored("present")
     return BenchReport(

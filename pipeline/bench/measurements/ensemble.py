@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.imagery import Imagery
@@ -25,21 +26,27 @@ from pipeline.demo.country import Country
 from pipeline.demo.network import FitSettings, fit
 from pipeline.demo.walkthrough import domain_mosaic, prepare, training_tiles
 from pipeline.evaluation import scores
-from pipeline.evaluation.calibration import Reliability
+from pipeline.evaluation.calibration import Reliability, fit_temperature
 from pipeline.evaluation.intervals import bootstrap, bootstrap_gains
 from pipeline.evaluation.metrics import auroc
-from pipeline.grid import Tile
+from pipeline.grid import Tile, Window
 from pipeline.halo import Layout
 from pipeline.inference import Method, predictor_for, resolve_engine
 from pipeline.inference.block_mapping import map_and_count
+from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.legend import LAYERS, OptionalLayer
 from pipeline.model import Ensemble, Model, load_model
 from pipeline.progress import OnMessage
 from pipeline.runs.accuracy.scoring import compare
+from pipeline.sources.reading.raster import Source
 
 SEEDS = (2022, 2023, 2024)
 """Of the fits; the first is that of `landcover demo`."""
 _CORE, _HALO = 1000, 96
+_MIDDLE, _EVERY = 512, 37
+"""Side in pixels of a zone's middle on which temperatures are fitted, and of which only one pixel of so many counts."""
+_Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Logits (pixel, class) and truth (pixel,)."""
 
 
 @dataclass
@@ -51,6 +58,8 @@ class _Found:
     reliability: Reliability = field(default_factory=Reliability)
     by_score: dict[str, NDArray[np.int64]] = field(default_factory=lambda: defaultdict(lambda: np.zeros((2, 256), int)))
     """Score → (right, byte): pixels that are wrong and right."""
+    labelled: list[_Labelled] = field(default_factory=list)
+    """Of each zone, some pixels of its middle."""
     seconds: float = 0.0
     pixels: int = 0
 
@@ -143,9 +152,30 @@ def _map_all(
                 started = time.monotonic()
                 mapped = given(planes=method.planes).layers
                 one.seconds += time.monotonic() - started
+                one.labelled.append(_middle(model, mosaic, window, truth))
                 _count(one, mapped, truth, live=model.recipe.live, zone=f"{domain.name} {name}")
             on_message(f"mapped: {domain.name} {name}")
     return found
+
+
+def _middle(model: Model | Ensemble, source: Source, window: Window, truth: NDArray[np.uint8]) -> _Labelled:
+    """Logits and truth in the middle of a tile, mapped as a labelled patch is."""
+    side = min(_MIDDLE, *window.shape) // model.recipe.side_step * model.recipe.side_step
+    part = Window(window.row + (window.height - side) // 2, window.col + (window.width - side) // 2, side, side)
+    (logits,) = TorchPredictor(model).logits(source.read(part).bands[None])
+    labels, live = truth[part.slices_in(window)], np.array(model.recipe.live)
+    counted = np.isin(labels, live)
+    return logits[:, counted].T[::_EVERY], np.searchsorted(live, labels[counted][::_EVERY])
+
+
+def _calibrated_ece(zones: Sequence[_Labelled]) -> float:
+    """Expected calibration error of each half of the zones, with the temperature that fits the other half."""
+    halves = [[np.concatenate(part) for part in zip(*zones[start::2], strict=True)] for start in (0, 1)]
+    found = Reliability()
+    for fitted, (logits, truth) in zip(reversed(halves), halves, strict=True):
+        shares = softmax(logits.astype(np.float64) / fit_temperature(*fitted), axis=1)
+        found = found + Reliability.of(shares.max(axis=1), logits.argmax(axis=1) == truth)
+    return found.ece
 
 
 def _count(
@@ -173,6 +203,7 @@ def _table(found: Mapping[str, _Found], *, live: Sequence[int]) -> list[dict[str
         now, before = (scores(one.stacked.sum(axis=0), live=live) for one in (own, base))
         row: dict[str, Any] = {"name": name, "mpx_per_s": own.pixels / own.seconds / 1e6}
         row |= {"cost": own.seconds / base.seconds, "ece": own.reliability.ece}
+        row |= {"ece_calibrated": _calibrated_ece(own.labelled)} if several else {}
         row |= {f"auroc_{score}": auroc(*counts) for score, counts in own.by_score.items()}
         for mean in ("oa", "miou"):
             row |= {mean: now[mean], f"{mean}_gain": now[mean] - before[mean]}
@@ -185,9 +216,11 @@ def _table(found: Mapping[str, _Found], *, live: Sequence[int]) -> list[dict[str
 
 def as_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table for a screen of 80 columns: a line of figures for each variant, and one of its gains."""
-    lines = [f"{'':18} {'OA %':>6} {'mIoU %':>7} {'ECE %':>6} {'Mpx/s':>6} {'cost':>5} {'AUROC':>6} {'disagr.':>7}"]
+    titles = ("OA %", 6), ("mIoU %", 7), ("ECE %", 6), ("calibr.", 7), ("Mpx/s", 6), ("cost", 5), ("AUROC", 6)
+    lines = [" ".join(f"{title:>{width}}" for title, width in (("", 18), *titles, ("disagr.", 7)))]
     lines += [
         f"{row['name']:18} {100 * row['oa']:6.2f} {100 * row['miou']:7.2f} {100 * row['ece']:6.2f} "
+        f"{100 * row.get('ece_calibrated', float('nan')):7.2f} "
         f"{row['mpx_per_s']:6.2f} {row['cost']:5.1f} {row['auroc_confidence']:6.3f} "
         f"{format(row['auroc_disagreement'], '.3f') if 'auroc_disagreement' in row else '–':>7}"
         for row in rows

@@ -43,6 +43,7 @@ def model_item(recipe: Recipe, *, sealed: Mapping[str, Any]) -> dict[str, Any]:
         item.add_asset("weights" if len(members) == 1 else f"weights-{number}", _weights(recipe, member))
     if len(members) > 1 or "landcover:tta" in tile:
         averaged = {"members": [member["recipe"] for member in members], "tta": tile.get("landcover:tta", "none")}
+        averaged |= {"temperature": tile["landcover:temperature"]} if "landcover:temperature" in tile else {}
         item.properties["mlm:hyperparameters"] = averaged
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 

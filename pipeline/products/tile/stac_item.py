@@ -81,6 +81,8 @@ class Provenance:
     """(weights, SHA-256, recipe) of each network whose probabilities were averaged; empty for a single one."""
     tta: str = "none"
     """Test-time augmentation: `none`, `flips` or `d4`."""
+    temperature: float = 1.0
+    """Of averaged probabilities."""
     novelty: float | None = None
     """How unlike the training imagery the tile's is, see `pipeline.model.reference_features`; None without a reference,
     or without data."""
@@ -216,6 +218,7 @@ def _ours(sealed: "SealedTile", provenance: Provenance) -> dict[str, Any]:
         "landcover:depends_on": dict(sealed.depends_on),
         "landcover:members": [dict(zip(("weights", "sha256", "recipe"), m, strict=True)) for m in provenance.members],
         "landcover:tta": provenance.tta if provenance.tta != "none" else "",
+        "landcover:temperature": provenance.temperature if provenance.temperature != 1.0 else None,
         NOVELTY: provenance.novelty,
         "landcover:novelty_fingerprint": provenance.novelty_fingerprint,
     }

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import legend
-from pipeline.config import EngineName, Precision, load_recipe
+from pipeline.config import EngineName, Precision
 from pipeline.errors import EvaluationError
 from pipeline.grid import Window
 from pipeline.halo import Layout
 from pipeline.inference import Engine, predictor_for, resolve_engine
+from pipeline.inference.averaging import members_of
 from pipeline.inference.block_mapping import map_block
+from pipeline.inference.turns import TURNS
 from pipeline.legend import LAYERS, Nomenclature
-from pipeline.model import Model, load_model
+from pipeline.model import Ensemble, Model
 from pipeline.products.assessment.class_maps import ClassMap, find_generalised, find_maps
 from pipeline.progress import SILENT, Progress
 from pipeline.runs.accuracy.scoring import (
@@ -42,9 +44,7 @@ _BLOCK = 5_000
 def evaluate_set(
     places: Sequence[Path],
     *,
-    weights: str,
-    sha256: str | None = None,
-    recipe: str,
+    model: Model | Ensemble,
     out: Path,
     metadata: Path | None = None,
     engine: EngineName = "auto",
@@ -59,8 +59,7 @@ def evaluate_set(
 
     Args:
         places: folders and CSV lists of labelled patches.
-        weights: path or `hf://…`, with `recipe`, a name or a path.
-        sha256: checksum that the weights must have.
+        model: a network, or an average of several forwards.
         out: folder of the results.
         metadata: JSON that says domain and zone where paths do not.
         engine: what runs the network, with `precision`.
@@ -69,16 +68,15 @@ def evaluate_set(
 
     Raises:
         DeliveryError, SourceError: patches are missing, or cannot be read.
-        WeightsError, EngineError, ConfigError: weights, engine or recipe cannot be loaded.
+        EngineError, ConfigError: the engine is not installed, or the recipe has no windows for a map.
         EvaluationError: nothing to compare.
         ClusterError: the running cluster does not answer, or was lost.
         StorageError: `out` cannot be written.
     """
     patches = find_patches(places, metadata=metadata)
-    rules = load_recipe(recipe)
+    rules = model.recipe
     layout = rules.layout()
     check_halo(rules, layout, ())
-    model = load_model(weights, rules, sha256=sha256)
     resolved = resolve_engine(engine, precision=precision)
     zones = _by_zones(patches, options.units)
     mosaics = mosaic_patches(patches, bands=rules.bands) if options.as_mapped else ()
@@ -96,17 +94,30 @@ def evaluate_set(
     found = score(
         (patches[start : start + _BATCH] for start in range(0, len(patches), _BATCH)),
         partial(_compare_patches, model=model, engine=resolved, zones=zones),
-        about={
-            "weights": f"{weights}, SHA-256 {model.weights_hash}",
-            "recipe": rules.name,
-            "engine": f"{resolved.name} {resolved.precision}",
-            "patches": ", ".join(map(str, places)),
-        },
+        about=about_networks(model)
+        | {"engine": f"{resolved.name} {resolved.precision}", "patches": ", ".join(map(str, places))},
     )
     if mosaics:
         work = partial(_compare_block_of_patches, model=model, engine=resolved, layout=layout, zones=zones)
         found = replace(found, as_mapped=score(blocks, work, about=_about_mosaics(mosaics, layout)))
     return write_evaluation(out, found)
+
+
+def about_networks(model: Model | Ensemble) -> dict[str, str]:
+    """Weights and recipe of a network, or those of all that are averaged, and how often each maps a window."""
+    members = members_of(model)
+    many = [f" {number}" for number in range(1, len(members) + 1)] if len(members) > 1 else [""]
+    about: dict[str, str] = {}
+    for number, member in zip(many, members, strict=True):
+        about[f"weights{number}"] = f"{member.source or 'in memory'}, SHA-256 {member.weights_hash}"
+        about[f"recipe{number}"] = member.recipe.name
+    if isinstance(model, Ensemble):
+        positions = len(TURNS[model.tta])
+        about["average"] = (
+            f"of {len(members) * positions} forwards: {len(members)} networks, "
+            f"{positions} positions of each window (test-time augmentation {model.tta})"
+        )
+    return about
 
 
 def _about_mosaics(mosaics: Sequence[PatchMosaic], layout: Layout) -> dict[str, str]:
@@ -125,7 +136,7 @@ def _about_mosaics(mosaics: Sequence[PatchMosaic], layout: Layout) -> dict[str, 
 
 
 def _compare_block_of_patches(
-    job: tuple[PatchMosaic, Window], *, model: Model, engine: Engine, layout: Layout, zones: bool
+    job: tuple[PatchMosaic, Window], *, model: Model | Ensemble, engine: Engine, layout: Layout, zones: bool
 ) -> list[BlockComparison]:
     """Maps a block of adjoining patches with its halo, and compares the part of each patch in it."""
     mosaic, block = job
@@ -150,7 +161,9 @@ def _by_zones(patches: Sequence[Patch], units: Units) -> bool:
     return units == "zones" or (units == "auto" and known and len(zones) > 1)
 
 
-def _compare_patches(batch: Sequence[Patch], *, model: Model, engine: Engine, zones: bool) -> list[BlockComparison]:
+def _compare_patches(
+    batch: Sequence[Patch], *, model: Model | Ensemble, engine: Engine, zones: bool
+) -> list[BlockComparison]:
     """One window a patch: no halo, as the cards' own measurement."""
     recipe, predictor = model.recipe, predictor_for(model, engine)
     compared = []

@@ -1,4 +1,8 @@
-"""Fits the temperature of a network's confidence on half of a set's zones, and measures it on the other half."""
+"""Fits the temperature of a network's confidence on half of a set's zones, and measures it on the other half.
+
+That of an average is fitted to the averaged probabilities, after the temperatures of its members: Rahaman and Thiery,
+"Uncertainty Quantification and Deep Ensembles", NeurIPS 2021, who found averages of calibrated networks underconfident.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from pipeline.config import Recipe, load_recipe
+from pipeline.config import Recipe
 from pipeline.durable import write_bytes, write_json
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import figures
 from pipeline.evaluation.calibration import Reliability, TemperatureSpread, fit_temperature, temperature_spread
 from pipeline.inference.torch_engine import TorchPredictor
-from pipeline.model import Model, load_model
+from pipeline.model import Ensemble, Model
 from pipeline.model.saving import save_recipe
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.labels.patches import Patch, find_patches, read_image, read_mask
@@ -38,40 +42,34 @@ class TemperatureFit:
     """Over zones, of both halves."""
     before: Reliability
     after: Reliability
-    recipe: Path
-    """The recipe with this temperature."""
+    recipe: Path | None
+    """The recipe with this temperature; None of an average, whose temperature is `model.temperature` of a campaign."""
     figure: Path
 
 
 def calibrate(
     places: Sequence[Path],
     *,
-    weights: str,
-    sha256: str | None = None,
-    recipe: str,
+    model: Model | Ensemble,
     out: Path,
     metadata: Path | None = None,
     progress: Progress = SILENT,
 ) -> TemperatureFit:
-    """Fits a temperature and writes its recipe, `calibration.json` and `reliability.png` into `out`.
+    """Fits a temperature and writes `calibration.json`, `reliability.png` and, for one network, its recipe into `out`.
 
     Args:
         places: folders and CSV lists of labelled patches that the network was not trained on.
-        weights: path or `hf://…`, with `recipe`, a name or a path; its own temperature does not matter.
-        sha256: checksum that the weights must have.
+        model: a network, or an average of several forwards; its own temperature does not matter.
         out: folder of the results.
         metadata: JSON with domain and zone of patches whose paths do not name them.
         progress: counts patches.
 
     Raises:
         DeliveryError, SourceError: patches that are missing, unreadable or not patches.
-        WeightsError, ConfigError: weights or recipe that cannot be loaded.
         EvaluationError: fewer than two zones, or no label of a live class in one of the halves, or no temperature fits.
         StorageError: `out` cannot be written.
     """
-    rules = load_recipe(recipe)
-    model = load_model(weights, rules, sha256=sha256)
-    predictor = TorchPredictor(model)
+    rules, predictor = model.recipe, TorchPredictor(model)
     fitting, held_out = _halves(find_patches(places, metadata=metadata))
     progress.start(len(fitting) + len(held_out))
     rng = np.random.default_rng(_SEED)
@@ -89,8 +87,8 @@ def calibrate(
         zones[patch.unit].append((one[chosen], labels[chosen]))
     labelled = [pair for pair in map(_joined, zones.values()) if len(pair[1])]
     spread = temperature_spread(labelled, drawn=drawn)
-    recipe_file, figure = out / f"{rules.name}.yaml", out / "reliability.png"
-    calibrated = TemperatureFit(temperature, spread, before, after, recipe_file, figure)
+    recipe_file = None if isinstance(model, Ensemble) else out / f"{rules.name}.yaml"
+    calibrated = TemperatureFit(temperature, spread, before, after, recipe_file, out / "reliability.png")
     _write(calibrated, model)
     return calibrated
 
@@ -127,7 +125,7 @@ def _reliability(logits: NDArray[np.float32], truth: NDArray[np.int64], temperat
     return Reliability.of(share.max(axis=1), logits.argmax(axis=1) == truth)
 
 
-def _write(done: TemperatureFit, model: Model) -> None:
+def _write(done: TemperatureFit, model: Model | Ensemble) -> None:
     curves = {"temperature 1": done.before, f"temperature {done.temperature:g}": done.after}
     write_bytes(done.figure, figures.reliability(curves))
     content = {
@@ -140,4 +138,5 @@ def _write(done: TemperatureFit, model: Model) -> None:
         "expected_calibration_error": {"before": done.before.ece, "after": done.after.ece},
     }
     write_json(done.figure.with_name("calibration.json"), content)
-    save_recipe(done.recipe, model.recipe.model_copy(update={"temperature": done.temperature}))
+    if done.recipe is not None:
+        save_recipe(done.recipe, model.recipe.model_copy(update={"temperature": done.temperature}))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import load_recipe
+from pipeline.errors import EngineError
 from pipeline.inference.torch_engine import TorchPredictor
-from pipeline.model import load_model
+from pipeline.model import Ensemble, Model
 from pipeline.model.reference_features import QUANTILE, ReferenceFeatures, fit_reference, pool_squares
 from pipeline.progress import SILENT, Progress
 from pipeline.sources.labels.patches import find_patches, read_image
@@ -35,9 +35,7 @@ class WrittenReference:
 def make_reference(
     places: Sequence[Path],
     *,
-    weights: str,
-    sha256: str | None = None,
-    recipe: str,
+    model: Model | Ensemble,
     out: Path,
     metadata: Path | None = None,
     progress: Progress = SILENT,
@@ -46,22 +44,20 @@ def make_reference(
 
     Args:
         places: folders and CSV lists of the patches that the network was trained on, or of others of their kind.
-        weights: path or `hf://…`, with `recipe`, a name or a path.
-        sha256: checksum that the weights must have.
+        model: a single network.
         out: folder of the file.
         metadata: JSON with domain and zone of patches whose paths do not name them.
         progress: counts patches.
 
     Raises:
         DeliveryError, SourceError: patches that are missing, unreadable or not patches.
-        WeightsError, ConfigError: weights or recipe that cannot be loaded.
-        EngineError: a network without an encoder.
+        EngineError: an average, or a network without an encoder.
         EvaluationError: fewer than two zones, or too few patches.
         StorageError: `out` cannot be written.
     """
-    rules = load_recipe(recipe)
-    model = load_model(weights, rules, sha256=sha256)
-    predictor = TorchPredictor(model)
+    if isinstance(model, Ensemble):
+        raise EngineError("the novelty score is of a single forward: make a reference of one network, without tta")
+    rules, predictor = model.recipe, TorchPredictor(model)
     patches = find_patches(places, metadata=metadata)
     progress.start(len(patches))
     squares: list[NDArray[np.float32]] = []

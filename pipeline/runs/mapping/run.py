@@ -333,7 +333,14 @@ class ResidentModel(WorkerPlugin):
             refuse_unable(engine, host=platform.node(), needed_bytes=self._needed_bytes, memory_bytes=limit)
         ignore_stop_signals()
         own = self._method
-        predictor_for(own.model, own.engine, layers=own.layers, threads=self._threads, stand_in=self._stand_in)
+        predictor_for(
+            own.model,
+            own.engine,
+            layers=own.layers,
+            features=own.reference is not None,
+            threads=self._threads,
+            stand_in=self._stand_in,
+        )
         # What is imported and loaded stays to the end. The garbage collector would traverse it again and again, and for
         # more than a second when the worker ends.
         gc.freeze()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dask.array import store
 from dask.callbacks import Callback
 
@@ -35,6 +36,8 @@ class PredictedRaster:
     confidence: Path
     pixels: int
     probabilities: Path | None = None
+    novelty: float | None = None
+    """Mean over the raster's squares; None without a reference, or without data."""
 
 
 def predict_raster(  # noqa: PLR0913  as many as the command has options
@@ -50,6 +53,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     precision: Precision = "fp32",
     quantized: Path | None = None,
     probabilities: bool = False,
+    reference: Path | None = None,
     accept: Sequence[LimitName] = (),
     allow_vrt: bool = False,
     on_message: Callable[[str], None] = _log.warning,
@@ -70,6 +74,7 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
         precision: arithmetic of the forward pass.
         quantized: the XML file that `landcover quantize` made from these weights; for precision int8 only.
         probabilities: also write `<stem>-probabilities.tif`, with a band for each live class.
+        reference: file of `landcover calibrate --reference`: the raster gets a novelty score, of the same forwards.
         accept: limits of the model's card that it may exceed, and `halo`.
         allow_vrt: whether it may be a virtual raster, whose author decides what files and servers are read.
         on_message: gets accepted limits and doubts, a sentence each.
@@ -78,10 +83,11 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     Raises:
         ConfigError: window and halo do not fit each other or the network's stride, the halo is too small for the
             recipe, or a quantized network is given without precision int8.
-        EngineError: the engine or precision is not available, or the quantized network was made from other weights.
+        EngineError: the engine or precision is not available, or gives no features for a reference, or the quantized
+            network was made from other weights.
         SourceError: the raster cannot be read, its bands are not the recipe's, or it exceeds a limit that is not
             accepted.
-        WeightsError: the weights are missing, or do not fit the recipe.
+        WeightsError: the weights are missing, or do not fit the recipe; or the reference does not fit them.
         ProductError: `out` cannot be written, or has the map of another raster under the same name.
 
     Example:
@@ -106,7 +112,15 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
     resolved = resolve_engine(engine, precision=precision, quantized=quantized, model=model)
     block = max(1, _BLOCK // layout.core) * layout.core
     dataset = predict(
-        source, model, layout=layout, block=block, engine=resolved, layers=layers, accept=accept, checks="ignore"
+        source,
+        model,
+        layout=layout,
+        block=block,
+        engine=resolved,
+        layers=layers,
+        reference=reference,
+        accept=accept,
+        checks="ignore",
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -126,10 +140,15 @@ def predict_raster(  # noqa: PLR0913  as many as the command has options
             )
             for name in paths
         ]
+        novelty = np.full((), np.nan)
+        variables, targets = (list(paths), drafts) if reference is None else ([*paths, "novelty"], [*drafts, novelty])
         with Callback(posttask=count):
             # In this process, which has the files open, whatever Dask client the caller has.
-            store([dataset[name].data for name in paths], drafts, lock=False, scheduler="threads")
-    return PredictedRaster(paths["landcover"], paths["confidence"], source.window.pixels, paths.get("probabilities"))
+            store([dataset[name].data for name in variables], targets, lock=False, scheduler="threads")
+    score = None if np.isnan(novelty) else round(float(novelty), 4)
+    return PredictedRaster(
+        paths["landcover"], paths["confidence"], source.window.pixels, paths.get("probabilities"), score
+    )
 
 
 def _check(source: Raster, rules: Recipe, accept: Sequence[LimitName], on_message: Callable[[str], None]) -> None:

@@ -137,8 +137,11 @@ def _obstacle(
             return "the campaign has no model.quantized"
         if campaign.layers or campaign.model.tta != "none":
             return "a network in int8 gives no probabilities, which layers and model.tta need"
-        if int8_engine(campaign, weights).content["quantized"] != measured.quantized_sha256:
+        network = int8_engine(campaign, weights).quantized
+        if network is None or network.sha256 != measured.quantized_sha256:
             return "model.quantized is another network than the one that was compared"
+        if campaign.model.reference and not network.gives_features:
+            return "model.quantized gives no features, which model.reference needs"
     missing = missing_instructions(Engine(report.engine, name))
     return f"the processor of {platform.node()} lacks {missing}" if missing else ""
 

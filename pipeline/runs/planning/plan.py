@@ -32,6 +32,7 @@ _PART_NAMES = {
     "weights": "weights",
     "recipe": "recipe",
     "tta": "test-time augmentation",
+    "temperature": "temperature of the average",
     "layout": "windows",
     "engine": "engine",
     "tile": "tile",

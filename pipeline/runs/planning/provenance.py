@@ -96,4 +96,5 @@ def tile_provenance(resolved: ResolvedCampaign, inputs: DomainInputs, tile: Tile
         depends_on=resolved.depends_on(tile, inputs),
         members=tuple((n.weights, w.weights_hash, w.recipe.name) for n, w in members),
         tta=campaign.model.tta,
+        temperature=campaign.model.temperature,
     )

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, EngineError
 from pipeline.fingerprint import PRODUCT_VERSION, digest
 from pipeline.grid import CRS, Tile, Window
 from pipeline.halo import Layout
-from pipeline.inference.engine import NO_FEATURES, Engine, on_gpu, resolve_engine
+from pipeline.inference.engine import Engine, check_gives_features, on_gpu, resolve_engine
 from pipeline.inference.memory_projection import MemoryProjection, worker_memory
 from pipeline.inference.turns import TURNS
 from pipeline.legend import OptionalLayer
@@ -51,8 +51,8 @@ class ResolvedCampaign:
         Raises:
             WeightsError: the weights do not fit the recipe, or the file changed since it was hashed.
         """
-        members = tuple(model.load_model(w.source, w.recipe, sha256=w.weights_hash) for w in self.networks)
-        return model.Ensemble(members, self.campaign.model.tta) if self.forwards > 1 else members[0]
+        members = [model.load_model(w.source, w.recipe, sha256=w.weights_hash) for w in self.networks]
+        return model.averaged(members, self.campaign.model.tta, self.campaign.model.temperature)
 
     @property
     def networks(self) -> tuple[UnloadedModel, ...]:
@@ -100,7 +100,7 @@ class ResolvedCampaign:
         return tuple((name, digest(value)) for name, value in self._fingerprinted(tile, inputs).items())
 
     def _fingerprinted(self, tile: Tile, inputs: DomainInputs) -> dict[str, Any]:
-        tta = self.campaign.model.tta
+        tta, temperature = self.campaign.model.tta, self.campaign.model.temperature
         parts = {
             **self._shared_parts,
             "tile": asdict(tile.window),
@@ -108,6 +108,7 @@ class ResolvedCampaign:
         }
         # Only where there is some: maps of a single network were made before there was any.
         parts |= {} if tta == "none" else {"tta": tta}
+        parts |= {} if temperature == 1.0 else {"temperature": temperature}
         # Other lattices only: tiles of the national lattice were sealed before others existed.
         return parts if inputs.crs == CRS else parts | {"crs": inputs.crs}
 
@@ -184,8 +185,10 @@ def _reference(campaign: Campaign, engine: Engine, weights: UnloadedModel) -> Re
     path = campaign.model.reference
     if path is None:
         return None
-    if engine.name != "torch" or engine.compiled:
-        raise EngineError(f"campaign {campaign.name}: {NO_FEATURES}")
+    try:
+        check_gives_features(engine)
+    except EngineError as error:
+        raise EngineError(f"campaign {campaign.name}: {error}") from error
     reference = ReferenceFile.of(path)
     reference.check_fits(weights.weights_hash, weights.recipe)
     return reference

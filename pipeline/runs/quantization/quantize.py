@@ -62,7 +62,8 @@ def quantize(
     """Quantizes a campaign's network and writes it with a report, or refuses.
 
     Args:
-        campaign: its weights, recipe and catalog; its own engine and precision do not matter.
+        campaign: its weights, recipe and catalog; its own engine and precision do not matter. With a reference the
+            network gives the encoder's features too, for the novelty score.
         out: the XML to write; its reports go beside it as `.json` and `.html`.
         domains: names of the domains to draw windows from; all when empty.
         windows: to quantize with, and as many to compare on.
@@ -90,7 +91,13 @@ def quantize(
     schemes = (*SCHEMES, CONTROLLED) if slow else SCHEMES
     trials: Trials = []
     for scheme in schemes:
-        graph = quantize_graph(model, [w.pixels for w in split.quantization], scheme, max_drop=1 - min_agreement)
+        graph = quantize_graph(
+            model,
+            [w.pixels for w in split.quantization],
+            scheme,
+            max_drop=1 - min_agreement,
+            features=campaign.model.reference is not None,
+        )
         trials.append(measure_scheme(model, graph, split, scheme, max_drop=1 - min_agreement, labelled=labelled))
         say(f"{scheme.name}: {agreement_text(trials[-1])}")
         if trials[-1].decisive.overall >= min_agreement:

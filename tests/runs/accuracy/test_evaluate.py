@@ -15,6 +15,7 @@ import yaml
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from scipy.special import softmax
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -27,8 +28,9 @@ from pipeline.halo import Layout
 from pipeline.inference import Engine, predictor_for
 from pipeline.inference.array_source import ArraySource
 from pipeline.inference.block_mapping import map_block
+from pipeline.inference.torch_engine import TorchPredictor
 from pipeline.legend import to_flair
-from pipeline.model import load_model
+from pipeline.model import Ensemble, Model, load_model
 from pipeline.products.tile.cog import write_cog
 from pipeline.runs.accuracy.evaluate import evaluate_map, evaluate_set
 from pipeline.runs.accuracy.scoring import EvaluationOptions, EvaluationResult
@@ -44,6 +46,10 @@ from tests.support.products import product, publish, stack_of, tile_at
 class Net:
     weights: str
     recipe: str
+
+    @property
+    def model(self) -> Model:
+        return load_model(self.weights, self.recipe)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +72,7 @@ class EvaluatedSet:
 def evaluated(net: Net, tmp_path_factory: pytest.TempPathFactory) -> EvaluatedSet:
     folder = tmp_path_factory.mktemp("evaluated")
     data, out = random_set(folder / "set"), folder / "out"
-    return EvaluatedSet(
-        data, out, evaluate_set([data], weights=net.weights, recipe=net.recipe, out=out, engine="torch")
-    )
+    return EvaluatedSet(data, out, evaluate_set([data], model=net.model, out=out, engine="torch"))
 
 
 @pytest.mark.slow
@@ -76,12 +80,12 @@ def test_a_set_is_compared_patch_by_patch_whatever_the_workers(
     net: Net, evaluated: EvaluatedSet, tmp_path: Path
 ) -> None:
     expected = np.zeros((19, 19), np.int64)
-    model = load_model(net.weights, net.recipe)
+    model = net.model
     for patch in find_patches([evaluated.data]):
         pixels = read_image(patch, bands=model.recipe.bands)
         classes = predictor_for(model, Engine("torch"))(pixels[None], np.ones((1, 64, 64), bool))[0, 0]
         expected += confusion_matrix(read_mask(patch) - 1, classes - 1, 19)
-    given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
+    given: dict[str, Any] = {"model": net.model, "engine": "torch"}
     spread = evaluate_set([evaluated.data], out=tmp_path / "spread", options=EvaluationOptions(workers=2), **given)
     np.testing.assert_array_equal(evaluated.done.evaluation.matrix, expected)
     np.testing.assert_array_equal(np.load(tmp_path / "spread" / "confmat.npy"), expected)
@@ -98,10 +102,8 @@ def test_adjoining_patches_are_scored_as_one_map_too(net: Net, tmp_path: Path) -
         part = Window(row, col, 64, 64).slices
         geobox = lattice_geobox(Window(north, west, 64, 64), "EPSG:2154")
         write_patch(tmp_path / "set", ("D004_2021", "Z1_NN", number), pixels[:, *part], mask[part], geobox=geobox)
-    done = evaluate_set(
-        [tmp_path / "set"], weights=net.weights, recipe=net.recipe, out=tmp_path / "out", engine="torch"
-    )
-    model, layout = load_model(net.weights, net.recipe), Layout()
+    done = evaluate_set([tmp_path / "set"], model=net.model, out=tmp_path / "out", engine="torch")
+    model, layout = net.model, Layout()
     whole, expected = Window(-6_600_000 * 5, 700_000 * 5, 128, 128), np.zeros((19, 19), np.int64)
     for window, own in ((whole, np.s_[:, :]), (Window(whole.row + 640, whole.col + 64, 64, 64), np.s_[:64, 64:])):
         source = ArraySource(pixels[:, *own], np.ones(window.shape, bool), window, window)
@@ -121,7 +123,7 @@ def test_adjoining_patches_are_scored_as_one_map_too(net: Net, tmp_path: Path) -
 
 def test_patches_can_be_scored_alone_only(net: Net, evaluated: EvaluatedSet, tmp_path: Path) -> None:
     options = EvaluationOptions(as_mapped=False)
-    given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
+    given: dict[str, Any] = {"model": net.model, "engine": "torch"}
     done = evaluate_set([evaluated.data], out=tmp_path, options=options, **given)
     assert done.evaluation.as_mapped is None
     assert "as mapped" not in done.report.read_text()
@@ -129,7 +131,7 @@ def test_patches_can_be_scored_alone_only(net: Net, evaluated: EvaluatedSet, tmp
 
 
 def test_a_running_cluster_gives_the_same_matrix_and_stays(net: Net, evaluated: EvaluatedSet, tmp_path: Path) -> None:
-    given: dict[str, Any] = {"weights": net.weights, "recipe": net.recipe, "engine": "torch"}
+    given: dict[str, Any] = {"model": net.model, "engine": "torch"}
     with in_process_client(threads=1) as client:
         options = EvaluationOptions(scheduler=client.scheduler.address)
         done = evaluate_set([evaluated.data], out=tmp_path / "out", options=options, **given)
@@ -156,8 +158,7 @@ def test_the_files_hold_the_figures_by_domain_with_intervals_over_zones(
     assert sum(m.sum() for m in evaluated.done.evaluation.by_domain.values()) == matrix.sum() == 8 * 64 * 64
     by_patch = evaluate_set(
         [evaluated.data],
-        weights=net.weights,
-        recipe=net.recipe,
+        model=net.model,
         out=tmp_path / "p",
         engine="torch",
         options=EvaluationOptions(units="patches"),
@@ -171,7 +172,7 @@ def test_the_command_for_the_published_weights_runs_on_the_real_layout(shared_da
     weights = shared_data / "weights" / "mini_resnet34-unet_weights.pth"
     recipe = "flair-inc_rgbie_12cl_resnet34-unet"
     places = real_layout(shared_data, tmp_path)
-    done = evaluate_set(places, weights=str(weights), recipe=recipe, out=tmp_path / "out")
+    done = evaluate_set(places, model=load_model(weights, recipe), out=tmp_path / "out")
     assert done.evaluation.matrix.sum() == 5 * 512 * 512
     assert len(done.evaluation.by_domain) == 5
     # The card's own way, step by step: normalise, forward, argmax over all logits that are switched on.
@@ -187,17 +188,68 @@ def test_the_command_for_the_published_weights_runs_on_the_real_layout(shared_da
     assert np.abs(done.evaluation.matrix - expected).sum() < 20
 
 
+def shares_of(model: Model, pixels: np.ndarray) -> np.ndarray:
+    """Probabilities (class, y, x) of one patch."""
+    return softmax(TorchPredictor(model).logits(np.ascontiguousarray(pixels)[None])[0].astype(float), axis=0)
+
+
+def test_an_average_is_scored_as_its_mean_probabilities_say(net: Net, evaluated: EvaluatedSet, tmp_path: Path) -> None:
+    other = write_weights(tmp_path / "other.pth", Path(net.recipe), seed=1)
+    members = net.model, load_model(other, net.recipe)
+    expected = np.zeros((19, 19), np.int64)
+    for patch in find_patches([evaluated.data]):
+        pixels, mean = read_image(patch, bands=members[0].recipe.bands), np.zeros((12, 64, 64))
+        for member in members:
+            for axes in ((), (1,), (2,), (1, 2)):
+                mean += np.flip(shares_of(member, np.flip(pixels, axes)), axes)
+        expected += confusion_matrix(read_mask(patch) - 1, mean.argmax(axis=0), 19)
+    options = EvaluationOptions(as_mapped=False)
+    done = evaluate_set(
+        [evaluated.data], model=Ensemble(members, "flips"), out=tmp_path / "a", engine="torch", options=options
+    )
+    assert np.abs(done.evaluation.matrix - expected).sum() < 20, "sums of probabilities are rounded in another order"
+    assert (done.evaluation.matrix != evaluated.done.evaluation.matrix).any()
+
+
+def test_the_command_takes_an_average_from_its_options_or_a_campaign(
+    net: Net, evaluated: EvaluatedSet, tmp_path: Path
+) -> None:
+    other = write_weights(tmp_path / "other.pth", Path(net.recipe), seed=1)
+    members = [{"weights": str(w), "recipe": net.recipe} for w in (net.weights, other)]
+    campaign = {"name": "x", "catalog": "catalog", "domains": [{"name": "D034_2021"}]}
+    config = tmp_path / "campaign.yaml"
+    config.write_text(yaml.safe_dump(campaign | {"model": {"members": members, "tta": "flips"}}))
+    given = ["evaluate", str(evaluated.data), "--engine", "torch", "--alone", "--out"]
+    both = ["--weights", net.weights, "--weights", str(other), "--recipe", net.recipe, "--tta", "flips"]
+    for name, words in (("options", both), ("campaign", ["--campaign", str(config)])):
+        done = CliRunner().invoke(app, [*given, str(tmp_path / name), *words])
+        assert done.exit_code == 0, done.output
+    written = [(tmp_path / name / "metrics.json").read_text() for name in ("options", "campaign")]
+    assert written[0] == written[1]
+    about = json.loads(written[0])["about"]
+    assert (about["weights 2"].split(",")[0], about["recipe 1"]) == (str(other), "tiny")
+    assert about["average"].startswith("of 8 forwards: 2 networks, 4 positions of each window")
+    assert "test-time augmentation flips" in (tmp_path / "options" / "report.html").read_text()
+    for words, message in (
+        ([*both, "--recipe", net.recipe, "--recipe", net.recipe], "found 2 --weights, 3 --recipe"),
+        (["--campaign", str(config), "--tta", "d4"], "--campaign goes without"),
+        ([*both, "--campaign", str(config)], "exactly one of --weights, --campaign"),
+    ):
+        done = CliRunner().invoke(app, [*given, str(tmp_path / "none"), *words])
+        assert message in str(done.exception)
+
+
 def test_patches_that_the_network_cannot_take_whole_are_refused(net: Net, tmp_path: Path) -> None:
     data = random_set(tmp_path / "set", zones=1, patches=1, side=48)
     with pytest.raises(EvaluationError, match="found 48 × 48 px, expected multiples of the network's stride, 32"):
-        evaluate_set([data], weights=net.weights, recipe=net.recipe, out=tmp_path / "out")
+        evaluate_set([data], model=net.model, out=tmp_path / "out")
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in data.rglob("*.tif"):
         path.rename(flat / path.name)
     options = EvaluationOptions(units="zones")
     with pytest.raises(EvaluationError, match="its zone is not known; give --metadata, or use --units patches"):
-        evaluate_set([flat], weights=net.weights, recipe=net.recipe, out=tmp_path / "out", options=options)
+        evaluate_set([flat], model=net.model, out=tmp_path / "out", options=options)
 
 
 def write_map(path: Path, classes: np.ndarray, *, x: float = 700_000, y: float = 6_600_000) -> Path:

@@ -1,12 +1,16 @@
 """The novelty score of a tile: from the map's own forward, with its own fingerprint, listed, searchable and a limit."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.config import load_campaign
 from pipeline.errors import ConfigError, EngineError, WeightsError
 from pipeline.grid import Window
@@ -15,20 +19,24 @@ from pipeline.inference.array_source import ArraySource
 from pipeline.inference.block_mapping import map_and_count
 from pipeline.inference.predictor import predictor_for
 from pipeline.inference.torch_engine import TorchPredictor
+from pipeline.model import Ensemble, Model
 from pipeline.model.reference_features import ReferenceFile, fit_reference, pool_squares
 from pipeline.products.analysis.campaign_map import novel_tiles, write_campaign_map
 from pipeline.products.map_page import page_files
 from pipeline.products.national.edition_record import current_edition
 from pipeline.products.stac.search import search
 from pipeline.products.tile.seal import list_sealed
+from pipeline.runs.mapping.predict import predict
 from pipeline.runs.mapping.run import run
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.planning.resolved_campaign import resolve
 from pipeline.runs.publishing.publish import publish
 from pipeline.runs.quality.verify import verify
 from pipeline.runs.quality.write_reports import write_reports
+from pipeline.sources.lazy_image import open_raster
 from tests.support.campaigns import Made, cog_bytes, make_campaign
 from tests.support.dask_client import in_process_client
+from tests.support.deliveries import write_raster
 
 
 def write_reference(made: Made, *, threshold: float | None = None) -> Path:
@@ -98,6 +106,76 @@ def test_the_score_is_that_of_the_forward_and_changes_no_byte_of_the_map(made: M
     assert scores(made) == found
     low = mapped(made, unscored=True)
     assert all(score is not None and score < 1 for score in low.values())
+
+
+def test_openvino_scores_as_torch_does_and_changes_no_byte(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
+    path = write_reference(made)
+    with_reference(made, path)
+    expected = mapped(made)
+    with_reference(made, None, engine="openvino")
+    mapped(made)
+    before = cog_bytes(made.products)
+    with_reference(made, path)
+    assert make_plan(made.campaign).todo == 0
+    found = mapped(made, unscored=True)
+    assert cog_bytes(made.products) == before
+    assert found.keys() == expected.keys()
+    assert all(found[tile] == pytest.approx(score, rel=1e-3) for tile, score in expected.items())
+
+
+def test_one_raster_has_the_score_of_its_squares_from_the_same_forwards(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_reference(made)
+    model = resolve(made.campaign).model
+    layout = Layout(core=125, halo=32, window=224, stride=32)
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 250, 250), dtype=np.uint8)
+    source = ArraySource.all_valid(pixels, Window(0, 0, 250, 250))
+    whole = map_and_count(
+        source, source.window, layout=layout, predictor=TorchPredictor(model), reference=ReferenceFile.of(path).load()
+    )
+    assert whole.novelty is not None
+    expected = whole.novelty.mean()
+    forwards = []
+    forward = TorchPredictor._map
+    monkeypatch.setattr(TorchPredictor, "_map", lambda *given: forwards.append(len(given[1])) or forward(*given))
+    raster = write_raster(made.folder / "in.tif", pixels, 700_000, 6_600_000)
+    image = open_raster(raster).load()
+    for given in (image, image.chunk(y=125, x=100), open_raster(raster)):
+        forwards.clear()
+        maps = predict(given, model, layout=layout, block=125, engine="torch", reference=path, checks="ignore")
+        done = maps.compute()
+        assert sum(forwards) == 4, "each window is mapped once"
+        np.testing.assert_array_equal(done.landcover, whole.layers[0])
+        assert float(done.novelty) == pytest.approx(expected, rel=1e-4)
+    options = ["--recipe", str(made.folder / "tiny.yaml"), "--window", "224", "--halo", "32", "--engine", "torch"]
+    command = [
+        "predict",
+        str(raster),
+        "--weights",
+        str(made.folder / "weights.pth"),
+        *options,
+        "--accept",
+        "radiometry",
+    ]
+    printed = {}
+    for name, more in (("plain", []), ("scored", ["--reference", str(path)])):
+        result = CliRunner().invoke(app, [*command, "--out", str(made.folder / name), *more])
+        assert result.exit_code == 0, (result.output, result.exception)
+        printed[name] = result.output
+    assert "novelty" not in printed["plain"]
+    assert re.search(r"novelty: \d\.\d\d; above 1 the imagery is unlike", printed["scored"])
+    assert cog_bytes(made.folder / "plain") == cog_bytes(made.folder / "scored")
+    empty = xr.full_like(image, 0).drop_vars("valid").rio.write_nodata(0)
+    assert np.isnan(predict(empty, model, engine="torch", reference=path, checks="ignore").novelty.compute())
+    with pytest.raises(EngineError, match="of a single forward"):
+        predict(image, Ensemble((model,), "flips"), reference=path)
+    with pytest.raises(WeightsError, match="made with another weight"):
+        predict(image, Model.in_memory(model.network, model.recipe), reference=path)
 
 
 def test_a_tiles_squares_are_those_of_its_windows_whatever_the_blocks(made: Made) -> None:
@@ -171,11 +249,8 @@ def test_a_reference_that_does_not_fit_is_refused_before_the_run(made: Made) -> 
     with pytest.raises(ConfigError, match=r"has no model\.reference, so no tile can be scored"):
         make_plan(made.campaign, unscored=True)
     path = write_reference(made)
-    with_reference(made, path, engine="openvino")
-    with pytest.raises(EngineError, match="needs engine torch without torch_compile"):
-        make_plan(made.campaign)
     with_reference(made, path, engine="torch", torch_compile=True)
-    with pytest.raises(EngineError, match="needs engine torch without torch_compile"):
+    with pytest.raises(EngineError, match="which torch_compile does not give"):
         make_plan(made.campaign)
     with_reference(made, path, torch_compile=False)
     torch.save({"x": torch.zeros(1)}, made.folder / "weights.pth")

@@ -78,9 +78,13 @@ def test_fingerprints_change_with_members_order_recipes_and_turns(made: Made) ->
         {"members": [OTHER, ONE]},
         {"members": [ONE, dict(ONE), OTHER]},
         {"members": [ONE, OTHER], "tta": "d4"},
+        {"members": [ONE, OTHER], "tta": "d4", "temperature": 0.8},
     ]
     found = [fingerprint(made, **model) for model in models]
     assert len(set(found)) == len(models)
+    assert fingerprint(made, members=[ONE, OTHER], temperature=1.0) == found[3]
+    with pytest.raises(ConfigError, match=r"found temperature 0\.8, and a single forward"):
+        resolved(made, **ONE, temperature=0.8)
     recipe = made.folder / "infrared.yaml"
     before = recipe.read_text()
     recipe.write_text(before.replace("temperature: 1.5", "temperature: 1.25"))

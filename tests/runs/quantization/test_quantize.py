@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.config import load_campaign, load_recipe
 from pipeline.errors import ConfigError, EngineError, StorageError
-from pipeline.inference import Engine, resolve_engine
+from pipeline.inference import Engine, predictor_for, resolve_engine
+from pipeline.inference.engine import check_gives_features
 from pipeline.inference.openvino_engine import OpenVinoPredictor
 from pipeline.inference.post_training_quantization import SCHEMES, quantize_graph, save_quantized
 from pipeline.inference.quantized_model import QuantizedModel, read_quantized
@@ -105,6 +106,25 @@ def windows(size: tuple[int, int], count: int = 2) -> list[Pixels]:
 
 def layers(predictor: OpenVinoPredictor, window: Pixels) -> NDArray[np.uint8]:
     return predictor(window.bands[None], window.valid[None])[0]
+
+
+def test_int8_gives_features_where_it_was_quantized_with_them(model: Model, tmp_path: Path) -> None:
+    given = windows((96, 96), 4)
+    plain, scoring = (
+        save_quantized(quantize_graph(model, given, SCHEMES[0], features=wanted), tmp_path / f"{wanted}.xml")
+        for wanted in (False, True)
+    )
+    assert (plain.gives_features, scoring.gives_features) == (False, True)
+    with pytest.raises(EngineError, match="run `landcover quantize` again"):
+        check_gives_features(Engine("openvino", "int8", plain))
+    predictor = predictor_for(model, Engine("openvino", "int8", scoring), features=True, threads=1)
+    batch = np.stack([w.bands for w in given]), np.stack([w.valid for w in given])
+    found, features = predictor.with_features(*batch)
+    without = OpenVinoPredictor(model, precision="int8", quantized=plain, threads=1)(*batch)
+    np.testing.assert_array_equal(found, without)
+    _, expected = OpenVinoPredictor(model, features=True, threads=1).with_features(*batch)
+    assert features.shape == expected.shape
+    assert np.abs(features - expected).mean() < 0.1 * np.abs(expected).mean()
 
 
 def test_the_report_has_agreement_by_class_and_window_and_all_trials(xml: Path, model: Model) -> None:
