@@ -68,7 +68,8 @@ def plan(
     rates = rates_for(planned.resolved, machine)
     predicted = forecast(planned.resolved, plan_totals(planned), rates, machine)
     show_plan(planned, predicted, all_tiles=all_tiles)
-    save_json(json_file, plan_as_json(planned, predicted), "plan")
+    if json_file:
+        save_json(json_file, plan_as_json(planned, predicted), "plan")
     if planned.todo:
         given_names = [*(("--domain", name) for name in domain or ()), *(("--tile", name) for name in tile or ())]
         flags = {"--force": force, "--failed": failed, "--only-missing": only_missing}
@@ -220,7 +221,6 @@ def run(
     with stop_on_signals() as stop:
         campaign = options.open_campaign(config, domain, tile).on_cluster(cluster, scheduler, dashboard=dashboard)
         with progress_bar("plan"):
-            from pipeline.runs.mapping.run import run as run_plan
             from pipeline.runs.planning.forecast import forecast_domains
             from pipeline.runs.planning.plan import ALL_TILES, TileFilter, make_plan
 
@@ -229,10 +229,14 @@ def run(
             planned = make_plan(campaign, domains=domain or (), tiles=tile or (), only=only, **again)
         _show_stale(planned)
         if not planned.todo:
-            run_plan(planned)
+            from pipeline.runs.mapping.idle_domains import run_empty_plan
+
+            run_empty_plan(planned)
             _show_nothing_to_do(chosen=only != ALL_TILES)
             return
         with progress_bar("run") as progress:
+            from pipeline.runs.mapping.run import run as run_plan
+
             ended = run_plan(
                 planned,
                 workers=workers,

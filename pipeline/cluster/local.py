@@ -1,16 +1,15 @@
 """Clusters of this machine: Dask's LocalCluster, and dask-cuda's with one worker per GPU."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Security, SpecCluster
 
 from pipeline.cluster import no_http
+from pipeline.cluster.scratch_folder import scratch_folder
 from pipeline.cluster.tls import write_keys
 from pipeline.cluster.worker_resources import dask_config, memory_per_worker, visible_gpus
 from pipeline.config import Campaign
@@ -82,12 +81,12 @@ def start_cluster(
     Raises:
         ClusterError: the workers could not be started.
     """
-    with tempfile.TemporaryDirectory(prefix="landcover-dask-") as scratch, dask.config.set(config):
+    with scratch_folder() as scratch, dask.config.set(config):
         # The folder is open to this user alone, and so are the keys in it.
-        with dask.config.set(write_keys(Path(scratch))):
+        with dask.config.set(write_keys(scratch)):
             security = Security()
         # Port 0: a second run on this machine gets another port.
-        here = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "local_directory": scratch}
+        here = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "local_directory": str(scratch)}
         scheduler = {} if dashboard else {"dashboard": False, "preload": [no_http.__name__]}
         closed = {"protocol": "tls", "security": security, "preload": [no_http.__name__], "scheduler_kwargs": scheduler}
         cluster = _started(lambda: kind(**here, **closed, **options))

@@ -1,7 +1,6 @@
 """Reads the tensors of a checkpoint without running its code, and loads them into a network that they fit."""
 
 import io
-import logging
 import pickle
 import re
 import struct
@@ -30,7 +29,6 @@ LOSS_PREFIX = "criterion."
 HEAD = "segmentation_head.0.bias"
 """Bias of the head, whose length is the number of logits."""
 
-_log = logging.getLogger("landcover")
 _MOST_NAMED = 10
 """Names in an error message."""
 
@@ -158,14 +156,17 @@ def _without_prefix(state: Mapping[str, torch.Tensor], path: Path) -> dict[str, 
     return plain
 
 
-def load_tensors(checkpoint: Checkpoint, network: nn.Module, recipe: Recipe, *, source: str) -> None:
-    """Loads tensors into a network as float32; counters stay integers. Warns of class weights of another recipe.
+def load_tensors(checkpoint: Checkpoint, network: nn.Module, recipe: Recipe, *, source: str) -> str:
+    """Loads tensors into a network as float32; counters stay integers.
 
     Args:
         checkpoint: from `parse_tensors`.
         network: of the recipe.
         recipe: to compare with in error messages.
         source: names the file in error messages.
+
+    Returns:
+        What is doubtful about the recipe's classes, by the class weights of the checkpoint; empty where nothing is.
 
     Raises:
         WeightsError: tensors do not fit: another number of logits or input channels, tensors that are missing,
@@ -187,8 +188,7 @@ def load_tensors(checkpoint: Checkpoint, network: nn.Module, recipe: Recipe, *, 
         )
     network.load_state_dict(cast)
     trained = _trained_classes(checkpoint.class_weights, recipe)
-    if trained and (doubt := _other_classes(trained, tensors, recipe)):
-        _log.warning("%s: %s", source, doubt)
+    return _other_classes(trained, tensors, recipe) if trained else ""
 
 
 def _mismatches(

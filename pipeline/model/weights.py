@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, Tta, joint_recipe, load_recipe
 from pipeline.config.model_section import MOST_MEMBERS, check_temperature
-from pipeline.model.weights_file import compare_checksums, joint_hash, locate, read_content
+from pipeline.model.weights_file import compare_checksums, joint_hash, locate, read_content, warn_of
 
 if TYPE_CHECKING:
     # Imported when a network is loaded: a worker whose engine has its own graph of it needs no torch.
@@ -35,6 +35,8 @@ class Model:
     """SHA-256 of the file of weights, or of the state dict if there is no file."""
     source: str = ""
     """The absolute path that it was loaded from, or `hf://…` with the commit; empty if it was made in memory."""
+    doubt: str = ""
+    """What the class weights of its file say against the recipe's classes; empty where they say nothing."""
 
     @cached_property
     def network(self) -> "nn.Module":
@@ -226,5 +228,7 @@ def _load_file(file: _File) -> Model:
 
     content, found = _read(file.path, file.source, file.expected)
     network = content.network_of(file.recipe)
-    load_tensors(content, network, file.recipe, source=file.source)
-    return Model(network.eval().requires_grad_(requires_grad=False), file.recipe, found, file.source)
+    doubt = load_tensors(content, network, file.recipe, source=file.source)
+    if doubt:
+        warn_of(doubt, file.source)
+    return Model(network.eval().requires_grad_(requires_grad=False), file.recipe, found, file.source, doubt)

@@ -4,20 +4,30 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import constants, errors, hf_hub_download
 
+from pipeline import __version__
 from pipeline.config import Campaign, Recipe
-from pipeline.errors import WeightsError
-from pipeline.untrusted.own_files import open_regular
+from pipeline.durable import user_cache, write_text
+from pipeline.errors import StorageError, WeightsError
+from pipeline.fingerprint import digest
+from pipeline.untrusted.documents import DocumentError, read_bytes
+from pipeline.untrusted.own_files import open_regular, private_folder
 
 log = logging.getLogger("landcover")
 
 HUB = "hf://"
 _ON_HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<commit>[^/]*))?(?:/(?P<file>.+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_NETWORK_PACKAGES = ("torch", "segmentation-models-pytorch", "timm")
+_MOST_DOUBT = 10_000
+"""Bytes of a note."""
 _TransportError: type[Exception] = errors.HTTPError
 """A broken connection, under the only name that does not depend on the HTTP library of the hub's client."""
 
@@ -52,6 +62,35 @@ def hash_campaign_weights(campaign: Campaign) -> UnloadedModel:
         return members[0]
     joint = joint_hash([member.weights_hash for member in members])
     return UnloadedModel(campaign.recipe(), joint, ", ".join(m.source for m in members), tuple(members))
+
+
+def known_doubt(model: UnloadedModel) -> str | None:
+    """What `note_loaded` noted of the same weights, recipe and versions; None where they must be loaded to know it."""
+    try:
+        return read_bytes(_note(model), most=_MOST_DOUBT).decode()
+    except (FileNotFoundError, DocumentError, UnicodeDecodeError):
+        return None
+
+
+def note_loaded(model: UnloadedModel, doubt: str) -> None:
+    """Notes in the user's cache that a model was loaded, and what is doubtful of it; nothing where that is closed."""
+    with suppress(OSError, StorageError):
+        path = _note(model)
+        private_folder(path.parent, remedy="set LANDCOVER_CACHE to a folder of yours")
+        write_text(path, doubt)
+
+
+@lru_cache(maxsize=256)
+def warn_of(doubt: str, source: str) -> None:
+    """Warns of what is doubtful of a file of weights, once in a process."""
+    log.warning("%s: %s", source, doubt)
+
+
+def _note(model: UnloadedModel) -> Path:
+    versions = [__version__, *(version(package) for package in _NETWORK_PACKAGES)]
+    # The name of a file may contradict its recipe.
+    parts = [model.weights_hash, model.source, model.recipe.model_dump(mode="json"), versions]
+    return user_cache() / "loaded" / digest(parts)
 
 
 def joint_hash(hashes: Sequence[str]) -> str:

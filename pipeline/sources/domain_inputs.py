@@ -1,24 +1,19 @@
 """A domain in the input catalog as plain values: its tiles, the files behind them and their fill. Opens no raster."""
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from pathlib import Path
-
-from shapely import STRtree, box
 
 from pipeline.config import LimitName
 from pipeline.domain import Domain
-from pipeline.errors import CatalogError, DeliveryError, SourceError
+from pipeline.errors import CatalogError
 from pipeline.fingerprint import digest, file_signature
 from pipeline.grid import CRS, PIXELS_PER_M, RESOLUTION_M, Affine6, Tile, Window
 from pipeline.sources.bit_depth import DEEP, RULE
 from pipeline.sources.delivery.acquisition_dates import Days
 from pipeline.sources.delivery.attribution import Origin
-from pipeline.sources.delivery.headers import peek_header
 from pipeline.sources.delivery.names import Kind
-from pipeline.sources.gdal_open import environment
 from pipeline.sources.http_path import WebPath
 from pipeline.sources.short_lists import first_names
 from pipeline.sources.validity import Validity
@@ -37,6 +32,8 @@ A cell is always the same request to GDAL, so its floats are the same whatever w
 """
 
 Ring = tuple[tuple[float, float], ...]
+Bounds = tuple[float, float, float, float]
+"""(left, bottom, right, top) in metres of the lattice's CRS."""
 
 
 @dataclass(frozen=True, order=True)
@@ -86,19 +83,31 @@ class Asset:
         return self.kind in ("rvb", "irc") and self.dtype == DEEP
 
     @cached_property
-    def bounds(self) -> tuple[float, float, float, float]:
+    def bounds(self) -> Bounds:
         """(left, bottom, right, top) in metres of the lattice's CRS."""
         a, _, left, _, e, top = self.transform
         return (left, top + e * self.shape[0], left + a * self.shape[1], top)
 
     def meets(self, window: Window) -> bool:
         """True where the file covers a part of the lattice window; a resampled file reaches one pixel further."""
-        reach = self.resolution_m if self.resampled else 0.0
-        left, bottom, right, top = window.bounds
-        own = self.bounds
+        return self.meets_bounds(window.bounds)
+
+    def meets_bounds(self, bounds: Bounds) -> bool:
+        """The same for a window's bounds in metres."""
+        left, bottom, right, top = bounds
+        own_left, own_bottom, own_right, own_top = self._reached
+        return own_left < right and own_right > left and own_bottom < top and own_top > bottom
+
+    @cached_property
+    def _reached(self) -> Bounds:
         # A hundredth of a pixel: corners in headers have an error of that order.
-        slack = 0.01 / PIXELS_PER_M - reach
-        return own[0] + slack < right and own[2] - slack > left and own[1] + slack < top and own[3] - slack > bottom
+        slack = 0.01 / PIXELS_PER_M - (self.resolution_m if self.resampled else 0.0)
+        left, bottom, right, top = self.bounds
+        return (left + slack, bottom + slack, right - slack, top - slack)
+
+    def __hash__(self) -> int:
+        """Of the path alone: a nation's plan looks up each file several times."""
+        return hash(self.path)
 
     @property
     def content(self) -> dict[str, object]:
@@ -201,21 +210,42 @@ class DomainInputs:
     def _numbers_meeting(self, window: Window) -> list[int]:
         if not window.pixels:
             return []
-        near = self._tree.query(box(*window.bounds))
-        return [int(n) for n in sorted(near) if self.tiles[n].tile.window.intersect(window).pixels]
+        near = {number for square in self._squares_of(window) for number in self._in_squares.get(square, ())}
+        top, left, bottom, right = _edges(window)
+        return [
+            number
+            for number in sorted(near)
+            if (own := self._tile_edges[number])[0] < bottom and own[2] > top and own[1] < right and own[3] > left
+        ]
 
     @cached_property
-    def _tree(self) -> STRtree:
-        """The tiles by their place: a nation's plan needs the neighbours of every tile."""
-        return STRtree([box(*t.tile.window.bounds) for t in self.tiles])
+    def _tile_edges(self) -> tuple[tuple[int, int, int, int], ...]:
+        return tuple(_edges(t.tile.window) for t in self.tiles)
+
+    @cached_property
+    def _in_squares(self) -> dict[tuple[int, int], list[int]]:
+        """The tiles by the squares in which they lie: a nation's plan needs the neighbours of every tile."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for number, tile in enumerate(self.tiles):
+            for square in self._squares_of(tile.tile.window):
+                found.setdefault(square, []).append(number)
+        return found
+
+    def _squares_of(self, window: Window) -> Iterator[tuple[int, int]]:
+        """The squares as large as a tile that a window meets, by row and column."""
+        side = self.tiles[0].tile.window.height
+        for row in range(window.row // side, (window.bottom - 1) // side + 1):
+            for col in range(window.col // side, (window.right - 1) // side + 1):
+                yield row, col
 
     def behind(self, window: Window) -> tuple[Asset, ...]:
         """The files on which the pixels of `window` depend, each once, sorted."""
         cells = whole_cells(window)
+        inside, around = window.bounds, cells.bounds
         found: set[int] = set()
         for number in self._numbers_meeting(cells):
             files = zip(self.tiles[number].assets, self._places[number], strict=True)
-            found.update(place for a, place in files if a.meets(cells if a.resampled else window))
+            found.update(place for a, place in files if a.meets_bounds(around if a.resampled else inside))
         return tuple(self.assets[place] for place in sorted(found))
 
     @cached_property
@@ -233,20 +263,13 @@ class DomainInputs:
         return replace(self, tiles=tiles)
 
     def changes(self, assets: Iterable[Asset]) -> dict[Asset, str]:
-        """The files that are missing, have changed or differ from the catalog, with one sentence each.
+        """The files that are missing or have changed since they were indexed, with one sentence each.
 
-        Of imagery and ready heights, the header is compared too; of elevation models, of which a tile has fifty, when
-        it is read.
-
-        Threads check each file once: a domain has up to twenty thousand files, and a shared file system takes a
-        millisecond for each.
+        Only a file whose time differs is opened: a nation has 66 000. Headers are compared where pixels are read: see
+        `silent_failures.check_header`. Threads check each file once, because a shared file system takes a millisecond.
         """
         distinct = list(dict.fromkeys(assets))
-        # What may read the web would keep the options of an environment around it, which forbid that.
-        web = any(isinstance(asset.path, WebPath) for asset in distinct)
-        found = map_in_threads(
-            _change, distinct, within=nullcontext if web else partial(environment, georeference=True)
-        )
+        found = map_in_threads(_change, distinct)
         return {asset: sentence for asset, sentence in zip(distinct, found, strict=True) if sentence}
 
     @staticmethod
@@ -297,45 +320,14 @@ def _change(asset: Asset) -> str | None:
     try:
         stat = asset.path.stat()
         if (stat.st_size, stat.st_mtime_ns) == (asset.size, asset.mtime_ns):
-            return _other_place(asset)
+            return None
         if stat.st_size == asset.size and file_signature(asset.path) == asset.signature:
-            return _other_place(asset)
+            return None
     except FileNotFoundError:
         return _missing(asset)
     except OSError as error:
         return f"{asset.href}: cannot be read: {error.strerror or error}; restore it, or index the domain again"
     return f"{asset.href}: has changed since it was indexed; index the domain again"
-
-
-def _other_place(asset: Asset) -> str | None:
-    return None if asset.kind in ("dsm", "dtm") else differs_from_header(asset)
-
-
-@lru_cache(maxsize=1 << 16)
-def differs_from_header(asset: Asset) -> str | None:
-    """One sentence if the header of the file has another place, shape, type or nodata than the catalog; None if it
-    cannot be read, which reading its pixels reports.
-    """
-    try:
-        header = peek_header(asset.path)
-    except DeliveryError as error:
-        # A header may be readable and damaged, so that pixels are read too, from other places.
-        return str(error) if isinstance(error.__cause__, SourceError) else None
-    # A catalog of others may not state a nodata value. Text, because nan differs from itself.
-    nodata = None if asset.nodata is None or header.nodata is None else str(header.nodata)
-    stated = (asset.transform, asset.shape, asset.dtype, asset.nodata and str(float(asset.nodata)))
-    found = (header.transform, header.shape, header.dtype, nodata)
-    if stated == found:
-        if asset.kind in ("rvb", "irc") and (asset.validity or Validity()) != header.validity:
-            return (
-                f"{asset.href}: its header states which pixels are valid (a mask, transparency, nodata values or "
-                "unwritten blocks), and the catalog has something else; index the domain again"
-            )
-        return None
-    return (
-        f"{asset.href}: the catalog states transform, shape, type and nodata {stated}, its header has {found}; index "
-        "the domain again"
-    )
 
 
 def _missing(asset: Asset) -> str:

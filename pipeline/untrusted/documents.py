@@ -5,6 +5,7 @@ What a document means is checked by the pydantic model or the code behind it.
 
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -48,7 +49,11 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
     """
     try:
         with open_regular(path) as file:
-            content = file.read(most + 1)
+            # Not `most` at once: memory for all of it would be reserved, which takes longer than most files.
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, most) + 1)
+            if len(content) > size:  # it grew meanwhile, or its size is not known
+                content += file.read(most + 1 - len(content))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -13,18 +12,12 @@ _MOST_IN_TURN = 32
 """Items that a thread takes at once: handing over each alone takes as long as reading it from the page cache."""
 
 
-def map_in_threads(
-    function: Callable[[_Item], _Value],
-    items: Sequence[_Item],
-    *,
-    within: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> list[_Value]:
+def map_in_threads(function: Callable[[_Item], _Value], items: Sequence[_Item]) -> list[_Value]:
     """Calls a function that waits for files with each item; raises what it raises.
 
     Args:
         function: called in threads.
         items: its arguments.
-        within: makes a context for some calls after each other in one thread.
 
     Returns:
         Its values, in the order of the items.
@@ -37,8 +30,7 @@ def map_in_threads(
     parts = [items[start : start + size] for start in range(0, len(items), size)]
 
     def in_turn(part: Sequence[_Item]) -> list[_Value]:
-        with within():
-            return [function(item) for item in part]
+        return [function(item) for item in part]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return [value for values in pool.map(in_turn, parts) for value in values]

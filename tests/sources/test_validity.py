@@ -1,6 +1,8 @@
 """A pixel is valid where every band of imagery is, by mask, transparency, nodata value and presence of its block."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from pipeline.grid import Window
 from pipeline.halo import Layout
 from pipeline.sources.catalog.index import index
 from pipeline.sources.catalog.reader import read_domain
-from pipeline.sources.domain_inputs import BANDS, differs_from_header
+from pipeline.sources.domain_inputs import BANDS
 from pipeline.sources.reading.mosaic import Mosaic
 from pipeline.sources.reading.raster import Raster
+from pipeline.sources.reading.silent_failures import check_header
 from pipeline.sources.validity import RIM_PX
 from tests.support.deliveries import noise, tile_at, write_pair, write_raster
 from tests.support.networks import STRIDE, exact_model
@@ -277,9 +280,11 @@ def test_a_delivery_is_valid_where_its_files_say_so(
     inputs = read_domain(tmp_path / "cat", Domain("D034_2021"))
     (asset,) = [a for a in inputs.assets if a.kind == "rvb"]
     assert "validity" in asset.content, "the fingerprint covers it"
-    assert differs_from_header(asset) is None
-    rewrite(rvb, noise(tile_at(0, 0, SIZE))[:3])
-    assert "states which pixels are valid" in str(differs_from_header.__wrapped__(asset))
+    check_header(asset)
+    plain = Path(shutil.copy(rvb, tmp_path / f"plain{rvb.suffix}"))
+    rewrite(plain, noise(tile_at(0, 0, SIZE))[:3])
+    with pytest.raises(SourceError, match="states which pixels are valid"):
+        check_header(replace(asset, path=plain))
     assert "validity" not in next(a for a in inputs.assets if a.kind == "irc").content
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from distributed.cli.dask_worker import main as dask_worker
 
 from pipeline.cluster import no_http
+from pipeline.cluster.scratch_folder import scratch_folder
 from pipeline.cluster.worker_resources import memory_per_worker, visible_gpus
 from pipeline.errors import ClusterError
 from pipeline.untrusted.documents import DocumentError, read_model
@@ -96,8 +97,8 @@ def main(folder: Path) -> None:
         *("--death-timeout", str(_DEATH_TIMEOUT_S)),
         *("--no-dashboard", "--preload", no_http.__name__),
     ]
-    with tempfile.TemporaryDirectory(prefix="landcover-dask-", dir=scratch()) as local:
-        arguments += ["--local-directory", local]
+    with scratch_folder(scratch()) as local:
+        arguments += ["--local-directory", str(local)]
         if work.gpus and devices:
             from dask_cuda.cli import worker as dask_cuda_worker
 

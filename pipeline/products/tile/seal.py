@@ -111,7 +111,6 @@ class _Item(Document):
     id: str
     bbox: tuple[float, float, float, float]
     links: tuple[_Link, ...]
-
     properties: _Properties
     assets: dict[str, _Asset]
 
@@ -290,7 +289,7 @@ def _from_item(item: _Item, path: Path, domain: Domain, tile: Tile) -> SealedTil
     files = []
     for layer in LAYERS:
         asset, name = item.assets[layer], f"{path.stem}-{layer}.tif"
-        if Path(asset.href).name != name:
+        if asset.href.removeprefix("./") != name:
             raise ValueError(f"expected {name} as {layer}, got {asset.href}")
         files.append(FileFacts(path.with_name(name), asset.size, sha256_of(asset.checksum)))
     return SealedTile(
@@ -341,8 +340,11 @@ def matches(sealed: SealedTile) -> list[str]:
     """Problems that names and sizes show: COGs that are missing or of another size. Empty if there are none."""
     problems = []
     for facts in sealed.files:
-        if not facts.path.is_file():
+        try:
+            size = facts.path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
             problems.append(f"{facts.path}: missing; {sealed.item_path.name} lists it")
-        elif (size := facts.path.stat().st_size) != facts.size:
-            problems.append(f"{facts.path}: {size} bytes, expected the {facts.size} of {sealed.item_path.name}")
+        else:
+            if size != facts.size:
+                problems.append(f"{facts.path}: {size} bytes, expected the {facts.size} of {sealed.item_path.name}")
     return problems

@@ -1,26 +1,20 @@
 """A domain whose folder this run has locked: its plan, its run record and the events of its tiles."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.slurm.queue import is_job_running
-from pipeline.config import Campaign
 from pipeline.domain import Domain
-from pipeline.durable import remove_temporaries
 from pipeline.errors import LockError, OutOfSpaceError, ProductError
-from pipeline.lock import FolderLock, has_lock, lock_folder
-from pipeline.products.tile.domain_manifest import RUN_FILE
-from pipeline.products.tile.optional_layers import layer_folders, layers_to_make
-from pipeline.products.tile.seal import matches, read_sealed, remove_unfinished
+from pipeline.lock import FolderLock
+from pipeline.products.tile.optional_layers import layers_to_make
+from pipeline.products.tile.seal import matches, read_sealed
 from pipeline.runs.mapping.events import OnEvent, TileEnded
 from pipeline.runs.mapping.failures import FailureCause
+from pipeline.runs.mapping.idle_domains import constant_fields, lock_domain, remove_leftovers
 from pipeline.runs.mapping.shutdown import StopRequest
 from pipeline.runs.planning.plan import NOT_SCORED, DomainPlan, PlannedTile, RunPlan
-from pipeline.runs.planning.provenance import software
-from pipeline.runs.planning.resolved_campaign import ResolvedCampaign
 from pipeline.runs.tracking.run_record import RunRecordWriter
 
 
@@ -36,31 +30,10 @@ def lock_domains(plan: RunPlan) -> Iterator[dict[Domain, FolderLock]]:
     """
     campaign = plan.resolved.campaign
     with ExitStack() as locks:
-        locked = {domain.name: locks.enter_context(_lock(campaign, domain.name)) for domain in plan.domains}
+        locked = {domain.name: locks.enter_context(lock_domain(campaign, domain.name)) for domain in plan.domains}
         for name in locked:
-            _remove_leftovers(campaign.product_folder(name), name)
+            remove_leftovers(campaign.product_folder(name), name)
         yield locked
-
-
-def _remove_leftovers(own: Path, domain: Domain) -> None:
-    for folder in (own, *layer_folders(own)):
-        remove_unfinished(folder, domain)
-
-
-def clean_idle_domains(plan: RunPlan) -> None:
-    """Deletes what killed runs left in domains without tiles to map, and writes lost run records of them again.
-
-    Domains where another run is alive are skipped.
-    """
-    campaign = plan.resolved.campaign
-    for domain in (domain for domain in plan.domains if not domain.todo):
-        folder = campaign.product_folder(domain.name)
-        if domain.record_problem or has_lock(folder):
-            with suppress(LockError), _lock(campaign, domain.name):
-                _remove_leftovers(folder, domain.name)
-                remove_temporaries(folder, f".{RUN_FILE}.")
-                if domain.record_problem:
-                    RunRecordWriter(folder, _constant_fields(plan.resolved), tiles={}).write("ended")
 
 
 def drop_sealed_tiles(plan: RunPlan) -> RunPlan:
@@ -106,7 +79,7 @@ def start_records(
     with ExitStack() as records:
         domains = []
         for planned in plan.domains:
-            about = _constant_fields(plan.resolved) | {"predicted": dict(predicted.get(planned.name, {}))}
+            about = constant_fields(plan.resolved) | {"predicted": dict(predicted.get(planned.name, {}))}
             pixels = {t.tile.name: t.tile.window.pixels for t in planned.todo}
             folder = plan.resolved.campaign.product_folder(planned.name)
             record = RunRecordWriter(folder, about, tiles=pixels)
@@ -186,19 +159,3 @@ class LockedDomain:
     def _stop_run(self, cause: FailureCause) -> None:
         self.stop_cause = self.stop_cause or cause
         self._stop.request(cause.text)
-
-
-def _lock(campaign: Campaign, domain: Domain) -> AbstractContextManager[FolderLock]:
-    return lock_folder(campaign.product_folder(domain), what=f"domain {domain}", job_runs=is_job_running)
-
-
-def _constant_fields(resolved: ResolvedCampaign) -> dict[str, Any]:
-    """The fields of a run record that do not change during the run."""
-    return {
-        "campaign": resolved.campaign.model_dump(mode="json")
-        | {"engine": resolved.engine.name, "engine_threads": resolved.engine_threads},
-        "weights_sha256": resolved.weights.weights_hash,
-        "quantized_sha256": resolved.engine.quantized.sha256 if resolved.engine.quantized else None,
-        "recipe": resolved.recipe.model_dump(mode="json"),
-        "software": software(),
-    }

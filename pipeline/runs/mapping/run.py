@@ -35,9 +35,9 @@ from pipeline.progress import SILENT, Progress
 from pipeline.runs.mapping.block_progress import BlockProgress
 from pipeline.runs.mapping.events import OnEvent, RunStarted, SealedTiles, TileEnded
 from pipeline.runs.mapping.failures import failure_cause, limit_worker_losses
+from pipeline.runs.mapping.idle_domains import clean_idle_domains, refuse_damaged, run_empty_plan
 from pipeline.runs.mapping.locked_domain import (
     LockedDomain,
-    clean_idle_domains,
     drop_sealed_tiles,
     lock_domains,
     start_records,
@@ -102,13 +102,11 @@ def run(
         ()
     """
     stop = stop or StopRequest()
+    if not plan.todo:
+        run_empty_plan(plan)
+        return SealedTiles()
     clean_idle_domains(plan)
     choices = plan.resolved.choices
-    if not plan.todo:
-        if choices:
-            choices.keep()
-        _refuse_damaged(plan)
-        return SealedTiles()
     _check_memory(plan.resolved, own=client is None, workers=workers)
     if choices:
         choices.keep()
@@ -122,7 +120,7 @@ def run(
                 with open_cluster(plan.resolved.campaign, client=client, workers=workers) as opened:
                     _map_domains(plan.resolved, domains, client=opened, on_event=on_event, progress=progress)
     sealed = _sealed_tiles(domains, stop)
-    _refuse_damaged(plan)
+    refuse_damaged(plan)
     return sealed
 
 
@@ -140,15 +138,6 @@ def _check_memory(resolved: ResolvedCampaign, *, own: bool, workers: int | None)
         raise ConfigError(
             f"{error}. `grid: auto` chose these sizes for cluster.memory_bytes of {stated:.2f} GB: {RE_RESOLVE}"
         ) from error
-
-
-def _refuse_damaged(plan: RunPlan) -> None:
-    """Raises RunFailed where the plan lacks a domain."""
-    if plan.damaged:
-        listed = "".join(f"\n  {sentence}" for sentence in plan.damaged)
-        raise RunFailed(
-            f"tiles of other domains are sealed; {len(plan.damaged)} domains cannot be read and are left out:{listed}"
-        )
 
 
 def _map_domains(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pipeline.config import Campaign, DomainSection
 from pipeline.domain import Domain
@@ -85,10 +86,15 @@ class DomainPlan:
         """`D064_2021`."""
         return self.section.name
 
-    @property
+    @cached_property
     def todo(self) -> tuple[PlannedTile, ...]:
         """The tiles to map."""
         return tuple(t for t in self.tiles if t.reason)
+
+    @cached_property
+    def files(self) -> tuple[Asset, ...]:
+        """The files that the tiles to map depend on, each once."""
+        return tuple(dict.fromkeys(asset for tile in self.todo for asset in tile.inputs))
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ def make_plan(
     plans = tuple(replace(p, tiles=tuple(filter(only.matches, p.tiles))) for p in plans)
     plan = RunPlan(resolved, plans, tuple(f"{name}: {problem}" for name, problem in damaged.items()))
     if plan.todo:
-        _ = resolved.model  # weights that do not fit stop a campaign before anything starts
+        resolved.check_weights()  # those that do not fit stop a campaign before anything starts
     return plan
 
 
@@ -301,7 +307,8 @@ def _check_fits(campaign: Campaign, section: DomainSection, inputs: DomainInputs
             f"{', '.join(exceeded)}; `landcover index` printed why. To map it all the same, set accept_limits: "
             f"[{', '.join(sorted({*campaign.accept_limits, *exceeded}))}]"
         )
-    if outside := [t.tile.name for t in inputs.tiles if not campaign.extent.contains(t.tile.window)]:
+    extent = campaign.extent
+    if outside := [t.tile.name for t in inputs.tiles if not extent.contains(t.tile.window)]:
         own = ", ".join(f"{edge / 1000:g}" for edge in inputs.window.bounds)
         raise ConfigError(
             f"domain {section.name}: tile {', '.join(outside[:5])} lies outside extent_km {campaign.output.extent_km} "

@@ -16,7 +16,7 @@ from pipeline.inference.memory_projection import MemoryProjection, worker_memory
 from pipeline.inference.turns import TURNS
 from pipeline.legend import OptionalLayer
 from pipeline.model.reference_features import ReferenceFile
-from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights
+from pipeline.model.weights_file import UnloadedModel, hash_campaign_weights, known_doubt, note_loaded, warn_of
 from pipeline.runs.planning.automatic_choices import AutomaticChoices, settle
 from pipeline.sources.domain_inputs import DomainInputs
 
@@ -51,8 +51,24 @@ class ResolvedCampaign:
         Raises:
             WeightsError: the weights do not fit the recipe, or the file changed since it was hashed.
         """
-        members = [model.load_model(w.source, w.recipe, sha256=w.weights_hash) for w in self.networks]
-        return model.averaged(members, self.campaign.model.tta, self.campaign.model.temperature)
+        return model.averaged(self._load(), self.campaign.model.tta, self.campaign.model.temperature)
+
+    def check_weights(self) -> None:
+        """Loads the networks, unless this user did so before without an error: importing torch takes seconds.
+
+        Raises:
+            WeightsError: as for `model`.
+        """
+        known = [known_doubt(network) for network in self.networks]
+        doubts = [loaded.doubt for loaded in self._load()] if None in known else known
+        for network, doubt in zip(self.networks, doubts, strict=True):
+            if None in known:
+                note_loaded(network, doubt or "")
+            if doubt:
+                warn_of(doubt, network.source)
+
+    def _load(self) -> "tuple[Model, ...]":
+        return tuple(model.load_model(w.source, w.recipe, sha256=w.weights_hash) for w in self.networks)
 
     @property
     def networks(self) -> tuple[UnloadedModel, ...]:

@@ -42,7 +42,6 @@ def domain_totals(resolved: ResolvedCampaign, domain: DomainPlan) -> Totals:
     """Counts what a run would do in one domain. It reads no file."""
     grid, layout = resolved.campaign.grid, resolved.layout
     count = len(domain.todo)
-    assets = {a for t in domain.todo for a in t.inputs}
     # Each size divides the next, so all tiles have as many blocks, and all blocks as many windows.
     blocks = count * (grid.tile // grid.block) ** 2
     windows = blocks * (grid.block // layout.core) ** 2
@@ -56,9 +55,9 @@ def domain_totals(resolved: ResolvedCampaign, domain: DomainPlan) -> Totals:
         pixels=count * grid.tile**2,
         computed_pixels=windows * layout.window**2 * resolved.forwards,
         read_pixels=blocks * (grid.block + layout.reach) ** 2,
-        read_bytes=sum(a.size for a in assets),
+        read_bytes=sum(file.size for file in domain.files),
         write_bytes=(2 * maps + planes) * grid.tile**2,
-        input_files=len(assets),
+        input_files=len(domain.files),
         output_files=3 * maps + 2 * sum(len(t.layers) for t in domain.todo),
     )
 

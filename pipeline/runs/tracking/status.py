@@ -12,7 +12,7 @@ from pipeline.grid import Tile
 from pipeline.lock import Owner, lock_owner, why_stale
 from pipeline.products.tile.seal import matches, read_sealed
 from pipeline.runs.tracking.run_record import RunRecord, read_run_record
-from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.catalog.reader import read_tiles
 from pipeline.untrusted.in_threads import map_in_threads
 
 _Value = TypeVar("_Value")
@@ -165,7 +165,7 @@ def _queued(campaign: Campaign) -> dict[str, QueuedJob]:
 
 def _domain_status(campaign: Campaign, name: Domain, owner: Owner | None, jobs: Mapping[str, JobState]) -> DomainStatus:
     record = read_run_record(campaign.product_folder(name))
-    found = sorted(t.tile for t in read_domain(campaign.catalog, name, tile_size=campaign.grid.tile).tiles)
+    found = read_tiles(campaign.catalog, name, tile_size=campaign.grid.tile)
     states = map_in_threads(lambda tile: _tile_state(campaign, name, tile, record, alive=owner is not None), found)
     tiles: dict[_TileState, list[str]] = {}
     for tile, state in zip(found, states, strict=True):

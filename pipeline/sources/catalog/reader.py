@@ -122,11 +122,21 @@ class _Holes(Document):
     share: float = Field(ge=0, le=1)
 
 
-class _Properties(Document):
+class _Place(Document):
     domain: Domain = Field(alias="landcover:domain")
     tile: str = Field(alias="landcover:tile")
     shape: tuple[_Size, _Size] = Field(alias="proj:shape")
     transform: _Affine | None = Field(default=None, alias="proj:transform")
+
+
+class _PlacedItem(Document):
+    """What is read of an input tile's item where only the tile is wanted."""
+
+    type: Literal["Feature"]
+    properties: _Place
+
+
+class _Properties(_Place):
     fill: tuple[_Fill, ...] = Field(alias="landcover:fill")
     holes: _Holes | None = Field(default=None, alias="landcover:height_holes")
     acquired: bool = Field(default=False, alias="landcover:acquired")
@@ -134,10 +144,9 @@ class _Properties(Document):
     end: dt.datetime | None = Field(default=None, alias="end_datetime")
 
 
-class _Item(Document):
+class _Item(_PlacedItem):
     """What is read of an input tile's item."""
 
-    type: Literal["Feature"]
     properties: _Properties
     assets: dict[str, _Asset]
 
@@ -170,14 +179,11 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int | None = None) 
         >>> inputs = read_domain(Path("catalog"), Domain("D064_2021"), tile_size=25_000)
     """
     collection, description = _read_collection(catalog, domain)
-    paths = _item_paths(collection, catalog.absolute() / domain)
-    items = map_in_threads(lambda path: _read(_Item, path), paths)
     tiles: list[InputTile] = []
-    for path, item in zip(paths, items, strict=True):
-        tiles.append(_tile_of(item, path, domain=domain, tile_size=tile_size))
-        tile_size = tiles[-1].tile.window.height
-    if not tiles:
-        raise CatalogError(f"{catalog.absolute() / domain / 'collection.json'}: lists no tiles; index the domain again")
+    for path, item in _read_items(_Item, collection, catalog.absolute() / domain):
+        tile = _tile_of(item, path, domain=domain, tile_size=tile_size)
+        tiles.append(_input_tile(item, path, tile))
+        tile_size = tile.window.height
     return DomainInputs(
         domain,
         union([t.tile.window for t in tiles]),
@@ -187,6 +193,29 @@ def read_domain(catalog: Path, domain: Domain, *, tile_size: int | None = None) 
         acquired=description.acquired,
         limits=description.limits,
     )
+
+
+def read_tiles(catalog: Path, domain: Domain, *, tile_size: int) -> tuple[Tile, ...]:
+    """The tiles of a domain in order; the files behind them are not looked at.
+
+    Args:
+        catalog: the catalog's folder.
+        domain: such as `D064_2021`.
+        tile_size: side of the campaign's tiles in pixels.
+
+    Raises:
+        CatalogError: as for `read_domain`.
+    """
+    collection, _ = _read_collection(catalog, domain)
+    items = _read_items(_PlacedItem, collection, catalog.absolute() / domain)
+    return tuple(sorted(_tile_of(item, path, domain=domain, tile_size=tile_size) for path, item in items))
+
+
+def _read_items(kind: type[_Read], collection: _Collection, folder: Path) -> list[tuple[Path, _Read]]:
+    paths = _item_paths(collection, folder)
+    if not paths:
+        raise CatalogError(f"{folder / 'collection.json'}: lists no tiles; index the domain again")
+    return list(zip(paths, map_in_threads(lambda path: _read(kind, path), paths), strict=True))
 
 
 def _read_collection(catalog: Path, domain: Domain) -> tuple[_Collection, DomainDescription]:
@@ -208,7 +237,7 @@ def _read(kind: type[_Read], path: Path) -> _Read:
     except FileNotFoundError as error:
         raise CatalogError(f"{path}: is missing, collection.json lists it; index the domain again") from error
     except DocumentError as error:
-        what = "item" if kind is _Item else "collection"
+        what = "collection" if kind is _Collection else "item"
         raise CatalogError(f"{path}: cannot be read as a STAC {what}: it {error}; index the domain again") from error
 
 
@@ -223,8 +252,8 @@ def _item_paths(collection: _Collection, folder: Path) -> list[Path]:
     return paths
 
 
-def _tile_of(item: _Item, path: Path, *, domain: Domain, tile_size: int | None) -> InputTile:
-    """The tile that an item describes; opens no raster. A `tile_size` of None accepts the item's own.
+def _tile_of(item: _PlacedItem, path: Path, *, domain: Domain, tile_size: int | None) -> Tile:
+    """The tile of an item. A `tile_size` of None accepts the item's own.
 
     Raises:
         CatalogError: the item has another tile size, or its fields contradict each other.
@@ -248,10 +277,20 @@ def _tile_of(item: _Item, path: Path, *, domain: Domain, tile_size: int | None) 
             f"{path}: is of domain {about.domain} at proj:transform {about.transform}; expected {domain} at {place}, "
             f"the place of tile {name}; index the domain again"
         )
+    return tile
+
+
+def _input_tile(item: _Item, path: Path, tile: Tile) -> InputTile:
+    """What an item describes beside its tile; opens no raster.
+
+    Raises:
+        CatalogError: a file does not lie at the tile.
+    """
+    about = item.properties
     assets = sorted((_asset(a, path.parent) for a in item.assets.values()), key=lambda a: (a.kind, a.path))
     if far := [a.href for a in assets if not _at(a, tile)]:
         raise CatalogError(
-            f"{path}: the proj:transform of {far[0]} does not lie at tile {name}; index the domain again"
+            f"{path}: the proj:transform of {far[0]} does not lie at tile {tile.name}; index the domain again"
         )
     days = (about.start.date(), about.end.date()) if about.acquired and about.start and about.end else None
     fill = tuple(Fill(f.value, f.polygons) for f in about.fill)

@@ -24,9 +24,9 @@ from pipeline.sources.domain_inputs import (
     CELL,
     IMAGERY,
     RVB,
+    Asset,
     DomainInputs,
     InputTile,
-    differs_from_header,
     whole_cells,
 )
 from pipeline.sources.gdal_open import open_dataset
@@ -36,7 +36,7 @@ from pipeline.sources.reading.decoded_tiles import ReadPlan, has_tiles, read_til
 from pipeline.sources.reading.elevation import read_heights
 from pipeline.sources.reading.raster import Pixels, check_inside
 from pipeline.sources.reading.retry import is_transient, with_retries
-from pipeline.sources.reading.silent_failures import FileReadableAgain, check_not_silent
+from pipeline.sources.reading.silent_failures import FileReadableAgain, check_header, check_not_silent
 from pipeline.sources.reading.valid_assets import valid_in_asset
 from pipeline.sources.short_lists import first_names
 
@@ -138,7 +138,10 @@ class Mosaic:
         tiles = self.inputs.meeting(window)
         if not tiles:
             return whole
-        with gdal_options(a.path for a in self.inputs.behind(window)):
+        files = self.inputs.behind(window)
+        # Of elevation models, of which a tile has fifty, only those that are read.
+        self._check_headers(a for a in files if a.kind not in ("dsm", "dtm"))
+        with gdal_options(a.path for a in files):
             try:
                 self._read_imagery(pixels.bands, window)
                 self._check_imagery(pixels.bands, window)
@@ -151,6 +154,14 @@ class Mosaic:
             except RasterioIOError as error:
                 raise self._explain(window, error) from error
         return whole
+
+    def _check_headers(self, files: Iterable[Asset]) -> None:
+        for asset in files:
+            try:
+                check_header(asset)
+            except SourceError as error:
+                names = [t.tile.name for t in self.inputs.tiles if asset in t.assets]
+                raise type(error)(f"domain {self.inputs.domain}, tile {names[0]}: {error}") from error
 
     def _read_imagery(self, out: NDArray[np.uint8], window: Window) -> None:
         if not any(a.resampled and a.kind in ("rvb", "irc") for a in self.inputs.assets):
@@ -201,8 +212,7 @@ class Mosaic:
             if not tile.files("height"):
                 # A virtual raster visits each of its files in every read, and a domain has thousands.
                 near = [a for a in tile.assets if a.meets(whole_cells(part))]
-                if wrong := [sentence for a in near if (sentence := differs_from_header(a))]:
-                    raise SourceError(f"domain {self.inputs.domain}, tile {tile.tile.name}: {wrong[0]}")
+                self._check_headers(near)
                 known = read_heights(near, out[part.slices_in(window)], part, step_m=self.height_step_m)
                 if not known.all():
                     check_not_silent((a for a in near if a.kind in ("dsm", "dtm")), known, part)
