@@ -81,9 +81,11 @@ class OpenVinoPredictor:
             # A network that an older version quantized has two planes.
             layers = np.empty((len(pixels), *request.get_output_tensor(0).shape[1:]), np.uint8)
             for i in range(len(pixels)):
-                planes, *more = request.infer([pixels[i : i + 1], valid[i : i + 1].view(np.uint8)]).values()
+                given = [np.ascontiguousarray(array[i : i + 1]) for array in (pixels, valid.view(np.uint8))]
+                # OpenVINO would copy what it reads, and its results, which are copied here before the next forward.
+                planes, *more = request.infer(given, share_inputs=True, share_outputs=True).values()
                 layers[i] = planes[0]
-                features += more
+                features += [found.copy() for found in more]
         check_finite(layers)
         return layers
 

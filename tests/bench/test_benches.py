@@ -42,6 +42,8 @@ FIGURES = {
         "run.agreement_unseen",
         "run.core_seconds_share",
         "run.core_seconds_share_int8",
+        "run.core_seconds_share_once",
+        "run.core_seconds_share_once_int8",
         "run.memory_ratio_4x",
     },
     "halo": {"halo.disagreement_default", "halo.overlap_default"},

@@ -61,6 +61,10 @@ def where_and_what(dask_worker: Any) -> tuple[int, str]:
     return stat.S_IMODE(Path(dask_worker.security.tls_worker_key).stat().st_mode), dask_worker.address
 
 
+def samples_stacks(dask_worker: Any) -> bool:
+    return "profile" in dask_worker.periodic_callbacks
+
+
 def test_scheduler_and_workers_refuse_everybody_without_the_key(tmp_path: Path) -> None:
     before = _listening()
     with open_cluster(campaign_with_cluster(tmp_path, kind="local", workers=1)) as client:
@@ -73,6 +77,7 @@ def test_scheduler_and_workers_refuse_everybody_without_the_key(tmp_path: Path) 
             assert _refused(plain, None), where
             assert _refused(where, Security.temporary()), where
         assert dashboard(client) is None
+        assert not any(client.run(samples_stacks).values()), "nothing would show the samples"
         ports = _listening().keys() - before.keys()
         assert len(ports) >= 3, "a scheduler, a nanny and a worker"
         assert set(_listening().values()) - set(before.values()) <= {"0100007F"}
@@ -95,6 +100,7 @@ def test_a_dashboard_is_served_where_it_is_wanted(tmp_path: Path, caplog: pytest
         assert address is not None
         assert address.startswith("http://127.0.0.1:")
         assert f"Dask dashboard: {address}" in caplog.messages
+        assert all(client.run(samples_stacks).values()), "the dashboard shows them"
         assert _answers_plainly(int(address.split(":")[2].split("/")[0]))
         assert _refused(client.scheduler_info()["address"], Security.temporary())
 

@@ -181,7 +181,7 @@ def _feed_wide(imagery: Imagery, on_message: OnMessage) -> tuple[dict[str, float
 
     # With the settings of the memory allocator that workers have; a process reads them when it starts.
     with worker_environment(imagery.campaign):
-        parts = _internal_tiles(mosaic, list(high.split(block)), layout)
+        parts = internal_tiles(mosaic, list(high.split(block)), layout)
         once = imagery.measured(decode_alone, parts, threads=cluster.threads, cache_mb=_LITTLE_CACHE_MB)
         whole = fed(high, block, cache_mb=cluster.gdal_cache_mb)
         on_message(f"feed: {high.pixels / 1e6:.0f} Mpx of a tile of {scale.wide} px are read")
@@ -204,7 +204,7 @@ def _rows(window: Window, start: int, height: int) -> Window:
     return Window(window.row + start, window.col, height, window.width)
 
 
-def _internal_tiles(mosaic: Mosaic, blocks: Sequence[Window], layout: Layout) -> list[list[_FilePart]]:
+def internal_tiles(mosaic: Mosaic, blocks: Sequence[Window], layout: Layout) -> list[list[_FilePart]]:
     """The internal tiles of all files that the blocks read, each once and whole."""
     reads = reads_of(mosaic.window, blocks, layout=layout)
     parts = []

@@ -8,24 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-from odc.geo.geobox import GeoBox
 
 from pipeline.bench.chart import bar_chart
-from pipeline.bench.forward import forward_seconds, window_image
 from pipeline.bench.imagery import Imagery, mirrored
 from pipeline.bench.machine import Usage, cores, measure, usage_json
 from pipeline.bench.measurements.feed import all_blocks, decode_imagery
 from pipeline.bench.measurements.quantize import least_unseen, quantize_on_left_halves, right_halves
+from pipeline.bench.measurements.run_parts import RunAccount, forward_parts, read_parts, seal_parts, start_alone
 from pipeline.bench.plain_loop import LOADERS, map_in_plain_loop
 from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign, Precision
 from pipeline.demo.delivery_writer import write_raster
 from pipeline.grid import Window
-from pipeline.inference import Engine, predictor_for
+from pipeline.inference import Engine
 from pipeline.inference.engine import missing_instructions
-from pipeline.legend import LAYERS
-from pipeline.products.tile.cog import read_cog, write_cog
+from pipeline.products.tile.cog import read_cog
 from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run as run_plan
 from pipeline.runs.planning.plan import make_plan
@@ -34,7 +31,6 @@ from pipeline.sources.domain_inputs import DomainInputs
 
 MIN_AGREEMENT = 0.99
 """Least agreement with fp32 of a choice that may count as the fastest."""
-_FORWARDS = 4
 _ENGINE, _BF16 = Engine("openvino", "fp32"), Engine("openvino", "bf16")
 _CACHE_MB = 192
 """Less than the 225 MB of pixels in a tile of 1 km, so that one tile fills the cache."""
@@ -44,7 +40,8 @@ _CACHE_MB = 192
 class RunResult:
     """The products of a run, and the resources that it used."""
 
-    products: Path
+    campaign: Campaign
+    """As it was run; the baseline takes only its network."""
     mpx: float
     usage: Usage
 
@@ -77,13 +74,13 @@ def _run(imagery: Imagery, scratch: Path, on_message: OnMessage) -> BenchReport:
     inputs = imagery.mosaic.inputs
     stack = _write_stack(imagery, scratch)
     # First, because it leaves the converted graph in the cache for all runs.
-    forward = imagery.measured(time_forwards, imagery)
+    forwards = {"fp32": forward_parts(imagery, _ENGINE)}
     baselines = [_baseline(imagery, stack, scratch)]
     on_message(f"run: baseline {baselines[0].mpx_per_s:.3f} Mpx/s")
     fp32 = _map(imagery, scratch, on_message=on_message)
     quantized = imagery.measured(quantize_on_left_halves, imagery, scratch / "int8" / "model.xml")
     int8 = _map(imagery, scratch, quantized=quantized.path, on_message=on_message)
-    forward_int8 = imagery.measured(time_forwards, imagery, Engine("openvino", "int8", quantized))
+    forwards["int8"] = forward_parts(imagery, Engine("openvino", "int8", quantized))
     runs = {"fp32": fp32, "int8": int8}
     if not missing_instructions(_BF16):
         runs["bf16"] = _map(imagery, scratch, precision="bf16", on_message=on_message)
@@ -91,17 +88,35 @@ def _run(imagery: Imagery, scratch: Path, on_message: OnMessage) -> BenchReport:
     # One tile in flight in both: over a single tile there is no second one, and the larger run must not have more.
     in_turn = partial(_map, imagery, scratch, quantized=quantized.path, tiles_in_flight=1, on_message=on_message)
     one, all_tiles = in_turn(tiles=inputs.names[:1]), in_turn()
-    stages = _stages(imagery, fp32, forward, scratch=scratch)
-    on_message("run: single stages are measured")
+    accounts = _accounts(imagery, runs, forwards, scratch=scratch / "again", on_message=on_message)
     if imagery.scale.repeats > 1:
         # Before and after the runs, so that other load on the machine slows both sides of the ratio.
         baselines.append(_baseline(imagery, stack, scratch))
     compared = {name: ComparedRun(run, *_agreement(imagery, fp32, run), unseen[name]) for name, run in runs.items()}
-    windows = stages["forward"] / forward.core_s
-    int8_stages = {**stages, "forward": forward_int8.core_s * windows}
-    return _report(
-        imagery, compared, in_turn=(one, all_tiles), stages={"fp32": stages, "int8": int8_stages}, baselines=baselines
-    )
+    return _report(imagery, compared, in_turn=(one, all_tiles), accounts=accounts, baselines=baselines)
+
+
+def _accounts(
+    imagery: Imagery,
+    runs: Mapping[str, RunResult],
+    forwards: Mapping[str, Mapping[str, float]],
+    *,
+    scratch: Path,
+    on_message: OnMessage,
+) -> dict[str, RunAccount]:
+    """Precision → account, of the runs whose forwards were measured. Tiles are sealed again in `scratch`."""
+    campaign = runs["fp32"].campaign
+    blocks = all_blocks(imagery.mosaic.inputs, campaign.grid.block)
+    by_window = decode_imagery(imagery, blocks, campaign.cluster).core_s
+    common = read_parts(imagery, campaign, blocks) | seal_parts(imagery, campaign, scratch)
+    accounts = {}
+    for name, own in forwards.items():
+        start = imagery.measured(start_alone, runs[name].campaign)
+        accounts[name] = RunAccount.of(
+            {**common, **own}, start=start, used=runs[name].usage, decode_by_window=by_window
+        )
+        on_message(f"run: {name} uses {accounts[name]}")
+    return accounts
 
 
 def _report(
@@ -109,7 +124,7 @@ def _report(
     runs: Mapping[str, ComparedRun],
     *,
     in_turn: tuple[RunResult, RunResult],
-    stages: Mapping[str, Mapping[str, float]],
+    accounts: Mapping[str, RunAccount],
     baselines: Sequence[RunResult],
 ) -> BenchReport:
     """The figures.
@@ -118,10 +133,10 @@ def _report(
         imagery: the input.
         runs: precision → run.
         in_turn: the runs over one tile and over all, with one tile in flight.
-        stages: precision → its parts, from `_stages`.
+        accounts: precision → the account of its run.
         baselines: one or two runs of the plain loop.
     """
-    fp32, int8 = runs["fp32"].result, runs["int8"].result
+    fp32 = runs["fp32"].result
     best = _fastest(runs, {name: run.held_out for name, run in runs.items()})
     unseen = _fastest(runs, {name: run.unseen for name, run in runs.items()})
     baseline_rate = sum(b.mpx for b in baselines) / sum(b.usage.wall_s for b in baselines)
@@ -131,8 +146,10 @@ def _report(
         "run.agreement_best": runs[best].held_out,
         "run.speedup_unseen": runs[unseen].result.mpx_per_s / baseline_rate,
         "run.agreement_unseen": runs[unseen].unseen,
-        "run.core_seconds_share": sum(stages["fp32"].values()) / fp32.usage.core_s,
-        "run.core_seconds_share_int8": sum(stages["int8"].values()) / int8.usage.core_s,
+        "run.core_seconds_share": accounts["fp32"].share,
+        "run.core_seconds_share_int8": accounts["int8"].share,
+        "run.core_seconds_share_once": accounts["fp32"].share_once,
+        "run.core_seconds_share_once_int8": accounts["int8"].share_once,
         "run.memory_ratio_4x": in_turn[1].usage.children_peak_bytes / in_turn[0].usage.children_peak_bytes,
     }
     raw: dict[str, Any] = {
@@ -149,7 +166,8 @@ def _report(
         "best_unseen": unseen,
         "tile_by_tile": [_json(result) for result in in_turn],
         "baselines": [_json(b) for b in baselines],
-        "parts_core_s": stages,
+        "parts_core_s": {name: account.parts for name, account in accounts.items()},
+        "decode_by_window_core_s": accounts["fp32"].decode_by_window,
     }
     speeds = [("baseline", baseline_rate), *((name, run.result.mpx_per_s) for name, run in runs.items())]
     notes = (
@@ -160,7 +178,7 @@ def _report(
         "the time of runs includes the start of their cluster; the baseline loads no network and decodes no JPEG 2000",
     )
     chart = bar_chart("Speed from start to end, COGs written", speeds, unit="Mpx/s")
-    return BenchReport(figures, raw, chart, notes, _rates(fp32, stages["fp32"]))
+    return BenchReport(figures, raw, chart, notes, _rates(fp32, accounts["fp32"]))
 
 
 def _fastest(runs: Mapping[str, ComparedRun], agreement: Mapping[str, float]) -> str:
@@ -168,10 +186,10 @@ def _fastest(runs: Mapping[str, ComparedRun], agreement: Mapping[str, float]) ->
     return max((n for n in runs if agreement[n] >= MIN_AGREEMENT), key=lambda n: runs[n].result.mpx_per_s)
 
 
-def _rates(result: RunResult, stages: Mapping[str, float]) -> tuple[MeasuredRate, ...]:
+def _rates(result: RunResult, account: RunAccount) -> tuple[MeasuredRate, ...]:
     """The rate at which a core seals, and the bytes a pixel that COGs take on disk."""
-    written = sum(path.stat().st_size for path in result.products.rglob("*.tif"))
-    sealed = MeasuredRate.here("seal", result.mpx / stages["seal"])
+    written = sum(path.stat().st_size for path in result.campaign.output.domains.rglob("*.tif"))
+    sealed = MeasuredRate.here("seal", result.mpx / account.parts["seal"])
     return sealed, MeasuredRate.here("written", written / result.mpx / 1e6)
 
 
@@ -225,7 +243,7 @@ def map_campaign(campaign: Campaign, tiles: Sequence[str]) -> RunResult:
     """Runs a campaign over some tiles, or over all if none are named; call it in a new process."""
     plan = make_plan(campaign, tiles=tiles)
     ended, usage = measure(lambda: run_plan(plan))
-    return RunResult(campaign.output.domains, sum(e.pixels for e in ended) / 1e6, usage)
+    return RunResult(campaign, sum(e.pixels for e in ended) / 1e6, usage)
 
 
 def _write_stack(imagery: Imagery, scratch: Path) -> Path:
@@ -243,52 +261,11 @@ def _baseline(imagery: Imagery, stack: Path, scratch: Path) -> RunResult:
     loaders = 0 if imagery.scale.quick else LOADERS
     out = scratch / "baseline.tif"
     usage = imagery.measured(map_in_plain_loop, imagery.model, stack, out, threads=cores(), loaders=loaders)
-    return RunResult(scratch, imagery.scale.baseline**2 / 1e6, usage)
-
-
-def _stages(imagery: Imagery, result: RunResult, forward: Usage, *, scratch: Path) -> Mapping[str, float]:
-    """Core-seconds for decoding, forwards and sealing of the fp32 run, each measured alone."""
-    inputs, cluster = imagery.mosaic.inputs, imagery.campaign.cluster
-    blocks = all_blocks(inputs, imagery.scale.layout.core)
-    windows = sum(len(imagery.scale.layout.windows_of(block)) for block in blocks)
-    cogs = [_cogs(result, inputs, name) for name in inputs.names]
-    sealed = imagery.measured(seal_alone, cogs[0], scratch / "again", live=imagery.model.recipe.live)
-    return {
-        "decode": decode_imagery(imagery, blocks, cluster.model_copy(update={"gdal_cache_mb": _CACHE_MB})).core_s,
-        "forward": forward.core_s / _FORWARDS * windows,
-        "seal": sealed.core_s * len(cogs),
-    }
-
-
-def seal_alone(cogs: tuple[Path, Path], folder: Path, *, live: tuple[int, ...]) -> Usage:
-    """Writes the COGs of a sealed tile again, with overviews and checksums and nothing else, into another folder."""
-    layers = [read_cog(path) for path in cogs]
-    with rasterio.open(cogs[0]) as file:
-        geobox = GeoBox.from_rio(file)
-
-    def work() -> None:
-        for name, pixels in zip(LAYERS, layers, strict=True):
-            path = folder / f"{name}.tif"
-            write_cog(path, pixels, layer=name, geobox=geobox, live=live, tags={})
-
-    return measure(work)[1]
-
-
-def time_forwards(imagery: Imagery, engine: Engine = _ENGINE) -> Usage:
-    """Measures some forwards of an engine on a whole window, after compilation; call it in a new process."""
-    predictor = predictor_for(imagery.model, engine, threads=cores())
-    image = window_image(imagery, imagery.scale.layout.window)
-    forward_seconds(predictor, image)
-
-    def work() -> None:
-        for _ in range(_FORWARDS):
-            forward_seconds(predictor, image)
-
-    return measure(work)[1]
+    return RunResult(imagery.campaign, imagery.scale.baseline**2 / 1e6, usage)
 
 
 def _cogs(result: RunResult, inputs: DomainInputs, tile: str) -> tuple[Path, Path]:
-    stem = result.products / inputs.domain / f"{inputs.domain}-{tile}"
+    stem = result.campaign.output.domains / inputs.domain / f"{inputs.domain}-{tile}"
     return Path(f"{stem}-landcover.tif"), Path(f"{stem}-confidence.tif")
 
 
