@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.bench.machine import P, T, in_new_process_within
 from pipeline.bench.scale import BenchScale
-from pipeline.config import DEFAULT_RECIPE, Campaign, load_campaign, load_recipe
+from pipeline.config import DEFAULT_RECIPE, Campaign, Recipe, load_campaign, load_recipe
 from pipeline.demo.country import VINTAGES
 from pipeline.demo.delivery_writer import to_half_metres, write_half_metre_model, write_imagery
 from pipeline.demo.network import DECODER_CHANNELS, ENCODER
@@ -202,13 +202,18 @@ def _noise_patches() -> PatchStack:
 
 def _untrained_network(folder: Path, *, light: bool) -> dict[str, str]:
     """Writes random weights of the default recipe, or of a light network, and returns the campaign's model section."""
-    path, name, recipe = folder / "untrained_weights.pth", DEFAULT_RECIPE, load_recipe(DEFAULT_RECIPE)
+    path, name = folder / "untrained_weights.pth", DEFAULT_RECIPE
     if light:
-        recipe = recipe.model_copy(update={"encoder": ENCODER, "decoder_channels": DECODER_CHANNELS})
         name = str(folder / "light.yaml")
-        save_recipe(Path(name), recipe)
-    save_untrained_weights(path, recipe)
+        save_recipe(Path(name), light_recipe())
+    save_untrained_weights(path, load_recipe(name))
     return {"weights": str(path), "recipe": name}
+
+
+def light_recipe() -> Recipe:
+    """The default recipe with the demo's small network, for the quick scale."""
+    light = {"encoder": ENCODER, "decoder_channels": DECODER_CHANNELS}
+    return load_recipe(DEFAULT_RECIPE).model_copy(update=light)
 
 
 def mirrored(patches: PatchStack, window: Window) -> NDArray[np.uint8]:

@@ -70,9 +70,12 @@ def test_held_out_pixels_were_not_used_for_quantization() -> None:
 
 @pytest.mark.slow
 def test_the_peak_memory_is_of_the_new_process_alone() -> None:
-    """It does not contain the memory of this process, which has imported torch."""
-    (_, small), (_, large) = (in_new_process(measure, partial(mul, b"x", size)) for size in (1, 100_000_000))
-    assert 90e6 < large.own_peak_bytes - small.own_peak_bytes < 120e6
+    """It does not contain the memory of this process, which has imported torch.
+
+    Imports take some 10 MB more than what stays of them.
+    """
+    (_, small), (_, large) = (in_new_process(measure, partial(mul, b"x", size)) for size in (1, 300_000_000))
+    assert 270e6 < large.own_peak_bytes - small.own_peak_bytes < 360e6
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pipeline.bench.chart import bar_chart
-from pipeline.bench.imagery import Imagery
+from pipeline.bench.imagery import Imagery, light_recipe
 from pipeline.bench.machine import cores, in_new_process
 from pipeline.bench.report import BenchReport
 from pipeline.config import DEFAULT_RECIPE, Precision, Recipe, load_recipe
@@ -48,8 +48,12 @@ Step = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 def measure_loader(imagery: Imagery, scratch: Path, *, on_message: OnMessage) -> BenchReport:
-    """Times the loader alone, the step alone in each way, and both together with one loader process."""
-    quick, recipe = imagery.scale.quick, load_recipe(DEFAULT_RECIPE)
+    """Times the loader alone, the step alone in each way, and both together with one loader process.
+
+    The quick scale has a light network, and its loader process is a fork, which imports nothing.
+    """
+    quick = imagery.scale.quick
+    recipe = light_recipe() if quick else load_recipe(DEFAULT_RECIPE)
     batch, steps = 2, 1 if quick else 2
     patches = _write_patches(imagery, scratch, count=batch * (steps + 1))
     dataset = PatchDataset(patches, recipe, augment=AugmentSection())
@@ -62,7 +66,7 @@ def measure_loader(imagery: Imagery, scratch: Path, *, on_message: OnMessage) ->
     crop = min(side, _CROP)
     share = crop**2 / _SIDE**2
     cropped = PatchDataset(patches, recipe, augment=AugmentSection(crop=crop))
-    images, labels = next(iter(_loader(cropped, batch=batch, processes=0)))
+    images, labels = next(iter(_loader(cropped, batch=batch)))
     alone: dict[str, float] = {}
     for name, (channels_last, lower) in _WAYS.items():
         step = make_step(recipe, channels_last=channels_last, lower=lower)
@@ -70,7 +74,8 @@ def measure_loader(imagery: Imagery, scratch: Path, *, on_message: OnMessage) ->
         alone[name] = min(_seconds(lambda step=step: step(images, labels)) for _ in range(steps))  # type: ignore[misc]
         on_message(f"train: a step in {name} takes {alone[name]:.3g} s for {batch} crops of {crop} px")
     # Torch leaves a handler of signals in a process that had loader processes.
-    together = in_new_process(_together, recipe, cropped, batch=batch, steps=steps)
+    start = "fork" if quick else "spawn"
+    together = in_new_process(_together, recipe, cropped, batch=batch, steps=steps, start=start)
     needed = {gpu: gpu_samples_per_s(gpu) / per_core_s for gpu in _GPUS}
     figures = {
         "train.loader_samples_per_core_s": per_core_s,
@@ -128,29 +133,27 @@ def _write_patches(imagery: Imagery, folder: Path, *, count: int) -> list[Patch]
     return written
 
 
-def _loader(dataset: PatchDataset, *, batch: int, processes: int) -> DataLoader[Sample]:
-    """The loader of `landcover train`."""
+def _loader(dataset: PatchDataset, *, batch: int, start: str | None = None) -> DataLoader[Sample]:
+    """The loader of `landcover train`, in this process, or in one that is started by `start`."""
     sampler = PatchSampler(len(dataset), seed=0, shuffle=True)
-    context = "spawn" if processes else None
-    return DataLoader(
-        dataset, batch_size=batch, sampler=sampler, num_workers=processes, multiprocessing_context=context
-    )
+    processes = 1 if start else 0
+    return DataLoader(dataset, batch_size=batch, sampler=sampler, num_workers=processes, multiprocessing_context=start)
 
 
 def _loader_rate(dataset: PatchDataset, *, batch: int) -> float:
     """Samples that are read, augmented and put into batches in a core-second; files lie in the page cache."""
-    loader = _loader(dataset, batch=batch, processes=0)
+    loader = _loader(dataset, batch=batch)
     list(loader)
     start = time.process_time()
     list(loader)
     return len(dataset) / (time.process_time() - start)
 
 
-def _together(recipe: Recipe, dataset: PatchDataset, *, batch: int, steps: int) -> float:
+def _together(recipe: Recipe, dataset: PatchDataset, *, batch: int, steps: int, start: str) -> float:
     """Seconds of a step in bf16 while one process loads the next samples; the first one waits and does not count."""
     torch.set_num_threads(cores())
     step = make_step(recipe, channels_last=True, lower=True)
-    samples = iter(_loader(dataset, batch=batch, processes=1))
+    samples = iter(_loader(dataset, batch=batch, start=start))
     step(*next(samples))
 
     def work() -> None:

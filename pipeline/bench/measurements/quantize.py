@@ -68,7 +68,8 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
 def patches_frontier(imagery: Imagery, *, schemes: Sequence[Scheme]) -> tuple[TradeoffPoint, ...]:
     """Agreement and speed on the right halves of the patches; agreement on the extract of Montpellier too."""
     model, extract = imagery.model, unseen_extract(imagery)
-    windows = of_patches(imagery.patches, model)
+    # Each patch is a domain that another network is quantized without: two of them show that it runs.
+    windows = of_patches(imagery.patches[:2] if imagery.scale.quick else imagery.patches, model)
     if extract is not None:
         height, width = (side // model.recipe.stride * model.recipe.stride for side in extract.shape[2:])
         bands = np.ascontiguousarray(extract[0, :, :height, :width])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from distributed import Client
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -91,10 +92,10 @@ def test_choices_are_kept_for_later_runs_whatever_their_memory(made: Made) -> No
     assert with_choices(made.campaign).grid.window == first.resolved.layout.window
 
 
-def test_a_plan_that_chooses_again_counts_tiles_and_the_run_keeps_it(made: Made) -> None:
+def test_a_plan_that_chooses_again_counts_tiles_and_the_run_keeps_it(made: Made, dask_client: Client) -> None:
     show_agreement(with_stated_grid(made), {"bf16": (0.98, 2.0)})
     made.change(minimum_agreement=0.99)
-    run(make_plan(made.campaign))
+    run(make_plan(made.campaign), client=dask_client)
     record = json.loads((made.products / made.delivery.domain / "run.json").read_text())["campaign"]
     assert record["grid"] == {"tile": 500, "block": 500, "core": 500, "halo": 32, "window": 608}
     assert record["precision"] == "fp32"
