@@ -181,9 +181,10 @@ def check_room(path: Path, size: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder: Path, prefix: str) -> tuple[Path, ...]:
-    """Removes this user's files in `folder` whose names start with `prefix` and end in `.tmp`; returns their paths."""
-    found = tuple(own_entries(folder, pattern=rf"{re.escape(prefix)}.*\.tmp", kind="file"))
+def remove_temporaries(folder: Path, *prefixes: str) -> tuple[Path, ...]:
+    """Removes this user's files in `folder` whose names start with a prefix and end in `.tmp`; returns their paths."""
+    starts = "|".join(map(re.escape, prefixes))
+    found = tuple(own_entries(folder, pattern=rf"(?:{starts}).*\.tmp", kind="file"))
     for path in found:
         path.unlink(missing_ok=True)
     return found

@@ -14,11 +14,11 @@ from huggingface_hub import constants, errors, hf_hub_download
 
 from pipeline import __version__
 from pipeline.config import Campaign, Recipe
-from pipeline.durable import user_cache, write_text
+from pipeline.durable import user_cache, write_json
 from pipeline.errors import StorageError, WeightsError
 from pipeline.fingerprint import digest
-from pipeline.untrusted.documents import DocumentError, read_bytes
-from pipeline.untrusted.own_files import open_regular, private_folder
+from pipeline.untrusted.documents import Document, DocumentError, read_model
+from pipeline.untrusted.own_files import open_regular
 
 log = logging.getLogger("landcover")
 
@@ -26,8 +26,7 @@ HUB = "hf://"
 _ON_HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<commit>[^/]*))?(?:/(?P<file>.+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NETWORK_PACKAGES = ("torch", "segmentation-models-pytorch", "timm")
-_MOST_DOUBT = 10_000
-"""Bytes of a note."""
+_MOST_NOTES = 64
 _TransportError: type[Exception] = errors.HTTPError
 """A broken connection, under the only name that does not depend on the HTTP library of the hub's client."""
 
@@ -43,6 +42,13 @@ class UnloadedModel:
     """Absolute path of the file, or `hf://…` with the commit."""
     members: tuple["UnloadedModel", ...] = ()
     """The networks that are averaged, where there are several: recipe and hash are then the joint ones."""
+
+
+class _LoadedFile(Document):
+    """Which models this user loaded without an error; two commands that end at once may lose a note."""
+
+    doubts: dict[str, str]
+    """Digest of a model, see `_key` → what is doubtful of it, or an empty text. The last ones."""
 
 
 def hash_campaign_weights(campaign: Campaign) -> UnloadedModel:
@@ -66,31 +72,37 @@ def hash_campaign_weights(campaign: Campaign) -> UnloadedModel:
 
 def known_doubt(model: UnloadedModel) -> str | None:
     """What `note_loaded` noted of the same weights, recipe and versions; None where they must be loaded to know it."""
-    try:
-        return read_bytes(_note(model), most=_MOST_DOUBT).decode()
-    except (FileNotFoundError, DocumentError, UnicodeDecodeError):
-        return None
+    return _notes().get(_key(model))
 
 
 def note_loaded(model: UnloadedModel, doubt: str) -> None:
     """Notes in the user's cache that a model was loaded, and what is doubtful of it; nothing where that is closed."""
-    with suppress(OSError, StorageError):
-        path = _note(model)
-        private_folder(path.parent, remedy="set LANDCOVER_CACHE to a folder of yours")
-        write_text(path, doubt)
+    notes = [(key, text) for key, text in _notes().items() if key != _key(model)]
+    with suppress(StorageError):
+        write_json(_notes_file(), {"doubts": dict([*notes, (_key(model), doubt)][-_MOST_NOTES:])})
+
+
+def _notes_file() -> Path:
+    return user_cache() / "loaded.json"
+
+
+def _notes() -> dict[str, str]:
+    try:
+        return read_model(_LoadedFile, _notes_file()).doubts
+    except (FileNotFoundError, DocumentError):
+        return {}
+
+
+def _key(model: UnloadedModel) -> str:
+    versions = [__version__, *(version(package) for package in _NETWORK_PACKAGES)]
+    # The name of a file may contradict its recipe.
+    return digest([model.weights_hash, model.source, model.recipe.model_dump(mode="json"), versions])
 
 
 @lru_cache(maxsize=256)
 def warn_of(doubt: str, source: str) -> None:
     """Warns of what is doubtful of a file of weights, once in a process."""
     log.warning("%s: %s", source, doubt)
-
-
-def _note(model: UnloadedModel) -> Path:
-    versions = [__version__, *(version(package) for package in _NETWORK_PACKAGES)]
-    # The name of a file may contradict its recipe.
-    parts = [model.weights_hash, model.source, model.recipe.model_dump(mode="json"), versions]
-    return user_cache() / "loaded" / digest(parts)
 
 
 def joint_hash(hashes: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.errors import ProductError
 from pipeline.fingerprint import file_sha256
 from pipeline.progress import SILENT, Progress
 from pipeline.untrusted.documents import Document, parse_model, read_bytes
+from pipeline.untrusted.in_threads import map_in_threads
 
 SUMS, SIZES = "SHA256SUMS", "MANIFEST.json"
 BOTH = f"{SUMS} and {SIZES}"
@@ -31,8 +31,6 @@ BOTH = f"{SUMS} and {SIZES}"
 _MOST_BYTES = 1 << 30
 """Of each of the two: a nation has some 500 000 files."""
 _LINE = re.compile(r"([0-9a-f]{64})  ((?!/)[^\x00-\x1f\\]+)")
-_READERS = 16
-"""Threads that wait for a shared file system."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,7 @@ def write_manifest(
         return SealedFile(given or file_sha256(path), now.st_size, now.st_mtime_ns)
 
     listed = sorted(names)
-    with ThreadPoolExecutor(_READERS) as pool:
-        sealed = dict(zip(listed, pool.map(seal, listed), strict=True))
+    sealed = dict(zip(listed, map_in_threads(seal, listed), strict=True))
     write_json(folder / SIZES, {"files": {name: asdict(file) for name, file in sealed.items()}}, indent=0)
     sums = {name: file.sha256 for name, file in sealed.items()} | {SIZES: file_sha256(folder / SIZES)}
     write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
@@ -138,7 +135,7 @@ def _read_sums(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     except (OSError, ValueError) as error:
         return {}, {SUMS: f"cannot be used: {error}"}
     found = [_LINE.fullmatch(line) for line in lines]
-    sums = {match[2]: match[1] for match in found if match and ".." not in Path(match[2]).parts}
+    sums = {match[2]: match[1] for match in found if match and ".." not in match[2].split("/")}
     whole = SIZES in sums and len(sums) == len(lines) - 1 and not lines[-1]
     return sums, {} if whole else {SUMS: "cannot be used: it is damaged"}
 
@@ -183,9 +180,9 @@ def changed_files(
         progress: counts the bytes of the files.
     """
     progress.start(sum(file.size or 0 for file in files.values()), "bytes")
-    with ThreadPoolExecutor(_READERS) as pool:
-        problems = pool.map(partial(_changed, folder, read_all=read_all, progress=progress), files.items())
-        return {name: problem for name, problem in zip(files, problems, strict=True) if problem}
+    compare = partial(_changed, folder, read_all=read_all, progress=progress)
+    problems = map_in_threads(compare, list(files.items()))
+    return {name: problem for name, problem in zip(files, problems, strict=True) if problem}
 
 
 def _changed(folder: Path, listed: tuple[str, SealedFile], *, read_all: bool, progress: Progress) -> str | None:

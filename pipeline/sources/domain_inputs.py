@@ -208,7 +208,7 @@ class DomainInputs:
         return tuple(self.tiles[number] for number in self._numbers_meeting(window))
 
     def _numbers_meeting(self, window: Window) -> list[int]:
-        if not window.pixels:
+        if not (window.pixels and self.tiles):
             return []
         near = {number for square in self._squares_of(window) for number in self._in_squares.get(square, ())}
         top, left, bottom, right = _edges(window)

@@ -62,8 +62,8 @@ FIGURES = {
     "coverage": {f"coverage.{what}" for what in ("least", "least_mean", "most_mean", "mean", "width_of_exact")},
     "growth": {
         f"growth.{step}_{what}_{tiles}_tiles"
-        for step in ("plan", "status", "publish", "search")
-        for what in ("s", "gb")
+        for step in ("plan", "plan_again", "status", "publish", "search")
+        for what in ("s", "core_s", "gb")
         for tiles in (1, 2)
     },
     "areas": {"areas.regression_width", "areas.regression_covered", "areas.composite_covered"},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.runs.planning.plan import make_plan
 from tests.support.campaigns import make_campaign
 
 HEAVY = ("torch", "distributed", "xarray", "matplotlib", "rasterio", "pandas")
@@ -54,7 +55,7 @@ def test_a_missing_campaign_is_named_at_once(tmp_path: Path, command: str) -> No
         (["index", "delivery", "--domain", "34", "--catalog", "catalog"], "'34' is not"),
         (["fetch", "345", "--list"], "'345' is not a département"),
         (["predict", "absent.tif", "--weights", "w.pth", "--out", "maps"], "'absent.tif' does not exist"),
-        (["evaluate", "--out", "evaluation"], "exactly one of --weights, --reference and --sample"),
+        (["evaluate", "--out", "evaluation"], "exactly one of --weights, --campaign, --reference and --sample"),
         (["search", "national", "--min-share", "vineyard"], "expected CLASS=SHARE"),
     ],
     ids=["option", "key", "domain", "tile", "domain name", "département", "raster", "nothing to score by", "share"],
@@ -77,6 +78,22 @@ def test_the_status_of_a_campaign_is_read_without_torch_or_dask(tmp_path: Path) 
 def test_a_plan_with_nothing_to_do_is_made_without_torch_or_dask(tmp_path: Path) -> None:
     made = make_campaign(tmp_path / "made", at=[(0, 0)])
     code, _, imported = answer(made.folder, "plan", "campaign.yaml", "--failed")  # no tile has failed
+    assert code == 0
+    assert imported == "['rasterio']"
+
+
+def test_a_run_with_nothing_to_do_is_ended_without_torch_or_dask(tmp_path: Path) -> None:
+    made = make_campaign(tmp_path / "made", at=[(0, 0)])
+    code, _, imported = answer(made.folder, "run", "campaign.yaml", "--failed")
+    assert code == 0
+    assert imported == "['rasterio']"
+
+
+def test_weights_that_were_loaded_before_need_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
+    made = make_campaign(tmp_path / "made", at=[(0, 0)])
+    assert make_plan(made.campaign).todo == 1
+    code, _, imported = answer(made.folder, "plan", "campaign.yaml")
     assert code == 0
     assert imported == "['rasterio']"
 

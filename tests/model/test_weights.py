@@ -7,6 +7,7 @@ import pickle
 import re
 import socket
 from collections import OrderedDict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pipeline.config import DEFAULT_RECIPE, Recipe, load_recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.fingerprint import file_sha256
 from pipeline.model import Model, build_network, load_model
+from pipeline.model.weights_file import UnloadedModel, known_doubt, note_loaded
 
 LIGHT = Recipe(
     name="light",
@@ -168,6 +170,22 @@ def test_class_weights_of_another_recipe_are_warned_of(
         assert re.search(said, caplog.text)
     else:
         assert not caplog.text
+
+
+def test_what_is_known_of_a_loaded_model_is_of_its_weights_recipe_and_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path))
+    models = [UnloadedModel(LIGHT, hash_, source) for hash_ in ("1", "2") for source in ("/a.pth", "/b.pth")]
+    models.append(replace(models[0], recipe=load_recipe(DEFAULT_RECIPE)))
+    assert not any(map(known_doubt, models))
+    note_loaded(models[0], "")
+    note_loaded(models[-1], "its classes")
+    assert [known_doubt(model) for model in models] == ["", None, None, None, "its classes"]
+    (tmp_path / "loaded.json").write_text("{")
+    assert known_doubt(models[0]) is None
+    note_loaded(models[0], "")
+    assert known_doubt(models[0]) == ""
 
 
 @pytest.mark.parametrize("trained", [TWELVE, FIFTEEN])

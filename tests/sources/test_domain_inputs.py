@@ -33,6 +33,8 @@ def test_meeting_returns_the_tiles_that_share_a_pixel_with_the_window(
         and max(t.tile.window.col, col) < min(t.tile.window.right, col + width)
     ]
     assert list(inputs.meeting(window)) == expected
+    nowhere = inputs.around(Window(row + 5_000, col, 10, 10))
+    assert nowhere.meeting(window) == nowhere.behind(window) == ()
 
 
 def test_a_changed_file_behind_several_tiles_is_reported_once(tmp_path: Path) -> None:

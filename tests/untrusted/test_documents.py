@@ -45,6 +45,14 @@ def test_what_json_wrote_is_read_again(value: object) -> None:
     assert parse_json(json.dumps(value)) == value
 
 
+def test_a_file_that_does_not_say_its_size_is_read_to_its_end() -> None:
+    path = Path("/proc/self/limits")
+    assert path.stat().st_size == 0
+    assert read_bytes(path) == path.read_bytes() != b""
+    with pytest.raises(DocumentError, match="has more than 9 bytes"):
+        read_bytes(path, most=9)
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_json_or_a_document_error(content: bytes) -> None:
     with suppress(DocumentError):

@@ -5,6 +5,7 @@ Nothing is written here, and no pixel is read.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ class DomainProduct:
     """A sentence for each tile whose item cannot be read. It is published as missing."""
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """More JSON-able fields for its row in the store's table: campaign, weights, attribution, days, …"""
+
+    @cached_property
+    def sealed_by_tile(self) -> Mapping[Tile, SealedTile]:
+        """Tile → its sealed tile, of `sealed`."""
+        return {sealed.tile: sealed for sealed in self.sealed}
 
     @property
     def shown(self) -> tuple[SealedTile, ...]:
@@ -292,15 +298,14 @@ def _usable(domain: DomainProduct, tile: Tile, crs: str) -> tuple[SealedTile | N
     """The domain's sealed tile, and its coverage; a failed tile is not used even if an older one is on disk."""
     if tile.name in domain.failed:
         return None, FAILED
-    for sealed in domain.sealed:
-        if sealed.tile == tile:
-            if sealed.crs != crs:
-                raise ProductError(
-                    f"{sealed.item_path}: is in {sealed.crs}; expected the nation's lattice, {crs}; run the campaign "
-                    "again"
-                )
-            return sealed, MAPPED
-    return None, MISSING
+    sealed = domain.sealed_by_tile.get(tile)
+    if sealed is None:
+        return None, MISSING
+    if sealed.crs != crs:
+        raise ProductError(
+            f"{sealed.item_path}: is in {sealed.crs}; expected the nation's lattice, {crs}; run the campaign again"
+        )
+    return sealed, MAPPED
 
 
 def _reusable(

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pystac
 import rustac
 from pystac.utils import str_to_datetime
-from pystac_client.item_search import ItemSearch
 
 from pipeline import legend
 from pipeline.errors import MALFORMED, ConfigError, ProductError, product_error
@@ -155,6 +154,9 @@ def _of_time(datetime: str | None) -> list[pc.Expression]:
         return []
     if not all(_MOMENT.fullmatch(part) for part in datetime.split("/")) or datetime.count("/") > 1:
         raise ConfigError(f"datetime {datetime!r}: expected a day, a month, a year or START/END, as 2021-06/2021-08")
+    # It imports jsonschema, whose optional format checkers take a second.
+    from pystac_client.item_search import ItemSearch
+
     try:
         # pystac-client turns `2021` and the like into an interval; nothing is requested from the address.
         text = str(ItemSearch("http://localhost", datetime=datetime).get_parameters()["datetime"])

@@ -28,8 +28,8 @@ def remove_leftovers(campaign: Campaign) -> None:
     """
     for domain in (section.name for section in campaign.domains):
         own = [f".{domain}-{layer}.gti.gpkg." for layer in LAYERS] + [f".{domain}-{name}." for name in STYLES]
-        for prefix in (".collection.json.", ".model-", ".quicklook.png.", f".{SUMS}.", f".{SIZES}.", *own):
-            remove_temporaries(campaign.product_folder(domain), prefix)
+        shared = (".collection.json.", ".model-", ".quicklook.png.", f".{SUMS}.", f".{SIZES}.")
+        remove_temporaries(campaign.product_folder(domain), *shared, *own)
 
 
 def write_levels(draft: DraftEdition) -> None:

@@ -12,7 +12,7 @@ from pipeline.domain import Domain
 from pipeline.errors import CatalogError, DeliveryError, StorageError
 from pipeline.grid import Tile
 from pipeline.sources.catalog.index import IndexReport, index
-from pipeline.sources.catalog.reader import read_domain
+from pipeline.sources.catalog.reader import read_domain, read_tiles
 from pipeline.sources.reading.mosaic import Mosaic
 from tests.support.deliveries import (
     Delivery,
@@ -71,6 +71,7 @@ def test_a_domain_is_opened_without_its_rasters(tmp_path: Path) -> None:
     inputs = read_domain(tmp_path / "cat", DOMAIN, tile_size=SIZE)
     assert inputs.window == delivery.window
     assert tuple(t.tile for t in inputs.tiles) == delivery.tiles
+    assert read_tiles(tmp_path / "cat", DOMAIN, tile_size=SIZE) == tuple(sorted(delivery.tiles))
     assert [a.kind for a in inputs.tile(inputs.names[0]).assets].count("rvb") == 1
     assert len(inputs.changes(inputs.assets)) == len(inputs.assets) == 12
 
