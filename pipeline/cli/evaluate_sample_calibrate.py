@@ -306,7 +306,9 @@ def calibrate(
     if done.spread.warning:
         log.warning("%s", done.spread.warning)
     if done.after.ece >= done.before.ece:
-        log.warning("the error did not fall: keep the former recipe, or calibrate on labelled patches of more zones")
+        log.warning(
+            "the error did not fall: keep the former temperature, or calibrate on labelled patches of more zones"
+        )
 
 
 def _make_reference(places: Sequence[Path], networks: Callable[[], "Model | Ensemble"], **options: Any) -> None:

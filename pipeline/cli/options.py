@@ -211,7 +211,7 @@ def load_networks(
         ConfigError, WeightsError: as `load_model`.
     """
     if bool(weights) == (campaign is not None):
-        raise ConfigError("expected either --weights or --campaign")
+        raise ConfigError("expected either --weights or --campaign: what runs on the labelled patches")
     if campaign is not None:
         if recipes or sha256 or tta != "none":
             raise ConfigError("--campaign goes without --recipe, --weights-sha256 and --tta: its `model` has them")

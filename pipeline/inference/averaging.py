@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -79,8 +80,9 @@ class Averaging:
         mean = total / number if number > 1 else total
         calibrated = mean if self.temperature == 1.0 else (_logarithm(mean) / self.temperature).softmax(dim=1)
         if number > 1:
-            # The temperature changes no order, but rounding could make two of its shares equal.
-            index, best = mean.argmax(dim=1), calibrated.amax(dim=1)
+            # Classes are those of the mean: rounding could make two calibrated shares equal.
+            best, index = mean.max(dim=1)
+            best = best if self.temperature == 1.0 else calibrated.amax(dim=1)
             confidence = torch.where(torch.isfinite(best), torch.round(best * 255.0), float(NOT_FINITE))
             planes = torch.stack([values[index], *(p.to(torch.uint8) for p in (confidence, 2 * wins > number))], dim=1)
         made = {
@@ -95,8 +97,8 @@ class Averaging:
         Args:
             forwards, pixels, valid: as for `planes`.
         """
-        shares = [shares for _, shares in self._forwards(forwards, pixels, valid)]
-        return _logarithm(sum(shares[1:], shares[0]) / len(shares))
+        shares = (shares for _, shares in self._forwards(forwards, pixels, valid))
+        return _logarithm(reduce(torch.add, shares) / self.count)
 
     def _forwards(
         self, forwards: Sequence[Forward], pixels: torch.Tensor, valid: torch.Tensor

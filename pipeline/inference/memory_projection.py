@@ -26,7 +26,7 @@ _BYTES_A_PIXEL = {"openvino": 250, "torch": 480}
 """Activations of a forward by engine, in bytes a pixel."""
 _MEMBER_BYTES = 250_000_000
 """Allowance for the weights of each further network, as loaded and as the engine has them."""
-_COPIES, _FLOAT_BYTES = 3, 4
+_COPIES, _CALIBRATED_COPIES, _FLOAT_BYTES = 3, 2, 4
 _LARGE_PROCESS_BYTES = 2_700_000_000
 """The same for ConvNeXt and Swin encoders: the weights of the largest have 0.8 GB, and an engine has a copy."""
 _WIDE_BYTES_A_PIXEL = {"openvino": 1_300, "torch": 1_300}
@@ -100,6 +100,7 @@ def worker_memory(
     """Projects the largest memory of a campaign's worker with these sizes and this engine."""
     cluster, members = campaign.cluster, len(campaign.model.networks)
     averages = members > 1 or campaign.model.tta != "none" or bool(campaign.layers)
+    copies = _COPIES + (0 if campaign.model.temperature == 1.0 else _CALIBRATED_COPIES)
     return project_memory(
         layout,
         engine,
@@ -112,7 +113,7 @@ def worker_memory(
         decoded_cache_mb=cluster.decoded_cache_mb,
         gpu=gpu,
         members=members,
-        averaged=len(recipe.live) if averages else 0,
+        averaged=copies * len(recipe.live) if averages else 0,
         planes=planes_of(campaign.layers, recipe.live),
     )
 
@@ -147,8 +148,8 @@ def project_memory(  # noqa: PLR0913  each is a size that a worker's memory foll
         decoded_cache_mb: decoded tiles of imagery that later blocks need, in MiB.
         gpu: True if the engine runs on a CUDA device.
         members: number of networks; OpenVINO keeps the activations of each.
-        averaged: classes whose probabilities are kept beside a forward: sum, summand and mean, in float32. 0 where
-            nothing is averaged.
+        averaged: probabilities of a pixel that are kept beside a forward, in float32: of each class, sum, summand and
+            mean, and two more with a temperature of the average. 0 where nothing is averaged.
         planes: number of planes of optional layers.
     """
     bands, has_large_encoder = len(recipe.bands), recipe.encoder.startswith(("tu-convnext", "tu-swin"))
@@ -162,7 +163,7 @@ def project_memory(  # noqa: PLR0913  each is a size that a worker's memory foll
     lanes = min(LANES, threads) * (bands + 1 + made) * batch if engine.name == "torch" else 0
     on_torch = engine.name == "torch"
     activations = (_WIDE_BYTES_A_PIXEL if is_wide else _BYTES_A_PIXEL)[engine.name] * (1 if on_torch else members)
-    forward = (batch if on_torch else window) * (activations + _COPIES * _FLOAT_BYTES * averaged)
+    forward = (batch if on_torch else window) * (activations + _FLOAT_BYTES * averaged)
     weights = (members - 1) * _MEMBER_BYTES
     return MemoryProjection(
         process=(_LARGE_PROCESS_BYTES if has_large_encoder else _PROCESS_BYTES)
