@@ -132,8 +132,11 @@ def _show_choices(planned: "RunPlan") -> None:
             say(f"auto: {now}" if before is None or str(before) == str(now) else f"auto: {before} → {now}")
     if choices.former is None:
         say(f"  chosen on {former.host}, {former.made}; kept in {shown(choices.path)}")
+        say("  later runs use the same until `--re-resolve` chooses again (`plan` only shows it)")
     else:
         say(f"  {count(planned.remapped, 'sealed tile')} would be mapped again; nothing is changed yet")
+        if others := len(planned.resolved.campaign.domains) - len(planned.domains):
+            say(f"  not counted: {count(others, 'other domain')} of the campaign; the choice holds for all")
 
 
 def _show_worker(s: "ResolvedCampaign") -> None:

@@ -67,17 +67,21 @@ class MemoryProjection:
     def _on_host(self) -> list[str]:
         return [field.name for field in fields(self) if field.name != "device"]
 
-    def check(self, budget: int | None, device_budget: int | None = None) -> None:
-        """Raises ConfigError if a worker would exceed the memory limit of its host or its GPU; None is no limit."""
+    def check(self, budget: int | None, device_budget: int | None = None, *, auto: bool = False) -> None:
+        """Raises ConfigError if a worker would exceed the memory limit of its host or its GPU; None is no limit.
+
+        With `auto`, sizes that the campaign does not state are no remedy.
+        """
         if device_budget is not None and self.device > device_budget:
             raise ConfigError(
                 f"a worker would take up to {self.device / 1e9:.2f} GB of its GPU, but cluster.device_memory_bytes "
                 f"allows {device_budget / 1e9:.2f} GB. Use a smaller grid.window and grid.core"
             )
         if budget is not None and self.total > budget:
+            sizes = "" if auto else "a smaller grid.window and grid.core, a smaller grid.block, or "
             raise ConfigError(
-                f"a worker would take up to {self}, but cluster.memory_bytes allows {budget / 1e9:.2f} GB. Use a "
-                f"smaller grid.window and grid.core, a smaller grid.block, or fewer cluster.threads or tiles_in_flight"
+                f"a worker would take up to {self}, but cluster.memory_bytes allows {budget / 1e9:.2f} GB. Use "
+                f"{sizes}fewer cluster.threads or tiles_in_flight"
             )
 
     def check_share(self, share: int) -> None:

@@ -127,14 +127,15 @@ def run(
 def _check_memory(resolved: ResolvedCampaign, *, own: bool, workers: int | None) -> None:
     """Compares the projected memory of a worker with the campaign's limits, and with its share of an own cluster."""
     cluster, choices = resolved.campaign.cluster, resolved.choices
+    chosen = choices.now.windows if choices else None
     try:
-        resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
+        resolved.memory.check(cluster.memory_bytes, cluster.device_memory_bytes, auto=chosen is not None)
         if own and not cluster.scheduler:
             resolved.memory.check_share(share_of_memory(resolved.campaign, workers))
     except ConfigError as error:
-        if choices is None or choices.now.windows is None:
+        if chosen is None:
             raise
-        stated = choices.now.windows.memory_bytes / 1e9
+        stated = chosen.memory_bytes / 1e9
         raise ConfigError(
             f"{error}. `grid: auto` chose these sizes for cluster.memory_bytes of {stated:.2f} GB: {RE_RESOLVE}"
         ) from error

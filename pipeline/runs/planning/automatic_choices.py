@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pipeline.config import Campaign, CampaignPrecision, GridSection, Recipe
 from pipeline.durable import link_or_copy, write_json
-from pipeline.errors import ConfigError, EngineError, ProductError
+from pipeline.errors import ConfigError, EngineError, OutOfSpaceError, ProductError, StorageError
 from pipeline.inference.engine import Engine, missing_instructions, resolve_engine
 from pipeline.inference.quantized_model import recipe_digest
 from pipeline.model.weights_file import UnloadedModel
@@ -103,7 +103,8 @@ def settle(
         The campaign without `auto`, and its choices; None if it has no `auto`.
 
     Raises:
-        ConfigError: no windows fit into the memory; or tile, halo, weights or the quantized network changed.
+        ConfigError: no windows fit into the memory; tile, halo, weights or the quantized network changed; or more
+            agreement is demanded.
         EngineError: the engine is not installed, or the quantized network is damaged.
         ProductError: a file is damaged.
         StorageError: the folder of the products cannot be written.
@@ -116,12 +117,13 @@ def settle(
     if found is None or _missing(campaign, found):
         found = _choose(campaign, recipe, weights, kept=found)
         if former is None:
-            found = _write_first(path, found) if kept is None else _write_more(path, found)
+            found = _write_first(campaign, found) if kept is None else _write_more(path, found)
         elif (former.windows, former.precision) == (found.windows, found.precision):
             found, former = former, None
-    settled = _applied(campaign, found)
-    _check_same_network(settled, found, weights)
-    return settled, AutomaticChoices(path, found, former)
+    settled, used = _applied(campaign, found), _used(campaign, found)
+    _check_same_network(settled, used, weights)
+    _check_agreement(campaign, used)
+    return settled, AutomaticChoices(path, used, former)
 
 
 def refuse_unable(engine: Engine, *, host: str, needed_bytes: int, memory_bytes: int | None) -> None:
@@ -163,6 +165,13 @@ def _missing(campaign: Campaign, found: Choices) -> bool:
     return lacks_windows or (campaign.precision == "auto" and found.precision is None)
 
 
+def _used(campaign: Campaign, choices: Choices) -> Choices:
+    """Without choices of former days for what the campaign states now."""
+    windows = choices.windows if campaign.grid.auto else None
+    precision = choices.precision if campaign.precision == "auto" else None
+    return choices.model_copy(update={"windows": windows, "precision": precision})
+
+
 def _applied(campaign: Campaign, choices: Choices) -> Campaign:
     """The campaign with the chosen values instead of `auto`."""
     changed: dict[str, object] = {}
@@ -199,6 +208,16 @@ def _check_same_network(settled: Campaign, choices: Choices, weights: UnloadedMo
         )
 
 
+def _check_agreement(campaign: Campaign, choices: Choices) -> None:
+    """Raises ConfigError where the campaign demands more agreement now than was shown of the chosen precision."""
+    chosen, needed = choices.precision, campaign.minimum_agreement
+    if chosen and chosen.agreement is not None and (needed is None or chosen.agreement < needed):
+        raise ConfigError(
+            f"precision: auto was resolved to {chosen.precision}, which agrees with fp32 on {chosen.agreement:.2%} of "
+            f"the pixels, and minimum_agreement is {'not set' if needed is None else needed} now: {RE_RESOLVE}"
+        )
+
+
 def _read(campaign: Campaign) -> Choices | None:
     path = choices_file(campaign)
     try:
@@ -214,14 +233,24 @@ def _write_more(path: Path, choices: Choices) -> Choices:
     return choices
 
 
-def _write_first(path: Path, choices: Choices) -> Choices:
+def _write_first(campaign: Campaign, choices: Choices) -> Choices:
     """Writes the file where there is none; if another run was faster, returns its choices instead."""
+    path = choices_file(campaign)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         _write_more(temporary, choices)
+    except OutOfSpaceError:
+        raise
+    except StorageError as error:
+        cause = getattr(error.__cause__, "strerror", None) or error
+        raise StorageError(
+            f"{path}: cannot be written: {cause}. The first plan keeps there what `auto` is resolved to; run it once "
+            "as a user and on a machine that may write there"
+        ) from error
+    try:
         link_or_copy(temporary, path)
     except FileExistsError:
-        return read_checked(Choices, path, former=())
+        return _read(campaign) or choices
     finally:
         temporary.unlink(missing_ok=True)
     return choices

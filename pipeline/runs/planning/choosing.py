@@ -46,6 +46,8 @@ class ChosenPrecision(Document):
     weights_sha256: str
     recipe_digest: str
     quantized_sha256: str | None = None
+    agreement: float | None = None
+    """Share of the pixels that agree with fp32 in the least unseen domain; None for fp32."""
 
     def __str__(self) -> str:
         return f"precision {self.precision}{f' by {self.engine}' if self.engine else ''} ({self.because})"
@@ -74,7 +76,7 @@ def largest_windows(campaign: Campaign, recipe: Recipe, engine: Engine) -> Chose
             grid = GridSection(tile=tile, block=block, core=core, halo=halo, window=layout.window)
             memory = worker_memory(campaign, engine, grid=grid, layout=layout, recipe=recipe, gpu=gpu)
             try:
-                memory.check(cluster.memory_bytes, cluster.device_memory_bytes)
+                memory.check(cluster.memory_bytes, cluster.device_memory_bytes, auto=True)
             except ConfigError as error:
                 refused = error
                 continue
@@ -92,14 +94,15 @@ def choose_precision(campaign: Campaign, weights: UnloadedModel) -> ChosenPrecis
     engine = resolve_engine(campaign.engine, compiled=campaign.torch_compile).name
     digest = recipe_digest(weights)
 
-    def chosen(because: str, name: Precision = "fp32", quantized: str | None = None) -> ChosenPrecision:
+    def chosen(because: str, name: Precision = "fp32", found: MeasuredPrecision | None = None) -> ChosenPrecision:
         return ChosenPrecision(
             precision=name,
             because=because,
             engine=None if name == "fp32" else engine,
             weights_sha256=weights.weights_hash,
             recipe_digest=digest,
-            quantized_sha256=quantized,
+            quantized_sha256=found.quantized_sha256 if found else None,
+            agreement=found.least if found else None,
         )
 
     report, needed = read_agreement(campaign), campaign.minimum_agreement
@@ -125,7 +128,7 @@ def choose_precision(campaign: Campaign, weights: UnloadedModel) -> ChosenPrecis
     because = (
         f"{found.least:.2%} of the pixels agree in the least unseen domain, {found.mpx_per_s / fp32:.1f} × as fast"
     )
-    return chosen(because, best, found.quantized_sha256)
+    return chosen(because, best, found)
 
 
 def _obstacle(

@@ -14,7 +14,7 @@ from pipeline.sources.delivery.attribution import Origin
 from pipeline.sources.domain_inputs import DomainInputs
 from pipeline.sources.gdal_drivers import gdal_version, openjpeg_version
 
-_PACKAGES = ("torch", "segmentation-models-pytorch", "dask", "rasterio", "numpy", "xarray")
+_PACKAGES = ("torch", "openvino", "segmentation-models-pytorch", "dask", "rasterio", "numpy", "xarray")
 
 
 def software() -> dict[str, str]:

@@ -5,7 +5,6 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
 from pipeline.config import Campaign, Precision
 from pipeline.errors import EngineError
@@ -80,7 +79,7 @@ def check_precisions(
         host=platform.node(),
         processor=processor(),
         made=utc_now(),
-        software=software() | ({"openvino": version("openvino")} if engine.name == "openvino" else {}),
+        software=software(),
     )
     report.write(agreement_file(campaign))
     return report

@@ -72,8 +72,17 @@ class Submission:
 
 
 def campaign_on_site(site: Site, campaign: Campaign) -> Campaign:
-    """The campaign with the engine of the site's nodes: `auto` is torch where jobs have GPUs, whatever plans them."""
-    on_gpus = bool(site.gpus_per_node) and campaign.engine == "auto" and campaign.precision != "int8"
+    """The campaign with the engine of the site's nodes: `auto` is torch where jobs have GPUs, whatever plans them.
+
+    Raises:
+        ConfigError: windows would be chosen for GPUs without a limit of their memory.
+    """
+    on_gpus = bool(site.gpus_per_node) and campaign.engine != "openvino" and campaign.precision != "int8"
+    if on_gpus and campaign.grid.auto and campaign.cluster.device_memory_bytes is None:
+        raise ConfigError(
+            f"grid: auto on the GPUs of cluster {site.name} needs cluster.device_memory_bytes, the memory of a "
+            "GPU that a worker may take, such as 28_000_000_000 of 32 GB"
+        )
     return campaign.model_copy(update={"engine": "torch"}) if on_gpus else campaign
 
 

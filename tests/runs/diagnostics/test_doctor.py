@@ -12,6 +12,7 @@ from pipeline.cli import app
 from pipeline.errors import MachineError
 from pipeline.runs.diagnostics.doctor import Check, diagnose
 from pipeline.runs.diagnostics.filesystem import probe_folder, why_no_hard_links
+from pipeline.sources.gdal_drivers import openjpeg_version
 from tests.support.campaigns import Made, make_campaign
 
 
@@ -32,6 +33,9 @@ def test_a_working_machine_passes_and_the_results_are_written(made: Made, tmp_pa
     assert {c["name"] for c in found["checks"]} >= {"packages", "GDAL", "GPUs", "TLS", "weights", "engine", "products"}
     assert {c["state"] for c in found["checks"]} <= {"ok", "warn"}
     assert found["software"]["python"].startswith("3.")
+    assert found["software"].get("openjpeg", "") == openjpeg_version()
+    gdal = next(c["found"] for c in found["checks"] if c["name"] == "GDAL")
+    assert f"JP2OpenJPEG (OpenJPEG {openjpeg_version() or 'of unknown version'})" in gdal
     assert json.loads((made.products / "D034_2021" / "doctor.json").read_text())["host"] == found["host"]
     assert not list(made.folder.rglob("*.tmp"))
 

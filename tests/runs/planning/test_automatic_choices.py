@@ -1,5 +1,6 @@
 """`auto` in a campaign: chosen once by memory and by what was shown on unseen domains, kept, and changed on request."""
 
+import errno
 import json
 import platform
 import shutil
@@ -14,8 +15,9 @@ from distributed import Client
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.cluster.slurm.site import load_site
 from pipeline.config import Campaign, GridSection, Precision, load_campaign, load_recipe
-from pipeline.errors import ConfigError, EngineError, ProductError
+from pipeline.errors import ConfigError, EngineError, ProductError, StorageError
 from pipeline.halo import Layout
 from pipeline.inference import Engine
 from pipeline.inference.engine import missing_instructions
@@ -28,6 +30,7 @@ from pipeline.runs.planning.automatic_choices import choices_file, refuse_unable
 from pipeline.runs.planning.choosing import largest_windows
 from pipeline.runs.planning.plan import RunPlan, make_plan
 from pipeline.runs.planning.resolved_campaign import resolve
+from pipeline.runs.slurm.submit import campaign_on_site
 from tests.support.campaigns import Made, make_campaign
 
 GB = 1_000_000_000
@@ -79,7 +82,11 @@ def test_a_campaign_with_auto_has_the_fingerprints_of_one_that_states_the_values
     layout = plan.resolved.layout
     assert (layout.core, layout.halo, layout.window) == (500, 32, 608)
     grid = {"tile": 500, "block": 500, "core": 500, "halo": 32, "window": 608}
-    made.change(grid=grid, precision="fp32")
+    made.change(grid=grid)
+    choices = resolve(made.campaign).choices
+    assert choices is not None
+    assert (choices.now.windows, choices.now.precision is None) == (None, False), "only what is auto is shown"
+    made.change(precision="fp32")
     assert fingerprints(make_plan(made.campaign)) == fingerprints(plan)
 
 
@@ -110,6 +117,11 @@ def test_a_plan_that_chooses_again_counts_tiles_and_the_run_keeps_it(made: Made,
     result = CliRunner().invoke(app, ["plan", str(made.config), "--re-resolve"])
     assert result.exit_code == 0, result.output
     assert "2 sealed tiles would be mapped again; nothing is changed yet" in " ".join(result.output.split())
+    assert "not counted" not in result.output
+    made.change(domains=[{"name": made.delivery.domain}, {"name": "D064_2021"}])
+    result = CliRunner().invoke(app, ["plan", str(made.config), "--re-resolve", "--domain", made.delivery.domain])
+    assert "not counted: 1 other domain of the campaign" in result.output
+    made.change(domains=[{"name": made.delivery.domain}])
     choices = plan.resolved.choices
     assert choices is not None
     choices.keep()
@@ -201,6 +213,18 @@ def test_a_chosen_precision_is_refused_for_other_weights(made: Made) -> None:
         resolve(campaign.model_copy(update={"engine": "openvino"}))
 
 
+def test_a_chosen_precision_is_refused_where_more_agreement_is_demanded(made: Made) -> None:
+    campaign = with_stated_grid(made).model_copy(update={"minimum_agreement": 0.99})
+    show_agreement(campaign, {"bf16": (0.995, 2.0)})
+    for less in (0.99, 0.995):
+        assert resolve(campaign.model_copy(update={"minimum_agreement": less})).engine.precision == "bf16"
+    for more in (0.996, None):
+        changed = campaign.model_copy(update={"minimum_agreement": more})
+        with pytest.raises(ConfigError, match=rf"agrees .* 99\.50% .* is {more or 'not set'} now.*--re-resolve"):
+            resolve(changed)
+        assert resolve(changed, again=True).engine.precision == "fp32"
+
+
 def test_another_tile_or_halo_needs_another_choice(made: Made) -> None:
     make_plan(made.campaign)
     made.change(grid={"auto": True, "tile": 500, "halo": 64})
@@ -266,6 +290,26 @@ def test_a_run_whose_kept_windows_exceed_the_memory_says_how_to_choose_again(mad
     made.change(cluster=CLUSTER | {"memory_bytes": int(1.2 * GB)})
     with pytest.raises(ConfigError, match=r"allows 1\.20 GB.*chose these sizes for .* of 8\.00 GB.*--re-resolve"):
         run(make_plan(made.campaign))
+
+
+def test_windows_for_the_gpus_of_a_site_need_the_limit_of_their_memory(made: Made) -> None:
+    site = load_site("jean-zay-v100")
+    with pytest.raises(ConfigError, match=r"jean-zay-v100 needs cluster\.device_memory_bytes"):
+        campaign_on_site(site, made.campaign.model_copy(update={"engine": "auto"}))
+    made.change(cluster=CLUSTER | {"memory_bytes": 8 * GB, "device_memory_bytes": 28 * GB})
+    assert campaign_on_site(site, made.campaign).engine == "torch"
+
+
+def test_choices_that_cannot_be_written_are_an_error_that_names_their_file(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(StorageError, match=r"products/tiny-auto\.json: cannot be written: Read-only .*run it once as"):
+        make_plan(made.campaign)
 
 
 @pytest.mark.parametrize("gigabytes", [8, 10, 12, 16, 40])
