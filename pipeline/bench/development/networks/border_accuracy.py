@@ -84,15 +84,19 @@ def _near_borders(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return near
 
 
-def as_lines(name: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The rows for a screen of 80 columns."""
-    lines = [f"{name}, a patch as one window: OA, mIoU, OA within {_NEAR} px of borders, %; gain, points"]
+def as_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rows for a screen of 80 columns, with a heading; none without rows."""
+    lines = (
+        [f"  accuracy, %: a patch as one window; near: within {_NEAR} px of borders"] if rows else []
+    )
+    lines += [f"  {'patches':10} {'head':9} {'OA':>6} {'mIoU':>6} {'near':>6}  gain: OA, near"] if rows else []
     for row in rows:
-        gains = [
-            f"{100 * row[f'{key}_gain']:+.2f} ± {100 * row.get(f'{key}_gain_error', float('nan')):.2f}"
-            for key in ("oa", "miou", "oa_near_borders")
-        ]
-        figures = "  ".join(f"{100 * row[key]:5.2f}" for key in ("oa", "miou", "oa_near_borders"))
-        gained = "" if row["head"] == "published" else "  " + ", ".join(gains)
+        figures = " ".join(f"{100 * row[key]:6.2f}" for key in ("oa", "miou", "oa_near_borders"))
+        gained = "" if row["head"] == "published" else f"  {_gain(row, 'oa')}, {_gain(row, 'oa_near_borders')}"
         lines.append(f"  {row['patches']:10} {row['head']:9} {figures}{gained}")
     return lines
+
+
+def _gain(row: Mapping[str, Any], key: str) -> str:
+    error = row.get(f"{key}_gain_error")
+    return f"{100 * row[f'{key}_gain']:+.2f}" + ("" if error is None else f" ± {100 * error:.2f}")

@@ -35,7 +35,7 @@ _ENCODERS: dict[str, dict[str, Any]] = {
         "strict_img_size": False,
     },
 }
-"""Timm's options that make its smallest encoders smaller: a third of the channels of the smallest published ones."""
+"""Timm's options that make its smallest encoders smaller: a quarter and a third of their channels."""
 _LEVELS = 4
 
 

@@ -40,17 +40,14 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     plane = np.stack([tile.pixels for tile in tiles])[..., :-_CUT, :-_CUT]
     windows: dict[str, list[dict[str, Any]]] = {}
     accuracy: dict[str, list[dict[str, Any]]] = {}
-    on_message(_HEADER)
     for one in stand_ins(quick=imagery.scale.quick):
         network, rows = _trained(one, tiles, imagery.model)
-        for line in as_lines(one.name, rows) if rows else ():
-            on_message(line)
+        on_message(f"{one.name}: trained")
         if rows:
             accuracy[one.name] = rows
-        windows[one.name] = []
-        for row in _measured(network, one, plane):
-            on_message(_line(one.name, row))
-            windows[one.name].append(row)
+        windows[one.name] = _measured(network, one, plane)
+        for line in (*as_lines(rows), *_lines(windows[one.name])):
+            on_message(line)
     figures = _figures(windows, accuracy)
     notes = (*imagery.notes, *notes, "stand-ins: small networks, trained for minutes")
     return BenchReport(figures, {"windows": windows, "accuracy": accuracy}, _chart(windows), notes)
@@ -117,24 +114,25 @@ def seam_ratio(classes: Classes, layout: Layout) -> SeamRatio | None:
     return found.seam_ratio
 
 
-_HEADER = (
-    f"{'':17} {'window/margin':>13} {'head':9} {'cost':>4} {'differ':>6} {'seams':>12} {'whole':>5} "
-    f"{'blended: differ, seams':>12}"
-)
-
-
-def _line(name: str, row: Mapping[str, Any]) -> str:
-    """A row for a screen of 80 columns."""
-    seams = f"{_number(row['plain_seams'])} ± {_number(row['plain_seams_error'])}"
-    return (
-        f"{name:17} {row['window']:>8}/{row['margin']:<4} {row['head']:9} {row['computed_for_each_kept']:4.1f} "
-        f"{100 * row['plain_differs']:5.2f}% {seams:>12} {_number(row['whole_seams'])} "
-        f"{100 * row['blended_differs']:6.2f}% {_number(row['blended_seams'])}"
-    )
+def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rows for a screen of 80 columns, with their heading."""
+    lines = [
+        f"{'':30} {'':4} {'':8} {'':11} {'whole:':>6}  blended:",
+        f"  {'window/margin':15} {'head':12} {'cost':>4} {'differ':>8} {'seams':>11} {'seams':>6} {'differ':>9} seams",
+    ]
+    for row in rows:
+        layout = f"{row['window']}/{row['margin']}"
+        seams = f"{_number(row['plain_seams'])} ± {_number(row['plain_seams_error'])}"
+        lines.append(
+            f"  {layout:15} {row['head']:12} {row['computed_for_each_kept']:4.1f} {100 * row['plain_differs']:6.2f} % "
+            f"{seams:>11} {_number(row['whole_seams']):>6} {100 * row['blended_differs']:7.2f} % "
+            f"{_number(row['blended_seams']):>5}"
+        )
+    return lines
 
 
 def _number(value: float | None) -> str:
-    return "   –" if value is None else f"{value:4.2f}"
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _figures(
@@ -168,8 +166,8 @@ _STYLES = {
 
 def _chart(windows: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     """Seam ratio, and below it the share that differs, of each network's windows."""
-    counts = [len({(r["window"], r["margin"]) for r in rows}) for rows in windows.values()]
-    figure = Figure(figsize=(3 + 0.75 * sum(counts), 6.4), dpi=110, layout="constrained")
+    counts = [max(2, len({(r["window"], r["margin"]) for r in rows})) for rows in windows.values()]
+    figure = Figure(figsize=(10, 6.4), dpi=110, layout="constrained")
     panels = figure.subplots(2, len(windows), sharex="col", sharey="row", squeeze=False, width_ratios=counts)
     for column, (name, rows) in enumerate(windows.items()):
         upper, lower = panels[:, column]
@@ -178,7 +176,9 @@ def _chart(windows: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
         upper.axhline(1, color="0.8", linewidth=1, zorder=0)
     panels[0, 0].set_ylabel("seam ratio")
     panels[1, 0].set_ylabel("differing pixels, %")
+    panels[0, 0].set_ylim(bottom=0)
     panels[1, 0].set_yscale("log")
+    panels[1, 0].yaxis.set_major_formatter("{x:g}")
     figure.supxlabel("window / margin, px", fontsize=10)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9)
