@@ -236,7 +236,7 @@ def sample(
         done = sample_map(
             place,
             out=out,
-            size=SampleGoal.parse(goal) if goal else size or 600,
+            size=size or 600 if goal is None else SampleGoal.parse(goal),
             least=least,
             clusters=clusters or 0,
             catalog=catalog,

@@ -1,6 +1,7 @@
 """Reads the tensors of a checkpoint without running its code, and loads them into a network that they fit."""
 
 import io
+import math
 import pickle
 import re
 import struct
@@ -18,7 +19,7 @@ from pipeline.config import Recipe
 from pipeline.errors import WeightsError
 from pipeline.model.flair_hub import fit_position_tables, has_hub_names, plain_hub_names
 from pipeline.model.network import build_network
-from pipeline.model.shipped_recipes import fitting_recipes, named_recipes, shipped_recipes
+from pipeline.model.shipped_recipes import fitting_recipes, may_fit, named_recipes, shipped_recipes
 from pipeline.model.upernet_decoder import UNUSED_NAME, has_earlier_upernet
 from pipeline.model.weights_file import read_content
 
@@ -102,10 +103,10 @@ def _parse(content: bytes, path: Path) -> Any:
             return safetensors.torch.load(content)
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        raise _load_error(path, len(content), error) from error
+        raise _load_error(path, content, error) from error
 
 
-def _load_error(path: Path, size: int, error: BaseException) -> WeightsError:
+def _load_error(path: Path, content: bytes, error: BaseException) -> WeightsError:
     """The error for a file that did not load: unsafe if torch names an object that it refuses, otherwise damaged."""
     objects = re.findall(r"(?i:unsupported global):? (?:GLOBAL )?(\S+) (?:was|whose)", str(error))
     if objects:
@@ -114,10 +115,14 @@ def _load_error(path: Path, size: int, error: BaseException) -> WeightsError:
             f"it would run code from the file. If you trust the file, export its tensors with the program that wrote "
             f"it: safetensors.torch.save_file(module.state_dict(), 'weights.safetensors')"
         )
+    zipped, header = content[:2] == b"PK", content[8:9] == b"{"
+    if (header and path.suffix != ".safetensors") or (zipped and path.suffix == ".safetensors"):
+        ending = ".safetensors" if header else ".pth"
+        return WeightsError(f"{path}: its content is that of a {ending} file; rename it to end in {ending}")
     reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines() or [type(error).__name__]
     return WeightsError(
-        f"{path}: not a checkpoint, or truncated ({size} bytes: {reason[0][:200]}). Expected a file from torch.save or "
-        f"safetensors; compare its size with the original's and copy it again"
+        f"{path}: not a checkpoint, or truncated ({len(content)} bytes: {reason[0][:200]}). Expected a file from "
+        f"torch.save or safetensors; compare its size with the original's and copy it again"
     )
 
 
@@ -188,7 +193,8 @@ def load_tensors(checkpoint: Checkpoint, network: nn.Module, recipe: Recipe, *, 
         )
     network.load_state_dict(cast)
     trained = _trained_classes(checkpoint.class_weights, recipe)
-    return _other_classes(trained, tensors, recipe) if trained else ""
+    classes = _other_classes(trained, tensors, recipe) if trained else ""
+    return "; ".join(doubt for doubt in (_other_windows(checkpoint.tensors, tensors, recipe), classes) if doubt)
 
 
 def _mismatches(
@@ -202,19 +208,26 @@ def _mismatches(
         faults.append(f"its head has {logits} logits, the recipe {recipe.logits}")
     if channels not in (None, len(recipe.bands)):
         faults.append(f"its input has {channels} channels, the recipe {len(recipe.bands)} ({', '.join(recipe.bands)})")
+    missing = [name for name in wanted if name not in tensors]
+    unexpected = [name for name in tensors if name not in wanted]
+    if missing or unexpected or any(tensors[name].shape != wanted[name].shape for name in bad):
+        fitting = fitting_recipes(tensors)
+        if fitting and recipe.name not in fitting:
+            # Another network: names of its tensors would say no more.
+            faults.append(
+                f"of the shipped recipes, {_listed(fitting)} has exactly these tensors: set model.recipe to it"
+            )
+            return faults
     heads = bool(faults)
-    if missing := [name for name in wanted if name not in tensors]:
+    if missing:
         faults.append(f"missing tensors: {_listed(missing)}")
-    if unexpected := [name for name in tensors if name not in wanted]:
+    if unexpected:
         faults.append(f"unexpected tensors: {_listed(unexpected)}")
     if bad:
         named = [f"{n} {_shown(tensors[n])} for {_shown(wanted[n])}" for n in shared if n in bad]
         faults.append(f"tensors of another shape or type: {_listed(named)}")
-    fitting = fitting_recipes(tensors) if faults else []
-    if fitting and recipe.name not in fitting:
-        faults.append(f"of the shipped recipes, {_listed(fitting)} has exactly these tensors: set model.recipe to it")
-    elif heads:
-        faults.append(_advice(logits or recipe.logits, channels or len(recipe.bands)))
+    if heads:
+        faults.append(_advice(tensors, logits or recipe.logits, channels or len(recipe.bands)))
     return faults
 
 
@@ -228,6 +241,19 @@ def _name_mismatch(source: str, recipe: Recipe) -> str | None:
         return None
     return (
         f"by its name it belongs to recipe {said[0]}: set model.recipe to it, or rename the file if its name is wrong"
+    )
+
+
+def _other_windows(found: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor], recipe: Recipe) -> str:
+    """What is doubtful about tables of positions that were resized; empty where none was."""
+    resized = [name for name in loaded if loaded[name] is not found[name]]
+    if not resized:
+        return ""
+    # A table has a row for each offset -(w - 1)..w - 1 in both directions.
+    own, other = (math.isqrt(len(tables[resized[0]])) // 2 + 1 for tables in (found, loaded))
+    return (
+        f"trained with attention windows of {own} × {own} cells; {len(resized)} tables of positions were resized for "
+        f"the {other} × {other} of recipe {recipe.name}. Compare the map with labels, or use a recipe with such windows"
     )
 
 
@@ -291,11 +317,15 @@ def _first_convolution(network: nn.Module, recipe: Recipe) -> str:
     return ""
 
 
-def _advice(logits: int, channels: int) -> str:
-    fitting = [r.name for r in shipped_recipes() if r.logits == logits and len(r.bands) == channels]
+def _advice(tensors: Mapping[str, torch.Tensor], logits: int, channels: int) -> str:
+    alike = [r for r in shipped_recipes() if may_fit(r, tensors)]
+    fitting = [r.name for r in alike if r.logits == logits and len(r.bands) == channels]
     if fitting:
         return f"of the shipped recipes, {_listed(fitting)} has {channels} bands and {logits} logits"
-    return f"no shipped recipe has {channels} bands and {logits} logits: write a recipe and give its path"
+    return (
+        f"no shipped recipe with such an encoder and decoder has {channels} bands and {logits} logits: write a recipe "
+        "and give its path"
+    )
 
 
 def _listed(names: list[str]) -> str:

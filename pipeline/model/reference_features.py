@@ -6,9 +6,10 @@ segmentation, averaged over an image: González et al., Medical Image Analysis 8
 than channels, so the covariance is shrunk towards a multiple of the identity (Ledoit and Wolf, Journal of Multivariate
 Analysis 88, 2004), after each channel was divided by its standard deviation.
 
-A square's novelty is its distance divided by the threshold, the quantile `QUANTILE` of the distances of patches that
-were left out of the fit, zone by zone. Fitted squares themselves would be too near. A tile's novelty is the mean of its
-squares': above 1 its imagery is unlike that of the patches.
+A square's novelty is its distance divided by the threshold, and a tile's is the mean over its squares. The threshold is
+the quantile `QUANTILE` of zones' mean distances, each zone left out of the fit, in which its squares would be too near.
+So means are compared with means: above 1 a tile's imagery is unlike that of the patches, more than nearly all zones are
+unlike the others. Single squares of usual imagery exceed 1 more often.
 """
 
 import hashlib
@@ -50,7 +51,7 @@ class ReferenceFeatures:
     whitening: Floats
     """float64 (channel, channel): differences from the mean times this have unit covariance."""
     threshold: float
-    """Distance that a share of 1 − `QUANTILE` of left out squares exceeds."""
+    """Mean distance that a share of 1 − `QUANTILE` of left out zones exceeds."""
     weights_sha256: str
     recipe: str
     """Digest of the recipe without its temperature: see `feature_digest`."""
@@ -185,10 +186,10 @@ def fit_reference(
         )
     values = squares.astype(np.float64)
     fold = zone % min(_FOLDS, len(names))
-    left_out = np.concatenate(
-        [_distances(values[fold == k], *_fit(values[fold != k])) for k in range(int(fold.max()) + 1)]
-    )
-    threshold = float(np.quantile(left_out, QUANTILE))
+    distances = np.empty(len(values))
+    for k in range(int(fold.max()) + 1):
+        distances[fold == k] = _distances(values[fold == k], *_fit(values[fold != k]))
+    threshold = float(np.quantile([distances[zone == z].mean() for z in range(len(names))], QUANTILE))
     return ReferenceFeatures(*_fit(values), threshold, weights_sha256, feature_digest(recipe), len(squares), len(names))
 
 

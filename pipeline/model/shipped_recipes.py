@@ -17,9 +17,7 @@ def fitting_recipes(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     earlier = has_earlier_upernet(tensors)
     return [
-        r.name
-        for r in shipped_recipes()
-        if _may_fit(r, tensors) and _shapes_of(_nameless(r), earlier=earlier) == shapes
+        r.name for r in shipped_recipes() if may_fit(r, tensors) and _shapes_of(_nameless(r), earlier=earlier) == shapes
     ]
 
 
@@ -34,8 +32,8 @@ _TELLING = {
 """Begin of the name of an encoder or a decoder → begin of a name among its tensors."""
 
 
-def _may_fit(recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> bool:
-    """False where some names exclude it: a large network takes seconds to build."""
+def may_fit(recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """False where the names of some tensors exclude encoder or decoder: a large network takes seconds to build."""
     parts = (recipe.encoder, recipe.architecture)
     begins = [begin for kind, begin in _TELLING.items() if any(part.startswith(kind) for part in parts)]
     return all(any(name.startswith(begin) for name in tensors) for begin in begins)

@@ -67,7 +67,7 @@ FIGURES = {
         for tiles in (1, 2)
     },
     "areas": {"areas.regression_width", "areas.regression_covered", "areas.composite_covered"},
-    "novelty": {"novelty.false_alarms", "novelty.auroc"},
+    "novelty": {"novelty.false_alarms", "novelty.found", "novelty.auroc"},
     "nation": {"nation.tiles", "nation.seconds", "nation.peak_memory_gb"},
     "publish": {
         "publish.mpx_per_s",

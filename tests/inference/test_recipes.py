@@ -100,8 +100,8 @@ def test_a_domain_of_several_tiles_is_mapped_with_each_recipe(
             "its input has 3 channels, the recipe 5",
         ),
         ("flair-inc_rgbie_12cl_resnet34-unet", "flair-inc_rgbi_12cl_resnet34-unet", "5 channels, the recipe 4"),
-        ("flair-inc_rgbie_12cl_resnet34-fpn", "flair-inc_rgbie_12cl_resnet34-unet", "missing tensors: decoder.blocks"),
-        ("flair-inc_rgbie_15cl_resnet34-unet", "flair-inc_rgbie_15cl_resnet34-fpn", "missing tensors: decoder.p5"),
+        ("flair-inc_rgbie_12cl_resnet34-fpn", "flair-inc_rgbie_12cl_resnet34-unet", "does not fit recipe"),
+        ("flair-inc_rgbie_15cl_resnet34-unet", "flair-inc_rgbie_15cl_resnet34-fpn", "does not fit recipe"),
     ],
 )
 def test_weights_of_another_recipe_are_refused_with_its_name(

@@ -200,6 +200,13 @@ def test_a_published_file_finds_its_recipe(published: Callable[[str], Path]) -> 
     assert matching_recipe(str(published("any-name.safetensors"))) == TINY.name, "by its tensors"
     with pytest.raises(WeightsError, match=r"by its name .*_ir_swinbase-unet"):
         load_model(published("FLAIR-HUB_LC-A_IR_swinbase-unet.safetensors"), TINY.name)
+    fits = (
+        r"recipe flair-inc\S+: its input has|recipe flair-inc_\S+: of the shipped recipes, \S+tiny-upernet has exactly"
+    )
+    with pytest.raises(WeightsError, match=fits):
+        load_model(published("any-name.safetensors"), "flair-inc_rgbi_12cl_resnet34-unet")
+    with pytest.raises(WeightsError, match=r"content is that of a \.safetensors file; rename it"):
+        load_model(published("any-name.pth"), TINY.name)
 
 
 def small_state(architecture: str = "upernet") -> State:
@@ -237,7 +244,7 @@ def changed_state(state: State, what: str) -> State:
         ("missing", r"does not fit recipe small: missing tensors: decoder\.fpn_bottleneck\.0\.weight"),
         ("shape", r"another shape or type: segmentation_head\.0\.weight \(19 × 32 × 1 × 1, .*for \(19 × 64 × 1 × 1"),
         ("logits", r"its head has 23 logits, the recipe 19"),
-        ("bands", r"its input has 4 channels, the recipe 3 \(nir, red, green\)"),
+        ("bands", r"its input has 4 channels, the recipe 3 .*no shipped recipe with such an encoder .* has 4 bands"),
         ("twice", r"contains 1 tensors both with and without 'model\.': main_decoders\..*head\.0\.bias"),
         ("unknown", r"unexpected tensors: heads\.new\.weight"),
     ],
@@ -246,6 +253,16 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(tmp_path: Path, what:
     path = written(tmp_path / "w.safetensors", changed_state(small_state(), what))
     with pytest.raises(WeightsError, match=said):
         load_model(path, recipe_of(CONVNEXT, "upernet"))
+
+
+def test_attention_windows_of_another_size_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = recipe_of(SWIN, "unet")
+    tensors = random_network(recipe, earlier_upernet=False).state_dict()
+    for name in tensors:
+        if name.endswith("bias_table"):
+            tensors[name] = torch.randn(23**2, tensors[name].shape[1])
+    load_model(written(tmp_path / "w.safetensors", hub_names(tensors)), recipe)
+    assert "windows of 12 × 12 cells; 12 tables of positions were resized for the 7 × 7 of recipe small" in caplog.text
 
 
 def test_position_tables_of_other_windows_are_resized_as_ign_does() -> None:

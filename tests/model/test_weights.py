@@ -343,12 +343,17 @@ def test_a_double_that_overflows_float32_is_refused(tmp_path: Path, state: State
     refused(saved(tmp_path / "w.pth", OrderedDict(state, **{HEAD[1]: bias})), "NaN or infinite", HEAD[1])
 
 
-def test_another_number_of_logits_is_refused_with_a_fitting_recipe(tmp_path: Path, state: State) -> None:
+def test_another_number_of_logits_is_refused(tmp_path: Path, state: State) -> None:
     head = {name: state[name][:13].clone() for name in HEAD}
     path = saved(tmp_path / "w.pth", OrderedDict(state, **head))
-    refused(path, "its head has 13 logits, the recipe 19", "no shipped recipe has 5 bands and 13 logits")
+    refused(
+        path,
+        "its head has 13 logits, the recipe 19",
+        "no shipped recipe with such an encoder and decoder has 5 bands and 13 logits",
+    )
     thirteen = LIGHT.model_copy(update={"name": "thirteen", "logits": 13})
-    refused(saved(path, state), "its head has 19 logits, the recipe 13", DEFAULT_RECIPE, recipe=thirteen)
+    no_other = "no shipped recipe with such an encoder and decoder has 5 bands and 19 logits"
+    refused(saved(path, state), "its head has 19 logits, the recipe 13", no_other, recipe=thirteen)
 
 
 def test_another_number_of_bands_is_refused(tmp_path: Path, state: State) -> None:

@@ -67,14 +67,15 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         country = make_country(scratch / "country", rows=3, columns=columns, tile_size=_TILE)
         west, east = (_tiles(scratch, domain) for domain in country.domains)
         training = [tile for tile in west if tile.name in country.domains[0].training]
-        settings = FitSettings(steps=10, batch=2, crop=128) if quick else FitSettings(steps=200)
-        fitted = fit(training, scratch / "model", settings=settings, threads=2)
+        settings = FitSettings(steps=10, batch=2, crop=128) if quick else FitSettings(steps=120)
+        # With one thread the weights do not depend on the machine's cores.
+        fitted = fit(training, scratch / "model", settings=settings, threads=1)
         model = load_model(fitted.weights, str(fitted.recipe))
         predictor = TorchPredictor(model)
         reference = _reference(training, predictor, model.weights_hash, model.recipe)
         on_message(f"novelty: reference of {reference.squares} squares, {reference.zones} zones")
         others = [tile for tile in west if tile.name not in country.domains[0].training]
-        shifted = [TrainingTile(t.name, _shifted(t.pixels), t.truth) for t in others]
+        shifted = [TrainingTile(t.name, _shifted(t.pixels), t.truth) for t in others[:3]]
         sets = [
             _scored(name, tiles[:most], predictor, reference)
             for name, tiles in (
@@ -92,7 +93,8 @@ def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
         on_message(f"novelty: {', '.join(shown)}")
     known = {str(row["set"]): row for row in table}
     figures = {
-        "novelty.false_alarms": float(known["other tiles of the vintage"]["squares above 1"]),
+        "novelty.false_alarms": float(known["other tiles of the vintage"]["tiles above 1"]),
+        "novelty.found": float(known["second vintage"]["tiles above 1"]),
         "novelty.auroc": float(known["second vintage"]["AUROC with the other tiles"]),
     }
     return BenchReport(figures, {"sets": table}, _chart(sets), ("the demo's country: synthetic imagery",))

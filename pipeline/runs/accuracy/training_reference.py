@@ -27,8 +27,8 @@ class WrittenReference:
     def __str__(self) -> str:
         own = self.features
         return (
-            f"{own.squares} squares of {own.zones} zones, {len(own.mean)} channels; novelty 1 is the distance of "
-            f"{100 * QUANTILE:.0f} % of the squares of zones that were left out"
+            f"{own.squares} squares of {own.zones} zones, {len(own.mean)} channels; novelty 1 is the mean distance "
+            f"that {100 * QUANTILE:.0f} % of the zones do not exceed where they are left out"
         )
 
 
