@@ -171,7 +171,7 @@ def load_tensors(checkpoint: Checkpoint, network: nn.Module, recipe: Recipe, *, 
         source: names the file in error messages.
 
     Returns:
-        What is doubtful about the recipe's classes, by the class weights of the checkpoint; empty where nothing is.
+        What is doubtful: classes by the checkpoint's class weights, or attention windows; empty where nothing is.
 
     Raises:
         WeightsError: tensors do not fit: another number of logits or input channels, tensors that are missing,

@@ -36,7 +36,7 @@ class Model:
     source: str = ""
     """The absolute path that it was loaded from, or `hf://…` with the commit; empty if it was made in memory."""
     doubt: str = ""
-    """What the class weights of its file say against the recipe's classes; empty where they say nothing."""
+    """What its file says against the recipe, by class weights or attention windows; empty where it says nothing."""
 
     @cached_property
     def network(self) -> "nn.Module":
