@@ -151,7 +151,7 @@ def seal_alone(campaign: Campaign, inputs: DomainInputs, tile: Tile, scratch: Pa
 def start_alone(campaign: Campaign) -> Usage:
     """Opens a campaign's cluster, loads its network in each worker, and closes it; call it in a new process."""
     resolved = resolve(campaign)
-    resident = ResidentModel(resolved.method, resolved.engine_threads)  # a run's plan has loaded the network
+    resident = ResidentModel(resolved.method, resolved.engine_threads)
 
     def work() -> None:
         with open_cluster(campaign) as client:

@@ -82,9 +82,12 @@ class ResolvedCampaign:
 
     @property
     def method(self) -> "Method":
-        """How the blocks of a tile are mapped."""
+        """How the blocks of a tile are mapped; its networks are loaded where it is first used."""
         own, block = self.campaign, self.campaign.grid.block
-        return inference.Method(self.model, self.layout, block, self.engine, own.layers, self.reference)
+        # Not `self.model`: loading takes seconds, and the process that sends it to workers needs no network.
+        networks = tuple(model.Model(None, w.recipe, w.weights_hash, w.source) for w in self.networks)
+        mean = model.averaged(networks, own.model.tta, own.model.temperature)
+        return inference.Method(mean, self.layout, block, self.engine, own.layers, self.reference)
 
     @property
     def memory(self) -> MemoryProjection:
