@@ -211,7 +211,7 @@ def _report(costs: Mapping[int, Mapping[str, CommandCost]]) -> BenchReport:
     raw = {str(tiles): {step: asdict(cost) for step, cost in steps.items()} for tiles, steps in costs.items()}
     notes = (
         f"tiles have {_TILE} px a side; memory is that of the command's own process, not of workers",
-        "imports and the start of a cluster are in the time; `_again` is the same command once more, nothing changed",
+        "imports are in the time; plan_again does not load the network; publish finds that nothing changed",
     )
     chart = line_chart("Core-seconds by tiles", lines, x_label="tiles", y_label="core-seconds")
     return BenchReport(figures, raw, chart, notes)
