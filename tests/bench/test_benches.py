@@ -110,7 +110,7 @@ def imagery(folder: Path) -> Imagery:
     return make_imagery(folder, data=folder / "none", scale=QUICK, on_message=lambda _: None)
 
 
-SLOW = ("engines", "gpu", "growth", "novelty", "publish", "quantize", "run", "train", "vectorize", "view")
+SLOW = ("engines", "gpu", "growth", "novelty", "publish", "quantize", "run", "train", "vectorize", "view", "windows")
 
 
 def check_browser() -> None:

@@ -86,9 +86,7 @@ def _near_borders(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def as_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows for a screen of 80 columns, with a heading; none without rows."""
-    lines = (
-        [f"  accuracy, %: a patch as one window; near: within {_NEAR} px of borders"] if rows else []
-    )
+    lines = [f"  accuracy, %: a patch as one window; near: within {_NEAR} px of borders"] if rows else []
     lines += [f"  {'patches':10} {'head':9} {'OA':>6} {'mIoU':>6} {'near':>6}  gain: OA, near"] if rows else []
     for row in rows:
         figures = " ".join(f"{100 * row[key]:6.2f}" for key in ("oa", "miou", "oa_near_borders"))

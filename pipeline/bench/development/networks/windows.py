@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from pipeline.bench.development.networks.border_accuracy import HeadAccuracy, as_lines
 from pipeline.bench.development.networks.split_network import Classes, Head, SplitNetwork, map_in_windows, map_whole
@@ -179,6 +180,7 @@ def _chart(windows: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     panels[0, 0].set_ylim(bottom=0)
     panels[1, 0].set_yscale("log")
     panels[1, 0].yaxis.set_major_formatter("{x:g}")
+    panels[1, 0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     figure.supxlabel("window / margin, px", fontsize=10)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9)
