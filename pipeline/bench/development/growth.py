@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
-from distributed import Client
 
 from pipeline.bench.chart import line_chart
 from pipeline.bench.command_cost import CommandCost, command_cost
@@ -182,7 +181,7 @@ def publish_everywhere(campaign: Campaign) -> None:
     grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
     plan = plan_edition(campaign.output.national, grid, products)
     begin(plan)
-    draft = _LinkedDraft(campaign, tuple(products), plan, cast("Client", None), SILENT)
+    draft = _LinkedDraft(campaign, tuple(products), plan, cast("Any", None), SILENT)
     written = draft.map_on_workers(plan.write, partial(write_shard, plan.target))
     facts = [
         replace(
