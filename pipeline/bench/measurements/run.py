@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from pipeline.bench.chart import bar_chart
 from pipeline.bench.imagery import Imagery, mirrored
@@ -20,11 +21,13 @@ from pipeline.bench.report import BenchReport
 from pipeline.config import Campaign, Precision
 from pipeline.demo.delivery_writer import write_raster
 from pipeline.grid import Window
+from pipeline.halo import Layout
 from pipeline.inference import Engine
 from pipeline.inference.engine import missing_instructions
 from pipeline.products.tile.cog import read_cog
 from pipeline.progress import OnMessage
 from pipeline.runs.mapping.run import run as run_plan
+from pipeline.runs.planning.choosing import largest_windows
 from pipeline.runs.planning.plan import make_plan
 from pipeline.runs.planning.throughput import MeasuredRate
 from pipeline.sources.domain_inputs import DomainInputs
@@ -32,6 +35,8 @@ from pipeline.sources.domain_inputs import DomainInputs
 MIN_AGREEMENT = 0.99
 """Least agreement with fp32 of a choice that may count as the fastest."""
 _ENGINE, _BF16 = Engine("openvino", "fp32"), Engine("openvino", "bf16")
+_SHARE_OF_MEMORY = 0.8
+"""Of what is free, the part that a worker may take."""
 _CACHE_MB = 192
 """Less than the 225 MB of pixels in a tile of 1 km, so that one tile fills the cache."""
 
@@ -66,8 +71,20 @@ class ComparedRun:
 
 def run(imagery: Imagery, *, on_message: OnMessage) -> BenchReport:
     """Measures the baseline, runs over one tile and over all, single stages, and the baseline again."""
+    imagery = _with_largest_windows(imagery)
+    on_message(f"run: windows of {imagery.scale.layout.window} px")
     with tempfile.TemporaryDirectory(prefix="run-", dir=imagery.folder) as scratch:
         return _run(imagery, Path(scratch), on_message)
+
+
+def _with_largest_windows(imagery: Imagery) -> Imagery:
+    """The imagery with the windows that `grid: auto` chooses for fp32 in most of the memory that is free."""
+    campaign = imagery.campaign
+    free = int(_SHARE_OF_MEMORY * psutil.virtual_memory().available)
+    cluster = campaign.cluster.model_copy(update={"memory_bytes": free})
+    found = largest_windows(campaign.model_copy(update={"cluster": cluster}), imagery.model.recipe, _ENGINE)
+    layout = Layout.for_core(found.core, found.halo, imagery.model.recipe.stride)
+    return replace(imagery, scale=replace(imagery.scale, layout=layout))
 
 
 def _run(imagery: Imagery, scratch: Path, on_message: OnMessage) -> BenchReport:
@@ -175,6 +192,7 @@ def _report(
         f"the fastest that agrees with fp32 on at least {MIN_AGREEMENT:.0%} of the pixels is {best}",
         f"in each domain that int8 was not quantized with it is {unseen}",
         "int8 is quantized on the left halves of the patches and compared with fp32 on pixels of their right halves",
+        f"the runs have windows of {imagery.scale.layout.window} px, as `grid: auto` chooses for the memory here",
         "the time of runs includes the start of their cluster; the baseline loads no network and decodes no JPEG 2000",
     )
     chart = bar_chart("Speed from start to end, COGs written", speeds, unit="Mpx/s")
@@ -209,9 +227,8 @@ def _map(
 ) -> RunResult:
     """Runs the campaign on OpenVINO, in a new process and into a new folder.
 
-    A block has the size of a core here. A tile of 1 km would otherwise be one block, and the next block can be read
-    during inference only if there are several. A single tile fills GDAL's cache, so that memory can be compared
-    between areas.
+    A block has the size of a core, so that a worker holds no more pixels than it must. A single tile fills GDAL's
+    cache, so that memory can be compared between areas.
 
     Args:
         imagery: the input.
@@ -223,6 +240,8 @@ def _map(
         tiles: names of tiles; all by default.
     """
     campaign, precision = imagery.campaign, "int8" if quantized else precision
+    layout = imagery.scale.layout
+    grid = {"block": layout.core, "core": layout.core, "halo": layout.halo, "window": layout.window}
     products = Path(tempfile.mkdtemp(prefix="products-", dir=scratch))
     in_flight = tiles_in_flight or campaign.cluster.tiles_in_flight
     changed = {
@@ -230,7 +249,7 @@ def _map(
         "precision": precision,
         "engine_threads": cores(),
         "model": campaign.model.model_copy(update={"quantized": quantized}),
-        "grid": campaign.grid.model_copy(update={"block": campaign.grid.core}),
+        "grid": campaign.grid.model_copy(update=grid),
         "cluster": campaign.cluster.model_copy(update={"gdal_cache_mb": _CACHE_MB, "tiles_in_flight": in_flight}),
         "output": campaign.output.model_copy(update={"domains": products}),
     }
