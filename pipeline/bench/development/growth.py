@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -181,7 +181,8 @@ def publish_everywhere(campaign: Campaign) -> None:
     grid = NationalGrid(campaign.extent, campaign.grid.tile, campaign.shard, campaign.output.chunk, crs)
     plan = plan_edition(campaign.output.national, grid, products)
     begin(plan)
-    draft = _LinkedDraft(campaign, tuple(products), plan, cast("Any", None), SILENT)
+    no_client: Any = None  # every job is done here
+    draft = _LinkedDraft(campaign, tuple(products), plan, no_client, SILENT)
     written = draft.map_on_workers(plan.write, partial(write_shard, plan.target))
     facts = [
         replace(
