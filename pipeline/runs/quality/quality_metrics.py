@@ -271,6 +271,8 @@ def seam_remedy(campaign: Campaign, ratio: SeamRatio | None, say: Wording = _ENG
     if ratio is None or not ratio.exceeds(campaign.limits.seam_ratio or VISIBLE_SEAMS):
         return ""
     recipe, grid = campaign.recipe(), campaign.grid
+    if recipe.architecture == "upernet" and not recipe.centred_upsampling:
+        return say("its head moves borders at the edges of windows: set centred_upsampling: true in the recipe")
     if recipe.pools_whole_window:
         return say(
             "no halo lessens them: its decoder %(decoder)s pools over whole windows", decoder=recipe.architecture

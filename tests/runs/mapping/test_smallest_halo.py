@@ -103,3 +103,13 @@ def test_verify_names_the_halo_that_lessens_seams(
     found = seam_remedy(made.campaign, SeamRatio(ratio, 0.01))
     assert (remedy in found) if remedy else found == ""
     assert seam_remedy(made.campaign, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("centred", "remedy"), [(False, "set centred_upsampling: true"), (True, "no halo lessens them")]
+)
+def test_verify_names_the_head_that_moves_borders(tmp_path: Path, *, centred: bool, remedy: str) -> None:
+    made = make_campaign(tmp_path, at=[(0, 0)])
+    pooling = {"architecture": "upernet", "centred_upsampling": centred, "smallest_window": None}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE | pooling))
+    assert remedy in seam_remedy(made.campaign, SeamRatio(2.6, 0.01))
