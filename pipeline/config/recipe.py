@@ -170,10 +170,10 @@ class Recipe(Section):
     def pools_whole_window(self) -> bool:
         """Whether each pixel's class depends on its whole window, so that seams show where two windows meet.
 
-        The decoder decides it. An encoder may do the same (squeeze-and-excitation, attention); its name does not show
-        it.
+        The decoder decides it, and ConvNeXtV2, which divides by a norm over the window. Other encoders may do the same
+        (squeeze-and-excitation, attention); their names do not show it.
         """
-        return self.architecture in _POOLING
+        return self.architecture in _POOLING or self.encoder.startswith("tu-convnextv2")
 
 
 def load_recipe(name_or_path: str, *, base: Path = Path()) -> Recipe:

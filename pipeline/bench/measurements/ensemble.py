@@ -25,6 +25,7 @@ from pipeline.bench.scale import FULL, QUICK
 from pipeline.demo.country import Country
 from pipeline.demo.network import FitSettings, fit
 from pipeline.demo.walkthrough import domain_mosaic, prepare, training_tiles
+from pipeline.errors import EvaluationError
 from pipeline.evaluation import scores
 from pipeline.evaluation.calibration import Reliability, fit_temperature
 from pipeline.evaluation.intervals import bootstrap, bootstrap_gains
@@ -168,12 +169,19 @@ def _middle(model: Model | Ensemble, source: Source, window: Window, truth: NDAr
     return logits[:, counted].T[::_EVERY], np.searchsorted(live, labels[counted][::_EVERY])
 
 
-def _calibrated_ece(zones: Sequence[_Labelled]) -> float:
-    """Expected calibration error of each half of the zones, with the temperature that fits the other half."""
+def _calibrated_ece(zones: Sequence[_Labelled]) -> float | None:
+    """Expected calibration error of each half of the zones, with the temperature that fits the other half.
+
+    None where none fits, as for a network that is hardly trained.
+    """
     halves = [[np.concatenate(part) for part in zip(*zones[start::2], strict=True)] for start in (0, 1)]
     found = Reliability()
     for fitted, (logits, truth) in zip(reversed(halves), halves, strict=True):
-        shares = softmax(logits.astype(np.float64) / fit_temperature(*fitted), axis=1)
+        try:
+            temperature = fit_temperature(*fitted)
+        except EvaluationError:
+            return None
+        shares = softmax(logits.astype(np.float64) / temperature, axis=1)
         found = found + Reliability.of(shares.max(axis=1), logits.argmax(axis=1) == truth)
     return found.ece
 
@@ -214,13 +222,17 @@ def _table(found: Mapping[str, _Found], *, live: Sequence[int]) -> list[dict[str
     return rows
 
 
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f}"
+
+
 def as_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table for a screen of 80 columns: a line of figures for each variant, and one of its gains."""
     titles = ("OA %", 6), ("mIoU %", 7), ("ECE %", 6), ("calibr.", 7), ("Mpx/s", 6), ("cost", 5), ("AUROC", 6)
     lines = [" ".join(f"{title:>{width}}" for title, width in (("", 18), *titles, ("disagr.", 7)))]
     lines += [
         f"{row['name']:18} {100 * row['oa']:6.2f} {100 * row['miou']:7.2f} {100 * row['ece']:6.2f} "
-        f"{100 * row.get('ece_calibrated', float('nan')):7.2f} "
+        f"{_percent(row.get('ece_calibrated')):>7} "
         f"{row['mpx_per_s']:6.2f} {row['cost']:5.1f} {row['auroc_confidence']:6.3f} "
         f"{format(row['auroc_disagreement'], '.3f') if 'auroc_disagreement' in row else '–':>7}"
         for row in rows

@@ -275,7 +275,9 @@ def seam_remedy(campaign: Campaign, ratio: SeamRatio | None, say: Wording = _ENG
         return say("its head moves borders at the edges of windows: set centred_upsampling: true in the recipe")
     if recipe.pools_whole_window:
         return say(
-            "no halo lessens them: its decoder %(decoder)s pools over whole windows", decoder=recipe.architecture
+            "no halo lessens them: %(decoder)s on %(encoder)s sees whole windows",
+            decoder=recipe.architecture,
+            encoder=recipe.encoder,
         )
     halo = max(recipe.smallest_halo or 0, grid.halo + recipe.stride)
     wider = wider_halo(grid.layout(recipe.stride), halo)

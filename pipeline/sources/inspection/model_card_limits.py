@@ -27,7 +27,7 @@ REASONS: Mapping[LimitName, str] = {
     "territory": "the model card: metropolitan France only",
     "radiometry": "the model card: BD ORTHO's radiometric processing only; other sensors need transfer learning",
     "height_encoding": "the model card: height above ground in steps of 0.20 m, 0..255",
-    "whole_window": "its decoder pools over the whole window, so a pixel's class depends on the windows' positions, "
+    "whole_window": "the network sees its whole window, so a pixel's class depends on the windows' positions, "
     "and seams show where two meet; U-Net, U-Net++, Linknet, SegFormer and nearly FPN see no farther than the halo",
     "halo": "a pixel's class depends on imagery beyond the halo, so seams show where two windows meet",
 }
@@ -125,7 +125,7 @@ def check_windows(recipe: Recipe, layout: Layout, accept: Sequence[LimitName]) -
     """Refuses windows that are too small for a network that sees its whole window.
 
     Raises:
-        ConfigError: the recipe's decoder pools over whole windows, the recipe states no smallest window or a larger one
+        ConfigError: the recipe's network sees whole windows, the recipe states no smallest window or a larger one
             than the layout's, and `accept` does not name `whole_window`.
     """
     if not recipe.pools_whole_window or "whole_window" in accept:
@@ -133,14 +133,14 @@ def check_windows(recipe: Recipe, layout: Layout, accept: Sequence[LimitName]) -
     anyway = "to map with it anyway, add accept_limits: [whole_window] to the campaign"
     if recipe.smallest_window is None:
         raise ConfigError(
-            f"recipe {recipe.name}: its decoder {recipe.architecture!r} cannot map several windows without seams "
+            f"recipe {recipe.name}: {recipe.architecture} on {recipe.encoder} cannot map several windows without seams "
             f"({REASONS['whole_window']}); {anyway}"
         )
     if layout.window < recipe.smallest_window:
         own = recipe.layout()
         raise ConfigError(
             f"a window of {layout.window} px is too small for recipe {recipe.name}, which needs "
-            f"{recipe.smallest_window} or more: its decoder {recipe.architecture!r} pools over the whole window. Use "
+            f"{recipe.smallest_window} or more: {recipe.architecture} on {recipe.encoder} sees its whole window. Use "
             f"core {own.core}, halo {own.halo} and window {own.window}, or {anyway}"
         )
 

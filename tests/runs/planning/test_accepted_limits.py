@@ -44,7 +44,7 @@ def test_a_network_that_pools_whole_windows_needs_accepted_seams(tmp_path: Path)
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | {"architecture": "deeplabv3plus", "encoder": "resnet18"}))
     write_weights(tmp_path / "weights.pth", recipe)
-    with pytest.raises(ConfigError, match=r"decoder 'deeplabv3plus'.*seams show.*accept_limits: \[whole_window\]"):
+    with pytest.raises(ConfigError, match=r"deeplabv3plus on resnet18.*seams show.*accept_limits: \[whole_window\]"):
         make_plan(made.campaign)
     assert make_plan(made.change(accept_limits=["whole_window"]).campaign).todo == 1
 

@@ -173,7 +173,14 @@ def stand_ins(*, quick: bool) -> tuple[StandIn, ...]:
             fit=fit,
             folds=2,
         ),
-        StandIn("ConvNeXt, U-Net", f"{convnext}-unet", "tu-convnextv2_atto", halos, side=2112, fit=fit),
+        StandIn(
+            "ConvNeXt, U-Net",
+            f"{convnext}-unet",
+            "tu-convnextv2_atto",
+            (load_recipe(f"{convnext}-unet").layout(), small[1], Layout.for_window(2048, 256), halos[0]),
+            side=3840,
+            fit=fit,
+        ),
         StandIn(
             "ResNet-34, FPN",
             "flair-inc_rgbie_12cl_resnet34-fpn",
