@@ -4,6 +4,7 @@ import os
 import tempfile
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -38,7 +39,28 @@ _KEPT_SHAPES = 4
 """Window shapes that stay compiled: a domain has one, and a raster with ragged edges has four."""
 
 
-class OpenVinoPredictor:
+class _OpenVinoEngine(ABC):
+    """What both predictors have in common: layers alone, or with the features of the same forward."""
+
+    def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """See `Predictor`."""
+        return self._mapped(pixels, valid, [])
+
+    def with_features(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """See `FeaturePredictor`; only of a single network, and a predictor that was made with `features`."""
+        features: list[NDArray[np.float32]] = []
+        return self._mapped(pixels, valid, features), np.concatenate(features)
+
+    @abstractmethod
+    def _mapped(
+        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_], features: list[NDArray[np.float32]]
+    ) -> NDArray[np.uint8]:
+        """The layers; appends the features, if the graph gives them."""
+
+
+class OpenVinoPredictor(_OpenVinoEngine):
     """Runs the graph compiled by OpenVINO for each shape of window, one window after the other.
 
     The same window gives the same bytes if processor, libraries and `threads` are the same, whatever the batch, the
@@ -61,21 +83,9 @@ class OpenVinoPredictor:
         self._request = requests_of(file, precision=precision, threads=threads)
         self._lock = threading.Lock()
 
-    def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """See `Predictor`."""
-        return self._mapped(pixels, valid, [])
-
-    def with_features(
-        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """See `FeaturePredictor`; only of a predictor that was made with `features`."""
-        features: list[NDArray[np.float32]] = []
-        return self._mapped(pixels, valid, features), np.concatenate(features)
-
     def _mapped(
         self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_], features: list[NDArray[np.float32]]
     ) -> NDArray[np.uint8]:
-        """The layers; appends the features, if the graph gives them."""
         with self._lock:
             request = self._request(pixels.shape[1:])
             # A network that an older version quantized has two planes.
@@ -90,7 +100,7 @@ class OpenVinoPredictor:
         return layers
 
 
-class OpenVinoAverage:
+class OpenVinoAverage(_OpenVinoEngine):
     """Runs the graph of each member on each turn of a window, and averages their probabilities.
 
     What `OpenVinoPredictor` says of bytes is true of it too.
@@ -117,21 +127,9 @@ class OpenVinoAverage:
         self._requests = [requests_of(file, precision=precision, threads=threads) for file in files]
         self._lock = threading.Lock()
 
-    def __call__(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """See `Predictor`."""
-        return self._mapped(pixels, valid, [])
-
-    def with_features(
-        self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """See `FeaturePredictor`; only of a single network, and a predictor that was made with `features`."""
-        features: list[NDArray[np.float32]] = []
-        return self._mapped(pixels, valid, features), np.concatenate(features)
-
     def _mapped(
         self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_], features: list[NDArray[np.float32]]
     ) -> NDArray[np.uint8]:
-        """The layers; appends the features, if the graph gives them."""
         import torch
 
         forwards = [partial(_infer, request, features) for request in self._requests]
